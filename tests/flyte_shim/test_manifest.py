@@ -1,0 +1,172 @@
+"""Statements about the manifest and the content hash."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flyte_shim.hashing import content_hash, is_sha256, sha256_bytes, sha256_file
+from flyte_shim.manifest import EntryPoint, Manifest, ManifestError, ManifestFile
+from flyte_shim.paths import path_problem
+
+A = sha256_bytes(b"a")
+B = sha256_bytes(b"b")
+
+
+def manifest_of(*files: ManifestFile, **changes) -> Manifest:
+    values = {
+        "copy_style": "auto",
+        "root_dir": None,
+        "entry_points": (),
+        "files": files,
+        "content_hash": content_hash((f.path, f.mode, f.size, f.sha256) for f in files),
+        "archive_hash": A,
+        "archive_size": 3,
+    }
+    return Manifest(**{**values, **changes})
+
+
+def file_at(path: str, **changes) -> ManifestFile:
+    file = ManifestFile(
+        path=path, size=1, mode=0o644, sha256=A, owner="lib:lib", reason="imported", by="app:app"
+    )
+    return dataclasses.replace(file, **changes)
+
+
+def test_the_content_hash_is_the_documented_listing():
+    rows = [("a/ü.py", 0o644, 5, A), ("b.sh", 0o755, 0, B)]
+    listing = b"pants-flyte content hash 1\n"
+    for path, mode, size, sha256 in rows:
+        name = path.encode()
+        listing += struct.pack(">Q", len(name)) + name + struct.pack(">IQ", mode, size)
+        listing += bytes.fromhex(sha256)
+    assert content_hash(rows) == hashlib.sha256(listing).hexdigest()
+
+
+def test_paths_that_concatenate_alike_have_different_content_hashes():
+    one = [("a/bc.txt", 0o644, 1, A), ("ab/c.txt", 0o644, 1, B)]
+    other = [("a/bc.txt", 0o644, 1, B), ("ab/c.txt", 0o644, 1, A)]
+    third = [("ab/c.txt", 0o644, 1, A)]
+    assert len({content_hash(rows) for rows in (one, other, third, third * 2)}) == 4
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 5 << 20])
+def test_a_file_hashes_as_its_bytes(tmp_path, size):
+    data = bytes(range(251)) * (size // 251 + 1)
+    path = tmp_path / "file"
+    path.write_bytes(data[:size])
+    assert sha256_file(str(path)) == hashlib.sha256(data[:size]).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [(A, True), (A.upper(), False), (A[:-1], False), (A + "0", False), ("g" * 64, False)],
+)
+def test_a_hash_has_one_spelling(text, expected):
+    assert is_sha256(text) is expected
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("a.py", None),
+        ("a/b c/ü\\\n:.py", None),
+        ("...", None),
+        ("", "an empty path"),
+        ("/etc/passwd", "an absolute path"),
+        ("a\0b", "a NUL in the path"),
+        ("a/../b", "a '..' in the path"),
+        ("..", "a '..' in the path"),
+        ("./a", "a '.' component in the path"),
+        ("a//b", "an empty component in the path"),
+        ("a/", "an empty component in the path"),
+        ("a\udc80", "a path that is not valid UTF-8"),
+    ],
+)
+def test_which_paths_a_bundle_may_hold(path, problem):
+    assert path_problem(path) == problem
+
+
+def test_a_manifest_reads_back_as_it_was_written():
+    manifest = manifest_of(
+        file_at("a.py", reason="entry_point", by=None),
+        file_at("b/ü\u2028\n.csv", owner=None, reason="all", mode=0o755, size=1 << 40),
+        root_dir="src/app",
+        entry_points=(EntryPoint("a", "train", "a.py", "app:app"),),
+    )
+    data = manifest.to_json()
+    assert Manifest.from_json(data) == manifest
+    assert Manifest.from_json(data).to_json() == data
+    assert data.endswith(b"}\n")
+    assert sum(b'"sha256"' in line for line in data.split(b"\n")) == 2
+
+
+def test_an_empty_manifest_reads_back():
+    assert Manifest.from_json(manifest_of().to_json()) == manifest_of()
+
+
+def changed(**changes) -> bytes:
+    raw = json.loads(manifest_of(file_at("a"), file_at("b")).to_json())
+    return json.dumps({**raw, **changes}).encode()
+
+
+def with_file(**changes) -> bytes:
+    raw = json.loads(manifest_of(file_at("a")).to_json())
+    raw["files"][0].update(changes)
+    return json.dumps(raw).encode()
+
+
+WHOLE = json.loads(changed())
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "not JSON"),
+        (b"\xff", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"schema": NaN}', "NaN is no JSON number"),
+        (b'{"schema": 1, "schema": 1}', "the same key twice"),
+        (b"[]", "to be an object"),
+        (b"{}", "missing or unknown: archive_hash"),
+        (changed(extra=1), "missing or unknown: extra"),
+        (changed(schema=2), "has schema 2"),
+        (changed(schema=True), "'schema' has a wrong type"),
+        (changed(copy_style="none"), "known: all, auto"),
+        (changed(root_dir="../x"), r"a '\.\.' in the path as a root_dir"),
+        (changed(archive_size=-1), "no size"),
+        (changed(archive_size=1.0), "'archive_size' has a wrong type"),
+        (changed(archive_hash="abc"), "no SHA-256"),
+        (changed(content_hash=A), "changed after it was made"),
+        (changed(files=WHOLE["files"][::-1]), "not sorted"),
+        (changed(files=WHOLE["files"][:1] * 2), "twice"),
+        (changed(files=[3]), "Expected a file to be an object"),
+        (changed(files={}), "'files' has a wrong type"),
+        (
+            changed(entry_points=[{"module": "z", "name": None, "path": "z", "target": "t"}]),
+            "'z' is not among the files",
+        ),
+        (with_file(path="../a"), r"a '\.\.' in the path"),
+        (with_file(path="\udc80"), "not valid UTF-8"),
+        (with_file(mode=0o4755), "not 420 or 493"),
+        (with_file(size=1 << 63), "no size"),
+        (with_file(size=2), "changed after it was made"),
+        (with_file(reason="because"), "known: all, declared"),
+        (with_file(owner=3), "'owner' has a wrong type"),
+    ],
+)
+def test_what_is_no_manifest_is_refused_by_name(data, message):
+    with pytest.raises(ManifestError, match=message):
+        Manifest.from_json(data)
+
+
+@given(st.binary() | st.text().map(str.encode))
+def test_any_bytes_are_read_or_refused(data):
+    with pytest.raises(ManifestError):
+        Manifest.from_json(data)
