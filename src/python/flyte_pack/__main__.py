@@ -1,0 +1,35 @@
+"""The command line: `python -m flyte_pack <bundle|run|deploy> ...`.
+
+Each command lives in a module of its own with `main(argv) -> exit code`, imported only when it is asked for: packing is
+a process that the build starts hundreds of times, and must not pay for what a deployment imports.
+"""
+
+from __future__ import annotations
+
+import sys
+
+_COMMANDS = {
+    "bundle": "flyte_pack.bundle",
+    "run": "flyte_pack.local_run",
+    "deploy": "flyte_pack.deploy",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run the command that `argv` (without the program's name) asks for; returns the exit code."""
+    module = _COMMANDS.get(argv[0]) if argv else None
+    if module is None:
+        asked = f"unknown command {argv[0]!r}" if argv else "no command"
+        print(
+            f"flyte_pack: {asked}; one of: {', '.join(_COMMANDS)} "
+            "(python -m flyte_pack <command> --help)",
+            file=sys.stderr,
+        )
+        return 2
+    __import__(module)
+    code: int = sys.modules[module].main(argv[1:])
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

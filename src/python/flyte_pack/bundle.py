@@ -1,0 +1,204 @@
+"""Packs a code bundle: `python -m flyte_pack bundle`, from a plan and a directory of sources.
+
+What the archive holds, how it is identified and what the manifest says is written up in docs/bundle-format.md. The result
+is a function of the plan and of the bytes and executable bits of the files it names. Outputs appear under their names only
+when they are whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from operator import attrgetter
+
+from flyte_pack import tar
+from flyte_pack.bundle_plan import BundlePlan, BundleSummary, PlanError, PlanFile
+from flyte_pack.codec import CodecError, GzipWriter, HashingWriter
+from flyte_pack.sources import SourceError, SourceTree
+from flyte_shim.hashing import content_hash, sha256_bytes
+from flyte_shim.manifest import Manifest, ManifestFile
+from flyte_shim.paths import path_problem
+
+_READ = 1 << 20
+_USAGE = (
+    "usage: python -m flyte_pack bundle --plan PLAN.json --sources DIR "
+    "--archive OUT.tar.gz --manifest OUT.json --summary OUT.json"
+)
+
+
+def main(argv: list[str]) -> int:
+    """The command; returns its exit code: 0, 1 for a bundle that cannot be made, 2 for wrong use."""
+    try:
+        options = _options(argv)
+    except ValueError as e:
+        print(f"flyte_pack bundle: {e}\n{_USAGE}", file=sys.stderr)
+        return 2
+    try:
+        with open(options["plan"], "rb") as f:
+            plan = BundlePlan.from_json(f.read())
+        pack(plan, options["sources"], options["archive"], options["manifest"], options["summary"])
+    except (PlanError, SourceError, CodecError) as e:
+        print(f"flyte_pack bundle: {e}", file=sys.stderr)
+        return 1
+    except OSError as e:
+        print(f"flyte_pack bundle: {e.filename or 'output'}: {e.strerror}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def pack(
+    plan: BundlePlan, sources: str, archive: str, manifest: str, summary: str
+) -> BundleSummary:
+    """Pack what `plan` names out of the directory `sources`, into files at the three other paths.
+
+    Raises `PlanError`, `SourceError`, `CodecError`, or `OSError` for an output that cannot be written. All three outputs
+    are written in full beside their places before the first is moved there.
+    """
+    files = in_archive_order(plan)
+    with _Outputs() as outputs:
+        packed, archive_hash, archive_size = _write_archive(files, sources, outputs.path(archive))
+        described = Manifest(
+            copy_style=plan.copy_style,
+            root_dir=plan.root_dir,
+            entry_points=plan.entry_points,
+            files=packed,
+            content_hash=content_hash((f.path, f.mode, f.size, f.sha256) for f in packed),
+            archive_hash=archive_hash,
+            archive_size=archive_size,
+        )
+        manifest_json = described.to_json()
+        result = BundleSummary(
+            content_hash=described.content_hash,
+            archive_hash=archive_hash,
+            archive_size=archive_size,
+            manifest_hash=sha256_bytes(manifest_json),
+            manifest_size=len(manifest_json),
+            files=len(packed),
+            bytes=sum(f.size for f in packed),
+        )
+        for path, content in ((manifest, manifest_json), (summary, result.to_json())):
+            with open(outputs.path(path), "wb") as f:
+                f.write(content)
+    return result
+
+
+def in_archive_order(plan: BundlePlan) -> list[PlanFile]:
+    """The plan's files, sorted by the UTF-8 bytes of their paths in the bundle.
+
+    Raises `PlanError` for a plan that names no place of its own for each file. The rules that make plans find such
+    mistakes earlier and can name the targets at fault; this is the last line of defence.
+    """
+    for file in plan.files:
+        for path in (file.source, file.path):
+            problem = path_problem(path)
+            if problem:
+                raise PlanError(f"plan: {problem}: {path!r}")
+    # UTF-8 sorts as its code points do, and so do Python's strings.
+    files = sorted(plan.files, key=attrgetter("path"))
+    for before, after in zip(files, files[1:]):
+        if before.path == after.path:
+            raise PlanError(
+                f"plan: {after.path} is there twice, from {before.source} and {after.source}"
+            )
+    paths = {file.path for file in files}
+    for point in plan.entry_points:
+        if point.path not in paths:
+            raise PlanError(f"plan: the entry point {point.path!r} is not among the files")
+    directories: set[str] = set()
+    for file in files:
+        directory = file.path.rpartition("/")[0]
+        while directory and directory not in directories:
+            directories.add(directory)
+            directory = directory.rpartition("/")[0]
+    for path in sorted(directories & paths):
+        raise PlanError(f"plan: {path} is both a file and a directory that holds files")
+    return files
+
+
+def _write_archive(
+    files: list[PlanFile], sources: str, path: str
+) -> tuple[tuple[ManifestFile, ...], str, int]:
+    """Write the archive; gives what the manifest says of each file, the archive's SHA-256 and its size."""
+    packed = []
+    with SourceTree(sources) as tree, open(path, "wb", buffering=0) as output:
+        sink = HashingWriter(output)
+        gzip = GzipWriter(sink.write)
+        for file in files:
+            fd, status = tree.open(file.source)
+            try:
+                mode = 0o755 if status.st_mode & 0o111 else 0o644
+                gzip.add(tar.header(file.path, mode, status.st_size))
+                digest = _copy(fd, file.source, status.st_size, gzip)
+                gzip.add(tar.padding(status.st_size))
+            finally:
+                os.close(fd)
+            packed.append(
+                ManifestFile(
+                    file.path, status.st_size, mode, digest, file.owner, file.reason, file.by
+                )
+            )
+        gzip.add(tar.END)
+        gzip.finish()
+    return tuple(packed), sink.digest.hexdigest(), sink.size
+
+
+def _copy(fd: int, source: str, size: int, gzip: GzipWriter) -> str:
+    """Add the whole content of `fd`, in pieces; gives its SHA-256."""
+    digest = hashlib.sha256()
+    left = size
+    while True:
+        # One byte more than there should be shows a file that grew.
+        data = os.read(fd, min(left + 1, _READ))
+        left -= len(data)
+        if not data or left < 0:
+            break
+        digest.update(data)
+        gzip.add(data)
+    if left:
+        raise SourceError(f"{source}: its size changed while it was being packed")
+    return digest.hexdigest()
+
+
+class _Outputs:
+    """Files that are written beside their places, and moved there together when all went well."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, str] = {}
+
+    def path(self, place: str) -> str:
+        """Where to write what belongs at `place`."""
+        os.makedirs(os.path.dirname(place) or ".", exist_ok=True)
+        self._places[place] = temporary = f"{place}.{os.getpid()}.tmp"
+        return temporary
+
+    def __enter__(self) -> _Outputs:
+        return self
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        try:
+            if failed is None:
+                for place, temporary in self._places.items():
+                    os.replace(temporary, place)
+        finally:
+            for temporary in self._places.values():
+                if os.path.lexists(temporary):
+                    os.unlink(temporary)
+
+
+def _options(argv: list[str]) -> dict[str, str]:
+    names = ("plan", "sources", "archive", "manifest", "summary")
+    options = {}
+    rest = iter(argv)
+    for argument in rest:
+        name = argument[2:]
+        if not argument.startswith("--") or name not in names or name in options:
+            raise ValueError(f"unexpected argument {argument!r}")
+        value = next(rest, None)
+        if not value:
+            raise ValueError(f"{argument} needs a value")
+        options[name] = value
+    missing = [f"--{name}" for name in names if name not in options]
+    if missing:
+        raise ValueError(f"missing {', '.join(missing)}")
+    return options

@@ -1,0 +1,88 @@
+"""Reads the files of a directory and nothing outside it: no symbolic link is followed on the way to a file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # so that a pipe cannot hang us
+_DIRECTORY = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_DIRECTORY
+
+
+class SourceError(Exception):
+    """A file that cannot be read as the plan says; the message names it and says why."""
+
+
+class SourceTree:
+    """The directory of sources, held open; a context manager.
+
+    Directories are opened one component at a time and relative to one another, so what is checked is what is read. The
+    last one stays open, which makes a run of files out of one directory cheap.
+    """
+
+    def __init__(self, root: str) -> None:
+        """Raises `SourceError` where `root` is no directory. (`root` itself may be a link.)"""
+        try:
+            self._root = os.open(root, _DIRECTORY & ~os.O_NOFOLLOW)
+        except OSError as e:
+            raise SourceError(f"the directory of sources, {root}: {e.strerror}") from e
+        self._parent = self._root
+        self._parent_path = ""
+
+    def __enter__(self) -> SourceTree:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close_parent()
+        os.close(self._root)
+
+    def open(self, path: str) -> tuple[int, os.stat_result]:
+        """Open the regular file at `path` (relative, without dots); gives its descriptor, for the caller to close.
+
+        Raises `SourceError` for what is missing, unreadable, a link, or no regular file.
+        """
+        parent, _, name = path.rpartition("/")
+        try:
+            if parent != self._parent_path:
+                self._change_parent(parent)
+            fd = os.open(name, _FILE, dir_fd=self._parent)
+        except OSError as e:
+            raise SourceError(f"{path}: {_reason(e)}") from e
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(fd)
+            kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a device or pipe"
+            raise SourceError(f"{path}: is {kind}; a bundle holds regular files")
+        return fd, status
+
+    def _change_parent(self, path: str) -> None:
+        self._close_parent()
+        current = self._root
+        try:
+            for name in path.split("/") if path else ():
+                following = os.open(name, _DIRECTORY, dir_fd=current)
+                if current != self._root:
+                    os.close(current)
+                current = following
+        except OSError:
+            if current != self._root:
+                os.close(current)
+            raise
+        self._parent, self._parent_path = current, path
+
+    def _close_parent(self) -> None:
+        if self._parent != self._root:
+            os.close(self._parent)
+        self._parent, self._parent_path = self._root, ""
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.ENOENT:
+        return "is not among the sources"
+    # Linux says ENOTDIR of a link that O_DIRECTORY met, and of a file used as a directory.
+    if error.errno == errno.ELOOP:
+        return "is a symbolic link; a bundle holds regular files"
+    if error.errno == errno.ENOTDIR:
+        return "has a symbolic link or a file where a directory should be"
+    return error.strerror or str(error)
