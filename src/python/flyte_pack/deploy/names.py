@@ -1,0 +1,116 @@
+"""Names that a deployment is made of: what may be one, and how a target address becomes part of a store's key.
+
+Projects, domains and versions become parts of keys as they are, so they are held to characters that are the same
+everywhere: in a file name on any system, in an object store's key, in a URI.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+PROJECT_LENGTH = 63
+DOMAIN_LENGTH = 63
+VERSION_LENGTH = 128
+_ADDRESS_LENGTH = 160
+
+_SEGMENT = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_-])?")
+_REF_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*)")
+
+# The grammar of distribution's `reference` package (the OCI distribution specification links to it), without a bare
+# name: that is what tells a reference from the name of one.
+_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9A-Fa-f:]+\]"
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REFERENCE = re.compile(
+    rf"(?:(?:{_HOST})(?::[0-9]{{1,5}})?/)?{_COMPONENT}(?:/{_COMPONENT})*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?"
+    r"(?:@sha256:[0-9a-f]{64}|@sha512:[0-9a-f]{128})?"
+)
+
+
+class InvalidName(ValueError):
+    """A project, domain, version, image or address that can not be used; the message says what would be one."""
+
+
+def check_project(text: str) -> str:
+    """`text`, if it may be a project's name. Raises `InvalidName`."""
+    return _segment("project", text, PROJECT_LENGTH)
+
+
+def check_domain(text: str) -> str:
+    """`text`, if it may be a domain's name. Raises `InvalidName`."""
+    return _segment("domain", text, DOMAIN_LENGTH)
+
+
+def check_version(text: str) -> str:
+    """`text`, if it may be a version. Raises `InvalidName`."""
+    return _segment("version", text, VERSION_LENGTH)
+
+
+def check_ref_name(text: str) -> str:
+    """`text`, if code may call an image so in `Image.from_ref_name`. Raises `InvalidName`."""
+    if not _REF_NAME.fullmatch(text):
+        raise InvalidName(
+            "the name of an image is made of letters, digits, '.', '_' and '-'"
+            + ("" if "@" in text else f", {text!a:.80} is not")
+        )
+    return text
+
+
+def check_image(text: str) -> str:
+    """`text`, if it is a reference to an image, like `registry.example/team/name:tag`. Raises `InvalidName`.
+
+    The message does not repeat a text that may hold a password.
+    """
+    if "://" in text:
+        raise InvalidName(
+            "an image is given as registry/name:tag, without a scheme such as https:// before it"
+        )
+    _, at, digest = text.partition("@")
+    if at and not digest.startswith(("sha256:", "sha512:")):
+        raise InvalidName(
+            "the '@' in an image is for a digest, like registry/name@sha256:...: a user or password is never part "
+            "of it (log in to the registry instead)"
+        )
+    if len(text) > 512 or not any(c in text for c in "/:@") or not _REFERENCE.fullmatch(text):
+        raise InvalidName(
+            f"{text!a:.200} is no image: write registry/name:tag or registry/name@sha256:<64 digits>, "
+            "the name in lower case"
+        )
+    return text
+
+
+def escape_address(address: str) -> str:
+    """The path segment that stands for the address of a target; no two addresses share one.
+
+    Lower-case letters, digits, `_`, `-` and inner `.` stand for themselves, `~-` for `/`, `~.` for `:`, `~` and two
+    hexadecimal digits for any other byte of the address in UTF-8 (capital letters too: some file systems take `A` for
+    `a`). What would be too long for a file name ends in `~~` and the SHA-256 of the address. Raises `InvalidName`.
+    """
+    if not address:
+        raise InvalidName("the address of a target is empty")
+    last = len(address) - 1
+    escaped = "".join(_escape(c, inner=0 < position < last) for position, c in enumerate(address))
+    if len(escaped) <= _ADDRESS_LENGTH:
+        return escaped
+    digest = hashlib.sha256(address.encode()).hexdigest()
+    return f"{escaped[: _ADDRESS_LENGTH - len(digest) - 2]}~~{digest}"
+
+
+def _segment(what: str, text: str, length: int) -> str:
+    if not _SEGMENT.fullmatch(text) or len(text) > length:
+        raise InvalidName(
+            f"{text!a:.80} can not be a {what}: up to {length} letters, digits, '.', '_' and '-', "
+            "with no '.' or '-' at the start and no '.' at the end"
+        )
+    return text
+
+
+def _escape(character: str, inner: bool) -> str:
+    if character in "abcdefghijklmnopqrstuvwxyz0123456789_-" or (character == "." and inner):
+        return character
+    if character == "/":
+        return "~-"
+    if character == ":":
+        return "~."
+    return "".join(f"~{byte:02x}" for byte in character.encode())
