@@ -1,0 +1,216 @@
+"""Reads one module's syntax tree: which tasks and environments it defines, and what it imports.
+
+Nothing is imported or run. The rules call `scan` themselves; where the module uses syntax that is
+newer than the Python of the rules, they run this file as a program under the module's own Python:
+`python module_scan.py MODULE.py` prints `ModuleScan.to_json()`. So it imports the standard library alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from dataclasses import asdict, dataclass
+from typing import Iterable, Iterator
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported name: `module` without leading dots, `level` dots, `name` for `from module import name`."""
+
+    module: str
+    level: int
+    name: str | None
+    line: int
+
+
+@dataclass(frozen=True)
+class ModuleScan:
+    """What a module says at its top level.
+
+    tasks: (name, name of its environment or None), in source order; environments: names bound to a
+    task environment; plain: functions and classes that are neither; names: all names bound;
+    open_ended: whether names may exist that can't be seen (`import *`, a module `__getattr__`);
+    imports: every import in the file, also inside functions.
+    """
+
+    tasks: tuple[tuple[str, str | None], ...]
+    environments: tuple[str, ...]
+    plain: tuple[str, ...]
+    names: tuple[str, ...]
+    open_ended: bool
+    imports: tuple[Import, ...]
+
+    def tasks_of(self, environment: str) -> tuple[str, ...]:
+        """The tasks that this module defines in that environment, in source order."""
+        return tuple(name for name, env in self.tasks if env == environment)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> ModuleScan:
+        """The inverse of `to_json`, for output of this same module."""
+        raw = json.loads(text)
+        return cls(
+            tasks=tuple((name, env) for name, env in raw["tasks"]),
+            environments=tuple(raw["environments"]),
+            plain=tuple(raw["plain"]),
+            names=tuple(raw["names"]),
+            open_ended=raw["open_ended"],
+            imports=tuple(Import(**i) for i in raw["imports"]),
+        )
+
+
+def scan(source: str | bytes, filename: str = "<module>") -> ModuleScan:
+    """Scan a module's source. Raises `SyntaxError` as `ast.parse` does, `ValueError` for NUL bytes."""
+    tree = ast.parse(source, filename)
+    tasks: dict[str, str | None] = {}
+    environments: dict[str, None] = {}
+    plain: dict[str, None] = {}
+    names: dict[str, None] = {}
+    open_ended = False
+
+    def bind(name: str) -> None:
+        # A later binding wins, as it does when the module runs.
+        tasks.pop(name, None)
+        environments.pop(name, None)
+        plain.pop(name, None)
+        names[name] = None
+
+    for node in _top_level(tree.body):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            bind(node.name)
+            found, env = _task_decorator(node.decorator_list)
+            if found:
+                tasks[node.name] = env
+            elif not node.decorator_list:
+                plain[node.name] = None
+            open_ended = open_ended or node.name == "__getattr__"
+        elif isinstance(node, ast.ClassDef):
+            bind(node.name)
+            if not node.decorator_list:
+                plain[node.name] = None
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            for name in (n for target in targets for n in _bound(target)):
+                bind(name)
+                if isinstance(node.value, ast.Call):
+                    kind, env = _call_kind(node.value)
+                    if kind == "environment":
+                        environments[name] = None
+                    elif kind == "task":
+                        tasks[name] = env
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            for alias in node.names:
+                if alias.name == "*":
+                    open_ended = True
+                else:
+                    bind(alias.asname or alias.name.partition(".")[0])
+        elif isinstance(node, (ast.For, ast.AsyncFor)):
+            for name in _bound(node.target):
+                bind(name)
+        elif isinstance(node, (ast.With, ast.AsyncWith)):
+            for item in node.items:
+                for name in _bound(item.optional_vars) if item.optional_vars else ():
+                    bind(name)
+
+    # An environment may come from another module; that tasks hang on it shows what it is.
+    for env in tasks.values():
+        if env in names and env not in plain and env not in tasks:
+            environments[env] = None
+
+    return ModuleScan(
+        tasks=tuple(tasks.items()),
+        environments=tuple(environments),
+        plain=tuple(plain),
+        names=tuple(names),
+        open_ended=open_ended,
+        imports=tuple(_imports(tree)),
+    )
+
+
+def _top_level(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
+    """Statements that run when the module is imported, those inside `if`, `try`, `with`, ... too."""
+    for node in body:
+        yield node
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            continue
+        for field in ("body", "orelse", "finalbody"):
+            yield from _top_level(getattr(node, field, ()))
+        for part in (*getattr(node, "handlers", ()), *getattr(node, "cases", ())):
+            yield from _top_level(part.body)
+
+
+def _bound(target: ast.expr) -> Iterator[str]:
+    if isinstance(target, ast.Name):
+        yield target.id
+    elif isinstance(target, (ast.Tuple, ast.List)):
+        for element in target.elts:
+            yield from _bound(element)
+    elif isinstance(target, ast.Starred):
+        yield from _bound(target.value)
+
+
+def _task_decorator(decorators: list[ast.expr]) -> tuple[bool, str | None]:
+    """Whether one of them is `@env.task` or `@env.task(...)`, and what `env` is called."""
+    for decorator in decorators:
+        func = decorator
+        while isinstance(func, ast.Call):
+            func = func.func
+        if isinstance(func, ast.Attribute) and func.attr == "task":
+            return True, _dotted(func.value)
+    return False, None
+
+
+def _call_kind(call: ast.Call) -> tuple[str | None, str | None]:
+    """What `name = <call>` binds: a `task` (and its environment), an `environment`, or neither."""
+    func: ast.expr = call
+    while isinstance(func, ast.Call):
+        func = func.func
+    dotted = _dotted(func)
+    if dotted is None:
+        return None, None
+    parts = dotted.split(".")
+    if parts[-1] == "task" and len(parts) > 1:
+        return "task", ".".join(parts[:-1])
+    if "TaskEnvironment" in parts or parts[-1] == "clone_with":
+        return "environment", None
+    if parts[-1].endswith("Task"):
+        return "task", None
+    return None, None
+
+
+def _dotted(node: ast.expr) -> str | None:
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        base = _dotted(node.value)
+        return f"{base}.{node.attr}" if base else None
+    return None
+
+
+def _imports(tree: ast.AST) -> Iterator[Import]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, 0, None, node.lineno)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield Import(node.module or "", node.level, alias.name, node.lineno)
+
+
+def main(argv: list[str]) -> int:
+    """`module_scan.py FILE`: print the scan as JSON, or the syntax error and exit with 1."""
+    with open(argv[0], "rb") as f:
+        source = f.read()
+    try:
+        print(scan(source, argv[0]).to_json())
+    except (SyntaxError, ValueError) as e:
+        print(e, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

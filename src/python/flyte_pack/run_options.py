@@ -1,0 +1,51 @@
+"""What a user types after `./pants run path:task --`, as far as it is for us and not for the task.
+
+The build rules and the runner split it in the same way, so that the rules know what to build and the
+task gets the rest. No input or output happens here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flyte_pack.task_link import COPY_STYLES
+
+_OPTIONS = {"--root-dir": "root_dir", "--copy-style": "copy_style"}
+
+
+class RunUsageError(Exception):
+    """An option of ours that can't be understood; the message says what to type instead."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """root_dir, copy_style: None where not given. rest: what follows, which is the task's."""
+
+    root_dir: str | None = None
+    copy_style: str | None = None
+    rest: tuple[str, ...] = ()
+
+
+def split(argv: Sequence[str]) -> RunOptions:
+    """Take our options off the front of `argv`. Raises `RunUsageError`.
+
+    A task's own input of that name (`--root_dir` to Flyte, which also takes dashes) stays reachable:
+    a `--` ends our options.
+    """
+    found: dict[str, str] = {}
+    rest = list(argv)
+    while rest:
+        option, equals, value = rest[0].partition("=")
+        if option not in _OPTIONS:
+            if rest[0] == "--":
+                del rest[0]
+            break
+        if not equals and len(rest) < 2:
+            raise RunUsageError(f"{option} needs a value")
+        found[_OPTIONS[option]] = value if equals else rest[1]
+        del rest[: 1 if equals else 2]
+    style = found.get("copy_style")
+    if style is not None and style not in COPY_STYLES:
+        raise RunUsageError(f"--copy-style is one of {', '.join(COPY_STYLES)}, not {style!r}")
+    return RunOptions(rest=tuple(rest), **found)

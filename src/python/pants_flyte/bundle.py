@@ -1,0 +1,229 @@
+"""Builds one code bundle: the closure, its layout, the checks on both, and the packer's process."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import PurePath
+from typing import Dict, FrozenSet, List, Mapping, Optional, Tuple
+
+from pants.backend.python.subsystems.setup import PythonSetup
+from pants.backend.python.util_rules.pex import VenvPexProcess
+from pants.engine.addresses import Address
+from pants.engine.fs import CreateDigest, Digest, DigestSubset, FileContent, PathGlobs
+from pants.util.logging import LogLevel
+
+from flyte_pack.bundle_plan import BundlePlan, BundleSummary, PlanFile
+from flyte_pack.module_scan import ModuleScan
+from pants_flyte.build_types import BuiltBundle, BundleRequest
+from pants_flyte.closure import Closure, Reason, closure_of
+from pants_flyte.engine import (
+    contents,
+    create_digest,
+    merge_digests,
+    run_venv_pex,
+    snapshot,
+    source_roots,
+    subset,
+    under_prefix,
+    venv_pex,
+)
+from pants_flyte.entry_point import EntryModule, scan_module
+from pants_flyte.errors import FlyteTargetError
+from pants_flyte.layout import (
+    MovedModule,
+    SourceFile,
+    broken_imports,
+    broken_imports_error,
+    case_collisions,
+    files_beside_modules,
+    place,
+    place_all,
+)
+from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
+from pants_flyte.tool import program_pex
+
+logger = logging.getLogger(__name__)
+
+
+async def build_bundle(
+    request: BundleRequest,
+    entry_owners: FrozenSet[Address],
+    flyte: FlyteSubsystem,
+    flyte_pack: FlytePackSubsystem,
+    python_setup: PythonSetup,
+) -> BuiltBundle:
+    """Pack what `request` asks for. Raises `FlyteTargetError` where it can't work as asked.
+
+    The process has no path of the checkout in its arguments, environment or inputs, so that its
+    cache key is the same in every clone.
+    """
+    closure = await closure_of(request.address, entry_owners, request.resolve, python_setup)
+    files, digest = closure.files, closure.digest
+    if request.copy_style == "all":
+        beside, beside_digest = await _everything_beside(request, entry_owners, closure, flyte)
+        files = (*files, *beside)
+        digest = await merge_digests([digest, beside_digest])
+    placed = place_all(request.address, files, request.root_dir)
+    if not placed:
+        raise FlyteTargetError(
+            request.address,
+            "the bundle would be empty: no dependency leads to Python sources, resources or files.",
+        )
+    if request.root_dir is not None:
+        await _check_imports(request, request.root_dir, closure)
+    _warn(request.address, placed)
+
+    plan = BundlePlan(
+        copy_style=request.copy_style,
+        root_dir=request.root_dir if request.root_dir != "" else ".",
+        entry_points=request.entry_points,
+        files=tuple(
+            PlanFile(
+                source=file.path,
+                path=path,
+                owner=file.owner.spec if file.owner else None,
+                reason=reason.kind,
+                by=reason.by,
+            )
+            for path, file in sorted(placed.items())
+            for reason in (_reason(file, closure),)
+        ),
+    )
+    archive, manifest = f"{request.stem}.tar.gz", f"{request.stem}.manifest.json"
+    plan_digest = await create_digest(CreateDigest([FileContent("plan.json", plan.to_json())]))
+    sources = await under_prefix(digest, "sources")
+    packer = await venv_pex(await program_pex(flyte_pack))
+    packed = await run_venv_pex(
+        VenvPexProcess(
+            packer,
+            argv=(
+                "bundle",
+                *("--plan", "plan.json"),
+                *("--sources", "sources"),
+                *("--archive", archive),
+                *("--manifest", manifest),
+                *("--summary", "summary.json"),
+            ),
+            input_digest=await merge_digests([plan_digest, sources]),
+            output_files=(archive, manifest, "summary.json"),
+            description=f"Pack {len(placed)} files for {request.address}",
+            level=LogLevel.INFO,
+        )
+    )
+    summary = await contents(
+        await subset(DigestSubset(packed.output_digest, PathGlobs(["summary.json"])))
+    )
+    return BuiltBundle(
+        digest=await subset(DigestSubset(packed.output_digest, PathGlobs([archive, manifest]))),
+        archive=archive,
+        manifest=manifest,
+        summary=BundleSummary.from_json(summary[0].content),
+        modules=tuple(sorted(path for path, file in placed.items() if file.python)),
+    )
+
+
+def _reason(file: SourceFile, closure: Closure) -> Reason:
+    if file.beside:
+        return Reason("all", None)
+    found = closure.reasons.get(file.owner) if file.owner else None
+    return found or Reason("package", None)
+
+
+async def _everything_beside(
+    request: BundleRequest,
+    entry_owners: FrozenSet[Address],
+    closure: Closure,
+    flyte: FlyteSubsystem,
+) -> Tuple[List[SourceFile], Digest]:
+    """For `all`: each file under the root that the closure does not have already.
+
+    Without a `root_dir` the roots are the source roots of the entry points, and a file that belongs
+    to another source root further down stays out: it would need another place.
+    """
+    if request.root_dir is not None:
+        roots = {request.root_dir}
+    else:
+        owners = entry_owners or {
+            a for a, reason in closure.reasons.items() if reason.by == request.address.spec
+        }
+        roots = {
+            file.source_root
+            for file in closure.files
+            if file.owner in owners and file.source_root is not None
+        }
+    globs = PathGlobs(
+        [
+            *(os.path.join(root, "**") for root in sorted(roots)),
+            *(f"!{pattern}" for pattern in flyte.all_excludes),
+        ]
+    )
+    found = await snapshot(globs)
+    have = {file.path for file in closure.files}
+    root_of = (await source_roots(found.files)).path_to_root if request.root_dir is None else {}
+    beside = []
+    for path in found.files:
+        root: Optional[str] = None
+        if request.root_dir is None:
+            root = root_of[PurePath(path)].path
+            root = "" if root == "." else root
+            if root not in roots:
+                continue
+        if path not in have:
+            beside.append(SourceFile(path, None, root, python=path.endswith(".py"), beside=True))
+    kept = await subset(
+        DigestSubset(found.digest, PathGlobs([_literal(file.path) for file in beside]))
+    )
+    return beside, kept
+
+
+def _literal(path: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
+
+
+async def _check_imports(request: BundleRequest, root_dir: str, closure: Closure) -> None:
+    """A set `root_dir` moves modules; an import of a moved module finds nothing."""
+    modules: Dict[Address, SourceFile] = {
+        file.owner: file for file in closure.files if file.python and file.owner
+    }
+    importers: Dict[Address, List[SourceFile]] = {}
+    for importer, imported in closure.imports.items():
+        if importer in modules:
+            for a in imported:
+                importers.setdefault(a, []).append(modules[importer])
+    moved = [
+        MovedModule(file, str(place(file, root_dir)), tuple(importers.get(address, ())))
+        for address, file in modules.items()
+        if place(file, root_dir) != file.stripped and address in importers
+    ]
+    if not moved:
+        return
+    scans: Dict[str, ModuleScan] = {}
+    for file in sorted({i for m in moved for i in m.importers}, key=lambda f: f.path):
+        if file.owner and not file.generated:
+            scans[file.path] = await scan_module(
+                request.address, EntryModule(file.path, file.owner, None)
+            )
+    broken = broken_imports(moved, scans)
+    if broken:
+        raise broken_imports_error(
+            request.address,
+            root_dir,
+            broken,
+            (file.source_root or "" for file in modules.values()),
+        )
+
+
+def _warn(address: Address, placed: Mapping[str, SourceFile]) -> None:
+    for group in case_collisions(placed):
+        logger.warning(
+            f"{address}: the bundle holds files whose names differ only in case, which a file "
+            f"system that ignores case (macOS, Windows) can't unpack: {', '.join(group)}"
+        )
+    for path, module in files_beside_modules(placed):
+        logger.warning(
+            f"{address}: {path} comes from a `files` target, which keeps its path from the build root, "
+            f"while the module that lies beside it in the repository is at {module} in the bundle. "
+            "Code that opens it by a path relative to the working directory finds it; code that "
+            "looks beside its own `__file__` does not: make it a `resource` for that."
+        )

@@ -1,0 +1,263 @@
+"""The files that a bundle needs, each with the target that owns it and the reason it is there."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict, deque
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Deque, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
+
+from pants.backend.python.subsystems.setup import PythonSetup
+from pants.backend.python.target_types import PythonResolveField, PythonSourceField
+from pants.core.target_types import FileSourceField, ResourceSourceField
+from pants.engine.addresses import Address
+from pants.engine.fs import Digest, PathGlobs
+from pants.engine.target import (
+    Dependencies,
+    HydrateSourcesRequest,
+    SourcesField,
+    Target,
+    TransitiveTargets,
+)
+
+from pants_flyte.engine import (
+    ancestor_files,
+    direct_dependencies,
+    explicit_dependencies,
+    hydrated_sources,
+    merge_digests,
+    owners_of_each,
+    snapshot,
+    source_roots,
+    targets_at,
+    transitive_targets,
+)
+from pants_flyte.layout import SourceFile
+
+_SHIPPED = (PythonSourceField, ResourceSourceField, FileSourceField)
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a target is in a closure (see `flyte_shim.manifest.REASONS`), and who brought it."""
+
+    kind: str
+    by: Optional[str]
+
+
+@dataclass(frozen=True)
+class Closure:
+    """Files, with a digest that holds them at their paths, and what is known of them.
+
+    reasons: by address of the owner; a file without an owner is there as part of a package.
+    imports: for each address, those that it imports (inferred, not declared).
+    """
+
+    files: Tuple[SourceFile, ...]
+    digest: Digest
+    reasons: Mapping[Address, Reason]
+    imports: Mapping[Address, FrozenSet[Address]]
+
+
+async def closure_of(
+    address: Address, entry_owners: FrozenSet[Address], resolve: str, python_setup: PythonSetup
+) -> Closure:
+    """All that `address` reaches, and the `__init__.py` files above every module.
+
+    Python runs each `__init__.py` on the way to a module, whether or not dependency inference
+    thinks it worth a dependency. One that has code is a root of its own: what it imports must be
+    there as well. That can bring in new packages, so this goes round until nothing is new.
+    """
+    package_roots: Tuple[Address, ...] = ()
+    while True:
+        transitive = await transitive_targets((address, *package_roots))
+        targets = _with_sources(transitive)
+        hydrated = await hydrated_sources(
+            [
+                HydrateSourcesRequest(
+                    target[SourcesField], for_sources_types=_SHIPPED, enable_codegen=True
+                )
+                for target in targets
+            ]
+        )
+        files: List[SourceFile] = []
+        digests: List[Digest] = []
+        rooted = [
+            path
+            for target, sources in zip(targets, hydrated)
+            if target[SourcesField].uses_source_roots
+            for path in sources.snapshot.files
+        ]
+        roots = (await source_roots(rooted)).path_to_root
+        for target, sources in zip(targets, hydrated):
+            if sources.sources_type is None:
+                continue
+            field = target[SourcesField]
+            digests.append(sources.snapshot.digest)
+            for path in sources.snapshot.files:
+                files.append(
+                    SourceFile(
+                        path=path,
+                        owner=target.address,
+                        source_root=_normal(roots[PurePath(path)].path)
+                        if field.uses_source_roots
+                        else None,
+                        python=issubclass(sources.sources_type, PythonSourceField),
+                        generated=not isinstance(field, _SHIPPED),
+                    )
+                )
+        missing = _packages_above(files)
+        empty, owned = await _owners_of_packages(missing, resolve, python_setup)
+        new_roots = tuple(sorted(set(owned) - set(package_roots)))
+        if not new_roots:
+            break
+        package_roots = tuple(sorted({*package_roots, *new_roots}))
+
+    if empty:
+        found = await snapshot(PathGlobs([_escaped(path) for path in empty]))
+        digests.append(found.digest)
+        files.extend(
+            SourceFile(path, owner, missing[path], python=True) for path, owner in empty.items()
+        )
+    reasons, imports = await _reasons(address, package_roots, entry_owners, transitive)
+    return Closure(
+        files=tuple(files),
+        digest=await merge_digests(digests),
+        reasons=reasons,
+        imports=imports,
+    )
+
+
+def _with_sources(transitive: TransitiveTargets) -> List[Target]:
+    return [target for target in transitive.closure if target.has_field(SourcesField)]
+
+
+def _normal(root: str) -> str:
+    return "" if root == "." else root
+
+
+def _escaped(path: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
+
+
+def _packages_above(files: Sequence[SourceFile]) -> Dict[str, str]:
+    """Every `__init__.py` that could be above a module and is not among the files: path -> source root.
+
+    Below its source root: one in the root itself is part of no package.
+    """
+    have = {file.path for file in files}
+    possible: Dict[str, str] = {}
+    done: Set[str] = set()
+    for file in files:
+        root = file.source_root
+        if not file.python or root is None:
+            continue
+        directory = os.path.dirname(file.path)
+        while directory and directory != root and directory not in done:
+            done.add(directory)
+            init = os.path.join(directory, "__init__.py")
+            if init not in have:
+                possible[init] = root
+            directory = os.path.dirname(directory)
+    return possible
+
+
+async def _owners_of_packages(
+    possible: Mapping[str, str], resolve: str, python_setup: PythonSetup
+) -> Tuple[Dict[str, Optional[Address]], List[Address]]:
+    """Of the `__init__.py` files that exist: the bare ones with their owners, and owners of the others.
+
+    A bare one (empty, or without an owner) is taken as a file: that its target may depend on other
+    things for the sake of its siblings is no reason to ship those.
+    """
+    if not possible:
+        return {}, []
+    existing = await ancestor_files(PathGlobs([_escaped(path) for path in sorted(possible)]))
+    paths = [content.path for content in existing]
+    owners = await owners_of_each(paths)
+    targets = await targets_at(sorted({owner for found in owners for owner in found}))
+    fitting = {
+        target.address
+        for target in targets
+        if target.has_field(PythonSourceField)
+        and (
+            not target.has_field(PythonResolveField)
+            or target[PythonResolveField].normalized_value(python_setup) == resolve
+        )
+    }
+    bare: Dict[str, Optional[Address]] = {}
+    with_code: List[Address] = []
+    for content, found in zip(existing, owners):
+        owner = next((a for a in sorted(found) if a in fitting), None)
+        if owner is None or not content.content.strip():
+            bare[content.path] = owner
+        else:
+            with_code.append(owner)
+    return bare, with_code
+
+
+async def _reasons(
+    address: Address,
+    package_roots: Iterable[Address],
+    entry_owners: FrozenSet[Address],
+    transitive: TransitiveTargets,
+) -> Tuple[Dict[Address, Reason], Dict[Address, FrozenSet[Address]]]:
+    """Walk the graph breadth first, so that each target's reason is a shortest way to it."""
+    targets = sorted(transitive.closure, key=lambda t: t.address)
+    fields = [target.get(Dependencies) for target in targets]
+    direct = await direct_dependencies(fields)
+    explicit = await explicit_dependencies(fields)
+    in_closure = {target.address: target for target in targets}
+    generated: Dict[Address, List[Address]] = defaultdict(list)
+    for a in in_closure:
+        if a.is_generated_target:
+            generated[a.maybe_convert_to_target_generator()].append(a)
+    needs: Dict[Address, List[Tuple[Address, str]]] = {}
+    imports: Dict[Address, FrozenSet[Address]] = {}
+    for target, found, declared in zip(targets, direct, explicit):
+        needs[target.address] = [
+            (a, "declared" if _declared(dep, declared.includes) else "imported")
+            for dep in found
+            for a in ((dep,) if dep in in_closure else generated.get(dep, ()))
+        ]
+        imports[target.address] = frozenset(
+            a for a, kind in needs[target.address] if kind == "imported"
+        )
+
+    reasons: Dict[Address, Reason] = {}
+    waiting: Deque[Address] = deque()
+
+    def reach(start: Address) -> None:
+        waiting.append(start)
+        while waiting:
+            importer = waiting.popleft()
+            for a, kind in needs.get(importer, ()):
+                if a in reasons or a == address:
+                    continue
+                if importer == address and a in entry_owners:
+                    reasons[a] = Reason("entry_point", address.spec)
+                elif kind == "imported" and _is_package_of(in_closure[a], in_closure[importer]):
+                    reasons[a] = Reason("package", importer.spec)
+                else:
+                    reasons[a] = Reason(kind, importer.spec)
+                waiting.append(a)
+
+    reach(address)
+    for root in package_roots:
+        if root not in reasons:
+            reasons[root] = Reason("package", None)
+            reach(root)
+    return reasons, imports
+
+
+def _declared(dependency: Address, includes: Iterable[Address]) -> bool:
+    return dependency in includes or dependency.maybe_convert_to_target_generator() in includes
+
+
+def _is_package_of(package: Target, module: Target) -> bool:
+    """Whether `package` is the `__init__.py` of a directory above `module`."""
+    if not package.has_field(PythonSourceField) or not module.has_field(PythonSourceField):
+        return False
+    init, path = package[PythonSourceField].file_path, module[PythonSourceField].file_path
+    return os.path.basename(init) == "__init__.py" and path.startswith(os.path.dirname(init) + "/")

@@ -1,0 +1,217 @@
+"""The engine port for Pants versions that have `Get` and `MultiGet` (tried: 2.17).
+
+Each function stands beside the rule that call-by-name will call in its place, so that the second
+implementation is a table to be filled in.
+"""
+
+from __future__ import annotations
+
+from typing import Iterable, Sequence, Tuple
+
+from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
+from pants.backend.python.util_rules.pex import (
+    PexRequest,
+    VenvPex,
+    VenvPexProcess,
+    VenvPexRequest,
+)
+from pants.backend.python.util_rules.pex_environment import PexEnvironment, PythonExecutable
+from pants.backend.python.util_rules.pex_from_targets import (
+    InterpreterConstraintsRequest,
+    PexFromTargetsRequest,
+)
+from pants.build_graph.address import Address
+from pants.core.util_rules.environments import EnvironmentField
+from pants.engine.addresses import Addresses, UnparsedAddressInputs
+from pants.engine.env_vars import EnvironmentVars, EnvironmentVarsRequest
+from pants.engine.fs import (
+    AddPrefix,
+    CreateDigest,
+    Digest,
+    DigestContents,
+    DigestSubset,
+    MergeDigests,
+    PathGlobs,
+    Paths,
+    Snapshot,
+)
+from pants.engine.internals.graph import Owners, OwnersRequest
+from pants.engine.process import FallibleProcessResult, Process, ProcessResult
+from pants.engine.rules import Get, MultiGet
+from pants.engine.target import (
+    Dependencies,
+    DependenciesRequest,
+    ExplicitlyProvidedDependencies,
+    HydratedSources,
+    HydrateSourcesRequest,
+    Targets,
+    TransitiveTargets,
+    TransitiveTargetsRequest,
+)
+from pants.source.source_root import SourceRootsRequest, SourceRootsResult
+
+from pants_flyte.build_types import BuiltTask, TaskRequest
+from pants_flyte.engine.types import ToolEnvironment
+
+__all__ = ("EnvironmentField",)
+
+
+# --- the graph -----------------------------------------------------------------------------------
+
+
+async def transitive_targets(roots: Iterable[Address]) -> TransitiveTargets:
+    """The closure of `roots`, them included. By name: `graph.transitive_targets`."""
+    return await Get(TransitiveTargets, TransitiveTargetsRequest(roots))
+
+
+async def direct_dependencies(fields: Sequence[Dependencies]) -> Tuple[Addresses, ...]:
+    """What each field's target depends on, inferred and declared. By name: `resolve_dependencies`."""
+    return await MultiGet(Get(Addresses, DependenciesRequest(field)) for field in fields)
+
+
+async def explicit_dependencies(
+    fields: Sequence[Dependencies],
+) -> Tuple[ExplicitlyProvidedDependencies, ...]:
+    """What each BUILD file declares. By name: `determine_explicitly_provided_dependencies`."""
+    return await MultiGet(
+        Get(ExplicitlyProvidedDependencies, DependenciesRequest(field)) for field in fields
+    )
+
+
+async def resolve_addresses(inputs: UnparsedAddressInputs) -> Addresses:
+    """Addresses as a user wrote them in a field. By name: `resolve_unparsed_address_inputs`."""
+    return await Get(Addresses, UnparsedAddressInputs, inputs)
+
+
+async def targets_at(addresses: Iterable[Address]) -> Targets:
+    """The targets of these addresses, generators expanded. By name: `resolve_targets`."""
+    return await Get(Targets, Addresses(addresses))
+
+
+async def owners_of_each(paths: Sequence[str]) -> Tuple[Tuple[Address, ...], ...]:
+    """For each path, the addresses that own it; none is no error. By name: `find_owners`."""
+    owners = await MultiGet(Get(Owners, OwnersRequest((path,))) for path in paths)
+    return tuple(tuple(found) for found in owners)
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+async def hydrated_sources(
+    requests: Sequence[HydrateSourcesRequest],
+) -> Tuple[HydratedSources, ...]:
+    """The files of each field, generated ones too. By name: `hydrate_sources`."""
+    return await MultiGet(Get(HydratedSources, HydrateSourcesRequest, req) for req in requests)
+
+
+async def source_roots(paths: Iterable[str]) -> SourceRootsResult:
+    """The source root of each path. By name: `get_source_roots`."""
+    return await Get(SourceRootsResult, SourceRootsRequest, SourceRootsRequest.for_files(paths))
+
+
+async def files_matching(globs: PathGlobs) -> Paths:
+    """Names only. By name: `path_globs_to_paths`."""
+    return await Get(Paths, PathGlobs, globs)
+
+
+async def ancestor_files(globs: PathGlobs) -> DigestContents:
+    """The contents of the files that match. By name: `get_digest_contents(**implicitly(globs))`."""
+    return await Get(DigestContents, PathGlobs, globs)
+
+
+async def snapshot(globs: PathGlobs) -> Snapshot:
+    """By name: `digest_to_snapshot(**implicitly(globs))`."""
+    return await Get(Snapshot, PathGlobs, globs)
+
+
+async def contents(digest: Digest) -> DigestContents:
+    """By name: `get_digest_contents`."""
+    return await Get(DigestContents, Digest, digest)
+
+
+async def create_digest(request: CreateDigest) -> Digest:
+    """By name: `create_digest`."""
+    return await Get(Digest, CreateDigest, request)
+
+
+async def merge_digests(digests: Iterable[Digest]) -> Digest:
+    """By name: `merge_digests`."""
+    return await Get(Digest, MergeDigests(digests))
+
+
+async def under_prefix(digest: Digest, prefix: str) -> Digest:
+    """By name: `add_prefix`."""
+    return await Get(Digest, AddPrefix(digest, prefix))
+
+
+async def subset(request: DigestSubset) -> Digest:
+    """By name: `digest_subset_to_digest`."""
+    return await Get(Digest, DigestSubset, request)
+
+
+# --- processes and Python ------------------------------------------------------------------------
+
+
+async def run_process(process: Process) -> FallibleProcessResult:
+    """Run to completion, whatever the exit code. By name: `execute_process`."""
+    return await Get(FallibleProcessResult, Process, process)
+
+
+async def run_venv_pex(process: VenvPexProcess) -> ProcessResult:
+    """Run a tool in a sandbox; a failure is an error. By name: `execute_process_or_raise`."""
+    return await Get(ProcessResult, VenvPexProcess, process)
+
+
+async def venv_pex(request: PexRequest) -> VenvPex:
+    """A tool that runs in sandboxes. By name: `create_venv_pex(**implicitly(request))`."""
+    return await Get(VenvPex, PexRequest, request)
+
+
+async def tool_environment(request: PexRequest) -> ToolEnvironment:
+    """A PEX made ready for an interactive process, with the environment that it wants there.
+
+    By name: `create_venv_pex(VenvPexRequest(...))` and `find_interpreter`.
+    """
+    pex_environment = await Get(PexEnvironment)
+    complete = pex_environment.in_workspace()
+    pex, python = await MultiGet(
+        Get(VenvPex, VenvPexRequest(request, complete)),
+        Get(PythonExecutable, InterpreterConstraints, request.interpreter_constraints),
+    )
+    return ToolEnvironment(
+        digest=pex.digest,
+        argv0=pex.pex.argv0,
+        env=complete.environment_dict(python=python),
+        append_only_caches={
+            **complete.append_only_caches,
+            **(pex.append_only_caches or {}),
+        },
+    )
+
+
+async def requirements_pex(request: PexFromTargetsRequest) -> PexRequest:
+    """The third-party part of targets, from their resolve. By name: `create_pex_from_targets`."""
+    return await Get(PexRequest, PexFromTargetsRequest, request)
+
+
+async def interpreter_constraints(addresses: Iterable[Address]) -> InterpreterConstraints:
+    """What the closure of `addresses` allows. By name: `interpreter_constraints_for_targets`."""
+    return await Get(InterpreterConstraints, InterpreterConstraintsRequest(addresses))
+
+
+async def find_python(constraints: InterpreterConstraints) -> PythonExecutable:
+    """A CPython on this machine. By name: `find_interpreter`."""
+    return await Get(PythonExecutable, InterpreterConstraints, constraints)
+
+
+async def environment_variables(request: EnvironmentVarsRequest) -> EnvironmentVars:
+    """The named variables of the caller. By name: `environment_vars_subset`."""
+    return await Get(EnvironmentVars, EnvironmentVarsRequest, request)
+
+
+# --- our own rules, where they fan out -----------------------------------------------------------
+
+
+async def build_tasks(requests: Sequence[TaskRequest]) -> Tuple[BuiltTask, ...]:
+    """Build each task's link and bundle. By name: `concurrently(build_task(r) for r in requests)`."""
+    return await MultiGet(Get(BuiltTask, TaskRequest, request) for request in requests)

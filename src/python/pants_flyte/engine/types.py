@@ -1,0 +1,35 @@
+"""Types of our own for what differs between Pants generations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Mapping
+
+from pants.engine.fs import Digest
+from pants.util.frozendict import FrozenDict
+
+
+@dataclass(frozen=True)
+class ToolEnvironment:
+    """A Python program ready to be started interactively.
+
+    `argv0` is relative to the sandbox; `env` is what PEX needs there.
+    """
+
+    digest: Digest
+    argv0: str
+    env: FrozenDict[str, str]
+    append_only_caches: FrozenDict[str, str]
+
+    def __init__(
+        self,
+        *,
+        digest: Digest,
+        argv0: str,
+        env: Mapping[str, str],
+        append_only_caches: Mapping[str, str],
+    ) -> None:
+        object.__setattr__(self, "digest", digest)
+        object.__setattr__(self, "argv0", argv0)
+        object.__setattr__(self, "env", FrozenDict(env))
+        object.__setattr__(self, "append_only_caches", FrozenDict(append_only_caches))

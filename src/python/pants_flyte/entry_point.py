@@ -1,0 +1,182 @@
+"""Finds what an `entry_point` field means: the file, its owner, and the tasks it names. Imports nothing."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+from dataclasses import dataclass
+from typing import Iterable, Optional, Tuple
+
+from pants.backend.python.subsystems.setup import PythonSetup
+from pants.backend.python.target_types import PythonResolveField, PythonSourceField
+from pants.engine.addresses import Address
+from pants.engine.fs import CreateDigest, FileContent, PathGlobs
+from pants.engine.process import Process
+from pants.engine.target import HydrateSourcesRequest
+from pants.util.logging import LogLevel
+
+from flyte_pack.module_scan import ModuleScan, scan
+from pants_flyte.engine import (
+    contents,
+    create_digest,
+    files_matching,
+    find_python,
+    hydrated_sources,
+    interpreter_constraints,
+    merge_digests,
+    owners_of_each,
+    run_process,
+    targets_at,
+)
+from pants_flyte.errors import FlyteTargetError
+
+
+@dataclass(frozen=True)
+class EntryModule:
+    """The file of an entry point, from the build root; the target that owns it; the name asked for."""
+
+    path: str
+    owner: Address
+    name: Optional[str]
+
+
+@dataclass(frozen=True)
+class NamedTasks:
+    """What the name stands for: a `task`, or an `environment` and all its tasks in that file."""
+
+    kind: str
+    tasks: Tuple[str, ...]
+
+
+def parse_entry_point(address: Address, value: str) -> Tuple[str, Optional[str]]:
+    """`file.py:name` -> (path from the build root, name or None). Raises `FlyteTargetError`."""
+    file, _, name = value.partition(":")
+    if not file.endswith(".py") or ":" in name or not (name.isidentifier() or value == file):
+        raise FlyteTargetError(
+            address,
+            f"`entry_point={value!r}` is not a file and a name. Write the file relative to this "
+            'BUILD file, a colon, and the task: `entry_point="workflows.py:train"`.',
+        )
+    path = os.path.normpath(os.path.join(address.spec_path, file))
+    if os.path.isabs(file) or path.split(os.sep)[0] == os.pardir:
+        raise FlyteTargetError(address, f"`entry_point={value!r}` leaves the build root.")
+    return path, name or None
+
+
+async def find_entry_module(
+    address: Address, value: str, resolve: str, python_setup: PythonSetup
+) -> EntryModule:
+    """The one target of that resolve that owns the entry point's file. Raises `FlyteTargetError`."""
+    path, name = parse_entry_point(address, value)
+    directory = os.path.dirname(path)
+    found = await files_matching(PathGlobs([_literal(path)]))
+    if path not in found.files:
+        beside = await files_matching(PathGlobs([os.path.join(_literal(directory), "*.py")]))
+        raise FlyteTargetError(
+            address,
+            f"`entry_point={value!r}`: there is no file {path}, or it is ignored. "
+            + _candidates(f"Python files in {directory or 'the build root'}", beside.files),
+        )
+    owner_addresses = (await owners_of_each([path]))[0]
+    owners = [
+        target
+        for target in await targets_at(owner_addresses)
+        if target.has_field(PythonSourceField)
+    ]
+    if not owners:
+        raise FlyteTargetError(
+            address,
+            f"`entry_point={value!r}`: no target owns {path}. Put `python_sources()` into "
+            f"{os.path.join(directory, 'BUILD')} (or run `pants tailor {directory}:`).",
+        )
+    in_resolve = [
+        target
+        for target in owners
+        if not target.has_field(PythonResolveField)
+        or target[PythonResolveField].normalized_value(python_setup) == resolve
+    ]
+    if not in_resolve:
+        raise FlyteTargetError(
+            address,
+            f"`entry_point={value!r}`: no target owns {path} in the resolve `{resolve}`. Set `resolve` to that of "
+            + _candidates("its owners", (t.address.spec for t in owners)),
+        )
+    if len(in_resolve) > 1:
+        raise FlyteTargetError(
+            address,
+            f"`entry_point={value!r}` is ambiguous: several targets own {path}. Leave one of them. "
+            + _candidates("Owners", (t.address.spec for t in in_resolve)),
+        )
+    return EntryModule(path, in_resolve[0].address, name)
+
+
+async def scan_module(address: Address, module: EntryModule) -> ModuleScan:
+    """The syntax tree's facts about the entry module. Raises `FlyteTargetError` for a syntax error."""
+    target = (await targets_at([module.owner]))[0]
+    sources = await hydrated_sources([HydrateSourcesRequest(target[PythonSourceField])])
+    digest = sources[0].snapshot.digest
+    source = (await contents(digest))[0].content
+    try:
+        return scan(source, module.path)
+    except (SyntaxError, ValueError):
+        # Perhaps it is newer syntax than this Python's: ask the Python that the module is for.
+        constraints = await interpreter_constraints([module.owner])
+        python = await find_python(constraints)
+        program = importlib.resources.read_binary("flyte_pack", "module_scan.py")
+        script = await create_digest(CreateDigest([FileContent("__module_scan.py", program)]))
+        result = await run_process(
+            Process(
+                [python.path, "-IS", "__module_scan.py", module.path],
+                input_digest=await merge_digests([script, digest]),
+                description=f"Look for tasks in {module.path}",
+                level=LogLevel.DEBUG,
+            )
+        )
+        if result.exit_code != 0:
+            said = result.stderr.decode(errors="replace").strip()
+            raise FlyteTargetError(
+                address, f"{module.path} can't be parsed by {python.path} ({constraints}): {said}"
+            ) from None
+        return ModuleScan.from_json(result.stdout)
+
+
+def name_tasks(address: Address, module: EntryModule, found: ModuleScan) -> NamedTasks:
+    """What the entry point's name stands for in its module. Raises `FlyteTargetError`."""
+    name = module.name
+    candidates = _candidates(
+        f"Tasks and environments in {module.path}",
+        (*(task for task, _ in found.tasks), *found.environments),
+        nothing=f"{module.path} has no task (`@env.task`) and no `flyte.TaskEnvironment`.",
+    )
+    if name is None:
+        raise FlyteTargetError(
+            address, f"`entry_point` names the file {module.path}, but no task in it. {candidates}"
+        )
+    if name in found.environments:
+        tasks = found.tasks_of(name)
+        if not tasks:
+            raise FlyteTargetError(
+                address,
+                f"{module.path}:{name} is an environment without a task in that file. {candidates}",
+            )
+        return NamedTasks("environment", tasks)
+    if name in found.plain:
+        raise FlyteTargetError(
+            address,
+            f"{module.path}:{name} is not a task: nothing like `@env.task` stands above it. {candidates}",
+        )
+    if name not in found.names and not found.open_ended:
+        raise FlyteTargetError(address, f"{module.path} has no `{name}`. {candidates}")
+    return NamedTasks("task", (name,))
+
+
+def _literal(path: str) -> str:
+    """A path as a glob that matches it alone."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
+
+
+def _candidates(what: str, names: Iterable[str], *, nothing: str = "") -> str:
+    every = sorted(set(names))
+    if not every:
+        return nothing or f"{what}: none."
+    return f"{what}: {', '.join(every)}."

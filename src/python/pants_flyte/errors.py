@@ -1,0 +1,13 @@
+"""The error of this backend: a user's mistake, told with the target's address and the change that mends it."""
+
+from __future__ import annotations
+
+from pants.build_graph.address import Address
+
+
+class FlyteTargetError(Exception):
+    """What is wrong with a target, and what to do. Pants prints the message, not a traceback."""
+
+    def __init__(self, address: Address, message: str) -> None:
+        super().__init__(f"{address}: {message}")
+        self.address = address

@@ -1,0 +1,1 @@
+"""One module per goal; each ties a field set to the shared work."""

@@ -1,0 +1,82 @@
+"""`package` for `flyte_bundle` and `flyte_task`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Iterable, Union
+
+from pants.backend.python.subsystems.setup import PythonSetup
+from pants.core.goals.package import (
+    BuiltPackage,
+    BuiltPackageArtifact,
+    OutputPathField,
+    PackageFieldSet,
+)
+from pants.engine.rules import Rule, collect_rules, rule
+from pants.engine.unions import UnionRule
+from pants.util.logging import LogLevel
+
+from pants_flyte.build_types import BuiltBundle, TaskRequest
+from pants_flyte.bundle import build_bundle
+from pants_flyte.engine import EnvironmentField, build_tasks, merge_digests, targets_at
+from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
+from pants_flyte.target_types import FlyteBundleDependenciesField, FlyteEntryPointField
+from pants_flyte.task import bundle_request_of
+
+
+@dataclass(frozen=True)
+class PackageBundleFieldSet(PackageFieldSet):
+    required_fields = (FlyteBundleDependenciesField,)
+
+    output_path: OutputPathField
+    environment: EnvironmentField
+
+
+@dataclass(frozen=True)
+class PackageTaskFieldSet(PackageFieldSet):
+    required_fields = (FlyteEntryPointField,)
+
+    output_path: OutputPathField
+    environment: EnvironmentField
+
+
+@rule(desc="Package a Flyte bundle", level=LogLevel.DEBUG)
+async def package_bundle(
+    field_set: PackageBundleFieldSet,
+    flyte: FlyteSubsystem,
+    flyte_pack: FlytePackSubsystem,
+    python_setup: PythonSetup,
+) -> BuiltPackage:
+    target = (await targets_at([field_set.address]))[0]
+    request = bundle_request_of(target, flyte, python_setup)
+    bundle = await build_bundle(request, frozenset(), flyte, flyte_pack, python_setup)
+    return BuiltPackage(bundle.digest, _artifacts(bundle))
+
+
+@rule(desc="Package a Flyte task", level=LogLevel.DEBUG)
+async def package_task(field_set: PackageTaskFieldSet) -> BuiltPackage:
+    task = (await build_tasks([TaskRequest(field_set.address)]))[0]
+    link = BuiltPackageArtifact(task.link_path)
+    if task.bundle is None or not task.owns_bundle:
+        return BuiltPackage(task.link_digest, (link,))
+    return BuiltPackage(
+        await merge_digests([task.link_digest, task.bundle.digest]),
+        (link, *_artifacts(task.bundle)),
+    )
+
+
+def _artifacts(bundle: BuiltBundle) -> tuple[BuiltPackageArtifact, ...]:
+    summary = bundle.summary
+    about = f"  {summary.files} files, {summary.bytes} bytes, content {summary.content_hash[:12]}"
+    return (
+        BuiltPackageArtifact(bundle.archive, extra_log_lines=(about,)),
+        BuiltPackageArtifact(bundle.manifest),
+    )
+
+
+def rules() -> Iterable[Union[Rule, UnionRule]]:
+    return [
+        *collect_rules(),
+        UnionRule(PackageFieldSet, PackageBundleFieldSet),
+        UnionRule(PackageFieldSet, PackageTaskFieldSet),
+    ]

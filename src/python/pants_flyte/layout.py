@@ -1,0 +1,213 @@
+"""Where each file goes in a bundle, and whether imports still work there. Pure functions of values."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+
+from pants.build_graph.address import Address
+
+from flyte_pack.module_scan import ModuleScan
+from pants_flyte.errors import FlyteTargetError
+
+_SHOWN = 8  # how many culprits an error names before it only counts them
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file of a bundle, before it has a place there.
+
+    path: from the build root, as hydrated (so a generated file has its generated path).
+    owner: who brings it; None for a file that no target owns.
+    source_root: the root that Pants knows for it; None where it keeps its path (`files` targets).
+    python: whether it is a module.
+    generated: whether it comes from a rule rather than from the file of that path.
+    beside: whether nothing needs it, and `copy_style="all"` alone brings it.
+    """
+
+    path: str
+    owner: Optional[Address]
+    source_root: Optional[str]
+    python: bool
+    generated: bool = False
+    beside: bool = False
+
+    @property
+    def stripped(self) -> str:
+        """The path below its source root: for a module, the one that importers know it by."""
+        if self.source_root in (None, "", "."):
+            return self.path
+        return os.path.relpath(self.path, self.source_root)
+
+
+def check_root_dir(address: Address, value: Optional[str]) -> Optional[str]:
+    """A `root_dir` as a user wrote it, normalised ("" is the build root), or None where unset."""
+    if value is None:
+        return None
+    root = os.path.normpath(value.strip() or ".")
+    if os.path.isabs(root) or root.split(os.sep)[0] == os.pardir:
+        raise FlyteTargetError(
+            address,
+            f"`root_dir` is {value!r}, which is not below the build root. Give a directory relative "
+            "to the build root, such as `src`, or `.` for the build root itself.",
+        )
+    return "" if root == "." else root
+
+
+def place(file: SourceFile, root_dir: Optional[str]) -> Optional[str]:
+    """The file's path in the bundle; None where it lies outside `root_dir` ("" is the build root)."""
+    if root_dir is None:
+        return file.stripped
+    if root_dir == "":
+        return file.path
+    prefix = root_dir + "/"
+    return file.path[len(prefix) :] if file.path.startswith(prefix) else None
+
+
+def place_all(
+    address: Address, files: Sequence[SourceFile], root_dir: Optional[str]
+) -> Dict[str, SourceFile]:
+    """All files by their path in the bundle.
+
+    Raises `FlyteTargetError` for files outside `root_dir` and for different sources on one path.
+    """
+    placed: Dict[str, SourceFile] = {}
+    outside: List[SourceFile] = []
+    clashes: List[Tuple[str, SourceFile, SourceFile]] = []
+    for file in files:
+        path = place(file, root_dir)
+        if path is None:
+            outside.append(file)
+            continue
+        other = placed.setdefault(path, file)
+        # One file that two targets own is one source; two sources that happen to be equal are not.
+        if other is not file and (other.path != file.path or other.generated or file.generated):
+            clashes.append((path, other, file))
+    if outside:
+        listing = _listing(f"{f.path} ({f.owner or 'no owner'})" for f in outside)
+        raise FlyteTargetError(
+            address,
+            f"`root_dir` is {root_dir!r}, but the bundle needs files outside it:\n{listing}\n"
+            "Set `root_dir` to a directory above them all (`.` is the build root), or leave it "
+            "unset, so that each source root is stripped.",
+        )
+    if clashes:
+        listing = _listing(
+            f"{path}: {a.path} ({a.owner or 'no owner'}) and {b.path} ({b.owner or 'no owner'})"
+            for path, a, b in clashes
+        )
+        raise FlyteTargetError(
+            address,
+            f"different files would land on one path of the bundle:\n{listing}\n"
+            "Rename or move one of them, take one target out of the dependencies (`!address`), or "
+            "set `root_dir` so that their source roots stay apart.",
+        )
+    return placed
+
+
+def case_collisions(paths: Iterable[str]) -> List[Tuple[str, ...]]:
+    """Groups of paths that are one path to a file system that ignores case."""
+    groups: Dict[str, List[str]] = defaultdict(list)
+    for path in paths:
+        groups[path.casefold()].append(path)
+    return [tuple(sorted(group)) for group in groups.values() if len(group) > 1]
+
+
+def files_beside_modules(placed: Mapping[str, SourceFile]) -> List[Tuple[str, str]]:
+    """(`files` path in the bundle, module path in the bundle) that were siblings and no longer are.
+
+    A `files` target keeps its path while the module beside it loses its source root, so the module
+    does not find the file next to itself.
+    """
+    module_dirs: Dict[str, str] = {}
+    for path, file in placed.items():
+        if file.python:
+            module_dirs.setdefault(os.path.dirname(file.path), path)
+    apart = []
+    for path, file in placed.items():
+        if file.source_root is None and not file.python:
+            module = module_dirs.get(os.path.dirname(file.path))
+            if module is not None and os.path.dirname(module) != os.path.dirname(path):
+                apart.append((path, module))
+    return apart
+
+
+# --- imports -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MovedModule:
+    """A module whose path in the bundle is not the one that importers know, and who imports it."""
+
+    file: SourceFile
+    path: str
+    importers: Tuple[SourceFile, ...]
+
+
+@dataclass(frozen=True)
+class BrokenImport:
+    """An import statement that finds nothing in the bundle."""
+
+    importer: str
+    line: int
+    statement: str
+    module_path: str
+
+
+def module_name(path: str) -> str:
+    """`a/b.py` -> `a.b`; `a/__init__.py` -> `a`."""
+    base = os.path.splitext(path)[0]
+    name = base.replace("/", ".")
+    return name[: -len(".__init__")] if name.endswith(".__init__") else name
+
+
+def broken_imports(
+    moved: Sequence[MovedModule], scans: Mapping[str, ModuleScan]
+) -> List[BrokenImport]:
+    """The imports that break; `scans` holds every importer, by its path from the build root."""
+    broken = []
+    for module in moved:
+        known_as = module_name(module.file.stripped)
+        for importer in module.importers:
+            scan = scans.get(importer.path)
+            for found in scan.imports if scan else ():
+                whole = f"{found.module}.{found.name}" if found.name else found.module
+                if found.level and importer.source_root == module.file.source_root:
+                    continue  # relative imports move along
+                if known_as in (found.module, whole):
+                    statement = (
+                        f"from {'.' * found.level}{found.module} import {found.name}"
+                        if found.name
+                        else f"import {found.module}"
+                    )
+                    broken.append(BrokenImport(importer.path, found.line, statement, module.path))
+    return sorted(set(broken), key=lambda b: (b.importer, b.line, b.statement))
+
+
+def broken_imports_error(
+    address: Address, root_dir: str, broken: Sequence[BrokenImport], source_roots: Iterable[str]
+) -> FlyteTargetError:
+    """The error for imports that a `root_dir` breaks, with the root that would do."""
+    roots = sorted({root or "." for root in source_roots})
+    fix = (
+        f"Set `root_dir={roots[0]!r}`, the source root that they start from, or leave it unset."
+        if len(roots) == 1
+        else "Leave `root_dir` unset: the modules come from several source roots "
+        f"({', '.join(roots)}), and each of them is then stripped."
+    )
+    listing = _listing(
+        f"{b.importer}:{b.line}: `{b.statement}`, but the module is at {b.module_path} in the bundle"
+        for b in broken
+    )
+    return FlyteTargetError(
+        address, f"`root_dir={root_dir or '.'!r}` breaks these imports:\n{listing}\n{fix}"
+    )
+
+
+def _listing(lines: Iterable[str]) -> str:
+    every = list(lines)
+    shown = "".join(f"\n  * {line}" for line in every[:_SHOWN])
+    more = f"\n  * and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
+    return f"{shown}{more}\n"

@@ -1,0 +1,29 @@
+"""What Pants loads for `backend_packages = ["pants_flyte"]`."""
+
+from __future__ import annotations
+
+from typing import Iterable, Type, Union
+
+from pants.backend.python.util_rules import pex, pex_from_targets
+from pants.engine.rules import Rule
+from pants.engine.target import Target
+from pants.engine.unions import UnionRule
+
+from pants_flyte import task
+from pants_flyte.goals import deploy, package, run
+from pants_flyte.target_types import FlyteBundle, FlyteDeployment, FlyteTask
+
+
+def target_types() -> Iterable[Type[Target]]:
+    return [FlyteBundle, FlyteTask, FlyteDeployment]
+
+
+def rules() -> Iterable[Union[Rule, UnionRule]]:
+    return [
+        *task.rules(),
+        *package.rules(),
+        *run.rules(),
+        *deploy.rules(),
+        *pex.rules(),
+        *pex_from_targets.rules(),
+    ]

@@ -1,0 +1,131 @@
+"""The options of this backend: `[flyte]` for a repository's habits, `[flyte-pack]` for the tool that packs."""
+
+from __future__ import annotations
+
+from typing import Iterable
+
+from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
+from pants.option.option_types import DictOption, StrListOption, StrOption
+from pants.option.subsystem import Subsystem
+from pants.util.strutil import help_text, softwrap
+
+from pants_flyte.target_types import COPY_STYLES
+
+
+class FlyteSubsystem(Subsystem):
+    options_scope = "flyte"
+    name = "Flyte"
+    help = help_text(
+        """
+        Code bundles and deployments for Flyte, computed from the dependency graph.
+
+        Write a `flyte_task` in a BUILD file (`pants help flyte_task`), then `pants package`, `pants run` and
+        `pants experimental-deploy`. The options below are what holds where a target says nothing.
+        """
+    )
+
+    copy_style = StrOption(
+        default="auto",
+        help=softwrap(
+            f"""
+            What a task or bundle ships where its `copy_style` field is not set; one of
+            {", ".join(f"`{style}`" for style in COPY_STYLES)}.
+            """
+        ),
+    )
+    root_dir = StrOption(
+        default=None,
+        help=softwrap(
+            """
+            The directory, relative to the build root, that is the top of every bundle whose
+            `root_dir` field is not set. Unset means that source roots are stripped.
+            """
+        ),
+    )
+    project = StrOption(
+        default="flytesnacks",
+        help="The Flyte project of a `flyte_deployment` that names none.",
+    )
+    domain = StrOption(
+        default="development",
+        help="The Flyte domain of a `flyte_deployment` that names none.",
+    )
+    store = StrOption(
+        default=None,
+        help=softwrap(
+            """
+            Where bundles and deployment records go, a URI such as `file:///srv/flyte`; a relative
+            `file://` path starts at the build root. Unset means the directory `flyte` below
+            `--distdir`.
+            """
+        ),
+    )
+    images = DictOption[str](
+        help=softwrap(
+            """
+            Which image each name stands for that the `image` field of a `flyte_task` uses, such as
+            `{"trainer": "ghcr.io/org/trainer:2026.1"}`.
+            """
+        ),
+    )
+    all_excludes = StrListOption(
+        default=[
+            "**/__pycache__/**",
+            "**/*.pyc",
+            "**/.*",
+            "**/.*/**",
+            "**/*.egg-info/**",
+            "**/venv/**",
+            "**/node_modules/**",
+            "**/BUILD",
+            "**/BUILD.*",
+        ],
+        help=softwrap(
+            """
+            What `copy_style="all"` leaves out, as globs from the build root, on top of what Pants
+            ignores (`[GLOBAL].pants_ignore`, `.gitignore`). What the entry points reach in the
+            graph is never left out.
+            """
+        ),
+        advanced=True,
+    )
+    deploy_env_vars = StrListOption(
+        default=[],
+        help=softwrap(
+            """
+            More environment variables that the `experimental-deploy` goal hands to the deploy
+            program, as `NAME` or `NAME=value`; it has `PATH`, `HOME`, and those that say where
+            certificates and proxies are. (`run` hands over the whole environment.)
+            """
+        ),
+        advanced=True,
+    )
+
+
+class FlytePackSubsystem(Subsystem):
+    """A plain subsystem, not one of Pants' tool bases: those refuse a requirements lock in 2.33."""
+
+    options_scope = "flyte-pack"
+    help = "The program that packs bundles and deploys them; it comes with this backend."
+
+    lockfile = StrOption(
+        default="resource://flyte_pack/flyte-pack.lock",
+        help=softwrap(
+            """
+            The lock file of what the program needs from others (a codec), as a path from the
+            build root. The default comes with the backend. Another codec version may give other
+            archive bytes for the same content.
+            """
+        ),
+        advanced=True,
+    )
+    interpreter_constraints = StrListOption(
+        default=["CPython>=3.9,<3.15"],
+        help="The Python that the program may run on; it has no part in what it makes.",
+        advanced=True,
+    )
+
+    @property
+    def constraints(self) -> InterpreterConstraints:
+        options: Iterable[str] = self.interpreter_constraints
+        return InterpreterConstraints(options)

@@ -1,0 +1,378 @@
+"""The targets a user writes in BUILD files, and their fields."""
+
+from __future__ import annotations
+
+from typing import Iterable, Optional, Tuple
+
+from pants.backend.python.target_types import InterpreterConstraintsField, PythonResolveField
+from pants.core.goals.package import OutputPathField
+from pants.engine.addresses import Address
+from pants.engine.target import (
+    COMMON_TARGET_FIELDS,
+    AsyncFieldMixin,
+    Dependencies,
+    DictStringToStringField,
+    InvalidFieldException,
+    SpecialCasedDependencies,
+    StringField,
+    Target,
+)
+from pants.util.docutil import bin_name
+from pants.util.strutil import help_text
+
+from pants_flyte.engine import EnvironmentField
+
+# What design and contract call the three ways to ship code; `none` makes no bundle.
+BUNDLE_COPY_STYLES = ("auto", "all")
+COPY_STYLES = (*BUNDLE_COPY_STYLES, "none")
+
+_COPY_STYLE_HELP = """
+    - `auto`: what the entry points reach in the dependency graph: modules (also those imported
+    only inside functions or for type checking), resources, declared files, and the `__init__.py`
+    files above them.
+
+    - `all`: that, and every other file under `root_dir` that Pants does not ignore, but for the
+    patterns of `[flyte].all_excludes`.
+"""
+
+
+class FlyteRootDirField(StringField):
+    alias = "root_dir"
+    help = help_text(
+        """
+        The directory, relative to the build root, that becomes the top of the bundle: all paths in
+        the bundle are relative to it, and it is what Flyte calls `root_dir`. `"."` is the
+        build root itself. Every file of the bundle must lie below it.
+
+        Leave it out unless you need it: then the source root of each file is stripped (see
+        `pants roots`), which is where imports start, so that they work from the bundle's top.
+        `files` targets keep their path from the build root.
+
+        If unset, `[flyte].root_dir` holds.
+        """
+    )
+
+
+class FlyteBundleCopyStyleField(StringField):
+    alias = "copy_style"
+    valid_choices = BUNDLE_COPY_STYLES
+    help = help_text(
+        f"""
+        Which files go into the bundle.
+
+        {_COPY_STYLE_HELP}
+
+        If unset, `[flyte].copy_style` holds.
+        """
+    )
+
+
+class FlyteTaskCopyStyleField(StringField):
+    alias = "copy_style"
+    valid_choices = COPY_STYLES
+    help = help_text(
+        f"""
+        How the task's code reaches its container.
+
+        {_COPY_STYLE_HELP}
+
+        - `none`: no bundle; the code is in the image.
+
+        If unset, `[flyte].copy_style` holds. A `flyte_deployment` can override it.
+        """
+    )
+
+
+class FlyteBundleOutputPathField(OutputPathField):
+    help = help_text(
+        f"""
+        Where the archive goes, below `--distdir`; must end in `.tar.gz`. The manifest is written
+        beside it, with the ending `.manifest.json`.
+
+        If undefined, it is the path to the BUILD file with dots, then the target's name: `src/app:code` is
+        `src.app/code.tar.gz` (as with `{bin_name()} package` of other targets).
+        """
+    )
+
+
+class FlyteTaskOutputPathField(OutputPathField):
+    help = help_text(
+        f"""
+        Where the task's JSON file goes, below `--distdir`; must end in `.json`. The bundle is
+        written beside it, with the endings `.tar.gz` and `.manifest.json`.
+
+        If undefined, it is the path to the BUILD file with dots, then the target's name: `src/app:train` is
+        `src.app/train.json` (as with `{bin_name()} package` of other targets).
+        """
+    )
+
+
+# --- flyte_bundle --------------------------------------------------------------------------------
+
+
+class FlyteBundleDependenciesField(Dependencies):
+    required = True
+    supports_transitive_excludes = True
+    help = help_text(
+        """
+        The roots of the bundle: addresses of the code to ship, such as
+        `["./workflows.py", "libs/features"]`. Everything that they reach goes along.
+        """
+    )
+
+
+class FlyteBundle(Target):
+    alias = "flyte_bundle"
+    core_fields = (
+        *COMMON_TARGET_FIELDS,
+        FlyteBundleDependenciesField,
+        FlyteBundleCopyStyleField,
+        FlyteRootDirField,
+        FlyteBundleOutputPathField,
+        PythonResolveField,
+        InterpreterConstraintsField,
+        EnvironmentField,
+    )
+    help = help_text(
+        f"""
+        A code bundle: a reproducible `.tar.gz` of the code that its dependencies reach, with a
+        manifest that says of every file which target owns it and why it is there.
+
+        You need this target only to share one bundle among several `flyte_task` targets; a task
+        without one makes its own.
+
+            flyte_bundle(
+                name="code",
+                dependencies=["./train.py", "./predict.py"],
+            )
+
+        `{bin_name()} package path/to:code` writes `dist/path.to/code.tar.gz` and
+        `dist/path.to/code.manifest.json`.
+        """
+    )
+
+
+# --- flyte_task ----------------------------------------------------------------------------------
+
+
+class FlyteTaskDependenciesField(Dependencies):
+    supports_transitive_excludes = True
+    help = help_text(
+        """
+        More to ship than the entry point reaches, such as plugins that are found by name, or
+        `files` that are opened by path.
+
+        The module of `entry_point` is inferred: do not list it.
+        """
+    )
+
+
+class FlyteEntryPointField(StringField, AsyncFieldMixin):
+    alias = "entry_point"
+    required = True
+    value: str
+    help = help_text(
+        """
+        The task to run, as `file.py:name`, the file relative to the BUILD file:
+        `entry_point="workflows.py:train"`. The name is that of a task (`@env.task def train()`),
+        or of a `flyte.TaskEnvironment`, which stands for all its tasks in that file.
+
+        The file is read, never imported, to check that the name exists. The target depends on the
+        file's owner without your saying so.
+        """
+    )
+
+
+class FlyteTaskImageField(StringField):
+    alias = "image"
+    help = help_text(
+        """
+        The container image that the task runs in: a reference, such as
+        `"ghcr.io/org/trainer:2026.1"` or one with a digest, or the name of a reference
+        (a word without `/`, `:` or `@`, such as `"trainer"`) that `images` of the `flyte_deployment`,
+        `[flyte].images` or `--image trainer=URI` maps to one.
+
+        Leave it out where the code's own `flyte.Image` needs no build.
+        """
+    )
+
+
+class FlyteTaskBundleField(SpecialCasedDependencies):
+    alias = "bundle"
+    help = help_text(
+        """
+        The address of a `flyte_bundle` to use, rather than a bundle of this task's own:
+        `bundle=":code"`. It must hold the entry point. `root_dir` and `copy_style` are then the
+        bundle's, and must not be set here.
+        """
+    )
+
+    @classmethod
+    def compute_value(
+        cls, raw_value: Optional[Iterable[str]], address: Address
+    ) -> Optional[Tuple[str, ...]]:
+        one = [raw_value] if isinstance(raw_value, str) else raw_value
+        value = super().compute_value(one, address)
+        if value is not None and len(value) != 1:
+            raise InvalidFieldException(
+                f"The `{cls.alias}` field in target {address} takes one address, such as "
+                f'`bundle=":code"`; it has {len(value)}.'
+            )
+        return value
+
+
+class FlyteTask(Target):
+    alias = "flyte_task"
+    core_fields = (
+        *COMMON_TARGET_FIELDS,
+        FlyteEntryPointField,
+        FlyteTaskDependenciesField,
+        FlyteTaskImageField,
+        FlyteTaskBundleField,
+        FlyteTaskCopyStyleField,
+        FlyteRootDirField,
+        FlyteTaskOutputPathField,
+        PythonResolveField,
+        InterpreterConstraintsField,
+        EnvironmentField,
+    )
+    help = help_text(
+        f"""
+        A Flyte task (or all tasks of one environment): the link of its code, its image and the
+        directory that imports start from.
+
+            flyte_task(
+                name="train",
+                entry_point="workflows.py:train",
+                image="ghcr.io/org/trainer:2026.1",
+            )
+
+        `{bin_name()} package path/to:train` writes its code bundle (`dist/path.to/train.tar.gz`, with
+        `train.manifest.json`) and `train.json`, which names them, the image and the exact
+        container command.
+
+        `{bin_name()} run path/to:train -- --n 5` runs it on this machine, out of that bundle, with
+        Flyte's own local runner; `-- --help` shows the task's inputs. `--root-dir DIR` and
+        `--copy-style STYLE`, where they come first, are taken as this target's fields.
+        """
+    )
+
+
+# --- flyte_deployment ----------------------------------------------------------------------------
+
+
+class FlyteDeploymentDependenciesField(Dependencies):
+    help = help_text(
+        """
+        Not needed: what a deployment ships is named by `tasks`.
+        """
+    )
+
+
+class FlyteDeploymentTasksField(SpecialCasedDependencies):
+    alias = "tasks"
+    required = True
+    help = help_text(
+        """
+        Addresses of the `flyte_task` targets to deploy together, under one version:
+        `["services/ml:train", "services/etl:ingest"]`.
+        """
+    )
+
+
+class FlyteDeploymentCopyStyleField(StringField):
+    alias = "copy_style"
+    valid_choices = COPY_STYLES
+    help = help_text(
+        """
+        Overrides the `copy_style` of all its tasks: say, `"auto"` where you develop, and `"none"`
+        in production, where the code is in the images. `none` needs a `version`.
+        """
+    )
+
+
+class FlyteDeploymentProjectField(StringField):
+    alias = "project"
+    help = help_text(
+        """
+        The Flyte project to deploy to. If unset, `[flyte].project` holds; `-- --project` overrides both.
+        """
+    )
+
+
+class FlyteDeploymentDomainField(StringField):
+    alias = "domain"
+    help = help_text(
+        """
+        The Flyte domain (`development`, `staging`, `production`, ...). Several deployments from one
+        target: `domain=parametrize("staging", "production")`. If unset, `-- --domain` says it, and
+        `[flyte].domain` where that is not given either.
+        """
+    )
+
+
+class FlyteDeploymentVersionField(StringField):
+    alias = "version"
+    help = help_text(
+        """
+        The version to deploy under. If unset, it is computed from all that decides what runs
+        (bundles, images, commands, project, domain), so that the same deployment has the same
+        version on every machine. `-- --version` overrides it.
+        """
+    )
+
+
+class FlyteDeploymentStoreField(StringField):
+    alias = "store"
+    help = help_text(
+        """
+        Where bundles and deployment records go, a URI such as `file:///srv/flyte`. A relative
+        `file://` path starts at the build root. If unset, `[flyte].store` holds.
+        """
+    )
+
+
+class FlyteDeploymentImagesField(DictStringToStringField):
+    alias = "images"
+    help = help_text(
+        """
+        Which image each name stands for that a task's `image` field uses:
+        `images={"trainer": "ghcr.io/org/trainer:2026.1"}`. Comes before `[flyte].images`;
+        `-- --image trainer=URI` overrides both.
+        """
+    )
+
+
+class FlyteDeployment(Target):
+    alias = "flyte_deployment"
+    core_fields = (
+        *COMMON_TARGET_FIELDS,
+        FlyteDeploymentDependenciesField,
+        FlyteDeploymentTasksField,
+        FlyteDeploymentCopyStyleField,
+        FlyteDeploymentProjectField,
+        FlyteDeploymentDomainField,
+        FlyteDeploymentVersionField,
+        FlyteDeploymentStoreField,
+        FlyteDeploymentImagesField,
+        EnvironmentField,
+    )
+    help = help_text(
+        f"""
+        Tasks that go out together: what `run` and `experimental-deploy` act on.
+
+            flyte_deployment(
+                name="deploy",
+                tasks=["services/ml:train", "services/etl:ingest"],
+                domain="staging",
+            )
+
+        `{bin_name()} run path/to:deploy` packages the tasks, puts into the store what is missing there, and
+        writes a deployment record; a second run finds nothing to do. After `--` come options
+        (`--dry-run`, `--version V`, `--domain D`, `--image name=uri`, `--output json`, ...) and
+        subcommands: `list`, `show`, `rollback VERSION`. `-- --help` lists them all.
+
+        `{bin_name()} experimental-deploy ::` deploys every deployment, `{bin_name()} --changed-since=main
+        --changed-dependents=transitive experimental-deploy` those that a branch has changed.
+        """
+    )

@@ -1,0 +1,287 @@
+"""Builds a `flyte_task`: its bundle, and the link that ties it to entry point, image and command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Iterable, Optional, Tuple, Union
+
+from pants.backend.python.subsystems.setup import PythonSetup
+from pants.backend.python.target_types import PythonResolveField
+from pants.core.goals.package import OutputPathField
+from pants.engine.addresses import Address
+from pants.engine.fs import CreateDigest, FileContent
+from pants.engine.rules import Rule, collect_rules, rule
+from pants.engine.target import FieldSet, InferDependenciesRequest, InferredDependencies, Target
+from pants.engine.unions import UnionRule
+from pants.util.logging import LogLevel
+
+from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE, LinkedBundle, LinkedTask, TaskLink
+from flyte_shim.manifest import EntryPoint
+from pants_flyte.build_types import BuiltBundle, BuiltTask, BundleRequest, TaskRequest
+from pants_flyte.bundle import build_bundle
+from pants_flyte.engine import create_digest, resolve_addresses, source_roots, targets_at
+from pants_flyte.entry_point import EntryModule, find_entry_module, name_tasks, scan_module
+from pants_flyte.errors import FlyteTargetError
+from pants_flyte.layout import SourceFile, check_root_dir, module_name, place
+from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
+from pants_flyte.target_types import (
+    BUNDLE_COPY_STYLES,
+    COPY_STYLES,
+    FlyteBundle,
+    FlyteBundleCopyStyleField,
+    FlyteEntryPointField,
+    FlyteRootDirField,
+    FlyteTask,
+    FlyteTaskBundleField,
+    FlyteTaskCopyStyleField,
+    FlyteTaskDependenciesField,
+    FlyteTaskImageField,
+)
+
+_RESOLVER = "flyte._internal.resolvers.default.DefaultTaskResolver"
+
+
+# --- dependency inference ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EntryPointFieldSet(FieldSet):
+    required_fields = (FlyteEntryPointField, FlyteTaskDependenciesField, PythonResolveField)
+
+    entry_point: FlyteEntryPointField
+    resolve: PythonResolveField
+
+
+class InferEntryPointDependency(InferDependenciesRequest):
+    infer_from = EntryPointFieldSet
+
+
+@rule(desc="Infer the dependency of a `flyte_task` on its entry point", level=LogLevel.DEBUG)
+async def infer_entry_point(
+    request: InferEntryPointDependency, python_setup: PythonSetup
+) -> InferredDependencies:
+    fields = request.field_set
+    module = await find_entry_module(
+        fields.address,
+        fields.entry_point.value,
+        fields.resolve.normalized_value(python_setup),
+        python_setup,
+    )
+    return InferredDependencies([module.owner])
+
+
+# --- building ------------------------------------------------------------------------------------
+
+
+@rule(desc="Build a Flyte task", level=LogLevel.DEBUG)
+async def build_task(
+    request: TaskRequest,
+    flyte: FlyteSubsystem,
+    flyte_pack: FlytePackSubsystem,
+    python_setup: PythonSetup,
+) -> BuiltTask:
+    address = request.address
+    target = (await targets_at([address]))[0]
+    if not isinstance(target, FlyteTask):
+        raise FlyteTargetError(
+            address, f"this is a `{target.alias}`, where a `{FlyteTask.alias}` is needed."
+        )
+    resolve = target[PythonResolveField].normalized_value(python_setup)
+    entry = target[FlyteEntryPointField].value
+    module = await find_entry_module(address, entry, resolve, python_setup)
+    named = name_tasks(address, module, await scan_module(address, module))
+    shared = await _shared_bundle(target)
+    copy_style = task_copy_style(request.copy_style, shared or target, flyte)
+    root_dir = bundle_root_dir(request.root_dir, shared or target, flyte)
+    stem = output_stem(target[OutputPathField], "json")
+    in_bundle = await _path_in_bundle(address, module, root_dir)
+
+    bundle: Optional[BuiltBundle] = None
+    if copy_style != "none":
+        if shared:
+            bundle_request = bundle_request_of(
+                shared, flyte, python_setup, copy_style=copy_style, root_dir=root_dir
+            )
+        else:
+            bundle_request = BundleRequest(
+                address=address,
+                copy_style=copy_style,
+                root_dir=root_dir,
+                entry_points=(
+                    EntryPoint(module_name(in_bundle), module.name, in_bundle, address.spec),
+                ),
+                stem=stem,
+                resolve=resolve,
+            )
+        owners = frozenset() if shared else frozenset([module.owner])
+        bundle = await build_bundle(bundle_request, owners, flyte, flyte_pack, python_setup)
+        if in_bundle not in bundle.modules:
+            raise FlyteTargetError(
+                address,
+                f"the bundle {bundle_request.address} does not hold {module.path}. Add "
+                f"{module.owner} to its `dependencies`, or drop `bundle` from this target.",
+            )
+
+    link = TaskLink(
+        address=address.spec,
+        entry_point=f"{in_bundle}:{module.name}",
+        kind=named.kind,
+        module=module_name(in_bundle),
+        root_dir=root_dir if root_dir != "" else ".",
+        copy_style=copy_style,
+        bundle=_linked(bundle) if bundle else None,
+        image=_image(target),
+        tasks=tuple(
+            LinkedTask(name, _command(module_name(in_bundle), name, bundle is not None))
+            for name in named.tasks
+        ),
+    )
+    link_path = f"{stem}.json"
+    return BuiltTask(
+        address=address,
+        link=link,
+        link_path=link_path,
+        link_digest=await create_digest(CreateDigest([FileContent(link_path, link.to_json())])),
+        bundle=bundle,
+        owns_bundle=shared is None,
+    )
+
+
+def task_copy_style(override: Optional[str], target: Target, flyte: FlyteSubsystem) -> str:
+    """An override, else the field, else the option. `target` is a task or the bundle that it shares."""
+    field = (
+        target.get(FlyteBundleCopyStyleField)
+        if isinstance(target, FlyteBundle)
+        else target.get(FlyteTaskCopyStyleField)
+    )
+    style = override or field.value or flyte.copy_style
+    if style not in COPY_STYLES:
+        raise FlyteTargetError(
+            target.address, f"`copy_style` is {style!r}; it is one of {', '.join(COPY_STYLES)}."
+        )
+    if isinstance(target, FlyteBundle) and not override and style not in BUNDLE_COPY_STYLES:
+        return "auto"  # `[flyte].copy_style = "none"` is about tasks: this target asks for a bundle
+    return style
+
+
+def bundle_root_dir(
+    override: Optional[str], target: Target, flyte: FlyteSubsystem
+) -> Optional[str]:
+    """An override, else the field, else the option; "" is the build root, None strips source roots."""
+    for value in (override, target[FlyteRootDirField].value, flyte.root_dir):
+        if value is not None:
+            return check_root_dir(target.address, value)
+    return None
+
+
+def bundle_request_of(
+    target: Target,
+    flyte: FlyteSubsystem,
+    python_setup: PythonSetup,
+    *,
+    copy_style: Optional[str] = None,
+    root_dir: Optional[str] = None,
+) -> BundleRequest:
+    """What a `flyte_bundle` asks for; the same for `package` and for the tasks that share it."""
+    return BundleRequest(
+        address=target.address,
+        copy_style=copy_style or task_copy_style(None, target, flyte),
+        root_dir=root_dir if root_dir is not None else bundle_root_dir(None, target, flyte),
+        entry_points=(),
+        stem=output_stem(target[OutputPathField], "tar.gz"),
+        resolve=target[PythonResolveField].normalized_value(python_setup),
+    )
+
+
+def output_stem(field: OutputPathField, ending: str) -> str:
+    """The output path without `.ending`. Raises `FlyteTargetError` where it ends otherwise."""
+    path = field.value_or_default(file_ending=ending)
+    if not path.endswith(f".{ending}"):
+        raise FlyteTargetError(
+            field.address, f"`output_path` is {path!r}; it must end in `.{ending}`."
+        )
+    return path[: -len(ending) - 1]
+
+
+async def _shared_bundle(target: Target) -> Optional[Target]:
+    field = target[FlyteTaskBundleField]
+    if not field.value:
+        return None
+    address = target.address
+    shared = (await targets_at(await resolve_addresses(field.to_unparsed_address_inputs())))[0]
+    if not isinstance(shared, FlyteBundle):
+        raise FlyteTargetError(
+            address,
+            f"`bundle` names {shared.address}, which is a `{shared.alias}`, not a `{FlyteBundle.alias}`.",
+        )
+    for field_type in (FlyteTaskCopyStyleField, FlyteRootDirField):
+        value = target[field_type].value
+        if value is not None and value != "none":
+            raise FlyteTargetError(
+                address,
+                f"`{field_type.alias}` and `bundle` are both set: a shared bundle has one layout. "
+                f"Set `{field_type.alias}` on {shared.address} instead.",
+            )
+    return None if target[FlyteTaskCopyStyleField].value == "none" else shared
+
+
+async def _path_in_bundle(address: Address, module: EntryModule, root_dir: Optional[str]) -> str:
+    roots = await source_roots([module.path])
+    root = next(iter(roots.path_to_root.values())).path
+    file = SourceFile(
+        module.path, module.owner, source_root="" if root == "." else root, python=True
+    )
+    path = place(file, root_dir)
+    if path is None:
+        raise FlyteTargetError(
+            address,
+            f"`root_dir` is {root_dir!r}, but the entry point is {module.path}. Set `root_dir` to a "
+            "directory above it (`.` is the build root), or leave it unset.",
+        )
+    return path
+
+
+def _image(target: Target) -> Optional[str]:
+    image = target[FlyteTaskImageField].value
+    if image is not None and (image.startswith((":", "//")) or not image.strip()):
+        raise FlyteTargetError(
+            target.address,
+            f"`image={image!r}` is not an image reference such as `ghcr.io/org/name:tag`, nor the "
+            "name of one that `[flyte].images` or a deployment's `images` maps.",
+        )
+    return image
+
+
+def _linked(bundle: BuiltBundle) -> LinkedBundle:
+    summary = bundle.summary
+    return LinkedBundle(
+        archive=bundle.archive,
+        manifest=bundle.manifest,
+        content_hash=summary.content_hash,
+        archive_hash=summary.archive_hash,
+        archive_size=summary.archive_size,
+        manifest_hash=summary.manifest_hash,
+        manifest_size=summary.manifest_size,
+    )
+
+
+def _command(module: str, task: str, has_bundle: bool) -> Tuple[str, ...]:
+    """The container's arguments, as Flyte's own serialisation of a task writes them (flyte 2.12)."""
+    return (
+        "a0",
+        *("--inputs", "{{.input}}"),
+        *("--outputs-path", "{{.outputPrefix}}"),
+        *("--version", VERSION_HOLE),
+        *("--raw-data-path", "{{.rawOutputDataPrefix}}"),
+        *("--checkpoint-path", "{{.checkpointOutputPrefix}}"),
+        *("--prev-checkpoint", "{{.prevCheckpointPrefix}}"),
+        *("--run-name", "{{.runName}}"),
+        *("--name", "{{.actionName}}"),
+        *("--run-start-time", "{{.runStartTime}}"),
+        *(("--tgz", BUNDLE_URI_HOLE, "--dest", ".") if has_bundle else ()),
+        *("--resolver", _RESOLVER, "mod", module, "instance", task),
+    )
+
+
+def rules() -> Iterable[Union[Rule, UnionRule]]:
+    return [*collect_rules(), UnionRule(InferDependenciesRequest, InferEntryPointDependency)]
