@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import struct
@@ -36,7 +35,7 @@ def file_at(path: str, **changes) -> ManifestFile:
     file = ManifestFile(
         path=path, size=1, mode=0o644, sha256=A, owner="lib:lib", reason="imported", by="app:app"
     )
-    return dataclasses.replace(file, **changes)
+    return file._replace(**changes)
 
 
 def test_the_content_hash_is_the_documented_listing():
