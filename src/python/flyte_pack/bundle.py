@@ -7,6 +7,7 @@ when they are whole.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import sys
@@ -14,7 +15,7 @@ from operator import attrgetter
 
 from flyte_pack import tar
 from flyte_pack.bundle_plan import BundlePlan, BundleSummary, PlanError, PlanFile
-from flyte_pack.codec import CodecError, GzipWriter, HashingWriter
+from flyte_pack.codec import CodecError, GzipWriter
 from flyte_pack.sources import SourceError, SourceTree
 from flyte_shim.hashing import content_hash, sha256_bytes
 from flyte_shim.manifest import Manifest, ManifestFile
@@ -34,6 +35,8 @@ def main(argv: list[str]) -> int:
     except ValueError as e:
         print(f"flyte_pack bundle: {e}\n{_USAGE}", file=sys.stderr)
         return 2
+    # The process makes some records per file, frees none and ends: looking for garbage is a waste.
+    gc.disable()
     try:
         with open(options["plan"], "rb") as f:
             plan = BundlePlan.from_json(f.read())
@@ -89,31 +92,25 @@ def in_archive_order(plan: BundlePlan) -> list[PlanFile]:
     Raises `PlanError` for a plan that names no place of its own for each file. The rules that make plans find such
     mistakes earlier and can name the targets at fault; this is the last line of defence.
     """
-    for file in plan.files:
-        for path in (file.source, file.path):
-            problem = path_problem(path)
-            if problem:
-                raise PlanError(f"plan: {problem}: {path!r}")
-    # UTF-8 sorts as its code points do, and so do Python's strings.
-    files = sorted(plan.files, key=attrgetter("path"))
-    for before, after in zip(files, files[1:]):
-        if before.path == after.path:
-            raise PlanError(
-                f"plan: {after.path} is there twice, from {before.source} and {after.source}"
-            )
-    paths = {file.path for file in files}
-    for point in plan.entry_points:
-        if point.path not in paths:
-            raise PlanError(f"plan: the entry point {point.path!r} is not among the files")
-    directories: set[str] = set()
-    for file in files:
-        directory = file.path.rpartition("/")[0]
-        while directory and directory not in directories:
+    places: dict[str, str] = {}
+    directories = {""}
+    for source, path, *_ in plan.files:
+        if problem := path_problem(path):
+            raise PlanError(f"plan: {problem}: {path!r}")
+        if path in places:
+            raise PlanError(f"plan: {path!r} is there twice, from {places[path]!r} and {source!r}")
+        places[path] = source
+        directory = path.rpartition("/")[0]
+        while directory not in directories:
             directories.add(directory)
             directory = directory.rpartition("/")[0]
-    for path in sorted(directories & paths):
-        raise PlanError(f"plan: {path} is both a file and a directory that holds files")
-    return files
+    for path in sorted(directories.intersection(places)):
+        raise PlanError(f"plan: {path!r} is both a file and a directory that holds files")
+    for point in plan.entry_points:
+        if point.path not in places:
+            raise PlanError(f"plan: the entry point {point.path!r} is not among the files")
+    # UTF-8 sorts as its code points do, and so do Python's strings.
+    return sorted(plan.files, key=attrgetter("path"))
 
 
 def _write_archive(
@@ -122,41 +119,37 @@ def _write_archive(
     """Write the archive; gives what the manifest says of each file, the archive's SHA-256 and its size."""
     packed = []
     with SourceTree(sources) as tree, open(path, "wb", buffering=0) as output:
-        sink = HashingWriter(output)
-        gzip = GzipWriter(sink.write)
-        for file in files:
-            fd, status = tree.open(file.source)
-            try:
-                mode = 0o755 if status.st_mode & 0o111 else 0o644
-                gzip.add(tar.header(file.path, mode, status.st_size))
-                digest = _copy(fd, file.source, status.st_size, gzip)
-                gzip.add(tar.padding(status.st_size))
-            finally:
-                os.close(fd)
-            packed.append(
-                ManifestFile(
-                    file.path, status.st_size, mode, digest, file.owner, file.reason, file.by
-                )
-            )
-        gzip.add(tar.END)
-        gzip.finish()
-    return tuple(packed), sink.digest.hexdigest(), sink.size
+        with GzipWriter(output) as gzip:
+            for source, path, owner, reason, by in files:
+                fd, status = tree.open(source)
+                try:
+                    size, mode = status.st_size, 0o755 if status.st_mode & 0o111 else 0o644
+                    digest = _pack_file(gzip, tar.header(path, mode, size), fd, size, source)
+                finally:
+                    os.close(fd)
+                packed.append(ManifestFile(path, size, mode, digest, owner, reason, by))
+            gzip.add(tar.END)
+            gzip.finish()
+    return tuple(packed), gzip.sha256, gzip.size
 
 
-def _copy(fd: int, source: str, size: int, gzip: GzipWriter) -> str:
-    """Add the whole content of `fd`, in pieces; gives its SHA-256."""
-    digest = hashlib.sha256()
-    left = size
-    while True:
-        # One byte more than there should be shows a file that grew.
-        data = os.read(fd, min(left + 1, _READ))
-        left -= len(data)
-        if not data or left < 0:
-            break
+def _pack_file(gzip: GzipWriter, header: bytes, fd: int, size: int, source: str) -> str:
+    """Add `header`, the content of `fd`, which should be `size` bytes, and padding; gives its SHA-256."""
+    # One byte more than there should be shows a file that grew.
+    data = os.read(fd, min(size, _READ) + 1)
+    if len(data) == size:  # the whole file, as nearly always
+        gzip.add(header, data, tar.padding(size))
+        return hashlib.sha256(data).hexdigest()
+    digest, read = hashlib.sha256(), 0
+    gzip.add(header)
+    while data and read <= size:
+        read += len(data)
         digest.update(data)
         gzip.add(data)
-    if left:
+        data = os.read(fd, _READ)
+    if read != size:
         raise SourceError(f"{source}: its size changed while it was being packed")
+    gzip.add(tar.padding(size))
     return digest.hexdigest()
 
 

@@ -1,87 +1,101 @@
 """Gzip whose bytes are a function of the input alone: one pinned codec, fed in chunks of one size.
 
-The codec is ISA-L's deflate at level 2 (the `isal` package), about ten times faster than zlib at level 6 for archives
-18 % larger. Its output depends on how the input is cut into writes, and nobody promises that another version would
-write the same bytes, so both are fixed here. RFC 1952 describes the container.
+The codec is ISA-L's deflate at level 2 (the `isal` package), about ten times faster than zlib at
+level 6 for archives 18 % larger. Its output depends on how the input is cut into writes, and nobody
+promises that another version would write the same bytes, so both are fixed here.
 """
 
 from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable
 from io import FileIO
+from queue import Queue
+from threading import Thread
 from types import ModuleType
 
 ISAL_VERSION = "1.8.0" if sys.version_info >= (3, 14) else "1.7.2"
 LEVEL = 2
 CHUNK = 1 << 18
-
-# RFC 1952, 2.3: magic, deflate, no flags (so no name), no time, no extra flags, "unknown" operating system.
-_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+_GZIP = 31  # window bits: a gzip member (RFC 1952) of our own making, without name, time or system
+_QUEUED = 16
 
 
 class CodecError(Exception):
-    """The codec is missing or is another version than the one whose output is pinned."""
+    """The codec is missing, or is another version than the one whose output is pinned."""
 
 
-class HashingWriter:
-    """Writes to a file, keeping the SHA-256 and the number of the bytes that went by."""
+class GzipWriter:
+    """Compresses into an open file, on a thread of its own while the caller reads on.
+
+    A context manager; what went out is known after `finish`. The thread changes no byte: it takes
+    chunks of one size, in order. A bundle smaller than a chunk does without it.
+    """
 
     def __init__(self, file: FileIO) -> None:
+        """Raises `CodecError` where the codec is not the pinned one."""
+        isal_zlib = _pinned_codec()
         self._file = file
-        self.digest = hashlib.sha256()
+        self._deflate = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, _GZIP)
+        self._digest = hashlib.sha256()
+        self._pending = bytearray()
+        self._queue: Queue[bytearray | None] = Queue(_QUEUED)
+        self._thread: Thread | None = None
+        self._failure: BaseException | None = None
         self.size = 0
 
-    def write(self, data: bytes) -> None:
-        """Write all of `data`."""
-        self.digest.update(data)
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of what went out, as lower-case hexadecimal digits."""
+        return self._digest.hexdigest()
+
+    def add(self, *pieces: bytes) -> None:
+        """Take the next bytes."""
+        pending = self._pending
+        for piece in pieces:
+            pending += piece
+        while len(pending) >= CHUNK:
+            if self._thread is None:
+                self._thread = Thread(target=self._compress_queue, daemon=True)
+                self._thread.start()
+            self._queue.put(pending[:CHUNK])
+            del pending[:CHUNK]
+
+    def finish(self) -> None:
+        """Write the rest and the trailer. Raises what the file raised, at whichever chunk."""
+        self._stop()
+        if self._failure is not None:
+            raise self._failure
+        self._write(self._deflate.compress(self._pending))
+        self._write(self._deflate.flush())
+
+    def __enter__(self) -> GzipWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _compress_queue(self) -> None:
+        while (chunk := self._queue.get()) is not None:
+            # After a failure the queue is still emptied, or the caller would wait for room in it.
+            if self._failure is None:
+                try:
+                    self._write(self._deflate.compress(chunk))
+                except BaseException as e:
+                    self._failure = e
+
+    def _write(self, data: bytes) -> None:
+        self._digest.update(data)
         self.size += len(data)
         view = memoryview(data)
         while view:
             view = view[self._file.write(view) :]
-
-
-class GzipWriter:
-    """Compresses what it is given into one gzip member, handing the pieces to `write` as they come."""
-
-    def __init__(self, write: Callable[[bytes], object]) -> None:
-        """Raises `CodecError` where the codec is not the pinned one."""
-        isal_zlib = _pinned_codec()
-        self._write = write
-        self._deflate = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, -15)
-        self._crc32 = isal_zlib.crc32
-        self._crc = 0
-        self._size = 0
-        self._pending = bytearray()
-        write(_HEADER)
-
-    def add(self, data: bytes) -> None:
-        """Take the next bytes, however many."""
-        pending = self._pending
-        pending += data
-        if len(pending) >= CHUNK:
-            self._compress_whole_chunks()
-
-    def finish(self) -> None:
-        """Write the rest and the trailer; nothing may be added afterwards."""
-        self._compress(self._pending)
-        self._write(self._deflate.flush())
-        self._write(self._crc.to_bytes(4, "little"))
-        self._write((self._size & 0xFFFFFFFF).to_bytes(4, "little"))
-
-    def _compress_whole_chunks(self) -> None:
-        whole = len(self._pending) // CHUNK * CHUNK
-        with memoryview(self._pending) as view:
-            for start in range(0, whole, CHUNK):
-                with view[start : start + CHUNK] as chunk:
-                    self._compress(chunk)
-        del self._pending[:whole]
-
-    def _compress(self, chunk: bytearray | memoryview) -> None:
-        self._crc = self._crc32(chunk, self._crc)
-        self._size += len(chunk)
-        self._write(self._deflate.compress(chunk))
 
 
 def _pinned_codec() -> ModuleType:
@@ -95,7 +109,7 @@ def _pinned_codec() -> ModuleType:
         ) from e
     if isal.__version__ != ISAL_VERSION:
         raise CodecError(
-            f"Archives are pinned to isal {ISAL_VERSION}, another version may write other bytes; found "
-            f"{isal.__version__}. {fix}"
+            f"Archives are pinned to isal {ISAL_VERSION}, and another version may write other bytes; "
+            f"found {isal.__version__}. {fix}"
         )
     return isal_zlib

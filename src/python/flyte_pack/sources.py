@@ -47,13 +47,13 @@ class SourceTree:
             if parent != self._parent_path:
                 self._change_parent(parent)
             fd = os.open(name, _FILE, dir_fd=self._parent)
-        except OSError as e:
-            raise SourceError(f"{path}: {_reason(e)}") from e
+        except (OSError, ValueError) as e:
+            raise SourceError(f"{path!r}: {_reason(e)}") from e
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             os.close(fd)
             kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a device or pipe"
-            raise SourceError(f"{path}: is {kind}; a bundle holds regular files")
+            raise SourceError(f"{path!r}: is {kind}; a bundle holds regular files")
         return fd, status
 
     def _change_parent(self, path: str) -> None:
@@ -61,11 +61,13 @@ class SourceTree:
         current = self._root
         try:
             for name in path.split("/") if path else ():
+                if name == "..":
+                    raise ValueError("leaves the directory of sources")
                 following = os.open(name, _DIRECTORY, dir_fd=current)
                 if current != self._root:
                     os.close(current)
                 current = following
-        except OSError:
+        except (OSError, ValueError):
             if current != self._root:
                 os.close(current)
             raise
@@ -77,7 +79,9 @@ class SourceTree:
         self._parent, self._parent_path = self._root, ""
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, ValueError):
+        return str(error)
     if error.errno == errno.ENOENT:
         return "is not among the sources"
     # Linux says ENOTDIR of a link that O_DIRECTORY met, and of a file used as a directory.

@@ -7,6 +7,9 @@ files only; owner, group and times are zero and unnamed; two zero blocks end the
 
 from __future__ import annotations
 
+from functools import lru_cache
+from zlib import adler32
+
 BLOCK = 512
 END = bytes(2 * BLOCK)
 
@@ -16,8 +19,7 @@ _MODES = {0o644: b"0000644\0" + _OWNER, 0o755: b"0000755\0" + _OWNER}
 _TIME = b"00000000000\0"
 _REGULAR = b"0"
 _EXTENDED = b"x"
-_NO_LINK = bytes(100)
-_MAGIC = b"ustar\x0000" + bytes(64) + b"0000000\0" * 2
+_LINK_TO_DEVICE = bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\0" * 2
 _MAX_SIZE = 8 << 30  # the size field holds eleven octal digits
 
 
@@ -74,8 +76,21 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 
 def _block(prefix: bytes, name: bytes, mode: int, size: int, kind: bytes) -> bytes:
-    before = name.ljust(100, b"\0") + _MODES[mode] + b"%011o\0" % size + _TIME
-    after = kind + _NO_LINK + _MAGIC + prefix.ljust(167, b"\0")
-    # The checksum is taken with its own field full of spaces.
-    checksum = sum(before) + sum(after) + 8 * 0x20
-    return b"%b%06o\0 %b" % (before, checksum, after)
+    before = b"%b%b%011o\0" % (name.ljust(100, b"\0"), _MODES[mode], size) + _TIME
+    after, sum_after = _after_checksum(prefix, kind)
+    # The checksum is the sum of all bytes, those of its own field counted as spaces.
+    return b"%b%06o\0 %b" % (before, _sum(before) + 8 * 0x20 + sum_after, after)
+
+
+@lru_cache
+def _after_checksum(prefix: bytes, kind: bytes) -> tuple[bytes, int]:
+    after = kind + _LINK_TO_DEVICE + prefix.ljust(167, b"\0")
+    return after, _sum(after)
+
+
+def _sum(data: bytes) -> int:
+    """The sum of the bytes: the low half of Adler-32 is that and one more, modulo 65521.
+
+    No header comes near that modulus: it holds 255 bytes of ASCII path at most, or 100 of others.
+    """
+    return (adler32(data) & 0xFFFF) - 1
