@@ -1,0 +1,125 @@
+"""What the user told pip about mirrors, proxies and certificates, for programs that do not ask pip.
+
+Pants and PEX read neither pip's configuration files nor its environment variables. Only the
+settings that say where packages come from are read here, in pip's own order of precedence
+(https://pip.pypa.io/en/stable/topics/configuration/).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import Mapping, Optional
+from urllib.parse import quote
+
+PYPI = "https://pypi.org/simple/"
+
+# Sections of a pip.conf that speak of installing, the weaker first.
+_SECTIONS = ("global", "install")
+_TRUE = ("y", "yes", "t", "true", "on", "1")
+
+
+@dataclass(frozen=True)
+class PipSettings:
+    """Where packages come from; None and () mean that the user has not said."""
+
+    index_url: Optional[str] = None
+    extra_index_urls: tuple[str, ...] = ()
+    no_index: bool = False
+    find_links: tuple[str, ...] = ()
+    cert: Optional[str] = None
+    proxy: Optional[str] = None
+    trusted_hosts: tuple[str, ...] = ()
+
+    @property
+    def indexes(self) -> Optional[tuple[str, ...]]:
+        """Every index, the main one first; () for none at all; None where nothing was said."""
+        if self.no_index:
+            return ()
+        if self.index_url is None and not self.extra_index_urls:
+            return None
+        return (self.index_url or PYPI, *self.extra_index_urls)
+
+
+def read(env: Mapping[str, str], prefix: str = sys.prefix) -> PipSettings:
+    """The settings that pip, started with `env` by the Python at `prefix`, would use."""
+    values: dict[str, str] = {}
+    for section in _parsed(_files(env, prefix)):
+        values.update(section)
+    for name, value in env.items():
+        if name.startswith("PIP_") and value:
+            values[name[len("PIP_") :].lower().replace("_", "-")] = value
+    return PipSettings(
+        index_url=values.get("index-url") or values.get("pypi-url"),
+        extra_index_urls=tuple(values.get("extra-index-url", "").split()),
+        no_index=values.get("no-index", "").lower() in _TRUE,
+        find_links=tuple(
+            link for text in values.get("find-links", "").split() for link in _location(text)
+        ),
+        cert=_certificates(values.get("cert"), env),
+        proxy=values.get("proxy"),
+        trusted_hosts=tuple(values.get("trusted-host", "").split()),
+    )
+
+
+def _files(env: Mapping[str, str], prefix: str) -> list[str]:
+    """pip's configuration files, the weaker first, whether or not they exist."""
+    own = env.get("PIP_CONFIG_FILE")
+    if own == os.devnull:
+        return []
+    home = env.get("HOME") or os.path.expanduser("~")
+    config = env.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
+    if sys.platform == "darwin":
+        application = os.path.join("Library", "Application Support", "pip")
+        shared = [os.path.join("/", application, "pip.conf")]
+        if os.path.isdir(os.path.join(home, application)):
+            config = os.path.join(home, "Library", "Application Support")
+    else:
+        directories = (env.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep)
+        shared = [os.path.join(d, "pip", "pip.conf") for d in reversed(directories) if d]
+        shared.append("/etc/pip.conf")
+    user = [os.path.join(home, ".pip", "pip.conf"), os.path.join(config, "pip", "pip.conf")]
+    site = [os.path.join(prefix, "pip.conf")]
+    if own and os.path.exists(own):
+        return [*shared, *site, own]
+    return [*shared, *user, *site]
+
+
+def _parsed(files: list[str]) -> list[dict[str, str]]:
+    """Sections of the files that exist, the weaker first: a section outweighs any file's order."""
+    existing = [path for path in files if os.path.isfile(path)]
+    if not existing:
+        return []
+    import configparser  # 4 ms that most starts need not spend
+
+    parsers = []
+    for path in existing:
+        parser = configparser.RawConfigParser()
+        try:
+            parser.read(path, encoding="utf-8")
+        except (configparser.Error, UnicodeDecodeError, OSError):
+            continue  # pip itself says what is wrong with it
+        parsers.append(parser)
+    return [
+        {name.replace("_", "-"): value for name, value in parser.items(section) if value}
+        for section in _SECTIONS
+        for parser in parsers
+        if parser.has_section(section)
+    ]
+
+
+def _location(text: str) -> tuple[str, ...]:
+    """A find-links entry as a URL; a folder or page that is not there is left out, as pip does."""
+    if "://" in text:
+        return (text,)
+    path = os.path.abspath(os.path.expanduser(text))
+    return ("file://" + quote(path),) if os.path.exists(path) else ()
+
+
+def _certificates(own: Optional[str], env: Mapping[str, str]) -> Optional[str]:
+    """The CA bundle that pip would use in place of its own, if that is a file."""
+    for path in (own, env.get("REQUESTS_CA_BUNDLE"), env.get("CURL_CA_BUNDLE"), env.get("SSL_CERT_FILE")):
+        if path and os.path.isfile(os.path.expanduser(path)):
+            return os.path.abspath(os.path.expanduser(path))
+    return None
