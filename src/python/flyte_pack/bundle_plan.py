@@ -78,7 +78,7 @@ class BundlePlan:
             copy_style=raw["copy_style"],
             root_dir=raw["root_dir"],
             entry_points=tuple(_entry_point(e) for e in raw["entry_points"]),
-            files=tuple(_plan_file(row) for row in raw["files"]),
+            files=_plan_files(raw["files"]),
         )
 
 
@@ -147,20 +147,23 @@ def _entry_point(raw: object) -> EntryPoint:
     return EntryPoint(**raw)
 
 
-def _plan_file(row: object) -> PlanFile:
-    if not isinstance(row, list) or len(row) != 5:
-        raise PlanError(f"plan: not a file ([source, path, owner, reason, by]): {row!r}")
-    source, path, owner, reason, by = row
-    if (
-        type(source) is not str
-        or type(path) is not str
-        or not _is_optional_str(owner)
-        or type(reason) is not str
-        or reason not in REASONS
-        or not _is_optional_str(by)
-    ):
-        raise PlanError(f"plan: not a file ([source, path, owner, reason, by]): {row!r}")
-    return PlanFile(source, path, owner, reason, by)
+def _plan_files(rows: list[Any]) -> tuple[PlanFile, ...]:
+    # Checked by columns, several times faster than row by row; only a wrong plan is gone through.
+    if not _are_files(rows):
+        wrong = next(row for row in rows if not _are_files([row]))
+        raise PlanError(f"plan: not a file ([source, path, owner, reason, by]): {wrong!r}")
+    return tuple(map(PlanFile._make, rows))
+
+
+def _are_files(rows: list[Any]) -> bool:
+    if not rows:
+        return True
+    if set(map(type, rows)) != {list} or set(map(len, rows)) != {5}:
+        return False
+    source, path, owner, reason, by = zip(*rows)
+    types = set(map(type, source)) | set(map(type, path)) | set(map(type, reason))
+    optional_types = set(map(type, owner)) | set(map(type, by))
+    return types == {str} and optional_types <= {str, type(None)} and REASONS.issuperset(reason)
 
 
 def _is_optional_str(value: object) -> bool:
