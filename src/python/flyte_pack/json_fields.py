@@ -87,14 +87,14 @@ class Fields:
             raise InvalidData(f"{self._where}: {key!r} is {value!r:.80}, not true, false or null")
         return value
 
-    def object(self, key: str) -> Fields:
+    def nested(self, key: str) -> Fields:
         return Fields(self._take(key), f"{self._where}: {key}")
 
-    def optional_object(self, key: str) -> Fields | None:
+    def optional_nested(self, key: str) -> Fields | None:
         value = self._take(key)
         return None if value is None else Fields(value, f"{self._where}: {key}")
 
-    def objects(self, key: str) -> tuple[Fields, ...]:
+    def nested_list(self, key: str) -> tuple[Fields, ...]:
         where = f"{self._where}: {key}"
         return tuple(Fields(v, f"{where}[{i}]") for i, v in enumerate(self._list(key)))
 

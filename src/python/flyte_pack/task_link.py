@@ -52,6 +52,12 @@ class LinkedTask:
     name: str
     command: tuple[str, ...]
 
+    @classmethod
+    def from_fields(cls, fields: Fields) -> LinkedTask:
+        task = cls(name=fields.text("name"), command=fields.texts("command"))
+        fields.end()
+        return task
+
 
 @dataclass(frozen=True)
 class TaskLink:
@@ -123,7 +129,7 @@ class TaskLink:
     def from_json(cls, data: bytes, what: str = "task link") -> TaskLink:
         """Parse what `to_json` wrote; `what` names it in errors. Raises `InvalidData`."""
         fields = load(data, what, SCHEMA)
-        bundle = fields.optional_object("bundle")
+        bundle = fields.optional_nested("bundle")
         values: dict[str, Any] = {
             "address": fields.text("address"),
             "entry_point": fields.text("entry_point"),
@@ -132,7 +138,7 @@ class TaskLink:
             "root_dir": fields.optional_text("root_dir"),
             "copy_style": fields.choice("copy_style", COPY_STYLES),
             "image": fields.optional_text("image"),
-            "tasks": tuple(_task(task) for task in fields.objects("tasks")),
+            "tasks": tuple(LinkedTask.from_fields(task) for task in fields.nested_list("tasks")),
         }
         fields.end()
         try:
@@ -153,9 +159,3 @@ def _bundle(fields: Fields) -> LinkedBundle:
     )
     fields.end()
     return bundle
-
-
-def _task(fields: Fields) -> LinkedTask:
-    task = LinkedTask(name=fields.text("name"), command=fields.texts("command"))
-    fields.end()
-    return task

@@ -65,7 +65,7 @@ class Store(Protocol):
     def replace(self, blob: Blob, content: Iterable[bytes]) -> None:
         """Write an object in the place of a damaged one: for repairs, the one way to change what was written."""
 
-    def list(self, prefix: str) -> list[str]:
+    def names(self, prefix: str) -> list[str]:
         """The names directly below the key `prefix`, sorted; none where there is nothing."""
 
     def sweep(self) -> None:
@@ -116,8 +116,9 @@ def open_store(uri: str, cwd: str) -> Store:
     """
     from flyte_pack.store.file import FileStore
 
-    path = check_store_uri(uri).partition("://")[2].rstrip("/")
-    return FileStore(os.path.join(cwd, path))
+    path = os.path.join(cwd, check_store_uri(uri).partition("://")[2].rstrip("/"))
+    check_store_uri(f"file://{path}")
+    return FileStore(path)
 
 
 def read(store: Store, key: str, limit: int) -> bytes | None:

@@ -1,0 +1,207 @@
+"""Packaged bundles on their way into a store: are they what their links say, and what does the store lack of them?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from flyte_pack.deploy.plan import Refused
+from flyte_pack.deploy.records import StoredBundle
+from flyte_pack.json_fields import InvalidData
+from flyte_pack.store import Blob, State, Store, blob_of, read
+from flyte_pack.task_link import LinkedBundle, TaskLink
+from flyte_shim.hashing import sha256_file
+from flyte_shim.manifest import Manifest, ManifestError
+
+_CHUNK = 1 << 20
+_INDEX_LIMIT = 1 << 20
+
+
+class Beaten(Exception):
+    """Somebody else was first to say which archive a content has: what was planned has to be planned anew."""
+
+
+class Status(Enum):
+    """What becomes of a bundle: put into the store, there already, or there but not whole."""
+
+    NEW = "new"
+    UNCHANGED = "unchanged"
+    REPAIR = "repair"
+
+
+@dataclass(frozen=True)
+class Put:
+    """An object to write. source: the path of a file, or the content itself. replace: in the place of a damaged one."""
+
+    blob: Blob
+    source: str | bytes
+    replace: bool
+
+    def into(self, store: Store) -> bool:
+        """Write it; returns whether that was needed. Raises `Beaten` where a different one has got there first."""
+        content = [self.source] if isinstance(self.source, bytes) else _chunks(self.source)
+        if self.replace:
+            store.replace(self.blob, content)
+            return True
+        created = store.create(self.blob, content)
+        if not created and store.state(self.blob) is not State.WHOLE:
+            raise Beaten
+        return created
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A bundle as the store has it, or will have it after `puts`, which are in the order that they are to be done."""
+
+    bundle: StoredBundle
+    status: Status
+    puts: tuple[Put, ...]
+
+
+def read_links(directory: str, names: Iterable[str]) -> tuple[TaskLink, ...]:
+    """The task links in these files of `directory`, sorted by address. Raises `Refused` or `InvalidData`."""
+    links = []
+    for name in names:
+        try:
+            with open(os.path.join(directory, name), "rb") as file:
+                links.append(TaskLink.from_json(file.read(), name))
+        except OSError as error:
+            raise Refused(f"the packaged task {name} can not be read: {error.strerror}") from None
+    links.sort(key=lambda link: link.address)
+    for before, after in zip(links, links[1:]):
+        if before.address == after.address:
+            raise Refused(f"{after.address} is among the tasks twice: name it once")
+    return tuple(links)
+
+
+def check_files(directory: str, address: str, bundle: LinkedBundle) -> None:
+    """Raises `Refused` unless the archive and the manifest are there and are what the link says."""
+    expected = (
+        (bundle.archive, bundle.archive_size, bundle.archive_hash),
+        (bundle.manifest, bundle.manifest_size, bundle.manifest_hash),
+    )
+    for name, size, sha256 in expected:
+        path = os.path.join(directory, name)
+        try:
+            whole = os.path.getsize(path) == size and sha256_file(path) == sha256
+        except OSError as error:
+            raise Refused(
+                f"{address}: its bundle {name} can not be read: {error.strerror}. Package it again"
+            ) from None
+        if not whole:
+            raise Refused(
+                f"{address}: its bundle {name} is not the one that was packaged for it. Package it again"
+            )
+
+
+def settle(store: Store, directory: str, ours: LinkedBundle, repair: bool) -> Settled:
+    """Which archive and manifest stand for the content of a bundle in the store, and what is to be written for that.
+
+    Whoever comes first decides: where the index has the content, its archive and manifest are used, even if ours are
+    others (made with another compressor, or by another target). `repair`: whether what is damaged may be replaced.
+    Writes nothing. Raises `Refused`, `InvalidData` or `StoreError`.
+    """
+    mine = StoredBundle(
+        content_hash=ours.content_hash,
+        archive_hash=ours.archive_hash,
+        archive_size=ours.archive_size,
+        manifest_hash=ours.manifest_hash,
+        manifest_size=ours.manifest_size,
+    )
+    try:
+        indexed = _indexed(store, mine)
+    except InvalidData as error:
+        if not repair:
+            raise InvalidData(f"{error}. To write it anew, deploy with --repair") from None
+        return _with_ours(store, directory, ours, mine, repair, replace_index=True)
+    if indexed is None:
+        return _with_ours(store, directory, ours, mine, repair, replace_index=False)
+    states = {blob: store.state(blob) for blob in (indexed.archive, indexed.manifest)}
+    if all(state is State.WHOLE for state in states.values()):
+        return Settled(indexed, Status.UNCHANGED, ())
+    if indexed == mine:
+        return _with_ours(store, directory, ours, mine, repair, replace_index=None)
+    if not repair:
+        worst = next(blob for blob, state in states.items() if state is not State.WHOLE)
+        raise Refused(
+            f"{store.uri_of(worst.key)} is {states[worst].value}, and this build makes another archive or manifest of "
+            "the same content. Bring it back from a backup; or deploy with --repair, which uses this build's from now "
+            "on (versions that name the other one stay without it)"
+        )
+    return _with_ours(store, directory, ours, mine, repair, replace_index=True)
+
+
+def check_whole(store: Store, bundles: Iterable[StoredBundle]) -> None:
+    """Raises `Refused` unless archive and manifest of each are there and are what they must be."""
+    for bundle in bundles:
+        for blob in (bundle.archive, bundle.manifest):
+            state = store.state(blob)
+            if state is not State.WHOLE:
+                raise Refused(
+                    f"{store.uri_of(blob.key)} is {state.value}. Bring it back from a backup, or deploy the commit "
+                    "that made it again, with --repair"
+                )
+
+
+def _indexed(store: Store, mine: StoredBundle) -> StoredBundle | None:
+    data = read(store, mine.index_key, _INDEX_LIMIT)
+    if data is None:
+        return None
+    what = store.uri_of(mine.index_key)
+    indexed = StoredBundle.from_json(data, what)
+    if indexed.content_hash != mine.content_hash:
+        raise InvalidData(f"{what}: is about another content")
+    return indexed
+
+
+def _with_ours(
+    store: Store,
+    directory: str,
+    ours: LinkedBundle,
+    mine: StoredBundle,
+    repair: bool,
+    replace_index: bool | None,
+) -> Settled:
+    """Archive, manifest and then the index entry that names them (`replace_index` None: it does already)."""
+    puts = []
+    for blob, name in ((mine.archive, ours.archive), (mine.manifest, ours.manifest)):
+        state = store.state(blob)
+        if state is State.DAMAGED and not repair:
+            raise Refused(
+                f"{store.uri_of(blob.key)} is damaged: it has another size or SHA-256 than its name says. "
+                "To replace it by what this build made, deploy with --repair"
+            )
+        if state is not State.WHOLE:
+            puts.append(Put(blob, os.path.join(directory, name), replace=state is State.DAMAGED))
+    _check_manifest(directory, ours)
+    if replace_index is not None:
+        content = mine.to_json()
+        puts.append(Put(blob_of(mine.index_key, content), content, replace=replace_index))
+    repairs = replace_index is None or any(put.replace for put in puts)
+    return Settled(mine, Status.REPAIR if repairs else Status.NEW, tuple(puts))
+
+
+def _check_manifest(directory: str, ours: LinkedBundle) -> None:
+    """A manifest that contradicts its link is found before it gets into the store, not by whoever reads it there."""
+    with open(os.path.join(directory, ours.manifest), "rb") as file:
+        data = file.read()
+    try:
+        manifest = Manifest.from_json(data)
+    except ManifestError as error:
+        raise Refused(f"{ours.manifest}: {error} Package it again") from None
+    found = (manifest.content_hash, manifest.archive_hash, manifest.archive_size)
+    if found != (ours.content_hash, ours.archive_hash, ours.archive_size):
+        raise Refused(
+            f"{ours.manifest} is the manifest of another archive than {ours.archive}. Package it again"
+        )
+
+
+def _chunks(path: str) -> Iterator[bytes]:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            while chunk := file.read(_CHUNK):
+                yield chunk
+    except OSError as error:
+        raise Refused(f"{path} can not be read any more: {error.strerror}") from None

@@ -1,0 +1,72 @@
+"""What a deployment changes: its tasks against those of the current version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flyte_pack.deploy.records import RecordedTask, VersionRecord
+from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE
+
+
+@dataclass(frozen=True)
+class TaskChange:
+    """address: the target. status: new, changed, unchanged or removed. what: the parts that changed."""
+
+    address: str
+    status: str
+    what: tuple[str, ...] = ()
+
+
+def compare(
+    before: VersionRecord | None, after: VersionRecord, uri_of: Callable[[str], str]
+) -> tuple[TaskChange, ...]:
+    """How the tasks differ, by address. Another version alone is no change of a task.
+
+    `uri_of` gives the address of a stored object, which stands in the commands.
+    """
+    old = (
+        {}
+        if before is None
+        else {task.address: _parts(task, before, uri_of) for task in before.tasks}
+    )
+    changes = []
+    for task in after.tasks:
+        parts = _parts(task, after, uri_of)
+        if task.address not in old:
+            changes.append(TaskChange(task.address, "new"))
+            continue
+        was = old.pop(task.address)
+        what = tuple(name for name, value in parts.items() if was[name] != value)
+        changes.append(TaskChange(task.address, "changed" if what else "unchanged", what))
+    changes += (TaskChange(address, "removed") for address in old)
+    return tuple(sorted(changes, key=lambda change: change.address))
+
+
+def describe(changes: tuple[TaskChange, ...]) -> str:
+    """The changes in one line, for an error."""
+    words = [
+        f"{change.address} ({', '.join(change.what) or change.status})"
+        for change in changes
+        if change.status != "unchanged"
+    ]
+    return "; ".join(words[:5]) + (f"; and {len(words) - 5} more" if len(words) > 5 else "")
+
+
+def _parts(
+    task: RecordedTask, record: VersionRecord, uri_of: Callable[[str], str]
+) -> dict[str, object]:
+    holes = {record.version: VERSION_HOLE}
+    if task.bundle is not None:
+        holes[uri_of(task.bundle.archive.key)] = BUNDLE_URI_HOLE
+    return {
+        "code": task.bundle and task.bundle.content_hash,
+        "archive": task.bundle and task.bundle.archive_hash,
+        "image": task.image,
+        "entry point": (task.entry_point, task.kind, task.module),
+        "root_dir": task.root_dir,
+        "copy_style": record.copy_style,
+        "command": sorted(
+            (t.name, [holes.get(argument, argument) for argument in t.command]) for t in task.tasks
+        ),
+    }

@@ -1,0 +1,312 @@
+"""Deploys: first everything is checked and planned, then what is missing is written, in an order that survives a kill.
+
+The order is: archives and manifests, the index entries that name them, the version's record that names those, the
+history entry that names the record. Each is written whole or not at all, and only after what it points to; so whatever
+a kill leaves is true, and the next run writes the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from flyte_pack.deploy.bundles import (
+    Beaten,
+    Put,
+    Settled,
+    check_files,
+    check_whole,
+    read_links,
+    settle,
+)
+from flyte_pack.deploy.changes import TaskChange, compare, describe
+from flyte_pack.deploy.git import now, provenance
+from flyte_pack.deploy.ledger import Ledger, Recorded, is_current
+from flyte_pack.deploy.names import InvalidName, check_image, check_ref_name
+from flyte_pack.deploy.plan import Refused, Request
+from flyte_pack.deploy.records import (
+    HistoryEntry,
+    Provenance,
+    RecordedTask,
+    StoredBundle,
+    VersionRecord,
+    version_of,
+)
+from flyte_pack.json_fields import InvalidData
+from flyte_pack.store import Store, StoreError, blob_of
+from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE, LinkedTask, TaskLink
+
+_ATTEMPTS = 100
+
+
+@dataclass(frozen=True)
+class Work:
+    """What deploying comes to, against the store as it is: all that is decided before anything is written.
+
+    record: the version's, if it is there already as `existing`, else as it is to be written (in the place of a damaged
+    one, with `replace_record`). current: the entry that counts before.
+    """
+
+    settled: tuple[Settled, ...]
+    record: VersionRecord
+    existing: Recorded | None
+    replace_record: bool
+    current: HistoryEntry | None
+    changes: tuple[TaskChange, ...]
+
+    @property
+    def puts(self) -> tuple[Put, ...]:
+        return tuple(put for settled in self.settled for put in settled.puts)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the version is the current one already, so that the history needs no entry."""
+        return self.existing is not None and is_current(self.current, self.existing)
+
+    @property
+    def history_number(self) -> int:
+        """The number of the entry that counts afterwards."""
+        return (self.current.number if self.current else 0) + (not self.is_current)
+
+    def writes(self, ledger: Ledger) -> tuple[str, ...]:
+        """The keys to be written, in order."""
+        keys = [put.blob.key for put in self.puts]
+        if self.existing is None:
+            keys.append(ledger.version_key(self.record.version))
+        if not self.is_current:
+            keys.append(ledger.entry_key(self.history_number))
+        return tuple(keys)
+
+
+class Deployment:
+    """One run of the deploy program that deploys: `prepare`, then perhaps `carry_out`.
+
+    request: what and where. directory: where the packaged files are. build_root: the checkout. say: takes one line for
+    the person who waits.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        store: Store,
+        ledger: Ledger,
+        directory: str,
+        build_root: str,
+        repair: bool,
+        say: Callable[[str], None],
+    ) -> None:
+        self._request = request
+        self._store = store
+        self._ledger = ledger
+        self._directory = directory
+        self._build_root = build_root
+        self._repair = repair
+        self._say = say
+        self._links = read_links(directory, request.tasks)
+        self._copy_style = _one_copy_style(request, self._links)
+        self._images = _images(request, self._links)
+        for link in self._links:
+            if link.bundle is not None:
+                check_files(directory, link.address, link.bundle)
+
+    def prepare(self) -> Work:
+        """Plan it; writes nothing. Raises `Refused`, `InvalidData` or `StoreError`."""
+        settled: dict[str, Settled] = {}
+        for link in self._links:
+            if link.bundle is not None and link.bundle.content_hash not in settled:
+                settled[link.bundle.content_hash] = settle(
+                    self._store, self._directory, link.bundle, self._repair
+                )
+        record = self._record({key: value.bundle for key, value in settled.items()})
+        existing = self._existing(record)
+        if existing is not None:
+            stored = {value.bundle for value in settled.values()}
+            check_whole(self._store, (b for b in existing.record.bundles if b not in stored))
+        current = self._ledger.current()
+        after = record if existing is None else existing.record
+        return Work(
+            settled=tuple(settled.values()),
+            record=after,
+            existing=existing,
+            replace_record=existing is None and self._has_record(record.version),
+            current=current,
+            changes=compare(self._before(current), after, self._store.uri_of),
+        )
+
+    def carry_out(self, work: Work) -> tuple[Work, tuple[str, ...], int]:
+        """Write what is missing; returns the work as it was done, the keys written, the entry's number that counts now.
+
+        Where another deployer gets in between, what it wrote is used, and the rest planned anew.
+        """
+        self._store.sweep()
+        written: list[str] = []
+        for _ in range(_ATTEMPTS):
+            try:
+                number = self._attempt(work, written)
+            except Beaten:
+                work = self.prepare()
+            else:
+                return work, tuple(written), number
+        raise StoreError(f"{self._store.uri} changes faster than it can be read: is this a store?")
+
+    def _attempt(self, work: Work, written: list[str]) -> int:
+        for put in work.puts:
+            self._put(put, written)
+        if work.is_current:
+            return work.history_number
+        origin = provenance(self._build_root, self._store.uri)
+        recorded = work.existing
+        if recorded is None:
+            record = dataclasses.replace(work.record, provenance=origin)
+            content = record.to_json()
+            blob = blob_of(self._ledger.version_key(record.version), content)
+            self._put(Put(blob, content, work.replace_record), written)
+            recorded = Recorded(record, blob.sha256)
+        entry, appended = self._ledger.append("deploy", recorded, origin)
+        if appended:
+            written.append(self._ledger.entry_key(entry.number))
+        return entry.number
+
+    def _put(self, put: Put, written: list[str]) -> None:
+        self._say(f"writing {put.blob.key} ({put.blob.size:,} bytes)")
+        if put.into(self._store):
+            written.append(put.blob.key)
+
+    def _record(self, bundles: dict[str, StoredBundle]) -> VersionRecord:
+        """The record to write, with the bundles as the store has them. Its provenance is filled in when it is written."""
+        request = self._request
+
+        def record(version: str) -> VersionRecord:
+            return VersionRecord(
+                address=request.address,
+                project=request.project,
+                domain=request.domain,
+                version=version,
+                copy_style=self._copy_style,
+                tasks=tuple(self._task(link, bundles, version) for link in self._links),
+                provenance=Provenance(now(), None, None),
+            )
+
+        return record(request.version or version_of(record(VERSION_HOLE).spec()))
+
+    def _task(self, link: TaskLink, bundles: dict[str, StoredBundle], version: str) -> RecordedTask:
+        bundle = None if link.bundle is None else bundles[link.bundle.content_hash]
+        holes = {VERSION_HOLE: version}
+        if bundle is not None:
+            holes[BUNDLE_URI_HOLE] = self._store.uri_of(bundle.archive.key)
+        image, ref_name = self._images[link.address]
+        return RecordedTask(
+            address=link.address,
+            entry_point=link.entry_point,
+            kind=link.kind,
+            module=link.module,
+            root_dir=link.root_dir,
+            bundle=bundle,
+            image=image,
+            image_ref_name=ref_name,
+            tasks=tuple(
+                LinkedTask(task.name, tuple(holes.get(a, a) for a in task.command))
+                for task in link.tasks
+            ),
+        )
+
+    def _existing(self, record: VersionRecord) -> Recorded | None:
+        """What is recorded under the version, which must be the same as what is to be deployed."""
+        try:
+            existing = self._ledger.recorded(record.version)
+        except InvalidData as error:
+            if self._request.version is not None:
+                raise InvalidData(
+                    f"{error}. Bring it back from a backup, or deploy under another version"
+                ) from None
+            if not self._repair:
+                raise InvalidData(f"{error}. To write it anew, deploy with --repair") from None
+            return None
+        if existing is not None and existing.record.spec() != record.spec():
+            changes = describe(compare(existing.record, record, self._store.uri_of))
+            raise Refused(
+                f"version {record.version} exists with other content in {record.project}/{record.domain}: {changes}. "
+                "A version never changes: name another one, or none, to have one computed"
+            )
+        return existing
+
+    def _has_record(self, version: str) -> bool:
+        return self._store.size(self._ledger.version_key(version)) is not None
+
+    def _before(self, current: HistoryEntry | None) -> VersionRecord | None:
+        """The current version's record, to compare with. That it can not be read must not keep anyone from deploying."""
+        if current is None:
+            return None
+        try:
+            recorded = self._ledger.recorded(current.version)
+        except (InvalidData, StoreError) as error:
+            self._say(f"warning: the current version can not be compared with: {error}")
+            return None
+        if recorded is None:
+            self._say(f"warning: the record of the current version {current.version} is missing")
+            return None
+        return recorded.record
+
+
+def _one_copy_style(request: Request, links: Iterable[TaskLink]) -> str:
+    by_style = {link.copy_style: link.address for link in links}
+    if not by_style:
+        raise Refused("it has no tasks: name some in the field `tasks` of the target")
+    if len(by_style) > 1:
+        found = ", ".join(f"{address} has {style!r}" for style, address in sorted(by_style.items()))
+        raise Refused(
+            f"its tasks differ in copy_style ({found}), and a parent hands its own code to its children: "
+            "set `copy_style` in the target, or type --copy-style"
+        )
+    style = next(iter(by_style))
+    if request.copy_style not in (None, style):
+        raise Refused(
+            f"the tasks were packaged with copy_style={style!r}, not {request.copy_style!r}: package them again"
+        )
+    for link in links:
+        if request.root_dir is not None and link.root_dir != request.root_dir:
+            raise Refused(
+                f"{link.address} was packaged with root_dir={link.root_dir!r}, not {request.root_dir!r}: "
+                "package it again"
+            )
+    if style == "none" and request.version is None:
+        raise Refused(
+            "with copy_style='none' the code is in the images, so that no version can be computed from it: "
+            "type --version V, or set `version` in the target"
+        )
+    return style
+
+
+def _images(
+    request: Request, links: Iterable[TaskLink]
+) -> dict[str, tuple[str | None, str | None]]:
+    """(image, the name it was looked up by) of each task, by its address."""
+    found: dict[str, tuple[str | None, str | None]] = {}
+    used: dict[str, str] = {}
+    for link in links:
+        image, ref_name = link.image, None
+        try:
+            if image is not None and link.image_is_reference:
+                check_image(image)
+            elif image is not None:
+                ref_name = check_ref_name(image)
+                used[ref_name] = link.address
+                image = request.images.get(ref_name)
+        except InvalidName as error:
+            raise InvalidName(f"{link.address}: {error}") from None
+        found[link.address] = image, ref_name
+    for ref_name, address in used.items():
+        if ref_name not in request.images:
+            raise Refused(
+                f"{address} uses the image {ref_name!r}, and nothing says which that is{_known(request.images)}: "
+                f"type --image {ref_name}=registry/name:tag, or set images={{{ref_name!r}: ...}} in the target"
+            )
+    for ref_name in sorted(request.typed_images - used.keys()):
+        raise Refused(f"--image {ref_name}=...: no task uses an image of that name{_known(used)}")
+    return found
+
+
+def _known(names: Iterable[str]) -> str:
+    known = ", ".join(sorted(names))
+    return f" (known: {known})" if known else " (none is known)"

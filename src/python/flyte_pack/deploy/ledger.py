@@ -1,0 +1,165 @@
+"""The records of one deployment in a store: which versions there are, which is current, and how it came to be so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from flyte_pack.deploy.names import InvalidName, check_version
+from flyte_pack.deploy.plan import Refused
+from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord, deployment_key
+from flyte_pack.json_fields import InvalidData
+from flyte_pack.store import Store, StoreError, blob_of, read
+from flyte_shim.hashing import sha256_bytes
+
+_RECORD_LIMIT = 64 << 20
+_ENTRY_LIMIT = 1 << 20
+_ENTRY = re.compile(r"([1-9][0-9]{0,15})\.json")
+_ATTEMPTS = 1000
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A version's record, and the SHA-256 of the bytes that are in the store for it."""
+
+    record: VersionRecord
+    sha256: str
+
+
+class Ledger:
+    """Reads and appends. A record that can not be what deploying wrote raises `InvalidData`, or `StoreError`."""
+
+    def __init__(self, store: Store, project: str, domain: str, address: str) -> None:
+        self._store = store
+        self._address = address
+        self._project = project
+        self._domain = domain
+        self._key = deployment_key(project, domain, address)
+
+    def version_key(self, version: str) -> str:
+        return f"{self._key}/versions/{version}.json"
+
+    def entry_key(self, number: int) -> str:
+        return f"{self._key}/history/{number}.json"
+
+    def versions(self) -> tuple[str, ...]:
+        """The versions that there are, sorted by name; files of other names are none of ours."""
+        return tuple(_versions(self._store.names(f"{self._key}/versions")))
+
+    def history(self) -> tuple[HistoryEntry, ...]:
+        """All entries, the oldest first."""
+        return tuple(self._entry(number) for number in self._numbers())
+
+    def current(self) -> HistoryEntry | None:
+        """The entry that counts, None where nothing was deployed."""
+        numbers = self._numbers()
+        return self._entry(numbers[-1]) if numbers else None
+
+    def find(self, text: str) -> str:
+        """The version that `text` names: a whole one, or the start of one alone. Raises `Refused`."""
+        versions = self.versions()
+        if text in versions:
+            return text
+        fitting = [version for version in versions if version.startswith(text)]
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            raise Refused(f"{text} could be {_some(fitting)}: type more of it")
+        known = f"there are {_some(versions)}" if versions else "nothing was deployed there yet"
+        raise Refused(
+            f"there is no version {text} in {self._project}/{self._domain} of {self._store.uri}: {known}"
+        )
+
+    def recorded(self, version: str) -> Recorded | None:
+        """What was deployed under a version, None where nothing was."""
+        key = self.version_key(version)
+        what = self._store.uri_of(key)
+        data = read(self._store, key, _RECORD_LIMIT)
+        if data is None:
+            return None
+        recorded = Recorded(VersionRecord.from_json(data, what), sha256_bytes(data))
+        expected = (version, self._project, self._domain, self._address)
+        record = recorded.record
+        if (record.version, record.project, record.domain, record.address) != expected:
+            raise InvalidData(f"{what}: is the record of another deployment or version")
+        latest = self._latest_entry_of(version)
+        if latest is not None and latest.record != recorded.sha256:
+            raise InvalidData(
+                f"{what}: was changed after history entry {latest.number} made it the current one"
+            )
+        return recorded
+
+    def append(
+        self, action: str, recorded: Recorded, provenance: Provenance
+    ) -> tuple[HistoryEntry, bool]:
+        """Make a version the current one; returns the entry that counts, and whether it was written now.
+
+        Of two that append at once, one takes the next number, the other looks again.
+        """
+        for _ in range(_ATTEMPTS):
+            current = self.current()
+            if current is not None and is_current(current, recorded):
+                return current, False
+            number = 1 if current is None else current.number + 1
+            entry = HistoryEntry(
+                number, action, recorded.record.version, recorded.sha256, provenance
+            )
+            content = entry.to_json()
+            if self._store.create(blob_of(self.entry_key(number), content), [content]):
+                return entry, True
+        raise StoreError(f"{self._store.uri_of(self._key)}/history: others take every next number")
+
+    def _numbers(self) -> list[int]:
+        names = self._store.names(f"{self._key}/history")
+        return sorted(int(match[1]) for name in names if (match := _ENTRY.fullmatch(name)))
+
+    def _entry(self, number: int) -> HistoryEntry:
+        key = self.entry_key(number)
+        what = self._store.uri_of(key)
+        data = read(self._store, key, _ENTRY_LIMIT)
+        if data is None:
+            raise StoreError(f"{what} has disappeared")
+        try:
+            return _numbered(HistoryEntry.from_json(data, what), number, what)
+        except InvalidData as error:
+            raise InvalidData(
+                f"{error}. Bring it back from a backup; or remove it, if it is the last one, "
+                "and the one before counts"
+            ) from None
+
+    def _latest_entry_of(self, version: str) -> HistoryEntry | None:
+        for number in reversed(self._numbers()):
+            entry = self._entry(number)
+            if entry.version == version:
+                return entry
+        return None
+
+
+def is_current(current: HistoryEntry | None, recorded: Recorded) -> bool:
+    """Whether the entry that counts is about this very record."""
+    return current is not None and (current.version, current.record) == (
+        recorded.record.version,
+        recorded.sha256,
+    )
+
+
+def _numbered(entry: HistoryEntry, number: int, what: str) -> HistoryEntry:
+    if entry.number != number:
+        raise InvalidData(f"{what}: says that it is number {entry.number}")
+    return entry
+
+
+def _versions(names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        stem, dot, suffix = name.rpartition(".")
+        if (dot, suffix) == (".", "json"):
+            try:
+                yield check_version(stem)
+            except InvalidName:
+                continue
+
+
+def _some(versions: Iterable[str]) -> str:
+    names = list(versions)
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

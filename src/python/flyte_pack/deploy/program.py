@@ -1,0 +1,250 @@
+"""The deploy program: command line in, exit code out. Whatever a user can cause ends here in one clear message."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from flyte_pack.deploy import report
+from flyte_pack.deploy.bundles import check_whole
+from flyte_pack.deploy.deployment import Deployment
+from flyte_pack.deploy.git import now
+from flyte_pack.deploy.ledger import Ledger, Recorded, is_current
+from flyte_pack.deploy.names import InvalidName
+from flyte_pack.deploy.options import HELP, DeployOptions, UsageError, parse
+from flyte_pack.deploy.plan import DeployPlan, Refused, Request, resolve
+from flyte_pack.deploy.records import HistoryEntry, Provenance
+from flyte_pack.json_fields import InvalidData, dump, printable
+from flyte_pack.store import Store, StoreError, open_store
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+_SCHEMA = 1
+
+
+def main(argv: Sequence[str]) -> int:
+    """`--plan PLAN.json [--dir DIR] -- WHAT THE USER TYPED`, run in the build root; returns the exit code."""
+    _forget_the_callers_python()
+    try:
+        plan_file, directory, typed = _arguments(list(argv))
+        options = parse(typed)
+    except UsageError as error:
+        _say(f"{error}\n(./pants run path:deploy -- --help tells what can be typed)")
+        return USAGE
+    if options.command == "help":
+        _print(HELP)
+        return DONE
+    address = ""
+    try:
+        with open(plan_file, "rb") as file:
+            plan = DeployPlan.from_json(file.read())
+        address = f"{plan.address}: "
+        document = _Run(options, resolve(plan, options), directory).document()
+    except (Refused, InvalidData, InvalidName, StoreError, OSError) as error:
+        message = printable(f"{address}{error}")
+        _say(message)
+        if options.output == "json":
+            _print(dump({"schema": _SCHEMA, "error": message}).decode())
+        return FAILED
+    except KeyboardInterrupt:
+        _say("interrupted: what was written is whole, and running it again does the rest")
+        return INTERRUPTED
+    _print(dump(document).decode() if options.output == "json" else report.text(document))
+    return FAILED if document.get("broken") else DONE
+
+
+class _Run:
+    """One run of the program, once everything that was typed is understood; `document` is what it comes to."""
+
+    def __init__(self, options: DeployOptions, request: Request, directory: str) -> None:
+        self._options = options
+        self._request = request
+        self._directory = directory
+        self._store: Store = open_store(request.store, os.getcwd())
+        self._ledger = Ledger(self._store, request.project, request.domain, request.address)
+
+    def document(self) -> dict[str, Any]:
+        run = {
+            "deploy": self._deploy,
+            "list": self._list,
+            "show": self._show,
+            "rollback": self._rollback,
+        }[self._options.command]
+        return {
+            "schema": _SCHEMA,
+            "command": self._options.command,
+            "address": self._request.address,
+            "project": self._request.project,
+            "domain": self._request.domain,
+            "store": self._store.uri,
+            **run(),
+        }
+
+    def _deploy(self) -> dict[str, Any]:
+        options = self._options
+        deployment = Deployment(
+            self._request,
+            self._store,
+            self._ledger,
+            self._directory,
+            os.getcwd(),
+            options.repair,
+            _say,
+        )
+        work = deployment.prepare()
+        previous, number = work.current, work.history_number
+        writes = work.writes(self._ledger)
+        if not options.dry_run:
+            work, writes, number = deployment.carry_out(work)
+        return {
+            "dry_run": options.dry_run,
+            "version": work.record.version,
+            "previous": previous and previous.version,
+            "history": number,
+            "deployed": self._ledger.entry_key(number) in writes,
+            "copy_style": work.record.copy_style,
+            "bundles": [{"status": s.status.value, **s.bundle.as_fields()} for s in work.settled],
+            "tasks": [
+                {
+                    "address": change.address,
+                    "status": change.status,
+                    "changes": list(change.what),
+                }
+                for change in work.changes
+            ],
+            "writes": list(writes),
+        }
+
+    def _list(self) -> dict[str, Any]:
+        history = self._ledger.history()
+        versions = [self._listed(version, history) for version in self._ledger.versions()]
+        # The one that was current last comes first; those that never were (a run was killed) come last.
+        versions.sort(key=lambda v: max(v["history"], default=0), reverse=True)
+        return {
+            "current": history[-1].version if history else None,
+            "versions": versions,
+            "history": [_entry(entry) for entry in history],
+            "broken": sum(v["error"] is not None for v in versions),
+        }
+
+    def _listed(self, version: str, history: Sequence[HistoryEntry]) -> dict[str, Any]:
+        entries = [entry for entry in history if entry.version == version]
+        listed: dict[str, Any] = {
+            "version": version,
+            "current": bool(history) and history[-1].version == version,
+            "history": [entry.number for entry in entries],
+            "deployed": entries[-1].provenance.time if entries else None,
+            "commit": None,
+            "dirty": None,
+            "tasks": [],
+            "error": None,
+        }
+        try:
+            recorded = self._ledger.recorded(version)
+        except (InvalidData, StoreError) as error:
+            return {**listed, "error": printable(str(error))}
+        if recorded is None:
+            return {**listed, "error": "it has disappeared"}
+        origin = recorded.record.provenance
+        tasks = [task.address for task in recorded.record.tasks]
+        return {**listed, "commit": origin.commit, "dirty": origin.dirty, "tasks": tasks}
+
+    def _show(self) -> dict[str, Any]:
+        current = self._ledger.current()
+        if self._options.which is not None:
+            version = self._ledger.find(self._options.which)
+        elif current is not None:
+            version = current.version
+        else:
+            raise Refused(f"nothing was deployed yet in {self._place()}")
+        recorded = self._recorded(version)
+        return {
+            "version": version,
+            "current": is_current(current, recorded),
+            "history": [_entry(e) for e in self._ledger.history() if e.version == version],
+            "record": json.loads(recorded.record.to_json()),
+        }
+
+    def _rollback(self) -> dict[str, Any]:
+        assert self._options.which is not None
+        version = self._ledger.find(self._options.which)
+        recorded = self._recorded(version)
+        current = self._ledger.current()
+        check_whole(self._store, recorded.record.bundles)
+        adds = not is_current(current, recorded)
+        number = (current.number if current else 0) + adds
+        if adds and not self._options.dry_run:
+            self._store.sweep()
+            # The commit that is checked out has no part in it.
+            origin = Provenance(now(), None, None)
+            entry, adds = self._ledger.append("rollback", recorded, origin)
+            number = entry.number
+        return {
+            "dry_run": self._options.dry_run,
+            "version": version,
+            "previous": current and current.version,
+            "history": number,
+            "deployed": adds,
+            "writes": [self._ledger.entry_key(number)] if adds else [],
+        }
+
+    def _recorded(self, version: str) -> Recorded:
+        recorded = self._ledger.recorded(version)
+        if recorded is None:
+            raise Refused(f"the record of version {version} is missing in {self._place()}")
+        return recorded
+
+    def _place(self) -> str:
+        return f"{self._request.project}/{self._request.domain} of {self._store.uri}"
+
+
+def _entry(entry: HistoryEntry) -> dict[str, Any]:
+    return {
+        "number": entry.number,
+        "action": entry.action,
+        "version": entry.version,
+        **vars(entry.provenance),
+    }
+
+
+def _arguments(argv: list[str]) -> tuple[str, str, list[str]]:
+    """(plan file, directory of the packaged files, what the user typed)."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    ours = dict(zip(argv[:end:2], argv[1:end:2]))
+    if end % 2 or "--plan" not in ours or ours.keys() - {"--plan", "--dir"}:
+        raise UsageError(
+            "usage: python -m flyte_pack deploy --plan PLAN.json [--dir DIR] -- [what a user types]"
+        )
+    plan = ours["--plan"]
+    return plan, ours.get("--dir", os.path.dirname(plan)), argv[end + 1 :]
+
+
+def _forget_the_callers_python() -> None:
+    """The settings by which this Python was started are nothing to the programs that this one starts."""
+    for name in list(os.environ):
+        if name in ("PYTHONPATH", "PYTHONHOME") or name.startswith("PEX_"):
+            del os.environ[name]
+
+
+def _say(line: str) -> None:
+    """Something for the person who waits; standard output is for the result."""
+    _write(sys.stderr, line + "\n")
+
+
+def _print(text: str) -> None:
+    _write(sys.stdout, text)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    if isinstance(stream, io.TextIOWrapper):
+        # A name that the terminal's encoding lacks is no reason to fail.
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        # Whoever read it (`| head`) has seen enough; Python would complain of it once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

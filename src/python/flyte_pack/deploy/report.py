@@ -1,0 +1,117 @@
+"""The deploy program's result as text for people; the same document as JSON is for programs."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+_DIGITS = 12  # of a hash or commit
+
+
+def text(document: dict[str, Any]) -> str:
+    """The document of any command, as lines."""
+    lines = {"deploy": _deploy, "list": _list, "show": _show, "rollback": _rollback}
+    heading = f"{document['address']} in {document['project']}/{document['domain']} of {document['store']}"
+    return "\n".join([heading, *lines[document["command"]](document)]) + "\n"
+
+
+def _deploy(document: dict[str, Any]) -> list[str]:
+    lines = []
+    for bundle in document["bundles"]:
+        content = bundle["content_hash"][:_DIGITS]
+        lines.append(f"  bundle {content}  {_size(bundle['archive_size'])}  {bundle['status']}")
+    for task in document["tasks"]:
+        what = f": {', '.join(task['changes'])}" if task["changes"] else ""
+        lines.append(f"  task {task['address']}  {task['status']}{what}")
+    version, dry = document["version"], document["dry_run"]
+    if document["deployed"]:
+        lines.append(
+            f"{'Would deploy' if dry else 'Deployed'} version {version} ({_history(document)})."
+        )
+    elif document["writes"]:
+        lines.append(
+            f"{'Would write' if dry else 'Wrote'} what was missing; version {version} is current."
+        )
+    else:
+        lines.append(f"Nothing to do: version {version} is current, and all of it is in the store.")
+    return lines + _dry(document)
+
+
+def _rollback(document: dict[str, Any]) -> list[str]:
+    version = document["version"]
+    if not document["deployed"]:
+        return [f"Nothing to do: version {version} is already current.", *_dry(document)]
+    verb = "Would roll back" if document["dry_run"] else "Rolled back"
+    return [f"{verb} to version {version} ({_history(document)}).", *_dry(document)]
+
+
+def _list(document: dict[str, Any]) -> list[str]:
+    versions = document["versions"]
+    if not versions:
+        return ["Nothing is deployed yet."]
+    width = max(len("version"), *(len(v["version"]) for v in versions))
+    lines = [f"  {'version':{width}}  {'deployed (UTC)':20}  {'commit':20}  history"]
+    for v in versions:
+        mark = "*" if v["current"] else " "
+        commit = v["error"] or _commit(v["commit"], v["dirty"])
+        history = ", ".join(map(str, v["history"]))
+        lines.append(
+            f"{mark} {v['version']:{width}}  {v['deployed'] or 'never':20}  {commit:20}  {history}".rstrip()
+        )
+    return lines
+
+
+def _show(document: dict[str, Any]) -> list[str]:
+    record = document["record"]
+    origin = record["provenance"]
+    lines = [
+        f"version {record['version']}{' (current)' if document['current'] else ''}",
+        f"made {origin['time']} from commit {_commit(origin['commit'], origin['dirty'])}",
+        f"copy_style {record['copy_style']}",
+    ]
+    for entry in document["history"]:
+        lines.append(f"history {entry['number']}: {entry['action']} {entry['time']}")
+    for task in record["tasks"]:
+        root = "stripped source roots" if task["root_dir"] is None else task["root_dir"]
+        lines += [
+            f"  {task['kind']} {task['address']}",
+            f"    entry point  {task['entry_point']} (module {task['module']}, root: {root})",
+        ]
+        if task["image"] is not None:
+            name = f" (as {task['image_ref_name']})" if task["image_ref_name"] else ""
+            lines.append(f"    image        {task['image']}{name}")
+        if task["bundle"] is not None:
+            bundle = task["bundle"]
+            lines += [
+                f"    archive      {bundle['archive']} ({_size(bundle['archive_size'])})",
+                f"    manifest     {bundle['manifest']} ({_size(bundle['manifest_size'])})",
+                f"    content      {bundle['content_hash']}",
+            ]
+        for one in task["tasks"]:
+            lines.append(f"    {one['name']}: {shlex.join(one['command'])}")
+    return lines
+
+
+def _dry(document: dict[str, Any]) -> list[str]:
+    return ["This was a dry run: nothing was written."] if document["dry_run"] else []
+
+
+def _history(document: dict[str, Any]) -> str:
+    before = f", before: {document['previous']}" if document["previous"] else ""
+    return f"history {document['history']}{before}"
+
+
+def _commit(commit: str | None, dirty: bool | None) -> str:
+    if commit is None:
+        return "unknown"
+    return commit[:_DIGITS] + (" (dirty)" if dirty else "")
+
+
+def _size(count: int) -> str:
+    if count < 1024:
+        return f"{count} B"
+    size, unit = count / 1024, "KiB"
+    for larger in ("MiB", "GiB"):
+        if size >= 1024:
+            size, unit = size / 1024, larger
+    return f"{size:.1f} {unit}"

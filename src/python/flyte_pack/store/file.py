@@ -1,0 +1,263 @@
+"""The store in a directory: `file://`.
+
+An object is written to a temporary file in `.tmp`, flushed to the disk, and then given its name by a hard link, which
+fails where the name is taken: that makes creation all or nothing, and once only, for any number of processes and for a
+process that is killed anywhere. A file system without hard links gets a lock and a rename instead.
+
+Directories are opened one below the other, never through a symbolic link: a store that others write to can not lead a
+reader or a writer out of itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+
+from flyte_pack.store import Blob, State, StoreError
+
+_TEMPORARY = ".tmp"
+_LOCK = "lock"
+_CHUNK = 1 << 20
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# What link(2) says where the file system has no hard links, or allows no more of them.
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+_NO_LOCKS = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
+
+
+class FileStore:
+    """A `flyte_pack.store.Store` in the directory `root`, an absolute path; it is made by the first write."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self.uri = f"file://{root}"
+
+    def uri_of(self, key: str) -> str:
+        return f"{self.uri}/{key}"
+
+    def size(self, key: str) -> int | None:
+        with self._object(key) as fd:
+            return None if fd is None else os.fstat(fd).st_size
+
+    def state(self, blob: Blob) -> State:
+        size = self.size(blob.key)
+        if size is None:
+            return State.MISSING
+        if size != blob.size:
+            return State.DAMAGED
+        digest = hashlib.sha256()
+        for chunk in self.stream(blob.key):
+            digest.update(chunk)
+        return State.WHOLE if digest.hexdigest() == blob.sha256 else State.DAMAGED
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        with self._object(key) as fd:
+            if fd is None:
+                raise StoreError(f"{self._root}/{key} does not exist")
+            while chunk := os.read(fd, _CHUNK):
+                yield chunk
+
+    def create(self, blob: Blob, content: Iterable[bytes]) -> bool:
+        with self._errors(blob.key), self._temporary(blob, content) as (temporary, name):
+            with self._new_directory(_split(blob.key)[:-1]) as directory:
+                target = _split(blob.key)[-1]
+                try:
+                    os.link(name, target, src_dir_fd=temporary, dst_dir_fd=directory)
+                except FileExistsError:
+                    return False
+                except OSError as error:
+                    if error.errno not in _NO_LINKS:
+                        raise
+                    if not _rename_new(name, target, temporary, directory):
+                        return False
+                os.fsync(directory)
+                return True
+
+    def replace(self, blob: Blob, content: Iterable[bytes]) -> None:
+        with self._errors(blob.key), self._temporary(blob, content) as (temporary, name):
+            with self._new_directory(_split(blob.key)[:-1]) as directory:
+                target = _split(blob.key)[-1]
+                os.replace(name, target, src_dir_fd=temporary, dst_dir_fd=directory)
+                os.fsync(directory)
+
+    def names(self, prefix: str) -> list[str]:
+        with self._errors(prefix), self._directory(_split(prefix)) as fd:
+            return [] if fd is None else sorted(os.listdir(fd))
+
+    def sweep(self) -> None:
+        # Whoever writes a temporary file holds a lock on it, which ends with the process. Nothing here is worth
+        # failing for: a store that can not be written to says so when something is to be written.
+        with suppress(OSError, StoreError), self._directory([_TEMPORARY]) as directory:
+            if directory is None:
+                return
+            for name in os.listdir(directory):
+                if name != _LOCK:
+                    with suppress(OSError):
+                        _remove_if_dead(name, directory)
+
+    @contextmanager
+    def _temporary(self, blob: Blob, content: Iterable[bytes]) -> Iterator[tuple[int, str]]:
+        """A flushed temporary file with `content`, as (directory, name); gone at the end."""
+        with self._new_directory([_TEMPORARY]) as directory:
+            name, fd = _locked_file(directory)
+            try:
+                size, digest = 0, hashlib.sha256()
+                for chunk in content:
+                    size += len(chunk)
+                    digest.update(chunk)
+                    rest = memoryview(chunk)
+                    while rest:
+                        rest = rest[os.write(fd, rest) :]
+                if (size, digest.hexdigest()) != (blob.size, blob.sha256):
+                    raise StoreError(f"what was to become {blob.key} changed while it was read")
+                os.fsync(fd)
+                yield directory, name
+            finally:
+                with suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=directory)
+                os.close(fd)
+
+    @contextmanager
+    def _object(self, key: str) -> Iterator[int | None]:
+        """A descriptor of the object, None where there is none."""
+        *parents, name = _split(key)
+        with self._errors(key), self._directory(parents) as directory:
+            fd = None if directory is None else _open_file(name, directory)
+            try:
+                yield fd
+            finally:
+                if fd is not None:
+                    os.close(fd)
+
+    @contextmanager
+    def _directory(self, segments: list[str]) -> Iterator[int | None]:
+        """A descriptor of the directory, None where there is none."""
+        try:
+            fd = self._open_directory(segments, create=False)
+        except FileNotFoundError:
+            yield None
+            return
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def _new_directory(self, segments: list[str]) -> Iterator[int]:
+        """A descriptor of the directory, made where there is none."""
+        os.makedirs(self._root, exist_ok=True)
+        fd = self._open_directory(segments, create=True)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _open_directory(self, segments: list[str], create: bool) -> int:
+        # The root itself may be a symbolic link: it is the user who names it.
+        fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        for segment in segments:
+            parent = fd
+            try:
+                if create:
+                    _make_directory(segment, parent)
+                fd = os.open(segment, _DIRECTORY, dir_fd=parent)
+            finally:
+                os.close(parent)
+        return fd
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        """Turns what the system says into what a user can act on."""
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error)
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                reason = (
+                    "it, or a directory above it, is a symbolic link or of another kind than it must be; "
+                    "a store holds plain files and directories only"
+                )
+            raise StoreError(f"the store has a problem with {self._root}/{key}: {reason}") from None
+
+
+def _split(key: str) -> list[str]:
+    segments = key.split("/")
+    if not {"", ".", ".."}.isdisjoint(segments) or "\0" in key:
+        raise StoreError(f"{key!a:.200} is no key of a store")
+    return segments
+
+
+def _make_directory(name: str, parent: int) -> None:
+    try:
+        os.mkdir(name, dir_fd=parent)
+    except FileExistsError:
+        return
+    os.fsync(parent)
+
+
+def _open_file(name: str, directory: int) -> int | None:
+    try:
+        # Not waiting for a writer, should it be a pipe.
+        fd = os.open(
+            name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory
+        )
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.ENOTDIR, "not a regular file")
+    return fd
+
+
+def _locked_file(directory: int) -> tuple[str, int]:
+    """A new file, with a lock that says its writer lives, as (name, descriptor)."""
+    while True:
+        name = secrets.token_hex(16)
+        # Read-only from the start: what is written once is not to be changed by accident either.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        fd = os.open(name, flags, 0o444, dir_fd=directory)
+        _lock(fd)
+        # Between the two calls a sweep may have found the file without a lock, and taken it for a dead one's.
+        if os.fstat(fd).st_nlink:
+            return name, fd
+        os.close(fd)
+
+
+def _lock(fd: int) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    except OSError as error:
+        # Without locks nothing is swept either: both need one.
+        if error.errno not in _NO_LOCKS:
+            raise
+
+
+def _remove_if_dead(name: str, directory: int) -> None:
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(name, dir_fd=directory)
+    finally:
+        os.close(fd)
+
+
+def _rename_new(name: str, target: str, temporary: int, directory: int) -> bool:
+    """What a hard link does, where there are none: rename while holding a lock that all writers take."""
+    fd = os.open(
+        _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=temporary
+    )
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        try:
+            os.stat(target, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            os.rename(name, target, src_dir_fd=temporary, dst_dir_fd=directory)
+            return True
+        return False
+    finally:
+        os.close(fd)
