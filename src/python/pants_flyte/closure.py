@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict, deque
+from collections import deque
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Deque, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
@@ -209,10 +209,11 @@ async def _reasons(
     direct = await direct_dependencies(fields)
     explicit = await explicit_dependencies(fields)
     in_closure = {target.address: target for target in targets}
-    generated: Dict[Address, List[Address]] = defaultdict(list)
+    generated: Dict[Address, Tuple[Address, ...]] = {}
     for a in in_closure:
         if a.is_generated_target:
-            generated[a.maybe_convert_to_target_generator()].append(a)
+            generator = a.maybe_convert_to_target_generator()
+            generated[generator] = (*generated.get(generator, ()), a)
     needs: Dict[Address, List[Tuple[Address, str]]] = {}
     imports: Dict[Address, FrozenSet[Address]] = {}
     for target, found, declared in zip(targets, direct, explicit):

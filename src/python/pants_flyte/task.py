@@ -52,7 +52,7 @@ class EntryPointFieldSet(FieldSet):
     resolve: PythonResolveField
 
 
-class InferEntryPointDependency(InferDependenciesRequest):
+class InferEntryPointDependency(InferDependenciesRequest):  # type: ignore[type-arg]  # generic only since later versions
     infer_from = EntryPointFieldSet
 
 

@@ -49,6 +49,7 @@ from pants.engine.target import (
     TransitiveTargetsRequest,
 )
 from pants.source.source_root import SourceRootsRequest, SourceRootsResult
+from pants.util.frozendict import FrozenDict
 
 from pants_flyte.build_types import BuiltTask, TaskRequest
 from pants_flyte.engine.types import ToolEnvironment
@@ -184,7 +185,7 @@ async def tool_environment(request: PexRequest) -> ToolEnvironment:
         env=complete.environment_dict(python=python),
         append_only_caches={
             **complete.append_only_caches,
-            **(pex.append_only_caches or {}),
+            **(pex.append_only_caches or FrozenDict()),
         },
     )
 

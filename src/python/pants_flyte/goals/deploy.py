@@ -14,6 +14,7 @@ from pants.engine.fs import CreateDigest, Digest, FileContent
 from pants.engine.process import InteractiveProcess
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.unions import UnionRule
+from pants.util.frozendict import FrozenDict
 from pants.util.logging import LogLevel
 
 from flyte_pack.deploy.options import DeployOptions, UsageError, parse
@@ -111,7 +112,7 @@ async def deploy_program(
         "domain": deployment.domain.value or (None if options.domain else flyte.domain),
         "version": deployment.version.value,
         "store": deployment.store.value or store_uri(flyte, dist_dir),
-        "images": {**flyte.images, **(deployment.images.value or {})},
+        "images": {**flyte.images, **(deployment.images.value or FrozenDict())},
         "copy_style": deployment.copy_style.value,
         "tasks": [task.link_path for task in tasks],
     }

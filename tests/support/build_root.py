@@ -1,0 +1,121 @@
+"""A build root of a test's own, with this checkout's `./pants` and backend, and real runs of Pants in it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from textwrap import dedent
+
+# The repository, or the sandbox's copy of it: `//:checkout` is among the inputs of these tests.
+CHECKOUT = Path(__file__).resolve().parents[2]
+EXAMPLE = CHECKOUT / "examples" / "monorepo"
+
+PANTS_TOML = """\
+[GLOBAL]
+pants_version = "2.17.1"
+pythonpath = [{src!r}]
+backend_packages = ["pants.backend.python", "pants_flyte"]
+
+[anonymous-telemetry]
+enabled = false
+
+[source]
+root_patterns = {roots!r}
+
+[python]
+interpreter_constraints = ["CPython>=3.11,<3.14"]
+enable_resolves = true
+resolves_generate_lockfiles = false
+
+[python.resolves]
+python-default = "3rdparty/python/default.lock"
+
+[python-bootstrap]
+search_path = ["<PYENV>", "<PATH>"]
+
+[python-infer]
+use_rust_parser = false
+"""
+
+# What the surrounding test run sets for itself, and a user's shell would not have.
+_NOT_INHERITED = ("PANTS_", "PEX", "PYTHON", "__PEX", "PYTEST", "COVERAGE")
+
+
+def clean_environment(**extra: str) -> dict[str, str]:
+    """The environment of a shell on this machine, with `extra`."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(_NOT_INHERITED) or name == "PANTS_PYTHON"
+    }
+    return {**inherited, **extra}
+
+
+class BuildRoot:
+    """A directory with a pants.toml. Its daemon, if one was started, ends with `stop`."""
+
+    def __init__(self, path: Path, pants: Path = CHECKOUT / "pants") -> None:
+        self.path = path
+        self._pants = pants
+
+    @classmethod
+    def create(cls, path: Path, source_roots: list[str], more: str = "") -> BuildRoot:
+        """A new one whose resolve is the example's (so that all tests share its environment)."""
+        root = cls(path)
+        source = str(CHECKOUT / "src" / "python")
+        root.write(
+            {
+                "pants.toml": PANTS_TOML.format(src=source, roots=source_roots) + dedent(more),
+                "3rdparty/python/BUILD": 'python_requirements(name="reqs")\n',
+            }
+        )
+        third_party = EXAMPLE / "3rdparty" / "python"
+        for name in ("requirements.txt", "default.lock"):
+            root.write({f"3rdparty/python/{name}": (third_party / name).read_text()})
+        return root
+
+    def write(self, files: Mapping[str, str]) -> None:
+        """Write files, dedented, by their path from the build root."""
+        for name, content in files.items():
+            path = self.path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(dedent(content))
+
+    def pants(
+        self, *args: str, check: bool = True, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `./pants ARGS` here; with `check`, a failure fails the test with all that was printed."""
+        done = subprocess.run(
+            [str(self._pants), *args],
+            cwd=self.path,
+            env={**clean_environment(), **(env or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        if check:
+            assert done.returncode == 0, f"pants {args}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def stop(self) -> None:
+        """End the daemon, and wait until it is gone."""
+        for pid_file in self.path.glob(".pids/*/pantsd/pid"):
+            pid = int(pid_file.read_text())
+            try:
+                os.kill(pid, signal.SIGTERM)
+            except ProcessLookupError:
+                continue
+
+
+@contextmanager
+def build_root(path: Path, source_roots: list[str], more: str = "") -> Iterator[BuildRoot]:
+    """`BuildRoot.create` for the time of a `with` block."""
+    root = BuildRoot.create(path, source_roots, more)
+    try:
+        yield root
+    finally:
+        root.stop()
