@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from urllib.parse import quote
 
 # The interpreter sees the standard library and what we put on sys.path, and nothing else:
 # no user or system packages, no PYTHON* variables. Pants insists on UTF-8.
@@ -29,11 +30,17 @@ def main() -> None:
         here = os.path.dirname(os.path.realpath(__file__))
         library = f"python{sys.version_info[0]}.{sys.version_info[1]}"
         sys.path.append(os.path.join(installed, "lib", library, "site-packages"))
-        os.environ.update(additions(dict(os.environ), installed, root, here))
+        try:
+            os.environ.update(additions(dict(os.environ), installed, root, here))
+            import pants.bin.pants_loader  # noqa: F401
+        except (FileNotFoundError, ModuleNotFoundError) as error:
+            sys.exit(
+                f"pants: {installed} is damaged ({error}): remove that directory and start again."
+            )
         os.environ.pop("PYTHONHOME", None)
-    from pants.bin.pants_loader import main as pants
+    from pants.bin.pants_loader import main as pants_main
 
-    pants()
+    pants_main()
 
 
 def additions(env: dict[str, str], installed: str, root: str, here: str) -> dict[str, str]:
@@ -52,7 +59,7 @@ def additions(env: dict[str, str], installed: str, root: str, here: str) -> dict
         tool = os.path.join(installed, "pex-cli")
         with open(os.path.join(tool, "known_versions"), encoding="ascii") as file:
             wanted["PANTS_PEX_CLI_KNOWN_VERSIONS"] = repr(file.read().split())
-        wanted["PANTS_PEX_CLI_URL_TEMPLATE"] = "file://" + pip_settings.quote(
+        wanted["PANTS_PEX_CLI_URL_TEMPLATE"] = "file://" + quote(
             os.path.join(tool, "pex")
         )
     if settings.indexes is not None and not configured.has("python-repos", "indexes"):

@@ -110,16 +110,25 @@ def _parsed(files: list[str]) -> list[dict[str, str]]:
 
 
 def _location(text: str) -> tuple[str, ...]:
-    """A find-links entry as a URL; a folder or page that is not there is left out, as pip does."""
+    """A find-links entry as a URL; none for a folder or page that is not there or empty.
+
+    pip passes over those in silence. Here they would also be part of Pants' cache keys.
+    """
     if "://" in text:
         return (text,)
     path = os.path.abspath(os.path.expanduser(text))
-    return ("file://" + quote(path),) if os.path.exists(path) else ()
+    useful = bool(os.listdir(path)) if os.path.isdir(path) else os.path.isfile(path)
+    return ("file://" + quote(path),) if useful else ()
 
 
 def _certificates(own: Optional[str], env: Mapping[str, str]) -> Optional[str]:
     """The CA bundle that pip would use in place of its own, if that is a file."""
-    for path in (own, env.get("REQUESTS_CA_BUNDLE"), env.get("CURL_CA_BUNDLE"), env.get("SSL_CERT_FILE")):
+    for path in (
+        own,
+        env.get("REQUESTS_CA_BUNDLE"),
+        env.get("CURL_CA_BUNDLE"),
+        env.get("SSL_CERT_FILE"),
+    ):
         if path and os.path.isfile(os.path.expanduser(path)):
             return os.path.abspath(os.path.expanduser(path))
     return None

@@ -33,6 +33,7 @@ _PLATFORMS = ("linux_x86_64", "linux_arm64", "macos_x86_64", "macos_arm64")
 # Parts of pip's output by what the user has to do about them, the more telling first.
 _NO_SPACE = ("No space left on device", "Disk quota exceeded", "File too large", "[Errno 28]")
 _CERTIFICATE = ("CERTIFICATE_VERIFY_FAILED", "SSLError", "certificate verify failed")
+_REFUSED = ("401 Error", "403 Error", "403 Client Error")
 _NO_NETWORK = (
     "NewConnectionError",
     "ConnectTimeoutError",
@@ -43,7 +44,6 @@ _NO_NETWORK = (
     "Connection refused",
     "name resolution",
     "Network is unreachable",
-    "Could not fetch URL",
 )
 
 
@@ -93,7 +93,9 @@ def prepare(version: str, cache: str, python: str) -> str:
         making = tempfile.mkdtemp(prefix=f".{key}.making-", dir=cache)
         try:
             _Installation(version, python, making, installed, lock).make()
-            with contextlib.suppress(FileExistsError):  # where locks do not work: another's is as good
+            with contextlib.suppress(
+                FileExistsError
+            ):  # where locks do not work: another's is as good
                 _rename(making, installed)
         finally:
             shutil.rmtree(making, ignore_errors=True)
@@ -103,37 +105,41 @@ def prepare(version: str, cache: str, python: str) -> str:
 class _Installation:
     """The steps that make one installation in the directory `making`."""
 
-    def __init__(self, version: str, python: str, making: str, final: str, lock: int | None) -> None:
+    def __init__(
+        self, version: str, python: str, making: str, final: str, lock: int | None
+    ) -> None:
         self.version = version
         self.python = python
         self.making = making
         self.final = final
         self.lock = lock
         self.settings = pip_settings.read(os.environ, prefix=sys.prefix)
-        self.indexes = self.settings.indexes if self.settings.indexes is not None else (pip_settings.PYPI,)
-        # `pip wheel` and `pip install` know each other's sections of a pip.conf by environment only.
+        self.indexes = (
+            self.settings.indexes if self.settings.indexes is not None else (pip_settings.PYPI,)
+        )
+        self.scratch = os.path.join(making, "scratch")
         self.env = {
             **{k: v for k, v in os.environ.items() if not k.startswith("PYTHON")},
+            # `pip wheel` does not read the section [install] of a pip.conf, but variables it does.
+            **_as_variables(self.settings),
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             "PIP_NO_INPUT": "1",
-            "PIP_PROGRESS_BAR": "off",
             # What a person set for his own installations would send these elsewhere.
             "PIP_USER": "0",
             "PIP_REQUIRE_VIRTUALENV": "0",
+            # One place to run out of room in, and nothing left elsewhere by a start that is killed.
+            "TMPDIR": self.scratch,
         }
         for name in ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_CONSTRAINT", "PIP_REQUIREMENT"):
             self.env.pop(name, None)
-        if self.settings.index_url:
-            self.env["PIP_INDEX_URL"] = self.settings.index_url
-        if self.settings.extra_index_urls:
-            self.env["PIP_EXTRA_INDEX_URL"] = " ".join(self.settings.extra_index_urls)
-        if self.settings.find_links:
-            self.env["PIP_FIND_LINKS"] = " ".join(self.settings.find_links)
 
     def make(self) -> None:
         began = time.monotonic()
         minor = ".".join(map(str, sys.version_info[:3]))
-        say(f"preparing Pants {self.version} for CPython {minor} ({self.python}); this happens once.")
+        say(
+            f"preparing Pants {self.version} for CPython {minor} ({self.python}); this happens once."
+        )
+        os.mkdir(self.scratch)
         say("1/4 making a virtual environment ...")
         self._run([self.python, "-I", "-m", "venv", self.making], "make a virtual environment")
         site = os.path.join(sys.prefix, "pip.conf")
@@ -152,19 +158,40 @@ class _Installation:
         self._run([*pip, "wheel", "--wheel-dir", wheels, *wanted], "fetch Pants", network=True)
 
         say("3/4 installing it ...")
-        install = ["install", "--no-compile", "--no-index", "--no-deps", "--no-warn-script-location"]
+        install = [
+            "install",
+            "--no-compile",
+            "--no-index",
+            "--no-deps",
+            "--no-warn-script-location",
+        ]
         files = [os.path.join(wheels, name) for name in sorted(os.listdir(wheels))]
         self._run([*pip, *install, *files], "install Pants")
         self._run(
-            [*pip[:2], "-m", "compileall", "-q", "-j", "0", "-s", self.making, "-p", self.final,
-             os.path.join(self.making, "lib")],
-            "compile Pants", check=False,
+            [
+                *pip[:2],
+                "-m",
+                "compileall",
+                "-q",
+                "-j",
+                "0",
+                "-s",
+                self.making,
+                "-p",
+                self.final,
+                os.path.join(self.making, "lib"),
+            ],
+            "compile Pants",
+            check=False,
         )
 
         say("4/4 making the PEX tool that Pants would download otherwise ...")
         self._make_pex_cli(wheels)
         shutil.rmtree(wheels)
-        say(f"Pants {self.version} is ready after {time.monotonic() - began:.0f} s, in {self.final}")
+        shutil.rmtree(self.scratch)
+        say(
+            f"Pants {self.version} is ready after {time.monotonic() - began:.0f} s, in {self.final}"
+        )
 
     def _make_pex_cli(self, wheels: str) -> None:
         """The very `pex` version that this Pants asks for, as a PEX of known bytes.
@@ -179,22 +206,22 @@ class _Installation:
         tool = os.path.join(self.making, "pex-cli")
         os.mkdir(tool)
         target = os.path.join(tool, "pex")
-        scratch = os.path.join(self.making, "scratch")
-        os.mkdir(scratch)
         self._run(
             [python, "-I", "-m", "pex", f"pex=={version.lstrip('v')}", "-c", "pex", "-o", target,
              "--no-index", "-f", wheels, "--no-compress", "--no-compile",
-             "--python-shebang", "/usr/bin/env python3", "--disable-cache", "--tmpdir", scratch],
-            "make the PEX tool", extra_env={"PEX_IGNORE_RCFILES": "1", "TMPDIR": scratch},
+             "--python-shebang", "/usr/bin/env python3", "--disable-cache"],
+            "make the PEX tool", extra_env={"PEX_IGNORE_RCFILES": "1"},
         )  # fmt: skip
-        shutil.rmtree(scratch)
         with open(target, "rb") as file:
             data = file.read()
-        lines = (f"{version}|{p}|{hashlib.sha256(data).hexdigest()}|{len(data)}\n" for p in _PLATFORMS)
+        lines = (
+            f"{version}|{p}|{hashlib.sha256(data).hexdigest()}|{len(data)}\n" for p in _PLATFORMS
+        )
         _write(os.path.join(tool, "known_versions"), "".join(lines))
 
     def _sources(self) -> str:
-        return " ".join(map(_without_password, [*self.indexes, *self.settings.find_links])) or "nowhere"
+        places = [*self.indexes, *self.settings.find_links]
+        return " and ".join(map(_without_password, places)) or "no index (pip is set to no-index)"
 
     def _run(
         self,
@@ -237,7 +264,12 @@ class _Installation:
                 "mirror and PIP_PROXY to a proxy that you can reach (pip.conf does too), and start "
                 "again."
             )
-        if network and "do not match the hashes" in output:
+        if network and tells(_REFUSED):
+            raise BootstrapError(
+                f"{self._sources()} refuses the credentials: put the right ones into PIP_INDEX_URL "
+                "or into pip.conf and start again."
+            )
+        if network and "DO NOT MATCH THE HASHES" in output:
             raise BootstrapError(
                 f"{self._sources()} serves other files than the ones that "
                 f"{os.path.join(HERE, f'pants-{self.version}.lock')} allows: use an index that "
@@ -275,6 +307,20 @@ def _lock(path: str) -> Iterator[int | None]:
         os.close(descriptor)
 
 
+def _as_variables(settings: pip_settings.PipSettings) -> dict[str, str]:
+    """The environment variables that tell pip, whatever its command, what `settings` say."""
+    values = {
+        "PIP_INDEX_URL": settings.index_url,
+        "PIP_EXTRA_INDEX_URL": " ".join(settings.extra_index_urls),
+        "PIP_FIND_LINKS": " ".join(settings.find_links),
+        "PIP_TRUSTED_HOST": " ".join(settings.trusted_hosts),
+        "PIP_CERT": settings.cert,
+        "PIP_PROXY": settings.proxy,
+        "PIP_NO_INDEX": "1" if settings.no_index else None,
+    }
+    return {name: value for name, value in values.items() if value}
+
+
 def _rename(source: str, target: str) -> None:
     try:
         os.rename(source, target)
@@ -305,7 +351,14 @@ def _about_os_error(error: OSError, cache: str) -> str:
             f"there is no room left to prepare Pants in {cache}: it needs about 300 MB; free some, "
             "or set XDG_CACHE_HOME to a directory on a disk that has it."
         )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+    if error.errno in (
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOTDIR,
+        errno.EEXIST,
+        errno.ENOENT,
+    ):
         return (
             f"cannot write to {error.filename or cache}: make it writable for you, or set "
             "XDG_CACHE_HOME to a directory that is."
