@@ -129,7 +129,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> _Parser:
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    # Named, because argparse looks into sys.argv otherwise, which is empty in the Pants daemon.
+    parser = _Parser(prog="deploy", add_help=False, allow_abbrev=False)
     parser.add_argument("words", nargs="*")
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--dry-run", action="store_true")
