@@ -11,6 +11,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
+from flyte_shim.paths import is_sha256
+
+__all__ = ["CONTENT_HASH_HEADER", "content_hash", "is_sha256", "sha256_bytes", "sha256_file"]
+
 CONTENT_HASH_HEADER = b"pants-flyte content hash 1\n"
 _READ = 1 << 20
 
@@ -28,11 +32,6 @@ def sha256_file(path: str) -> str:
         while count := file.readinto(buffer):
             digest.update(buffer[:count])
     return digest.hexdigest()
-
-
-def is_sha256(text: str) -> bool:
-    """Whether `text` is a SHA-256 as we write it: 64 lower-case hexadecimal digits."""
-    return len(text) == 64 and not text.strip("0123456789abcdef")
 
 
 def content_hash(rows: Iterable[tuple[str, int, int, str]]) -> str:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring
 from typing import Any, NamedTuple
 
-from flyte_shim.hashing import content_hash, is_sha256
-from flyte_shim.paths import path_problem
+from flyte_shim.hashing import content_hash
+from flyte_shim.paths import is_sha256, path_problem
 
 SCHEMA = 1
 COPY_STYLES = frozenset({"auto", "all"})

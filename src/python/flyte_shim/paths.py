@@ -1,13 +1,19 @@
-"""Which paths a bundle may hold: one rule for the packer, the manifest and the extraction."""
+"""Which paths a bundle may hold, and what a hash looks like: one rule for builder and container."""
 
 from __future__ import annotations
 
+# PATH_MAX is 4096 on Linux and 1024 on macOS, for the cache's or working directory's path too.
+MAX_PATH_BYTES = 1000
+# NAME_MAX of every file system in use.
+MAX_NAME_BYTES = 255
+_ARCHIVE_SUFFIX = ".tar.gz"
+
 
 def path_problem(path: str) -> str | None:
-    """Why a bundle may not hold a file at `path`, or None if it may.
+    """Why a bundle may not hold a file at `path`, as a noun phrase, or None if it may.
 
-    A path is relative, has no empty, `.` or `..` component, no NUL, and is valid UTF-8. Anything
-    else that POSIX allows (a backslash, a newline, a colon) is an ordinary character of a name.
+    A path is relative, has no empty, `.` or `..` component, no NUL, is valid UTF-8 and not too long.
+    Anything else that POSIX allows (a backslash, a newline, a colon) is an ordinary character.
     """
     if not path:
         return "an empty path"
@@ -15,11 +21,6 @@ def path_problem(path: str) -> str | None:
         return "an absolute path"
     if "\0" in path:
         return "a NUL in the path"
-    if not path.isascii():
-        try:
-            path.encode()
-        except UnicodeEncodeError:
-            return "a path that is not valid UTF-8"
     parts = path.split("/")
     if ".." in parts:
         return "a '..' in the path"
@@ -27,4 +28,26 @@ def path_problem(path: str) -> str | None:
         return "a '.' component in the path"
     if "" in parts:
         return "an empty component in the path"
+    if path.isascii() and len(path) <= MAX_NAME_BYTES:
+        return None
+    try:
+        size = len(path.encode())
+    except UnicodeEncodeError:
+        return "a path that is not valid UTF-8"
+    if size > MAX_PATH_BYTES:
+        return f"a path longer than {MAX_PATH_BYTES} bytes"
+    if max(len(part.encode()) for part in parts) > MAX_NAME_BYTES:
+        return f"a component longer than {MAX_NAME_BYTES} bytes in the path"
     return None
+
+
+def is_sha256(text: str) -> bool:
+    """Whether `text` is a SHA-256 as we write it: 64 lower-case hexadecimal digits."""
+    return len(text) == 64 and not text.strip("0123456789abcdef")
+
+
+def sha256_in_name(uri: str) -> str | None:
+    """The archive hash in the name that a store gives an archive, `<archive hash>.tar.gz`."""
+    name = uri.rpartition("/")[2]
+    stem = name[: -len(_ARCHIVE_SUFFIX)]
+    return stem if name.endswith(_ARCHIVE_SUFFIX) and is_sha256(stem) else None

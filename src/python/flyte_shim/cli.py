@@ -1,0 +1,189 @@
+"""The command line: `flyte-shim [OPTION]... [--] COMMAND [ARGUMENT]...`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+from flyte_shim import __version__
+from flyte_shim.cache import Cache
+from flyte_shim.command import become, option
+from flyte_shim.errors import ShimError, StorageError, UsageError
+from flyte_shim.paths import is_sha256, sha256_in_name
+from flyte_shim.workdir import MODES, place
+
+USAGE = """\
+usage: flyte-shim [OPTION]... [--] COMMAND [ARGUMENT]...
+
+Verifies, unpacks and caches a code bundle, makes its files appear in the working directory, and
+becomes COMMAND. Without --archive the bundle is the one that COMMAND's own --tgz names, as in
+_F_EXEC_WRAPPER="flyte-shim"; without either, COMMAND is just run.
+
+  --archive URI    the bundle: a plain path or a file:// URI
+  --sha256 HEX     its SHA-256; not needed if its name is <SHA-256>.tar.gz (FLYTE_SHIM_SHA256)
+  --workdir DIR    where its files appear, and where COMMAND runs
+                   (default: COMMAND's own --dest, else the current directory)
+  --mode MODE      link: symbolic links into the cache; copy: files of the task's own
+                   (FLYTE_SHIM_MODE, default: link)
+  --cache DIR      the cache (FLYTE_SHIM_CACHE, default: ~/.cache/flyte-shim)
+  --help, --version
+
+Further variables: FLYTE_SHIM_MAX_ARCHIVE_BYTES, FLYTE_SHIM_MAX_FILES, FLYTE_SHIM_MAX_BYTES;
+FLYTE_SHIM_UNVERIFIED=1 leaves a bundle without a SHA-256 to COMMAND.
+Exit codes of its own: 64 usage, 65 bad archive, 66 no archive, 69 archive out of reach, 70 error in
+flyte-shim, 73 cache or working directory, 126 and 127 as shells have them.
+"""
+_OPTIONS = ("--archive", "--cache", "--mode", "--sha256", "--workdir")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Prepare the bundle and become the command; returns an exit code if that fails."""
+    try:
+        return _main(sys.argv[1:] if argv is None else argv)
+    except ShimError as error:
+        code, message = error.code, str(error)
+    except OSError as error:
+        code, message = StorageError.code, _storage_message(error)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        code = ShimError.code
+        message = f"{type(error).__name__}: {error}. This is an error in flyte-shim: report it."
+    _say(f"error: {message}")
+    return code
+
+
+def _main(argv: list[str]) -> int:
+    options, command = _parse(argv)
+    if "--help" in options:
+        print(USAGE, end="")
+        return 0
+    if "--version" in options:
+        print(__version__)
+        return 0
+    if not command:
+        raise UsageError("No command to run; see flyte-shim --help.")
+    tgz = option(command, "--tgz")
+    archive, sha256 = options.get("--archive") or tgz, None
+    if archive:
+        sha256 = _sha256(options, archive, tgz)
+        if not sha256:
+            _check_unverified(archive)
+    elif option(command, "--pkl"):
+        _check_unverified("a pickled bundle")
+    workdir = options.get("--workdir")
+    if archive and sha256:
+        markers = [marker for uri in {archive, tgz or archive} for marker in _markers(uri)]
+        destination = (option(command, "--dest") or ".") if tgz else "."
+        _prepare(archive, sha256, os.path.join(workdir or ".", destination), options, markers)
+    if workdir:
+        os.chdir(workdir)
+    become(command)
+    raise AssertionError("unreachable")
+
+
+def _prepare(
+    archive: str, sha256: str, workdir: str, options: dict[str, str], markers: list[str]
+) -> None:
+    """Make the bundle appear in `workdir`; its entry is locked as long as this process lives."""
+    mode = options.get("--mode") or os.environ.get("FLYTE_SHIM_MODE") or MODES[0]
+    if mode not in MODES:
+        raise UsageError(f"The mode is {mode!r}; it is one of: {', '.join(MODES)}.")
+
+    def fill(directory: str) -> None:
+        # Only a start that finds no entry pays for these.
+        from flyte_shim.fetch import fetch, limits_from
+
+        fetch(archive, sha256, directory, limits_from(os.environ))
+
+    cache = Cache.open(options.get("--cache") or os.environ.get("FLYTE_SHIM_CACHE"))
+    entry = cache.entry(sha256, fill)
+    place(entry.files, workdir, mode, markers)
+
+
+def _parse(argv: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Our own options by name, and the command."""
+    options: dict[str, str] = {}
+    arguments = list(reversed(argv))
+    while arguments and arguments[-1].startswith("-"):
+        name, equals, value = arguments.pop().partition("=")
+        if name == "--":
+            break
+        if name in ("--help", "-h", "--version") and not equals:
+            return {"--help" if name == "-h" else name: ""}, []
+        if name not in _OPTIONS:
+            raise UsageError(f"There is no option {name}; see flyte-shim --help.")
+        if not equals:
+            if not arguments:
+                raise UsageError(f"{name} needs a value; see flyte-shim --help.")
+            value = arguments.pop()
+        if not value:
+            raise UsageError(f"{name} needs a value; see flyte-shim --help.")
+        options[name] = value
+    return options, arguments[::-1]
+
+
+def _sha256(options: dict[str, str], archive: str, tgz: str | None) -> str | None:
+    """The archive hash: as an option, in the environment, or in the name of the archive.
+
+    None if the command's own --tgz is the archive and nothing says its hash.
+    """
+    named = sha256_in_name(archive)
+    given = options.get("--sha256") or os.environ.get("FLYTE_SHIM_SHA256")
+    if given:
+        given = given.lower()
+        if not is_sha256(given):
+            raise UsageError(f"{given!r} is no SHA-256: it has 64 hexadecimal digits.")
+        if named not in (None, given):
+            raise UsageError(
+                f"The expected SHA-256 is {given}, but the name of {archive} says another. "
+                "Correct --sha256 or FLYTE_SHIM_SHA256, or leave it out."
+            )
+    sha256 = given or named
+    if not sha256:
+        if "--archive" in options:
+            raise UsageError(f"No SHA-256 for {archive}: give it by --sha256.")
+        return None
+    if tgz and sha256_in_name(tgz) != sha256 and _name(tgz) != _name(archive):
+        raise UsageError(
+            f"The command's --tgz, {tgz}, is another bundle than the one to prepare, {archive}."
+        )
+    return sha256
+
+
+def _check_unverified(archive: str) -> None:
+    """Refuse a bundle that nothing says the hash of, unless the environment lets it pass."""
+    if os.environ.get("FLYTE_SHIM_UNVERIFIED") != "1":
+        raise UsageError(
+            f"No SHA-256 for {archive}: its name is not <SHA-256>.tar.gz. Set FLYTE_SHIM_SHA256, "
+            "or FLYTE_SHIM_UNVERIFIED=1 to let the command download it unverified."
+        )
+    _say(f"warning: the command downloads {archive} itself, unverified.")
+
+
+def _name(uri: str) -> str:
+    name = uri.rpartition("/")[2]
+    if name in ("", ".", ".."):
+        raise UsageError(f"{uri} does not name a file.")
+    return name
+
+
+def _markers(uri: str) -> list[str]:
+    """What tells a0 that it has the bundle already: `.NAME.extracted`, before 2.5.18 NAME itself."""
+    name = _name(uri)
+    return [f".{name}.extracted", name]
+
+
+def _storage_message(error: OSError) -> str:
+    where = os.fsdecode(error.filename or "the cache")
+    advice = "Set FLYTE_SHIM_CACHE to a directory that can be written"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        advice = "Free some space, or set FLYTE_SHIM_CACHE to a directory that has more"
+    return f"{error.strerror}: {where}. {advice}."
+
+
+def _say(message: str) -> None:
+    if sys.stderr:
+        one_line = message.replace("\n", "\\n")
+        sys.stderr.write(f"flyte-shim: {one_line}\n")

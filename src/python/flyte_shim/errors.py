@@ -1,0 +1,78 @@
+"""What the shim can fail with: one class for each exit code, so that a log tells the cases apart.
+
+The codes are those of BSD's sysexits.h. A message says what is wrong and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class ShimError(Exception):
+    """A failure that the person who reads the log can mend; never raised as such."""
+
+    code = 70
+
+
+class UsageError(ShimError):
+    """The command line or the environment asks for something that can not be done (EX_USAGE)."""
+
+    code = 64
+
+
+class ArchiveError(ShimError):
+    """The archive is not what it should be (EX_DATAERR); the subclasses say in which way."""
+
+    code = 65
+
+
+class HashMismatch(ArchiveError):
+    """The archive's SHA-256 is another than the expected one."""
+
+
+class DamagedArchive(ArchiveError):
+    """The bytes are no gzip'd tar, or not all of one, or more than one."""
+
+
+class UnsupportedMember(ArchiveError):
+    """A member is something other than a regular file, or uses an extension that bundles do not."""
+
+
+class UnsafePath(ArchiveError):
+    """A member's path could lead out of the bundle, or no file system would take it."""
+
+
+class DuplicatePath(ArchiveError):
+    """Two members claim one path, or one of them is a file where the other needs a directory."""
+
+
+class TooLarge(ArchiveError):
+    """The archive, or what it unpacks to, is larger than the limits allow."""
+
+
+class SourceMissing(ShimError):
+    """There is no readable archive at the address (EX_NOINPUT)."""
+
+    code = 66
+
+
+class SourceUnavailable(ShimError):
+    """The archive could not be read now, it may be later (EX_UNAVAILABLE); these are retried."""
+
+    code = 69
+
+
+class StorageError(ShimError):
+    """The cache or the working directory can not be used (EX_CANTCREAT)."""
+
+    code = 73
+
+
+class CommandNotExecutable(ShimError):
+    """The command exists and can not be run; the code is the one that shells use."""
+
+    code = 126
+
+
+class CommandNotFound(ShimError):
+    """There is no such command; the code is the one that shells use."""
+
+    code = 127

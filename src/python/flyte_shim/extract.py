@@ -1,0 +1,358 @@
+"""Unpacks the archive of a bundle into a new directory, and refuses whatever a bundle never holds.
+
+The format is the one that our packer writes: one gzip member (RFC 1952) around a POSIX tar ("ustar
+interchange format" and "pax interchange format" of IEEE Std 1003.1, pax) of regular files. A parser
+for that subset is a tenth of the work of the standard library's tarfile, and has no feature that an
+archive could turn against us: a link, a device, a directory member, a GNU extension or a second gzip
+member is an error with a name, not something to be made safe.
+
+The archive's hash was checked before; so what is checked here guards against an archive that was
+built wrongly or with bad intent, and nothing is trusted for coming early in the file.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+
+from flyte_shim.errors import (
+    DamagedArchive,
+    DuplicatePath,
+    TooLarge,
+    UnsafePath,
+    UnsupportedMember,
+)
+from flyte_shim.files import write_all
+from flyte_shim.paths import path_problem
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import BinaryIO
+
+_BLOCK = 512
+_READ = 1 << 17
+_INFLATE = 1 << 20
+_ZEROS = bytes(_BLOCK)
+# What may follow the end marker: tars are padded with zeros to a multiple of their record size,
+# 10,240 bytes unless someone chose otherwise.
+_MAX_PADDING = 1 << 20
+_MAX_PAX = 1 << 16
+# Records of a pax header that change nothing about which bytes land where (pax, "pax Header Block
+# Keyword"); `path` and `size` are obeyed, any other keyword is refused.
+_HARMLESS_PAX = frozenset({"atime", "comment", "ctime", "gid", "gname", "mtime", "uid", "uname"})
+_TYPES = {
+    b"1": "a hard link",
+    b"2": "a symbolic link",
+    b"3": "a character device",
+    b"4": "a block device",
+    b"5": "a directory",
+    b"6": "a FIFO",
+    b"7": "a contiguous file",
+    b"g": "a global pax header",
+    b"K": "a GNU long link name",
+    b"L": "a GNU long name",
+    b"S": "a GNU sparse file",
+}
+
+
+class Limits:
+    """How much an archive may hold: bytes of the archive, files, and bytes of all files together."""
+
+    __slots__ = ("archive_bytes", "files", "total_bytes")
+
+    def __init__(
+        self,
+        archive_bytes: int = 1 << 30,
+        files: int = 200_000,
+        total_bytes: int = 4 << 30,
+    ) -> None:
+        self.archive_bytes = archive_bytes
+        self.files = files
+        self.total_bytes = total_bytes
+
+
+def extract(archive: str, directory: str, limits: Limits, mtime: int) -> dict[str, bool]:
+    """Unpack the archive at `archive` into `directory`, which must not exist.
+
+    Files become 0444, or 0555 where their owner may execute them, less the umask, all with the time
+    `mtime`; directories become 0700. Returns the directories, as paths below `directory` ("" is that
+    itself), and whether each holds Python modules. Raises ArchiveError for what is in the archive
+    and OSError for what the file system does; either leaves a part of the tree, for the caller to
+    remove.
+    """
+    # In bytes: names are UTF-8 on disk, whatever the locale says about the encoding of file names.
+    root = os.fsencode(directory)
+    os.mkdir(root, 0o700)
+    made = {"": False}
+    parent, parent_fd = "", os.open(root, os.O_RDONLY)
+    times = (mtime, mtime)
+    try:
+        with open(archive, "rb", buffering=0) as file:
+            for path, executable, chunks in read_members(file, limits):
+                above, _, name = path.rpartition("/")
+                try:
+                    if above != parent:
+                        _make_directories(root, above, made)
+                        os.close(parent_fd)
+                        parent_fd = -1
+                        parent_fd = os.open(b"%b/%b" % (root, above.encode()), os.O_RDONLY)
+                        parent = above
+                    fd = os.open(
+                        name.encode(),
+                        os.O_WRONLY | os.O_CREAT | os.O_EXCL,
+                        0o555 if executable else 0o444,
+                        dir_fd=parent_fd,
+                    )
+                except FileExistsError:
+                    raise _collision(root, path, made) from None
+                try:
+                    for chunk in chunks:
+                        write_all(fd, chunk)
+                    os.utime(fd, times)
+                finally:
+                    os.close(fd)
+                if name.endswith(".py"):
+                    made[above] = True
+    finally:
+        if parent_fd >= 0:
+            os.close(parent_fd)
+    return made
+
+
+def _make_directories(root: bytes, path: str, made: dict[str, bool]) -> None:
+    if path in made:
+        return
+    _make_directories(root, path.rpartition("/")[0], made)
+    os.mkdir(b"%b/%b" % (root, path.encode()), 0o700)
+    made[path] = False
+
+
+def _collision(root: bytes, path: str, made: dict[str, bool]) -> DuplicatePath:
+    """Why `path` could not be made, in a tree that held nothing but the archive's own files."""
+    parts = path.split("/")
+    for depth, name in enumerate(parts):
+        above = "/".join(parts[:depth])
+        if name.encode() not in os.listdir(b"%b/%b" % (root, above.encode())):
+            return DuplicatePath(
+                f"The archive holds {path!r} and another path that the file system of the cache "
+                "takes for the same; rename one of them, or keep the cache on a file system that "
+                "tells upper and lower case apart."
+            )
+        here = f"{above}/{name}" if above else name
+        if here not in made and here != path:
+            return DuplicatePath(f"The archive holds {here!r} as a file, and {path!r} below it.")
+    if path in made:
+        return DuplicatePath(f"The archive holds {path!r} as a file and as a directory.")
+    return DuplicatePath(f"The archive holds {path!r} twice.")
+
+
+def read_members(
+    file: BinaryIO, limits: Limits
+) -> Iterator[tuple[str, bool, Iterable[bytes | memoryview]]]:
+    """The members of the archive in `file`: path, whether it is executable, and its bytes.
+
+    The bytes come in chunks that are good until the next one is asked for. Paths are checked one by
+    one, not against each other. Raises ArchiveError.
+    """
+    stream = _Inflated(file)
+    files = total = 0
+    pax: dict[str, str] = {}
+    while True:
+        header = bytes(stream.take(_BLOCK))
+        if header == _ZEROS:
+            break
+        _check_header(header)
+        kind = header[156:157]
+        size = _octal(header[124:136], "size")
+        if kind == b"x":
+            if pax:
+                raise DamagedArchive("The archive has two pax headers for one file.")
+            if not 0 < size <= _MAX_PAX:
+                raise TooLarge(f"A pax header is {size} bytes long; at most {_MAX_PAX} are read.")
+            pax = _pax_records(bytes(stream.take(_padded(size)))[:size])
+            continue
+        path = pax.get("path") or _ustar_path(header)
+        if kind not in (b"0", b"\0"):
+            what = _TYPES.get(kind, f"a member of type {kind!r}")
+            raise UnsupportedMember(
+                f"The archive holds {what} ({path!r:.200}); a bundle has regular files only."
+            )
+        problem = path_problem(path)
+        if problem:
+            raise UnsafePath(f"The archive holds {problem}: {path!r:.200}.")
+        if "size" in pax:
+            size = _decimal(pax["size"])
+        files += 1
+        if files > limits.files:
+            raise TooLarge(
+                f"The archive holds more than {limits.files} files. If that is right, "
+                "set FLYTE_SHIM_MAX_FILES."
+            )
+        total += size
+        if total > limits.total_bytes:
+            raise TooLarge(
+                f"The archive unpacks to more than {limits.total_bytes} bytes. If that is right, "
+                "set FLYTE_SHIM_MAX_BYTES."
+            )
+        executable = bool(_octal(header[100:108], "mode") & 0o100)
+        padded = _padded(size)
+        if padded <= _INFLATE:
+            yield path, executable, (stream.take(padded)[:size],) if size else ()
+        else:
+            chunks = stream.chunks(size, padded)
+            yield path, executable, chunks
+            for _ in chunks:
+                pass
+        pax = {}
+    if pax:
+        raise DamagedArchive("The archive ends after a pax header.")
+    stream.finish()
+
+
+class _Inflated:
+    """The bytes that a gzip file unpacks to, in order; never more than a few blocks in memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        self._view = memoryview(b"")
+        self._at = 0
+
+    def take(self, size: int) -> memoryview:
+        """The next `size` bytes, at most 1 MiB."""
+        end = self._at + size
+        if end > len(self._view):
+            parts = [self._view[self._at :]]
+            have = len(parts[0])
+            while have < size:
+                more = self._more()
+                if not more:
+                    raise DamagedArchive(
+                        "The archive is truncated: it ends in the middle of its tar."
+                    )
+                parts.append(memoryview(more))
+                have += len(more)
+            self._view = memoryview(b"".join(parts)) if parts[0] else parts[-1]
+            self._at, end = 0, size
+        view = self._view[self._at : end]
+        self._at = end
+        return view
+
+    def chunks(self, size: int, padded: int) -> Iterator[memoryview]:
+        """The next `size` bytes, piece by piece, and skip what is left of `padded`."""
+        while padded > 0:
+            count = min(padded, _INFLATE // 2)
+            yield self.take(count)[: max(0, size)]
+            size -= count
+            padded -= count
+
+    def finish(self) -> None:
+        """Check that nothing but zeros follows in the tar, and nothing at all after the gzip."""
+        rest = len(self._view) - self._at
+        if any(self._view[self._at :]):
+            raise DamagedArchive("The archive has data after the end of its tar.")
+        while more := self._more():
+            rest += len(more)
+            if rest > _MAX_PADDING:
+                raise TooLarge("The archive has too much padding after the end of its tar.")
+            if any(more):
+                raise DamagedArchive("The archive has data after the end of its tar.")
+
+    def _more(self) -> bytes:
+        """The next piece, of at most 1 MiB; empty at the end of the file, which is checked."""
+        inflate = self._inflate
+        while not inflate.eof:
+            data = inflate.unconsumed_tail or self._file.read(_READ)
+            try:
+                piece = inflate.decompress(data, _INFLATE)
+            except zlib.error as error:
+                raise DamagedArchive(f"The archive is not a whole gzip file: {error}.") from None
+            if piece:
+                return piece
+            if not data:
+                raise DamagedArchive("The archive is truncated: its gzip data ends too early.")
+        if inflate.unused_data or self._file.read(1):
+            raise DamagedArchive("The archive has data after its gzip member.")
+        return b""
+
+
+def _padded(size: int) -> int:
+    return (size + _BLOCK - 1) // _BLOCK * _BLOCK
+
+
+def _check_header(header: bytes) -> None:
+    """Check magic and checksum (pax, "ustar Header Block")."""
+    stored = _octal(header[148:156], "checksum")
+    # The checksum is the sum of all bytes with the field itself taken as blanks. The low half of an
+    # Adler-32 is one plus the sum of the bytes, modulo 65521, at a tenth of the cost of sum().
+    expected = 1 + stored - 8 * 0x20 + sum(header[148:156])
+    if zlib.adler32(header) & 0xFFFF != expected % 65521:
+        raise DamagedArchive("The archive is damaged: the checksum of a tar header is wrong.")
+    if header[257:265] != b"ustar\x0000":
+        if header[257:265] == b"ustar  \0":
+            raise UnsupportedMember(
+                "The archive is in GNU tar's own format; a bundle is in the ustar or pax format."
+            )
+        raise DamagedArchive("The archive is not a POSIX tar: a header has no 'ustar' in it.")
+
+
+def _octal(field: bytes, what: str) -> int:
+    """A number of a header: octal digits, perhaps between blanks, ended by a blank or NUL."""
+    digits = field.partition(b"\0")[0].strip(b" ")
+    if digits.isdigit():
+        try:
+            return int(digits, 8)
+        except ValueError:
+            pass
+    elif not digits:
+        return 0
+    raise UnsupportedMember(f"A tar header's {what} is not an octal number: {field!r}.")
+
+
+def _decimal(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise DamagedArchive(f"A pax header has no number as its size: {text!r:.40}.")
+    return int(text)
+
+
+def _ustar_path(header: bytes) -> str:
+    name = header[:100].partition(b"\0")[0]
+    prefix = header[345:500].partition(b"\0")[0]
+    raw = b"%b/%b" % (prefix, name) if prefix else name
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise UnsafePath(f"The archive holds a path that is not valid UTF-8: {raw!r}.") from None
+
+
+def _pax_records(data: bytes) -> dict[str, str]:
+    """The records of an extended header, each "%d %s=%s\\n" with its whole length first."""
+    records: dict[str, str] = {}
+    at = 0
+    while at < len(data):
+        digits, blank, _ = data[at : at + 8].partition(b" ")
+        if not (blank and digits.isdigit()):
+            raise DamagedArchive("A record of a pax header does not begin with its length.")
+        end = at + int(digits)
+        record = data[at + len(digits) + 1 : end]
+        key, equals, value = record[:-1].partition(b"=")
+        if end > len(data) or record[-1:] != b"\n" or not equals:
+            raise DamagedArchive("A record of a pax header has a wrong length.")
+        try:
+            keyword, text = key.decode(), value.decode()
+        except UnicodeDecodeError:
+            raise UnsafePath(
+                f"A pax header holds {value!r:.200}, which is not valid UTF-8."
+            ) from None
+        if keyword in records:
+            raise DamagedArchive(f"A pax header has {keyword!r:.60} twice.")
+        if keyword not in _HARMLESS_PAX and keyword not in ("path", "size"):
+            raise UnsupportedMember(
+                f"A pax header has the record {keyword!r:.60}, which no bundle uses."
+            )
+        if not text and keyword in ("path", "size"):
+            raise DamagedArchive(f"A pax header has an empty {keyword}.")
+        records[keyword] = text
+        at = end
+    return records

@@ -1,0 +1,44 @@
+"""File operations that the standard library has only at the price of a slow import."""
+
+from __future__ import annotations
+
+import os
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write all of `data`: a disk that fills up first shows as a short write."""
+    written = os.write(fd, data)
+    while written < len(data):
+        written += os.write(fd, data[written:])
+
+
+def remove_tree(path: str) -> None:
+    """Remove a directory that may hold read-only ones, or is not there; follows no link."""
+    try:
+        os.chmod(path, 0o700)
+        with os.scandir(path) as scan:
+            children = list(scan)
+    except FileNotFoundError:
+        return
+    for child in children:
+        if child.is_dir(follow_symlinks=False):
+            remove_tree(child.path)
+        else:
+            os.unlink(child.path)
+    os.rmdir(path)
+
+
+def make_directory(path: str) -> None:
+    """Make a directory that nobody else can look into, if it is not there."""
+    try:  # noqa: SIM105
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+
+
+def unlink(path: str) -> None:
+    """Remove a file or link, if it is there."""
+    try:  # noqa: SIM105
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

@@ -1,0 +1,265 @@
+"""Makes the files of a cache entry appear in a task's working directory.
+
+`link` makes symbolic links to the entry, for its top-level names: a start costs the same for ten
+files as for ten thousand. Where the working directory has a real directory of such a name, the links
+are made inside it, as deep as need be. `copy` makes real files of the task's own.
+
+Either way an existing file gives way, as it does to tar, and what an earlier bundle has left goes.
+What is ours is written down, before it is made, in `.flyte-shim/record`: so a start that was killed
+is completed, or undone, by the next one. Starts in one directory take turns by a flock on
+`.flyte-shim/lock`; one that finds its bundle in place takes no lock and writes nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+
+from flyte_shim.errors import ArchiveError, StorageError
+from flyte_shim.files import unlink, write_all
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable
+
+OWN_DIRECTORY = ".flyte-shim"
+MODES = ("link", "copy")
+# What a thing of ours is; in a record it stands before the name.
+_LINK, _COPY, _MARKER = "L", "C", "M"
+_HEADER = b"flyte-shim 1"
+
+
+def place(files: str, workdir: str, mode: str, markers: list[str]) -> None:
+    """Make what is in the directory `files` of a cache entry appear in `workdir`, which is made.
+
+    `mode` is "link" or "copy". `markers` are names of empty files, made last, where there is none.
+    If `files` is in place already, in that mode, nothing is done: what a task has changed in its
+    copies stays changed. Raises ShimError.
+    """
+    try:
+        if not _in_place(_read_record(workdir), files, workdir, mode, markers):
+            _replace(files, workdir, mode, markers)
+    except OSError as error:
+        raise StorageError(
+            f"The working directory {workdir} can not take the bundle: {error.strerror} "
+            f"({error.filename or workdir})."
+        ) from None
+
+
+class _Record:
+    """What of ours is in a working directory: kinds by name, and `state`, empty until all is."""
+
+    __slots__ = ("items", "state")
+
+    def __init__(self, state: str, items: dict[str, str]) -> None:
+        self.state = state
+        self.items = items
+
+
+def _in_place(record: _Record, files: str, workdir: str, mode: str, markers: list[str]) -> bool:
+    if record.state != f"{mode} {files}":
+        return False
+    if not all(os.path.lexists(f"{workdir}/{marker}") for marker in markers):
+        return False
+    if mode == "copy":
+        return True
+    return all(
+        _is_link_to(f"{workdir}/{name}", f"{files}/{name}")
+        for name, kind in record.items.items()
+        if kind == _LINK
+    )
+
+
+def _replace(files: str, workdir: str, mode: str, markers: list[str]) -> None:
+    if os.path.lexists(f"{files}/{OWN_DIRECTORY}"):
+        raise ArchiveError(
+            f"The bundle has a file or directory {OWN_DIRECTORY!r}; the shim keeps its own there."
+        )
+    own = f"{workdir}/{OWN_DIRECTORY}"
+    os.makedirs(own, exist_ok=True)
+    lock = os.open(f"{own}/lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        old = _read_record(workdir)
+        if _in_place(old, files, workdir, mode, markers):
+            return
+        unlink(f"{own}/new")
+        new = {
+            marker: _MARKER
+            for marker in markers
+            if old.items.get(marker) == _MARKER or not os.path.lexists(f"{workdir}/{marker}")
+        }
+        if mode == "link":
+            new.update(dict.fromkeys(_names_to_link(files, workdir, old), _LINK))
+        else:
+            new.update(dict.fromkeys(_names_to_copy(files), _COPY))
+        _write_record(workdir, _Record("", {**old.items, **new}))
+        for name, kind in old.items.items():
+            if name not in new:
+                _remove_stale(workdir, name, kind)
+        if mode == "link":
+            _link(files, workdir, new)
+        else:
+            _copy(files, workdir)
+        for name, kind in new.items():
+            if kind == _MARKER:
+                os.close(os.open(f"{workdir}/{name}", os.O_WRONLY | os.O_CREAT, 0o666))
+        _write_record(workdir, _Record(f"{mode} {files}", new))
+    finally:
+        os.close(lock)
+
+
+def _names_to_link(files: str, workdir: str, old: _Record, below: str = "") -> list[str]:
+    """The highest names in `files` that are no real directories in `workdir`."""
+    names = []
+    for entry in _children(f"{files}/{below}"):
+        name = below + entry.name
+        there = f"{workdir}/{name}"
+        if os.path.islink(there):
+            if name not in old.items and os.path.isdir(there):
+                raise _foreign_link(there)
+        elif os.path.isdir(there):
+            if not entry.is_dir():
+                raise _in_the_way(there)
+            names += _names_to_link(files, workdir, old, f"{name}/")
+            continue
+        names.append(name)
+    return names
+
+
+def _names_to_copy(files: str, below: str = "") -> list[str]:
+    names = []
+    for entry in _children(f"{files}/{below}"):
+        name = below + entry.name
+        names += _names_to_copy(files, f"{name}/") if entry.is_dir() else [name]
+    return names
+
+
+def _children(directory: str) -> list[os.DirEntry[str]]:
+    """What of a bundle is in a directory of its entry: all but the links to the bytecode."""
+    with os.scandir(directory) as scan:
+        children = [entry for entry in scan if not entry.is_symlink()]
+    return sorted(children, key=lambda entry: entry.name)
+
+
+def _link(files: str, workdir: str, items: dict[str, str]) -> None:
+    for name, kind in items.items():
+        target = f"{files}/{name}"
+        if kind == _LINK and not _is_link_to(f"{workdir}/{name}", target):
+            _put(workdir, name, os.symlink, target)
+
+
+def _copy(files: str, workdir: str, below: str = "") -> None:
+    for entry in _children(f"{files}/{below}"):
+        name = below + entry.name
+        if entry.is_dir():
+            there = f"{workdir}/{name}"
+            if os.path.islink(there) and os.path.isdir(there):
+                raise _foreign_link(there)
+            if not os.path.isdir(there):
+                unlink(there)
+                os.mkdir(there)
+            _copy(files, workdir, f"{name}/")
+        else:
+            _put(workdir, name, _copy_file, entry.path)
+
+
+def _copy_file(source: str, path: str) -> None:
+    """Copy a file of the entry, its time too; see fetch._mtime for what that is good for."""
+    reader = os.open(source, os.O_RDONLY)
+    try:
+        status = os.fstat(reader)
+        mode = 0o755 if status.st_mode & 0o100 else 0o644
+        writer = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            while chunk := os.read(reader, 1 << 20):
+                write_all(writer, chunk)
+            os.utime(writer, ns=(status.st_atime_ns, status.st_mtime_ns))
+        finally:
+            os.close(writer)
+    finally:
+        os.close(reader)
+
+
+def _put(workdir: str, name: str, make: Callable[[str, str], None], source: str) -> None:
+    """Let `make` make a file at `name` of `source`, atomically in place of one that is there."""
+    path = f"{workdir}/{name}"
+    if not os.path.lexists(path):
+        make(source, path)
+        return
+    new = f"{workdir}/{OWN_DIRECTORY}/new"
+    make(source, new)
+    try:
+        os.replace(new, path)
+    except IsADirectoryError:
+        raise _in_the_way(path) from None
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # A directory of the working directory is another file system.
+        os.unlink(new)
+        os.unlink(path)
+        make(source, path)
+
+
+def _remove_stale(workdir: str, name: str, kind: str) -> None:
+    path = f"{workdir}/{name}"
+    above = name.rpartition("/")[0]
+    real = os.path.realpath(workdir)
+    try:
+        # Not through a link: what is behind it is not ours to remove.
+        if above and os.path.realpath(f"{real}/{above}") != f"{real}/{above}":
+            return
+        status = os.lstat(path)
+    except OSError:
+        return
+    is_file = stat.S_ISREG(status.st_mode)
+    if (
+        (kind == _LINK and stat.S_ISLNK(status.st_mode))
+        or (kind == _COPY and is_file)
+        or (kind == _MARKER and is_file and not status.st_size)
+    ):
+        os.unlink(path)
+
+
+def _read_record(workdir: str) -> _Record:
+    try:
+        with open(f"{workdir}/{OWN_DIRECTORY}/record", "rb", buffering=0) as file:
+            header, state, *items = file.readall().split(b"\0")
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return _Record("", {})
+    if header != _HEADER:
+        return _Record("", {})
+    names = [os.fsdecode(item) for item in items if item]
+    return _Record(os.fsdecode(state), {name[1:]: name[0] for name in names})
+
+
+def _write_record(workdir: str, record: _Record) -> None:
+    own = f"{workdir}/{OWN_DIRECTORY}"
+    items = [os.fsencode(kind + name) for name, kind in record.items.items()]
+    with open(f"{own}/record.new", "wb", buffering=0) as file:
+        write_all(file.fileno(), b"\0".join([_HEADER, os.fsencode(record.state), *items, b""]))
+    os.replace(f"{own}/record.new", f"{own}/record")
+
+
+def _is_link_to(path: str, target: str) -> bool:
+    try:
+        return os.readlink(path) == target
+    except OSError:
+        return False
+
+
+def _foreign_link(path: str) -> StorageError:
+    return StorageError(
+        f"{path} is a symbolic link to a directory, and the bundle has a file or directory of that "
+        "name. Remove the link, or choose another working directory."
+    )
+
+
+def _in_the_way(path: str) -> StorageError:
+    return StorageError(
+        f"{path} is a directory, and the bundle has a file of that name. Remove the directory, or "
+        "choose another working directory."
+    )
