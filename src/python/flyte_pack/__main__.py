@@ -1,7 +1,7 @@
 """The command line: `python -m flyte_pack <bundle|run|deploy> ...`.
 
-Each command lives in a module of its own with `main(argv) -> exit code`, imported only when it is asked for: packing is
-a process that the build starts hundreds of times, and must not pay for what a deployment imports.
+Each command is a module with `main(argv) -> exit code`, imported only when it is asked for: a build
+starts the packer hundreds of times, and it must not pay for what a deployment imports.
 """
 
 from __future__ import annotations

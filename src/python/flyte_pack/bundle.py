@@ -1,8 +1,7 @@
 """Packs a code bundle: `python -m flyte_pack bundle`, from a plan and a directory of sources.
 
-What the archive holds, how it is identified and what the manifest says is written up in docs/bundle-format.md. The result
-is a function of the plan and of the bytes and executable bits of the files it names. Outputs appear under their names only
-when they are whole.
+What the archive holds, how it is identified and what the manifest says is in docs/bundle-format.md.
+The result is a function of the plan and of the bytes and executable bits of the files it names.
 """
 
 from __future__ import annotations
@@ -29,13 +28,16 @@ _USAGE = (
 
 
 def main(argv: list[str]) -> int:
-    """The command; returns its exit code: 0, 1 for a bundle that cannot be made, 2 for wrong use."""
+    """The command; gives its exit code: 0, 1 for a bundle that cannot be made, 2 for wrong use."""
+    if argv in (["-h"], ["--help"]):
+        print(_USAGE)
+        return 0
     try:
         options = _options(argv)
     except ValueError as e:
         print(f"flyte_pack bundle: {e}\n{_USAGE}", file=sys.stderr)
         return 2
-    # The process makes some records per file, frees none and ends: looking for garbage is a waste.
+    # Records are made per file and none is garbage: looking for some is a fifth of the time.
     gc.disable()
     try:
         with open(options["plan"], "rb") as f:
@@ -45,8 +47,10 @@ def main(argv: list[str]) -> int:
         print(f"flyte_pack bundle: {e}", file=sys.stderr)
         return 1
     except OSError as e:
-        print(f"flyte_pack bundle: {e.filename or 'output'}: {e.strerror}", file=sys.stderr)
+        print(f"flyte_pack bundle: {e.filename or 'writing'}: {e.strerror}", file=sys.stderr)
         return 1
+    finally:
+        gc.enable()
     return 0
 
 
@@ -55,8 +59,8 @@ def pack(
 ) -> BundleSummary:
     """Pack what `plan` names out of the directory `sources`, into files at the three other paths.
 
-    Raises `PlanError`, `SourceError`, `CodecError`, or `OSError` for an output that cannot be written. All three outputs
-    are written in full beside their places before the first is moved there.
+    Raises `PlanError`, `SourceError`, `CodecError`, or `OSError` for an output that cannot be
+    written. All three are written in full beside their places before the first is moved there.
     """
     files = in_archive_order(plan)
     with _Outputs() as outputs:
@@ -89,8 +93,8 @@ def pack(
 def in_archive_order(plan: BundlePlan) -> list[PlanFile]:
     """The plan's files, sorted by the UTF-8 bytes of their paths in the bundle.
 
-    Raises `PlanError` for a plan that names no place of its own for each file. The rules that make plans find such
-    mistakes earlier and can name the targets at fault; this is the last line of defence.
+    Raises `PlanError` for a plan that does not give each file a place of its own. The rules that
+    make plans find such mistakes earlier, and know the targets at fault; this is the last check.
     """
     places: dict[str, str] = {}
     directories = {""}
@@ -116,7 +120,7 @@ def in_archive_order(plan: BundlePlan) -> list[PlanFile]:
 def _write_archive(
     files: list[PlanFile], sources: str, path: str
 ) -> tuple[tuple[ManifestFile, ...], str, int]:
-    """Write the archive; gives what the manifest says of each file, the archive's SHA-256 and its size."""
+    """Write the archive; gives its files as the manifest has them, its SHA-256 and its size."""
     packed = []
     with SourceTree(sources) as tree, open(path, "wb", buffering=0) as output:
         with GzipWriter(output) as gzip:
@@ -134,7 +138,7 @@ def _write_archive(
 
 
 def _pack_file(gzip: GzipWriter, header: bytes, fd: int, size: int, source: str) -> str:
-    """Add `header`, the content of `fd`, which should be `size` bytes, and padding; gives its SHA-256."""
+    """Add `header`, the `size` bytes of `fd`, and padding; gives the SHA-256 of the content."""
     # One byte more than there should be shows a file that grew.
     data = os.read(fd, min(size, _READ) + 1)
     if len(data) == size:  # the whole file, as nearly always

@@ -1,8 +1,9 @@
 """What is exchanged with the packer: the plan of a bundle going in, the summary of the result coming out.
 
-Both are JSON files, written and read by this module alone: the rules that compute a bundle from the dependency graph
-write a `BundlePlan` and read a `BundleSummary`; `flyte_pack.bundle` does the reverse. Both are parsed strictly: an
-unknown schema, a missing or superfluous key or a value of another type is a `PlanError`.
+Both are JSON files, written and read by this module alone: the rules that compute a bundle from the
+dependency graph write a `BundlePlan` and read a `BundleSummary`; `flyte_pack.bundle` does the
+reverse. Both are parsed strictly: an unknown schema, a missing or superfluous key or a value of
+another type is a `PlanError`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from flyte_shim.hashing import is_sha256
+from flyte_shim.paths import is_sha256
 from flyte_shim.manifest import COPY_STYLES, REASONS, EntryPoint
 
 SCHEMA = 1
@@ -23,11 +24,11 @@ class PlanError(Exception):
 
 
 class PlanFile(NamedTuple):
-    """One file of a bundle. (A named tuple: a plan has tens of thousands, and its JSON holds them as rows.)
+    """One file of a bundle; a named tuple because a plan has tens of thousands.
 
-    source: where it is, below the directory of sources; path: where it goes in the bundle. Both are relative, with "/".
-    owner: address of the target that owns it, if one does; reason: why it is in the bundle, one of `REASONS`;
-    by: address of the target that brought it in, for the reasons that have one.
+    `source` is where it is, below the directory of sources; `path` is where it goes in the bundle.
+    `owner` is the address of the target that owns it, if one does; `reason`, one of `REASONS`, is
+    why it is in the bundle; `by` is the address of the target that brought it in, if one did.
     """
 
     source: str

@@ -8,16 +8,15 @@ promises that another version would write the same bytes, so both are fixed here
 from __future__ import annotations
 
 import hashlib
-import sys
 from io import FileIO
 from queue import Queue
 from threading import Thread
 from types import ModuleType
 
-ISAL_VERSION = "1.8.0" if sys.version_info >= (3, 14) else "1.7.2"
+ISAL_VERSION = "2.31.1"  # of the library, which the Python package `isal` is built with
 LEVEL = 2
 CHUNK = 1 << 18
-_GZIP = 31  # window bits: a gzip member (RFC 1952) of our own making, without name, time or system
+_GZIP = 31  # as window bits: a gzip member (RFC 1952), which ISA-L gives no name, time or system
 _QUEUED = 16
 
 
@@ -50,11 +49,13 @@ class GzipWriter:
         return self._digest.hexdigest()
 
     def add(self, *pieces: bytes) -> None:
-        """Take the next bytes."""
+        """Take the next bytes. Raises what writing earlier ones to the file raised."""
         pending = self._pending
         for piece in pieces:
             pending += piece
         while len(pending) >= CHUNK:
+            if self._failure is not None:
+                raise self._failure
             if self._thread is None:
                 self._thread = Thread(target=self._compress_queue, daemon=True)
                 self._thread.start()
@@ -62,7 +63,7 @@ class GzipWriter:
             del pending[:CHUNK]
 
     def finish(self) -> None:
-        """Write the rest and the trailer. Raises what the file raised, at whichever chunk."""
+        """Write the rest and the trailer. Raises what writing to the file raised."""
         self._stop()
         if self._failure is not None:
             raise self._failure
@@ -101,15 +102,13 @@ class GzipWriter:
 def _pinned_codec() -> ModuleType:
     fix = "Install what flyte_pack/flyte-pack.lock pins."
     try:
-        import isal
+        from isal import ISAL_VERSION as found
         from isal import isal_zlib
     except ImportError as e:
+        raise CodecError(f"The compressor isal cannot be imported: {e}. {fix}") from e
+    if found != ISAL_VERSION:
         raise CodecError(
-            f"The compressor isal {ISAL_VERSION} cannot be imported ({e}). {fix}"
-        ) from e
-    if isal.__version__ != ISAL_VERSION:
-        raise CodecError(
-            f"Archives are pinned to isal {ISAL_VERSION}, and another version may write other bytes; "
-            f"found {isal.__version__}. {fix}"
+            f"Archives are pinned to ISA-L {ISAL_VERSION}, as another version may write other bytes, "
+            f"and this isal is built with {found}. {fix}"
         )
     return isal_zlib

@@ -1,4 +1,4 @@
-"""Reads the files of a directory and nothing outside it: no symbolic link is followed on the way to a file."""
+"""Reads the files of a directory and nothing outside it: no symbolic link is followed in it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class SourceError(Exception):
 class SourceTree:
     """The directory of sources, held open; a context manager.
 
-    Directories are opened one component at a time and relative to one another, so what is checked is what is read. The
-    last one stays open, which makes a run of files out of one directory cheap.
+    Directories are opened one component at a time and relative to one another, so what is checked
+    is what is read. The last one stays open, which makes a run of files in one directory cheap.
     """
 
     def __init__(self, root: str) -> None:
@@ -38,9 +38,10 @@ class SourceTree:
         os.close(self._root)
 
     def open(self, path: str) -> tuple[int, os.stat_result]:
-        """Open the regular file at `path` (relative, without dots); gives its descriptor, for the caller to close.
+        """Open the regular file at `path`, relative to the root; the caller closes the descriptor.
 
-        Raises `SourceError` for what is missing, unreadable, a link, or no regular file.
+        Raises `SourceError` for what is missing, unreadable, a link, or no regular file, and for a
+        path that leads out of the root.
         """
         parent, _, name = path.rpartition("/")
         try:
@@ -57,12 +58,13 @@ class SourceTree:
         return fd, status
 
     def _change_parent(self, path: str) -> None:
+        names = path.split("/") if path else []
+        if ".." in names:
+            raise ValueError("leads out of the directory of sources")
         self._close_parent()
         current = self._root
         try:
-            for name in path.split("/") if path else ():
-                if name == "..":
-                    raise ValueError("leaves the directory of sources")
+            for name in names:
                 following = os.open(name, _DIRECTORY, dir_fd=current)
                 if current != self._root:
                     os.close(current)

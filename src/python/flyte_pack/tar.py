@@ -1,8 +1,9 @@
-"""Writes a tar archive whose bytes depend on nothing but the paths, modes and contents of its files.
+"""Tar headers that depend on nothing but the path, mode and size of a regular file.
 
-The format is POSIX ustar (IEEE Std 1003.1, pax "ustar Interchange Format"), with a pax extended header for the members
-that ustar cannot describe: a path that is not ASCII or does not fit its two fields, a size of 8 GiB or more. Regular
-files only; owner, group and times are zero and unnamed; two zero blocks end the archive.
+The format is POSIX ustar (IEEE Std 1003.1, pax, "ustar Interchange Format"), preceded by a pax
+extended header where ustar cannot describe the file: a path that is not ASCII or does not fit the
+two fields for it, a size of 8 GiB or more. Owner, group and times are zero; names of owner and group
+are empty. Two blocks of zeros end an archive; there is no padding beyond them.
 """
 
 from __future__ import annotations
