@@ -30,7 +30,7 @@ class ModuleScan:
 
     tasks: (name, name of its environment or None), in source order; environments: names bound to a
     task environment; plain: functions and classes that are neither; names: all names bound;
-    open_ended: whether names may exist that can't be seen (`import *`, a module `__getattr__`);
+    open_ended: whether names may exist that can't be seen (`import *`, a module `__getattr__`, `globals()`);
     imports: every import in the file, also inside functions.
     """
 
@@ -64,23 +64,27 @@ class ModuleScan:
 
 def scan(source: str | bytes, filename: str = "<module>") -> ModuleScan:
     """Scan a module's source. Raises `SyntaxError` as `ast.parse` does, `ValueError` for NUL bytes."""
-    tree = ast.parse(source, filename)
+    try:
+        tree = ast.parse(source, filename)
+    except (RecursionError, MemoryError):  # which of them depends on the version and the construct
+        raise SyntaxError(f"{filename} is nested too deeply") from None
     tasks: dict[str, str | None] = {}
     environments: dict[str, None] = {}
     plain: dict[str, None] = {}
     names: dict[str, None] = {}
-    open_ended = False
+    open_ended = any(map(_hides_names, ast.walk(tree)))
 
-    def bind(name: str) -> None:
-        # A later binding wins, as it does when the module runs.
-        tasks.pop(name, None)
-        environments.pop(name, None)
-        plain.pop(name, None)
+    def bind(name: str, maybe: bool) -> None:
+        # A later binding wins, as it does when the module runs, unless it may be in a branch not taken.
+        if not maybe:
+            tasks.pop(name, None)
+            environments.pop(name, None)
+            plain.pop(name, None)
         names[name] = None
 
-    for node in _top_level(tree.body):
+    for node, maybe in _top_level(tree.body):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            bind(node.name)
+            bind(node.name, maybe)
             found, env = _task_decorator(node.decorator_list)
             if found:
                 tasks[node.name] = env
@@ -88,13 +92,15 @@ def scan(source: str | bytes, filename: str = "<module>") -> ModuleScan:
                 plain[node.name] = None
             open_ended = open_ended or node.name == "__getattr__"
         elif isinstance(node, ast.ClassDef):
-            bind(node.name)
+            bind(node.name, maybe)
             if not node.decorator_list:
                 plain[node.name] = None
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             for name in (n for target in targets for n in _bound(target)):
-                bind(name)
+                if node.value is None:
+                    continue  # `name: type` alone binds nothing
+                bind(name, maybe)
                 if isinstance(node.value, ast.Call):
                     kind, env = _call_kind(node.value)
                     if kind == "environment":
@@ -103,18 +109,21 @@ def scan(source: str | bytes, filename: str = "<module>") -> ModuleScan:
                         tasks[name] = env
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             for alias in node.names:
-                if alias.name == "*":
-                    open_ended = True
-                else:
-                    bind(alias.asname or alias.name.partition(".")[0])
+                if alias.name != "*":
+                    bind(alias.asname or alias.name.partition(".")[0], maybe)
         elif isinstance(node, (ast.For, ast.AsyncFor)):
             for name in _bound(node.target):
-                bind(name)
+                bind(name, maybe)
         elif isinstance(node, (ast.With, ast.AsyncWith)):
             for item in node.items:
                 for name in _bound(item.optional_vars) if item.optional_vars else ():
-                    bind(name)
+                    bind(name, maybe)
+    for expression in ast.walk(tree):
+        if isinstance(expression, ast.NamedExpr):
+            bind(expression.target.id, maybe=True)
 
+    for name in (*tasks, *environments):
+        plain.pop(name, None)
     # An environment may come from another module; that tasks hang on it shows what it is.
     for env in tasks.values():
         if env in names and env not in plain and env not in tasks:
@@ -130,16 +139,26 @@ def scan(source: str | bytes, filename: str = "<module>") -> ModuleScan:
     )
 
 
-def _top_level(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
-    """Statements that run when the module is imported, those inside `if`, `try`, `with`, ... too."""
+def _top_level(body: Iterable[ast.stmt], maybe: bool = False) -> Iterator[tuple[ast.stmt, bool]]:
+    """Statements that run when the module is imported, and whether only perhaps: those inside `if`, `try`, ..."""
     for node in body:
-        yield node
+        yield node, maybe
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             continue
+        inner = maybe or not isinstance(node, (ast.With, ast.AsyncWith))
         for field in ("body", "orelse", "finalbody"):
-            yield from _top_level(getattr(node, field, ()))
+            yield from _top_level(getattr(node, field, ()), inner)
         for part in (*getattr(node, "handlers", ()), *getattr(node, "cases", ())):
-            yield from _top_level(part.body)
+            yield from _top_level(part.body, inner)
+
+
+def _hides_names(node: ast.AST) -> bool:
+    """Whether the module may bind names in a way that its statements don't show."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return node.func.id in ("exec", "globals", "locals", "vars")
+    if isinstance(node, ast.ImportFrom):
+        return node.names[0].name == "*"
+    return isinstance(node, ast.Global)
 
 
 def _bound(target: ast.expr) -> Iterator[str]:

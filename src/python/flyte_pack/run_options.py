@@ -41,9 +41,11 @@ def split(argv: Sequence[str]) -> RunOptions:
             if rest[0] == "--":
                 del rest[0]
             break
-        if not equals and len(rest) < 2:
+        if not equals:
+            value = "".join(rest[1:2])
+        if not value or (value.startswith("--") and not equals):
             raise RunUsageError(f"{option} needs a value")
-        found[_OPTIONS[option]] = value if equals else rest[1]
+        found[_OPTIONS[option]] = value
         del rest[: 1 if equals else 2]
     style = found.get("copy_style")
     if style is not None and style not in COPY_STYLES:

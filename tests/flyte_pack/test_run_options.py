@@ -1,0 +1,64 @@
+"""What stands behind `./pants run path:task --`: ours first, the rest is the task's."""
+
+from __future__ import annotations
+
+import pytest
+
+from flyte_pack.run_options import RunOptions, RunUsageError, split
+
+
+@pytest.mark.parametrize(
+    ("argv", "options"),
+    [
+        ([], RunOptions()),
+        (["--n", "5"], RunOptions(rest=("--n", "5"))),
+        (["--help"], RunOptions(rest=("--help",))),
+        (["--root-dir", "src"], RunOptions(root_dir="src")),
+        (["--root-dir=src"], RunOptions(root_dir="src")),
+        (["--root-dir", "."], RunOptions(root_dir=".")),
+        (["--copy-style", "all", "--n", "5"], RunOptions(copy_style="all", rest=("--n", "5"))),
+        (
+            ["--copy-style=none", "--root-dir=a=b", "train"],
+            RunOptions(copy_style="none", root_dir="a=b", rest=("train",)),
+        ),
+        (["--root-dir=a", "--root-dir=b"], RunOptions(root_dir="b")),
+        # Ours come first: further on they are the task's.
+        (["train", "--root-dir", "src"], RunOptions(rest=("train", "--root-dir", "src"))),
+        (["--n=5", "--copy-style=all"], RunOptions(rest=("--n=5", "--copy-style=all"))),
+        # A `--` ends ours, and goes.
+        (["--", "--root-dir", "src"], RunOptions(rest=("--root-dir", "src"))),
+        (["--root-dir=a", "--", "--root-dir=b"], RunOptions(root_dir="a", rest=("--root-dir=b",))),
+        (["--", "--", "x"], RunOptions(rest=("--", "x"))),
+        (["x", "--", "y"], RunOptions(rest=("x", "--", "y"))),
+        # Not ours: other spellings.
+        (["--root_dir", "src"], RunOptions(rest=("--root_dir", "src"))),
+        (["--root", "src"], RunOptions(rest=("--root", "src"))),
+        (["--root-dirs=x"], RunOptions(rest=("--root-dirs=x",))),
+    ],
+)
+def test_our_options_are_taken_off_the_front(argv: list[str], options: RunOptions):
+    assert split(argv) == options
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--root-dir"], "--root-dir needs a value"),
+        (["--copy-style"], "--copy-style needs a value"),
+        (["--root-dir="], "--root-dir needs a value"),
+        (["--root-dir", ""], "--root-dir needs a value"),
+        (["--root-dir", "--copy-style", "all"], "--root-dir needs a value"),
+        (["--root-dir", "--", "x"], "--root-dir needs a value"),
+        (["--copy-style", "some"], "one of auto, all, none, not 'some'"),
+        (["--copy-style=ALL"], "one of auto, all, none, not 'ALL'"),
+    ],
+)
+def test_what_cant_be_understood_is_refused(argv: list[str], message: str):
+    with pytest.raises(RunUsageError, match=message):
+        split(argv)
+
+
+def test_the_arguments_are_left_as_they_were():
+    argv = ["--root-dir", "src", "x"]
+    split(argv)
+    assert argv == ["--root-dir", "src", "x"]
