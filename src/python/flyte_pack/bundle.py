@@ -13,8 +13,9 @@ import sys
 from operator import attrgetter
 
 from flyte_pack import tar
-from flyte_pack.bundle_plan import BundlePlan, BundleSummary, PlanError, PlanFile
+from flyte_pack.bundle_plan import BundlePlan, BundleSummary, PlanFile
 from flyte_pack.codec import CodecError, GzipWriter
+from flyte_pack.json_fields import InvalidData
 from flyte_pack.sources import SourceError, SourceTree
 from flyte_shim.hashing import content_hash, sha256_bytes
 from flyte_shim.manifest import Manifest, ManifestFile
@@ -43,7 +44,7 @@ def main(argv: list[str]) -> int:
         with open(options["plan"], "rb") as f:
             plan = BundlePlan.from_json(f.read())
         pack(plan, options["sources"], options["archive"], options["manifest"], options["summary"])
-    except (PlanError, SourceError, CodecError) as e:
+    except (InvalidData, SourceError, CodecError) as e:
         print(f"flyte_pack bundle: {e}", file=sys.stderr)
         return 1
     except OSError as e:
@@ -59,7 +60,7 @@ def pack(
 ) -> BundleSummary:
     """Pack what `plan` names out of the directory `sources`, into files at the three other paths.
 
-    Raises `PlanError`, `SourceError`, `CodecError`, or `OSError` for an output that cannot be
+    Raises `InvalidData`, `SourceError`, `CodecError`, or `OSError` for an output that cannot be
     written. All three are written in full beside their places before the first is moved there.
     """
     files = in_archive_order(plan)
@@ -93,26 +94,28 @@ def pack(
 def in_archive_order(plan: BundlePlan) -> list[PlanFile]:
     """The plan's files, sorted by the UTF-8 bytes of their paths in the bundle.
 
-    Raises `PlanError` for a plan that does not give each file a place of its own. The rules that
+    Raises `InvalidData` for a plan that does not give each file a place of its own. The rules that
     make plans find such mistakes earlier, and know the targets at fault; this is the last check.
     """
     places: dict[str, str] = {}
     directories = {""}
     for source, path, *_ in plan.files:
         if problem := path_problem(path):
-            raise PlanError(f"plan: {problem}: {path!r}")
+            raise InvalidData(f"bundle plan: {problem}: {path!r}")
         if path in places:
-            raise PlanError(f"plan: {path!r} is there twice, from {places[path]!r} and {source!r}")
+            raise InvalidData(
+                f"bundle plan: {path!r} is there twice, from {places[path]!r} and {source!r}"
+            )
         places[path] = source
         directory = path.rpartition("/")[0]
         while directory not in directories:
             directories.add(directory)
             directory = directory.rpartition("/")[0]
     for path in sorted(directories.intersection(places)):
-        raise PlanError(f"plan: {path!r} is both a file and a directory that holds files")
+        raise InvalidData(f"bundle plan: {path!r} is both a file and a directory that holds files")
     for point in plan.entry_points:
         if point.path not in places:
-            raise PlanError(f"plan: the entry point {point.path!r} is not among the files")
+            raise InvalidData(f"bundle plan: the entry point {point.path!r} is not among the files")
     # UTF-8 sorts as its code points do, and so do Python's strings.
     return sorted(plan.files, key=attrgetter("path"))
 

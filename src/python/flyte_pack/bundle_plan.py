@@ -1,9 +1,8 @@
-"""What is exchanged with the packer: the plan of a bundle going in, the summary of the result coming out.
+"""What is exchanged with the packer: the plan of a bundle goes in, a summary of it comes out.
 
 Both are JSON files, written and read by this module alone: the rules that compute a bundle from the
 dependency graph write a `BundlePlan` and read a `BundleSummary`; `flyte_pack.bundle` does the
-reverse. Both are parsed strictly: an unknown schema, a missing or superfluous key or a value of
-another type is a `PlanError`.
+reverse. Both are parsed strictly.
 """
 
 from __future__ import annotations
@@ -12,15 +11,11 @@ import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from flyte_shim.paths import is_sha256
+from flyte_pack.json_fields import Fields, InvalidData, dump, load
 from flyte_shim.manifest import COPY_STYLES, REASONS, EntryPoint
 
 SCHEMA = 1
 _Bytes = bytes  # a field of the summary has that name
-
-
-class PlanError(Exception):
-    """A plan or summary that cannot be used; the message names the entry at fault."""
 
 
 class PlanFile(NamedTuple):
@@ -48,39 +43,28 @@ class BundlePlan:
     files: tuple[PlanFile, ...]
 
     def to_json(self) -> bytes:
-        """The plan as canonical UTF-8 JSON: equal plans give equal bytes."""
-        return _dump(
-            {
-                "schema": SCHEMA,
-                "copy_style": self.copy_style,
-                "root_dir": self.root_dir,
-                "entry_points": [
-                    {"module": e.module, "name": e.name, "path": e.path, "target": e.target}
-                    for e in self.entry_points
-                ],
-                "files": self.files,
-            }
-        )
+        """The plan as JSON, in few bytes; equal plans give equal bytes."""
+        document = {
+            "schema": SCHEMA,
+            "copy_style": self.copy_style,
+            "root_dir": self.root_dir,
+            "entry_points": [vars(point) for point in self.entry_points],
+            "files": self.files,
+        }
+        return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> BundlePlan:
-        """Parse what `to_json` wrote. Raises `PlanError`."""
-        raw = _load(data, "plan", {"copy_style", "root_dir", "entry_points", "files"})
-        if raw["copy_style"] not in COPY_STYLES:
-            raise PlanError(
-                f"plan: copy_style is {raw['copy_style']!r}, not one of {sorted(COPY_STYLES)}"
-            )
-        if not _is_optional_str(raw["root_dir"]):
-            raise PlanError(f"plan: root_dir is {raw['root_dir']!r}, not a string or null")
-        for key in ("entry_points", "files"):
-            if not isinstance(raw[key], list):
-                raise PlanError(f"plan: {key} is not a list")
-        return cls(
-            copy_style=raw["copy_style"],
-            root_dir=raw["root_dir"],
-            entry_points=tuple(_entry_point(e) for e in raw["entry_points"]),
-            files=_plan_files(raw["files"]),
+        """Parse what `to_json` wrote. Raises `InvalidData`."""
+        fields = load(data, "bundle plan", SCHEMA)
+        plan = cls(
+            copy_style=fields.choice("copy_style", tuple(sorted(COPY_STYLES))),
+            root_dir=fields.optional_text("root_dir"),
+            entry_points=tuple(map(_entry_point, fields.nested_list("entry_points"))),
+            files=_plan_files(fields.values("files")),
         )
+        fields.end()
+        return plan
 
 
 @dataclass(frozen=True)
@@ -99,60 +83,42 @@ class BundleSummary:
     bytes: int
 
     def to_json(self) -> _Bytes:
-        """The summary as canonical UTF-8 JSON."""
-        return _dump({"schema": SCHEMA, **self.__dict__})
+        """The summary as JSON."""
+        return dump({"schema": SCHEMA, **vars(self)})
 
     @classmethod
     def from_json(cls, data: _Bytes) -> BundleSummary:
-        """Parse what `to_json` wrote. Raises `PlanError`."""
-        hashes = {"content_hash", "archive_hash", "manifest_hash"}
-        numbers = {"archive_size", "manifest_size", "files", "bytes"}
-        raw = _load(data, "summary", hashes | numbers)
-        for key in sorted(hashes):
-            if not isinstance(raw[key], str) or not is_sha256(raw[key]):
-                raise PlanError(f"summary: {key} is {raw[key]!r}, not 64 lower-case hex digits")
-        for key in sorted(numbers):
-            if type(raw[key]) is not int or raw[key] < 0:
-                raise PlanError(f"summary: {key} is {raw[key]!r}, not a number of 0 or more")
-        del raw["schema"]
-        return cls(**raw)
+        """Parse what `to_json` wrote. Raises `InvalidData`."""
+        fields = load(data, "bundle summary", SCHEMA)
+        summary = cls(
+            content_hash=fields.sha256("content_hash"),
+            archive_hash=fields.sha256("archive_hash"),
+            archive_size=fields.integer("archive_size"),
+            manifest_hash=fields.sha256("manifest_hash"),
+            manifest_size=fields.integer("manifest_size"),
+            files=fields.integer("files"),
+            bytes=fields.integer("bytes"),
+        )
+        fields.end()
+        return summary
 
 
-def _dump(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode() + b"\n"
-
-
-def _load(data: bytes, what: str, keys: set[str]) -> dict[str, Any]:
-    try:
-        raw = json.loads(data)
-    except (ValueError, RecursionError) as e:
-        raise PlanError(f"{what}: not JSON: {e}") from e
-    if not isinstance(raw, dict):
-        raise PlanError(f"{what}: not a JSON object")
-    if raw.get("schema") != SCHEMA:
-        raise PlanError(f"{what}: schema is {raw.get('schema')!r}, this packer knows {SCHEMA}")
-    if raw.keys() != keys | {"schema"}:
-        wrong = sorted(raw.keys() ^ (keys | {"schema"}))
-        raise PlanError(f"{what}: missing or unknown keys: {', '.join(wrong)}")
-    return raw
-
-
-def _entry_point(raw: object) -> EntryPoint:
-    if not isinstance(raw, dict) or raw.keys() != {"module", "name", "path", "target"}:
-        raise PlanError(f"plan: not an entry point (module, name, path, target): {raw!r}")
-    if not _is_optional_str(raw["name"]):
-        raise PlanError(f"plan: entry point name is {raw['name']!r}, not a string or null")
-    for key in ("module", "path", "target"):
-        if not isinstance(raw[key], str):
-            raise PlanError(f"plan: entry point {key} is {raw[key]!r}, not a string")
-    return EntryPoint(**raw)
+def _entry_point(fields: Fields) -> EntryPoint:
+    point = EntryPoint(
+        module=fields.text("module"),
+        name=fields.optional_text("name"),
+        path=fields.text("path"),
+        target=fields.text("target"),
+    )
+    fields.end()
+    return point
 
 
 def _plan_files(rows: list[Any]) -> tuple[PlanFile, ...]:
     # Checked by columns, several times faster than row by row; only a wrong plan is gone through.
     if not _are_files(rows):
         wrong = next(row for row in rows if not _are_files([row]))
-        raise PlanError(f"plan: not a file ([source, path, owner, reason, by]): {wrong!r}")
+        raise InvalidData(f"bundle plan: not a file ([source, path, owner, reason, by]): {wrong!r}")
     return tuple(map(PlanFile._make, rows))
 
 
@@ -165,7 +131,3 @@ def _are_files(rows: list[Any]) -> bool:
     types = set(map(type, source)) | set(map(type, path)) | set(map(type, reason))
     optional_types = set(map(type, owner)) | set(map(type, by))
     return types == {str} and optional_types <= {str, type(None)} and REASONS.issuperset(reason)
-
-
-def _is_optional_str(value: object) -> bool:
-    return value is None or isinstance(value, str)

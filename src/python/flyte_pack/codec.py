@@ -108,7 +108,7 @@ def _pinned_codec() -> ModuleType:
         raise CodecError(f"The compressor isal cannot be imported: {e}. {fix}") from e
     if found != ISAL_VERSION:
         raise CodecError(
-            f"Archives are pinned to ISA-L {ISAL_VERSION}, as another version may write other bytes, "
+            f"Archives are pinned to ISA-L {ISAL_VERSION}, as another may write other bytes, "
             f"and this isal is built with {found}. {fix}"
         )
     return isal_zlib

@@ -98,6 +98,10 @@ class Fields:
         where = f"{self._where}: {key}"
         return tuple(Fields(v, f"{where}[{i}]") for i, v in enumerate(self._list(key)))
 
+    def values(self, key: str) -> list[Any]:
+        """A list whose values the caller checks."""
+        return self._list(key)
+
     def text_map(self, key: str) -> dict[str, str]:
         value = self._take(key)
         if type(value) is not dict:

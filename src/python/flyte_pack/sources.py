@@ -19,6 +19,7 @@ class SourceTree:
 
     Directories are opened one component at a time and relative to one another, so what is checked
     is what is read. The last one stays open, which makes a run of files in one directory cheap.
+    Names are UTF-8 whatever the locale says.
     """
 
     def __init__(self, root: str) -> None:
@@ -47,7 +48,7 @@ class SourceTree:
         try:
             if parent != self._parent_path:
                 self._change_parent(parent)
-            fd = os.open(name, _FILE, dir_fd=self._parent)
+            fd = os.open(name.encode(), _FILE, dir_fd=self._parent)
         except (OSError, ValueError) as e:
             raise SourceError(f"{path!r}: {_reason(e)}") from e
         status = os.fstat(fd)
@@ -65,7 +66,7 @@ class SourceTree:
         current = self._root
         try:
             for name in names:
-                following = os.open(name, _DIRECTORY, dir_fd=current)
+                following = os.open(name.encode(), _DIRECTORY, dir_fd=current)
                 if current != self._root:
                     os.close(current)
                 current = following

@@ -2,8 +2,8 @@
 
 The format is POSIX ustar (IEEE Std 1003.1, pax, "ustar Interchange Format"), preceded by a pax
 extended header where ustar cannot describe the file: a path that is not ASCII or does not fit the
-two fields for it, a size of 8 GiB or more. Owner, group and times are zero; names of owner and group
-are empty. Two blocks of zeros end an archive; there is no padding beyond them.
+two fields for it, a size of 8 GiB or more. Owner, group and times are zero, owner and group have no
+names. Two blocks of zeros end an archive; there is no padding beyond them.
 """
 
 from __future__ import annotations

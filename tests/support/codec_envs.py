@@ -1,0 +1,69 @@
+"""The CPythons of this machine, each with the codec that src/python/flyte_pack/flyte-pack.lock pins.
+
+The codec is installed with pip, hashes required, into a cache that later runs and parallel test
+processes share: `$XDG_CACHE_HOME/pants-flyte/test-envs`, or the same below `~/.cache`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import flyte_pack
+
+LOCK = Path(flyte_pack.__file__).with_name("flyte-pack.lock")
+
+_ABOUT = """
+import sys
+print(sys.implementation.name, "%d.%d" % sys.version_info[:2], sys.implementation.cache_tag)
+"""
+
+
+@cache
+def find_cpython(version: str) -> str | None:
+    """A working CPython `version` (as "3.11"): pyenv's, enabled or not, or one on PATH."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv", "versions")
+    candidates = [str(p) for p in sorted(pyenv.glob(f"{version}.*/bin/python"), reverse=True)]
+    candidates += [str(Path(d, f"python{version}")) for d in os.get_exec_path()]
+    working = (python for python in candidates if _about(python)[:2] == ["cpython", version])
+    return next(working, None)
+
+
+@cache
+def codec_for(python: str) -> str:
+    """The directory to put on the PYTHONPATH of `python` for the codec; made if it is not there."""
+    tag = _about(python)[2]
+    digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    top = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    place = top / "pants-flyte" / "test-envs" / f"codec-{digest[:16]}-{tag}"
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        # Made aside and moved into place in one step: of two that race, one wins and both are right.
+        made = tempfile.mkdtemp(prefix=f"{place.name}.", dir=place.parent)
+        try:
+            pip = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:"]
+            subprocess.run(
+                [*pip, "--require-hashes", "-r", str(LOCK), "--target", made],
+                env={**os.environ, "PIP_ROOT_USER_ACTION": "ignore"},
+                check=True,
+            )
+            os.rename(made, place)
+        except OSError:
+            if not place.exists():
+                raise
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    return str(place)
+
+
+def _about(python: str) -> list[str]:
+    """Implementation, version and tag of an interpreter; nothing for what is none."""
+    if not os.access(python, os.X_OK):
+        return []
+    done = subprocess.run([python, "-c", _ABOUT], capture_output=True, text=True, check=False)
+    return done.stdout.split()
