@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -109,6 +110,19 @@ class BuildRoot:
                 os.kill(pid, signal.SIGTERM)
             except ProcessLookupError:
                 continue
+
+
+def clone_checkout(directory: Path) -> Path:
+    """What a fresh clone of this repository holds, as far as a user needs it, in `directory`."""
+    for name in ("build-support", "examples", "src"):
+        shutil.copytree(
+            CHECKOUT / name,
+            directory / name,
+            ignore=shutil.ignore_patterns("__pycache__", "dist", ".pants.d", ".pids", "*.pyc"),
+        )
+    for name in (".gitignore", "BUILD", "LICENSE", "pants", "pants.toml", "pyproject.toml"):
+        shutil.copy2(CHECKOUT / name, directory / name)
+    return directory
 
 
 @contextmanager
