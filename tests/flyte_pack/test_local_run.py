@@ -1,0 +1,613 @@
+"""`python -m flyte_pack run`: a packaged task runs out of its bundle, under Flyte's own local runner."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.flyte_env import flyte_python
+from tests.support.task_bundle import PYTHON_PATH, PackagedTask, package_task
+
+WORKFLOWS = """\
+    import asyncio
+    import os
+    import subprocess
+    import sys
+    from concurrent.futures import ProcessPoolExecutor
+    from functools import partial
+    from importlib import resources
+    from multiprocessing import get_context
+    from pathlib import Path
+
+    import flyte
+
+    from .helpers import double
+
+    env = flyte.TaskEnvironment(name="ml", image=flyte.Image.from_base("example.com/ml:1"))
+
+
+    @env.task
+    def leaf(n: int, factor: int = 2) -> int:
+        return n * factor
+
+
+    @env.task
+    def parent(n: int) -> list[int]:
+        return [leaf(n=n), leaf(n=n, factor=10)]
+
+
+    @env.task
+    def mapped(n: int) -> list[int]:
+        return list(flyte.map(partial(leaf, factor=3), range(n)))
+
+
+    @env.task
+    async def async_leaf(n: int) -> int:
+        await asyncio.sleep(0)
+        return n + 1
+
+
+    @env.task
+    async def async_parent(n: int) -> list[int]:
+        return list(await asyncio.gather(*(async_leaf(n=i) for i in range(n))))
+
+
+    @env.task
+    def reads_a_file_by_relative_path() -> str:
+        return Path("data/rides.csv").read_text()
+
+
+    @env.task
+    def reads_a_resource() -> str:
+        return resources.files("services.ml").joinpath("labels.json").read_text()
+
+
+    @env.task
+    def imports_lazily() -> int:
+        from libs.lazy import answer
+
+        return answer()
+
+
+    @env.task
+    def imports_relatively() -> int:
+        return double(21)
+
+
+    @env.task
+    def is_loaded_once() -> list[bool]:
+        import services.ml.workflows as again
+
+        stems = {"workflows", "__init__"}
+        return [again.env is env, not stems & set(sys.modules), __name__ == "services.ml.workflows"]
+
+
+    @env.task
+    def runs_a_module_in_a_process() -> str:
+        command = [sys.executable, "-m", "services.ml.worker"]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+    @env.task
+    def spawns_workers() -> list[int]:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            return list(pool.map(double, [1, 2]))
+
+
+    @env.task
+    def finds_programs_of_its_environment() -> bool:
+        command = ["python", "-c", "import sys; print(sys.prefix)"]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip() == sys.prefix
+
+
+    @env.task
+    def writes_where_it_likes() -> list[str]:
+        for path in ("made.txt", "services/ml/made.txt", "data/rides.csv"):
+            with open(path, "a") as file:
+                file.write("x")
+        return [Path(path).read_text() for path in ("made.txt", "services/ml/made.txt")]
+
+
+    @env.task
+    def knows_where_it_runs() -> list[str]:
+        return [flyte.current_project(), flyte.current_domain()]
+
+
+    @env.task
+    def takes_the_options_of_a0(tgz: str, dest: str) -> str:
+        return tgz + dest
+
+
+    @env.task
+    def fails(message: str) -> int:
+        raise ValueError(message)
+
+
+    @env.task
+    def cannot_import(name: str) -> bool:
+        try:
+            __import__(name)
+        except ImportError:
+            return True
+        return False
+
+
+    @env.task
+    def paths() -> list[str]:
+        return [os.getcwd(), *sys.path]
+
+
+    @env.task
+    def environment() -> list[str]:
+        return sorted(os.environ)
+
+
+    @env.task
+    def talks() -> str:
+        print("what is your name?")
+        return "hello " + input()
+
+
+    @env.task
+    def waits(seconds: int = 60) -> int:
+        import time
+
+        Path(os.environ["READY"]).touch()
+        time.sleep(seconds)
+        return 0
+"""
+
+FILES = {
+    "services/__init__.py": "",
+    "services/ml/__init__.py": "",
+    "services/ml/workflows.py": WORKFLOWS,
+    "services/ml/helpers.py": "def double(n: int) -> int:\n    return 2 * n\n",
+    "services/ml/worker.py": "print('worked')\n",
+    "services/ml/labels.json": '{"a": 1}',
+    "libs/lazy.py": "def answer() -> int:\n    return 42\n",
+    "data/rides.csv": "harbour,210",
+    # A user's own file, which Flyte would take for its settings.
+    "config.yaml": "admin:\n  endpoint: dns:///localhost:1\nlocal:\n  tracked: true\n",
+}
+
+
+@pytest.fixture(scope="module")
+def packaged(tmp_path_factory: pytest.TempPathFactory) -> PackagedTask:
+    return package_task(tmp_path_factory.mktemp("packaged"), FILES, "services/ml/workflows.py:leaf")
+
+
+def of_task(packaged: PackagedTask, *names: str) -> PackagedTask:
+    """The same bundle, linked to another of its tasks, or to an environment that has several."""
+    path, task = packaged.link.entry_point.split(":")[0], packaged.link.tasks[0]
+    link = replace(
+        packaged.link,
+        entry_point=f"{path}:{names[0] if len(names) == 1 else 'env'}",
+        kind="task" if len(names) == 1 else "environment",
+        tasks=tuple(replace(task, name=name) for name in names),
+    )
+    link_file = packaged.directory / f"{'-'.join(names)}.json"
+    link_file.write_bytes(link.to_json())
+    return replace(packaged, link=link, link_file=link_file)
+
+
+class Machine:
+    """A user's machine: a build root to start in, a home, a directory for temporary files."""
+
+    def __init__(self, path: Path) -> None:
+        self.root, self.home, self.tmp = path / "root", path / "home", path / "tmp"
+        for directory in (self.root, self.home, self.tmp):
+            directory.mkdir()
+        self.env = {
+            **{name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL") if name in os.environ},
+            "HOME": str(self.home),
+            "TMPDIR": str(self.tmp),
+            "COLUMNS": "4000",
+            "PYTHONPATH": PYTHON_PATH,
+        }
+
+    def command(self, task: PackagedTask, *arguments: str) -> list[str]:
+        return [
+            *(flyte_python(), "-m", "flyte_pack", "run", "--task", str(task.link_file)),
+            *("--dir", str(task.directory), "--store", "file://dist/flyte", "--", *arguments),
+        ]
+
+    def start(self, task: PackagedTask, *arguments: str, **env: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(task, *arguments),
+            cwd=self.root,
+            env={**self.env, **env},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(
+        self, task: PackagedTask, *arguments: str, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        with self.start(task, *arguments, **env) as process:
+            out, err = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def result(self, task: PackagedTask, *arguments: str, **env: str) -> str:
+        """What the task returned, as Flyte shows it."""
+        done = self.run(task, *arguments, **env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        # Out of the frame that is drawn around it.
+        plain = re.sub(r" *│\n│ ", "\n", re.sub(r"\x1b\[[0-9;]*m", "", done.stdout))
+        shown = re.search(r"Outputs: ActionOutputs\(o0=(.*)\)", plain, re.DOTALL)
+        assert shown, done.stdout
+        return shown[1]
+
+    def wait_until_tidy(self) -> None:
+        """What a run leaves is removed by a process that outlives it by a moment."""
+        for _ in range(600):
+            if not any(self.tmp.glob("flyte-run-*")):
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"left over: {list(self.tmp.rglob('*'))}")
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("task", "arguments", "result"),
+    [
+        ("leaf", ["--n", "4"], "8"),
+        ("leaf", ["--n", "4", "--factor", "5"], "20"),
+        ("leaf", ["--copy-style", "auto", "--n", "4"], "8"),
+        ("parent", ["--n", "4"], "[8, 40]"),
+        ("mapped", ["--n", "4"], "[0, 3, 6, 9]"),
+        ("async_parent", ["--n", "3"], "[1, 2, 3]"),
+        ("reads_a_file_by_relative_path", [], '"harbour,210"'),
+        ("reads_a_resource", [], '"{"a": 1}"'),
+        ("imports_lazily", [], "42"),
+        ("imports_relatively", [], "42"),
+        ("is_loaded_once", [], "[True, True, True]"),
+        ("runs_a_module_in_a_process", [], '"worked\n"'),
+        ("spawns_workers", [], "[2, 4]"),
+        ("finds_programs_of_its_environment", [], "True"),
+        ("knows_where_it_runs", [], "['flytesnacks', 'development']"),
+        ("takes_the_options_of_a0", ["--tgz", "a", "--dest", "b"], '"ab"'),
+    ],
+)
+def test_a_task_runs(
+    machine: Machine, packaged: PackagedTask, task: str, arguments: list[str], result: str
+) -> None:
+    assert machine.result(of_task(packaged, task), *arguments) == result
+
+
+def test_a_task_in_an_init_module_runs_and_is_loaded_once(tmp_path: Path, machine: Machine) -> None:
+    source = """\
+        import sys
+
+        import flyte
+
+        from . import helpers
+
+        env = flyte.TaskEnvironment(name="inits", image=flyte.Image.from_base("example.com/ml:1"))
+
+
+        @env.task
+        def main() -> list[bool]:
+            import app.tasks
+
+            return [app.tasks.env is env, helpers.NAME == "app.tasks.helpers"]
+    """
+    files = {
+        "app/__init__.py": "",
+        "app/tasks/__init__.py": source,
+        "app/tasks/helpers.py": "NAME = __name__\n",
+    }
+    task = package_task(tmp_path / "task", files, "app/tasks/__init__.py:main")
+    assert machine.result(task) == "[True, True]"
+
+
+def test_of_an_environment_the_first_argument_picks_a_task(
+    machine: Machine, packaged: PackagedTask
+) -> None:
+    assert machine.result(of_task(packaged, "leaf", "parent"), "parent", "--n", "1") == "[2, 10]"
+
+
+def test_an_environment_without_an_argument_lists_its_tasks_and_no_others(
+    machine: Machine, packaged: PackagedTask
+) -> None:
+    done = machine.run(of_task(packaged, "leaf", "parent"))
+    listed = done.stdout.partition("Commands")[2]
+    assert re.findall(r"^│ (\w+)", listed, re.MULTILINE) == ["leaf", "parent"]
+
+
+@pytest.mark.parametrize(
+    ("task", "arguments"),
+    [
+        ("leaf", ["--help"]),
+        ("leaf", []),
+        ("leaf", ["--n", "four"]),
+        ("leaf", ["--nosuch", "4"]),
+        ("fails", ["--message", "no good"]),
+    ],
+)
+def test_help_and_errors_are_those_of_flyte_run_local(
+    machine: Machine, packaged: PackagedTask, tmp_path: Path, task: str, arguments: list[str]
+) -> None:
+    with tarfile.open(packaged.archive) as archive:
+        archive.extractall(tmp_path / "flyte" / "services")
+    # Flyte's own way needs imports that work from the file's name.
+    unpacked = tmp_path / "flyte" / "services"
+    (unpacked / "config.yaml").unlink()
+    workflows = unpacked / "services" / "ml" / "workflows.py"
+    workflows.write_text(workflows.read_text().replace("from .helpers", "from services.ml.helpers"))
+    flyte = subprocess.run(
+        [
+            *(str(Path(flyte_python()).parent / "flyte"), "run", "--local"),
+            *("services/ml/workflows.py", task, *arguments),
+        ],
+        cwd=unpacked,
+        env={**machine.env, "DO_NOT_TRACK": "1"},
+        capture_output=True,
+        text=True,
+    )
+    ours = machine.run(of_task(packaged, task), *arguments)
+
+    assert ours.returncode == flyte.returncode
+    assert _comparable(ours.stdout) == _comparable(flyte.stdout)
+    assert _comparable(ours.stderr) == _comparable(flyte.stderr)
+
+
+def _comparable(output: str) -> str:
+    """Without times, ids, and a traceback, which names the directory; and however it is wrapped."""
+    lines = [line for line in output.splitlines() if not line.startswith(" " * 20)]
+    times_and_ids = r"\d\d:\d\d:\d\d\.\d+|\[[\w-]{20,}\]|[0-9a-f]{8}-[0-9a-f-]{27}"
+    return " ".join(re.sub(times_and_ids, "", "\n".join(lines)).split())
+
+
+def test_nothing_of_where_it_was_started_can_be_imported(
+    machine: Machine, packaged: PackagedTask, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    for directory in (machine.root, machine.root / "libs", elsewhere):
+        directory.mkdir(exist_ok=True)
+        (directory / "secret.py").write_text("")
+    # What the build sets, and what a user's shell may have.
+    env = {
+        "PYTHONPATH": os.pathsep.join([PYTHON_PATH, str(machine.root), str(elsewhere)]),
+        "PEX_EXTRA_SYS_PATH": f"{elsewhere}{os.pathsep}{PYTHON_PATH}",
+        "PYTHONSTARTUP": str(elsewhere / "secret.py"),
+    }
+    for name in ("secret", "libs.secret", "flyte_pack", "flyte_shim"):
+        result = machine.result(of_task(packaged, "cannot_import"), "--name", name, **env)
+        assert (name, result) == (name, "True")
+    found = machine.result(of_task(packaged, "paths"), **env)
+    for directory in (machine.root, elsewhere, PYTHON_PATH, packaged.directory):
+        assert str(directory) not in found
+    assert f"'{machine.tmp}/flyte-run-" in found
+
+
+def test_settings_of_a_control_plane_do_not_reach_it(
+    machine: Machine, packaged: PackagedTask
+) -> None:
+    settings = machine.home / ".flyte" / "config.yaml"
+    settings.parent.mkdir()
+    settings.write_text("admin:\n  endpoint: dns:///localhost:1\nlocal:\n  tracked: true\n")
+    env = {
+        "FLYTE_ADMIN_ENDPOINT": "dns:///localhost:1",
+        "FLYTE_API_KEY": "bm90IGEga2V5",
+        "FLYTE_LOCAL_TRACKED": "true",
+        "FLYTECTL_CONFIG": str(settings),
+        "_F_EXEC_WRAPPER": "/nowhere",
+        "PEX_ROOT": str(machine.home),
+        "FLYTE_AWS_ENDPOINT": "http://localhost:1",
+        "OF_THE_USER": "1",
+    }
+    found = machine.result(of_task(packaged, "environment"), **env)
+    names = set(re.findall(r"'(\w+)'", found))
+    assert names & env.keys() == {"FLYTE_AWS_ENDPOINT", "OF_THE_USER"}
+    assert "DO_NOT_TRACK" in names
+    # Not even its cache of results: see test_a_result_of_other_code_is_not_taken_from_a_cache.
+    assert sorted(path.name for path in machine.home.rglob("*")) == [".flyte", "config.yaml"]
+
+
+def test_it_connects_to_nothing(machine: Machine, tmp_path: Path) -> None:
+    source = """\
+        import sys
+
+        tried: list[str] = []
+        sys.addaudithook(
+            lambda event, arguments: tried.append(str(arguments[1]))
+            if event in ("socket.connect", "socket.sendto", "socket.getaddrinfo") else None
+        )
+
+        import flyte
+
+        env = flyte.TaskEnvironment(name="quiet", image=flyte.Image.from_base("example.com/ml:1"))
+
+
+        @env.task
+        def child() -> list[str]:
+            return tried
+
+
+        @env.task
+        def main() -> list[str]:
+            return [*child(), *tried]
+    """
+    task = package_task(tmp_path / "task", {"quiet.py": source}, "quiet.py:main")
+    assert machine.result(task) == "[]"
+
+
+def test_a_result_of_other_code_is_not_taken_from_a_cache(machine: Machine, tmp_path: Path) -> None:
+    source = """\
+        import flyte
+
+        from helpers import FACTOR
+
+        env = flyte.TaskEnvironment(name="cached", image=flyte.Image.from_base("example.com/ml:1"))
+
+
+        @env.task(cache="auto")
+        def main(n: int) -> int:
+            return n * FACTOR
+    """
+    for factor, result in ((2, "6"), (5, "15")):
+        files = {"main.py": source, "helpers.py": f"FACTOR = {factor}\n"}
+        task = package_task(tmp_path / str(factor), files, "main.py:main")
+        assert machine.result(task, "--n", "3") == result
+
+
+def test_each_run_has_a_directory_of_its_own_that_it_may_write_in(
+    machine: Machine, packaged: PackagedTask
+) -> None:
+    task = of_task(packaged, "writes_where_it_likes")
+    assert [machine.result(task) for _ in range(2)] == ["['x', 'x']", "['x', 'x']"]
+    assert machine.result(of_task(packaged, "reads_a_file_by_relative_path")) == '"harbour,210"'
+
+
+def test_output_comes_when_it_is_written_and_input_is_the_users(
+    machine: Machine, packaged: PackagedTask
+) -> None:
+    with machine.start(of_task(packaged, "talks")) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "what is your name?\n"
+        out, err = process.communicate("Ada\n")
+    assert process.returncode == 0, err
+    assert "hello Ada" in out
+
+
+@pytest.mark.parametrize(
+    ("sent", "exit_code"),
+    [
+        (signal.SIGINT, 1),  # what `flyte run` makes of it: "Aborted!"
+        (signal.SIGTERM, -signal.SIGTERM),
+        (signal.SIGKILL, -signal.SIGKILL),
+    ],
+)
+def test_a_signal_ends_the_task_and_nothing_is_left(
+    machine: Machine, packaged: PackagedTask, tmp_path: Path, sent: signal.Signals, exit_code: int
+) -> None:
+    ready = tmp_path / "ready"
+    with machine.start(of_task(packaged, "waits"), READY=str(ready)) as process:
+        while not ready.exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        assert any(machine.tmp.glob("flyte-run-*"))
+        process.send_signal(sent)
+        process.communicate()
+    assert process.returncode == exit_code
+    machine.wait_until_tidy()
+
+
+def test_nothing_is_left_after_success_or_failure(machine: Machine, packaged: PackagedTask) -> None:
+    assert machine.run(of_task(packaged, "leaf"), "--n", "1").returncode == 0
+    machine.wait_until_tidy()
+    assert machine.run(of_task(packaged, "fails"), "--message", "no").returncode == 1
+    machine.wait_until_tidy()
+
+
+def test_the_bundle_is_put_into_the_store_once(machine: Machine, packaged: PackagedTask) -> None:
+    bundle = packaged.link.bundle
+    assert bundle
+    store = machine.root / "dist" / "flyte"
+    seen = []
+    for _ in range(2):
+        machine.result(packaged, "--n", "1")
+        files = [path for path in store.rglob("*") if path.is_file()]
+        seen.append({str(p.relative_to(store)): p.stat().st_mtime_ns for p in files})
+    assert seen[0] == seen[1]
+    assert sorted(seen[0]) == [
+        f"archives/{bundle.archive_hash}.tar.gz",
+        f"index/{bundle.content_hash}.json",
+        f"manifests/{bundle.manifest_hash}.json",
+    ]
+
+
+def _no_bundle(task: PackagedTask, machine: Machine) -> PackagedTask:
+    command = tuple(part for part in task.link.tasks[0].command if "$" not in part)
+    tasks = (replace(task.link.tasks[0], command=command),)
+    link = replace(task.link, copy_style="none", bundle=None, tasks=tasks)
+    task.link_file.write_bytes(link.to_json())
+    return task
+
+
+def _other_archive(task: PackagedTask, machine: Machine) -> PackagedTask:
+    task.archive.write_bytes(b"x" * task.archive.stat().st_size)
+    return task
+
+
+def _damaged_store(task: PackagedTask, machine: Machine) -> PackagedTask:
+    assert task.link.bundle
+    stored = machine.root / "dist/flyte/archives" / f"{task.link.bundle.archive_hash}.tar.gz"
+    stored.parent.mkdir(parents=True)
+    stored.write_bytes(b"x")
+    return task
+
+
+def _no_link(task: PackagedTask, machine: Machine) -> PackagedTask:
+    task.link_file.unlink()
+    return task
+
+
+def _store_is_a_file(task: PackagedTask, machine: Machine) -> PackagedTask:
+    (machine.root / "dist").write_text("")
+    return task
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (_no_bundle, 'services/ml:task has copy_style="none".*--copy-style auto'),
+        (
+            _other_archive,
+            "services/ml:task: its bundle task.tar.gz is not the one.*Package it again",
+        ),
+        (_damaged_store, r"archives/\w{64}.tar.gz is damaged"),
+        (_no_link, "task.json: No such file"),
+        (_store_is_a_file, "dist"),
+    ],
+)
+def test_what_can_not_be_run_is_refused_in_one_sentence(
+    machine: Machine, tmp_path: Path, harm, message: str
+) -> None:
+    files = {"main.py": "raise SystemExit('never imported')\n"}
+    task = harm(package_task(tmp_path / "task", files, "main.py:main"), machine)
+    done = machine.run(task)
+    assert done.returncode == 1
+    assert re.fullmatch(f"flyte_pack run: .*{message}.*\n", done.stderr)
+    assert done.stdout == ""
+    assert not any(machine.tmp.glob("flyte-run-*"))
+
+
+def test_a_resolve_without_flyte_is_told_apart(
+    machine: Machine, packaged: PackagedTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The interpreter of these tests has none.
+    done = subprocess.run(
+        [sys.executable, *machine.command(packaged, "--n", "1")[1:]],
+        cwd=machine.root,
+        env=machine.env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert re.fullmatch("services/ml:task: its resolve has no `flyte`.*\n", done.stderr)
+
+
+def test_a_module_that_the_bundle_lacks_is_named_with_the_fix(
+    machine: Machine, tmp_path: Path
+) -> None:
+    task = package_task(tmp_path / "task", {"main.py": "import nowhere.to_be_found\n"}, "main.py:f")
+    done = machine.run(task)
+    assert done.returncode == 1
+    assert "Failed to load main.py: ModuleNotFoundError: No module named 'nowhere'" in done.stderr
+    assert "`dependencies`" in done.stderr
