@@ -15,13 +15,7 @@ from hypothesis import strategies as st
 
 from flyte_pack import codec
 from tests.support.codec_envs import LOCK, codec_for
-
-
-def noise(size: int) -> bytes:
-    """`size` bytes that do not compress, always the same."""
-    blocks = (hashlib.sha256(b"%d" % n).digest() for n in range(size // 32 + 1))
-    return b"".join(blocks)[:size]
-
+from tests.support.packing import noise
 
 INPUT = noise(codec.CHUNK) + b"text " * codec.CHUNK + b"the end"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ SOURCE_ROOT = str(Path(flyte_shim.__file__).parent.parent)
 
 @dataclass(frozen=True)
 class Bundle:
-    """The three outputs of the packer, below one directory; `names` are its options for them."""
+    """The three outputs of the packer, below one directory; `options` are what it calls them."""
 
     directory: Path
 
@@ -43,8 +44,15 @@ class Bundle:
         }
 
 
+def noise(size: int) -> bytes:
+    """`size` bytes that do not compress, always the same."""
+    blocks = (hashlib.sha256(b"%d" % n).digest() for n in range(size // 32 + 1))
+    return b"".join(blocks)[:size]
+
+
 def write_tree(top: Path, files: Mapping[str, bytes], executable: Iterable[str] = ()) -> Path:
-    """Write `files` below `top`, in the order they come."""
+    """Write `files` below `top`, in the order they come; gives `top`."""
+    top.mkdir(parents=True, exist_ok=True)
     for path, content in files.items():
         place = top / path
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -64,13 +72,8 @@ def plan_of(paths: Iterable[str], **changes: object) -> BundlePlan:
 def packer(plan: Path, sources: Path, bundle: Bundle, python: str = sys.executable) -> list[str]:
     """The command that a rule runs."""
     options = {"--plan": str(plan), "--sources": str(sources), **bundle.options}
-    return [
-        python,
-        "-m",
-        "flyte_pack",
-        "bundle",
-        *(word for item in options.items() for word in item),
-    ]
+    words = [word for option in options.items() for word in option]
+    return [python, "-m", "flyte_pack", "bundle", *words]
 
 
 def run_packer(
