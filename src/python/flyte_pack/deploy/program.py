@@ -176,8 +176,9 @@ class _Run:
         check_whole(self._store, recorded.record.bundles)
         adds = not is_current(current, recorded)
         number = (current.number if current else 0) + adds
-        if adds and not self._options.dry_run:
+        if not self._options.dry_run:
             self._store.sweep()
+        if adds and not self._options.dry_run:
             # The commit that is checked out has no part in it.
             origin = Provenance(now(), None, None)
             entry, adds = self._ledger.append("rollback", recorded, origin)
