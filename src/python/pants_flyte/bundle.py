@@ -37,6 +37,7 @@ from pants_flyte.layout import (
     broken_imports_error,
     case_collisions,
     files_beside_modules,
+    literal_glob,
     place,
     place_all,
 )
@@ -172,13 +173,9 @@ async def _everything_beside(
         if path not in have:
             beside.append(SourceFile(path, None, root, python=path.endswith(".py"), beside=True))
     kept = await subset(
-        DigestSubset(found.digest, PathGlobs([_literal(file.path) for file in beside]))
+        DigestSubset(found.digest, PathGlobs([literal_glob(file.path) for file in beside]))
     )
     return beside, kept
-
-
-def _literal(path: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
 
 
 async def _check_imports(request: BundleRequest, root_dir: str, closure: Closure) -> None:

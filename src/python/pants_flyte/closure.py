@@ -33,7 +33,7 @@ from pants_flyte.engine import (
     targets_at,
     transitive_targets,
 )
-from pants_flyte.layout import SourceFile
+from pants_flyte.layout import SourceFile, literal_glob
 
 _SHIPPED = (PythonSourceField, ResourceSourceField, FileSourceField)
 
@@ -115,7 +115,7 @@ async def closure_of(
         package_roots = tuple(sorted({*package_roots, *new_roots}))
 
     if empty:
-        found = await snapshot(PathGlobs([_escaped(path) for path in empty]))
+        found = await snapshot(PathGlobs([literal_glob(path) for path in empty]))
         digests.append(found.digest)
         files.extend(
             SourceFile(path, owner, missing[path], python=True) for path, owner in empty.items()
@@ -135,10 +135,6 @@ def _with_sources(transitive: TransitiveTargets) -> List[Target]:
 
 def _normal(root: str) -> str:
     return "" if root == "." else root
-
-
-def _escaped(path: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
 
 
 def _packages_above(files: Sequence[SourceFile]) -> Dict[str, str]:
@@ -173,7 +169,7 @@ async def _owners_of_packages(
     """
     if not possible:
         return {}, []
-    existing = await ancestor_files(PathGlobs([_escaped(path) for path in sorted(possible)]))
+    existing = await ancestor_files(PathGlobs([literal_glob(path) for path in sorted(possible)]))
     paths = [content.path for content in existing]
     owners = await owners_of_each(paths)
     targets = await targets_at(sorted({owner for found in owners for owner in found}))

@@ -29,6 +29,7 @@ from pants_flyte.engine import (
     targets_at,
 )
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.layout import literal_glob
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,9 @@ async def find_entry_module(
     """The one target of that resolve that owns the entry point's file. Raises `FlyteTargetError`."""
     path, name = parse_entry_point(address, value)
     directory = os.path.dirname(path)
-    found = await files_matching(PathGlobs([_literal(path)]))
+    found = await files_matching(PathGlobs([literal_glob(path)]))
     if path not in found.files:
-        beside = await files_matching(PathGlobs([os.path.join(_literal(directory), "*.py")]))
+        beside = await files_matching(PathGlobs([os.path.join(literal_glob(directory), "*.py")]))
         raise FlyteTargetError(
             address,
             f"`entry_point={value!r}`: there is no file {path}, or it is ignored. "
@@ -122,7 +123,7 @@ async def scan_module(address: Address, module: EntryModule) -> ModuleScan:
         # Perhaps it is newer syntax than this Python's: ask the Python that the module is for.
         constraints = await interpreter_constraints([module.owner])
         python = await find_python(constraints)
-        program = importlib.resources.read_binary("flyte_pack", "module_scan.py")
+        program = (importlib.resources.files("flyte_pack") / "module_scan.py").read_bytes()
         script = await create_digest(CreateDigest([FileContent("__module_scan.py", program)]))
         result = await run_process(
             Process(
@@ -168,11 +169,6 @@ def name_tasks(address: Address, module: EntryModule, found: ModuleScan) -> Name
     if name not in found.names and not found.open_ended:
         raise FlyteTargetError(address, f"{module.path} has no `{name}`. {candidates}")
     return NamedTasks("task", (name,))
-
-
-def _literal(path: str) -> str:
-    """A path as a glob that matches it alone."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
 
 
 def _candidates(what: str, names: Iterable[str], *, nothing: str = "") -> str:

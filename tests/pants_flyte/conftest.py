@@ -1,0 +1,19 @@
+"""One build root for all tests of a file: making the rule graph takes seconds, emptying it does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.flyte_rules import RuleRoot
+
+
+@pytest.fixture(scope="module")
+def shared_root() -> RuleRoot:
+    return RuleRoot()
+
+
+@pytest.fixture
+def root(shared_root: RuleRoot) -> RuleRoot:
+    """An empty build root with the usual options."""
+    shared_root.clear()
+    return shared_root

@@ -1,0 +1,129 @@
+"""The engine port is the only place that awaits Pants' engine, and it is complete."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pants_flyte
+from pants_flyte import engine
+from pants_flyte.engine import by_get
+
+PACKAGE = Path(pants_flyte.__file__).parent
+OUTSIDE = sorted(p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE / "engine")
+
+# How rules ask the engine for something: before Pants 2.32, and since.
+AWAIT_API = {"Get", "MultiGet", "Effect", "concurrently", "implicitly"}
+
+
+def trespasses(source: str) -> list[str]:
+    """What a module does that only the port may do, as `line: what`."""
+    tree = ast.parse(source)
+    ours = {
+        name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and _package(node.module) == "pants_flyte"
+        for name in (alias.asname or alias.name for alias in node.names)
+    }
+    ours |= {node.name for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef)}
+    return [f"{line}: {what}" for node in ast.walk(tree) for line, what in _found(node, ours)]
+
+
+def _found(node: ast.AST, ours: set[str]) -> Iterator[tuple[int, str]]:
+    if isinstance(node, ast.ImportFrom):
+        names = {alias.name for alias in node.names}
+        if _package(node.module) == "pants" and names & {*AWAIT_API, "*"}:
+            yield node.lineno, "imports the await API"
+        if node.module == "pants_flyte.engine" and names & {"by_get", "by_name", "*"}:
+            yield node.lineno, "imports an implementation of the port"
+        if (node.module or "").startswith(("pants_flyte.engine.by_", "engine.by_")):
+            yield node.lineno, "imports an implementation of the port"
+    elif isinstance(node, ast.Import):
+        if any(alias.name.startswith("pants_flyte.engine.by_") for alias in node.names):
+            yield node.lineno, "imports an implementation of the port"
+    elif isinstance(node, ast.Attribute):
+        if node.attr in AWAIT_API:
+            yield node.lineno, f"uses {node.attr}"
+    elif isinstance(node, ast.Constant):
+        if node.value in AWAIT_API:
+            yield node.lineno, f"names {node.value}, as getattr does"
+    elif isinstance(node, ast.Await):
+        called = node.value.func if isinstance(node.value, ast.Call) else node.value
+        if not (isinstance(called, ast.Name) and called.id in ours):
+            yield node.lineno, f"awaits {ast.unparse(called)}, which is not this backend's"
+
+
+def _package(module: str | None) -> str:
+    return (module or "").partition(".")[0]
+
+
+@pytest.mark.parametrize("path", OUTSIDE, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_module_outside_the_port_leaves_the_await_api_alone(path: Path):
+    assert trespasses(path.read_text()) == []
+
+
+def test_the_modules_outside_the_port_were_found():
+    names = {path.name for path in OUTSIDE}
+    assert {"closure.py", "bundle.py", "task.py", "deploy.py"} <= names
+    assert "by_get.py" not in names
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from pants.engine.rules import Get",
+        "from pants.engine.rules import MultiGet as all_of, rule",
+        "from pants.engine.internals.selectors import concurrently",
+        "from pants.engine.rules import implicitly as i",
+        "from pants.engine.internals.selectors import Effect",
+        "from pants.engine.rules import *",
+        "import pants.engine.rules as r\nasync def f(x):\n    return await r.Get(int, str, x)",
+        "from pants.engine import rules\nx = rules.MultiGet",
+        "from pants.engine import rules\nx = getattr(rules, 'Get')",
+        "from pants.engine.intrinsics import create_digest\nasync def f(x):\n    return await create_digest(x)",
+        "from pants.engine import intrinsics as n\nasync def f(x):\n    return await n.create_digest(x)",
+        "import pants.engine.intrinsics as n\ng = n.create_digest\nasync def f(x):\n    return await g(x)",
+        "async def f(x):\n    return await x",
+        "from pants_flyte.engine.by_get import snapshot",
+        "from pants_flyte.engine import by_get",
+        "from pants_flyte.engine import *",
+        "import pants_flyte.engine.by_get as port",
+    ],
+)
+def test_the_check_finds_a_trespass(source: str):
+    assert trespasses(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from pants.engine.rules import collect_rules, rule",
+        "from pants_flyte.engine import snapshot\nasync def f(x):\n    return await snapshot(x)",
+        "from pants_flyte.engine.types import ToolEnvironment",
+        "async def g(x): ...\nasync def f(x):\n    return await g(x)",
+        "def f(fields):\n    return fields.get(int)",
+    ],
+)
+def test_the_check_lets_ordinary_code_pass(source: str):
+    assert trespasses(source) == []
+
+
+def test_the_port_exports_all_that_an_implementation_has():
+    implemented = {
+        name
+        for name, value in vars(by_get).items()
+        if inspect.iscoroutinefunction(value) and value.__module__ == by_get.__name__
+    }
+    assert set(engine.__all__) == implemented | {"EnvironmentField"}
+    assert list(engine.__all__) == sorted(engine.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(set(engine.__all__) - {"EnvironmentField"}))
+def test_each_function_of_the_port_says_what_call_by_name_will_call(name: str):
+    function = getattr(engine, name)
+    assert inspect.iscoroutinefunction(function)  # what both engines look through
+    assert "By name: `" in (function.__doc__ or "")

@@ -1,0 +1,339 @@
+"""What `entry_point` may say, what it means, and how mistakes in it are told."""
+
+from __future__ import annotations
+
+import pytest
+from pants.engine.addresses import Address
+from pants.engine.internals.scheduler import ExecutionError
+
+from pants_flyte.entry_point import parse_entry_point
+from pants_flyte.errors import FlyteTargetError
+from tests.support.flyte_rules import RuleRoot, refusal
+
+WORKFLOWS = """
+    import flyte
+
+    env = flyte.TaskEnvironment("e")
+    bare = flyte.TaskEnvironment("bare")
+
+    @env.task
+    def train(): ...
+
+    @env.task
+    async def fit(): ...
+
+    def helper(): ...
+    """
+
+
+@pytest.mark.parametrize(
+    ("directory", "value", "parsed"),
+    [
+        ("app", "w.py:train", ("app/w.py", "train")),
+        ("app", "./w.py:train", ("app/w.py", "train")),
+        ("app", "sub/w.py:train", ("app/sub/w.py", "train")),
+        ("app/x", "../w.py:train", ("app/w.py", "train")),
+        ("", "w.py:train", ("w.py", "train")),
+        ("app", "w.py", ("app/w.py", None)),
+        ("app", "__init__.py:train", ("app/__init__.py", "train")),
+        ("app", "a b.py:zug_größe", ("app/a b.py", "zug_größe")),
+    ],
+)
+def test_an_entry_point_is_a_file_and_a_name(directory, value, parsed):
+    assert parse_entry_point(Address(directory, target_name="t"), value) == parsed
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("", "is not a file and a name"),
+        ("w", "is not a file and a name"),
+        ("w:train", "is not a file and a name"),
+        ("app.w:train", "is not a file and a name"),
+        ("w.txt:train", "is not a file and a name"),
+        ("w.pyc:train", "is not a file and a name"),
+        ("w.py:", "is not a file and a name"),
+        ("w.py:a:b", "is not a file and a name"),
+        ("w.py:a.b", "is not a file and a name"),
+        ("w.py:2", "is not a file and a name"),
+        ("w.py: train", "is not a file and a name"),
+        ("w.py:train()", "is not a file and a name"),
+        (":train", "is not a file and a name"),
+        ("../../w.py:train", "leaves the build root"),
+        ("sub/../../../w.py:train", "leaves the build root"),
+        ("/w.py:train", "leaves the build root"),
+    ],
+)
+def test_anything_else_is_refused_with_an_example(value, message):
+    with pytest.raises(FlyteTargetError, match=message) as caught:
+        parse_entry_point(Address("app", target_name="t"), value)
+    assert str(caught.value).startswith(f"app:t: `entry_point={value!r}` ")
+
+
+def task(entry_point: str, **fields: str) -> str:
+    more = "".join(f", {name}={value!r}" for name, value in fields.items())
+    return f"python_sources()\nflyte_task(name='t', entry_point={entry_point!r}{more})"
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "kind", "tasks"),
+    [
+        ("workflows.py:train", "task", ["train"]),
+        ("workflows.py:fit", "task", ["fit"]),
+        ("workflows.py:env", "environment", ["train", "fit"]),
+    ],
+)
+def test_a_link_names_the_tasks_of_its_entry_point(root: RuleRoot, entry_point, kind, tasks):
+    root.write({"app/BUILD": task(entry_point), "app/workflows.py": WORKFLOWS})
+    link = root.package("app:t").link
+    assert (link.kind, [t.name for t in link.tasks]) == (kind, tasks)
+    assert link.entry_point == f"app/{entry_point}"
+    assert link.module == "app.workflows"
+    for name, command in ((t.name, t.command) for t in link.tasks):
+        assert command[-5:] == (
+            "flyte._internal.resolvers.default.DefaultTaskResolver",
+            *("mod", "app.workflows", "instance", name),
+        )
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "message"),
+    [
+        (
+            "workflow.py:train",
+            "there is no file app/workflow.py, or it is ignored. "
+            "Python files in app: app/other.py, app/workflows.py.",
+        ),
+        (
+            "empty/workflows.py:train",
+            "there is no file app/empty/workflows.py, or it is ignored. Python files in app/empty: none.",
+        ),
+        (
+            "../nothing.py:train",
+            "there is no file nothing.py, or it is ignored. Python files in the build root: top.py.",
+        ),
+        (
+            "workflows.py:tarin",
+            "app/workflows.py has no `tarin`. "
+            "Tasks and environments in app/workflows.py: bare, env, fit, train.",
+        ),
+        (
+            "workflows.py:helper",
+            "app/workflows.py:helper is not a task: nothing like `@env.task` stands above it. "
+            "Tasks and environments in app/workflows.py: bare, env, fit, train.",
+        ),
+        (
+            "workflows.py:bare",
+            "app/workflows.py:bare is an environment without a task in that file. "
+            "Tasks and environments in app/workflows.py: bare, env, fit, train.",
+        ),
+        (
+            "workflows.py",
+            "`entry_point` names the file app/workflows.py, but no task in it. "
+            "Tasks and environments in app/workflows.py: bare, env, fit, train.",
+        ),
+        (
+            "other.py:train",
+            "app/other.py has no `train`. "
+            "app/other.py has no task (`@env.task`) and no `flyte.TaskEnvironment`.",
+        ),
+    ],
+)
+def test_a_mistaken_entry_point_is_told_with_what_there_is(root: RuleRoot, entry_point, message):
+    root.write(
+        {
+            "app/BUILD": task(entry_point),
+            "app/workflows.py": WORKFLOWS,
+            "app/other.py": "x = 1",
+            "app/notes.txt": "",
+            "top.py": "",
+        }
+    )
+    assert message in root.refusal("app:t")
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("from elsewhere import *", "train"),
+        ("def __getattr__(name): ...", "train"),
+        ("from elsewhere import train", "train"),
+        ("import flyte\n\ntrain = decorate(3)", "train"),
+    ],
+)
+def test_a_name_that_may_be_a_task_is_taken_for_one(root: RuleRoot, source, name):
+    root.write({"app/BUILD": task(f"w.py:{name}"), "app/w.py": source})
+    link = root.package("app:t").link
+    assert (link.kind, [t.name for t in link.tasks]) == ("task", [name])
+
+
+def test_the_files_owner_is_what_the_task_depends_on(root: RuleRoot):
+    root.write({"app/BUILD": task("workflows.py:train"), "app/workflows.py": WORKFLOWS})
+    assert root.dependencies("app:t") == ["app/workflows.py"]
+
+
+def test_an_entry_point_in_another_directory_is_inferred_as_well(root: RuleRoot):
+    root.write(
+        {
+            "app/BUILD": "python_sources()",
+            "app/workflows.py": WORKFLOWS,
+            "deploy/BUILD": "flyte_task(name='t', entry_point='../app/workflows.py:train')",
+        }
+    )
+    assert root.dependencies("deploy:t") == ["app/workflows.py"]
+    assert root.bundle("deploy:t").paths == {"app/workflows.py"}
+
+
+def test_a_file_without_an_owner_is_an_error_that_says_what_to_write(root: RuleRoot):
+    root.write(
+        {
+            "app/BUILD": "flyte_task(name='t', entry_point='w.py:train')",
+            "app/w.py": WORKFLOWS,
+        }
+    )
+    assert (
+        "no target owns app/w.py. Put `python_sources()` into app/BUILD (or run `pants tailor app:`)"
+        in root.refusal("app:t")
+    )
+
+
+def test_a_file_that_is_only_a_resource_has_no_python_owner(root: RuleRoot):
+    root.write(
+        {
+            "app/BUILD": "resources(name='r', sources=['*.py'])\nflyte_task(name='t', entry_point='w.py:train')",
+            "app/w.py": WORKFLOWS,
+        }
+    )
+    assert "no target owns app/w.py" in root.refusal("app:t")
+
+
+def test_two_owners_are_ambiguous(root: RuleRoot):
+    root.write(
+        {
+            "app/BUILD": """
+                python_sources(name="one")
+                python_sources(name="two")
+                flyte_task(name="t", entry_point="w.py:train")
+                """,
+            "app/w.py": WORKFLOWS,
+        }
+    )
+    assert (
+        "`entry_point='w.py:train'` is ambiguous: several targets own app/w.py. Leave one of them. "
+        "Owners: app/w.py:one, app/w.py:two." in root.refusal("app:t")
+    )
+
+
+def test_an_owner_in_another_resolve_is_no_owner(root: RuleRoot):
+    root.write(
+        {
+            "app/BUILD": """
+                python_sources(name="src", resolve="other")
+                flyte_task(name="t", entry_point="w.py:train")
+                """,
+            "app/w.py": WORKFLOWS,
+        }
+    )
+    assert (
+        "no target owns app/w.py in the resolve `python-default`. "
+        "Set `resolve` to that of its owners: app/w.py:src." in root.refusal("app:t")
+    )
+
+
+@pytest.mark.parametrize("resolve", ["python-default", "other"])
+def test_the_owner_is_looked_for_in_the_tasks_resolve(root: RuleRoot, resolve):
+    root.write(
+        {
+            "app/BUILD": f"""
+                python_sources(name="src", resolve=parametrize("python-default", "other"))
+                flyte_task(name="t", entry_point="w.py:train", resolve={resolve!r})
+                """,
+            "app/w.py": WORKFLOWS,
+        }
+    )
+    assert root.dependencies("app:t") == [f"app/w.py:src@resolve={resolve}"]
+    assert root.bundle("app:t").owners == {"app/w.py": f"app/w.py:src@resolve={resolve}"}
+
+
+def test_a_task_in_every_resolve_of_its_module(root: RuleRoot):
+    root.write(
+        {
+            "app/BUILD": """
+                python_sources(name="src", resolve=parametrize("python-default", "other"))
+                flyte_task(
+                    name="t", entry_point="w.py:train", resolve=parametrize("python-default", "other")
+                )
+                """,
+            "app/w.py": WORKFLOWS,
+        }
+    )
+    for resolve in ("python-default", "other"):
+        packaged = root.package(f"app:t@resolve={resolve}")
+        assert f"app/t@resolve={resolve}.json" in packaged.artifacts
+        assert packaged.link.address == f"app:t@resolve={resolve}"
+
+
+def test_a_mistaken_entry_point_is_also_told_where_dependencies_are_asked_for(root: RuleRoot):
+    root.write({"app/BUILD": task("w.py:train"), "app/workflows.py": WORKFLOWS})
+    with pytest.raises(ExecutionError) as caught:
+        root.dependencies("app:t")
+    assert "there is no file app/w.py" in refusal(caught.value)
+
+
+@pytest.mark.parametrize("name", ["[x].py", "w].py", "!w.py", "-w.py", "a b.py", "größe.py"])
+def test_an_odd_file_name_is_taken_literally(root: RuleRoot, name):
+    root.write(
+        {
+            "BUILD": f"python_source(name='s', source={'./' + name!r})\nflyte_task(name='t', entry_point={name + ':train'!r})",
+            name: WORKFLOWS,
+            "x.py": "",
+            "w1.py": "",
+            "aab.py": "",
+        }
+    )
+    assert root.dependencies("//:t") == ["//:s"]
+
+
+# --- syntax ---------------------------------------------------------------------------------------
+
+
+def test_a_syntax_error_is_told_with_its_line_and_the_python_that_was_asked(root: RuleRoot):
+    root.write({"app/BUILD": task("w.py:train"), "app/w.py": "x = 1\ndef train(:\n"})
+    message = root.refusal("app:t")
+    assert "app:t: app/w.py can't be parsed by /" in message
+    assert message.endswith("(CPython<3.14,>=3.9): invalid syntax (w.py, line 2)")
+
+
+# Pants runs on 3.9, and tasks on 3.11 or newer, so every machine that runs these tests has both.
+NEWER = """
+    python_sources(interpreter_constraints=["CPython==3.11.*"])
+    flyte_task(name="t", entry_point="w.py:train", interpreter_constraints=["CPython==3.11.*"])
+    flyte_task(name="typo", entry_point="w.py:tarin", interpreter_constraints=["CPython==3.11.*"])
+    """
+
+
+@pytest.mark.parametrize(
+    "newer",
+    [
+        pytest.param("match 3:\n    case 3: from app import other", id="match, 3.10"),
+        pytest.param("try: from app import other\nexcept* E: pass", id="except*, 3.11"),
+    ],
+)
+def test_syntax_newer_than_the_python_of_pants_is_read_by_the_modules_own_python(
+    root: RuleRoot, newer
+):
+    module = f"env = flyte.TaskEnvironment('e')\n@env.task\ndef train(): ...\n{newer}\n"
+    root.write({"app/BUILD": NEWER, "app/w.py": module, "app/other.py": ""})
+    packaged = root.package("app:t")
+    assert packaged.link.kind == "task"
+    assert packaged.bundle.paths == {"app/w.py", "app/other.py"}
+    assert (
+        "app/w.py has no `tarin`. Tasks and environments in app/w.py: env, train."
+        in root.refusal("app:typo")
+    )
+
+
+def test_syntax_newer_than_the_modules_own_python_is_an_error(root: RuleRoot):
+    root.write({"app/BUILD": NEWER, "app/w.py": "type Number = int\n"})
+    message = root.refusal("app:t")
+    assert message.endswith("(CPython==3.11.*): invalid syntax (w.py, line 1)")

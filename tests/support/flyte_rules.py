@@ -1,0 +1,228 @@
+"""A build root with the backend's real rules in it, and what packaging a target there makes.
+
+Pants' own `RuleRunner` runs the rules: real inference, real packer, real PEX, no process of its own.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import stat
+import tarfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+from pants.backend.python import register as python_backend
+from pants.backend.shell import register as shell_backend
+from pants.build_graph.address import Address, AddressInput
+from pants.core import register as core_backend
+from pants.core.goals.deploy import DeployProcess
+from pants.core.goals.package import BuiltPackage
+from pants.core.goals.run import RunRequest
+from pants.engine.addresses import Addresses
+from pants.engine.fs import DigestContents
+from pants.engine.internals.parametrize import Parametrize
+from pants.engine.internals.scheduler import ExecutionError
+from pants.engine.target import Dependencies, DependenciesRequest
+from pants.testutil.rule_runner import PYTHON_BOOTSTRAP_ENV, QueryRule, RuleRunner
+
+from flyte_pack.task_link import TaskLink
+from flyte_shim.manifest import Manifest
+from pants_flyte import register as flyte_backend
+from pants_flyte.errors import FlyteTargetError
+from pants_flyte.goals.deploy import DeployDeploymentFieldSet, RunDeploymentFieldSet
+from pants_flyte.goals.package import PackageBundleFieldSet, PackageTaskFieldSet
+from pants_flyte.goals.run import RunTaskFieldSet
+from pants_flyte.target_types import FlyteTask
+
+_BACKENDS = (core_backend, python_backend, shell_backend, flyte_backend)
+
+_OPTIONS = (
+    "--python-enable-resolves",
+    "--python-resolves={'python-default': 'locks/default.txt', 'other': 'locks/other.txt'}",
+    "--no-python-resolves-generate-lockfiles",
+    "--python-bootstrap-search-path=['<PYENV>', '<PATH>']",
+    "--no-python-infer-use-rust-parser",
+    "--source-root-patterns=['/']",
+)
+# A flag would outweigh the `interpreter_constraints` fields of targets.
+_ENVIRONMENT = {"PANTS_PYTHON_INTERPRETER_CONSTRAINTS": "['CPython>=3.9,<3.14']"}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An archive and its manifest; `files` are the archive's contents by path, `modes` their modes."""
+
+    archive: bytes
+    manifest: Manifest
+    files: Mapping[str, bytes]
+    modes: Mapping[str, int]
+
+    @property
+    def paths(self) -> set[str]:
+        return set(self.files)
+
+    @property
+    def why(self) -> dict[str, tuple[str, str | None]]:
+        """For each path: the reason, and who caused it."""
+        return {file.path: (file.reason, file.by) for file in self.manifest.files}
+
+    @property
+    def owners(self) -> dict[str, str | None]:
+        return {file.path: file.owner for file in self.manifest.files}
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """What `package` of one target wrote, by its path below `dist`."""
+
+    artifacts: Mapping[str, bytes]
+
+    @property
+    def link(self) -> TaskLink:
+        return TaskLink.from_json(self._one(".json", but_not=".manifest.json"))
+
+    @property
+    def bundle(self) -> Bundle:
+        archive = self._one(".tar.gz")
+        files: dict[str, bytes] = {}
+        modes: dict[str, int] = {}
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+            for member in tar:
+                content = tar.extractfile(member)
+                assert member.isreg(), f"{member.name} is no regular file"
+                assert content is not None
+                files[member.name] = content.read()
+                modes[member.name] = member.mode
+        manifest = Manifest.from_json(self._one(".manifest.json"))
+        assert [file.path for file in manifest.files] == list(files)
+        return Bundle(archive, manifest, files, modes)
+
+    def _one(self, ending: str, *, but_not: str = "\0") -> bytes:
+        (found,) = (
+            content
+            for path, content in self.artifacts.items()
+            if path.endswith(ending) and not path.endswith(but_not)
+        )
+        return found
+
+
+class RuleRoot:
+    """A build root. One is shared by many tests, each of which starts with an empty one."""
+
+    def __init__(self, *bootstrap_args: str, more_rules: Iterable[Any] = ()) -> None:
+        self.runner = RuleRunner(
+            rules=[
+                *(rule for backend in _BACKENDS for rule in backend.rules()),
+                *more_rules,
+                QueryRule(BuiltPackage, [PackageBundleFieldSet]),
+                QueryRule(BuiltPackage, [PackageTaskFieldSet]),
+                QueryRule(RunRequest, [RunTaskFieldSet]),
+                QueryRule(RunRequest, [RunDeploymentFieldSet]),
+                QueryRule(DeployProcess, [DeployDeploymentFieldSet]),
+                QueryRule(Address, [AddressInput]),
+                QueryRule(Addresses, [DependenciesRequest]),
+            ],
+            target_types=[t for backend in _BACKENDS for t in backend.target_types()],
+            objects={"parametrize": Parametrize},
+            bootstrap_args=bootstrap_args,
+        )
+        self.path = Path(self.runner.build_root)
+        self.options()
+
+    def options(self, *more: str, env: Mapping[str, str] | None = None) -> None:
+        """Set options anew: those that all these tests want, and `more`. What follows `--` may be among them."""
+        self.runner.set_options(
+            [*_OPTIONS, *pex_tool_options(), *more],
+            env={**_ENVIRONMENT, **(env or {})},
+            env_inherit=PYTHON_BOOTSTRAP_ENV,
+        )
+
+    def clear(self) -> None:
+        """Remove every file, and set the options back."""
+        gone = []
+        for path in self.path.iterdir():
+            if path.name == ".pants.d":
+                continue
+            inside = path.rglob("*") if path.is_dir() and not path.is_symlink() else ()
+            gone += [str(p.relative_to(self.path)) for p in (path, *inside)]
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        self.changed(*gone)
+        self.options()
+
+    def write(self, files: Mapping[str, str | bytes]) -> None:
+        """Write files; text is dedented."""
+        for path, content in files.items():
+            data = content if isinstance(content, bytes) else dedent(content).lstrip("\n").encode()
+            self.runner.write_files({path: data})
+
+    def changed(self, *paths: str) -> None:
+        """Say that these have changed behind the runner's back."""
+        above = {str(p) for path in paths for p in (Path(path), *Path(path).parents)}
+        self.runner.scheduler.invalidate_files({"" if p == "." else p for p in above})
+
+    def make_executable(self, path: str) -> None:
+        os.chmod(self.path / path, stat.S_IMODE((self.path / path).stat().st_mode) | 0o111)
+        self.changed(path)
+
+    def target(self, spec: str) -> Any:
+        return self.runner.get_target(self.address(spec))
+
+    def address(self, spec: str) -> Address:
+        """An address as Pants prints it, such as `dir:name@key=value` or `dir/file.py:../name`."""
+        parsed = AddressInput.parse(spec, description_of_origin="a test")
+        return self.runner.request(Address, [parsed])
+
+    def dependencies(self, spec: str) -> list[str]:
+        """What a target depends on, as Pants' `dependencies` goal has it."""
+        request = DependenciesRequest(self.target(spec).get(Dependencies))
+        return [a.spec for a in self.runner.request(Addresses, [request])]
+
+    def package(self, spec: str) -> Packaged:
+        target = self.target(spec)
+        field_set = PackageTaskFieldSet if isinstance(target, FlyteTask) else PackageBundleFieldSet
+        built = self.runner.request(BuiltPackage, [field_set.create(target)])
+        contents = self.runner.request(DigestContents, [built.digest])
+        assert sorted(a.relpath for a in built.artifacts) == [c.path for c in contents]
+        return Packaged({c.path: c.content for c in contents})
+
+    def bundle(self, spec: str) -> Bundle:
+        return self.package(spec).bundle
+
+    def refusal(self, spec: str) -> str:
+        """The error for a user's mistake in the target that `package` refuses."""
+        with pytest.raises(ExecutionError) as caught:
+            self.package(spec)
+        return refusal(caught.value)
+
+
+def refusal(error: ExecutionError) -> str:
+    """The message of our own error, which is what Pants shows; anything else is a fault of ours."""
+    (cause,) = error.wrapped_exceptions
+    assert isinstance(cause, FlyteTargetError), repr(cause)
+    assert str(cause).startswith(f"{cause.address}: ")
+    return str(cause)
+
+
+def pex_tool_options() -> list[str]:
+    """Where Pants finds its PEX CLI: the one that this repository's `./pants` has made.
+
+    Nothing where there is none: the official launcher's users get it from where Pants gets it.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    for tool in sorted(glob(os.path.join(cache, "pants-flyte", "pants-2.17.1", "*", "pex-cli"))):
+        known = Path(tool, "known_versions").read_text().split()
+        return [
+            f"--pex-cli-url-template=file://{tool}/pex",
+            f"--pex-cli-known-versions={known!r}",
+        ]
+    return []
