@@ -152,6 +152,17 @@ WORKFLOWS = """\
 
 
     @env.task
+    def has_open(inode: int) -> bool:
+        for number in map(int, os.listdir("/dev/fd")):
+            try:
+                if os.fstat(number).st_ino == inode:
+                    return True
+            except OSError:
+                pass
+        return False
+
+
+    @env.task
     def talks() -> str:
         print("what is your name?")
         return "hello " + input()
@@ -415,7 +426,7 @@ def test_settings_of_a_control_plane_do_not_reach_it(
     names = set(re.findall(r"'(\w+)'", found))
     assert names & env.keys() == {"FLYTE_AWS_ENDPOINT", "OF_THE_USER"}
     assert "DO_NOT_TRACK" in names
-    # Not even its cache of results: see test_a_result_of_other_code_is_not_taken_from_a_cache.
+    # Nothing is written there, not even a cache of results.
     assert sorted(path.name for path in machine.home.rglob("*")) == [".flyte", "config.yaml"]
 
 
@@ -483,6 +494,22 @@ def test_output_comes_when_it_is_written_and_input_is_the_users(
         out, err = process.communicate("Ada\n")
     assert process.returncode == 0, err
     assert "hello Ada" in out
+
+
+def test_it_gets_no_files_that_whoever_started_it_has_open(
+    machine: Machine, packaged: PackagedTask, tmp_path: Path
+) -> None:
+    with (tmp_path / "of-the-daemon").open("w") as file:
+        inode = os.fstat(file.fileno()).st_ino
+        done = subprocess.run(
+            machine.command(of_task(packaged, "has_open"), "--inode", str(inode)),
+            cwd=machine.root,
+            env=machine.env,
+            pass_fds=[file.fileno()],
+            capture_output=True,
+            text=True,
+        )
+    assert "Outputs: ActionOutputs(o0=False)" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -588,9 +615,7 @@ def test_what_can_not_be_run_is_refused_in_one_sentence(
     assert not any(machine.tmp.glob("flyte-run-*"))
 
 
-def test_a_resolve_without_flyte_is_told_apart(
-    machine: Machine, packaged: PackagedTask, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resolve_without_flyte_is_told_apart(machine: Machine, packaged: PackagedTask) -> None:
     # The interpreter of these tests has none.
     done = subprocess.run(
         [sys.executable, *machine.command(packaged, "--n", "1")[1:]],

@@ -14,7 +14,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from flyte_pack.deploy.bundles import Beaten, check_files, settle
@@ -29,7 +28,7 @@ from flyte_shim.files import remove_tree
 # What would bring code in from elsewhere, or belongs to the environment that we were started in.
 _PYTHON = (
     *("PEX", "__PEX", "PYTHONEXECUTABLE", "PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH"),
-    *("PYTHONSTARTUP", "__PYVENV_LAUNCHER__"),
+    *("PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"),
 )
 # Settings of a control plane, or of a container: a local run has neither. (FLYTE_AWS_* and the like stay: they are how
 # a task reaches its data.)
@@ -44,6 +43,9 @@ _SETTINGS = "task:\n  project: flytesnacks\n  domain: development\n"
 
 def main(argv: Sequence[str]) -> int:
     """Do what `argv` asks for. Becomes the task; returns only the exit code of a failure before that."""
+    # Pants leaves files of its own open in what it starts; the task gets none of them.
+    for number in _open_files():
+        os.set_inheritable(number, False)
     try:
         options = _options(argv)
         link = _read_link(options.task)
@@ -182,12 +184,24 @@ def _remove_at_the_end(directory: str) -> None:
             for standard in (0, 1, 2):
                 os.dup2(null, standard)
             os.dup2(waiting, 3)
-            for number in map(int, os.listdir("/dev/fd")):
-                if number > 3:
-                    with suppress(OSError):
-                        os.close(number)
+            for number in _open_files():
+                if number != 3:
+                    os.close(number)
             os.chdir("/")
             os.read(3, 1)
             remove_tree(directory)
     finally:
         os._exit(0)
+
+
+def _open_files() -> list[int]:
+    """The open descriptors, but for the three standard ones."""
+    found = []
+    for number in map(int, os.listdir("/dev/fd")):
+        try:
+            os.fstat(number)  # Not the one of the listing, which is closed by now.
+        except OSError:
+            continue
+        if number > 2:
+            found.append(number)
+    return found
