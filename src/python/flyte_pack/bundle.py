@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
         print(f"flyte_pack bundle: {e}", file=sys.stderr)
         return 1
     except OSError as e:
-        print(f"flyte_pack bundle: {e.filename or 'writing'}: {e.strerror}", file=sys.stderr)
+        print(f"flyte_pack bundle: {e.filename or 'writing'}: {e.strerror or e}", file=sys.stderr)
         return 1
     finally:
         gc.enable()
