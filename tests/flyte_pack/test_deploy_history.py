@@ -147,6 +147,16 @@ def test_rollback_to_what_is_not_whole_is_refused(root, kind, harm):
     assert snapshot(root.store) == before
 
 
+def test_a_store_that_was_moved_can_be_read_but_its_versions_fetch_their_code_elsewhere(root):
+    moved = root.store.rename(root.root / "moved")
+    store = ("--store", "file://moved")
+    before = snapshot(moved)
+    assert root.deploy(*store, "list", "--output", "json").ok().json["current"] == "v2-b"
+    root.deploy(*store, "show", "v1").ok()
+    root.deploy(*store, "rollback", "v1").failed(1, "v1", str(moved), "deploy that commit again")
+    assert snapshot(moved) == before
+
+
 # --- a store that others have been at ------------------------------------------------------------
 
 

@@ -245,7 +245,15 @@ def test_without_hard_links_an_object_is_still_written_once(store, monkeypatch, 
     def no_links(*_, **__):
         raise OSError(code, "no hard links here")
 
+    def rename(*args, **kwargs):
+        with open(store_file(store).parents[1] / ".tmp" / "lock") as lock:
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        rename.real(*args, **kwargs)
+
+    rename.real = os.rename
     monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(os, "rename", rename)
     written = []
     threads = [threading.Thread(target=lambda: written.append(put(store))) for _ in range(8)]
     for thread in threads:

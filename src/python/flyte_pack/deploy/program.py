@@ -17,7 +17,7 @@ from flyte_pack.deploy.ledger import Ledger, Recorded, is_current
 from flyte_pack.deploy.names import InvalidName
 from flyte_pack.deploy.options import HELP, DeployOptions, UsageError, parse
 from flyte_pack.deploy.plan import DeployPlan, Refused, Request, resolve
-from flyte_pack.deploy.records import HistoryEntry, Provenance
+from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord
 from flyte_pack.json_fields import InvalidData, dump, printable
 from flyte_pack.store import Store, StoreError, open_store
 
@@ -174,6 +174,7 @@ class _Run:
         recorded = self._recorded(version)
         current = self._ledger.current()
         check_whole(self._store, recorded.record.bundles)
+        _check_addresses(self._store, recorded.record)
         adds = not is_current(current, recorded)
         number = (current.number if current else 0) + adds
         if not self._options.dry_run:
@@ -200,6 +201,18 @@ class _Run:
 
     def _place(self) -> str:
         return f"{self._request.project}/{self._request.domain} of {self._store.uri}"
+
+
+def _check_addresses(store: Store, record: VersionRecord) -> None:
+    """Raises `Refused` for a version whose commands fetch its bundles from where they are not: a store that was moved."""
+    for task in record.tasks:
+        archive = task.bundle and store.uri_of(task.bundle.archive.key)
+        if archive and not all(archive in one.command for one in task.tasks):
+            raise Refused(
+                f"version {record.version} was deployed while the store was not at {store.uri}, and the commands of "
+                f"{task.address} fetch its code from where it was. Name the store as it was named then, or deploy "
+                "that commit again"
+            )
 
 
 def _entry(entry: HistoryEntry) -> dict[str, Any]:
