@@ -7,6 +7,8 @@ keep two people from sharing a remote cache.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import sys
 from urllib.parse import quote
@@ -58,10 +60,9 @@ def additions(env: dict[str, str], installed: str, root: str, here: str) -> dict
     if not configured.has("pex-cli", "version", "known_versions", "url_template"):
         tool = os.path.join(installed, "pex-cli")
         with open(os.path.join(tool, "known_versions"), encoding="ascii") as file:
-            wanted["PANTS_PEX_CLI_KNOWN_VERSIONS"] = repr(file.read().split())
-        wanted["PANTS_PEX_CLI_URL_TEMPLATE"] = "file://" + quote(
-            os.path.join(tool, "pex")
-        )
+            known_versions = file.read().split()
+        wanted["PANTS_PEX_CLI_KNOWN_VERSIONS"] = repr(known_versions)
+        wanted["PANTS_PEX_CLI_URL_TEMPLATE"] = "file://" + _plain_path(os.path.join(tool, "pex"))
     if settings.indexes is not None and not configured.has("python-repos", "indexes"):
         wanted["PANTS_PYTHON_REPOS_INDEXES"] = repr(list(settings.indexes))
     if settings.find_links and not configured.has_variable("PANTS_PYTHON_REPOS_FIND_LINKS"):
@@ -72,6 +73,24 @@ def additions(env: dict[str, str], installed: str, root: str, here: str) -> dict
     if proxies and not configured.has_variable("PANTS_SUBPROCESS_ENVIRONMENT_ENV_VARS"):
         wanted["PANTS_SUBPROCESS_ENVIRONMENT_ENV_VARS"] = "+" + repr(proxies)
     return wanted
+
+
+def _plain_path(path: str) -> str:
+    """A path to the same file that a file:// URL can hold as it is.
+
+    Pants escapes the path of such a URL and opens it without unescaping: one with a space in it is
+    never found. A link in the directory for temporary files helps; it needs no trust, as Pants
+    checks the hash of what it finds there.
+    """
+    if quote(path) == path:
+        return path
+    name = f"pants-flyte-{os.getuid()}-{hashlib.sha256(path.encode()).hexdigest()[:16]}"
+    link = os.path.join("/tmp", name, os.path.basename(path))
+    if not os.path.exists(link):
+        os.makedirs(os.path.dirname(link), mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # another start made it just now
+            os.symlink(path, link)
+    return link
 
 
 def _proxies(env: dict[str, str], pip_proxy: str | None) -> list[str]:

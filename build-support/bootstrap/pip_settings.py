@@ -55,7 +55,7 @@ def read(env: Mapping[str, str], prefix: str = sys.prefix) -> PipSettings:
         extra_index_urls=tuple(values.get("extra-index-url", "").split()),
         no_index=values.get("no-index", "").lower() in _TRUE,
         find_links=tuple(
-            link for text in values.get("find-links", "").split() for link in _location(text)
+            link for text in values.get("find-links", "").split() for link in _location(text, env)
         ),
         cert=_certificates(values.get("cert"), env),
         proxy=values.get("proxy"),
@@ -109,14 +109,14 @@ def _parsed(files: list[str]) -> list[dict[str, str]]:
     ]
 
 
-def _location(text: str) -> tuple[str, ...]:
+def _location(text: str, env: Mapping[str, str]) -> tuple[str, ...]:
     """A find-links entry as a URL; none for a folder or page that is not there or empty.
 
     pip passes over those in silence. Here they would also be part of Pants' cache keys.
     """
     if "://" in text:
         return (text,)
-    path = os.path.abspath(os.path.expanduser(text))
+    path = _absolute(text, env)
     useful = bool(os.listdir(path)) if os.path.isdir(path) else os.path.isfile(path)
     return ("file://" + quote(path),) if useful else ()
 
@@ -129,6 +129,13 @@ def _certificates(own: Optional[str], env: Mapping[str, str]) -> Optional[str]:
         env.get("CURL_CA_BUNDLE"),
         env.get("SSL_CERT_FILE"),
     ):
-        if path and os.path.isfile(os.path.expanduser(path)):
-            return os.path.abspath(os.path.expanduser(path))
+        if path and os.path.isfile(_absolute(path, env)):
+            return _absolute(path, env)
     return None
+
+
+def _absolute(path: str, env: Mapping[str, str]) -> str:
+    home = env.get("HOME")
+    if home and path.startswith("~/"):
+        path = home + path[1:]
+    return os.path.abspath(os.path.expanduser(path))

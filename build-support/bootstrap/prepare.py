@@ -141,11 +141,15 @@ class _Installation:
         )
         os.mkdir(self.scratch)
         say("1/4 making a virtual environment ...")
-        self._run([self.python, "-I", "-m", "venv", self.making], "make a virtual environment")
+        python = os.path.join(self.making, "bin", "python")
+        # In two steps, as `venv` keeps to itself what its own step with ensurepip complains of.
+        purpose = "make a virtual environment"
+        self._run([self.python, "-I", "-m", "venv", "--without-pip", self.making], purpose)
+        self._run([python, "-I", "-m", "ensurepip", "--default-pip"], purpose)
         site = os.path.join(sys.prefix, "pip.conf")
         if os.path.isfile(site):
             shutil.copyfile(site, os.path.join(self.making, "pip.conf"))
-        pip = [os.path.join(self.making, "bin", "python"), "-I", "-m", "pip"]
+        pip = [python, "-I", "-m", "pip"]
 
         say(f"2/4 fetching Pants and what it needs from {self._sources()} ...")
         wheels = os.path.join(self.making, "wheels")
@@ -155,7 +159,9 @@ class _Installation:
             if os.path.exists(lock)
             else [f"pantsbuild.pants=={self.version}"]
         )
-        self._run([*pip, "wheel", "--wheel-dir", wheels, *wanted], "fetch Pants", network=True)
+        # Without -vv, pip says only that it found nothing, not that it reached nobody.
+        command = [*pip, "wheel", "-vv", "--wheel-dir", wheels, *wanted]
+        self._run(command, "fetch Pants", network=True)
 
         say("3/4 installing it ...")
         install = [
