@@ -12,17 +12,27 @@ from flyte_shim.hashing import sha256_bytes
 from tests.support.deploying import ADDRESS, BuildRoot, show_writes, snapshot
 
 
-@pytest.fixture
-def root(tmp_path):
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory):
     """v1, v2-a and v2-b are deployed, in this order; and the packages are gone since."""
-    root = BuildRoot(tmp_path / "build")
+    root = BuildRoot(tmp_path_factory.mktemp("history") / "build")
     for version, body in (("v1", "v = 1\n"), ("v2-a", "v = 2\n"), ("v2-b", "v = 3\n")):
         root.package("train", body)
         root.deploy("--version", version).ok()
     shutil.rmtree(root.dist)
-    root.dist.mkdir()
-    root.links.clear()
+    shutil.copytree(root.store, root.root / "untouched")
     return root
+
+
+@pytest.fixture
+def root(deployed):
+    """What was deployed, as it was then: records know where their store is, so it can not be a copy elsewhere."""
+    for directory in (deployed.dist, deployed.root / "dist", deployed.root / "moved"):
+        shutil.rmtree(directory, ignore_errors=True)
+    deployed.dist.mkdir()
+    deployed.links.clear()
+    shutil.copytree(deployed.root / "untouched", deployed.store)
+    return deployed
 
 
 @pytest.fixture

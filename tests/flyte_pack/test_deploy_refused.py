@@ -160,7 +160,7 @@ def test_the_known_ref_names_are_listed(root):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"body": "v = 2\n"}, "services/ml:train (code, archive)"),
+        ({"body": "v = 2\n"}, "services/ml:train (code)"),
         ({"image": "registry.example/trainer:2"}, "services/ml:train (image)"),
         ({"root_dir": "src"}, "services/ml:train (root_dir)"),
         ({"name": "score"}, "services/ml:score (new)"),

@@ -38,6 +38,8 @@ def compare(
             continue
         was = old.pop(task.address)
         what = tuple(name for name, value in parts.items() if was[name] != value)
+        if "code" in what:  # then the archive is another one too, which goes without saying
+            what = tuple(name for name in what if name != "archive")
         changes.append(TaskChange(task.address, "changed" if what else "unchanged", what))
     changes += (TaskChange(address, "removed") for address in old)
     return tuple(sorted(changes, key=lambda change: change.address))

@@ -106,9 +106,10 @@ class Deployment:
         self._links = read_links(directory, request.tasks)
         self._copy_style = _one_copy_style(request, self._links)
         self._images = _images(request, self._links)
-        for link in self._links:
-            if link.bundle is not None:
-                check_files(directory, link.address, link.bundle)
+        # Each once: many tasks may share a bundle.
+        bundles = {link.bundle: link.address for link in self._links if link.bundle is not None}
+        for bundle, address in bundles.items():
+            check_files(directory, address, bundle)
 
     def prepare(self) -> Work:
         """Plan it; writes nothing. Raises `Refused`, `InvalidData` or `StoreError`."""
