@@ -18,25 +18,25 @@ class SourceTree:
     """The directory of sources, held open; a context manager.
 
     Directories are opened one component at a time and relative to one another, so what is checked
-    is what is read. The last one stays open, which makes a run of files in one directory cheap.
-    Names are UTF-8 whatever the locale says.
+    is what is read. Those above the last file stay open, which makes files in order of their paths
+    cheap. Names are UTF-8 whatever the locale says.
     """
 
     def __init__(self, root: str) -> None:
         """Raises `SourceError` where `root` is no directory. (`root` itself may be a link.)"""
         try:
-            self._root = os.open(root, _DIRECTORY & ~os.O_NOFOLLOW)
+            self._open = [os.open(root, _DIRECTORY & ~os.O_NOFOLLOW)]
         except OSError as e:
             raise SourceError(f"the directory of sources, {root}: {e.strerror}") from e
-        self._parent = self._root
-        self._parent_path = ""
+        self._names: list[str] = []
+        self._parent: str | None = ""
 
     def __enter__(self) -> SourceTree:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close_parent()
-        os.close(self._root)
+        for fd in self._open:
+            os.close(fd)
 
     def open(self, path: str) -> tuple[int, os.stat_result]:
         """Open the regular file at `path`, relative to the root; the caller closes the descriptor.
@@ -46,9 +46,9 @@ class SourceTree:
         """
         parent, _, name = path.rpartition("/")
         try:
-            if parent != self._parent_path:
+            if parent != self._parent:
                 self._change_parent(parent)
-            fd = os.open(name.encode(), _FILE, dir_fd=self._parent)
+            fd = os.open(name.encode(), _FILE, dir_fd=self._open[-1])
         except (OSError, ValueError) as e:
             raise SourceError(f"{path!r}: {_reason(e)}") from e
         status = os.fstat(fd)
@@ -62,24 +62,17 @@ class SourceTree:
         names = path.split("/") if path else []
         if ".." in names:
             raise ValueError("leads out of the directory of sources")
-        self._close_parent()
-        current = self._root
-        try:
-            for name in names:
-                following = os.open(name.encode(), _DIRECTORY, dir_fd=current)
-                if current != self._root:
-                    os.close(current)
-                current = following
-        except (OSError, ValueError):
-            if current != self._root:
-                os.close(current)
-            raise
-        self._parent, self._parent_path = current, path
-
-    def _close_parent(self) -> None:
-        if self._parent != self._root:
-            os.close(self._parent)
-        self._parent, self._parent_path = self._root, ""
+        self._parent = None  # until all of it is open
+        shared = 0
+        while names[shared : shared + 1] == self._names[shared : shared + 1] != []:
+            shared += 1
+        del self._names[shared:]
+        while len(self._open) > shared + 1:
+            os.close(self._open.pop())
+        for name in names[shared:]:
+            self._open.append(os.open(name.encode(), _DIRECTORY, dir_fd=self._open[-1]))
+            self._names.append(name)
+        self._parent = path
 
 
 def _reason(error: OSError | ValueError) -> str:
