@@ -295,7 +295,8 @@ class FlyteDeploymentProjectField(StringField):
     alias = "project"
     help = help_text(
         """
-        The Flyte project to deploy to. If unset, `[flyte].project` holds; `-- --project` overrides both.
+        The Flyte project to deploy to. If unset, `-- --project` says it, and `[flyte].project` where
+        that is not given either.
         """
     )
 
@@ -315,9 +316,9 @@ class FlyteDeploymentVersionField(StringField):
     alias = "version"
     help = help_text(
         """
-        The version to deploy under. If unset, it is computed from all that decides what runs
-        (bundles, images, commands, project, domain), so that the same deployment has the same
-        version on every machine. `-- --version` overrides it.
+        The version to deploy under. If unset, it is computed from all that decides what runs (where
+        bundles lie and what they hold, images, commands, project, domain): the same deployment to
+        the same store has the same version on every machine. `-- --version` overrides it.
         """
     )
 
