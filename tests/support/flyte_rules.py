@@ -182,10 +182,12 @@ class RuleRoot:
         parsed = AddressInput.parse(spec, description_of_origin="a test")
         return self.runner.request(Address, [parsed])
 
-    def dependencies(self, spec: str) -> list[str]:
-        """What a target depends on, as Pants' `dependencies` goal has it."""
-        request = DependenciesRequest(self.target(spec).get(Dependencies))
-        return [a.spec for a in self.runner.request(Addresses, [request])]
+    def dependencies(self, spec: str, *, special_cased: bool = False) -> list[str]:
+        """What a target depends on, as Pants' `dependencies` goal has it, sorted."""
+        request = DependenciesRequest(
+            self.target(spec).get(Dependencies), include_special_cased_deps=special_cased
+        )
+        return sorted(a.spec for a in self.runner.request(Addresses, [request]))
 
     def package(self, spec: str) -> Packaged:
         target = self.target(spec)

@@ -7,6 +7,7 @@ from typing import Optional, Tuple
 
 from pants.engine.addresses import Address
 from pants.engine.fs import Digest
+from pants.util.frozendict import FrozenDict
 
 from flyte_pack.bundle_plan import BundleSummary
 from flyte_pack.task_link import TaskLink
@@ -32,13 +33,14 @@ class BundleRequest:
 @dataclass(frozen=True)
 class BuiltBundle:
     """`digest` holds the archive and the manifest at their output paths; `modules` are the bundle's
-    Python paths, by which a shared bundle proves that it holds an entry point."""
+    modules, path in the bundle -> path from the build root, by which a shared bundle proves that it
+    holds an entry point."""
 
     digest: Digest
     archive: str
     manifest: str
     summary: BundleSummary
-    modules: Tuple[str, ...]
+    modules: FrozenDict[str, str]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.util_rules.pex import VenvPexProcess
 from pants.engine.addresses import Address
 from pants.engine.fs import CreateDigest, Digest, DigestSubset, FileContent, PathGlobs
+from pants.util.frozendict import FrozenDict
 from pants.util.logging import LogLevel
 
 from flyte_pack.bundle_plan import BundlePlan, BundleSummary, PlanFile
@@ -28,17 +29,16 @@ from pants_flyte.engine import (
     under_prefix,
     venv_pex,
 )
-from pants_flyte.entry_point import EntryModule, scan_module
+from pants_flyte.entry_point import scan_source
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.layout import (
-    MovedModule,
     SourceFile,
     broken_imports,
     broken_imports_error,
     case_collisions,
     files_beside_modules,
     literal_glob,
-    place,
+    moves_modules,
     place_all,
 )
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
@@ -60,19 +60,26 @@ async def build_bundle(
     cache key is the same in every clone.
     """
     closure = await closure_of(request.address, entry_owners, request.resolve, python_setup)
-    files, digest = closure.files, closure.digest
+    files, digests = closure.files, closure.digests
     if request.copy_style == "all":
         beside, beside_digest = await _everything_beside(request, entry_owners, closure, flyte)
-        files = (*files, *beside)
-        digest = await merge_digests([digest, beside_digest])
+        files, digests = (*files, *beside), (*digests, beside_digest)
+    for owner in entry_owners:
+        if owner not in closure.reasons:
+            raise FlyteTargetError(
+                request.address,
+                f"the bundle does not hold the entry point: `dependencies` takes {owner} out "
+                f"(`!{owner}`). Leave that line out.",
+            )
     placed = place_all(request.address, files, request.root_dir)
     if not placed:
         raise FlyteTargetError(
             request.address,
             "the bundle would be empty: no dependency leads to Python sources, resources or files.",
         )
-    if request.root_dir is not None:
-        await _check_imports(request, request.root_dir, closure)
+    digest = await merge_digests(digests)
+    if request.root_dir is not None and moves_modules(closure.files, request.root_dir):
+        await _check_imports(request, request.root_dir, closure, digest)
     _warn(request.address, placed)
 
     plan = BundlePlan(
@@ -116,11 +123,17 @@ async def build_bundle(
         await subset(DigestSubset(packed.output_digest, PathGlobs(["summary.json"])))
     )
     return BuiltBundle(
-        digest=await subset(DigestSubset(packed.output_digest, PathGlobs([archive, manifest]))),
+        digest=await subset(
+            DigestSubset(
+                packed.output_digest, PathGlobs([literal_glob(p) for p in (archive, manifest)])
+            )
+        ),
         archive=archive,
         manifest=manifest,
         summary=BundleSummary.from_json(summary[0].content),
-        modules=tuple(sorted(path for path, file in placed.items() if file.python)),
+        modules=FrozenDict(
+            {path: file.path for path, file in sorted(placed.items()) if file.python}
+        ),
     )
 
 
@@ -155,7 +168,7 @@ async def _everything_beside(
         }
     globs = PathGlobs(
         [
-            *(os.path.join(root, "**") for root in sorted(roots)),
+            *(os.path.join(literal_glob(root), "**") for root in sorted(roots)),
             *(f"!{pattern}" for pattern in flyte.all_excludes),
         ]
     )
@@ -178,36 +191,36 @@ async def _everything_beside(
     return beside, kept
 
 
-async def _check_imports(request: BundleRequest, root_dir: str, closure: Closure) -> None:
+async def _check_imports(
+    request: BundleRequest, root_dir: str, closure: Closure, digest: Digest
+) -> None:
     """A set `root_dir` moves modules; an import of a moved module finds nothing."""
-    modules: Dict[Address, SourceFile] = {
-        file.owner: file for file in closure.files if file.python and file.owner
-    }
-    importers: Dict[Address, List[SourceFile]] = {}
-    for importer, imported in closure.imports.items():
-        if importer in modules:
-            for a in imported:
-                importers.setdefault(a, []).append(modules[importer])
-    moved = [
-        MovedModule(file, str(place(file, root_dir)), tuple(importers.get(address, ())))
-        for address, file in modules.items()
-        if place(file, root_dir) != file.stripped and address in importers
+    modules: Dict[Address, List[SourceFile]] = {}
+    for file in closure.files:
+        if file.python and file.owner:
+            modules.setdefault(file.owner, []).append(file)
+    dependencies = [
+        (importer, imported)
+        for address, importers in modules.items()
+        for dependency in closure.dependencies.get(address, ())
+        for importer in importers
+        for imported in modules.get(dependency, ())
     ]
-    if not moved:
-        return
+    owners = {importer.path: importer.owner for importer, _ in dependencies}
+    sources = await contents(
+        await subset(DigestSubset(digest, PathGlobs([literal_glob(path) for path in owners])))
+    )
     scans: Dict[str, ModuleScan] = {}
-    for file in sorted({i for m in moved for i in m.importers}, key=lambda f: f.path):
-        if file.owner and not file.generated:
-            scans[file.path] = await scan_module(
-                request.address, EntryModule(file.path, file.owner, None)
-            )
-    broken = broken_imports(moved, scans)
+    for source in sources:
+        owner = owners[source.path] or request.address
+        scans[source.path] = await scan_source(request.address, source.path, owner, source.content)
+    broken = broken_imports(dependencies, scans, root_dir)
     if broken:
         raise broken_imports_error(
             request.address,
             root_dir,
             broken,
-            (file.source_root or "" for file in modules.values()),
+            (file.source_root or "" for files in modules.values() for file in files),
         )
 
 

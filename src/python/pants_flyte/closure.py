@@ -15,6 +15,7 @@ from pants.engine.addresses import Address
 from pants.engine.fs import Digest, PathGlobs
 from pants.engine.target import (
     Dependencies,
+    HydratedSources,
     HydrateSourcesRequest,
     SourcesField,
     Target,
@@ -26,7 +27,6 @@ from pants_flyte.engine import (
     direct_dependencies,
     explicit_dependencies,
     hydrated_sources,
-    merge_digests,
     owners_of_each,
     snapshot,
     source_roots,
@@ -48,25 +48,26 @@ class Reason:
 
 @dataclass(frozen=True)
 class Closure:
-    """Files, with a digest that holds them at their paths, and what is known of them.
+    """Files, with digests that hold them at their paths, and what is known of them.
 
+    digests: not merged yet, which fails where two of them have different files at one path.
     reasons: by address of the owner; a file without an owner is there as part of a package.
-    imports: for each address, those that it imports (inferred, not declared).
+    dependencies: for each address, those that it depends on, inferred or declared.
     """
 
     files: Tuple[SourceFile, ...]
-    digest: Digest
+    digests: Tuple[Digest, ...]
     reasons: Mapping[Address, Reason]
-    imports: Mapping[Address, FrozenSet[Address]]
+    dependencies: Mapping[Address, Tuple[Address, ...]]
 
 
 async def closure_of(
     address: Address, entry_owners: FrozenSet[Address], resolve: str, python_setup: PythonSetup
 ) -> Closure:
-    """All that `address` reaches, and the `__init__.py` files above every module.
+    """All that `address` reaches, and the `__init__.py` files above every module and resource.
 
-    Python runs each `__init__.py` on the way to a module, whether or not dependency inference
-    thinks it worth a dependency. One that has code is a root of its own: what it imports must be
+    Python runs each `__init__.py` on the way to a module, or to package data that is read by the
+    package's name, whether or not dependency inference thinks it worth a dependency. One that has code is a root of its own: what it imports must be
     there as well. That can bring in new packages, so this goes round until nothing is new.
     """
     package_roots: Tuple[Address, ...] = ()
@@ -85,15 +86,14 @@ async def closure_of(
         digests: List[Digest] = []
         rooted = [
             path
-            for target, sources in zip(targets, hydrated)
-            if target[SourcesField].uses_source_roots
+            for sources in hydrated
+            if _has_source_root(sources)
             for path in sources.snapshot.files
         ]
         roots = (await source_roots(rooted)).path_to_root
         for target, sources in zip(targets, hydrated):
             if sources.sources_type is None:
                 continue
-            field = target[SourcesField]
             digests.append(sources.snapshot.digest)
             for path in sources.snapshot.files:
                 files.append(
@@ -101,10 +101,10 @@ async def closure_of(
                         path=path,
                         owner=target.address,
                         source_root=_normal(roots[PurePath(path)].path)
-                        if field.uses_source_roots
+                        if _has_source_root(sources)
                         else None,
                         python=issubclass(sources.sources_type, PythonSourceField),
-                        generated=not isinstance(field, _SHIPPED),
+                        generated=not isinstance(target[SourcesField], _SHIPPED),
                     )
                 )
         missing = _packages_above(files)
@@ -120,17 +120,19 @@ async def closure_of(
         files.extend(
             SourceFile(path, owner, missing[path], python=True) for path, owner in empty.items()
         )
-    reasons, imports = await _reasons(address, package_roots, entry_owners, transitive)
-    return Closure(
-        files=tuple(files),
-        digest=await merge_digests(digests),
-        reasons=reasons,
-        imports=imports,
-    )
+    reasons, dependencies = await _reasons(address, package_roots, entry_owners, transitive)
+    return Closure(tuple(files), tuple(digests), reasons, dependencies)
 
 
 def _with_sources(transitive: TransitiveTargets) -> List[Target]:
     return [target for target in transitive.closure if target.has_field(SourcesField)]
+
+
+def _has_source_root(sources: HydratedSources) -> bool:
+    """Modules and resources have one, generated or not; `files` keep their path."""
+    return sources.sources_type is not None and not issubclass(
+        sources.sources_type, FileSourceField
+    )
 
 
 def _normal(root: str) -> str:
@@ -138,7 +140,7 @@ def _normal(root: str) -> str:
 
 
 def _packages_above(files: Sequence[SourceFile]) -> Dict[str, str]:
-    """Every `__init__.py` that could be above a module and is not among the files: path -> source root.
+    """Every `__init__.py` that could be above one of the files and is not among them: path -> source root.
 
     Below its source root: one in the root itself is part of no package.
     """
@@ -147,7 +149,7 @@ def _packages_above(files: Sequence[SourceFile]) -> Dict[str, str]:
     done: Set[str] = set()
     for file in files:
         root = file.source_root
-        if not file.python or root is None:
+        if root is None:
             continue
         directory = os.path.dirname(file.path)
         while directory and directory != root and directory not in done:
@@ -198,29 +200,20 @@ async def _reasons(
     package_roots: Iterable[Address],
     entry_owners: FrozenSet[Address],
     transitive: TransitiveTargets,
-) -> Tuple[Dict[Address, Reason], Dict[Address, FrozenSet[Address]]]:
+) -> Tuple[Dict[Address, Reason], Dict[Address, Tuple[Address, ...]]]:
     """Walk the graph breadth first, so that each target's reason is a shortest way to it."""
     targets = sorted(transitive.closure, key=lambda t: t.address)
     fields = [target.get(Dependencies) for target in targets]
     direct = await direct_dependencies(fields)
     explicit = await explicit_dependencies(fields)
     in_closure = {target.address: target for target in targets}
-    generated: Dict[Address, Tuple[Address, ...]] = {}
-    for a in in_closure:
-        if a.is_generated_target:
-            generator = a.maybe_convert_to_target_generator()
-            generated[generator] = (*generated.get(generator, ()), a)
     needs: Dict[Address, List[Tuple[Address, str]]] = {}
-    imports: Dict[Address, FrozenSet[Address]] = {}
     for target, found, declared in zip(targets, direct, explicit):
         needs[target.address] = [
-            (a, "declared" if _declared(dep, declared.includes) else "imported")
+            (dep.address, "declared" if _is_any_of(dep.address, declared.includes) else "imported")
             for dep in found
-            for a in ((dep,) if dep in in_closure else generated.get(dep, ()))
+            if dep.address in in_closure  # the others are excluded, by `!!`
         ]
-        imports[target.address] = frozenset(
-            a for a, kind in needs[target.address] if kind == "imported"
-        )
 
     reasons: Dict[Address, Reason] = {}
     waiting: Deque[Address] = deque()
@@ -245,11 +238,17 @@ async def _reasons(
         if root not in reasons:
             reasons[root] = Reason("package", None)
             reach(root)
-    return reasons, imports
+    return reasons, {a: tuple(dep for dep, _ in found) for a, found in needs.items()}
 
 
-def _declared(dependency: Address, includes: Iterable[Address]) -> bool:
-    return dependency in includes or dependency.maybe_convert_to_target_generator() in includes
+def _is_any_of(dependency: Address, written: Iterable[Address]) -> bool:
+    """Whether a BUILD file means this target: by itself, by its generator, or with fewer parameters."""
+    generator = dependency.maybe_convert_to_target_generator()
+    return any(
+        address.is_parametrized_subset_of(dependency)
+        or address.is_parametrized_subset_of(generator)
+        for address in written
+    )
 
 
 def _is_package_of(package: Target, module: Target) -> bool:

@@ -23,7 +23,6 @@ from pants_flyte.engine import (
     find_python,
     hydrated_sources,
     interpreter_constraints,
-    merge_digests,
     owners_of_each,
     run_process,
     targets_at,
@@ -115,28 +114,32 @@ async def scan_module(address: Address, module: EntryModule) -> ModuleScan:
     """The syntax tree's facts about the entry module. Raises `FlyteTargetError` for a syntax error."""
     target = (await targets_at([module.owner]))[0]
     sources = await hydrated_sources([HydrateSourcesRequest(target[PythonSourceField])])
-    digest = sources[0].snapshot.digest
-    source = (await contents(digest))[0].content
+    source = (await contents(sources[0].snapshot.digest))[0].content
+    return await scan_source(address, module.path, module.owner, source)
+
+
+async def scan_source(address: Address, path: str, owner: Address, source: bytes) -> ModuleScan:
+    """The same for a module that is at hand. `owner` says which Python it is for."""
     try:
-        return scan(source, module.path)
+        return scan(source, path)
     except (SyntaxError, ValueError):
         # Perhaps it is newer syntax than this Python's: ask the Python that the module is for.
-        constraints = await interpreter_constraints([module.owner])
+        constraints = await interpreter_constraints([owner])
         python = await find_python(constraints)
         program = (importlib.resources.files("flyte_pack") / "module_scan.py").read_bytes()
-        script = await create_digest(CreateDigest([FileContent("__module_scan.py", program)]))
+        script = FileContent("__module_scan.py", program)
         result = await run_process(
             Process(
-                [python.path, "-IS", "__module_scan.py", module.path],
-                input_digest=await merge_digests([script, digest]),
-                description=f"Look for tasks in {module.path}",
+                [python.path, "-IS", script.path, path],
+                input_digest=await create_digest(CreateDigest([script, FileContent(path, source)])),
+                description=f"Look for tasks and imports in {path}",
                 level=LogLevel.DEBUG,
             )
         )
         if result.exit_code != 0:
             said = result.stderr.decode(errors="replace").strip()
             raise FlyteTargetError(
-                address, f"{module.path} can't be parsed by {python.path} ({constraints}): {said}"
+                address, f"{path} can't be parsed by {python.path} ({constraints}): {said}"
             ) from None
         return ModuleScan.from_json(result.stdout)
 

@@ -9,7 +9,7 @@ from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from pants.build_graph.address import Address
 
-from flyte_pack.module_scan import ModuleScan
+from flyte_pack.module_scan import Import, ModuleScan
 from pants_flyte.errors import FlyteTargetError
 
 _SHOWN = 8  # how many culprits an error names before it only counts them
@@ -99,6 +99,12 @@ def place_all(
             "Set `root_dir` to a directory above them all (`.` is the build root), or leave it "
             "unset, so that each source root is stripped.",
         )
+    for path, file in placed.items():
+        directory = os.path.dirname(path)
+        while directory:
+            if directory in placed:  # a file there, where this one needs a directory
+                clashes.append((directory, placed[directory], file))
+            directory = os.path.dirname(directory)
     if clashes:
         listing = _listing(
             f"{path}: {a.path} ({a.owner or 'no owner'}) and {b.path} ({b.owner or 'no owner'})"
@@ -144,17 +150,8 @@ def files_beside_modules(placed: Mapping[str, SourceFile]) -> List[Tuple[str, st
 
 
 @dataclass(frozen=True)
-class MovedModule:
-    """A module whose path in the bundle is not the one that importers know, and who imports it."""
-
-    file: SourceFile
-    path: str
-    importers: Tuple[SourceFile, ...]
-
-
-@dataclass(frozen=True)
 class BrokenImport:
-    """An import statement that finds nothing in the bundle."""
+    """An import statement that does not find its module at `module_path`, where the bundle has it."""
 
     importer: str
     line: int
@@ -169,27 +166,54 @@ def module_name(path: str) -> str:
     return name[: -len(".__init__")] if name.endswith(".__init__") else name
 
 
+def moves_modules(files: Iterable[SourceFile], root_dir: Optional[str]) -> bool:
+    """Whether any module has another path in the bundle than the one that importers know."""
+    return any(file.python and place(file, root_dir) != file.stripped for file in files)
+
+
 def broken_imports(
-    moved: Sequence[MovedModule], scans: Mapping[str, ModuleScan]
+    dependencies: Iterable[Tuple[SourceFile, SourceFile]],
+    scans: Mapping[str, ModuleScan],
+    root_dir: Optional[str],
 ) -> List[BrokenImport]:
-    """The imports that break; `scans` holds every importer, by its path from the build root."""
+    """The imports that break in the bundle.
+
+    dependencies: (module, a module that it depends on); scans: by path from the build root, of each
+    first one. All files have a place in the bundle.
+    """
     broken = []
-    for module in moved:
-        known_as = module_name(module.file.stripped)
-        for importer in module.importers:
-            scan = scans.get(importer.path)
-            for found in scan.imports if scan else ():
-                whole = f"{found.module}.{found.name}" if found.name else found.module
-                if found.level and importer.source_root == module.file.source_root:
-                    continue  # relative imports move along
-                if known_as in (found.module, whole):
-                    statement = (
-                        f"from {'.' * found.level}{found.module} import {found.name}"
-                        if found.name
-                        else f"import {found.module}"
-                    )
-                    broken.append(BrokenImport(importer.path, found.line, statement, module.path))
+    for importer, module in dependencies:
+        known_as = module_name(module.stripped)
+        path = str(place(module, root_dir))
+        for found in scans[importer.path].imports:
+            before = _imported_names(found, importer.stripped)
+            if known_as not in before:
+                continue
+            after = _imported_names(found, str(place(importer, root_dir)))
+            if after[before.index(known_as) :][:1] != (module_name(path),):
+                dots = "." * found.level
+                statement = (
+                    f"from {dots}{found.module} import {found.name}"
+                    if found.name
+                    else f"import {found.module}"
+                )
+                broken.append(BrokenImport(importer.path, found.line, statement, path))
     return sorted(set(broken), key=lambda b: (b.importer, b.line, b.statement))
+
+
+def _imported_names(found: Import, importer: str) -> Tuple[str, ...]:
+    """The modules that an import in the module at `importer` may mean: `m`, and `m.n` of `from m import n`.
+
+    None for a relative import that leaves the top-level package.
+    """
+    base: List[str] = []
+    if found.level:
+        package = importer.split("/")[:-1]
+        if len(package) < found.level:
+            return ()
+        base = package[: len(package) - found.level + 1]
+    base += [found.module] if found.module else []
+    return (".".join(base), *([".".join([*base, found.name])] if found.name else []))
 
 
 def broken_imports_error(

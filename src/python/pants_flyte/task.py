@@ -17,6 +17,7 @@ from pants.util.logging import LogLevel
 
 from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE, LinkedBundle, LinkedTask, TaskLink
 from flyte_shim.manifest import EntryPoint
+from flyte_shim.paths import path_problem
 from pants_flyte.build_types import BuiltBundle, BuiltTask, BundleRequest, TaskRequest
 from pants_flyte.bundle import build_bundle
 from pants_flyte.engine import create_digest, resolve_addresses, source_roots, targets_at
@@ -91,7 +92,8 @@ async def build_task(
     module = await find_entry_module(address, entry, resolve, python_setup)
     named = name_tasks(address, module, await scan_module(address, module))
     shared = await _shared_bundle(target)
-    copy_style = task_copy_style(request.copy_style, shared or target, flyte)
+    own = target[FlyteTaskCopyStyleField].value if shared else None  # nothing but `none`
+    copy_style = task_copy_style(request.copy_style or own, shared or target, flyte)
     root_dir = bundle_root_dir(request.root_dir, shared or target, flyte)
     stem = output_stem(target[OutputPathField], "json")
     in_bundle = await _path_in_bundle(address, module, root_dir)
@@ -115,7 +117,7 @@ async def build_task(
             )
         owners = frozenset() if shared else frozenset([module.owner])
         bundle = await build_bundle(bundle_request, owners, flyte, flyte_pack, python_setup)
-        if in_bundle not in bundle.modules:
+        if bundle.modules.get(in_bundle) != module.path:
             raise FlyteTargetError(
                 address,
                 f"the bundle {bundle_request.address} does not hold {module.path}. Add "
@@ -200,6 +202,10 @@ def output_stem(field: OutputPathField, ending: str) -> str:
         raise FlyteTargetError(
             field.address, f"`output_path` is {path!r}; it must end in `.{ending}`."
         )
+    if problem := path_problem(path):
+        raise FlyteTargetError(
+            field.address, f"`output_path` is {problem}; give one below `--distdir`: {path!r}."
+        )
     return path[: -len(ending) - 1]
 
 
@@ -222,7 +228,7 @@ async def _shared_bundle(target: Target) -> Optional[Target]:
                 f"`{field_type.alias}` and `bundle` are both set: a shared bundle has one layout. "
                 f"Set `{field_type.alias}` on {shared.address} instead.",
             )
-    return None if target[FlyteTaskCopyStyleField].value == "none" else shared
+    return shared
 
 
 async def _path_in_bundle(address: Address, module: EntryModule, root_dir: Optional[str]) -> str:

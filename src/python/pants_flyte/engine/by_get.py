@@ -65,15 +65,21 @@ async def transitive_targets(roots: Iterable[Address]) -> TransitiveTargets:
     return await Get(TransitiveTargets, TransitiveTargetsRequest(roots))
 
 
-async def direct_dependencies(fields: Sequence[Dependencies]) -> Tuple[Addresses, ...]:
-    """What each field's target depends on, inferred and declared. By name: `resolve_dependencies`."""
-    return await MultiGet(Get(Addresses, DependenciesRequest(field)) for field in fields)
+async def direct_dependencies(fields: Sequence[Dependencies]) -> Tuple[Targets, ...]:
+    """What each field's target depends on, inferred and declared, generators expanded.
+
+    By name: `resolve_targets(**implicitly(DependenciesRequest(field)))`.
+    """
+    return await MultiGet(Get(Targets, DependenciesRequest(field)) for field in fields)
 
 
 async def explicit_dependencies(
     fields: Sequence[Dependencies],
 ) -> Tuple[ExplicitlyProvidedDependencies, ...]:
-    """What each BUILD file declares. By name: `determine_explicitly_provided_dependencies`."""
+    """What each BUILD file declares.
+
+    By name: `determine_explicitly_provided_dependencies(**implicitly(DependenciesRequest(field)))`.
+    """
     return await MultiGet(
         Get(ExplicitlyProvidedDependencies, DependenciesRequest(field)) for field in fields
     )
@@ -85,7 +91,10 @@ async def resolve_addresses(inputs: UnparsedAddressInputs) -> Addresses:
 
 
 async def targets_at(addresses: Iterable[Address]) -> Targets:
-    """The targets of these addresses, generators expanded. By name: `resolve_targets`."""
+    """The targets of these addresses, generators expanded.
+
+    By name: `resolve_targets(**implicitly(Addresses(addresses)))`.
+    """
     return await Get(Targets, Addresses(addresses))
 
 
@@ -159,7 +168,10 @@ async def run_process(process: Process) -> FallibleProcessResult:
 
 
 async def run_venv_pex(process: VenvPexProcess) -> ProcessResult:
-    """Run a tool in a sandbox; a failure is an error. By name: `execute_process_or_raise`."""
+    """Run a tool in a sandbox; a failure is an error.
+
+    By name: `execute_process_or_raise(**implicitly(process))`.
+    """
     return await Get(ProcessResult, VenvPexProcess, process)
 
 
@@ -171,7 +183,8 @@ async def venv_pex(request: PexRequest) -> VenvPex:
 async def tool_environment(request: PexRequest) -> ToolEnvironment:
     """A PEX made ready for an interactive process, with the environment that it wants there.
 
-    By name: `create_venv_pex(VenvPexRequest(...))` and `find_interpreter`.
+    By name: `create_venv_pex(VenvPexRequest(...))` and `find_interpreter`; in the versions that
+    have them, `environment_dict` takes `python_configured` in place of the interpreter.
     """
     pex_environment = await Get(PexEnvironment)
     complete = pex_environment.in_workspace()
