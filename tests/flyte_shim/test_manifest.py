@@ -7,12 +7,12 @@ import json
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flyte_shim.hashing import content_hash, is_sha256, sha256_bytes, sha256_file
+from flyte_shim.hashing import content_hash, sha256_bytes, sha256_file
 from flyte_shim.manifest import EntryPoint, Manifest, ManifestError, ManifestFile
-from flyte_shim.paths import path_problem
+from flyte_shim.paths import is_sha256, path_problem, sha256_in_name
 
 A = sha256_bytes(b"a")
 B = sha256_bytes(b"b")
@@ -72,6 +72,23 @@ def test_a_hash_has_one_spelling(text, expected):
 
 
 @pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        (f"{A}.tar.gz", A),
+        (f"s3://bucket/archives/{A}.tar.gz", A),
+        (f"/store/{A}.tgz", None),
+        (f"/store/x{A}.tar.gz", None),
+        (f"/store/{A}.tar.gz?signature=x", None),
+        ("/store/fast1234.tar.gz", None),
+        (".tar.gz", None),
+        ("", None),
+    ],
+)
+def test_the_name_of_an_archive_in_a_store_says_its_hash(uri, expected):
+    assert sha256_in_name(uri) == expected
+
+
+@pytest.mark.parametrize(
     ("path", "problem"),
     [
         ("a.py", None),
@@ -86,6 +103,11 @@ def test_a_hash_has_one_spelling(text, expected):
         ("a//b", "an empty component in the path"),
         ("a/", "an empty component in the path"),
         ("a\udc80", "a path that is not valid UTF-8"),
+        ("x" * 255, None),
+        ("x" * 256, "a component longer than 255 bytes in the path"),
+        ("a/" + "ü" * 128, "a component longer than 255 bytes in the path"),
+        ("a/" * 499 + "bb", None),
+        ("a/" * 500 + "b", "a path longer than 1000 bytes"),
     ],
 )
 def test_which_paths_a_bundle_may_hold(path, problem):
@@ -165,6 +187,7 @@ def test_what_is_no_manifest_is_refused_by_name(data, message):
         Manifest.from_json(data)
 
 
+@settings(deadline=None, database=None)
 @given(st.binary() | st.text().map(str.encode))
 def test_any_bytes_are_read_or_refused(data):
     with pytest.raises(ManifestError):

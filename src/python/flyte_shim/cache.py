@@ -52,6 +52,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable
 
+# What is there is used only if it is the user's own: see _check_owner.
+TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108
 _HASH_LENGTH = 64
 # Shells take the descriptors below 10 for their scripts' redirections.
 _FIRST_FD = 10
@@ -204,14 +206,11 @@ def seal(directory: str, directories: dict[str, bool]) -> None:
 
 
 def _default_directories() -> list[str]:
-    # What is there is used only if it is the user's own: see _check_owner.
     environ, uid = os.environ, os.geteuid()
     places = [
         (environ.get("XDG_CACHE_HOME"), "flyte-shim"),
         (environ.get("HOME"), ".cache/flyte-shim"),
-        (environ.get("TMPDIR"), f"flyte-shim-{uid}"),
-        ("/tmp", f"flyte-shim-{uid}"),  # noqa: S108
-        ("/var/tmp", f"flyte-shim-{uid}"),  # noqa: S108
+        *((base, f"flyte-shim-{uid}") for base in (environ.get("TMPDIR"), *TEMPORARY)),
     ]
     # The XDG base directory specification has relative paths ignored; they are no use to us either.
     return [f"{base}/{name}" for base, name in places if base and base.startswith("/")]

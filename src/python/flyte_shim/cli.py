@@ -75,10 +75,16 @@ def _main(argv: list[str]) -> int:
     workdir = options.get("--workdir")
     if archive and sha256:
         markers = [marker for uri in {archive, tgz or archive} for marker in _markers(uri)]
-        destination = (option(command, "--dest") or ".") if tgz else "."
-        _prepare(archive, sha256, os.path.join(workdir or ".", destination), options, markers)
+        place = workdir or "."
+        destination = (option(command, "--dest") if tgz else None) or "."
+        if destination != ".":
+            place = os.path.join(place, destination)
+        _prepare(archive, sha256, place, options, markers)
     if workdir:
-        os.chdir(workdir)
+        try:
+            os.chdir(workdir)
+        except OSError as error:
+            raise StorageError(f"No working directory {workdir}: {error.strerror}.") from None
     become(command)
     raise AssertionError("unreachable")
 
@@ -176,11 +182,11 @@ def _markers(uri: str) -> list[str]:
 
 
 def _storage_message(error: OSError) -> str:
-    where = os.fsdecode(error.filename or "the cache")
+    where = os.fsdecode(error.filename or "in the cache")
     advice = "Set FLYTE_SHIM_CACHE to a directory that can be written"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         advice = "Free some space, or set FLYTE_SHIM_CACHE to a directory that has more"
-    return f"{error.strerror}: {where}. {advice}."
+    return f"{error.strerror} ({where}). {advice}."
 
 
 def _say(message: str) -> None:

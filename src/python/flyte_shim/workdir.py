@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 OWN_DIRECTORY = ".flyte-shim"
 MODES = ("link", "copy")
+_RECORD = f"{OWN_DIRECTORY}/record"
+_NEW_RECORD = f"{OWN_DIRECTORY}/record.new"
+_NEW = f"{OWN_DIRECTORY}/new"
 # What a thing of ours is; in a record it stands before the name.
 _LINK, _COPY, _MARKER = "L", "C", "M"
 _HEADER = b"flyte-shim 1"
@@ -59,7 +62,7 @@ class _Record:
 
 
 def _in_place(record: _Record, files: str, workdir: str, mode: str, markers: list[str]) -> bool:
-    if record.state != f"{mode} {files}":
+    if record.state != f"{mode} {files}" or os.path.lexists(f"{workdir}/{_NEW_RECORD}"):
         return False
     if not all(os.path.lexists(f"{workdir}/{marker}") for marker in markers):
         return False
@@ -82,10 +85,12 @@ def _replace(files: str, workdir: str, mode: str, markers: list[str]) -> None:
     lock = os.open(f"{own}/lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        # What is there was left by a start that was killed.
+        unlink(f"{workdir}/{_NEW_RECORD}")
+        unlink(f"{workdir}/{_NEW}")
         old = _read_record(workdir)
         if _in_place(old, files, workdir, mode, markers):
             return
-        unlink(f"{own}/new")
         new = {
             marker: _MARKER
             for marker in markers
@@ -189,7 +194,7 @@ def _put(workdir: str, name: str, make: Callable[[str, str], None], source: str)
     if not os.path.lexists(path):
         make(source, path)
         return
-    new = f"{workdir}/{OWN_DIRECTORY}/new"
+    new = f"{workdir}/{_NEW}"
     make(source, new)
     try:
         os.replace(new, path)
@@ -226,7 +231,7 @@ def _remove_stale(workdir: str, name: str, kind: str) -> None:
 
 def _read_record(workdir: str) -> _Record:
     try:
-        with open(f"{workdir}/{OWN_DIRECTORY}/record", "rb", buffering=0) as file:
+        with open(f"{workdir}/{_RECORD}", "rb", buffering=0) as file:
             header, state, *items = file.readall().split(b"\0")
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return _Record("", {})
@@ -237,11 +242,10 @@ def _read_record(workdir: str) -> _Record:
 
 
 def _write_record(workdir: str, record: _Record) -> None:
-    own = f"{workdir}/{OWN_DIRECTORY}"
     items = [os.fsencode(kind + name) for name, kind in record.items.items()]
-    with open(f"{own}/record.new", "wb", buffering=0) as file:
+    with open(f"{workdir}/{_NEW_RECORD}", "wb", buffering=0) as file:
         write_all(file.fileno(), b"\0".join([_HEADER, os.fsencode(record.state), *items, b""]))
-    os.replace(f"{own}/record.new", f"{own}/record")
+    os.replace(f"{workdir}/{_NEW_RECORD}", f"{workdir}/{_RECORD}")
 
 
 def _is_link_to(path: str, target: str) -> bool:
