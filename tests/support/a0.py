@@ -14,7 +14,7 @@ import subprocess
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Iterable, Mapping
 
 RESOLVER = "flyte._internal.resolvers.default.DefaultTaskResolver"
 
@@ -76,11 +76,13 @@ def run_a0(
     inputs: Mapping[str, Any],
     directory: Path,
     env: Mapping[str, str] | None = None,
+    prefix: Iterable[str] = (),
 ) -> A0Run:
     """Run `task` of `module` from the bundle in `archive`; the task works in `directory`/work.
 
     python: the interpreter of an environment with flyte, whose `a0` lies beside it. inputs: the task's arguments, of
     builtin types. directory: is made; one run each. env: more environment variables, such as `_F_EXEC_WRAPPER`.
+    prefix: what stands before `a0` on the command line.
     """
     work, plain, files = (directory / name for name in ("work", "unpacked", "files"))
     for made in (work, plain, files):
@@ -103,7 +105,7 @@ def run_a0(
     flyte_script(_WRITE_INPUTS, repr(dict(inputs)))
     done = subprocess.run(
         [
-            str(Path(python).parent / "a0"),
+            *(*prefix, str(Path(python).parent / "a0")),
             *("--inputs", str(files / "inputs.pb"), "--outputs-path", str(files), "--version", "v1"),
             *("--run-base-dir", str(directory), "--raw-data-path", str(directory / "raw")),
             *("--run-name", "r1", "--name", "a1", "--project", "p", "--domain", "development", "--org", "o"),
