@@ -11,7 +11,11 @@ import contextlib
 import hashlib
 import os
 import sys
+from typing import TYPE_CHECKING
 from urllib.parse import quote
+
+if TYPE_CHECKING:
+    import pip_settings
 
 # The interpreter sees the standard library and what we put on sys.path, and nothing else:
 # no user or system packages, no PYTHON* variables. Pants insists on UTF-8.
@@ -63,8 +67,9 @@ def additions(env: dict[str, str], installed: str, root: str, here: str) -> dict
             known_versions = file.read().split()
         wanted["PANTS_PEX_CLI_KNOWN_VERSIONS"] = repr(known_versions)
         wanted["PANTS_PEX_CLI_URL_TEMPLATE"] = "file://" + _plain_path(os.path.join(tool, "pex"))
-    if settings.indexes is not None and not configured.has("python-repos", "indexes"):
-        wanted["PANTS_PYTHON_REPOS_INDEXES"] = repr(list(settings.indexes))
+    indexes = _indexes(settings)
+    if indexes and not configured.has("python-repos", "indexes"):
+        wanted["PANTS_PYTHON_REPOS_INDEXES"] = indexes
     if settings.find_links and not configured.has_variable("PANTS_PYTHON_REPOS_FIND_LINKS"):
         wanted["PANTS_PYTHON_REPOS_FIND_LINKS"] = "+" + repr(list(settings.find_links))
     if settings.cert and not configured.has("GLOBAL", "ca_certs_path"):
@@ -73,6 +78,16 @@ def additions(env: dict[str, str], installed: str, root: str, here: str) -> dict
     if proxies and not configured.has_variable("PANTS_SUBPROCESS_ENVIRONMENT_ENV_VARS"):
         wanted["PANTS_SUBPROCESS_ENVIRONMENT_ENV_VARS"] = "+" + repr(proxies)
     return wanted
+
+
+def _indexes(settings: pip_settings.PipSettings) -> str | None:
+    """The value of `[python-repos].indexes`; `+` adds to the default, which is pip's own."""
+    extra = list(settings.extra_index_urls)
+    if settings.no_index:
+        return "[]"
+    if settings.index_url:
+        return repr([settings.index_url, *extra])
+    return "+" + repr(extra) if extra else None
 
 
 def _plain_path(path: str) -> str:

@@ -1,8 +1,8 @@
 """What the user told pip about mirrors, proxies and certificates, for programs that do not ask pip.
 
 Pants and PEX read neither pip's configuration files nor its environment variables. Only the
-settings that say where packages come from are read here, in pip's own order of precedence
-(https://pip.pypa.io/en/stable/topics/configuration/).
+settings that say where packages come from are read here, in the order of precedence that pip's
+documentation gives under "Configuration".
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import sys
 from dataclasses import dataclass
 from typing import Mapping, Optional
 from urllib.parse import quote
-
-PYPI = "https://pypi.org/simple/"
 
 # Sections of a pip.conf that speak of installing, the weaker first.
 _SECTIONS = ("global", "install")
@@ -32,14 +30,10 @@ class PipSettings:
     proxy: Optional[str] = None
     trusted_hosts: tuple[str, ...] = ()
 
-    @property
-    def indexes(self) -> Optional[tuple[str, ...]]:
-        """Every index, the main one first; () for none at all; None where nothing was said."""
-        if self.no_index:
-            return ()
-        if self.index_url is None and not self.extra_index_urls:
-            return None
-        return (self.index_url or PYPI, *self.extra_index_urls)
+    def places(self, default: str) -> tuple[str, ...]:
+        """Every place that packages may come from, with `default` for pip's own index."""
+        main = () if self.no_index else (self.index_url or default, *self.extra_index_urls)
+        return (*main, *self.find_links)
 
 
 def read(env: Mapping[str, str], prefix: str = sys.prefix) -> PipSettings:

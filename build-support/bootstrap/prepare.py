@@ -58,6 +58,8 @@ def say(text: str) -> None:
 
 def main(argv: list[str]) -> int:
     version, cache, choice, asked = argv
+    # The modes of files go into the PEX tool, and so into its digest.
+    os.umask(0o022)
     # A virtual environment's interpreter goes away with it; its base stays.
     python = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
     try:
@@ -93,9 +95,8 @@ def prepare(version: str, cache: str, python: str) -> str:
         making = tempfile.mkdtemp(prefix=f".{key}.making-", dir=cache)
         try:
             _Installation(version, python, making, installed, lock).make()
-            with contextlib.suppress(
-                FileExistsError
-            ):  # where locks do not work: another's is as good
+            # Where locks do not work, another start may have been quicker: its work is as good.
+            with contextlib.suppress(FileExistsError):
                 _rename(making, installed)
         finally:
             shutil.rmtree(making, ignore_errors=True)
@@ -114,9 +115,6 @@ class _Installation:
         self.final = final
         self.lock = lock
         self.settings = pip_settings.read(os.environ, prefix=sys.prefix)
-        self.indexes = (
-            self.settings.indexes if self.settings.indexes is not None else (pip_settings.PYPI,)
-        )
         self.scratch = os.path.join(making, "scratch")
         self.env = {
             **{k: v for k, v in os.environ.items() if not k.startswith("PYTHON")},
@@ -135,10 +133,8 @@ class _Installation:
 
     def make(self) -> None:
         began = time.monotonic()
-        minor = ".".join(map(str, sys.version_info[:3]))
-        say(
-            f"preparing Pants {self.version} for CPython {minor} ({self.python}); this happens once."
-        )
+        release = f"CPython {platform.python_version()} ({self.python})"
+        say(f"preparing Pants {self.version} for {release}; this happens once.")
         os.mkdir(self.scratch)
         say("1/4 making a virtual environment ...")
         python = os.path.join(self.making, "bin", "python")
@@ -164,40 +160,19 @@ class _Installation:
         self._run(command, "fetch Pants", network=True)
 
         say("3/4 installing it ...")
-        install = [
-            "install",
-            "--no-compile",
-            "--no-index",
-            "--no-deps",
-            "--no-warn-script-location",
-        ]
         files = [os.path.join(wheels, name) for name in sorted(os.listdir(wheels))]
-        self._run([*pip, *install, *files], "install Pants")
-        self._run(
-            [
-                *pip[:2],
-                "-m",
-                "compileall",
-                "-q",
-                "-j",
-                "0",
-                "-s",
-                self.making,
-                "-p",
-                self.final,
-                os.path.join(self.making, "lib"),
-            ],
-            "compile Pants",
-            check=False,
-        )
+        install = [*pip, "install", "--no-compile", "--no-index", "--no-deps", *files]
+        self._run(install, "install Pants")
+        # pip would write the name of this directory into the bytecode, and tracebacks show it.
+        compiling = ["compileall", "-q", "-j0", "-s", self.making, "-p", self.final, self.making]
+        self._run([python, "-I", "-m", *compiling], "compile Pants", check=False)
 
         say("4/4 making the PEX tool that Pants would download otherwise ...")
         self._make_pex_cli(wheels)
         shutil.rmtree(wheels)
         shutil.rmtree(self.scratch)
-        say(
-            f"Pants {self.version} is ready after {time.monotonic() - began:.0f} s, in {self.final}"
-        )
+        took = time.monotonic() - began
+        say(f"Pants {self.version} is ready after {took:.0f} s, in {self.final}")
 
     def _make_pex_cli(self, wheels: str) -> None:
         """The very `pex` version that this Pants asks for, as a PEX of known bytes.
@@ -207,27 +182,28 @@ class _Installation:
         with; the shebang is never used.
         """
         python = os.path.join(self.making, "bin", "python")
-        asks = "from pants.backend.python.util_rules.pex_cli import PexCli as p; print(p.default_version)"
+        asks = "from pants.backend.python.util_rules import pex_cli; print(pex_cli.PexCli.default_version)"
         version = self._run([python, "-I", "-c", asks], "ask Pants for its PEX version").split()[-1]
         tool = os.path.join(self.making, "pex-cli")
         os.mkdir(tool)
         target = os.path.join(tool, "pex")
+        pinned = f"pex=={version.lstrip('v')}"
+        same_bytes = ["--no-compress", "--no-compile", "--python-shebang", "/usr/bin/env python3"]
+        offline = ["--no-index", "-f", wheels, "--disable-cache"]
         self._run(
-            [python, "-I", "-m", "pex", f"pex=={version.lstrip('v')}", "-c", "pex", "-o", target,
-             "--no-index", "-f", wheels, "--no-compress", "--no-compile",
-             "--python-shebang", "/usr/bin/env python3", "--disable-cache"],
-            "make the PEX tool", extra_env={"PEX_IGNORE_RCFILES": "1"},
-        )  # fmt: skip
+            [python, "-I", "-m", "pex", pinned, "-c", "pex", "-o", target, *same_bytes, *offline],
+            "make the PEX tool",
+            extra_env={"PEX_IGNORE_RCFILES": "1"},
+        )
         with open(target, "rb") as file:
             data = file.read()
-        lines = (
-            f"{version}|{p}|{hashlib.sha256(data).hexdigest()}|{len(data)}\n" for p in _PLATFORMS
-        )
-        _write(os.path.join(tool, "known_versions"), "".join(lines))
+        fact = f"{hashlib.sha256(data).hexdigest()}|{len(data)}"
+        lines = "".join(f"{version}|{name}|{fact}\n" for name in _PLATFORMS)
+        _write(os.path.join(tool, "known_versions"), lines)
 
     def _sources(self) -> str:
-        places = [*self.indexes, *self.settings.find_links]
-        return " and ".join(map(_without_password, places)) or "no index (pip is set to no-index)"
+        places = map(_without_password, self.settings.places("PyPI"))
+        return " and ".join(places) or "no index (pip is set to no-index)"
 
     def _run(
         self,
@@ -341,7 +317,7 @@ def _write(path: str, text: str) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".writing-")
     with open(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
-    os.chmod(temporary, 0o644)
+    os.chmod(temporary, 0o644)  # mkstemp's is 0600
     os.replace(temporary, path)
 
 
@@ -354,7 +330,7 @@ def _without_password(url: str) -> str:
 def _about_os_error(error: OSError, cache: str) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return (
-            f"there is no room left to prepare Pants in {cache}: it needs about 300 MB; free some, "
+            f"there is no room left to prepare Pants in {cache}: it needs about 400 MB; free some, "
             "or set XDG_CACHE_HOME to a directory on a disk that has it."
         )
     if error.errno in (

@@ -46,7 +46,7 @@ class History:
 def history(tmp_path_factory: pytest.TempPathFactory):
     directory = tmp_path_factory.mktemp("bootstrap")
     with mirror(_wheels(directory), directory) as running:
-        somebody = stranger(directory)
+        somebody = stranger(directory, TZ="Asia/Tokyo", LC_ALL="C")
         configuration = somebody.home / ".config" / "pip" / "pip.conf"
         configuration.parent.mkdir(parents=True)
         configuration.write_text(

@@ -97,7 +97,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_it_reads_what_pip_reads(case: str, home: Path, environment: Path) -> None:
+def test_it_reads_what_pip_reads(
+    case: str, home: Path, environment: Path, default_index: str
+) -> None:
     """pip's own first lines are the measure: `Looking in indexes: ...`, `Looking in links: ...`."""
     files, variables = CASES[case]
     for place, text in files.items():
@@ -107,32 +109,39 @@ def test_it_reads_what_pip_reads(case: str, home: Path, environment: Path) -> No
     # A machine's own /etc/pip.conf takes part on both sides.
     env = {"HOME": str(home), "PATH": os.environ["PATH"]}
     env.update({name: value.replace("HOME", str(home)) for name, value in variables.items()})
-    pip = [str(environment / "bin" / "python"), "-m", "pip", "--retries=0", "--timeout=1"]
-    said = subprocess.run(
-        [*pip, "install", "no-such-project-of-pants-flyte"],
-        env=env,
-        cwd=home,
-        capture_output=True,
-        text=True,
-    ).stdout
+    said = _pip_says(environment, env)
 
     settings = pip_settings.read(env, prefix=str(environment))
 
-    default = pip_settings.PYPI.rstrip("/")
-    indexes = [default] if settings.indexes is None else [i.rstrip("/") for i in settings.indexes]
-    # pip is silent about its default, and names folders that hold nothing.
-    assert (_places(said, "indexes") or ([] if settings.no_index else [default])) == indexes
+    places = [place for place in settings.places(default_index) if place not in settings.find_links]
+    # pip does not name its default index where that is the only one.
+    assert _places(said, "indexes") == ([] if places == [default_index] else places)
+    # It names folders that hold nothing, but takes nothing from them.
     links = [link for link in _places(said, "links") if not link.endswith(("empty", "missing"))]
     assert links == [link.replace("file://", "") for link in settings.find_links]
 
 
-def _places(output: str, kind: str) -> list[str]:
-    match = re.search(f"^Looking in {kind}: (.*)$", output, re.MULTILINE)
-    return [place.rstrip("/") for place in match[1].split(", ")] if match else []
+@pytest.fixture(scope="module")
+def default_index(environment: Path) -> str:
+    """pip's own index, as it names it beside another one."""
+    env = {"HOME": "/none", "PIP_CONFIG_FILE": os.devnull, "PIP_EXTRA_INDEX_URL": A}
+    return _places(_pip_says(environment, env), "indexes")[0]
+
+
+def _pip_says(environment: Path, env: dict[str, str]) -> str:
+    pip = [str(environment / "bin" / "python"), "-m", "pip", "--retries=0", "--timeout=1"]
+    command = [*pip, "install", "no-such-project-of-pants-flyte"]
+    return subprocess.run(command, env=env, capture_output=True, text=True).stdout
 
 
 def test_no_index_is_not_the_default_index() -> None:
-    assert pip_settings.read({"HOME": "/none", "PIP_NO_INDEX": "1"}, prefix="/none").indexes == ()
+    env = {"HOME": "/none", "PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1"}
+    assert pip_settings.read(env, prefix="/none").places("the default") == ()
+
+
+def _places(output: str, kind: str) -> list[str]:
+    match = re.search(f"^Looking in {kind}: (.*)$", output, re.MULTILINE)
+    return match[1].split(", ") if match else []
 
 
 @pytest.mark.parametrize(
@@ -158,7 +167,7 @@ def test_certificates(home: Path, variables: dict[str, str], expected: str | Non
 def test_a_configuration_file_that_nobody_can_read_is_left_to_pip(home: Path) -> None:
     (home / "own.conf").write_text("index-url = before any section\n")
     env = {"HOME": str(home), "PIP_CONFIG_FILE": str(home / "own.conf"), "PIP_INDEX_URL": A}
-    assert pip_settings.read(env, prefix="/none").indexes == (A,)
+    assert pip_settings.read(env, prefix="/none").index_url == A
 
 
 # What Pants is told.
@@ -196,7 +205,11 @@ PEX_CLI = ("PANTS_PEX_CLI_URL_TEMPLATE", "PANTS_PEX_CLI_KNOWN_VERSIONS")
         ({"PIP_INDEX_URL": A}, {"PANTS_PYTHON_REPOS_INDEXES": [A]}),
         (
             {"PIP_EXTRA_INDEX_URL": f"{A} {B}"},
-            {"PANTS_PYTHON_REPOS_INDEXES": ["https://pypi.org/simple/", A, B]},
+            {"PANTS_PYTHON_REPOS_INDEXES": ("+", [A, B])},
+        ),
+        (
+            {"PIP_INDEX_URL": A, "PIP_EXTRA_INDEX_URL": B},
+            {"PANTS_PYTHON_REPOS_INDEXES": [A, B]},
         ),
         ({"PIP_NO_INDEX": "1"}, {"PANTS_PYTHON_REPOS_INDEXES": []}),
         ({"PIP_FIND_LINKS": A}, {"PANTS_PYTHON_REPOS_FIND_LINKS": ("+", [A])}),

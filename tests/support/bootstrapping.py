@@ -60,6 +60,7 @@ class Stranger:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            umask=0o077,  # he is a careful person
         )
         return Start(process)
 
