@@ -625,7 +625,9 @@ def test_a_resolve_without_flyte_is_told_apart(machine: Machine, packaged: Packa
         text=True,
     )
     assert done.returncode == 1
-    assert re.fullmatch("services/ml:task: its resolve has no `flyte`.*\n", done.stderr)
+    assert re.fullmatch(
+        "services/ml:task: there is no `flyte` among the requirements.*\n", done.stderr
+    )
 
 
 def test_a_module_that_the_bundle_lacks_is_named_with_the_fix(

@@ -35,14 +35,15 @@ def run(spec: dict[str, Any], arguments: list[str]) -> NoReturn:
         if error.name != "flyte":
             raise
         sys.exit(
-            f"{spec['target']}: its resolve has no `flyte`, so that nothing here can run it. Add flyte 2.5 or newer to "
-            "the requirements of the resolve, and make its lock file anew."
+            f"{spec['target']}: there is no `flyte` among the requirements that it reaches, so nothing here can run it. "
+            "Add flyte 2.5 or newer to the requirements of its resolve, and make the lock file anew; where it is in "
+            "there, name it in `dependencies`."
         )
     group: Any = getattr(flyte_cli, "ObjectsPerFileGroup", None)
     if not hasattr(group, "objs") or not hasattr(group, "_filter_objects"):
         sys.exit(
-            f"{spec['target']}: Flyte {flyte.version()} is not a version whose local runner is known here; "
-            "use 2.5 to 2.12, or a newer pants-flyte."
+            f"{spec['target']}: Flyte {flyte.version()} has another command line than 2.0 to 2.12, "
+            "which are known here; use one of them, or a newer pants-flyte."
         )
 
     @functools.lru_cache
