@@ -82,7 +82,9 @@ LAYOUTS = {
                 'python_sources(name="lib")\nflyte_task(name="t", entry_point="tasks.py:main")\n'
             ),
             "dist_a/src/dist_a/__init__.py": "",
-            "dist_a/src/dist_a/tasks.py": task("dist_a", "from dist_a.three import THREE", "n + THREE"),
+            "dist_a/src/dist_a/tasks.py": task(
+                "dist_a", "from dist_a.three import THREE", "n + THREE"
+            ),
             "dist_a/src/dist_a/three.py": "THREE = 3\n",
         },
         target="dist_a/src/dist_a:t",
@@ -97,7 +99,9 @@ LAYOUTS = {
             "rooted/src/workflows/BUILD": (
                 'python_sources(name="lib")\nflyte_task(name="t", entry_point="flow.py:main")\n'
             ),
-            "rooted/src/workflows/flow.py": task("rooted", "from utils.four import FOUR", "n + FOUR"),
+            "rooted/src/workflows/flow.py": task(
+                "rooted", "from utils.four import FOUR", "n + FOUR"
+            ),
             "rooted/src/utils/BUILD": "python_sources()\n",
             "rooted/src/utils/four.py": "FOUR = 4\n",
         },
