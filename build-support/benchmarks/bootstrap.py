@@ -50,8 +50,12 @@ def main() -> int:
     print(f"./pants --version              {ours_median * 1000:7.0f} ms (median of {runs})")
     print(f"its environment's own Python   {theirs_median * 1000:7.0f} ms")
     added = ours_median - theirs_median
-    print(f"added by ./pants               {added * 1000:7.0f} ms  ratio {ours_median / theirs_median:.2f}")
-    print(f"goal: at most {GOAL_SECONDS * 1000:.0f} ms added: {'met' if added <= GOAL_SECONDS else 'MISSED'}")
+    print(
+        f"added by ./pants               {added * 1000:7.0f} ms  ratio {ours_median / theirs_median:.2f}"
+    )
+    print(
+        f"goal: at most {GOAL_SECONDS * 1000:.0f} ms added: {'met' if added <= GOAL_SECONDS else 'MISSED'}"
+    )
     return 0
 
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.support.build_root import BuildRoot, clone_checkout
+from tests.support.build_root import BuildRoot, clone_checkout, umask
 
 # On top of the example: a bundle of everything below a directory, with an executable in it.
 MORE = {
@@ -59,15 +58,6 @@ class Person:
             if path.is_file()
         }
         return files, done.stderr
-
-
-@contextmanager
-def umask(mask: int) -> Iterator[None]:
-    before = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(before)
 
 
 def plant(source: Path, target: Path, mtime: int, backwards: bool) -> None:

@@ -126,6 +126,16 @@ def clone_checkout(directory: Path) -> Path:
 
 
 @contextmanager
+def umask(mask: int) -> Iterator[None]:
+    """The umask of this process and of what it starts, for the time of a `with` block."""
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@contextmanager
 def build_root(path: Path, source_roots: list[str], more: str = "") -> Iterator[BuildRoot]:
     """`BuildRoot.create` for the time of a `with` block."""
     root = BuildRoot.create(path, source_roots, more)

@@ -111,4 +111,5 @@ def _pinned_codec() -> ModuleType:
             f"Archives are pinned to ISA-L {ISAL_VERSION}, as another may write other bytes, "
             f"and this isal is built with {found}. {fix}"
         )
-    return isal_zlib
+    module: ModuleType = isal_zlib
+    return module
