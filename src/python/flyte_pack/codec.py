@@ -50,17 +50,17 @@ class GzipWriter:
 
     def add(self, *pieces: bytes) -> None:
         """Take the next bytes. Raises what writing earlier ones to the file raised."""
-        pending = self._pending
         for piece in pieces:
-            pending += piece
-        while len(pending) >= CHUNK:
+            self._pending += piece
+        while len(self._pending) >= CHUNK:
             if self._failure is not None:
                 raise self._failure
             if self._thread is None:
                 self._thread = Thread(target=self._compress_queue, daemon=True)
                 self._thread.start()
-            self._queue.put(pending[:CHUNK])
-            del pending[:CHUNK]
+            chunk, self._pending = self._pending, self._pending[CHUNK:]
+            del chunk[CHUNK:]
+            self._queue.put(chunk)
 
     def finish(self) -> None:
         """Write the rest and the trailer. Raises what writing to the file raised."""
