@@ -112,6 +112,45 @@ def test_the_check_lets_ordinary_code_pass(source: str):
     assert trespasses(source) == []
 
 
+def unseen_helpers(source: str) -> list[str]:
+    """Rules with a helper that stands below them: Pants looks for it while the module is loaded."""
+    tree = ast.parse(source)
+    helpers = {node.name: node for node in tree.body if isinstance(node, ast.AsyncFunctionDef)}
+    found = []
+    for name, rule in helpers.items():
+        if not any("rule" in ast.unparse(decorator) for decorator in rule.decorator_list):
+            continue
+        reached, waiting = {name}, [rule]
+        while waiting:
+            calls = {
+                node.func.id
+                for node in ast.walk(waiting.pop())
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+            }
+            new = (calls & set(helpers)) - reached
+            reached |= new
+            waiting += [helpers[n] for n in new]
+        found += [f"{name}: {n}" for n in reached if helpers[n].lineno > rule.lineno]
+    return sorted(found)
+
+
+@pytest.mark.parametrize("path", OUTSIDE, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_what_a_rule_awaits_through_is_defined_before_it(path: Path):
+    assert unseen_helpers(path.read_text()) == []
+
+
+def test_the_check_finds_helpers_below_a_rule():
+    source = """
+async def above(): await deep()
+@rule(desc="x")
+async def build(x): await above()
+async def deep(): await below()
+async def below(): ...
+async def unused(): ...
+"""
+    assert unseen_helpers(source) == ["build: below", "build: deep"]
+
+
 def test_the_port_exports_all_that_an_implementation_has():
     implemented = {
         name

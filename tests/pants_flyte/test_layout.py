@@ -245,7 +245,8 @@ def test_modules_move_where_the_root_is_not_their_source_root(files, root_dir, m
 
 
 def breaks(importer: SourceFile, imported: SourceFile, source: str, root_dir: str) -> list[str]:
-    found = broken_imports([(importer, imported)], {importer.path: scan(source)}, root_dir)
+    scans = {importer.path: scan(source), imported.path: scan("")}
+    found = broken_imports([importer, imported], scans, root_dir)
     assert all(b.importer == importer.path and b.line == 1 for b in found)
     assert all(b.module_path == place(imported, root_dir) for b in found)
     return [b.statement for b in found]
@@ -311,15 +312,44 @@ def _at(text: str) -> SourceFile:
     return module(f"{root}/{path}" if root else path, root)
 
 
+def broken(sources: dict[str, str]) -> list[tuple[str, int, str, str]]:
+    """What breaks among these modules of the source root `src` when the build root is the top."""
+    modules = [module(f"src/{path}", "src") for path in sources]
+    scans = {f"src/{path}": scan(text) for path, text in sources.items()}
+    found = broken_imports(modules, scans, "")
+    return [(b.importer, b.line, b.statement, b.module_path) for b in found]
+
+
 def test_broken_imports_are_sorted_and_named_once():
-    importer, imported = module("src/w.py", "src"), module("src/lib/x.py", "src")
     source = "def f():\n    import lib.x\nfrom lib import x\nimport os\nimport lib.x, lib.x\n"
-    found = broken_imports([(importer, imported)] * 2, {"src/w.py": scan(source)}, "")
-    assert found == [
-        BrokenImport("src/w.py", 2, "import lib.x", "src/lib/x.py"),
-        BrokenImport("src/w.py", 3, "from lib import x", "src/lib/x.py"),
-        BrokenImport("src/w.py", 5, "import lib.x", "src/lib/x.py"),
+    assert broken({"w.py": source, "lib/x.py": "import w", "lib/y.py": ""}) == [
+        ("src/lib/x.py", 1, "import w", "src/w.py"),
+        ("src/w.py", 2, "import lib.x", "src/lib/x.py"),
+        ("src/w.py", 3, "from lib import x", "src/lib/x.py"),
+        ("src/w.py", 5, "import lib.x", "src/lib/x.py"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("statement", "path"),
+    [
+        ("from lib import x", "src/lib/x.py"),
+        ("from lib import y", "src/lib/__init__.py"),
+        ("from lib import *", "src/lib/__init__.py"),
+        ("import lib", "src/lib/__init__.py"),
+    ],
+)
+def test_a_broken_import_is_of_the_module_it_means(statement, path):
+    assert broken({"w.py": statement, "lib/__init__.py": "", "lib/x.py": ""}) == [
+        ("src/w.py", 1, statement, path)
+    ]
+
+
+def test_one_of_two_modules_of_a_name_is_enough():
+    files = [module("a/w.py", "a"), module("a/util.py", "a"), module("b/util.py", "b")]
+    scans = {file.path: scan("import util" if file.path == "a/w.py" else "") for file in files}
+    assert broken_imports(files, scans, None) == []
+    assert [b.module_path for b in broken_imports(files, scans, "")] == ["a/util.py"]
 
 
 BROKEN = [BrokenImport("src/w.py", 2, "import lib.x", "src/lib/x.py")]

@@ -101,7 +101,7 @@ class Manifest:
                 "Use the flyte-shim that belongs to the pants-flyte that made the bundle, or newer."
             )
         _one_of(raw["copy_style"], COPY_STYLES, "copy_style")
-        if raw["root_dir"]:
+        if raw["root_dir"] not in (None, "."):  # "." is the build root
             _path(raw["root_dir"], "root_dir")
         _sha256(raw["content_hash"], "content_hash")
         _sha256(raw["archive_hash"], "archive_hash")

@@ -195,32 +195,21 @@ async def _check_imports(
     request: BundleRequest, root_dir: str, closure: Closure, digest: Digest
 ) -> None:
     """A set `root_dir` moves modules; an import of a moved module finds nothing."""
-    modules: Dict[Address, List[SourceFile]] = {}
-    for file in closure.files:
-        if file.python and file.owner:
-            modules.setdefault(file.owner, []).append(file)
-    dependencies = [
-        (importer, imported)
-        for address, importers in modules.items()
-        for dependency in closure.dependencies.get(address, ())
-        for importer in importers
-        for imported in modules.get(dependency, ())
-    ]
-    owners = {importer.path: importer.owner for importer, _ in dependencies}
+    modules = {file.path: file for file in closure.files if file.python}
     sources = await contents(
-        await subset(DigestSubset(digest, PathGlobs([literal_glob(path) for path in owners])))
+        await subset(DigestSubset(digest, PathGlobs([literal_glob(path) for path in modules])))
     )
     scans: Dict[str, ModuleScan] = {}
     for source in sources:
-        owner = owners[source.path] or request.address
+        owner = modules[source.path].owner or request.address
         scans[source.path] = await scan_source(request.address, source.path, owner, source.content)
-    broken = broken_imports(dependencies, scans, root_dir)
+    broken = broken_imports(tuple(modules.values()), scans, root_dir)
     if broken:
         raise broken_imports_error(
             request.address,
             root_dir,
             broken,
-            (file.source_root or "" for files in modules.values() for file in files),
+            (file.source_root or "" for file in modules.values()),
         )
 
 

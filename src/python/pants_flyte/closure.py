@@ -52,13 +52,11 @@ class Closure:
 
     digests: not merged yet, which fails where two of them have different files at one path.
     reasons: by address of the owner; a file without an owner is there as part of a package.
-    dependencies: for each address, those that it depends on, inferred or declared.
     """
 
     files: Tuple[SourceFile, ...]
     digests: Tuple[Digest, ...]
     reasons: Mapping[Address, Reason]
-    dependencies: Mapping[Address, Tuple[Address, ...]]
 
 
 async def closure_of(
@@ -120,8 +118,8 @@ async def closure_of(
         files.extend(
             SourceFile(path, owner, missing[path], python=True) for path, owner in empty.items()
         )
-    reasons, dependencies = await _reasons(address, package_roots, entry_owners, transitive)
-    return Closure(tuple(files), tuple(digests), reasons, dependencies)
+    reasons = await _reasons(address, package_roots, entry_owners, transitive)
+    return Closure(tuple(files), tuple(digests), reasons)
 
 
 def _with_sources(transitive: TransitiveTargets) -> List[Target]:
@@ -200,7 +198,7 @@ async def _reasons(
     package_roots: Iterable[Address],
     entry_owners: FrozenSet[Address],
     transitive: TransitiveTargets,
-) -> Tuple[Dict[Address, Reason], Dict[Address, Tuple[Address, ...]]]:
+) -> Dict[Address, Reason]:
     """Walk the graph breadth first, so that each target's reason is a shortest way to it."""
     targets = sorted(transitive.closure, key=lambda t: t.address)
     fields = [target.get(Dependencies) for target in targets]
@@ -238,7 +236,7 @@ async def _reasons(
         if root not in reasons:
             reasons[root] = Reason("package", None)
             reach(root)
-    return reasons, {a: tuple(dep for dep, _ in found) for a, found in needs.items()}
+    return reasons
 
 
 def _is_any_of(dependency: Address, written: Iterable[Address]) -> bool:

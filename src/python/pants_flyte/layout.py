@@ -172,39 +172,38 @@ def moves_modules(files: Iterable[SourceFile], root_dir: Optional[str]) -> bool:
 
 
 def broken_imports(
-    dependencies: Iterable[Tuple[SourceFile, SourceFile]],
-    scans: Mapping[str, ModuleScan],
-    root_dir: Optional[str],
+    modules: Sequence[SourceFile], scans: Mapping[str, ModuleScan], root_dir: Optional[str]
 ) -> List[BrokenImport]:
-    """The imports that break in the bundle.
+    """The imports of one another that break in the bundle, where all these modules have a place.
 
-    dependencies: (module, a module that it depends on); scans: by path from the build root, of each
-    first one. All files have a place in the bundle.
+    scans: what each imports, by its path from the build root.
     """
-    broken = []
-    for importer, module in dependencies:
-        known_as = module_name(module.stripped)
-        path = str(place(module, root_dir))
+    known: Dict[str, List[SourceFile]] = defaultdict(list)
+    for module in modules:
+        known[module_name(module.stripped)].append(module)
+    broken = set()
+    for importer in modules:
         for found in scans[importer.path].imports:
             before = _imported_names(found, importer.stripped)
-            if known_as not in before:
-                continue
-            after = _imported_names(found, str(place(importer, root_dir)))
-            if after[before.index(known_as) :][:1] != (module_name(path),):
-                dots = "." * found.level
-                statement = (
-                    f"from {dots}{found.module} import {found.name}"
-                    if found.name
-                    else f"import {found.module}"
-                )
-                broken.append(BrokenImport(importer.path, found.line, statement, path))
-    return sorted(set(broken), key=lambda b: (b.importer, b.line, b.statement))
+            after = _imported_names(found, str(place(importer, root_dir))) or (None, None)
+            for name, new_name in reversed(tuple(zip(before, after))):
+                paths = [str(place(module, root_dir)) for module in known.get(name, ())]
+                if paths and new_name not in [module_name(path) for path in paths]:
+                    broken.add(BrokenImport(importer.path, found.line, _statement(found), paths[0]))
+                    break
+    return sorted(broken, key=lambda b: (b.importer, b.line, b.statement))
+
+
+def _statement(found: Import) -> str:
+    if found.name is None:
+        return f"import {found.module}"
+    return f"from {'.' * found.level}{found.module} import {found.name}"
 
 
 def _imported_names(found: Import, importer: str) -> Tuple[str, ...]:
     """The modules that an import in the module at `importer` may mean: `m`, and `m.n` of `from m import n`.
 
-    None for a relative import that leaves the top-level package.
+    Nothing for a relative import that leaves the top-level package.
     """
     base: List[str] = []
     if found.level:

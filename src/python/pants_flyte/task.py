@@ -74,6 +74,46 @@ async def infer_entry_point(
 # --- building ------------------------------------------------------------------------------------
 
 
+# Pants looks for what a rule awaits while this module is loaded: so its helpers stand above it.
+
+
+async def _shared_bundle(target: Target) -> Optional[Target]:
+    field = target[FlyteTaskBundleField]
+    if not field.value:
+        return None
+    address = target.address
+    shared = (await targets_at(await resolve_addresses(field.to_unparsed_address_inputs())))[0]
+    if not isinstance(shared, FlyteBundle):
+        raise FlyteTargetError(
+            address,
+            f"`bundle` names {shared.address}, which is a `{shared.alias}`, not a `{FlyteBundle.alias}`.",
+        )
+    for field_type, allowed in ((FlyteTaskCopyStyleField, "none"), (FlyteRootDirField, None)):
+        if target[field_type].value not in (None, allowed):
+            raise FlyteTargetError(
+                address,
+                f"`{field_type.alias}` and `bundle` are both set: a shared bundle has one layout. "
+                f"Set `{field_type.alias}` on {shared.address} instead.",
+            )
+    return shared
+
+
+async def _path_in_bundle(address: Address, module: EntryModule, root_dir: Optional[str]) -> str:
+    roots = await source_roots([module.path])
+    root = next(iter(roots.path_to_root.values())).path
+    file = SourceFile(
+        module.path, module.owner, source_root="" if root == "." else root, python=True
+    )
+    path = place(file, root_dir)
+    if path is None:
+        raise FlyteTargetError(
+            address,
+            f"`root_dir` is {root_dir!r}, but the entry point is {module.path}. Set `root_dir` to a "
+            "directory above it (`.` is the build root), or leave it unset.",
+        )
+    return path
+
+
 @rule(desc="Build a Flyte task", level=LogLevel.DEBUG)
 async def build_task(
     request: TaskRequest,
@@ -207,44 +247,6 @@ def output_stem(field: OutputPathField, ending: str) -> str:
             field.address, f"`output_path` is {problem}; give one below `--distdir`: {path!r}."
         )
     return path[: -len(ending) - 1]
-
-
-async def _shared_bundle(target: Target) -> Optional[Target]:
-    field = target[FlyteTaskBundleField]
-    if not field.value:
-        return None
-    address = target.address
-    shared = (await targets_at(await resolve_addresses(field.to_unparsed_address_inputs())))[0]
-    if not isinstance(shared, FlyteBundle):
-        raise FlyteTargetError(
-            address,
-            f"`bundle` names {shared.address}, which is a `{shared.alias}`, not a `{FlyteBundle.alias}`.",
-        )
-    for field_type in (FlyteTaskCopyStyleField, FlyteRootDirField):
-        value = target[field_type].value
-        if value is not None and value != "none":
-            raise FlyteTargetError(
-                address,
-                f"`{field_type.alias}` and `bundle` are both set: a shared bundle has one layout. "
-                f"Set `{field_type.alias}` on {shared.address} instead.",
-            )
-    return shared
-
-
-async def _path_in_bundle(address: Address, module: EntryModule, root_dir: Optional[str]) -> str:
-    roots = await source_roots([module.path])
-    root = next(iter(roots.path_to_root.values())).path
-    file = SourceFile(
-        module.path, module.owner, source_root="" if root == "." else root, python=True
-    )
-    path = place(file, root_dir)
-    if path is None:
-        raise FlyteTargetError(
-            address,
-            f"`root_dir` is {root_dir!r}, but the entry point is {module.path}. Set `root_dir` to a "
-            "directory above it (`.` is the build root), or leave it unset.",
-        )
-    return path
 
 
 def _image(target: Target) -> Optional[str]:
