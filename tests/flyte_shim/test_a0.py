@@ -1,4 +1,4 @@
-"""The real a0 of Flyte runs a task out of a bundle that the shim has put in place, both ways."""
+"""The real a0 of Flyte runs a task out of a bundle that the shim has put in place, in every way."""
 
 from __future__ import annotations
 
@@ -74,6 +74,9 @@ class Container:
         archive = ["--archive", str(self.bundle.path), "--sha256", self.bundle.sha256]
         return self.run(prefix=[str(flyte_python()), "-m", "flyte_shim", *archive, "--"])
 
+    def entrypoint(self) -> A0Run:
+        return self.run(prefix=[str(flyte_python()), "-m", "flyte_shim", "--"])
+
     def wrapped(self) -> A0Run:
         return self.run({"_F_EXEC_WRAPPER": f"{shlex.quote(str(flyte_python()))} -m flyte_shim"})
 
@@ -83,7 +86,7 @@ def container(tmp_path) -> Container:
     return Container(tmp_path)
 
 
-WAYS = pytest.mark.parametrize("way", [Container.explicit, Container.wrapped])
+WAYS = pytest.mark.parametrize("way", [Container.explicit, Container.entrypoint, Container.wrapped])
 
 
 def test_without_the_shim_a0_unpacks_the_bundle_itself(container):

@@ -1,0 +1,192 @@
+"""Measures the shim: cold against `tar x` and the stock download of a0, warm against no shim at all.
+
+    python build-support/benchmarks/shim.py [--files 10000] [--runs 3] [--starts 40] [--no-flyte]
+
+One archive, made by our packer out of a tree like a company's monorepo, on tmpfs (/dev/shm) and on
+disk (the directory for temporary files). Contenders run in processes of their own, in turns, on an
+empty cache and an empty working directory, with the archive in the page cache:
+
+* tar x + SHA-256: `sha256sum ARCHIVE && tar xzf ARCHIVE`; gzip runs beside tar, on a second core.
+* shim: `python -m flyte_shim --archive ARCHIVE -- true`, the whole life of the process.
+* stock: the time that flyte's own `download_bundle` takes, without the start of the interpreter and
+  without importing Flyte. It checks no hash.
+
+Then a start whose entry is cached, in a new working directory and in the one of the last start, next
+to `python -c pass`. Figures are medians; ratios are medians of the ratios within a turn, which other
+load on the machine harms less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Callable
+
+from packing import make_plan, make_tree
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "src/python")]
+
+from flyte_shim.files import remove_tree  # noqa: E402
+from flyte_shim.hashing import sha256_file  # noqa: E402
+from tests.support.codec_envs import codec_for  # noqa: E402
+from tests.support.flyte_env import flyte_python  # noqa: E402
+
+STOCK = """
+import asyncio, sys, time
+import flyte.storage
+from flyte._code_bundle import download_bundle
+from flyte.models import CodeBundle
+bundle = CodeBundle(tgz=sys.argv[1], destination=".", computed_version="v")
+for _ in range(2):
+    start = time.perf_counter()
+    asyncio.run(download_bundle(bundle))
+    print(time.perf_counter() - start)
+"""
+
+
+class Bench:
+    """One archive and one place for caches and working directories; commands run in `place`/work."""
+
+    def __init__(self, archive: Path, place: Path, bytecode: Path) -> None:
+        self.archive = archive
+        self.work, self.cache = place / "work", place / "cache"
+        self.env = {
+            "PATH": os.defpath,
+            "HOME": str(place),
+            "FLYTE_SHIM_CACHE": str(self.cache),
+            "PYTHONPATH": str(ROOT / "src/python"),
+            "PYTHONPYCACHEPREFIX": str(bytecode),
+            "DO_NOT_TRACK": "1",
+        }
+
+    def clean(self, *, cache: bool) -> None:
+        for directory in (self.work, *([self.cache] if cache else [])):
+            remove_tree(str(directory))
+        self.work.mkdir()
+        os.sync()
+
+    def seconds(self, *command: object) -> float:
+        """How long a command runs."""
+        start = time.perf_counter()
+        subprocess.run(list(map(str, command)), cwd=self.work, env=self.env, check=True)
+        return time.perf_counter() - start
+
+    def tar(self) -> float:
+        script = 'sha256sum "$0" >/dev/null && tar -xzf "$0"'
+        return self.seconds("sh", "-c", script, self.archive)
+
+    def tar_alone(self) -> float:
+        return self.seconds("tar", "-xzf", self.archive)
+
+    def shim(self, mode: str = "link") -> float:
+        command = ["-m", "flyte_shim", "--archive", self.archive, "--mode", mode, "--", "true"]
+        return self.seconds(sys.executable, *command)
+
+    def bare(self) -> float:
+        return self.seconds(sys.executable, "-c", "pass")
+
+    def stock(self, python: Path) -> list[float]:
+        """Seconds of a first `download_bundle` and of one that finds the bundle there."""
+        done = subprocess.run(
+            [python, "-c", STOCK, self.archive.as_uri()],
+            cwd=self.work,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            check=True,
+        )
+        return [float(line) for line in done.stdout.split()]
+
+
+def cold(bench: Bench, runs: int, python: Path | None) -> None:
+    contenders: dict[str, Callable[[], float]] = {
+        "tar x + SHA-256": bench.tar,
+        "tar x": bench.tar_alone,
+        "shim": bench.shim,
+        "shim, --mode copy": lambda: bench.shim("copy"),
+    }
+    if python:
+        contenders["stock a0 download"] = lambda: bench.stock(python)[0]
+    turns = []
+    for _ in range(runs + 1):
+        figures = {}
+        for name, contender in contenders.items():
+            bench.clean(cache=True)
+            figures[name] = contender()
+        turns.append(figures)
+    for name in contenders:
+        seconds = statistics.median(turn[name] for turn in turns[1:])
+        ratio = statistics.median(turn["shim"] / turn[name] for turn in turns[1:])
+        print(f"  {name:20} {seconds:7.3f} s    shim / this: {ratio:5.2f}")
+
+
+def warm(bench: Bench, starts: int, python: Path | None) -> None:
+    bench.clean(cache=True)
+    bench.shim()
+    turns = []
+    for _ in range(starts + 1):
+        bench.clean(cache=False)
+        turns.append((bench.bare(), bench.shim(), bench.shim()))
+    bare, fresh, same = (statistics.median(column) * 1e3 for column in zip(*turns[1:]))
+    print(f"  python -c pass       {bare:7.1f} ms")
+    for name, index, value in (("new working directory", 1, fresh), ("same directory", 2, same)):
+        extra = statistics.median(turn[index] - turn[0] for turn in turns[1:]) * 1e3
+        print(f"  shim, {name:22} {value:7.1f} ms   over a bare interpreter: {extra:5.1f} ms")
+    if python:
+        bench.clean(cache=False)
+        print(f"  stock a0, same directory, no start {bench.stock(python)[1] * 1e3:7.1f} ms")
+        print("  stock a0, new working directory: a cold download, as above")
+
+
+def make_archive(files: int, directory: Path) -> Path:
+    """An archive of about `files` modules by our packer, under the name that a store gives it."""
+    paths = make_tree(directory / "sources", files)
+    (directory / "plan.json").write_bytes(make_plan(paths))
+    out = directory / "out.tar.gz"
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "flyte_pack", "bundle", "--plan", str(directory / "plan.json")),
+            *("--sources", str(directory / "sources"), "--archive", str(out)),
+            *("--manifest", f"{out}.manifest", "--summary", f"{out}.summary"),
+        ],
+        env={"PYTHONPATH": f"{ROOT}/src/python:{codec_for(sys.executable)}"},
+        check=True,
+    )
+    archive = directory / f"{sha256_file(str(out))}.tar.gz"
+    out.rename(archive)
+    unpacked = sum((directory / "sources" / path).stat().st_size for path in paths)
+    print(
+        f"{len(paths)} files, {unpacked / 1e6:.1f} MB, archive {archive.stat().st_size / 1e6:.1f} MB"
+    )
+    return archive
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--files", type=int, default=10_000)
+    parser.add_argument("--runs", type=int, default=3, help="cold starts of each contender")
+    parser.add_argument("--starts", type=int, default=40, help="warm starts")
+    parser.add_argument("--no-flyte", action="store_true", help="without the stock download")
+    options = parser.parse_args()
+    python = None if options.no_flyte else flyte_python()
+    with tempfile.TemporaryDirectory(prefix="shim-") as scratch:
+        archive = make_archive(options.files, Path(scratch))
+        for name, directory in (("tmpfs", "/dev/shm"), ("disk", scratch)):
+            with tempfile.TemporaryDirectory(prefix="shim-", dir=directory) as place:
+                bench = Bench(archive, Path(place), Path(scratch, "bytecode"))
+                print(f"{name}, cold")
+                cold(bench, options.runs, python)
+                print(f"{name}, warm")
+                warm(bench, options.starts, python)
+                bench.clean(cache=True)
+
+
+if __name__ == "__main__":
+    main()
