@@ -128,8 +128,10 @@ def test_a_manifest_reads_back_as_it_was_written():
     assert sum(b'"sha256"' in line for line in data.split(b"\n")) == 2
 
 
-def test_an_empty_manifest_reads_back():
-    assert Manifest.from_json(manifest_of().to_json()) == manifest_of()
+@pytest.mark.parametrize("root_dir", [None, ".", "src", "src/app"])
+def test_an_empty_manifest_reads_back(root_dir):
+    manifest = manifest_of(root_dir=root_dir)
+    assert Manifest.from_json(manifest.to_json()) == manifest
 
 
 def changed(**changes) -> bytes:
@@ -160,6 +162,7 @@ WHOLE = json.loads(changed())
         (changed(schema=2), "has schema 2"),
         (changed(schema=True), "'schema' has a wrong type"),
         (changed(copy_style="none"), "known: all, auto"),
+        (changed(root_dir=""), "an empty path as a root_dir"),
         (changed(root_dir="../x"), r"a '\.\.' in the path as a root_dir"),
         (changed(archive_size=-1), "no size"),
         (changed(archive_size=1.0), "'archive_size' has a wrong type"),

@@ -57,7 +57,10 @@ class ManifestFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Manifest:
-    """A whole manifest; `files` are sorted by the UTF-8 bytes of their paths."""
+    """A whole manifest; `files` are sorted by the UTF-8 bytes of their paths.
+
+    `root_dir` is relative to the build root, which is "."; None where source roots were stripped.
+    """
 
     copy_style: str
     root_dir: str | None
@@ -101,7 +104,7 @@ class Manifest:
                 "Use the flyte-shim that belongs to the pants-flyte that made the bundle, or newer."
             )
         _one_of(raw["copy_style"], COPY_STYLES, "copy_style")
-        if raw["root_dir"] not in (None, "."):  # "." is the build root
+        if raw["root_dir"] not in (None, "."):
             _path(raw["root_dir"], "root_dir")
         _sha256(raw["content_hash"], "content_hash")
         _sha256(raw["archive_hash"], "archive_hash")
