@@ -194,7 +194,7 @@ class RuleRoot:
         field_set = PackageTaskFieldSet if isinstance(target, FlyteTask) else PackageBundleFieldSet
         built = self.runner.request(BuiltPackage, [field_set.create(target)])
         contents = self.runner.request(DigestContents, [built.digest])
-        assert sorted(a.relpath for a in built.artifacts) == [c.path for c in contents]
+        assert {a.relpath for a in built.artifacts} == {c.path for c in contents}
         return Packaged({c.path: c.content for c in contents})
 
     def bundle(self, spec: str) -> Bundle:

@@ -123,11 +123,7 @@ async def build_bundle(
         await subset(DigestSubset(packed.output_digest, PathGlobs(["summary.json"])))
     )
     return BuiltBundle(
-        digest=await subset(
-            DigestSubset(
-                packed.output_digest, PathGlobs([literal_glob(p) for p in (archive, manifest)])
-            )
-        ),
+        digest=await subset(DigestSubset(packed.output_digest, PathGlobs([archive, manifest]))),
         archive=archive,
         manifest=manifest,
         summary=BundleSummary.from_json(summary[0].content),

@@ -15,6 +15,7 @@ from pants.engine.target import FieldSet, InferDependenciesRequest, InferredDepe
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
+from flyte_pack.deploy.names import InvalidName, check_image, check_ref_name
 from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE, LinkedBundle, LinkedTask, TaskLink
 from flyte_shim.manifest import EntryPoint
 from flyte_shim.paths import path_problem
@@ -23,7 +24,7 @@ from pants_flyte.bundle import build_bundle
 from pants_flyte.engine import create_digest, resolve_addresses, source_roots, targets_at
 from pants_flyte.entry_point import EntryModule, find_entry_module, name_tasks, scan_module
 from pants_flyte.errors import FlyteTargetError
-from pants_flyte.layout import SourceFile, check_root_dir, module_name, place
+from pants_flyte.layout import SourceFile, check_root_dir, literal_glob, module_name, place
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.target_types import (
     BUNDLE_COPY_STYLES,
@@ -197,9 +198,10 @@ def task_copy_style(override: Optional[str], target: Target, flyte: FlyteSubsyst
         else target.get(FlyteTaskCopyStyleField)
     )
     style = override or field.value or flyte.copy_style
-    if style not in COPY_STYLES:
+    if style not in COPY_STYLES:  # fields and command lines are checked before
         raise FlyteTargetError(
-            target.address, f"`copy_style` is {style!r}; it is one of {', '.join(COPY_STYLES)}."
+            target.address,
+            f"`[flyte].copy_style` is {style!r}; it is one of {', '.join(COPY_STYLES)}.",
         )
     if isinstance(target, FlyteBundle) and not override and style not in BUNDLE_COPY_STYLES:
         return "auto"  # `[flyte].copy_style = "none"` is about tasks: this target asks for a bundle
@@ -242,7 +244,10 @@ def output_stem(field: OutputPathField, ending: str) -> str:
         raise FlyteTargetError(
             field.address, f"`output_path` is {path!r}; it must end in `.{ending}`."
         )
-    if problem := path_problem(path):
+    problem = path_problem(path)
+    if literal_glob(path) != path:  # Pants collects what a process writes by globs
+        problem = "a path with one of the characters `*?[!`"
+    if problem:
         raise FlyteTargetError(
             field.address, f"`output_path` is {problem}; give one below `--distdir`: {path!r}."
         )
@@ -251,13 +256,16 @@ def output_stem(field: OutputPathField, ending: str) -> str:
 
 def _image(target: Target) -> Optional[str]:
     image = target[FlyteTaskImageField].value
-    if image is not None and (image.startswith((":", "//")) or not image.strip()):
+    if image is None:
+        return None
+    try:
+        return check_image(image) if any(c in image for c in "/:@") else check_ref_name(image)
+    except InvalidName as error:
         raise FlyteTargetError(
             target.address,
-            f"`image={image!r}` is not an image reference such as `ghcr.io/org/name:tag`, nor the "
-            "name of one that `[flyte].images` or a deployment's `images` maps.",
-        )
-    return image
+            "`image` is neither an image reference such as `ghcr.io/org/name:tag` nor the name of one "
+            f"that `[flyte].images` or a deployment's `images` maps: {error}",
+        ) from None
 
 
 def _linked(bundle: BuiltBundle) -> LinkedBundle:
