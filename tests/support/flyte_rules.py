@@ -26,7 +26,7 @@ from pants.core.goals.deploy import DeployProcess
 from pants.core.goals.package import BuiltPackage
 from pants.core.goals.run import RunRequest
 from pants.engine.addresses import Addresses
-from pants.engine.fs import DigestContents
+from pants.engine.fs import Digest, DigestContents
 from pants.engine.internals.parametrize import Parametrize
 from pants.engine.internals.scheduler import ExecutionError
 from pants.engine.target import Dependencies, DependenciesRequest
@@ -165,6 +165,11 @@ class RuleRoot:
             data = content if isinstance(content, bytes) else dedent(content).lstrip("\n").encode()
             self.runner.write_files({path: data})
 
+    def edit(self, path: str, old: str, new: str) -> None:
+        text = (self.path / path).read_text()
+        assert old in text
+        self.write({path: text.replace(old, new)})
+
     def changed(self, *paths: str) -> None:
         """Say that these have changed behind the runner's back."""
         above = {str(p) for path in paths for p in (Path(path), *Path(path).parents)}
@@ -193,9 +198,12 @@ class RuleRoot:
         target = self.target(spec)
         field_set = PackageTaskFieldSet if isinstance(target, FlyteTask) else PackageBundleFieldSet
         built = self.runner.request(BuiltPackage, [field_set.create(target)])
-        contents = self.runner.request(DigestContents, [built.digest])
-        assert {a.relpath for a in built.artifacts} == {c.path for c in contents}
-        return Packaged({c.path: c.content for c in contents})
+        contents = self.contents(built.digest)
+        assert {a.relpath for a in built.artifacts} == set(contents)
+        return Packaged(contents)
+
+    def contents(self, digest: Digest) -> dict[str, bytes]:
+        return {c.path: c.content for c in self.runner.request(DigestContents, [digest])}
 
     def bundle(self, spec: str) -> Bundle:
         return self.package(spec).bundle

@@ -102,7 +102,7 @@ async def deploy_program(
         addresses = await resolve_addresses(deployment.tasks.to_unparsed_address_inputs())
         requests = [
             TaskRequest(address, copy_style=copy_style, root_dir=options.root_dir)
-            for address in addresses
+            for address in dict.fromkeys(addresses)
         ]
     tasks = await build_tasks(requests)
     plan = {
