@@ -1,0 +1,97 @@
+"""The packer's process is the same wherever the repository lies, so that one machine packs for all."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.support.flyte_rules import RuleRoot
+
+TASK = "env = flyte.TaskEnvironment('e')\n@env.task\ndef train(): ...\n"
+
+
+class Clone:
+    """A build root of its own, whose sandboxes are kept."""
+
+    def __init__(self, sandboxes: Path) -> None:
+        sandboxes.mkdir()
+        self.sandboxes = sandboxes
+        self.root = RuleRoot("--keep-sandboxes=always", f"--local-execution-root-dir={sandboxes}")
+
+    def package(self, files: dict[str, str]) -> bytes:
+        self.root.clear()
+        self.root.write(files)
+        return self.root.bundle("app:t").archive
+
+    def packings(self) -> list[Path]:
+        """The sandboxes in which the packer ran."""
+        scripts = self.sandboxes.glob("*/__run.sh")
+        return [script.parent for script in scripts if " bundle --plan " in script.read_text()]
+
+
+@pytest.fixture(scope="module")
+def clones(tmp_path_factory: pytest.TempPathFactory) -> tuple[Clone, Clone]:
+    directory = tmp_path_factory.mktemp("clones")
+    return Clone(directory / "one"), Clone(directory / "two")
+
+
+@pytest.fixture
+def files() -> dict[str, str]:
+    """A repository that nobody has packaged before."""
+    return {
+        "app/BUILD": f"""
+            python_sources(dependencies=["data"])
+            flyte_task(name="t", entry_point="w.py:train", description="{uuid4()}")
+            """,
+        "app/w.py": f"{TASK}# {uuid4()}",
+        "app/__init__.py": "",
+        "data/BUILD": "files(sources=['*.csv'])",
+        "data/x.csv": "",
+    }
+
+
+def test_another_clone_finds_what_the_first_one_packed(clones, files):
+    one, two = clones
+    assert one.root.path != two.root.path
+    before = len(one.packings()), len(two.packings())
+    archive = one.package(files)
+    assert two.package(files) == archive
+    assert (len(one.packings()), len(two.packings())) == (before[0] + 1, before[1])
+
+
+def test_the_packers_process_holds_no_path_of_the_checkout(clones, files):
+    one, _ = clones
+    before = set(one.packings())
+    one.package(files)
+    (sandbox,) = set(one.packings()) - before
+    script = (sandbox / "__run.sh").read_text()
+    assert str(one.root.path) not in script
+    command = script[script.index("env -i") :]
+    words = shlex.split(command)
+    program = next(i for i, word in enumerate(words) if word.endswith("pex_shim.sh"))
+    variables = dict(word.split("=", 1) for word in words[2:program])
+    # What Pants itself sets for every Python tool.
+    assert set(variables) <= {"PATH", "PEX_ROOT", "PEX_PYTHON", "PEX_PYTHON_PATH", "PEX_IGNORE_RCFILES", "CPPFLAGS", "LDFLAGS", "LANG", "LC_CTYPE", "LC_ALL"}  # fmt: skip
+    assert words[program + 1 :] == [
+        *("bundle", "--plan", "plan.json", "--sources", "sources"),
+        *("--archive", "app/t.tar.gz", "--manifest", "app/t.manifest.json"),
+        *("--summary", "summary.json"),
+    ]
+    plan = (sandbox / "plan.json").read_text()
+    assert str(one.root.path) not in plan
+    assert str(Path.home()) not in plan
+
+
+def test_what_the_packer_does_not_see_does_not_make_it_run_again(clones, files):
+    one, _ = clones
+    archive = one.package(files)
+    before = len(one.packings())
+    unrelated = {"app/unrelated.py": "x = 1", "README.md": "", "lib/BUILD": "python_sources()"}
+    described = files["app/BUILD"].replace("description=", "tags=['new'], description=")
+    assert one.package({**files, **unrelated, "app/BUILD": described}) == archive
+    assert len(one.packings()) == before
+    assert one.package({**files, "data/x.csv": "changed"}) != archive
+    assert len(one.packings()) == before + 1
