@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
+import signal
 import subprocess
 import zipfile
 from dataclasses import dataclass, replace
@@ -38,7 +40,7 @@ class History:
     left_by: dict[str, list[str]]
     """What a killed start left in the cache, by the step that it was killed in."""
     after_orphan: str
-    """What the start said that came while the pip of a killed one still ran."""
+    """The first that a start said that came while the pip of a killed one still lived."""
     racers: list[Finished]
 
 
@@ -57,14 +59,19 @@ def history(tmp_path_factory: pytest.TempPathFactory):
         for step in ("1/4", "2/4", "4/4"):
             somebody.start().until(step).kill_all()
             left_by[step] = _names(somebody.cache)
-        somebody.start().until("3/4").kill_bootstrap_alone()
+        orphans = somebody.start().until("3/4").kill_bootstrap_alone()
         left_by["3/4"] = _names(somebody.cache)
-        follower = somebody.start().until("1/4")
+        follower = somebody.start().until("pants: ")
         after_orphan = follower.seen
-        follower.kill_all()
+        for pid in orphans:
+            os.kill(pid, signal.SIGKILL)
+        follower.until("1/4").kill_all()
 
         racers = [start.finish() for start in [somebody.start(), somebody.start()]]
         yield History(somebody, running, left_by, after_orphan, racers)
+    for link in Path("/tmp").glob("pants-flyte-*/pex"):  # homes have spaces in their names
+        if str(tmp_path_factory.getbasetemp()) in os.readlink(link):
+            shutil.rmtree(link.parent)
 
 
 def _wheels(directory: Path) -> Path:

@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -299,3 +300,4 @@ def test_a_path_that_a_url_would_escape_is_given_as_a_link(tmp_path: Path) -> No
         assert plain.isascii()
         assert " " not in plain
         assert Path(plain).read_text() == "the tool"
+    shutil.rmtree(Path(plain).parent)

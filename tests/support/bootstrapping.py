@@ -104,23 +104,29 @@ class Start:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.communicate()
 
-    def kill_bootstrap_alone(self) -> None:
-        """SIGKILL for the bootstrap; the pip that it started lives on for a while."""
-        processes = subprocess.run(
-            ["ps", "-A", "-o", "pid=,ppid="], check=True, capture_output=True, text=True
-        )
-        children = [
-            int(pid)
-            for pid, parent in (line.split() for line in processes.stdout.splitlines())
-            if int(parent) == self.process.pid
-        ]
-        for pid in children:
-            os.kill(pid, signal.SIGKILL)
+    def kill_bootstrap_alone(self) -> list[int]:
+        """SIGKILL for the bootstrap, but not for the program that it is running: that is only
+        stopped, and lives until somebody kills it. Its process id comes back."""
+        (bootstrap,) = _children(self.process.pid)
+        while not (running := _children(bootstrap)):
+            """It has said what it will do and is about to."""
+        for pid in running:
+            os.kill(pid, signal.SIGSTOP)
+        os.kill(bootstrap, signal.SIGKILL)
         self.process.wait()
+        return running
 
     def finish(self, timeout: float = 600) -> Finished:
         out, err = self.process.communicate(timeout=timeout)
         return Finished(self.process.returncode, out, self.seen + err)
+
+
+def _children(parent: int) -> list[int]:
+    listing = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid="], check=True, capture_output=True, text=True
+    )
+    pairs = (map(int, line.split()) for line in listing.stdout.splitlines())
+    return [pid for pid, of in pairs if of == parent]
 
 
 def stranger(directory: Path, **variables: str) -> Stranger:
