@@ -150,6 +150,19 @@ def test_a_link_that_was_tampered_with_is_made_again(here, damage):
     assert here.seen() == FILES
 
 
+@BOTH
+def test_a_start_that_adds_a_marker_touches_nothing_else(here, mode):
+    """A task may be at work there with the same bundle."""
+    here.put(FILES, mode, ("a",))
+    (here.workdir / "run.sh").unlink()
+    before = {p: p.lstat().st_ctime_ns for p in here.workdir.rglob("*") if p.name in FILES}
+    here.put(FILES, mode, ("b",))
+    assert {p: p.lstat().st_ctime_ns for p in before} == before
+    mended = {"run.sh": FILES["run.sh"]} if mode == "link" else {}
+    rest = {name: text for name, text in FILES.items() if name != "run.sh"}
+    assert here.seen() == {**rest, **mended, "a": "", "b": ""}
+
+
 OTHER = {"main.py": "value = 7\n", "pkg/module.py": "value = 8\n", "new/x.py": ""}
 MODES = pytest.mark.parametrize(
     ("first", "second"), [(a, b) for a in ("link", "copy") for b in ("link", "copy")]
@@ -162,6 +175,39 @@ def test_nothing_is_left_of_an_earlier_bundle(here, first, second):
     (here.workdir / "own").write_text("own")
     here.put(OTHER, second, (".b.extracted", "b"))
     assert here.seen() == {**OTHER, "own": "own", ".b.extracted": "", "b": ""}
+    assert not (here.workdir / "pkg/deep").exists()
+
+
+@MODES
+def test_what_was_a_directory_of_one_bundle_may_be_a_file_of_the_next(here, first, second):
+    here.put({"a/b/c": "1", "d/e": "2", "f": "3"}, first)
+    other = {"a/b": "4", "d": "5", "f/g": "6"}
+    here.put(other, second)
+    assert here.seen() == other
+
+
+@MODES
+def test_nothing_is_left_after_a_change_of_mode_either(here, first, second):
+    here.put(FILES, first)
+    here.put(FILES, second)
+    assert here.seen() == FILES
+    here.put({"a.py": "a"}, first)
+    assert here.seen() == {"a.py": "a"}
+    assert sorted(os.listdir(here.workdir)) == [".flyte-shim", "a.py"]
+
+
+def test_directories_stay_that_are_not_ours_or_not_empty(here):
+    (here.workdir / "pkg").mkdir()
+    here.put(FILES, "copy")
+    here.put(OTHER, "copy")
+    (here.workdir / "new/own").write_text("own")
+    here.put({"a.py": "a"}, "copy")
+    assert here.seen() == {"a.py": "a", "new/own": "own"}
+    assert sorted(p.name for p in here.workdir.iterdir() if p.is_dir()) == [
+        ".flyte-shim",
+        "new",
+        "pkg",
+    ]
 
 
 @MODES
@@ -214,6 +260,7 @@ def test_a_directory_does_not_give_way_to_a_file(here, mode):
     (here.workdir / "main.py").mkdir()
     with pytest.raises(StorageError, match=r"main\.py is a directory, and the bundle has a file"):
         here.put(FILES, mode)
+    assert sorted(os.listdir(here.workdir)) == [".flyte-shim", "main.py"]
 
 
 @BOTH
@@ -223,6 +270,7 @@ def test_a_link_to_a_directory_elsewhere_is_neither_followed_nor_removed(here, t
     with pytest.raises(StorageError, match="pkg is a symbolic link to a directory"):
         here.put(FILES, mode)
     assert not list((tmp_path / "elsewhere").iterdir())
+    assert sorted(os.listdir(here.workdir)) == [".flyte-shim", "pkg"]
 
 
 @BOTH

@@ -30,7 +30,7 @@ _RECORD = f"{OWN_DIRECTORY}/record"
 _NEW_RECORD = f"{OWN_DIRECTORY}/record.new"
 _NEW = f"{OWN_DIRECTORY}/new"
 # What a thing of ours is; in a record it stands before the name.
-_LINK, _COPY, _MARKER = "L", "C", "M"
+_LINK, _COPY, _DIRECTORY, _MARKER = "L", "C", "D", "M"
 _HEADER = b"flyte-shim 1"
 
 
@@ -80,66 +80,81 @@ def _replace(files: str, workdir: str, mode: str, markers: list[str]) -> None:
         raise ArchiveError(
             f"The bundle has a file or directory {OWN_DIRECTORY!r}; the shim keeps its own there."
         )
-    own = f"{workdir}/{OWN_DIRECTORY}"
-    os.makedirs(own, exist_ok=True)
-    lock = os.open(f"{own}/lock", os.O_RDWR | os.O_CREAT, 0o666)
+    state = f"{mode} {files}"
+    os.makedirs(f"{workdir}/{OWN_DIRECTORY}", exist_ok=True)
+    lock = os.open(f"{workdir}/{OWN_DIRECTORY}/lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         # What is there was left by a start that was killed.
         unlink(f"{workdir}/{_NEW_RECORD}")
         unlink(f"{workdir}/{_NEW}")
-        old = _read_record(workdir)
-        if _in_place(old, files, workdir, mode, markers):
+        record = _read_record(workdir)
+        if _in_place(record, files, workdir, mode, markers):
             return
-        new = {
-            marker: _MARKER
-            for marker in markers
-            if old.items.get(marker) == _MARKER or not os.path.lexists(f"{workdir}/{marker}")
-        }
-        if mode == "link":
-            new.update(dict.fromkeys(_names_to_link(files, workdir, old), _LINK))
+        fresh = record.state != state
+        if fresh:
+            _write_record(workdir, _Record("", record.items))
+            for name in sorted(record.items, reverse=True):  # what is in a directory before it
+                _remove(workdir, name, record.items[name])
+            plan = _to_link if mode == "link" else _to_copy
+            items = plan(files, workdir)
         else:
-            new.update(dict.fromkeys(_names_to_copy(files), _COPY))
-        _write_record(workdir, _Record("", {**old.items, **new}))
-        for name, kind in old.items.items():
-            if name not in new:
-                _remove_stale(workdir, name, kind)
-        if mode == "link":
-            _link(files, workdir, new)
-        else:
-            _copy(files, workdir)
-        for name, kind in new.items():
-            if kind == _MARKER:
-                os.close(os.open(f"{workdir}/{name}", os.O_WRONLY | os.O_CREAT, 0o666))
-        _write_record(workdir, _Record(f"{mode} {files}", new))
+            # Somebody may be at work here with this bundle: mend what is missing, undo nothing.
+            items = record.items
+        for marker in markers:
+            if not os.path.lexists(f"{workdir}/{marker}"):
+                items.setdefault(marker, _MARKER)
+        _write_record(workdir, _Record("" if fresh else state, items))
+        for name, kind in items.items():
+            if fresh or kind in (_LINK, _MARKER):
+                _make(files, workdir, name, kind)
+        _write_record(workdir, _Record(state, items))
     finally:
         os.close(lock)
 
 
-def _names_to_link(files: str, workdir: str, old: _Record, below: str = "") -> list[str]:
+def _to_link(files: str, workdir: str, below: str = "") -> dict[str, str]:
     """The highest names in `files` that are no real directories in `workdir`."""
-    names = []
+    items = {}
     for entry in _children(f"{files}/{below}"):
         name = below + entry.name
-        there = f"{workdir}/{name}"
-        if os.path.islink(there):
-            if name not in old.items and os.path.isdir(there):
-                raise _foreign_link(there)
-        elif os.path.isdir(there):
-            if not entry.is_dir():
-                raise _in_the_way(there)
-            names += _names_to_link(files, workdir, old, f"{name}/")
+        if _is_directory(entry, f"{workdir}/{name}"):
+            items.update(_to_link(files, workdir, f"{name}/"))
+        else:
+            items[name] = _LINK
+    return items
+
+
+def _to_copy(files: str, workdir: str, below: str = "") -> dict[str, str]:
+    """All files, and the directories that are not there; a directory before what is in it."""
+    items = {}
+    for entry in _children(f"{files}/{below}"):
+        name = below + entry.name
+        is_there = _is_directory(entry, f"{workdir}/{name}")
+        if not entry.is_dir():
+            items[name] = _COPY
             continue
-        names.append(name)
-    return names
+        if not is_there:
+            items[name] = _DIRECTORY
+        items.update(_to_copy(files, workdir, f"{name}/"))
+    return items
 
 
-def _names_to_copy(files: str, below: str = "") -> list[str]:
-    names = []
-    for entry in _children(f"{files}/{below}"):
-        name = below + entry.name
-        names += _names_to_copy(files, f"{name}/") if entry.is_dir() else [name]
-    return names
+def _is_directory(entry: os.DirEntry[str], path: str) -> bool:
+    """Whether `path` is a real directory; an error if it will not give way to `entry`."""
+    if not os.path.isdir(path):
+        return False
+    if os.path.islink(path):
+        raise StorageError(
+            f"{path} is a symbolic link to a directory, and the bundle has a file or directory of "
+            "that name. Remove the link, or choose another working directory."
+        )
+    if entry.is_dir():
+        return True
+    raise StorageError(
+        f"{path} is a directory, and the bundle has a file of that name. Remove the directory, or "
+        "choose another working directory."
+    )
 
 
 def _children(directory: str) -> list[os.DirEntry[str]]:
@@ -149,26 +164,18 @@ def _children(directory: str) -> list[os.DirEntry[str]]:
     return sorted(children, key=lambda entry: entry.name)
 
 
-def _link(files: str, workdir: str, items: dict[str, str]) -> None:
-    for name, kind in items.items():
-        target = f"{files}/{name}"
-        if kind == _LINK and not _is_link_to(f"{workdir}/{name}", target):
-            _put(workdir, name, os.symlink, target)
-
-
-def _copy(files: str, workdir: str, below: str = "") -> None:
-    for entry in _children(f"{files}/{below}"):
-        name = below + entry.name
-        if entry.is_dir():
-            there = f"{workdir}/{name}"
-            if os.path.islink(there) and os.path.isdir(there):
-                raise _foreign_link(there)
-            if not os.path.isdir(there):
-                unlink(there)
-                os.mkdir(there)
-            _copy(files, workdir, f"{name}/")
-        else:
-            _put(workdir, name, _copy_file, entry.path)
+def _make(files: str, workdir: str, name: str, kind: str) -> None:
+    path = f"{workdir}/{name}"
+    if kind == _LINK:
+        if not _is_link_to(path, f"{files}/{name}"):
+            _put(workdir, name, os.symlink, f"{files}/{name}")
+    elif kind == _COPY:
+        _put(workdir, name, _copy_file, f"{files}/{name}")
+    elif kind == _MARKER:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666))
+    elif not os.path.isdir(path):
+        unlink(path)
+        os.mkdir(path)
 
 
 def _copy_file(source: str, path: str) -> None:
@@ -198,8 +205,6 @@ def _put(workdir: str, name: str, make: Callable[[str, str], None], source: str)
     make(source, new)
     try:
         os.replace(new, path)
-    except IsADirectoryError:
-        raise _in_the_way(path) from None
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
@@ -209,7 +214,7 @@ def _put(workdir: str, name: str, make: Callable[[str, str], None], source: str)
         make(source, path)
 
 
-def _remove_stale(workdir: str, name: str, kind: str) -> None:
+def _remove(workdir: str, name: str, kind: str) -> None:
     path = f"{workdir}/{name}"
     above = name.rpartition("/")[0]
     real = os.path.realpath(workdir)
@@ -221,7 +226,12 @@ def _remove_stale(workdir: str, name: str, kind: str) -> None:
     except OSError:
         return
     is_file = stat.S_ISREG(status.st_mode)
-    if (
+    if kind == _DIRECTORY and stat.S_ISDIR(status.st_mode):
+        try:  # noqa: SIM105
+            os.rmdir(path)
+        except OSError:
+            pass  # A task has put something in it.
+    elif (
         (kind == _LINK and stat.S_ISLNK(status.st_mode))
         or (kind == _COPY and is_file)
         or (kind == _MARKER and is_file and not status.st_size)
@@ -253,17 +263,3 @@ def _is_link_to(path: str, target: str) -> bool:
         return os.readlink(path) == target
     except OSError:
         return False
-
-
-def _foreign_link(path: str) -> StorageError:
-    return StorageError(
-        f"{path} is a symbolic link to a directory, and the bundle has a file or directory of that "
-        "name. Remove the link, or choose another working directory."
-    )
-
-
-def _in_the_way(path: str) -> StorageError:
-    return StorageError(
-        f"{path} is a directory, and the bundle has a file of that name. Remove the directory, or "
-        "choose another working directory."
-    )
