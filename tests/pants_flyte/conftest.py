@@ -1,4 +1,4 @@
-"""One build root for all tests of a file: making the rule graph takes seconds, emptying it does not."""
+"""One build root for all tests: making the rule graph takes seconds, emptying the directory does not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from tests.support.flyte_rules import RuleRoot
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared_root() -> RuleRoot:
     return RuleRoot()
 

@@ -312,7 +312,7 @@ def test_init_files_are_in_whatever_pants_infers_of_them(root: RuleRoot, inferre
     assert bundle.why["app/__init__.py"][0] == "package"
 
 
-def test_an_unowned_init_file_with_code_is_in_but_its_imports_are_not_known(root: RuleRoot):
+def test_an_unowned_init_file_with_code_is_in_but_its_imports_are_not_known(root: RuleRoot, caplog):
     root.write(
         {
             **sources("lib/sub", "other"),
@@ -326,6 +326,8 @@ def test_an_unowned_init_file_with_code_is_in_but_its_imports_are_not_known(root
     bundle = root.bundle("app:t")
     assert bundle.paths == {"app/w.py", "lib/__init__.py", "lib/sub/x.py"}
     assert bundle.owners["lib/__init__.py"] is None
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert warning.startswith("app:t: no target owns lib/__init__.py, which Python runs on the way")
 
 
 def test_an_init_file_of_another_resolve_is_a_file_without_owner(root: RuleRoot):
@@ -521,3 +523,22 @@ def test_the_tasks_of_a_deployment_and_a_shared_bundle_show_as_dependencies_but_
     assert root.dependencies("app:deploy", special_cased=True) == ["app:own", "app:shares"]
     # What is declared as a dependency ships, but not through `tasks` and `bundle`.
     assert root.bundle("app:odd").paths == {"app/w.py"}
+
+
+def test_a_change_of_a_library_reaches_the_deployment_of_tasks_that_need_it(root: RuleRoot):
+    root.write(
+        {
+            **sources("lib"),
+            "lib/x.py": "",
+            "lib/y.py": "",
+            "app/BUILD": """
+                python_sources()
+                flyte_bundle(name="code", dependencies=["./w.py"])
+                flyte_task(name="t", entry_point="w.py:train", bundle=":code")
+                flyte_deployment(name="deploy", tasks=[":t"])
+                """,
+            "app/w.py": TASK + "import lib.x",
+        }
+    )
+    assert {"app/w.py", "app:code", "app:t", "app:deploy"} <= root.dependents("lib/x.py")
+    assert root.dependents("lib/y.py").isdisjoint({"app:code", "app:t", "app:deploy"})

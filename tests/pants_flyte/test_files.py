@@ -146,14 +146,18 @@ def test_a_files_target_under_a_source_root_keeps_its_path_and_that_is_told(root
                 """,
             "src/app/w.py": TASK,
             "src/app/x.csv": "",
+            "src/app/y.csv": "",
             "src/app/x.json": "",
         }
     )
-    assert root.bundle("src/app:t").paths == {"app/w.py", "app/x.json", "src/app/x.csv"}
+    assert root.bundle("src/app:t").paths == {
+        *("app/w.py", "app/x.json", "src/app/x.csv", "src/app/y.csv")
+    }
     (warning,) = (record.getMessage() for record in caplog.records)
     assert warning.startswith("src/app:t: src/app/x.csv comes from a `files` target")
     assert "at app/w.py in the bundle" in warning
     assert "make it a `resource`" in warning
+    assert "1 more files are parted in the same way" in warning
 
 
 # --- copy_style="all" -----------------------------------------------------------------------------
@@ -305,11 +309,3 @@ def test_an_unneeded_file_that_would_land_on_a_needed_one_is_a_collision(root: R
     message = root.refusal("src/app:all")
     assert "lib/y.py (lib/y.py)" in message
     assert "src/y.py (no owner)" in message
-
-
-def test_what_pants_ignores_is_in_no_bundle():
-    root = RuleRoot("--pants-ignore=+['*.secret', '/private/']")
-    root.write({**TREE, "app/key.secret": "", "private/x.txt": "", "app/private/x.txt": ""})
-    paths = root.bundle("app:all").paths
-    assert "app/private/x.txt" in paths
-    assert paths.isdisjoint({"app/key.secret", "private/x.txt"})

@@ -225,13 +225,30 @@ def test_artifacts_lie_beside_one_another(root: RuleRoot, kind, output_path, wri
 def test_the_default_path_is_that_of_the_build_file_with_dots(root: RuleRoot):
     root.write(
         {
-            "a/b.c/BUILD": "python_sources()\nflyte_task(name='t', entry_point='w.py:train')",
-            "a/b.c/w.py": TASK,
+            "a/b-c/BUILD": "python_sources()\nflyte_task(name='t', entry_point='w.py:train')",
+            "a/b-c/w.py": TASK,
         }
     )
-    link = root.package("a/b.c:t").link
+    link = root.package("a/b-c:t").link
+    assert link.module == "a.b-c.w"
     assert link.bundle is not None
-    assert link.bundle.archive == "a.b.c/t.tar.gz"
+    assert link.bundle.archive == "a.b-c/t.tar.gz"
+
+
+@pytest.mark.parametrize(("directory", "file"), [("v1.2", "w.py"), ("app", "w.v2.py")])
+def test_an_entry_point_that_no_import_can_name_is_refused(root: RuleRoot, directory, file):
+    build_file = f"python_sources()\nflyte_task(name='t', entry_point='{file}:train')"
+    root.write({f"{directory}/BUILD": build_file, f"{directory}/{file}": TASK})
+    message = root.refusal(f"{directory}:t")
+    assert (
+        f"the entry point is at {directory}/{file} in the bundle, and no module can be" in message
+    )
+
+
+def test_a_directory_that_no_import_can_name_may_be_the_root(root: RuleRoot):
+    build_file = "python_sources()\nflyte_task(name='t', entry_point='w.py:train', root_dir='v1.2')"
+    root.write({"v1.2/BUILD": build_file, "v1.2/w.py": TASK})
+    assert root.package("v1.2:t").link.module == "w"
 
 
 @pytest.mark.parametrize(

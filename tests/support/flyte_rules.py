@@ -18,6 +18,8 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
+from pants.backend.project_info import dependents
+from pants.backend.project_info.dependents import Dependents, DependentsRequest
 from pants.backend.python import register as python_backend
 from pants.backend.shell import register as shell_backend
 from pants.build_graph.address import Address, AddressInput
@@ -126,6 +128,8 @@ class RuleRoot:
                 QueryRule(RunRequest, [RunTaskFieldSet]),
                 QueryRule(RunRequest, [RunDeploymentFieldSet]),
                 QueryRule(DeployProcess, [DeployDeploymentFieldSet]),
+                *dependents.rules(),
+                QueryRule(Dependents, [DependentsRequest]),
                 QueryRule(Address, [AddressInput]),
                 QueryRule(Addresses, [DependenciesRequest]),
             ],
@@ -194,6 +198,11 @@ class RuleRoot:
         )
         return sorted(a.spec for a in self.runner.request(Addresses, [request]))
 
+    def dependents(self, spec: str) -> set[str]:
+        """What a change of this target reaches, as `--changed-dependents=transitive` has it."""
+        request = DependentsRequest([self.address(spec)], transitive=True, include_roots=False)
+        return {a.spec for a in self.runner.request(Dependents, [request])}
+
     def package(self, spec: str) -> Packaged:
         target = self.target(spec)
         field_set = PackageTaskFieldSet if isinstance(target, FlyteTask) else PackageBundleFieldSet
@@ -232,7 +241,8 @@ def pex_tool_options() -> list[str]:
     for tool in sorted(glob(os.path.join(cache, "pants-flyte", "pants-2.17.1", "*", "pex-cli"))):
         known = Path(tool, "known_versions").read_text().split()
         return [
-            f"--pex-cli-url-template=file://{tool}/pex",
+            f"--pex-cli-version={known[0].split('|')[0]}",
             f"--pex-cli-known-versions={known!r}",
+            f"--pex-cli-url-template=file://{tool}/pex",
         ]
     return []

@@ -80,7 +80,7 @@ async def build_bundle(
     digest = await merge_digests(digests)
     if request.root_dir is not None and moves_modules(closure.files, request.root_dir):
         await _check_imports(request, request.root_dir, closure, digest)
-    _warn(request.address, placed)
+    _warn(request.address, placed, closure)
 
     plan = BundlePlan(
         copy_style=request.copy_style,
@@ -209,16 +209,25 @@ async def _check_imports(
         )
 
 
-def _warn(address: Address, placed: Mapping[str, SourceFile]) -> None:
+def _warn(address: Address, placed: Mapping[str, SourceFile], closure: Closure) -> None:
     for group in case_collisions(placed):
         logger.warning(
             f"{address}: the bundle holds files whose names differ only in case, which a file "
             f"system that ignores case (macOS, Windows) can't unpack: {', '.join(group)}"
         )
-    for path, module in files_beside_modules(placed):
+    apart = files_beside_modules(placed)
+    if apart:
+        (path, module), others = apart[0], len(apart) - 1
         logger.warning(
             f"{address}: {path} comes from a `files` target, which keeps its path from the build root, "
             f"while the module that lies beside it in the repository is at {module} in the bundle. "
             "Code that opens it by a path relative to the working directory finds it; code that "
             "looks beside its own `__file__` does not: make it a `resource` for that."
+            + (f" ({others} more files are parted in the same way.)" if others else "")
+        )
+    if closure.unowned_code:
+        logger.warning(
+            f"{address}: no target owns {', '.join(closure.unowned_code)}, which Python runs on the "
+            "way to modules of the bundle. What they import is not known, and so not in the "
+            "bundle: put `python_sources()` into the BUILD files beside them."
         )

@@ -52,11 +52,13 @@ class Closure:
 
     digests: not merged yet, which fails where two of them have different files at one path.
     reasons: by address of the owner; a file without an owner is there as part of a package.
+    unowned_code: `__init__.py` files among those that are not empty.
     """
 
     files: Tuple[SourceFile, ...]
     digests: Tuple[Digest, ...]
     reasons: Mapping[Address, Reason]
+    unowned_code: Tuple[str, ...]
 
 
 async def closure_of(
@@ -106,20 +108,20 @@ async def closure_of(
                     )
                 )
         missing = _packages_above(files)
-        empty, owned = await _owners_of_packages(missing, resolve, python_setup)
+        bare, owned, unowned_code = await _owners_of_packages(missing, resolve, python_setup)
         new_roots = tuple(sorted(set(owned) - set(package_roots)))
         if not new_roots:
             break
         package_roots = tuple(sorted({*package_roots, *new_roots}))
 
-    if empty:
-        found = await snapshot(PathGlobs([literal_glob(path) for path in empty]))
+    if bare:
+        found = await snapshot(PathGlobs([literal_glob(path) for path in bare]))
         digests.append(found.digest)
         files.extend(
-            SourceFile(path, owner, missing[path], python=True) for path, owner in empty.items()
+            SourceFile(path, owner, missing[path], python=True) for path, owner in bare.items()
         )
     reasons = await _reasons(address, package_roots, entry_owners, transitive)
-    return Closure(tuple(files), tuple(digests), reasons)
+    return Closure(tuple(files), tuple(digests), reasons, tuple(unowned_code))
 
 
 def _with_sources(transitive: TransitiveTargets) -> List[Target]:
@@ -161,14 +163,15 @@ def _packages_above(files: Sequence[SourceFile]) -> Dict[str, str]:
 
 async def _owners_of_packages(
     possible: Mapping[str, str], resolve: str, python_setup: PythonSetup
-) -> Tuple[Dict[str, Optional[Address]], List[Address]]:
-    """Of the `__init__.py` files that exist: the bare ones with their owners, and owners of the others.
+) -> Tuple[Dict[str, Optional[Address]], List[Address], List[str]]:
+    """Of the `__init__.py` files that exist: the bare ones with their owners, the owners of the others,
+    and those of the bare ones that are not empty.
 
     A bare one (empty, or without an owner) is taken as a file: that its target may depend on other
     things for the sake of its siblings is no reason to ship those.
     """
     if not possible:
-        return {}, []
+        return {}, [], []
     existing = await ancestor_files(PathGlobs([literal_glob(path) for path in sorted(possible)]))
     paths = [content.path for content in existing]
     owners = await owners_of_each(paths)
@@ -184,13 +187,17 @@ async def _owners_of_packages(
     }
     bare: Dict[str, Optional[Address]] = {}
     with_code: List[Address] = []
+    unowned_code: List[str] = []
     for content, found in zip(existing, owners):
         owner = next((a for a in sorted(found) if a in fitting), None)
-        if owner is None or not content.content.strip():
+        empty = not content.content.strip()
+        if owner is None or empty:
             bare[content.path] = owner
         else:
             with_code.append(owner)
-    return bare, with_code
+        if owner is None and not empty:
+            unowned_code.append(content.path)
+    return bare, with_code, unowned_code
 
 
 async def _reasons(

@@ -138,6 +138,12 @@ async def build_task(
     root_dir = bundle_root_dir(request.root_dir, shared or target, flyte)
     stem = output_stem(target[OutputPathField], "json")
     in_bundle = await _path_in_bundle(address, module, root_dir)
+    if "." in in_bundle[: -len(".py")]:
+        raise FlyteTargetError(
+            address,
+            f"the entry point is at {in_bundle} in the bundle, and no module can be imported from "
+            "there: in its name, dots part packages. Rename it, or set `root_dir` to a directory below.",
+        )
 
     bundle: Optional[BuiltBundle] = None
     if copy_style != "none":
