@@ -67,6 +67,8 @@ def additions(env: dict[str, str], installed: str, root: str, here: str) -> dict
             known_versions = file.read().split()
         wanted["PANTS_PEX_CLI_KNOWN_VERSIONS"] = repr(known_versions)
         wanted["PANTS_PEX_CLI_URL_TEMPLATE"] = "file://" + _plain_path(os.path.join(tool, "pex"))
+    if not configured.has("GLOBAL", "named_caches_dir"):
+        wanted.update(_named_caches(env))
     indexes = _indexes(settings)
     if indexes and not configured.has("python-repos", "indexes"):
         wanted["PANTS_PYTHON_REPOS_INDEXES"] = indexes
@@ -78,6 +80,21 @@ def additions(env: dict[str, str], installed: str, root: str, here: str) -> dict
     if proxies and not configured.has_variable("PANTS_SUBPROCESS_ENVIRONMENT_ENV_VARS"):
         wanted["PANTS_SUBPROCESS_ENVIRONMENT_ENV_VARS"] = "+" + repr(proxies)
     return wanted
+
+
+def _named_caches(env: dict[str, str]) -> dict[str, str]:
+    """Another place for Pants' named caches, where the usual one has a space in its path.
+
+    The virtual environments in there are started by `#!` lines, which can't hold a space.
+    """
+    cache = env.get("XDG_CACHE_HOME") or os.path.join(env.get("HOME", ""), ".cache")
+    if not any(c.isspace() for c in cache):
+        return {}
+    place = f"/var/tmp/pants-flyte-{os.getuid()}"  # outlives a restart, unlike /tmp
+    os.makedirs(place, mode=0o700, exist_ok=True)
+    if os.lstat(place).st_uid != os.getuid() or os.path.islink(place):
+        return {}  # somebody else's: not to be trusted with code
+    return {"PANTS_NAMED_CACHES_DIR": os.path.join(place, "named_caches")}
 
 
 def _indexes(settings: pip_settings.PipSettings) -> str | None:

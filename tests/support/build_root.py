@@ -6,8 +6,9 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from textwrap import dedent
 
@@ -106,10 +107,13 @@ class BuildRoot:
         """End the daemon, and wait until it is gone."""
         for pid_file in self.path.glob(".pids/*/pantsd/pid"):
             pid = int(pid_file.read_text())
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-            except ProcessLookupError:
-                continue
+                deadline = time.monotonic() + 30
+                while time.monotonic() < deadline:
+                    os.kill(pid, 0)
+                    time.sleep(0.05)
+                os.kill(pid, signal.SIGKILL)
 
 
 def clone_checkout(directory: Path) -> Path:
