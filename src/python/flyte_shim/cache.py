@@ -131,11 +131,11 @@ class Cache:
             try:
                 fd = os.open(f"{path}/lock", os.O_RDONLY | os.O_NOFOLLOW)
             except FileNotFoundError:
-                if os.path.lexists(path):
+                if _is_still(path, status):
                     raise StorageError(
                         f"The cache entry {path} is damaged: its lock is missing. Remove it."
                     ) from None
-                return None
+                continue
             if _locked(fd, f"{path}/lock", fcntl.LOCK_SH):
                 return _held(archive_hash, path, fd)
 
@@ -252,13 +252,18 @@ def _check_owner(path: str, status: os.stat_result) -> None:
 def _locked(fd: int, path: str, operation: int) -> bool:
     """Lock `fd`; whether `path` still names that file. If it does not, `fd` is closed."""
     fcntl.flock(fd, operation)
-    try:
-        if os.path.samestat(os.fstat(fd), os.lstat(path)):
-            return True
-    except FileNotFoundError:
-        pass
+    if _is_still(path, os.fstat(fd)):
+        return True
     os.close(fd)
     return False
+
+
+def _is_still(path: str, status: os.stat_result) -> bool:
+    """Whether `path` names the very file or directory that `status` is of."""
+    try:
+        return os.path.samestat(status, os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _held(archive_hash: str, path: str, fd: int) -> Entry:
