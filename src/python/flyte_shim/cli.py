@@ -74,12 +74,12 @@ def _main(argv: list[str]) -> int:
         _check_unverified("a pickled bundle")
     workdir = options.get("--workdir")
     if archive and sha256:
-        markers = [marker for uri in {archive, tgz or archive} for marker in _markers(uri)]
-        place = workdir or "."
+        markers = [marker for uri in (archive, tgz or archive) for marker in _markers(uri)]
+        target = workdir or "."
         destination = (option(command, "--dest") if tgz else None) or "."
         if destination != ".":
-            place = os.path.join(place, destination)
-        _prepare(archive, sha256, place, options, markers)
+            target = os.path.join(target, destination)
+        _prepare(archive, sha256, target, options, markers)
     if workdir:
         try:
             os.chdir(workdir)
