@@ -1,4 +1,4 @@
-"""Odd names, links and modes; names that clash on some systems; and all that lies under the root."""
+"""Odd names, links, modes and generated files; and all that lies under the root."""
 
 from __future__ import annotations
 
@@ -158,6 +158,91 @@ def test_a_files_target_under_a_source_root_keeps_its_path_and_that_is_told(root
     assert "at app/w.py in the bundle" in warning
     assert "make it a `resource`" in warning
     assert "1 more files are parted in the same way" in warning
+
+
+# --- generated code -------------------------------------------------------------------------------
+
+GENERATED = """
+    shell_command(
+        name="write",
+        command="printf 'x = 1' > gen.py",
+        output_files=["gen.py"],
+    )
+    experimental_wrap_as_python_sources(name="gen", inputs=[":write"])
+    """
+
+
+def test_generated_python_is_in_below_its_source_root(root: RuleRoot):
+    root.options("--source-root-patterns=['src']")
+    root.write(
+        {
+            "src/lib/__init__.py": "",
+            "src/lib/BUILD": GENERATED,
+            "src/app/BUILD": """
+                python_sources(dependencies=["src/lib:gen"])
+                flyte_task(name="t", entry_point="w.py:train")
+                """,
+            "src/app/w.py": TASK,
+        }
+    )
+    bundle = root.bundle("src/app:t")
+    assert bundle.files["lib/gen.py"] == b"x = 1"
+    assert bundle.why["lib/gen.py"] == ("declared", "src/app/w.py")
+    assert bundle.owners["lib/gen.py"] == "src/lib:gen"
+    assert bundle.paths == {"app/w.py", "lib/__init__.py", "lib/gen.py"}
+
+
+@pytest.mark.parametrize("checked_in", ["x = 1", "x = 2"])
+def test_generated_and_checked_in_code_on_one_path_collide(root: RuleRoot, checked_in):
+    root.write(
+        {
+            "lib/BUILD": GENERATED + 'python_sources(name="src")',
+            "lib/gen.py": checked_in,
+            "app/BUILD": """
+                python_sources(dependencies=["lib:gen", "lib:src"])
+                flyte_task(name="t", entry_point="w.py:train")
+                """,
+            "app/w.py": TASK,
+        }
+    )
+    message = root.refusal("app:t")
+    assert "different files would land on one path of the bundle" in message
+    assert "lib/gen.py: " in message
+    assert "lib/gen.py (lib:gen)" in message
+    assert "lib/gen.py (lib/gen.py:src)" in message
+
+
+def test_wrapped_resources_and_relocated_files_keep_pants_own_layout(root: RuleRoot):
+    root.options("--source-root-patterns=['src']")
+    root.write(
+        {
+            "src/data/BUILD": """
+                files(name="raw", sources=["*.csv"])
+                relocated_files(
+                    name="moved", files_targets=[":raw"], src="src/data", dest="tables"
+                )
+                shell_command(
+                    name="make", command="printf 1 > made.json", output_files=["made.json"]
+                )
+                experimental_wrap_as_resources(name="made", inputs=[":make"])
+                """,
+            "src/data/a.csv": "1",
+            "src/app/BUILD": """
+                python_sources()
+                flyte_task(
+                    name="t",
+                    entry_point="w.py:train",
+                    dependencies=["src/data:moved", "src/data:made"],
+                )
+                """,
+            "src/app/w.py": TASK,
+        }
+    )
+    assert root.bundle("src/app:t").why == {
+        "app/w.py": ("entry_point", "src/app:t"),
+        "data/made.json": ("declared", "src/app:t"),
+        "tables/a.csv": ("declared", "src/app:t"),
+    }
 
 
 # --- copy_style="all" -----------------------------------------------------------------------------

@@ -12,7 +12,9 @@ import stat
 import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from glob import escape as glob_escape
 from glob import glob
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -43,6 +45,7 @@ from pants_flyte.goals.package import PackageBundleFieldSet, PackageTaskFieldSet
 from pants_flyte.goals.run import RunTaskFieldSet
 from pants_flyte.target_types import FlyteTask
 
+_LAUNCHER = Path(__file__).resolve().parents[2] / "build-support" / "bootstrap"
 _BACKENDS = (core_backend, python_backend, shell_backend, flyte_backend)
 
 _OPTIONS = (
@@ -143,8 +146,8 @@ class RuleRoot:
     def options(self, *more: str, env: Mapping[str, str] | None = None) -> None:
         """Set options anew: those that all these tests want, and `more`. What follows `--` may be among them."""
         self.runner.set_options(
-            [*_OPTIONS, *pex_tool_options(), *more],
-            env={**_ENVIRONMENT, **(env or {})},
+            [*_OPTIONS, *more],
+            env={**launcher_environment(self.path), **_ENVIRONMENT, **(env or {})},
             env_inherit=PYTHON_BOOTSTRAP_ENV,
         )
 
@@ -232,17 +235,20 @@ def refusal(error: ExecutionError) -> str:
     return str(cause)
 
 
-def pex_tool_options() -> list[str]:
-    """Where Pants finds its PEX CLI: the one that this repository's `./pants` has made.
+def launcher_environment(root: Path) -> dict[str, str]:
+    """What this repository's `./pants` sets: where the PEX tool is that it has made, and package indexes.
 
-    Nothing where there is none: the official launcher's users get it from where Pants gets it.
+    Nothing where it never ran: the official launcher's users get the tool from where Pants gets it.
     """
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    for tool in sorted(glob(os.path.join(cache, "pants-flyte", "pants-2.17.1", "*", "pex-cli"))):
-        known = Path(tool, "known_versions").read_text().split()
-        return [
-            f"--pex-cli-version={known[0].split('|')[0]}",
-            f"--pex-cli-known-versions={known!r}",
-            f"--pex-cli-url-template=file://{tool}/pex",
-        ]
-    return []
+    made = sorted(
+        glob(os.path.join(glob_escape(cache), "pants-flyte", "pants-2.17.1", "cpython-*"))
+    )
+    if not made:
+        return {}
+    spec = spec_from_file_location("launch", _LAUNCHER / "launch.py")
+    assert spec is not None
+    assert spec.loader is not None
+    launch = module_from_spec(spec)
+    spec.loader.exec_module(launch)
+    return launch.additions(dict(os.environ), made[0], str(root), str(_LAUNCHER))
