@@ -65,6 +65,7 @@ def additions(env: dict[str, str], installed: str, root: str, here: str) -> dict
         tool = os.path.join(installed, "pex-cli")
         with open(os.path.join(tool, "known_versions"), encoding="ascii") as file:
             known_versions = file.read().split()
+        wanted["PANTS_PEX_CLI_VERSION"] = known_versions[0].partition("|")[0]
         wanted["PANTS_PEX_CLI_KNOWN_VERSIONS"] = repr(known_versions)
         wanted["PANTS_PEX_CLI_URL_TEMPLATE"] = "file://" + _plain_path(os.path.join(tool, "pex"))
     if not configured.has("GLOBAL", "named_caches_dir"):

@@ -158,6 +158,20 @@ class _Installation:
         # Without -vv, pip says only that it found nothing, not that it reached nobody.
         command = [*pip, "wheel", "-vv", "--wheel-dir", wheels, *wanted]
         self._run(command, "fetch Pants", network=True)
+        pex_lock = os.path.join(HERE, f"pex-cli-{self.version}.lock")
+        tools = os.path.join(self.making, "tools")
+        if os.path.exists(pex_lock):
+            command = [
+                *pip,
+                "wheel",
+                "-vv",
+                "--wheel-dir",
+                tools,
+                "--require-hashes",
+                "-r",
+                pex_lock,
+            ]
+            self._run(command, "fetch the PEX tool", network=True)
 
         say("3/4 installing it ...")
         files = [os.path.join(wheels, name) for name in sorted(os.listdir(wheels))]
@@ -168,26 +182,28 @@ class _Installation:
         self._run([python, "-I", "-m", *compiling], "compile Pants", check=False)
 
         say("4/4 making the PEX tool that Pants would download otherwise ...")
-        self._make_pex_cli(wheels)
-        shutil.rmtree(wheels)
+        self._make_pex_cli(tools if os.path.exists(tools) else wheels)
+        for directory in (wheels, tools):
+            shutil.rmtree(directory, ignore_errors=True)
         shutil.rmtree(self.scratch)
         took = time.monotonic() - began
         say(f"Pants {self.version} is ready after {took:.0f} s, in {self.final}")
 
     def _make_pex_cli(self, wheels: str) -> None:
-        """The very `pex` version that this Pants asks for, as a PEX of known bytes.
+        """The `pex` in `wheels` (that of pex-cli-<Pants version>.lock, or the one Pants asks for), as a
+        PEX of known bytes.
 
         Its digest is part of Pants' cache keys: so no compression (zlib differs between systems),
         no time stamps and no path of this machine. Pants names the interpreter that it runs it
         with; the shebang is never used.
         """
         python = os.path.join(self.making, "bin", "python")
-        asks = "from pants.backend.python.util_rules import pex_cli; print(pex_cli.PexCli.default_version)"
-        version = self._run([python, "-I", "-c", asks], "ask Pants for its PEX version").split()[-1]
+        found = next(name for name in os.listdir(wheels) if name.startswith("pex-"))
+        version = found.split("-")[1]
         tool = os.path.join(self.making, "pex-cli")
         os.mkdir(tool)
         target = os.path.join(tool, "pex")
-        pinned = f"pex=={version.lstrip('v')}"
+        pinned = f"pex=={version}"
         same_bytes = ["--no-compress", "--no-compile", "--python-shebang", "/usr/bin/env python3"]
         offline = ["--no-index", "-f", wheels, "--disable-cache"]
         self._run(
@@ -198,7 +214,7 @@ class _Installation:
         with open(target, "rb") as file:
             data = file.read()
         fact = f"{hashlib.sha256(data).hexdigest()}|{len(data)}"
-        lines = "".join(f"{version}|{name}|{fact}\n" for name in _PLATFORMS)
+        lines = "".join(f"v{version}|{name}|{fact}\n" for name in _PLATFORMS)
         _write(os.path.join(tool, "known_versions"), lines)
 
     def _sources(self) -> str:

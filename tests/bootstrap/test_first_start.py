@@ -28,7 +28,7 @@ from tests.support.bootstrapping import (
 from tests.support.mirror import HOST, Mirror, mirror
 
 # Of the PEX tool of Pants 2.17.1, wherever and by whomever it is made: it is part of cache keys.
-PEX_CLI_SHA256 = "07389e0f8902357d8b92bc6bb257dbfb0ea6319d8067eba752a464a2ed645612"
+PEX_CLI_SHA256 = "70cd366c360cd9199c43d28c2ab7cc8c5545edaf9eff0922fd01d99d66ff2bd0"
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,11 @@ def _additions(
     return added
 
 
-PEX_CLI = ("PANTS_PEX_CLI_URL_TEMPLATE", "PANTS_PEX_CLI_KNOWN_VERSIONS")
+PEX_CLI = (
+    "PANTS_PEX_CLI_VERSION",
+    "PANTS_PEX_CLI_URL_TEMPLATE",
+    "PANTS_PEX_CLI_KNOWN_VERSIONS",
+)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +236,7 @@ PEX_CLI = ("PANTS_PEX_CLI_URL_TEMPLATE", "PANTS_PEX_CLI_KNOWN_VERSIONS")
 def test_what_pants_is_told(installed: Path, variables: dict, expected: dict) -> None:
     added = _additions(installed, variables)
     tool = [added.pop(name) for name in PEX_CLI]
-    assert tool == [f"file://{installed}/pex-cli/pex", "['v1|linux_x86_64|00|1']"]
+    assert tool == ["v1", f"file://{installed}/pex-cli/pex", "['v1|linux_x86_64|00|1']"]
     assert {name: _parsed(value) for name, value in added.items()} == expected
 
 

@@ -266,3 +266,10 @@ def test_a_root_dir_above_a_src_layout_breaks_its_imports_and_the_error_says_whi
 def test_a_root_dir_that_is_the_source_root_gives_the_same_bundle(packaged: BuildRoot) -> None:
     done = packaged.pants("run", "inits/initpkg:t", "--", "--root-dir", "inits", "--n", "2")
     assert "o0=12" in done.stdout
+
+
+def test_tasks_may_run_on_a_newer_python_than_the_oldest_that_is_known(packaged: BuildRoot) -> None:
+    """The PEX tool that Pants 2.17 asks for can't work with 3.12; the one that ./pants brings can."""
+    newer = "--python-interpreter-constraints=['CPython==3.12.*']"
+    done = packaged.pants(newer, "run", "inits/initpkg:t", "--", "--n", "2")
+    assert "o0=12" in done.stdout

@@ -20,7 +20,8 @@ LOCK = Path(flyte_pack.__file__).with_name("flyte-pack.lock")
 
 _ABOUT = """
 import sys
-print(sys.implementation.name, "%d.%d" % sys.version_info[:2], sys.implementation.cache_tag)
+about = [sys.implementation.name, "%d.%d" % sys.version_info[:2], sys.implementation.cache_tag]
+print("\\n".join([*about, sys.base_prefix + "/bin/python" + about[1]]))
 """
 
 
@@ -46,7 +47,9 @@ def codec_for(python: str) -> str:
         # Made aside and moved into place in one step: of two that race, one wins and both are right.
         made = tempfile.mkdtemp(prefix=f"{place.name}.", dir=place.parent)
         try:
-            pip = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:"]
+            # An environment that Pants made has no pip; the interpreter that it was made from has.
+            base = _about(python)[3]
+            pip = [base, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:"]
             subprocess.run(
                 [*pip, "--require-hashes", "-r", str(LOCK), "--target", made],
                 env={**os.environ, "PIP_ROOT_USER_ACTION": "ignore"},
@@ -62,8 +65,8 @@ def codec_for(python: str) -> str:
 
 
 def _about(python: str) -> list[str]:
-    """Implementation, version and tag of an interpreter; nothing for what is none."""
+    """Implementation, version, tag and base interpreter of an interpreter; nothing for what is none."""
     if not os.access(python, os.X_OK):
         return []
     done = subprocess.run([python, "-c", _ABOUT], capture_output=True, text=True, check=False)
-    return done.stdout.split()
+    return done.stdout.splitlines()
