@@ -13,6 +13,7 @@ from pants.engine.env_vars import EnvironmentVarsRequest
 from pants.engine.fs import CreateDigest, Digest, FileContent
 from pants.engine.process import InteractiveProcess
 from pants.engine.rules import Rule, collect_rules, rule
+from pants.engine.target import FieldSet
 from pants.engine.unions import UnionRule
 from pants.util.frozendict import FrozenDict
 from pants.util.logging import LogLevel
@@ -51,9 +52,8 @@ _PLAN = "__deploy_plan.json"
 
 
 @dataclass(frozen=True)
-class RunDeploymentFieldSet(RunFieldSet):
+class DeploymentFieldSet(FieldSet):
     required_fields = (FlyteDeploymentTasksField,)
-    run_in_sandbox_behavior = RunInSandboxBehavior.NOT_SUPPORTED
 
     tasks: FlyteDeploymentTasksField
     copy_style: FlyteDeploymentCopyStyleField
@@ -65,16 +65,13 @@ class RunDeploymentFieldSet(RunFieldSet):
 
 
 @dataclass(frozen=True)
-class DeployDeploymentFieldSet(DeployFieldSet):
-    required_fields = (FlyteDeploymentTasksField,)
+class RunDeploymentFieldSet(DeploymentFieldSet, RunFieldSet):
+    run_in_sandbox_behavior = RunInSandboxBehavior.NOT_SUPPORTED
 
-    tasks: FlyteDeploymentTasksField
-    copy_style: FlyteDeploymentCopyStyleField
-    project: FlyteDeploymentProjectField
-    domain: FlyteDeploymentDomainField
-    version: FlyteDeploymentVersionField
-    store: FlyteDeploymentStoreField
-    images: FlyteDeploymentImagesField
+
+@dataclass(frozen=True)
+class DeployDeploymentFieldSet(DeploymentFieldSet, DeployFieldSet):
+    pass
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ class DeployProgram:
 
 
 async def deploy_program(
-    deployment: RunDeploymentFieldSet | DeployDeploymentFieldSet,
+    deployment: DeploymentFieldSet,
     options: Optional[DeployOptions],
     flyte: FlyteSubsystem,
     flyte_pack: FlytePackSubsystem,
