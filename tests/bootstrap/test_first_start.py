@@ -75,16 +75,17 @@ def history(tmp_path_factory: pytest.TempPathFactory):
 
 
 def _wheels(directory: Path) -> Path:
-    """Pants and all it needs, from the index that this machine uses."""
+    """Pants, all it needs, and the PEX tool, from the index that this machine uses."""
     environment = directory / "pip"
     subprocess.run([PYTHON, "-m", "venv", environment], check=True)
     wheels = directory / "wheels"
-    lock = BOOTSTRAP / f"pants-{VERSION}.lock"
-    subprocess.run(
-        [environment / "bin" / "python", "-m", "pip", "wheel", "-q", "--disable-pip-version-check",
-         "--require-hashes", "-r", lock, "--wheel-dir", wheels],
-        check=True,
-    )  # fmt: skip
+    for lock in (f"pants-{VERSION}.lock", f"pex-cli-{VERSION}.lock"):
+        subprocess.run(
+            [environment / "bin" / "python", "-m", "pip", "wheel", "-q",
+             "--disable-pip-version-check", "--require-hashes", "-r", BOOTSTRAP / lock,
+             "--wheel-dir", wheels],
+            check=True,
+        )  # fmt: skip
     return wheels
 
 
