@@ -27,7 +27,7 @@ from flyte_shim.paths import path_problem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import BinaryIO
 
 _BLOCK = 512
@@ -156,6 +156,15 @@ def read_members(
     one, not against each other. Raises ArchiveError.
     """
     stream = _Inflated(file)
+    try:
+        yield from _members(stream, limits)
+    finally:
+        stream.close()
+
+
+def _members(
+    stream: _Inflated, limits: Limits
+) -> Iterator[tuple[str, bool, Iterable[bytes | memoryview]]]:
     files = total = 0
     pax: dict[str, str] = {}
     while True:
@@ -218,6 +227,12 @@ class _Inflated:
         self._inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
         self._view = memoryview(b"")
         self._at = 0
+        self._ahead: _Ahead | None = None
+
+    def close(self) -> None:
+        """End what reads ahead."""
+        if self._ahead:
+            self._ahead.close()
 
     def take(self, size: int) -> memoryview:
         """The next `size` bytes, at most 1 MiB."""
@@ -261,6 +276,14 @@ class _Inflated:
 
     def _more(self) -> bytes:
         """The next piece, of at most 1 MiB; empty at the end of the file, which is checked."""
+        if self._ahead:
+            return self._ahead.get()
+        piece = self._inflate_more()
+        if not self._inflate.eof:  # there is more: inflate it while this is written
+            self._ahead = _Ahead(self._inflate_more)
+        return piece
+
+    def _inflate_more(self) -> bytes:
         inflate = self._inflate
         while not inflate.eof:
             data = inflate.unconsumed_tail or self._file.read(_READ)
@@ -275,6 +298,45 @@ class _Inflated:
         if inflate.unused_data or self._file.read(1):
             raise DamagedArchive("The archive has data after its gzip member.")
         return b""
+
+
+class _Ahead:
+    """Calls `produce` on a thread of its own, a few pieces ahead, until it gives an empty one or fails."""
+
+    def __init__(self, produce: Callable[[], bytes]) -> None:
+        # Only a large archive pays for these imports.
+        from queue import Queue
+        from threading import Thread
+
+        self._produce = produce
+        self._pieces: Queue[bytes | BaseException] = Queue(2)
+        self._closed = False
+        self._thread = Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def get(self) -> bytes:
+        """The next piece. Raises what `produce` raised for it."""
+        piece = self._pieces.get()
+        if isinstance(piece, BaseException):
+            raise piece
+        return piece
+
+    def close(self) -> None:
+        """End the thread, which may wait for room."""
+        self._closed = True
+        while self._thread.is_alive():
+            while not self._pieces.empty():
+                self._pieces.get()
+            self._thread.join(0.01)
+
+    def _run(self) -> None:
+        piece: bytes | BaseException = b"-"
+        while piece and not isinstance(piece, BaseException) and not self._closed:
+            try:
+                piece = self._produce()
+            except BaseException as error:
+                piece = error
+            self._pieces.put(piece)
 
 
 def _padded(size: int) -> int:
