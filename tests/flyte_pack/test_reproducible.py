@@ -121,6 +121,8 @@ VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 def test_every_cpython_packs_the_same_bytes(version, tmp_path):
     python = find_cpython(version)
     if python is None:
+        # Wheels of the codec for 3.14 are there; interpreters are not yet, on many machines.
+        assert version == "3.14" or not os.environ.get("CI"), f"CI needs a CPython {version}"
         pytest.skip(f"this machine has no CPython {version}")
     plan, sources = check_out(Way(), tmp_path)
     bundle = Bundle(tmp_path / "out")

@@ -40,6 +40,7 @@ from pants_flyte.layout import (
     literal_glob,
     moves_modules,
     place_all,
+    root_path,
 )
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.tool import program_pex
@@ -175,8 +176,7 @@ async def _everything_beside(
     for path in found.files:
         root: Optional[str] = None
         if request.root_dir is None:
-            root = root_of[PurePath(path)].path
-            root = "" if root == "." else root
+            root = root_path(root_of[PurePath(path)].path)
             if root not in roots:
                 continue
         if path not in have:

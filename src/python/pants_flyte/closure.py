@@ -23,7 +23,7 @@ from pants.engine.target import (
 )
 
 from pants_flyte.engine import (
-    ancestor_files,
+    contents_matching,
     direct_dependencies,
     explicit_dependencies,
     hydrated_sources,
@@ -33,7 +33,7 @@ from pants_flyte.engine import (
     targets_at,
     transitive_targets,
 )
-from pants_flyte.layout import SourceFile, literal_glob
+from pants_flyte.layout import SourceFile, literal_glob, root_path
 
 _SHIPPED = (PythonSourceField, ResourceSourceField, FileSourceField)
 
@@ -67,8 +67,9 @@ async def closure_of(
     """All that `address` reaches, and the `__init__.py` files above every module and resource.
 
     Python runs each `__init__.py` on the way to a module, or to package data that is read by the
-    package's name, whether or not dependency inference thinks it worth a dependency. One that has code is a root of its own: what it imports must be
-    there as well. That can bring in new packages, so this goes round until nothing is new.
+    package's name, whether or not dependency inference thinks it worth a dependency. One that has
+    code is a root of its own: what it imports must be there as well. That can bring in new
+    packages, so this goes round until nothing is new.
     """
     package_roots: Tuple[Address, ...] = ()
     while True:
@@ -100,7 +101,7 @@ async def closure_of(
                     SourceFile(
                         path=path,
                         owner=target.address,
-                        source_root=_normal(roots[PurePath(path)].path)
+                        source_root=root_path(roots[PurePath(path)].path)
                         if _has_source_root(sources)
                         else None,
                         python=issubclass(sources.sources_type, PythonSourceField),
@@ -133,10 +134,6 @@ def _has_source_root(sources: HydratedSources) -> bool:
     return sources.sources_type is not None and not issubclass(
         sources.sources_type, FileSourceField
     )
-
-
-def _normal(root: str) -> str:
-    return "" if root == "." else root
 
 
 def _packages_above(files: Sequence[SourceFile]) -> Dict[str, str]:
@@ -172,7 +169,7 @@ async def _owners_of_packages(
     """
     if not possible:
         return {}, [], []
-    existing = await ancestor_files(PathGlobs([literal_glob(path) for path in sorted(possible)]))
+    existing = await contents_matching(PathGlobs([literal_glob(path) for path in sorted(possible)]))
     paths = [content.path for content in existing]
     owners = await owners_of_each(paths)
     targets = await targets_at(sorted({owner for found in owners for owner in found}))

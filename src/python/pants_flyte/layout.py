@@ -53,6 +53,11 @@ def check_root_dir(address: Address, value: Optional[str]) -> Optional[str]:
             f"`root_dir` is {value!r}, which is not below the build root. Give a directory relative "
             "to the build root, such as `src`, or `.` for the build root itself.",
         )
+    return root_path(root)
+
+
+def root_path(root: str) -> str:
+    """A root as the start of paths: the build root, which Pants calls ".", is ""."""
     return "" if root == "." else root
 
 

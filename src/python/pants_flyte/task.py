@@ -24,7 +24,14 @@ from pants_flyte.bundle import build_bundle
 from pants_flyte.engine import create_digest, resolve_addresses, source_roots, targets_at
 from pants_flyte.entry_point import EntryModule, find_entry_module, name_tasks, scan_module
 from pants_flyte.errors import FlyteTargetError
-from pants_flyte.layout import SourceFile, check_root_dir, literal_glob, module_name, place
+from pants_flyte.layout import (
+    SourceFile,
+    check_root_dir,
+    literal_glob,
+    module_name,
+    place,
+    root_path,
+)
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.target_types import (
     BUNDLE_COPY_STYLES,
@@ -101,10 +108,8 @@ async def _shared_bundle(target: Target) -> Optional[Target]:
 
 async def _path_in_bundle(address: Address, module: EntryModule, root_dir: Optional[str]) -> str:
     roots = await source_roots([module.path])
-    root = next(iter(roots.path_to_root.values())).path
-    file = SourceFile(
-        module.path, module.owner, source_root="" if root == "." else root, python=True
-    )
+    root = root_path(next(iter(roots.path_to_root.values())).path)
+    file = SourceFile(module.path, module.owner, source_root=root, python=True)
     path = place(file, root_dir)
     if path is None:
         raise FlyteTargetError(

@@ -13,7 +13,7 @@ from flyte_pack.deploy.names import (
     check_version,
 )
 from flyte_pack.deploy.options import DeployOptions
-from flyte_pack.json_fields import InvalidData, load
+from flyte_pack.json_fields import InvalidData, dump, load
 from flyte_pack.store import check_store_uri
 from flyte_pack.task_link import COPY_STYLES
 from flyte_shim.paths import path_problem
@@ -42,6 +42,10 @@ class DeployPlan:
     images: dict[str, str]
     copy_style: str | None
     tasks: tuple[str, ...]
+
+    def to_json(self) -> bytes:
+        """The plan as the build rules hand it over; equal plans give equal bytes."""
+        return dump({"schema": SCHEMA, **vars(self)})
 
     @classmethod
     def from_json(cls, data: bytes) -> DeployPlan:

@@ -16,9 +16,9 @@ from pants.version import PANTS_SEMVER
 if PANTS_SEMVER.release < (2, 32):
     from pants_flyte.engine.by_get import (
         EnvironmentField,
-        ancestor_files,
         build_tasks,
         contents,
+        contents_matching,
         create_digest,
         direct_dependencies,
         environment_variables,
@@ -49,9 +49,9 @@ else:
 
 __all__ = (
     "EnvironmentField",
-    "ancestor_files",
     "build_tasks",
     "contents",
+    "contents_matching",
     "create_digest",
     "direct_dependencies",
     "environment_variables",

@@ -124,7 +124,7 @@ async def files_matching(globs: PathGlobs) -> Paths:
     return await Get(Paths, PathGlobs, globs)
 
 
-async def ancestor_files(globs: PathGlobs) -> DigestContents:
+async def contents_matching(globs: PathGlobs) -> DigestContents:
     """The contents of the files that match. By name: `get_digest_contents(**implicitly(globs))`."""
     return await Get(DigestContents, PathGlobs, globs)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Iterable, Optional, Tuple, Union
 
@@ -19,6 +18,7 @@ from pants.util.frozendict import FrozenDict
 from pants.util.logging import LogLevel
 
 from flyte_pack.deploy.options import DeployOptions, UsageError, parse
+from flyte_pack.deploy.plan import DeployPlan
 from pants_flyte.build_types import TaskRequest
 from pants_flyte.engine import (
     build_tasks,
@@ -102,20 +102,17 @@ async def deploy_program(
             for address in dict.fromkeys(addresses)
         ]
     tasks = await build_tasks(requests)
-    plan = {
-        "schema": 1,
-        "address": deployment.address.spec,
-        "project": deployment.project.value or (None if options.project else flyte.project),
-        "domain": deployment.domain.value or (None if options.domain else flyte.domain),
-        "version": deployment.version.value,
-        "store": deployment.store.value or store_uri(flyte, dist_dir),
-        "images": {**flyte.images, **(deployment.images.value or FrozenDict())},
-        "copy_style": deployment.copy_style.value,
-        "tasks": [task.link_path for task in tasks],
-    }
-    plan_digest = await create_digest(
-        CreateDigest([FileContent(_PLAN, json.dumps(plan, sort_keys=True).encode())])
+    plan = DeployPlan(
+        address=deployment.address.spec,
+        project=deployment.project.value or (None if options.project else flyte.project),
+        domain=deployment.domain.value or (None if options.domain else flyte.domain),
+        version=deployment.version.value,
+        store=deployment.store.value or store_uri(flyte, dist_dir),
+        images={**flyte.images, **(deployment.images.value or FrozenDict())},
+        copy_style=deployment.copy_style.value,
+        tasks=tuple(task.link_path for task in tasks),
     )
+    plan_digest = await create_digest(CreateDigest([FileContent(_PLAN, plan.to_json())]))
     environment = await tool_environment(await program_pex(flyte_pack))
     return DeployProgram(
         digest=await merge_digests(
