@@ -31,12 +31,13 @@ class GzipWriter:
     chunks of one size, in order. A bundle smaller than a chunk does without it.
     """
 
-    def __init__(self, file: FileIO) -> None:
-        """Raises `CodecError` where the codec is not the pinned one."""
+    def __init__(self, file: FileIO, hash_input: bool = False) -> None:
+        """hash_input: have `input_sha256` too. Raises `CodecError` where the codec is not the pinned one."""
         isal_zlib = _pinned_codec()
         self._file = file
         self._deflate = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, _GZIP)
         self._digest = hashlib.sha256()
+        self._input_digest = hashlib.sha256() if hash_input else None
         self._pending = bytearray()
         self._queue: Queue[bytearray | None] = Queue(_QUEUED)
         self._thread: Thread | None = None
@@ -47,6 +48,12 @@ class GzipWriter:
     def sha256(self) -> str:
         """SHA-256 of what went out, as lower-case hexadecimal digits."""
         return self._digest.hexdigest()
+
+    @property
+    def input_sha256(self) -> str:
+        """SHA-256 of what came in, where that was asked for."""
+        assert self._input_digest is not None
+        return self._input_digest.hexdigest()
 
     def add(self, *pieces: bytes) -> None:
         """Take the next bytes. Raises what writing earlier ones to the file raised."""
@@ -60,6 +67,8 @@ class GzipWriter:
                 self._thread.start()
             chunk, self._pending = self._pending, self._pending[CHUNK:]
             del chunk[CHUNK:]
+            if self._input_digest is not None:  # here, while the thread compresses the one before
+                self._input_digest.update(chunk)
             self._queue.put(chunk)
 
     def finish(self) -> None:
@@ -67,6 +76,8 @@ class GzipWriter:
         self._stop()
         if self._failure is not None:
             raise self._failure
+        if self._input_digest is not None:
+            self._input_digest.update(self._pending)
         self._write(self._deflate.compress(self._pending))
         self._write(self._deflate.flush())
 

@@ -58,6 +58,19 @@ class Fields:
         value = self._take(key)
         return None if value is None else self._text(value, key)
 
+    def document(self, key: str) -> bytes:
+        """A document inside the document, as its bytes: any text, which whoever takes it checks."""
+        value = self._take(key)
+        if type(value) is not str:
+            raise InvalidData(f"{self._where}: {key!r} is {value!r:.80}, not a string")
+        return value.encode("utf-8", "surrogatepass")
+
+    def optional_document(self, key: str) -> bytes | None:
+        if self._raw.get(key, "") is None:
+            self._take(key)
+            return None
+        return self.document(key)
+
     def texts(self, key: str) -> tuple[str, ...]:
         return tuple(self._text(value, key) for value in self._list(key))
 

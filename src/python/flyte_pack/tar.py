@@ -1,42 +1,64 @@
-"""Tar headers that depend on nothing but the path, mode and size of a regular file.
+"""Tar headers that depend on nothing but the path, mode, owner and size of a member.
 
 The format is POSIX ustar (IEEE Std 1003.1, pax, "ustar Interchange Format"), preceded by a pax
 extended header where ustar cannot describe the file: a path that is not ASCII or does not fit the
-two fields for it, a size of 8 GiB or more. Owner, group and times are zero, owner and group have no
-names. Two blocks of zeros end an archive; there is no padding beyond them.
+two fields for it, a size of 8 GiB or more. Times are zero, owner and group (zero, unless asked for) have
+no names. Two blocks of zeros end an archive; there is no padding beyond them.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Tuple
 from zlib import adler32
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
 
+Owner = Tuple[int, int]  # numbers of user and group
+ROOT: Owner = (0, 0)
+
 _ZEROS = bytes(BLOCK)
-_OWNER = b"0000000\0" * 2
-_MODES = {0o644: b"0000644\0" + _OWNER, 0o755: b"0000755\0" + _OWNER}
 _TIME = b"00000000000\0"
 _REGULAR = b"0"
+_SYMLINK = b"2"
+_DIRECTORY = b"5"
 _EXTENDED = b"x"
-_LINK_TO_DEVICE = bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\0" * 2
 _MAX_SIZE = 8 << 30  # the size field holds eleven octal digits
 
 
-def header(path: str, mode: int, size: int) -> bytes:
+def header(path: str, mode: int, size: int, owner: Owner = ROOT) -> bytes:
     """The block(s) that go before the content of a regular file.
 
-    path: relative, with "/"; mode: 0o644 or 0o755; size: in bytes.
+    path: relative, with "/"; mode: permissions; size: in bytes.
     """
+    return _header(path, mode, size, owner, _REGULAR)
+
+
+def directory(path: str, mode: int, owner: Owner = ROOT) -> bytes:
+    """The block(s) of a directory; `path` as for a file."""
+    return _header(f"{path}/", mode, 0, owner, _DIRECTORY)
+
+
+def symlink(path: str, target: str, owner: Owner = ROOT) -> bytes:
+    """The block(s) of a symbolic link to `target`."""
+    return _header(path, 0o777, 0, owner, _SYMLINK, target.encode())
+
+
+def _header(
+    path: str, mode: int, size: int, owner: Owner, kind: bytes, target: bytes = b""
+) -> bytes:
     name = path.encode()
     fields = _split(name)
-    if fields is not None and size < _MAX_SIZE:
-        return _block(*fields, mode, size, _REGULAR)
+    if fields is not None and size < _MAX_SIZE and len(target) <= 100 and target.isascii():
+        return _block(*fields, mode, size, kind, owner, target)
     records = []
     if fields is None:
         records.append(_record(b"path", name))
         fields = b"", b"%.100b" % name
+    if len(target) > 100 or not target.isascii():
+        records.append(_record(b"linkpath", target))
+        target = b""
     if size >= _MAX_SIZE:
         records.append(_record(b"size", b"%d" % size))
     extension = b"".join(records)
@@ -45,7 +67,7 @@ def header(path: str, mode: int, size: int) -> bytes:
             _block(b"", b"pax_header", 0o644, len(extension), _EXTENDED),
             extension,
             padding(len(extension)),
-            _block(*fields, mode, size if size < _MAX_SIZE else 0, _REGULAR),
+            _block(*fields, mode, size if size < _MAX_SIZE else 0, kind, owner, target),
         )
     )
 
@@ -76,22 +98,42 @@ def _record(key: bytes, value: bytes) -> bytes:
     return b"%d %b=%b\n" % (length, key, value)
 
 
-def _block(prefix: bytes, name: bytes, mode: int, size: int, kind: bytes) -> bytes:
-    before = b"%b%b%011o\0" % (name.ljust(100, b"\0"), _MODES[mode], size) + _TIME
-    after, sum_after = _after_checksum(prefix, kind)
+def _block(
+    prefix: bytes,
+    name: bytes,
+    mode: int,
+    size: int,
+    kind: bytes,
+    owner: Owner = ROOT,
+    target: bytes = b"",
+) -> bytes:
+    before = b"%b%b%011o\0" % (name.ljust(100, b"\0"), _rights(mode, owner), size) + _TIME
+    after, sum_after = _after_checksum(prefix, kind, target)
     # The checksum is the sum of all bytes, those of its own field counted as spaces.
     return b"%b%06o\0 %b" % (before, _sum(before) + 8 * 0x20 + sum_after, after)
 
 
 @lru_cache
-def _after_checksum(prefix: bytes, kind: bytes) -> tuple[bytes, int]:
-    after = kind + _LINK_TO_DEVICE + prefix.ljust(167, b"\0")
+def _rights(mode: int, owner: Owner) -> bytes:
+    return b"%07o\0%07o\0%07o\0" % (mode, *owner)
+
+
+@lru_cache
+def _after_checksum(prefix: bytes, kind: bytes, target: bytes) -> tuple[bytes, int]:
+    devices = b"0000000\0" * 2
+    after = b"%b%bustar\x0000%b%b%b" % (
+        kind,
+        target.ljust(100, b"\0"),
+        bytes(64),
+        devices,
+        prefix.ljust(167, b"\0"),
+    )
     return after, _sum(after)
 
 
 def _sum(data: bytes) -> int:
     """The sum of the bytes: the low half of Adler-32 is that and one more, modulo 65521.
 
-    No header comes near that modulus: it holds 255 bytes of ASCII path at most, or 100 of others.
+    No part of a header comes near that modulus: at most 200 of its bytes are not ASCII, as a path is split only if it is.
     """
     return (adler32(data) & 0xFFFF) - 1

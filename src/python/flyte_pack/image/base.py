@@ -1,0 +1,172 @@
+"""A base image: what is known of it without its layers. It is a lock file's content, and what a local base comes with.
+
+Each document is kept as it was served, byte for byte, since its digest is its identity; digests are checked whenever it is read.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from flyte_pack.json_fields import Fields, dump, load
+from flyte_pack.oci.model import (
+    Descriptor,
+    Index,
+    InvalidImage,
+    Manifest,
+    Platform,
+    check_digest,
+    digest_of,
+    parse_document,
+    parse_object,
+)
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class BasePlatform:
+    """The image of one platform; `manifest` and `config` are the documents as they were served."""
+
+    platform: Platform
+    manifest: bytes
+    config: bytes
+
+    def __post_init__(self) -> None:
+        """Raises `InvalidImage` where the two do not fit together."""
+        manifest, config = self.parsed_manifest, parse_object(self.config, self._what)
+        if digest_of(self.config) != manifest.config.digest:
+            raise InvalidImage(f"{self._what}: the config is not the one that the manifest names")
+        if len(_diff_ids(config)) != len(manifest.layers):
+            raise InvalidImage(f"{self._what}: the config and the manifest differ in their layers")
+
+    @property
+    def _what(self) -> str:
+        return f"the base image for {self.platform}"
+
+    @property
+    def digest(self) -> str:
+        return digest_of(self.manifest)
+
+    @property
+    def parsed_manifest(self) -> Manifest:
+        manifest = parse_document(self.manifest, self._what)
+        if not isinstance(manifest, Manifest):
+            raise InvalidImage(f"{self._what}: an index where a manifest should be")
+        return manifest
+
+    @property
+    def layers(self) -> tuple[Descriptor, ...]:
+        return self.parsed_manifest.layers
+
+    @property
+    def parsed_config(self) -> dict[str, Any]:
+        return parse_object(self.config, self._what)
+
+
+@dataclass(frozen=True)
+class BaseImage:
+    """name: `registry/repository[:tag]`, where layers can be had; None where the layers are at hand. digest: what it is
+    pinned to, of its index or its one manifest; index: the former as it was served. python: the absolute path of the
+    interpreter in the image, its name ending in the version (`/usr/local/bin/python3.12`), if it is known. production:
+    False for one that is put together from a machine's own files.
+    """
+
+    name: str | None
+    digest: str
+    index: bytes | None
+    platforms: tuple[BasePlatform, ...]
+    python: str | None = None
+    production: bool = True
+
+    def __post_init__(self) -> None:
+        """Raises `InvalidImage` where index and platforms do not fit together."""
+        check_digest(self.digest)
+        if not self.platforms:
+            raise InvalidImage("the base image has no platform")
+        if len({p.platform for p in self.platforms}) < len(self.platforms):
+            raise InvalidImage("the base image has a platform twice")
+        if self.index is None:
+            known = {self.digest}
+            if len(self.platforms) > 1:
+                raise InvalidImage("the base image has several platforms, but no index")
+        else:
+            index = parse_document(self.index, "the base image's index")
+            if digest_of(self.index) != self.digest or not isinstance(index, Index):
+                raise InvalidImage("the base image's index is not what its digest says")
+            known = {manifest.digest for manifest in index.manifests}
+        for platform in self.platforms:
+            if platform.digest not in known:
+                raise InvalidImage(
+                    f"the base image's manifest for {platform.platform} does not belong to {self.digest}"
+                )
+
+    def for_platform(self, platform: Platform) -> BasePlatform | None:
+        return next((p for p in self.platforms if p.platform == platform), None)
+
+    @property
+    def python_path(self) -> str | None:
+        """`python`, or where Docker's official Python images have it, which say their version in PYTHON_VERSION."""
+        if self.python is not None:
+            return self.python
+        env = (self.platforms[0].parsed_config.get("config") or {}).get("Env") or []
+        versions = [
+            re.fullmatch(r"PYTHON_VERSION=(3\.[0-9]+)(\..*)?", str(variable)) for variable in env
+        ]
+        found = next(filter(None, versions), None)
+        return f"/usr/local/bin/python{found[1]}" if found else None
+
+    def to_json(self) -> bytes:
+        """Equal images give equal bytes."""
+        return dump(
+            {
+                "schema": SCHEMA,
+                "name": self.name,
+                "digest": self.digest,
+                "index": None if self.index is None else self.index.decode(),
+                "python": self.python,
+                "production": self.production,
+                "platforms": [
+                    {
+                        "platform": str(p.platform),
+                        "manifest": p.manifest.decode(),
+                        "config": p.config.decode(),
+                    }
+                    for p in sorted(self.platforms, key=lambda p: p.platform)
+                ],
+            }
+        )
+
+    @classmethod
+    def from_json(cls, data: bytes, what: str) -> BaseImage:
+        """Parse what `to_json` wrote; `what` names it in errors. Raises `InvalidData` or `InvalidImage`."""
+        fields = load(data, what, SCHEMA)
+        index = fields.optional_document("index")
+        image = cls(
+            name=fields.optional_text("name"),
+            digest=fields.text("digest"),
+            index=index,
+            python=fields.optional_text("python"),
+            production=fields.optional_boolean("production") is not False,
+            platforms=tuple(map(_platform, fields.nested_list("platforms"))),
+        )
+        fields.end()
+        return image
+
+
+def _platform(fields: Fields) -> BasePlatform:
+    platform = BasePlatform(
+        platform=Platform.parse(fields.text("platform")),
+        manifest=fields.document("manifest"),
+        config=fields.document("config"),
+    )
+    fields.end()
+    return platform
+
+
+def _diff_ids(config: dict[str, Any]) -> list[str]:
+    found = (config.get("rootfs") or {}).get("diff_ids")
+    if not isinstance(found, list):
+        raise InvalidImage("a config without the diff_ids of its layers")
+    return [check_digest(one, "a diff_id") for one in found]

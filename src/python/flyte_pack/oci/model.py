@@ -1,0 +1,247 @@
+"""Digests, platforms, descriptors, manifests and indexes, as the OCI image specification (1.0) has them.
+
+What is read may come from a registry or a file of unknown origin: it is parsed strictly where we rely on it, and what
+the specification allows besides is kept as it is. Docker's older media types (image manifest version 2, schema 2) are
+understood, as most registries still serve them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+
+INDEX_TYPES = (OCI_INDEX, DOCKER_INDEX)
+MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
+
+# The annotations of the image specification ("Pre-Defined Annotation Keys") that we write or read.
+BASE_NAME = "org.opencontainers.image.base.name"
+BASE_DIGEST = "org.opencontainers.image.base.digest"
+REF_NAME = "org.opencontainers.image.ref.name"
+REVISION = "org.opencontainers.image.revision"
+SOURCE = "org.opencontainers.image.source"
+TITLE = "org.opencontainers.image.title"
+VERSION = "org.opencontainers.image.version"
+
+MAX_DOCUMENT = (
+    4 << 20
+)  # bytes of a manifest or index; what registries accept (distribution specification, "Push")
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_PLATFORM_PART = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
+class InvalidImage(ValueError):
+    """A document of an image, or a value of one, that can not be used; the message says which and why."""
+
+
+def digest_of(data: bytes) -> str:
+    """`sha256:` and 64 lower-case hexadecimal digits (image specification, "Digests")."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def check_digest(text: object, what: str = "a digest") -> str:
+    """`text`, if it is a SHA-256 digest: no other algorithm is understood. Raises `InvalidImage`."""
+    if not isinstance(text, str) or not _DIGEST.fullmatch(text):
+        raise InvalidImage(f"{what} is {text!a:.100}, not sha256: and 64 hexadecimal digits")
+    return text
+
+
+def blob_path(digest: str) -> str:
+    """Where a layout keeps the blob (image specification, "Image Layout")."""
+    return f"blobs/{digest.replace(':', '/')}"
+
+
+@dataclass(frozen=True, order=True)
+class Platform:
+    """`os/architecture[/variant]` by the names of the Go language, such as linux/amd64 or linux/arm64."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Platform:
+        """Raises `InvalidImage`. `v8` is what arm64 means without a variant, and is left out."""
+        parts = text.split("/")
+        if not 2 <= len(parts) <= 3 or not all(map(_PLATFORM_PART.fullmatch, parts)):
+            raise InvalidImage(f"{text!a:.80} is no platform, such as linux/amd64 or linux/arm64")
+        return cls._normal(*parts)
+
+    @classmethod
+    def _normal(cls, os: str, architecture: str, variant: str = "") -> Platform:
+        return cls(os, architecture, "" if (architecture, variant) == ("arm64", "v8") else variant)
+
+    def __str__(self) -> str:
+        return "/".join(filter(None, (self.os, self.architecture, self.variant)))
+
+    def as_fields(self) -> dict[str, str]:
+        fields = {"architecture": self.architecture, "os": self.os}
+        return {**fields, "variant": self.variant} if self.variant else fields
+
+    @classmethod
+    def from_fields(cls, raw: object, where: str) -> Platform:
+        if not isinstance(raw, dict):
+            raise InvalidImage(f"{where}: the platform is not an object")
+        values = [raw.get(key) or "" for key in ("os", "architecture", "variant")]
+        if not all(isinstance(value, str) for value in values):
+            raise InvalidImage(f"{where}: the platform is {raw!r:.100}")
+        return cls._normal(*values)
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """What a blob or manifest is and how to check it (image specification, "Content Descriptors"); size in bytes."""
+
+    media_type: str
+    digest: str
+    size: int
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    platform: Platform | None = None
+
+    def as_fields(self) -> dict[str, Any]:
+        fields: dict[str, Any] = {
+            "mediaType": self.media_type,
+            "digest": self.digest,
+            "size": self.size,
+        }
+        if self.annotations:
+            fields["annotations"] = dict(self.annotations)
+        if self.platform is not None:
+            fields["platform"] = self.platform.as_fields()
+        return fields
+
+    @classmethod
+    def from_fields(cls, raw: object, where: str) -> Descriptor:
+        """Raises `InvalidImage`."""
+        if not isinstance(raw, dict):
+            raise InvalidImage(f"{where}: not an object")
+        media_type, size = raw.get("mediaType"), raw.get("size")
+        annotations = raw.get("annotations") or {}
+        if not isinstance(media_type, str) or not media_type:
+            raise InvalidImage(f"{where}: no mediaType")
+        if type(size) is not int or not 0 <= size < 1 << 63:
+            raise InvalidImage(f"{where}: the size is {size!r:.80}")
+        if not isinstance(annotations, dict) or not all(
+            isinstance(text, str) for pair in annotations.items() for text in pair
+        ):
+            raise InvalidImage(f"{where}: the annotations are not text by text")
+        return cls(
+            media_type=media_type,
+            digest=check_digest(raw.get("digest"), f"{where}: the digest"),
+            size=size,
+            annotations=annotations,
+            platform=None
+            if raw.get("platform") is None
+            else Platform.from_fields(raw["platform"], where),
+        )
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An image of one platform: its config and its layers, lowest first."""
+
+    media_type: str
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def to_json(self) -> bytes:
+        """Equal manifests give equal bytes."""
+        document: dict[str, Any] = {
+            "schemaVersion": 2,
+            "mediaType": self.media_type,
+            "config": self.config.as_fields(),
+            "layers": [layer.as_fields() for layer in self.layers],
+        }
+        if self.annotations:
+            document["annotations"] = dict(self.annotations)
+        return canonical(document)
+
+
+@dataclass(frozen=True)
+class Index:
+    """Images of several platforms under one digest."""
+
+    media_type: str
+    manifests: tuple[Descriptor, ...]
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def to_json(self) -> bytes:
+        """Equal indexes give equal bytes."""
+        document: dict[str, Any] = {
+            "schemaVersion": 2,
+            "mediaType": self.media_type,
+            "manifests": [manifest.as_fields() for manifest in self.manifests],
+        }
+        if self.annotations:
+            document["annotations"] = dict(self.annotations)
+        return canonical(document)
+
+
+def parse_document(data: bytes, what: str, media_type: str | None = None) -> Manifest | Index:
+    """A manifest or index; `media_type` is what it was served as, if anything said so. Raises `InvalidImage`."""
+    document = parse_object(data, what)
+    stated = document.get("mediaType", media_type)
+    if stated is None:  # the specification only recommends the field
+        stated = OCI_INDEX if "manifests" in document else OCI_MANIFEST
+    if media_type in (*INDEX_TYPES, *MANIFEST_TYPES) and stated != media_type:
+        raise InvalidImage(
+            f"{what}: served as {media_type}, but it says that it is {stated!a:.100}"
+        )
+    if document.get("schemaVersion") != 2 or stated not in (*INDEX_TYPES, *MANIFEST_TYPES):
+        raise InvalidImage(
+            f"{what}: {stated!a:.100}, schema version {document.get('schemaVersion')!r:.20}, is no image manifest or "
+            "index of the OCI specification or Docker's schema 2"
+        )
+    annotations = document.get("annotations") or {}
+    if not isinstance(annotations, dict) or not all(
+        isinstance(text, str) for pair in annotations.items() for text in pair
+    ):
+        raise InvalidImage(f"{what}: the annotations are not text by text")
+    if stated in INDEX_TYPES:
+        return Index(stated, _descriptors(document, "manifests", what), annotations)
+    return Manifest(
+        stated,
+        Descriptor.from_fields(document.get("config"), f"{what}: config"),
+        _descriptors(document, "layers", what),
+        annotations,
+    )
+
+
+def parse_object(data: bytes, what: str) -> dict[str, Any]:
+    """A JSON object of an image. Raises `InvalidImage`."""
+    if len(data) > MAX_DOCUMENT:
+        raise InvalidImage(f"{what}: {len(data):,} bytes are too many for a document")
+    try:
+        document = json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise InvalidImage(f"{what}: not a JSON document: {str(error)!a:.100}") from None
+    if not isinstance(document, dict):
+        raise InvalidImage(f"{what}: not a JSON object")
+    return document
+
+
+def canonical(document: Mapping[str, Any]) -> bytes:
+    """JSON with sorted keys and no white space."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _descriptors(document: dict[str, Any], key: str, what: str) -> tuple[Descriptor, ...]:
+    raw = document.get(key)
+    if not isinstance(raw, list):
+        raise InvalidImage(f"{what}: {key!r} is not a list")
+    return tuple(Descriptor.from_fields(one, f"{what}: {key}[{i}]") for i, one in enumerate(raw))
