@@ -1,0 +1,193 @@
+"""Makes a base image out of this machine's own files: `python -m flyte_pack image-host-base`. To try images out, offline.
+
+It holds a CPython of this machine below /usr/local, the shared libraries that it loads, a shell, a few programs and
+certificates; two layers, and nothing else of the machine. It is what the machine is, so it is marked as not for production.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+
+from flyte_pack.codec import CodecError
+from flyte_pack.image.base import BaseImage, BasePlatform
+from flyte_pack.image.host_python import (
+    PREFIX,
+    HostError,
+    HostFile,
+    Interpreter,
+    certificates,
+    find_interpreter,
+    python_files,
+    system_files,
+)
+from flyte_pack.oci.fresh import NotEmpty, fresh_directory
+from flyte_pack.oci.layer import LayerWriter
+from flyte_pack.oci.model import (
+    OCI_CONFIG,
+    OCI_MANIFEST,
+    Descriptor,
+    Manifest,
+    blob_path,
+    canonical,
+    digest_of,
+)
+from flyte_pack.oci.parts import Layer
+from flyte_pack.sources import SourceError
+
+NOTICE = "Made of one machine's own files by pants-flyte, to try images out. Not for production."
+_USER = 1000
+_NOBODY = 65534
+_CREATED = "1970-01-01T00:00:00Z"
+_FILES = {
+    "etc/passwd": (
+        "root:x:0:0:root:/root:/bin/sh\n"
+        f"flyte:x:{_USER}:{_USER}:flyte:/home/flyte:/bin/sh\n"
+        f"nobody:x:{_NOBODY}:{_NOBODY}:nobody:/nonexistent:/bin/false\n"
+    ),
+    "etc/group": f"root:x:0:\nflyte:x:{_USER}:\nnogroup:x:{_NOBODY}:\n",
+    "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+    "etc/os-release": (
+        'ID=pants-flyte-host\nNAME="pants-flyte host base"\n'
+        'PRETTY_NAME="pants-flyte host base (not for production)"\n'
+    ),
+}
+# /bin and the like are links into /usr, as Linux distributions have them now.
+_LINKS = {name: f"usr/{name}" for name in ("bin", "lib", "lib64", "sbin")}
+_DIRECTORIES = {
+    **dict.fromkeys(("dev", "etc", "home", "proc", "run", "sys", "usr", "var"), 0o755),
+    **dict.fromkeys(("usr/bin", "usr/lib", "usr/lib64", "usr/sbin", "usr/local"), 0o755),
+    **dict.fromkeys(("tmp", "var/tmp"), 0o1777),
+    "root": 0o700,
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command: 0; 1 where the base can't be made, with the reason on stderr; 2 for wrong use."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flyte_pack image-host-base", description=NOTICE, allow_abbrev=False
+    )
+    parser.add_argument("--python", required=True, help="absolute path of a CPython")
+    parser.add_argument("--out", required=True, help="directory to make: base.json and blobs/")
+    options = parser.parse_args(argv)
+    try:
+        write_host_base(options.python, options.out)
+    except (HostError, SourceError, CodecError, NotEmpty) as error:
+        message = str(error)
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    else:
+        return 0
+    print(f"flyte_pack image-host-base: {message}", file=sys.stderr)
+    return 1
+
+
+def write_host_base(python: str, out: str) -> BaseImage:
+    """Write `base.json` and the blobs into the directory `out`, which must be new or empty.
+
+    Equal files on the machine give equal bytes. Raises `HostError`, `SourceError`, `CodecError`, `NotEmpty` or `OSError`.
+    """
+    if not sys.platform.startswith("linux"):
+        raise HostError(
+            "a base image of this machine's own files needs Linux: use a base image of a registry, or a layout or archive"
+        )
+    interpreter = find_interpreter(python)
+    with fresh_directory(out) as directory:
+        layers = (
+            _layer(
+                directory,
+                "shell, libraries and certificates",
+                system_files(interpreter),
+                _add_system,
+            ),
+            _layer(directory, f"CPython {_version(interpreter)}", python_files(interpreter)),
+        )
+        base = _base(directory, interpreter, layers)
+        with open(os.path.join(directory, "base.json"), "wb") as file:
+            file.write(base.to_json())
+    return base
+
+
+def _layer(
+    directory: str,
+    what: str,
+    files: Iterable[HostFile],
+    first: Callable[[LayerWriter], None] = lambda writer: None,
+) -> Layer:
+    with LayerWriter(directory) as writer:
+        first(writer)
+        for file in sorted(files, key=lambda f: f.path):
+            writer.add_parents(file.path, "usr")
+            mode = 0o755 if file.executable else 0o644
+            if file.link is not None:
+                writer.add_symlink(file.path, file.link)
+            elif file.content is not None:
+                writer.add_bytes(file.path, file.content, mode)
+            else:
+                writer.add_file(file.path, file.source, mode)
+        return writer.finish(f"{what} of this machine")
+
+
+def _add_system(writer: LayerWriter) -> None:
+    for path, mode in sorted(_DIRECTORIES.items()):
+        writer.add_directory(path, mode)
+    for path, target in sorted(_LINKS.items()):
+        writer.add_symlink(path, target)
+    writer.add_directory("home/flyte", 0o755, (_USER, _USER))
+    for path in ("etc/ssl", "etc/ssl/certs"):
+        writer.add_directory(path)
+    for path, text in sorted(_FILES.items()):
+        writer.add_bytes(path, text.encode())
+
+
+def _version(interpreter: Interpreter) -> str:
+    return ".".join(map(str, interpreter.version))
+
+
+def _base(directory: str, interpreter: Interpreter, layers: Sequence[Layer]) -> BaseImage:
+    python = f"/{PREFIX}/bin/{interpreter.name}"
+    config = canonical(
+        {
+            **interpreter.platform.as_fields(),
+            "created": _CREATED,
+            "config": {
+                "Env": [
+                    "PATH=/usr/local/bin:/usr/bin:/bin",
+                    "LANG=C.UTF-8",
+                    f"PYTHON_VERSION={_version(interpreter)}",
+                    # An OpenSSL of this machine may have been told of another place when it was built.
+                    *(
+                        ["SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"]
+                        if certificates()
+                        else []
+                    ),
+                ],
+                "Cmd": [python],
+                "Labels": {"org.opencontainers.image.description": NOTICE},
+            },
+            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
+            "history": [
+                {"created": _CREATED, "created_by": f"pants-flyte: {layer.what}"}
+                for layer in layers
+            ],
+        }
+    )
+    manifest = Manifest(
+        OCI_MANIFEST,
+        Descriptor(OCI_CONFIG, digest_of(config), len(config)),
+        tuple(layer.descriptor for layer in layers),
+        {"org.opencontainers.image.description": NOTICE},
+    ).to_json()
+    for document in (config, manifest):
+        with open(os.path.join(directory, blob_path(digest_of(document))), "wb") as file:
+            file.write(document)
+    return BaseImage(
+        name=None,
+        digest=digest_of(manifest),
+        index=None,
+        platforms=(BasePlatform(interpreter.platform, manifest, config),),
+        python=python,
+        production=False,
+    )

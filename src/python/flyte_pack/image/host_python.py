@@ -1,0 +1,375 @@
+"""Finds the files of this machine that a CPython needs to run: its standard library, shared libraries and programs.
+
+They are described as places in an image. Nothing is written, and nothing is asked of a network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import struct
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from flyte_pack.oci.model import Platform
+
+PREFIX = "usr/local"  # of the CPython in the image
+_SECONDS = 60
+
+_ASK = """\
+import json, os, struct, sys, sysconfig
+print(json.dumps({
+    "implementation": sys.implementation.name,
+    "version": list(sys.version_info[:3]),
+    "executable": os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable),
+    "prefix": sys.base_prefix,
+    "stdlib": sysconfig.get_path("stdlib"),
+    "platstdlib": sysconfig.get_path("platstdlib"),
+    "platlibdir": getattr(sys, "platlibdir", "lib"),
+    "abiflags": sys.abiflags,
+}))
+"""
+# What a program in a container has no use for, or what belongs to this machine: relative to the standard library.
+_LEFT_OUT = re.compile(
+    r"site-packages|dist-packages|test|idlelib|tkinter|turtle\.py|turtledemo|ensurepip|config-[^/]*|lib2to3/tests"
+    r"|(distutils|unittest|ctypes|sqlite3)/tests?|EXTERNALLY-MANAGED|(site|user)customize\.py|__phello__.*"
+    r"|lib-dynload/(_test|_ctypes_test|_tkinter|_xxtest|xx)[^/]*|.*\.(a|o)"
+)
+_PYC = re.compile(r"(.+)\.(cpython-[0-9]+|cpython-[0-9]+t)\.pyc")
+_CONFIGURATION = re.compile(r"_sysconfig_?data.*\.(py|json)|build-details\.json")
+# Loaded by name while a program runs, or by the wheels of other people ("manylinux" promises them), so that no program's
+# own list of libraries has them.
+_LOADED_BY_NAME = (
+    *("libgcc_s.so.1", "libstdc++.so.6", "libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2"),
+    *("libdl.so.2", "libpthread.so.0", "librt.so.1", "libutil.so.1", "libm.so.6", "libanl.so.1"),
+)
+# `sh` is what subprocess and os.system start; the rest is what small scripts use.
+_PROGRAMS = (
+    *("[", "basename", "cat", "chmod", "cp", "cut", "date", "dirname", "echo", "env", "expr"),
+    *("false", "grep", "head", "id", "ln", "ls", "mkdir", "mktemp", "mv", "nproc", "printf", "pwd"),
+    *("readlink", "rm", "rmdir", "sed", "sleep", "sort", "stat", "tail", "tee", "test", "touch"),
+    *("tr", "true", "uname", "uniq", "wc", "whoami"),
+)
+_CERTIFICATES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+# ELF header, e_machine (System V ABI), by the names of the Go language.
+_MACHINES = {
+    (62, 2): "linux/amd64",
+    (183, 2): "linux/arm64",
+    (3, 1): "linux/386",
+    (40, 1): "linux/arm/v7",
+    (21, 2): "linux/ppc64le",
+    (22, 2): "linux/s390x",
+    (243, 2): "linux/riscv64",
+}
+
+
+class HostError(Exception):
+    """This machine has not what a base image needs; the message says what, and what to do."""
+
+
+@dataclass(frozen=True)
+class HostFile:
+    """A file in the image: a copy of `source`, or `content`; a symbolic link where `link` is set. Paths have no leading "/"."""
+
+    path: str
+    source: str = ""
+    content: bytes | None = None
+    link: str | None = None
+    executable: bool = False
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """A CPython of this machine. executable: its program. linker: the dynamic linker that it asks for. stdlib: the
+    directories of the standard library, by their path below the prefix."""
+
+    executable: str
+    version: tuple[int, int, int]
+    abiflags: str
+    prefix: str
+    stdlib: Mapping[str, str]
+    platform: Platform
+    linker: str
+
+    @property
+    def name(self) -> str:
+        """Such as python3.12; python3.13t for the build without a global lock."""
+        return f"python{self.version[0]}.{self.version[1]}{self.abiflags}"
+
+
+def find_interpreter(python: str) -> Interpreter:
+    """The CPython behind `python`, which may be one of a virtual environment or a link. Raises `HostError`."""
+    if not os.path.isabs(python):
+        raise HostError(f"{python!r} is not the absolute path of an interpreter")
+    try:
+        # Isolated (no PYTHON* of the caller, no user's packages), and without writing bytecode into it.
+        asked = subprocess.run(
+            [python, "-I", "-B", "-c", _ASK],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+        answer = json.loads(asked.stdout.decode().splitlines()[-1])
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise HostError(f"{python} does not run: {error}") from None
+    except (ValueError, IndexError):
+        says = asked.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["nothing"]
+        raise HostError(
+            f"{python} does not run as a Python should (exit code {asked.returncode}); it says: {says[0]:.300}"
+        ) from None
+    if answer["implementation"] != "cpython":
+        raise HostError(
+            f"{python} is {answer['implementation']}: a base image is made of a CPython"
+        )
+    major, minor, micro = answer["version"]
+    prefix, executable = answer["prefix"], answer["executable"]
+    if not os.path.isfile(os.path.join(answer["stdlib"], "os.py")):
+        raise HostError(f"{python} has no standard library in {answer['stdlib']}")
+    stdlib: dict[str, str] = {}
+    for key, lib in (("stdlib", "lib"), ("platstdlib", answer["platlibdir"])):
+        directory = os.path.realpath(answer[key])
+        if os.path.isdir(directory) and directory not in stdlib.values():
+            # Where the interpreter looks for it, relative to its own place.
+            stdlib[f"{lib}/{os.path.basename(answer[key])}"] = directory
+    platform, linker = _read_elf(executable)
+    return Interpreter(
+        executable=executable,
+        version=(major, minor, micro),
+        abiflags=answer["abiflags"].replace("d", ""),
+        prefix=prefix,
+        stdlib=stdlib,
+        platform=platform,
+        linker=linker,
+    )
+
+
+def python_files(python: Interpreter) -> Iterator[HostFile]:
+    """The program, its links, and the standard library with its bytecode."""
+    yield HostFile(f"{PREFIX}/bin/{python.name}", python.executable, executable=True)
+    for link in ("python", f"python{python.version[0]}"):
+        yield HostFile(f"{PREFIX}/bin/{link}", link=python.name)
+    for below, directory in sorted(python.stdlib.items()):
+        for path, source in _walk(directory):
+            if (found := _library_file(python, f"{PREFIX}/{below}", path, source)) is not None:
+                yield found
+
+
+def system_files(python: Interpreter) -> Iterator[HostFile]:
+    """The dynamic linker, shared libraries, a shell, some programs, and certificates."""
+    programs = dict(_programs())
+    extensions = [
+        os.path.join(directory, "lib-dynload", name)
+        for directory in python.stdlib.values()
+        if os.path.isdir(os.path.join(directory, "lib-dynload"))
+        for name in sorted(os.listdir(os.path.join(directory, "lib-dynload")))
+        if name.endswith(".so") and not _LEFT_OUT.fullmatch(f"lib-dynload/{name}")
+    ]
+    yield from _libraries(python, [python.executable, *extensions, *programs.values()])
+    seen: dict[str, str] = {}
+    for name, program in programs.items():
+        # Programs in one file (busybox and its like) are told apart by the name that they are called by.
+        if program in seen:
+            yield HostFile(f"usr/bin/{name}", link=seen[program])
+        else:
+            seen[program] = name
+            yield HostFile(f"usr/bin/{name}", program, executable=True)
+    if (bundle := certificates()) is not None:
+        yield HostFile("etc/ssl/certs/ca-certificates.crt", bundle)
+        yield HostFile("etc/ssl/cert.pem", link="certs/ca-certificates.crt")
+
+
+def certificates() -> str | None:
+    """The file of the certificates that this machine trusts, if it has one."""
+    return next(filter(os.path.isfile, _CERTIFICATES), None)
+
+
+def _programs() -> Iterator[tuple[str, str]]:
+    if not os.path.exists("/bin/sh"):
+        raise HostError("/bin/sh is missing on this machine: a base image needs a shell")
+    yield "sh", os.path.realpath("/bin/sh")
+    for name in _PROGRAMS:
+        for directory in ("/usr/bin", "/bin"):
+            program = f"{directory}/{name}"
+            if os.access(program, os.X_OK):
+                if _is_elf(os.path.realpath(program)):
+                    yield name, os.path.realpath(program)
+                break
+
+
+def _library_file(python: Interpreter, below: str, path: str, source: str) -> HostFile | None:
+    """A file of the standard library, or None for one that stays behind."""
+    parts = path.split("/")
+    if any(_LEFT_OUT.fullmatch("/".join(parts[: i + 1])) for i in range(len(parts))):
+        return None
+    if "__pycache__" in parts:
+        return _bytecode(below, path, source)
+    if _CONFIGURATION.fullmatch(path):
+        return HostFile(f"{below}/{path}", content=_without_host(python, source))
+    return HostFile(
+        f"{below}/{path}", source, executable=bool(os.stat(source).st_mode & stat.S_IXUSR)
+    )
+
+
+def _bytecode(below: str, path: str, source: str) -> HostFile | None:
+    """Bytecode that belongs to the module beside it, said to be valid whatever the module's time (PEP 552).
+
+    It is taken as it is: compiling the library anew takes longer than everything else together.
+    """
+    directory, _, name = path.rpartition("/")
+    found = _PYC.fullmatch(name)
+    module = (
+        os.path.join(os.path.dirname(os.path.dirname(source)), f"{found[1]}.py") if found else ""
+    )
+    module_path = f"{directory.rpartition('/')[0]}/{found[1]}.py".lstrip("/") if found else ""
+    if not os.path.isfile(module) or _CONFIGURATION.fullmatch(module_path):
+        return None
+    parts = module_path.split("/")
+    if any(_LEFT_OUT.fullmatch("/".join(parts[: i + 1])) for i in range(len(parts))):
+        return None
+    with open(source, "rb") as file:
+        data = file.read()
+    status = os.stat(module)
+    flags, time, size = struct.unpack_from("<III", data.ljust(16, b"\0"), 4)
+    if flags or time != int(status.st_mtime) & 0xFFFFFFFF or size != status.st_size & 0xFFFFFFFF:
+        return None
+    return HostFile(f"{below}/{path}", content=data[:4] + struct.pack("<IQ", 1, 0) + data[16:])
+
+
+def _without_host(python: Interpreter, source: str) -> bytes:
+    """How the interpreter was built, with its prefix in the image instead of the one on this machine."""
+    with open(source, "rb") as file:
+        data = file.read()
+    data = (
+        data.replace(python.prefix.encode(), f"/{PREFIX}".encode())
+        if python.prefix != "/usr"
+        else data
+    )
+    home = os.path.expanduser("~")
+    return data.replace(f"{home}/".encode(), b"/nonexistent/") if len(home) > 1 else data
+
+
+def _walk(top: str) -> Iterator[tuple[str, str]]:
+    """Every regular file below `top`, as its path there and on this machine; a link to a file is taken for the file."""
+
+    def fail(error: OSError) -> None:
+        raise HostError(f"{error.filename}: {error.strerror}")
+
+    for directory, names, files in os.walk(top, onerror=fail):
+        below = os.path.relpath(directory, top)
+        below = "" if below == "." else f"{below}/"
+        names[:] = sorted(n for n in names if not _LEFT_OUT.fullmatch(f"{below}{n}"))
+        for name in sorted(files):
+            source = os.path.join(directory, name)
+            if os.path.isfile(source):
+                yield f"{below}{name}", source
+
+
+# --- shared libraries ----------------------------------------------------------------------------
+
+_RESOLVED = re.compile(r"\s*(\S+) => (.+) \(0x[0-9a-f]+\)")
+_MISSING = re.compile(r"\s*(\S+) => not found")
+
+
+def _libraries(python: Interpreter, programs: Iterable[str]) -> Iterator[HostFile]:
+    """The dynamic linker where programs ask for it, and all that they load, in a directory that it searches by itself.
+
+    So neither a cache file (`ld.so.cache`) nor an environment variable is needed, whatever way the image is unpacked.
+    """
+    found: dict[str, str] = {}
+    with ThreadPoolExecutor(4) as pool:
+        for listed in pool.map(lambda program: _needed(python.linker, program), programs):
+            for name, source in listed:
+                found.setdefault(name, source)
+    if "libc.so.6" not in found:
+        raise HostError(
+            f"{python.executable} does not use the GNU C library, which a base image of this machine needs: "
+            "use a base image of a registry"
+        )
+    home = os.path.dirname(found["libc.so.6"])
+    for name in _LOADED_BY_NAME:
+        for directory in dict.fromkeys(
+            (home, f"/usr{home}", *map(os.path.dirname, found.values()))
+        ):
+            if name not in found and os.path.isfile(f"{directory}/{name}"):
+                found[name] = f"{directory}/{name}"
+    yield HostFile(_merged(python.linker), os.path.realpath(python.linker), executable=True)
+    for name, source in sorted(found.items()):
+        path = f"{_merged(home)}/{name}"
+        if path != _merged(python.linker):
+            yield HostFile(path, os.path.realpath(source), executable=True)
+
+
+def _needed(linker: str, program: str) -> list[tuple[str, str]]:
+    """The shared libraries of `program`, by the dynamic linker's own account (ld.so(8), `--list`)."""
+    listed = subprocess.run(
+        [linker, "--list", program],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        env={"LC_ALL": "C"},
+        check=False,
+    )
+    if listed.returncode:
+        if "statically linked" in listed.stdout + listed.stderr or "not a dynamic" in listed.stderr:
+            return []
+        reason = (listed.stderr.strip() or listed.stdout.strip()).splitlines()[-1:]
+        raise HostError(f"{program}: its shared libraries can't be listed: {''.join(reason):.300}")
+    lines = listed.stdout.splitlines()
+    if program.endswith(".so"):
+        # An extension module whose library is missing works as little here as it will there.
+        return [(m[1].rpartition("/")[2], m[2]) for m in map(_RESOLVED.match, lines) if m]
+    if missing := [m[1] for m in map(_MISSING.match, lines) if m]:
+        raise HostError(f"{program} needs {', '.join(missing)}, which this machine has not")
+    return [(m[1].rpartition("/")[2], m[2]) for m in map(_RESOLVED.match, lines) if m]
+
+
+def _merged(path: str) -> str:
+    """`path` in an image where /bin, /lib and the like are links into /usr."""
+    first = path.lstrip("/").partition("/")[0]
+    return path.lstrip("/") if first == "usr" else f"usr{path}"
+
+
+def _is_elf(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4) == b"\x7fELF"
+
+
+def _read_elf(program: str) -> tuple[Platform, str]:
+    """The platform that a program is for, and the dynamic linker that it asks for (System V ABI, "Program Header")."""
+    try:
+        with open(program, "rb") as file:
+            data = file.read(1 << 16)
+    except OSError as error:
+        raise HostError(f"{program}: {error.strerror}") from None
+    if data[:4] != b"\x7fELF" or data[5:6] not in (b"\1", b"\2"):
+        raise HostError(
+            f"{program} is no program of Linux (ELF): a base image of this machine needs one"
+        )
+    wide, order = data[4] == 2, "<" if data[5] == 1 else ">"
+    (machine,) = struct.unpack_from(f"{order}H", data, 18)
+    platform = _MACHINES.get((machine, data[4]))
+    if platform is None:
+        raise HostError(
+            f"{program} is for a processor (ELF machine {machine}) that is not known here"
+        )
+    start = struct.unpack_from(f"{order}Q" if wide else f"{order}I", data, 32 if wide else 28)[0]
+    size, count = struct.unpack_from(f"{order}HH", data, 54 if wide else 42)
+    for at in range(start, start + size * count, size):
+        fields = struct.unpack_from(f"{order}IIQQQQ" if wide else f"{order}IIIII", data, at)
+        if fields[0] == 3:  # PT_INTERP
+            offset, length = (fields[2], fields[5]) if wide else (fields[1], fields[4])
+            return Platform.parse(platform), data[offset : offset + length].rstrip(b"\0").decode()
+    raise HostError(
+        f"{program} is linked statically: a base image of this machine needs another CPython"
+    )
