@@ -21,15 +21,14 @@ PREFIX = "usr/local"  # of the CPython in the image
 _SECONDS = 60
 
 _ASK = """\
-import json, os, struct, sys, sysconfig
+import json, os, sys
+dynload = [os.path.dirname(p) for p in sys.path if os.path.basename(p) == "lib-dynload"]
 print(json.dumps({
     "implementation": sys.implementation.name,
     "version": list(sys.version_info[:3]),
     "executable": os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable),
     "prefix": sys.base_prefix,
-    "stdlib": sysconfig.get_path("stdlib"),
-    "platstdlib": sysconfig.get_path("platstdlib"),
-    "platlibdir": getattr(sys, "platlibdir", "lib"),
+    "stdlib": [os.path.dirname(os.__file__), *dynload],
     "abiflags": sys.abiflags,
 }))
 """
@@ -133,14 +132,10 @@ def find_interpreter(python: str) -> Interpreter:
         )
     major, minor, micro = answer["version"]
     prefix, executable = answer["prefix"], answer["executable"]
-    if not os.path.isfile(os.path.join(answer["stdlib"], "os.py")):
-        raise HostError(f"{python} has no standard library in {answer['stdlib']}")
-    stdlib: dict[str, str] = {}
-    for key, lib in (("stdlib", "lib"), ("platstdlib", answer["platlibdir"])):
-        directory = os.path.realpath(answer[key])
-        if os.path.isdir(directory) and directory not in stdlib.values():
-            # Where the interpreter looks for it, relative to its own place.
-            stdlib[f"{lib}/{os.path.basename(answer[key])}"] = directory
+    # Where the interpreter looks for them, relative to its own place: `lib` and, on some systems, `lib64`.
+    stdlib = {
+        "/".join(place.split("/")[-2:]): os.path.realpath(place) for place in answer["stdlib"]
+    }
     platform, linker = _read_elf(executable)
     return Interpreter(
         executable=executable,
