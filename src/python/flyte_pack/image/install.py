@@ -1,0 +1,161 @@
+"""Installs locked wheels into layers for an image: `python -m flyte_pack image-install`.
+
+uv installs, hashes required, for the image's Python and platform; then what it wrote is made independent of this machine,
+split and packed. Out comes a directory with `blobs/`, `layers.json` (flyte_pack.oci.parts) and `packages.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+
+from flyte_pack.codec import CodecError
+from flyte_pack.image.dependency_layers import MAX_LAYERS, split, write_layers
+from flyte_pack.image.installed import VENV, read_installed
+from flyte_pack.image.lock_files import read_lock
+from flyte_pack.image.packages import Package, Packages
+from flyte_pack.image.resolve import format_pins
+from flyte_pack.image.uv import run_uv
+from flyte_pack.image.wheel_target import MANYLINUX, DependencyError, WheelTarget
+from flyte_pack.json_fields import printable
+from flyte_pack.oci.parts import layers_to_json
+from flyte_pack.sources import SourceError
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command; gives its exit code: 0, 1 for layers that can't be made, 2 for wrong use."""
+    parser = argparse.ArgumentParser(prog="python -m flyte_pack image-install", allow_abbrev=False)
+    parser.add_argument("--requirements", required=True, help="what `image-resolve` wrote")
+    parser.add_argument("--python", required=True, help="version of the image's Python: 3.12")
+    parser.add_argument("--platform", required=True, help="linux/amd64 or linux/arm64")
+    parser.add_argument("--manylinux", default=MANYLINUX, help="glibc of the base: %(default)s")
+    parser.add_argument("--out", required=True, help="directory to be made")
+    parser.add_argument("--address", default="", help="of the image, for errors")
+    parser.add_argument(
+        "--bytecode-python", help="an interpreter of the image's version, to compile with"
+    )
+    parser.add_argument("--max-layers", type=int, default=MAX_LAYERS, help="%(default)s")
+    options = parser.parse_args(argv)
+    if options.max_layers < 1:
+        parser.error("--max-layers must be 1 or more")
+    about = f"{options.address}: " if options.address else ""
+    # Records are made per file and none is garbage.
+    gc.disable()
+    try:
+        target = WheelTarget(options.python, options.platform, options.manylinux)
+        install(
+            options.requirements, target, options.out, options.bytecode_python, options.max_layers
+        )
+    except (DependencyError, CodecError, SourceError) as error:
+        print(f"flyte_pack image-install: {about}{error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(
+            f"flyte_pack image-install: {about}{error.filename or 'writing'}: {error.strerror or error}",
+            file=sys.stderr,
+        )
+        return 1
+    finally:
+        gc.enable()
+    return 0
+
+
+def install(
+    requirements: str,
+    target: WheelTarget,
+    out: str,
+    bytecode_python: str | None = None,
+    max_layers: int = MAX_LAYERS,
+) -> Packages:
+    """Install what the file `requirements` pins, and write layers of it into the new directory `out`.
+
+    Raises `DependencyError`, `CodecError`, `SourceError` or `OSError`; `out` is then as it was.
+    """
+    with open(requirements, encoding="utf-8") as file:
+        pins = read_lock(file.read(), target).pins
+    for pin in pins.values():
+        if pin.problem is not None:
+            raise DependencyError(f"{pin} can't be installed: {pin.problem}")
+    if bytecode_python is not None:
+        _check_interpreter(bytecode_python, target)
+    out = os.path.abspath(out)
+    os.makedirs(os.path.dirname(out), exist_ok=True)
+    # Beside the output, where moving is free and hard links reach what Pants keeps on one file system.
+    work = os.path.realpath(tempfile.mkdtemp(prefix=".image-install-", dir=os.path.dirname(out)))
+    try:
+        prefix, made = os.path.join(work, "prefix"), os.path.join(work, "made")
+        os.mkdir(prefix)
+        os.mkdir(made)
+        if pins:
+            pinned = os.path.join(work, "requirements.txt")
+            with open(pinned, "w", encoding="ascii") as file:
+                file.write(format_pins(sorted(pins.values(), key=lambda pin: pin.name)))
+            run_uv(
+                ["install", "-r", pinned, "--no-deps", "--require-hashes", "--prefix", prefix],
+                target,
+                os.environ,
+            )
+            if bytecode_python is not None:
+                _compile(prefix, bytecode_python, target)
+        versions = {pin.name: pin.version for pin in pins.values()}
+        distributions = read_installed(prefix, target.minor, versions)
+        layers = write_layers(split(distributions, max_layers), made)
+        packages = Packages(
+            target.minor,
+            target.platform,
+            tuple(Package(d.name, d.version, d.scripts) for d in distributions if d.name),
+        )
+        for name, content in (
+            ("layers.json", layers_to_json(layers)),
+            ("packages.json", packages.to_json()),
+        ):
+            with open(os.path.join(made, name), "wb") as output:
+                output.write(content)
+        os.rename(made, out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return packages
+
+
+def _check_interpreter(python: str, target: WheelTarget) -> None:
+    """Raises `DependencyError` where it is not the image's: another one would leave bytecode that nothing reads."""
+    asked = "import sys; print(sys.implementation.name, '%d.%d' % sys.version_info[:2])"
+    try:
+        done = subprocess.run([python, "-I", "-c", asked], capture_output=True, text=True)
+    except OSError as error:
+        raise DependencyError(f"{python}, to compile bytecode with: {error.strerror}") from None
+    if done.stdout.split() != ["cpython", target.minor]:
+        raise DependencyError(
+            f"bytecode for CPython {target.minor} must be compiled by one, and {python} is "
+            f"{printable(done.stdout.strip()) or 'no working interpreter'}"
+        )
+
+
+def _compile(prefix: str, python: str, target: WheelTarget) -> None:
+    """Compile each module in place. One with a syntax error (a template, code for another version) stays without."""
+    library = os.path.join(prefix, "lib")
+    (here,) = os.listdir(library)
+    site = os.path.join(library, here, "site-packages")
+    command = [
+        *(python, "-I", "-m", "compileall", "-q", "-q", "-f", "-j", "0"),
+        # A hash of the source instead of its time, and no look at the source when the module is imported.
+        *("--invalidation-mode", "unchecked-hash"),
+        *("-s", site, "-p", f"/{VENV}/lib/python{target.minor}/site-packages", site),
+    ]
+    done = subprocess.run(
+        command,
+        env={"PYTHONHASHSEED": "0", "PATH": os.defpath},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    if done.returncode not in (0, 1):
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise DependencyError(f"compiling bytecode with {python} failed: {printable(reason)}")

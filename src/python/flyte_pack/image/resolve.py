@@ -1,0 +1,205 @@
+"""Finds what an image needs of a lock file: `python -m flyte_pack image-resolve`.
+
+From the requirements that the image's code has, and transitively: what the lock file's own graph says, or the metadata of
+the wheels where it has none. uv reads the latter, with every version pinned to the lock file's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from flyte_pack.image.lock_files import Lock, Pin, holds, read_lock, without_secrets
+from flyte_pack.image.uv import run_uv
+from flyte_pack.image.wheel_target import MANYLINUX, DependencyError, WheelTarget
+from flyte_pack.json_fields import printable
+
+_ROOT = "the image's code"
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command; gives its exit code: 0, 1 for dependencies that can't be had, 2 for wrong use."""
+    parser = argparse.ArgumentParser(prog="python -m flyte_pack image-resolve", allow_abbrev=False)
+    parser.add_argument("--lock", required=True, help="the lock file of the resolve")
+    parser.add_argument("--roots", required=True, help="requirements, one on a line")
+    parser.add_argument("--python", required=True, help="version of the image's Python: 3.12")
+    parser.add_argument("--platform", required=True, help="linux/amd64 or linux/arm64")
+    parser.add_argument("--manylinux", default=MANYLINUX, help="glibc of the base: %(default)s")
+    parser.add_argument("--out", required=True, help="requirements with hashes, to be written")
+    parser.add_argument("--address", default="", help="of the image, for errors")
+    parser.add_argument("--resolve", default="", help="name of the resolve, for errors")
+    options = parser.parse_args(argv)
+    about = f"{options.address}: " if options.address else ""
+    lock_name = (
+        f"the lock file of the resolve {options.resolve}" if options.resolve else options.lock
+    )
+    try:
+        target = WheelTarget(options.python, options.platform, options.manylinux)
+        lock = _read(options.lock, target)
+        with open(options.roots, encoding="utf-8") as file:
+            roots = parse_roots(file.read())
+        pins = needed(lock, roots, target, lock_name)
+        temporary = f"{options.out}.tmp"
+        with open(temporary, "w", encoding="ascii", newline="\n") as file:
+            file.write(format_pins(pins))
+        os.replace(temporary, options.out)
+    except DependencyError as error:
+        print(f"flyte_pack image-resolve: {about}{error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(
+            f"flyte_pack image-resolve: {about}{error.filename}: {error.strerror}", file=sys.stderr
+        )
+        return 1
+    return 0
+
+
+def parse_roots(text: str) -> list[Requirement]:
+    """Requirements (dependency specifiers), one on a line; empty lines and comments are left out."""
+    roots = []
+    for line in text.splitlines():
+        line = re.sub(r"(^|\s)#.*", "", line).strip()
+        if not line:
+            continue
+        try:
+            root = Requirement(line)
+        except InvalidRequirement as error:
+            shown = printable(without_secrets(line))[:120]
+            raise DependencyError(
+                f"{shown} is no requirement: {str(error).splitlines()[0]}"
+            ) from None
+        if root.url is not None:
+            raise DependencyError(
+                f"{root.name} is asked for by URL, and an image takes wheels from a package index only: "
+                "build its wheel, put that on an index, and ask for it by name and version"
+            )
+        roots.append(root)
+    return roots
+
+
+def needed(
+    lock: Lock, roots: Sequence[Requirement], target: WheelTarget, lock_name: str = "the lock file"
+) -> list[Pin]:
+    """The pins that `roots` need on `target`, transitively and with extras, sorted by name. Raises `DependencyError`."""
+    roots = [root for root in roots if holds(root.marker, target)]
+    for root in roots:
+        pin = _pin(lock, root.name, [_ROOT], target, lock_name)
+        if not root.specifier.contains(pin.version, prereleases=True):
+            raise DependencyError(
+                f"{_ROOT} asks for {root.name}{root.specifier}, and {lock_name} has {pin.version}: make it anew"
+            )
+    if not roots:
+        return []
+    by = _by_graph(lock, roots, target) if lock.has_graph else _by_metadata(lock, roots, target)
+    return [_pin(lock, name, by[name], target, lock_name) for name in sorted(by)]
+
+
+def format_pins(pins: Sequence[Pin]) -> str:
+    """Requirements with hashes; equal pins give equal text."""
+    return "".join(
+        " \\\n    ".join(
+            [f"{pin.name}=={pin.version}", *(f"--hash={h}" for h in sorted(pin.hashes))]
+        )
+        + "\n"
+        for pin in pins
+    )
+
+
+def _read(path: str, target: WheelTarget) -> Lock:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return read_lock(file.read(), target)
+    except UnicodeDecodeError:
+        raise DependencyError(f"{path}: the lock file is not in UTF-8") from None
+    except DependencyError as error:
+        raise DependencyError(f"{path}: {error}") from None
+
+
+def _pin(lock: Lock, name: str, by: Sequence[str], target: WheelTarget, lock_name: str) -> Pin:
+    name = canonicalize_name(name)
+    pin, who = lock.pins.get(name), " and ".join(by[:3]) or _ROOT
+    if pin is None:
+        where = (
+            f"has it only for others than {target}"
+            if name in lock.elsewhere
+            else "does not have it"
+        )
+        unsafe = (
+            " (pip-compile leaves it out unless it is told --allow-unsafe)"
+            if name in ("setuptools", "pip", "distribute")
+            else ""
+        )
+        raise DependencyError(
+            f"{who} {'need' if len(by) > 1 else 'needs'} {name}, and {lock_name} {where}: make it anew{unsafe}"
+        )
+    if pin.problem is not None:
+        raise DependencyError(f"{who} needs {pin}, but {pin.problem}")
+    return pin
+
+
+def _by_graph(
+    lock: Lock, roots: Sequence[Requirement], target: WheelTarget
+) -> dict[str, list[str]]:
+    """The names that are needed, each with who asks for it."""
+    by: dict[str, list[str]] = {}
+    seen: set[tuple[str, str]] = set()
+    queue = [(root, _ROOT) for root in roots]
+    while queue:
+        requirement, who = queue.pop(0)
+        name = canonicalize_name(requirement.name)
+        if name in lock.excluded:
+            continue
+        by.setdefault(name, []).append(who)
+        pin = lock.pins.get(name)
+        for extra in ("", *map(canonicalize_name, sorted(requirement.extras))):
+            if pin is None or (name, extra) in seen:
+                continue
+            seen.add((name, extra))
+            for required in pin.requires or ():
+                # What needs no extra comes with the first round; a requirement of one comes with that extra alone.
+                if holds(required.marker, target, extra) and (
+                    not extra or not holds(required.marker, target)
+                ):
+                    queue.append((required, str(pin)))
+    return by
+
+
+def _by_metadata(
+    lock: Lock, roots: Sequence[Requirement], target: WheelTarget
+) -> dict[str, list[str]]:
+    with tempfile.TemporaryDirectory() as directory:
+        asked, pinned = os.path.join(directory, "asked.txt"), os.path.join(directory, "pinned.txt")
+        with open(asked, "w", encoding="utf-8") as file:
+            file.writelines(f"{root}\n" for root in sorted(map(str, roots)))
+        with open(pinned, "w", encoding="utf-8") as file:
+            file.writelines(f"{p.name}=={p.version}\n" for p in lock.pins.values() if not p.problem)
+        arguments = [
+            "compile",
+            asked,
+            "--constraints",
+            pinned,
+            "--no-header",
+            "--annotation-style",
+            "split",
+        ]
+        return _annotated(run_uv([*arguments, "--no-emit-index-url"], target, os.environ), lock)
+
+
+def _annotated(output: str, lock: Lock) -> dict[str, list[str]]:
+    """Parse what `uv pip compile` prints: a pin on a line, then comments which say who asked for it."""
+    by: dict[str, list[str]] = {}
+    askers: list[str] = []
+    for line in output.splitlines():
+        if found := re.fullmatch(r"([A-Za-z0-9._-]+)(\[.*\])?==\S+", line.strip()):
+            askers = by.setdefault(canonicalize_name(found[1]), [])
+        elif (who := re.sub(r"^\s*#\s*(via)?\s*", "", line).strip()) and not who.startswith("-c "):
+            pin = lock.pins.get(canonicalize_name(who.partition("[")[0]))
+            askers.append(str(pin) if pin else _ROOT if who.startswith("-r ") else who)
+    return by

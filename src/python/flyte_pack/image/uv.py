@@ -1,0 +1,106 @@
+"""Runs uv, the installer, with nothing but the settings that say where packages come from; puts its failures in our words."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+from flyte_pack.image.lock_files import without_secrets
+from flyte_pack.image.wheel_target import DependencyError, WheelTarget
+from flyte_pack.json_fields import printable
+
+# Of uv's own variables, those that say where packages come from and how to get at them. Any other would change what
+# is installed, or how, by what somebody has in his shell.
+_KEPT = re.compile(
+    r"UV_(CACHE_DIR|DEFAULT_INDEX|INDEX|INDEX_URL|EXTRA_INDEX_URL|INDEX_.*_(USERNAME|PASSWORD)|FIND_LINKS|NO_INDEX|OFFLINE"
+    r"|KEYRING_PROVIDER|INSECURE_HOST|SYSTEM_CERTS|NATIVE_TLS|(HTTP|REQUEST)_[A-Z_]*|CONCURRENT_[A-Z]*|CREDENTIALS_DIR)"
+)
+_NAME = r"(?P<name>[A-Za-z0-9._-]+?)"
+_NO_WHEEL = re.compile(
+    _NAME + r"==(?P<version>\S+) has no (usable wheels|wheels with a matching)"
+    r"(?: (?P<kind>[\w ]+?) tag)?(?: \(e\.g\., `(?P<tag>[^`]+)`\))?"
+)
+_MISMATCH = re.compile(
+    r"Hash mismatch for `(?P<name>[^`=]+?)==(?P<version>[^`]+)`.*?Computed:\s+(?P<hash>\S+)",
+    re.DOTALL,
+)
+_ABSENT = re.compile(
+    r"there is no version of (?P<pin>\S+?==[^\s,]+)|\b(?P<name>\S+) was not found in the "
+)
+_REFUSED = re.compile(r"\b(401 Unauthorized|403 Forbidden)\b")
+_UNREACHABLE = re.compile(
+    r"Request failed after|error sending request|Failed to fetch|[45]\d\d [A-Z]\w+"
+)
+
+
+def run_uv(arguments: Sequence[str], target: WheelTarget, environ: Mapping[str, str]) -> str:
+    """What `uv pip ARGUMENTS` prints for `target`; only wheels are taken. Raises `DependencyError`."""
+    command = [
+        *(_uv(), "pip", *arguments, *target.uv_options),
+        *("--python", sys.executable, "--only-binary", ":all:", "--no-config"),
+        # A hash decides what is taken, so each index is as good as the other, as for pip.
+        *("--index-strategy", "unsafe-best-match", "--color", "never", "--no-progress"),
+    ]
+    env = {n: v for n, v in environ.items() if not n.startswith("UV_") or _KEPT.fullmatch(n)}
+    env["UV_PYTHON_DOWNLOADS"] = "never"
+    done = subprocess.run(
+        command,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    if done.returncode:
+        raise DependencyError(explain(done.stderr, target))
+    return done.stdout
+
+
+def explain(stderr: str, target: WheelTarget) -> str:
+    """What uv's complaint means, and what mends it. No password of a URL gets through."""
+    text = without_secrets(stderr)
+    if found := _NO_WHEEL.search(text):
+        others = re.search(r"Wheels are available for `.*", text)
+        return (
+            f"{found['name']} {found['version']} has no wheel for {target} (platform tag {target.platform_tag} or older). "
+            f"{printable(others[0]) + '. ' if others else ''}"
+            "Pin a version that has one, allow wheels for a newer glibc if the base image has it, or build the wheel and put "
+            "it on an index or in a directory of wheels (UV_FIND_LINKS), with its hash in the lock file."
+        )
+    if found := _MISMATCH.search(text):
+        return (
+            f"the wheel of {found['name']} {found['version']} for {target} is not one that the lock file has a hash of: "
+            f"its hash is {found['hash']}. If the lock file was made for another platform, make it anew for all of them; "
+            "if it was not, then that wheel has been replaced on the index."
+        )
+    if found := _REFUSED.search(text):
+        return f"the package index refuses us: {_decisive(text)}. Give it credentials (UV_INDEX_<NAME>_USERNAME and _PASSWORD, or a .netrc)."
+    if found := _ABSENT.search(text):
+        what = (found["pin"] or found["name"]).replace("==", " ")
+        return f"{what} is not on the package index: {_decisive(text)}. Is it on another one (UV_INDEX), or was it taken back?"
+    if _UNREACHABLE.search(text):
+        return (
+            f"the package index can't be reached: {_decisive(text)}. Check the network, and the settings "
+            "UV_DEFAULT_INDEX, HTTPS_PROXY and SSL_CERT_FILE."
+        )
+    return f"the installer failed: {_decisive(text)}"
+
+
+def _decisive(text: str) -> str:
+    """The causes that uv gives, outermost first, on one line."""
+    _, _, causes = text.partition("error: ")
+    lines = [line.strip().removeprefix("cause: ") for line in (causes or text).splitlines()]
+    return printable("; ".join(filter(None, lines)))[:600].rstrip(".")
+
+
+def _uv() -> str:
+    try:
+        from uv import find_uv_bin
+
+        return str(find_uv_bin())
+    except (ImportError, FileNotFoundError):
+        raise DependencyError(
+            "the installer uv is missing. Install what flyte_pack/flyte-image.lock pins."
+        ) from None

@@ -1,0 +1,82 @@
+"""The Python and platform that dependencies are chosen for, whichever machine does it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+MANYLINUX = "2_28"
+_MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
+
+
+class DependencyError(Exception):
+    """Dependencies that can't be had as asked for; the message says which, and what mends it."""
+
+
+@dataclass(frozen=True)
+class WheelTarget:
+    """A CPython on Linux with glibc.
+
+    python: `3.12` or `3.12.4`. platform: `linux/amd64` or `linux/arm64`. manylinux: the glibc of the base image, `2_28`
+    (PEP 600): wheels for it and for older ones are taken.
+    """
+
+    python: str
+    platform: str
+    manylinux: str = MANYLINUX
+
+    def __post_init__(self) -> None:
+        """Raises `DependencyError`."""
+        if not re.fullmatch(r"3\.[0-9]+(\.[0-9]+)?", self.python):
+            raise DependencyError(f"{self.python!a:.40} is no version of CPython, such as 3.12")
+        if self.platform not in _MACHINES:
+            raise DependencyError(
+                f"There is no installing for the platform {self.platform!a:.60}; one of: {', '.join(_MACHINES)}."
+            )
+        if not re.fullmatch(r"2_[0-9]{1,3}", self.manylinux):
+            raise DependencyError(
+                f"{self.manylinux!a:.40} is no version of glibc in a platform tag, such as {MANYLINUX}"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.platform} and CPython {self.minor}"
+
+    @property
+    def minor(self) -> str:
+        """`3.12`"""
+        return ".".join(self.python.split(".")[:2])
+
+    @property
+    def machine(self) -> str:
+        """As `platform.machine()` has it."""
+        return _MACHINES[self.platform]
+
+    @property
+    def platform_tag(self) -> str:
+        return f"manylinux_{self.manylinux}_{self.machine}"
+
+    @property
+    def uv_options(self) -> tuple[str, ...]:
+        platform = f"{self.machine}-manylinux_{self.manylinux}"
+        return ("--python-version", self.python, "--python-platform", platform)
+
+    @property
+    def marker_environment(self) -> dict[str, str]:
+        """The values of environment markers (dependency specifiers, "Environment Markers")."""
+        return {
+            "implementation_name": "cpython",
+            "implementation_version": self._full_version,
+            "os_name": "posix",
+            "platform_machine": self.machine,
+            "platform_python_implementation": "CPython",
+            "platform_release": "",
+            "platform_system": "Linux",
+            "platform_version": "",
+            "python_full_version": self._full_version,
+            "python_version": self.minor,
+            "sys_platform": "linux",
+        }
+
+    @property
+    def _full_version(self) -> str:
+        return self.python if self.python.count(".") == 2 else f"{self.python}.0"
