@@ -23,7 +23,7 @@ from flyte_pack.image.host_python import (
     python_files,
     system_files,
 )
-from flyte_pack.oci.fresh import NotEmpty, fresh_directory
+from flyte_pack.oci.fresh import AlreadyThere, fresh_entries
 from flyte_pack.oci.layer import LayerWriter
 from flyte_pack.oci.model import (
     OCI_CONFIG,
@@ -70,11 +70,11 @@ def main(argv: Sequence[str]) -> int:
         prog="python -m flyte_pack image-host-base", description=NOTICE, allow_abbrev=False
     )
     parser.add_argument("--python", required=True, help="absolute path of a CPython")
-    parser.add_argument("--out", required=True, help="directory to make: base.json and blobs/")
+    parser.add_argument("--out", required=True, help="directory for base.json and blobs/")
     options = parser.parse_args(argv)
     try:
         write_host_base(options.python, options.out)
-    except (HostError, SourceError, CodecError, NotEmpty) as error:
+    except (HostError, SourceError, CodecError, AlreadyThere) as error:
         message = str(error)
     except OSError as error:
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
@@ -85,16 +85,16 @@ def main(argv: Sequence[str]) -> int:
 
 
 def write_host_base(python: str, out: str) -> BaseImage:
-    """Write `base.json` and the blobs into the directory `out`, which must be new or empty.
+    """Write `base.json` and the blobs into the directory `out`, which is made where it is missing.
 
-    Equal files on the machine give equal bytes. Raises `HostError`, `SourceError`, `CodecError`, `NotEmpty` or `OSError`.
+    Equal files on the machine give equal bytes. Raises `HostError`, `SourceError`, `CodecError`, `AlreadyThere` or `OSError`.
     """
     if not sys.platform.startswith("linux"):
         raise HostError(
             "a base image of this machine's own files needs Linux: use a base image of a registry, or a layout or archive"
         )
     interpreter = find_interpreter(python)
-    with fresh_directory(out) as directory:
+    with fresh_entries(out) as directory:
         layers = (
             _layer(
                 directory,

@@ -1,4 +1,4 @@
-"""A directory or file that is there in full or not at all."""
+"""Files and directories that are there in full or not at all."""
 
 from __future__ import annotations
 
@@ -9,29 +9,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class NotEmpty(Exception):
+class AlreadyThere(Exception):
     """What was to be made is there already; the message names it."""
 
 
 @contextmanager
-def fresh_directory(place: str) -> Iterator[str]:
-    """A directory to fill, which becomes `place` when the block ends well and is removed when it does not.
+def fresh_entries(place: str) -> Iterator[str]:
+    """A directory to fill, whose entries become those of the directory `place` when the block ends well.
 
-    Raises `NotEmpty` where `place` is anything but an empty directory, `OSError` where it can't be made.
+    `place` is made where it is missing. Raises `AlreadyThere` where it has one of the entries, `OSError` where it can't be written.
     """
     place = os.path.abspath(place)
-    if os.path.lexists(place) and not (os.path.isdir(place) and not os.listdir(place)):
-        raise NotEmpty(f"{place} is there already: name another place, or remove it")
-    os.makedirs(os.path.dirname(place), exist_ok=True)
-    temporary = tempfile.mkdtemp(prefix=f".{os.path.basename(place)}-", dir=os.path.dirname(place))
+    new = not os.path.isdir(place)
+    os.makedirs(place, exist_ok=True)
+    temporary = tempfile.mkdtemp(prefix=".new-", dir=place)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o777 & ~umask)  # mkdtemp makes it for us alone
-        os.rename(temporary, place)  # takes the place of an empty directory, and of nothing else
+        entries = sorted(os.listdir(temporary))
+        for entry in entries:
+            if os.path.lexists(os.path.join(place, entry)):
+                raise AlreadyThere(f"{place} has {entry!r} already: name another place")
+        for entry in entries:
+            os.rename(os.path.join(temporary, entry), os.path.join(place, entry))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if new and not os.listdir(place):
+            os.rmdir(place)
 
 
 @contextmanager

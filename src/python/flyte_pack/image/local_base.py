@@ -1,0 +1,309 @@
+"""Reads a base image out of a layout or archive: `python -m flyte_pack image-local-base`.
+
+What it takes: an image layout in a directory; one in a tar archive (`oci-archive`); what `docker save` wrote, before
+version 25 and since. Any of the archives may be gzip'd. All blobs are checked against their digests, and layers
+against the config. Nothing is unpacked, and no layer is held in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from flyte_pack.codec import CodecError, GzipWriter
+from flyte_pack.image.base import BaseImage, BasePlatform
+from flyte_pack.json_fields import printable
+from flyte_pack.oci.fresh import AlreadyThere, fresh_entries
+from flyte_pack.oci.inflate import inflate
+from flyte_pack.oci.layout import Layout, LayoutImage, checked_blob, open_layout, read_layout
+from flyte_pack.oci.model import (
+    DOCKER_LAYER_GZIP,
+    MAX_DOCUMENT,
+    OCI_CONFIG,
+    OCI_LAYER,
+    OCI_LAYER_GZIP,
+    OCI_MANIFEST,
+    Descriptor,
+    InvalidImage,
+    Manifest,
+    Platform,
+    blob_path,
+    check_digest,
+    digest_of,
+    parse_object,
+)
+from flyte_pack.oci.tar_files import TarFiles
+
+_READ = 1 << 20
+_GZIP_TYPES = (OCI_LAYER_GZIP, DOCKER_LAYER_GZIP)
+_PLAIN_TYPES = (OCI_LAYER, "application/vnd.docker.image.rootfs.diff.tar")
+
+
+@dataclass(frozen=True)
+class _Options:
+    source: str
+    platforms: tuple[Platform, ...]
+    ref: str | None
+    python: str | None
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command: 0; 1 where the image can't be used, with the target's address on stderr; 2 for wrong use."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flyte_pack image-local-base",
+        description="Read a base image out of a layout or archive.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--source",
+        required=True,
+        help="an OCI layout (directory or archive), or what `docker save` wrote",
+    )
+    parser.add_argument(
+        "--platform", action="append", required=True, help="such as linux/amd64; may be repeated"
+    )
+    parser.add_argument("--ref", help="the image's name, where there are several")
+    parser.add_argument(
+        "--python", help="the interpreter in the image, such as /usr/bin/python3.11"
+    )
+    parser.add_argument("--out", required=True, help="directory for base.json and blobs/")
+    parser.add_argument("--address", required=True, help="the target's, for errors")
+    given = parser.parse_args(argv)
+    try:
+        platforms = tuple(dict.fromkeys(map(Platform.parse, given.platform)))
+        write_local_base(_Options(given.source, platforms, given.ref, given.python), given.out)
+    except (InvalidImage, CodecError, AlreadyThere) as error:
+        message = str(error)
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    else:
+        return 0
+    print(printable(f"{given.address}: {message}"), file=sys.stderr)
+    return 1
+
+
+def write_local_base(options: _Options, out: str) -> BaseImage:
+    """Write `base.json` and the blobs of the wanted platforms into the directory `out`.
+
+    Raises `InvalidImage`, `CodecError`, `AlreadyThere` or `OSError`; nothing is left in `out` then.
+    """
+    with fresh_entries(out) as directory, ExitStack() as stack:
+        os.makedirs(os.path.join(directory, "blobs", "sha256"))
+        if os.path.isdir(options.source):
+            base = _from_layout(open_layout(options.source), options, directory)
+        else:
+            archive = stack.enter_context(TarFiles(options.source, directory))
+            if "oci-layout" in archive.names:
+                base = _from_layout(read_layout(archive), options, directory)
+            elif "manifest.json" in archive.names:
+                base = _from_docker(archive, options, directory)
+            else:
+                raise InvalidImage(
+                    f"{options.source}: is neither an image layout nor what `docker save` writes: "
+                    "it has no oci-layout and no manifest.json"
+                )
+        with open(os.path.join(directory, "base.json"), "wb") as file:
+            file.write(base.to_json())
+    return base
+
+
+# --- layouts -------------------------------------------------------------------------------------
+
+
+def _from_layout(layout: Layout, options: _Options, out: str) -> BaseImage:
+    tops = layout.tops(options.ref)
+    images = [image for top in tops for image in layout.images(top)]
+    wanted = [_wanted(layout.name, images, platform) for platform in options.platforms]
+    for image in wanted:
+        for layer, diff_id in zip(image.manifest.layers, _diff_ids(layout.name, image)):
+            _copy_layer(layout, layer, diff_id, out)
+    # Several platforms hang together by their index: one that the layout holds, or the layout's own.
+    index = None
+    if len(wanted) > 1:
+        index = layout.document(tops[0]) if len(tops) == 1 else layout.index_bytes
+    return _base(out, options, wanted, index)
+
+
+def _wanted(name: str, images: Sequence[LayoutImage], platform: Platform) -> LayoutImage:
+    found = {i.descriptor.digest: i for i in images if i.platform == platform}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if found:
+        raise InvalidImage(
+            f"{name}: holds {len(found)} images for {platform}: say which by its name"
+        )
+    there = ", ".join(sorted({str(i.platform) for i in images})) or "none"
+    raise InvalidImage(f"{name}: has no image for {platform}; it has: {there:.300}")
+
+
+def _diff_ids(name: str, image: LayoutImage) -> list[str]:
+    """The digests of the layers, once inflated, as the config has them (image specification, "Layer DiffID")."""
+    rootfs = parse_object(image.config, name).get("rootfs")
+    found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    if not isinstance(found, list) or len(found) != len(image.manifest.layers):
+        raise InvalidImage(f"{name}: the config and the manifest differ in their layers")
+    return [check_digest(one, f"{name}: a diff_id") for one in found]
+
+
+def _copy_layer(layout: Layout, layer: Descriptor, diff_id: str, out: str) -> None:
+    place = os.path.join(out, blob_path(layer.digest))
+    if os.path.exists(place):
+        return
+    with open(place, "xb") as file:
+        for piece in checked_blob(layout, layer):
+            file.write(piece)
+    with open(place, "rb") as file:
+        if layer.media_type in _GZIP_TYPES:
+            plain = inflate(file, f"{layout.name}: {layer.digest}")
+        elif layer.media_type in _PLAIN_TYPES:
+            plain = _pieces(file)
+        else:
+            return  # zstd: the standard library can't inflate it; whoever unpacks it checks it
+        _check(layout.name, _sha256(plain), diff_id)
+
+
+# --- what `docker save` writes -------------------------------------------------------------------
+
+
+def _from_docker(archive: TarFiles, options: _Options, out: str) -> BaseImage:
+    """`manifest.json` and what it names (Docker's image specification 1.2, "Combined Image JSON + Filesystem Changeset")."""
+    entry = _entry(archive, options.ref)
+    config = _small(archive, entry["Config"])
+    platform = Platform.from_fields(parse_object(config, archive.name), archive.name)
+    if options.platforms != (platform,):
+        others = ", ".join(str(p) for p in options.platforms if p != platform)
+        raise InvalidImage(f"{archive.name}: has no image for {others}; it has: {platform}")
+    rootfs = parse_object(config, archive.name).get("rootfs")
+    diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    if not isinstance(diff_ids, list) or len(diff_ids) != len(entry["Layers"]):
+        raise InvalidImage(f"{archive.name}: the config and manifest.json differ in their layers")
+    layers = tuple(
+        _pack_layer(archive, path, check_digest(diff_id, f"{archive.name}: a diff_id"), out)
+        for path, diff_id in zip(entry["Layers"], diff_ids)
+    )
+    manifest = Manifest(
+        OCI_MANIFEST, Descriptor(OCI_CONFIG, digest_of(config), len(config)), layers
+    )
+    data = manifest.to_json()
+    descriptor = Descriptor(OCI_MANIFEST, digest_of(data), len(data))
+    return _base(out, options, [LayoutImage(descriptor, manifest, data, config, platform)], None)
+
+
+def _entry(archive: TarFiles, ref: str | None) -> dict[str, Any]:
+    try:
+        entries = json.loads(_small(archive, "manifest.json"))
+    except (ValueError, RecursionError):
+        entries = None
+    if not isinstance(entries, list) or not all(map(_is_entry, entries)):
+        raise InvalidImage(f"{archive.name}: manifest.json is not as `docker save` writes it")
+    found = [e for e in entries if ref is None or ref in (e.get("RepoTags") or ())]
+    if len(found) == 1:
+        entry: dict[str, Any] = found[0]
+        return entry
+    names = sorted({name for e in entries for name in e.get("RepoTags") or ()})
+    there = ", ".join(names)[:500] or "none"
+    if not found:
+        raise InvalidImage(f"{archive.name}: no image in it is named {ref}; the names: {there}")
+    raise InvalidImage(
+        f"{archive.name}: holds {len(found)} images: say which by its name; the names: {there}"
+    )
+
+
+def _is_entry(entry: object) -> bool:
+    def is_texts(value: object) -> bool:
+        return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("Config"), str)
+        and is_texts(entry.get("Layers"))
+        and (entry.get("RepoTags") is None or is_texts(entry["RepoTags"]))
+    )
+
+
+def _small(archive: TarFiles, path: str) -> bytes:
+    size = archive.size(path)
+    if size is None:
+        raise InvalidImage(f"{archive.name}: {path} is missing")
+    if size > MAX_DOCUMENT:
+        raise InvalidImage(f"{archive.name}: {path}: {size:,} bytes are too many for a document")
+    with _member(archive, path) as file:
+        return file.read(size)
+
+
+def _member(archive: TarFiles, path: str) -> BinaryIO:
+    file = archive.open(path)
+    if file is None:
+        raise InvalidImage(f"{archive.name}: {path} is missing")
+    return file
+
+
+def _pack_layer(archive: TarFiles, path: str, diff_id: str, out: str) -> Descriptor:
+    """Compress a layer, a plain tar, with the pinned codec; one that is gzip'd already is taken as it is."""
+    with _member(archive, path) as file:
+        gzipped = file.read(2) == b"\x1f\x8b"
+    temporary = os.path.join(out, "blobs", ".layer")
+    with _member(archive, path) as file, open(temporary, "wb", buffering=0) as packed:
+        if gzipped:
+            digest, size = hashlib.sha256(), 0
+            for piece in _pieces(file):
+                size += packed.write(piece)
+                digest.update(piece)
+            name = digest.hexdigest()
+        else:
+            with GzipWriter(packed, hash_input=True) as gzip:
+                for piece in _pieces(file):
+                    gzip.add(piece)
+                gzip.finish()
+            name, size, found = gzip.sha256, gzip.size, gzip.input_sha256
+    if gzipped:
+        with open(temporary, "rb") as again:
+            found = _sha256(inflate(again, f"{archive.name}: {path}"))
+    _check(archive.name, found, diff_id)
+    os.replace(temporary, os.path.join(out, "blobs", "sha256", name))
+    return Descriptor(OCI_LAYER_GZIP, f"sha256:{name}", size)
+
+
+# --- both ----------------------------------------------------------------------------------------
+
+
+def _base(
+    out: str, options: _Options, images: Sequence[LayoutImage], index: bytes | None
+) -> BaseImage:
+    documents = [d for image in images for d in (image.manifest_bytes, image.config)]
+    for document in (*documents, *([] if index is None else [index])):
+        with open(os.path.join(out, blob_path(digest_of(document))), "wb") as file:
+            file.write(document)
+    return BaseImage(
+        name=None,
+        digest=digest_of(images[0].manifest_bytes if index is None else index),
+        index=index,
+        platforms=tuple(BasePlatform(i.platform, i.manifest_bytes, i.config) for i in images),
+        python=options.python,
+    )
+
+
+def _check(name: str, sha256: str, diff_id: str) -> None:
+    if f"sha256:{sha256}" != diff_id:
+        raise InvalidImage(
+            f"{name}: a layer inflates to sha256:{sha256}, where the config has {diff_id}"
+        )
+
+
+def _sha256(pieces: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    while piece := file.read(_READ):
+        yield piece

@@ -1,0 +1,78 @@
+"""Writes an image as one file that docker, podman, skopeo and umoci all load: layout and Docker's `manifest.json` in one tar.
+
+Docker before 25 reads `manifest.json` alone, which names the config and the layers by their paths in the archive; it
+wants them gzip'd or plain. What reads layouts finds the same blobs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from flyte_pack import tar
+from flyte_pack.oci.fresh import fresh_file
+from flyte_pack.oci.layout import REF_NAME, Layout, LayoutImage, checked_blob, layout_files
+from flyte_pack.oci.model import (
+    DOCKER_LAYER_GZIP,
+    OCI_LAYER,
+    OCI_LAYER_GZIP,
+    InvalidImage,
+    blob_path,
+)
+
+_LOADABLE = (OCI_LAYER, OCI_LAYER_GZIP, DOCKER_LAYER_GZIP)
+
+
+def write_archive(layout: Layout, image: LayoutImage, tags: Sequence[str], path: str) -> None:
+    """Write the image of one platform to the file `path`, as `repository:tag` for each of `tags`.
+
+    Equal images and tags give equal bytes. Raises as `stream_archive` does; nothing is left at `path` then.
+    """
+    with fresh_file(path) as temporary, open(temporary, "xb") as file:
+        stream_archive(layout, image, tags, file.write)
+
+
+def stream_archive(
+    layout: Layout, image: LayoutImage, tags: Sequence[str], write: Callable[[bytes], object]
+) -> None:
+    """The archive, piece by piece to `write`.
+
+    Raises `InvalidImage` (a layer is missing, damaged, or nothing that docker loads), `OSError`, and what `write` raises.
+    """
+    for layer in image.manifest.layers:
+        if layer.media_type not in _LOADABLE:
+            raise InvalidImage(
+                f"{layout.name}: the layer {layer.digest} is {layer.media_type!a:.100}, which `docker load` does not take"
+            )
+    if absent := layout.missing(image.blobs):
+        raise InvalidImage(
+            f"{layout.name}: {len(absent)} of its blobs are not in the layout: complete it first"
+        )
+    named = [replace(image.descriptor, annotations={REF_NAME: tag}) for tag in tags]
+    documents = {
+        **layout_files(named or [image.descriptor]),
+        "manifest.json": _json(
+            [
+                {
+                    "Config": blob_path(image.manifest.config.digest),
+                    "RepoTags": list(tags) or None,
+                    "Layers": [blob_path(layer.digest) for layer in image.manifest.layers],
+                }
+            ]
+        ),
+    }
+    for name, document in sorted(documents.items()):
+        write(tar.header(name, 0o644, len(document)) + document + tar.padding(len(document)))
+    write(tar.directory("blobs", 0o755) + tar.directory("blobs/sha256", 0o755))
+    blobs = {d.digest: d for d in (image.descriptor, *image.blobs)}
+    for descriptor in sorted(blobs.values(), key=lambda d: d.digest):
+        write(tar.header(blob_path(descriptor.digest), 0o644, descriptor.size))
+        for piece in checked_blob(layout, descriptor):
+            write(piece)
+        write(tar.padding(descriptor.size))
+    write(tar.END)
+
+
+def _json(document: object) -> bytes:
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()

@@ -1,0 +1,46 @@
+"""Inflates gzip files, such as layers, piece by piece."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from flyte_pack.oci.model import InvalidImage
+
+_READ = 1 << 18
+_PIECE = 1 << 20
+_GZIP = 31  # as window bits: a gzip member (RFC 1952)
+
+
+def inflate(file: BinaryIO, what: str) -> Iterator[bytes]:
+    """What the gzip file holds, in pieces of at most 1 MiB; `what` names it in errors. Raises `InvalidImage`.
+
+    A layer may be several members, one after another, and zeros may follow (RFC 1952 and GNU gzip).
+    """
+    inflater = _inflater()
+    data = b""
+    while True:
+        if not data and not (data := file.read(_READ)):
+            raise InvalidImage(f"{what}: is truncated: its gzip data ends too early")
+        try:
+            piece = inflater.decompress(data, _PIECE)
+        except Exception as error:  # each library has a class of its own for it
+            raise InvalidImage(f"{what}: is no whole gzip file: {error}") from None
+        if piece:
+            yield piece
+        data = inflater.unconsumed_tail
+        if inflater.eof:
+            data = (inflater.unused_data or file.read(_READ)).lstrip(b"\0")
+            if not data:
+                return
+            inflater = _inflater()
+
+
+def _inflater() -> Any:
+    """Of ISA-L, three times as fast, where it is at hand. All of them give the same bytes."""
+    try:
+        from isal import isal_zlib
+    except ImportError:
+        return zlib.decompressobj(_GZIP)
+    return isal_zlib.decompressobj(_GZIP)
