@@ -1,0 +1,218 @@
+"""Answers a registry's challenge: basic authentication, and bearer tokens with their scopes and their expiry.
+
+Basic is RFC 7617; tokens are by distribution's "Token Authentication Specification" and, for identity tokens, its
+"OAuth2 Token Authentication".
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from threading import Lock
+from urllib.parse import urlencode, urlsplit
+
+from flyte_pack.json_fields import printable
+from flyte_pack.registry import RegistryError
+from flyte_pack.registry.credentials import Credentials, Keychain
+from flyte_pack.registry.retry import STATUSES, Timing, Tries
+from flyte_pack.registry.transport import Answer, Broken, Transport
+
+CLIENT_ID = "pants-flyte"
+SHORTEST_LIFE = 60.0  # seconds; what a token without expires_in lives
+MARGIN = 0.1  # of its life, by which a token is renewed early
+
+_CHALLENGE = re.compile(r"(?:^|,)\s*(basic|bearer)(?=[\s,]|$)", re.IGNORECASE)
+_PARAMETER = re.compile(r'([A-Za-z][\w-]*)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """What a WWW-Authenticate header asks for; `url` is the request that it answered."""
+
+    scheme: str
+    realm: str
+    service: str
+    scopes: frozenset[str]
+    url: str
+
+    @classmethod
+    def parse(cls, header: str, url: str) -> Challenge | None:
+        """Bearer where both are offered; None where neither is. (RFC 9110, section 11.6.1)"""
+        # A quoted text may hold what looks like another challenge.
+        bare = re.sub(r'"(?:[^"\\]|\\.)*"', lambda quoted: "_" * len(quoted[0]), header)
+        found = list(_CHALLENGE.finditer(bare))
+        ends = [one.start() for one in found[1:]] + [len(header)]
+        offered = {one[1].lower(): header[one.end() : end] for one, end in zip(found, ends)}
+        scheme = next((one for one in ("bearer", "basic") if one in offered), None)
+        if scheme is None:
+            return None
+        values = {
+            name.lower(): re.sub(r"\\(.)", r"\1", quoted) if quoted else plain
+            for name, quoted, plain in _PARAMETER.findall(offered[scheme])
+        }
+        return cls(
+            scheme,
+            values.get("realm", ""),
+            values.get("service", ""),
+            frozenset(values.get("scope", "").split()),
+            url,
+        )
+
+
+@dataclass(frozen=True)
+class _Token:
+    text: str
+    until: float
+
+
+class Auth:
+    """Headers for the requests to one registry; for several threads."""
+
+    def __init__(
+        self, registry: str, transport: Transport, keychain: Keychain, timing: Timing
+    ) -> None:
+        self._registry, self._transport = registry, transport
+        self._keychain, self._timing = keychain, timing
+        self._challenge: Challenge | None = None
+        self._tokens: dict[frozenset[str], _Token] = {}
+        self._credentials: Credentials | None = None
+        self._asked = False
+        self._lock = Lock()
+
+    def headers(self, scopes: frozenset[str]) -> dict[str, str]:
+        """What to send with a request for `scopes`, as far as the registry has said what it wants."""
+        with self._lock:
+            if self._challenge is None:
+                return {}
+            if self._challenge.scheme == "basic":
+                credentials = self._find()
+                return {} if credentials is None else {"Authorization": _basic(credentials)}
+            token = self._tokens.get(scopes)
+            if token is None or token.until <= self._timing.monotonic():
+                token = self._tokens[scopes] = self._fetch(self._challenge, scopes)
+            return {"Authorization": f"Bearer {token.text}"}
+
+    def refused(self, answer: Answer, scopes: frozenset[str], sent: Mapping[str, str]) -> bool:
+        """Take note of a 401; whether sending the request again, with other headers, may do."""
+        challenge = Challenge.parse(answer.headers.get("www-authenticate", ""), answer.url)
+        if challenge is None:
+            raise RegistryError(
+                f"{self._registry} refuses access and asks for no authentication that we know (basic, bearer)"
+            )
+        with self._lock:
+            self._challenge = challenge
+            if challenge.scheme == "basic":
+                return not sent and self._find() is not None
+            known = self._tokens.get(scopes)
+            if sent and known is not None and sent.get("Authorization") != f"Bearer {known.text}":
+                return True  # another thread has renewed it meanwhile
+            self._tokens.pop(scopes, None)
+            return True
+
+    def explain(self) -> str:
+        """What to change where the registry refuses us for good."""
+        with self._lock:
+            credentials = self._credentials
+        login = f"docker login {self._registry}"
+        if credentials is None:
+            return f"there are no credentials for it in docker's config.json: log in ({login})"
+        who = (
+            f"the user {printable(credentials.user)!r}"
+            if credentials.user
+            else "the identity token"
+        )
+        return f"{who} (from {credentials.source}) is refused: log in again ({login}), or ask for the right to do this"
+
+    def redact(self, text: str) -> str:
+        """`text`, which a server wrote, without what we told it in confidence."""
+        with self._lock:
+            secrets = [token.text for token in self._tokens.values()]
+            if self._credentials is not None:
+                secrets += [
+                    self._credentials.password,
+                    self._credentials.identity_token or "",
+                    _basic(self._credentials)[6:],
+                ]
+        for secret in filter(None, secrets):
+            text = text.replace(secret, "***")
+        return text
+
+    def _find(self) -> Credentials | None:
+        if not self._asked:
+            self._credentials = self._keychain.find(self._registry)
+            self._asked = True
+        return self._credentials
+
+    def _fetch(self, challenge: Challenge, scopes: frozenset[str]) -> _Token:
+        realm = self._transport.resolve(challenge.url, challenge.realm, self._registry)
+        host = urlsplit(realm).netloc
+        credentials = self._find()
+        query = [("service", challenge.service)] if challenge.service else []
+        wanted = sorted(scopes or challenge.scopes)
+        if credentials is not None and credentials.identity_token:
+            form = [
+                *query,
+                ("scope", " ".join(wanted)),
+                ("grant_type", "refresh_token"),
+                ("client_id", CLIENT_ID),
+                ("refresh_token", credentials.identity_token),
+            ]
+            headers = {"Content-Type": "application/x-www-form-urlencoded"}
+            answer = self._send("POST", realm, headers, urlencode(form).encode())
+        else:
+            query += [("scope", scope) for scope in wanted]
+            headers = {} if credentials is None else {"Authorization": _basic(credentials)}
+            address = f"{realm}{'&' if '?' in realm else '?'}{urlencode(query)}"
+            answer = self._send("GET", address, headers, None)
+        if answer.status in (400, 401, 403):
+            raise Denied(f"the token server {host} of {self._registry} says no ({answer.status})")
+        if answer.status != 200:
+            raise RegistryError(
+                f"the token server {host} of {self._registry} answers {answer.status}: try again later"
+            )
+        return self._token(answer, host)
+
+    def _send(self, method: str, url: str, headers: dict[str, str], body: bytes | None) -> Answer:
+        tries = Tries(self._timing)
+        while True:
+            try:
+                answer = self._transport.send(method, url, headers, body)
+            except Broken as broken:
+                if not tries.again(broken.again):
+                    raise RegistryError(
+                        f"the token server {urlsplit(url).netloc} of {self._registry} can't be reached: {broken}"
+                    ) from None
+                continue
+            retry_after = answer.headers.get("retry-after")
+            if answer.status in STATUSES and tries.again(STATUSES[answer.status], retry_after):
+                continue
+            return answer
+
+    def _token(self, answer: Answer, host: str) -> _Token:
+        try:
+            document = json.loads(answer.body)
+            text = document.get("token") or document.get("access_token")
+            life = document.get("expires_in") or SHORTEST_LIFE
+        except (ValueError, AttributeError, RecursionError):
+            text = life = None
+        if (
+            not isinstance(text, str)
+            or not re.fullmatch(r"[\x21-\x7e]+", text)
+            or not isinstance(life, (int, float))
+        ):
+            raise RegistryError(
+                f"the token server {host} of {self._registry} gave an answer without a token: is a proxy in between?"
+            )
+        return _Token(text, self._timing.monotonic() + max(life, SHORTEST_LIFE) * (1 - MARGIN))
+
+
+class Denied(RegistryError):
+    """The token server gives no token for these scopes."""
+
+
+def _basic(credentials: Credentials) -> str:
+    pair = f"{credentials.user}:{credentials.password}".encode()
+    return f"Basic {base64.b64encode(pair).decode()}"

@@ -1,0 +1,293 @@
+"""One registry: manifests and blobs by the OCI distribution specification 1.0, with authentication and retries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+from urllib.parse import urlsplit
+
+from urllib3.response import BaseHTTPResponse
+
+from flyte_pack.json_fields import printable
+from flyte_pack.oci.model import (
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    InvalidImage,
+    check_digest,
+    digest_of,
+)
+from flyte_pack.registry import RegistryError
+from flyte_pack.registry.auth import Auth
+from flyte_pack.registry.credentials import Keychain
+from flyte_pack.registry.retry import STATUSES, Timing, Tries, real_timing
+from flyte_pack.registry.transport import Answer, Broken, Transport
+
+ACCEPT = ", ".join((*INDEX_TYPES, *MANIFEST_TYPES))
+_REDIRECTS = (301, 302, 303, 307, 308)
+_HOPS = 5
+_RENEWALS = 2
+
+
+def may_pull(repository: str) -> frozenset[str]:
+    return frozenset({f"repository:{repository}:pull"})
+
+
+def may_push(repository: str) -> frozenset[str]:
+    return frozenset({f"repository:{repository}:pull,push"})
+
+
+class Refused(RegistryError):
+    """An answer that says no; `codes` are its error codes, `digests` those that its details name."""
+
+    def __init__(
+        self, text: str, status: int, codes: tuple[str, ...] = (), digests: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(text)
+        self.status, self.codes, self.digests = status, codes, digests
+
+
+class Session:
+    """What the requests of one run share; give the same one to all that belongs together."""
+
+    def __init__(
+        self,
+        insecure: Collection[str] = (),
+        transport: Transport | None = None,
+        keychain: Keychain | None = None,
+        timing: Timing | None = None,
+    ) -> None:
+        self.transport = transport or Transport(insecure)
+        self.keychain = keychain or Keychain()
+        self.timing = timing or real_timing(self.transport.stopped)
+        self._registries: dict[str, Registry] = {}
+
+    def registry(self, name: str) -> Registry:
+        if name not in self._registries:
+            self._registries[name] = Registry(name, self)
+        return self._registries[name]
+
+
+class Registry:
+    """`name`: host, with its port if it has one. For several threads. Methods raise `RegistryError`."""
+
+    def __init__(self, name: str, session: Session) -> None:
+        self.name = name
+        self.transport, self.timing = session.transport, session.timing
+        self._auth = Auth(name, session.transport, session.keychain, session.timing)
+        self._lock = Lock()
+
+    # --- manifests and small blobs ---------------------------------------------------------------
+
+    def manifest_digest(
+        self, repository: str, reference: str, scopes: frozenset[str]
+    ) -> str | None:
+        """The digest of the manifest or index by that tag or digest; None where there is none."""
+        url = f"/v2/{repository}/manifests/{reference}"
+        try:
+            answer = self.call("HEAD", url, scopes, {"Accept": ACCEPT})
+        except Refused as refused:
+            if refused.status == 404:
+                return None
+            raise
+        if _content_type(answer) not in (*INDEX_TYPES, *MANIFEST_TYPES):
+            raise self._no_registry(answer)
+        if reference.startswith("sha256:"):
+            return reference
+        said = answer.headers.get("docker-content-digest")
+        if said is None:  # the specification only recommends the header
+            return digest_of(self.manifest(repository, reference, scopes)[0])
+        return self._digest(said)
+
+    def manifest(
+        self, repository: str, reference: str, scopes: frozenset[str]
+    ) -> tuple[bytes, str]:
+        """The manifest or index by that tag or digest as it was served, and its media type; a digest is checked."""
+        url = f"/v2/{repository}/manifests/{reference}"
+        answer = self.call("GET", url, scopes, {"Accept": ACCEPT})
+        media_type = _content_type(answer)
+        if media_type not in (*INDEX_TYPES, *MANIFEST_TYPES):
+            raise self._no_registry(answer)
+        said = answer.headers.get("docker-content-digest", "")
+        expected = reference if reference.startswith("sha256:") else said
+        if expected and digest_of(answer.body) != expected:
+            raise RegistryError(
+                f"{self.name} serves another manifest than {expected} in {repository}: don't use it"
+            )
+        return answer.body, media_type
+
+    def put_manifest(self, repository: str, reference: str, media_type: str, data: bytes) -> None:
+        """Write it by its digest, or make a tag point to it."""
+        url = f"/v2/{repository}/manifests/{reference}"
+        headers = {"Content-Type": media_type}
+        answer = self.call("PUT", url, may_push(repository), headers, data, (201,))
+        said = answer.headers.get("docker-content-digest")
+        if said is not None and said != digest_of(data):
+            raise RegistryError(f"{self.name} keeps a manifest by another digest than its own")
+
+    def has_blob(self, repository: str, digest: str, scopes: frozenset[str]) -> bool:
+        try:
+            answer = self.call("HEAD", f"/v2/{repository}/blobs/{digest}", scopes)
+        except Refused as refused:
+            if refused.status == 404:
+                return False
+            raise
+        if _content_type(answer) == "text/html":
+            raise self._no_registry(answer)
+        return True
+
+    # --- requests --------------------------------------------------------------------------------
+
+    def call(
+        self,
+        method: str,
+        url: str,
+        scopes: frozenset[str],
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        ok: Collection[int] = (200,),
+    ) -> Answer:
+        """An answer with one of the statuses `ok`; tried again by the table. `url` may be a path of this registry."""
+        tries = Tries(self.timing)
+        while True:
+            try:
+                return self.attempt(method, url, scopes, headers, body, ok)
+            except Broken as broken:
+                if not tries.again(broken.again, broken.retry_after):
+                    raise self.gave_up(broken) from None
+
+    def attempt(
+        self,
+        method: str,
+        url: str,
+        scopes: frozenset[str],
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        ok: Collection[int] = (200,),
+    ) -> Answer:
+        """As `call`, but once: raises `Broken` for what may be tried again."""
+        with self.exchange(method, url, scopes, headers or {}, body) as (response, address):
+            answer = self.transport.read(response, method, address)
+        if answer.status in ok:
+            return answer
+        raise self.refusal(answer, method, address)
+
+    @contextmanager
+    def exchange(
+        self,
+        method: str,
+        url: str,
+        scopes: frozenset[str],
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+    ) -> Iterator[tuple[BaseHTTPResponse, str]]:
+        """An answer whose body is still to be read, and its address, after challenges and redirects."""
+        origin = self.transport.origin(self.name)
+        address = f"{origin}{url}" if url.startswith("/") else url
+        hops = renewals = 0
+        while True:
+            # Credentials are for the registry alone, not for where it sends us.
+            ours = _origin(address) == origin
+            auth = self._auth.headers(scopes) if ours else {}
+            with self.transport.open(method, address, {**headers, **auth}, body) as response:
+                if response.status == 401 and ours and renewals < _RENEWALS:
+                    renewals += 1
+                    answer = self.transport.read(response, method, address)
+                    if self._auth.refused(answer, scopes, auth):
+                        continue
+                location = response.headers.get("Location")
+                if response.status in _REDIRECTS and location and method in ("GET", "HEAD"):
+                    hops += 1
+                    if hops > _HOPS:
+                        raise RegistryError(f"{self.name} redirects us more than {_HOPS} times")
+                    address = self.transport.resolve(address, location, self.name)
+                    continue
+                yield response, address
+                return
+
+    def location(self, answer: Answer) -> str:
+        """Where an upload goes on."""
+        location = answer.headers.get("location")
+        if not location:
+            raise RegistryError(
+                f"{self.name} starts an upload and does not say where it goes on: is it a registry?"
+            )
+        return self.transport.resolve(answer.url, location, self.name)
+
+    # --- errors ----------------------------------------------------------------------------------
+
+    def gave_up(self, broken: Broken) -> RegistryError:
+        return RegistryError(f"{self.name}: {broken}")
+
+    def refusal(self, answer: Answer, method: str, address: str) -> Exception:
+        """`Broken` for an answer that may be another the next time, `Refused` for one that won't."""
+        errors = _errors(answer)
+        # A server may repeat anything to us, and what it writes is no message of ours.
+        said = "; ".join(f"{code} {text}".strip() for code, text, _ in errors)
+        said = printable(self._auth.redact(said))[:300]
+        what = f"{method} {_path(address)} at {urlsplit(address).netloc}"
+        text = f"{answer.status} for {what}{f' ({said})' if said else ''}"
+        if answer.status in STATUSES:
+            return Broken(text, STATUSES[answer.status], answer.headers.get("retry-after"))
+        if answer.status in (401, 403) and _origin(address) == self.transport.origin(self.name):
+            text = f"{text}: {self._auth.explain()}"
+        elif answer.status < 400:
+            text = (
+                f"{text}, which is no answer to that: is it a registry, or is a proxy in between?"
+            )
+        elif not errors and answer.body and _content_type(answer) == "text/html":
+            text = f"{text}, with a web page: is it a registry, or is a proxy in between?"
+        digests = tuple(d for _, _, detail in errors for d in _digests(detail))
+        codes = tuple(code for code, _, _ in errors)
+        return Refused(f"{self.name}: {text}", answer.status, codes, digests)
+
+    def _no_registry(self, answer: Answer) -> RegistryError:
+        kind = printable(_content_type(answer) or "no type")[:80]
+        return RegistryError(
+            f"{self.name} answers with {kind} where an image is asked for: is it a registry, or is a proxy in between?"
+        )
+
+    def _digest(self, said: str) -> str:
+        try:
+            return check_digest(said)
+        except InvalidImage as error:
+            raise RegistryError(f"{self.name}: {error}") from None
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _path(url: str) -> str:
+    """For messages: neither a query, which may be signed, nor the state that some keep in an upload's path."""
+    path = urlsplit(url).path
+    head, uploads, _ = path.partition("/blobs/uploads/")
+    return printable(f"{head}{uploads.rstrip('/')}"[:200])
+
+
+def _content_type(answer: Answer) -> str:
+    return answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _errors(answer: Answer) -> list[tuple[str, str, Any]]:
+    """(code, message, detail) of an error answer (distribution specification, "Error Codes")."""
+    try:
+        raw = json.loads(answer.body)["errors"]
+        return [
+            (str(one.get("code") or ""), str(one.get("message") or ""), one.get("detail"))
+            for one in raw[:10]
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []
+
+
+def _digests(detail: object) -> Iterator[str]:
+    values = detail.values() if isinstance(detail, dict) else [detail]
+    for value in values:
+        try:
+            yield check_digest(value)
+        except InvalidImage:
+            continue

@@ -1,0 +1,239 @@
+"""Pins a base image: writes what is known of it into a lock file, and says how the tag has moved since."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Collection, Sequence
+
+from flyte_pack.deploy.names import InvalidName
+from flyte_pack.image.base import BaseImage, BasePlatform
+from flyte_pack.json_fields import InvalidData
+from flyte_pack.oci.model import (
+    MAX_DOCUMENT,
+    Descriptor,
+    Index,
+    InvalidImage,
+    Manifest,
+    Platform,
+    digest_of,
+    parse_document,
+    parse_object,
+)
+from flyte_pack.oci.reference import Reference
+from flyte_pack.registry import RegistryError
+from flyte_pack.registry.client import Registry, Session, may_pull
+from flyte_pack.registry.plan import check_host
+from flyte_pack.registry.program import add_insecure, exit_code, guarded, say, write
+from flyte_pack.registry.pull import read
+
+DRIFTED = 1
+FAILED = 2
+
+
+def main(argv: list[str]) -> int:
+    """`base-lock --address ADDR --image REF --lockfile PATH --platform P... [--python PATH] [--insecure HOST]... -- WHAT`.
+
+    WHAT is `lock`, which writes the lock file, or `check`, which compares it with the registry. Returns 0; 1 where
+    `check` finds that they differ; 2 where it can't be done; 130 after Ctrl-C.
+    """
+    end = argv.index("--") if "--" in argv else len(argv)
+    ours = argparse.ArgumentParser(prog="base-lock", add_help=False)
+    for name in ("--address", "--image", "--lockfile"):
+        ours.add_argument(name, required=True)
+    ours.add_argument("--platform", action="append", required=True)
+    ours.add_argument("--python")
+    add_insecure(ours)
+    try:
+        given = ours.parse_args(argv[:end])
+        typed = _typed(f"./pants run {given.address} --").parse_args(argv[end + 1 :])
+    except SystemExit as error:
+        return exit_code(error)
+    given.insecure += typed.insecure
+    work = _lock if typed.what == "lock" else _check
+    return guarded(given.address, lambda: work(given), FAILED)
+
+
+def _typed(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Pin the base image by its digest in a lock file, or see whether its tag has moved since.",
+        epilog="Credentials come from docker's config.json ($DOCKER_CONFIG or ~/.docker) and its credential helpers.",
+    )
+    parser.add_argument(
+        "what",
+        choices=("lock", "check"),
+        help="lock: write or refresh the lock file, and say what changed. check: write nothing, and end with exit code "
+        f"{DRIFTED} if the tag points to another image than the lock file",
+    )
+    add_insecure(parser)
+    return parser
+
+
+def fetch(
+    image: str,
+    platforms: Sequence[Platform],
+    python: str | None = None,
+    session: Session | None = None,
+) -> BaseImage:
+    """What a lock file holds of `image` (`registry/repository[:tag][@digest]`): its documents, never a layer.
+
+    python: as `BaseImage` has it. Raises `RegistryError`, also for a platform that the image lacks.
+    """
+    try:
+        reference = Reference.parse(image)
+        registry = (session or Session()).registry(reference.registry)
+        which = reference.digest or reference.tag or "latest"
+        scopes = may_pull(reference.repository)
+        data, media_type = registry.manifest(reference.repository, which, scopes)
+        name = str(Reference(reference.registry, reference.repository, reference.tag, None))
+        document = parse_document(data, image, media_type)
+        if isinstance(document, Index):
+            found = tuple(
+                _from_index(registry, reference, document, platform) for platform in platforms
+            )
+            return BaseImage(name, digest_of(data), data, found, python)
+        config = _config(registry, reference, document)
+        own = Platform.from_fields(parse_object(config, image), image)
+        for platform in platforms:
+            if platform != own:
+                raise _lacks(image, platform, [own])
+        return BaseImage(name, digest_of(data), None, (BasePlatform(own, data, config),), python)
+    except (InvalidImage, InvalidName, UnicodeDecodeError) as error:
+        raise RegistryError(f"{image}: {error}") from None
+
+
+def _from_index(
+    registry: Registry, reference: Reference, index: Index, platform: Platform
+) -> BasePlatform:
+    # Attestations of a build are listed like platforms, as unknown/unknown.
+    known = [(one.platform, one) for one in index.manifests if one.platform is not None]
+    descriptor = next((one for has, one in known if has == platform), None)
+    if descriptor is None:
+        raise _lacks(str(reference), platform, [has for has, _ in known if has.os != "unknown"])
+    data, _ = registry.manifest(
+        reference.repository, descriptor.digest, may_pull(reference.repository)
+    )
+    manifest = parse_document(data, descriptor.digest, descriptor.media_type)
+    if not isinstance(manifest, Manifest):
+        raise InvalidImage(f"{descriptor.digest}: an index where a manifest should be")
+    return BasePlatform(platform, data, _config(registry, reference, manifest))
+
+
+def _config(registry: Registry, reference: Reference, document: Manifest | Index) -> bytes:
+    assert isinstance(document, Manifest)
+    return read(registry, reference.repository, document.config, MAX_DOCUMENT)
+
+
+def _lacks(image: str, platform: Platform, known: Collection[Platform]) -> RegistryError:
+    has = ", ".join(sorted(map(str, known))) or "none that it names"
+    return RegistryError(
+        f"{image} has no {platform}; it has {has}. Change the target's `platforms` or its `image`"
+    )
+
+
+# --- the two commands ----------------------------------------------------------------------------
+
+
+def _lock(given: argparse.Namespace) -> int:
+    old, trouble = _read(given.lockfile)
+    new = _fetch(given)
+    data = new.to_json()
+    if trouble:
+        say(f"{given.address}: {trouble}; it is written anew")
+    elif old is None:
+        say(f"{given.address}: locks {new.name} at {new.digest}")
+    elif old.to_json() == data:
+        write(sys.stdout, f"{given.lockfile}: unchanged, {new.name} is at {new.digest}\n")
+        return 0
+    temporary = f"{given.lockfile}.{os.getpid()}.tmp"
+    os.makedirs(os.path.dirname(given.lockfile) or ".", exist_ok=True)
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+        os.replace(temporary, given.lockfile)
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+    _tell([f"{given.lockfile}: written", *(() if old is None else differences(old, new))])
+    return 0
+
+
+def _check(given: argparse.Namespace) -> int:
+    remedy = f"./pants run {given.address} -- lock"
+    old, trouble = _read(given.lockfile)
+    if old is None:
+        raise RegistryError(f"{trouble or f'{given.lockfile} is missing'}: write it by {remedy}")
+    new = _fetch(given)
+    if old.to_json() == new.to_json():
+        _tell([f"{given.lockfile}: in step, {new.name} is at {new.digest}"])
+        return 0
+    _tell([f"{given.lockfile}: not in step with the registry", *differences(old, new)])
+    say(f"{given.address}: refresh the lock file by {remedy}")
+    return DRIFTED
+
+
+def _fetch(given: argparse.Namespace) -> BaseImage:
+    try:
+        platforms = list(dict.fromkeys(map(Platform.parse, given.platform)))
+    except InvalidImage as error:
+        raise RegistryError(str(error)) from None
+    session = Session(tuple(map(check_host, given.insecure)))
+    return fetch(given.image, platforms, given.python, session)
+
+
+def _read(path: str) -> tuple[BaseImage | None, str | None]:
+    """The lock file as it is, and what is wrong with it."""
+    try:
+        with open(path, "rb") as file:
+            return BaseImage.from_json(file.read(), path), None
+    except FileNotFoundError:
+        return None, None
+    except (InvalidData, InvalidImage) as error:
+        return None, str(error)
+
+
+def _tell(lines: Sequence[str]) -> None:
+    write(sys.stdout, "".join(f"{line}\n" for line in lines))
+
+
+def differences(old: BaseImage, new: BaseImage) -> list[str]:
+    """What a person wants to know of a base that has moved, a line each."""
+    lines = []
+    if old.name != new.name:
+        lines.append(_changed("image", old.name, new.name))
+    if old.digest != new.digest:
+        lines.append(_changed("digest", old.digest, new.digest))
+    if old.python_path != new.python_path:
+        lines.append(_changed("python", old.python_path, new.python_path))
+    for platform in sorted({p.platform for p in (*old.platforms, *new.platforms)}):
+        was, now = old.for_platform(platform), new.for_platform(platform)
+        if was is None or now is None:
+            lines.append(f"  {platform}: {'added' if was is None else 'removed'}")
+        elif was != now:
+            before, after = _digests(was.layers), _digests(now.layers)
+            lines.append(
+                f"  {platform}: {len(after - before)} layers added, {len(before - after)} removed, "
+                f"{len(before & after)} kept"
+            )
+            versions = _python_version(was), _python_version(now)
+            if versions[0] != versions[1]:
+                lines.append(_changed(f"{platform}: PYTHON_VERSION", *versions))
+    return lines
+
+
+def _changed(what: str, old: object, new: object) -> str:
+    return f"  {what}: {old or 'none'} -> {new or 'none'}"
+
+
+def _digests(layers: Sequence[Descriptor]) -> set[str]:
+    return {layer.digest for layer in layers}
+
+
+def _python_version(base: BasePlatform) -> str | None:
+    env = (base.parsed_config.get("config") or {}).get("Env") or []
+    found = re.search(r'"PYTHON_VERSION=([^"]*)"', json.dumps(env))
+    return found[1] if found else None

@@ -1,0 +1,174 @@
+"""Fetches blobs: streamed, checked by size and SHA-256, gone on with where a stream breaks."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
+from typing import BinaryIO, Callable
+
+from flyte_pack.deploy.names import InvalidName
+from flyte_pack.oci.model import Descriptor, blob_path
+from flyte_pack.oci.reference import Reference
+from flyte_pack.registry import RegistryError
+from flyte_pack.registry.client import Registry, Session, may_pull
+from flyte_pack.registry.retry import Tries
+from flyte_pack.registry.transfers import Progress, in_parallel, megabytes
+from flyte_pack.registry.transport import Broken
+
+
+def complete(
+    base_name: str,
+    descriptors: Iterable[Descriptor],
+    directory: str,
+    say: Callable[[str], object],
+    insecure: Collection[str] = (),
+    session: Session | None = None,
+) -> int:
+    """Fetch the blobs that the layout `directory` lacks from the repository of the image `base_name`.
+
+    Returns the bytes that were fetched. A blob is there whole or not at all; any number of these may run at once.
+    Raises `RegistryError`.
+    """
+    try:
+        base = Reference.parse(base_name)
+    except InvalidName as error:
+        raise RegistryError(f"the base image's name: {error}") from None
+    missing = {
+        one.digest: one
+        for one in descriptors
+        if not os.path.exists(os.path.join(directory, blob_path(one.digest)))
+    }
+    if not missing:
+        return 0
+    session = session or Session(insecure)
+    registry = session.registry(base.registry)
+    total = sum(one.size for one in missing.values())
+    say(f"fetching {len(missing)} layers ({megabytes(total)}) from {base.name}")
+    progress = Progress(say, f"from {base.name}", total)
+    os.makedirs(os.path.join(directory, "blobs", "sha256"), exist_ok=True)
+    with in_parallel(session) as submit:
+        for one in sorted(missing.values(), key=lambda one: -one.size):
+            submit(_fetch, registry, base.repository, one, directory, progress)
+    return progress.done
+
+
+def pieces(
+    registry: Registry, repository: str, blob: Descriptor, offset: int = 0
+) -> Iterator[bytes]:
+    """The blob from `offset` to its end. Whole ones are checked by their digest, and all by their size.
+
+    Raises `RegistryError` for other content than the descriptor's, and where the table of retries is at its end.
+    """
+    what = f"{registry.name}/{repository} serves {blob.digest}"
+    digest = hashlib.sha256() if offset == 0 else None
+    tries = Tries(registry.timing)
+    while offset < blob.size or (blob.size == 0 and digest is not None):
+        try:
+            for piece in _from(registry, repository, blob, offset):
+                offset += len(piece)
+                if offset > blob.size:
+                    raise RegistryError(f"{what} with more than its {blob.size:,} bytes")
+                if digest is not None:
+                    digest.update(piece)
+                yield piece
+                tries.progress()
+            if offset == blob.size:
+                break
+            broken = Broken(f"{offset:,} of the {blob.size:,} bytes of {blob.digest} came")
+        except Broken as error:
+            broken = error
+        if not tries.again(broken.again, broken.retry_after):
+            raise registry.gave_up(broken)
+    if digest is not None and f"sha256:{digest.hexdigest()}" != blob.digest:
+        raise RegistryError(
+            f"{what} with other content: it is damaged there, or on the way. Push that image anew"
+        )
+
+
+def read(registry: Registry, repository: str, blob: Descriptor, limit: int) -> bytes:
+    """A small blob, checked. Raises `RegistryError`."""
+    if blob.size > limit:
+        raise RegistryError(
+            f"{registry.name}/{repository}: {blob.digest} has {blob.size:,} bytes, more than the {limit:,} of a document"
+        )
+    return b"".join(pieces(registry, repository, blob))
+
+
+def _from(registry: Registry, repository: str, blob: Descriptor, offset: int) -> Iterator[bytes]:
+    """One try. Raises `Broken` and `RegistryError`."""
+    url = f"/v2/{repository}/blobs/{blob.digest}"
+    headers = {"Range": f"bytes={offset}-"} if offset else {}
+    with registry.exchange("GET", url, may_pull(repository), headers) as (response, address):
+        skip = 0
+        if response.status == 206:
+            start = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+            if start is None or int(start[1]) != offset:
+                raise Broken(f"another part of {blob.digest} came than was asked for")
+        elif response.status == 200:
+            skip = offset  # it knows no ranges
+        else:
+            answer = registry.transport.read(response, "GET", address)
+            if answer.status == 404:
+                raise RegistryError(
+                    f"{registry.name}/{repository} has no {blob.digest} any more: lock the base anew "
+                    "(./pants run path:base -- lock)"
+                )
+            raise registry.refusal(answer, "GET", address)
+        for piece in registry.transport.pieces(response):
+            rest, skip = piece[skip:], max(0, skip - len(piece))
+            if rest:
+                yield rest
+
+
+def _fetch(
+    registry: Registry, repository: str, blob: Descriptor, directory: str, progress: Progress
+) -> None:
+    path = os.path.join(directory, blob_path(blob.digest))
+    try:
+        with _partial(path) as file:
+            if file is None:
+                return
+            for piece in pieces(registry, repository, blob):
+                file.write(piece)
+                progress.add(len(piece))
+            file.flush()
+            os.replace(file.name, path)
+    except OSError as error:
+        fix = (
+            ": make room there" if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) else ""
+        )
+        raise RegistryError(f"{path} can't be written: {error.strerror}{fix}") from None
+
+
+class _partial:
+    """A file beside `path` to write into, which nobody else writes into meanwhile; None where `path` is there by then.
+
+    It has one name whoever writes it, so that what a killed run leaves is written over by the next one.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._name = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.partial")
+        self._file: BinaryIO
+
+    def __enter__(self) -> BinaryIO | None:
+        while True:
+            self._file = open(self._name, "ab")
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            # While we waited, the one before us has given the file its name, or has removed it.
+            if os.path.exists(self._path):
+                return None
+            if os.fstat(self._file.fileno()).st_nlink:
+                self._file.truncate(0)
+                return self._file
+            self._file.close()
+
+    def __exit__(self, *_: object) -> None:
+        with self._file, suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self._file.fileno()), os.stat(self._name)):
+                os.unlink(self._name)

@@ -1,0 +1,249 @@
+"""Pushes an image to its destinations: what is missing first, manifests after their blobs, tags when all else is done."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import Callable
+
+from flyte_pack.deploy.names import InvalidName
+from flyte_pack.oci.reference import Reference
+from flyte_pack.registry import RegistryError
+from flyte_pack.registry.auth import Denied
+from flyte_pack.registry.client import Refused, Session, may_pull, may_push
+from flyte_pack.registry.layout import Blob, Image, read_image
+from flyte_pack.registry.plan import Destination, PushPlan
+from flyte_pack.registry.transfers import Progress, in_parallel, megabytes
+from flyte_pack.registry.upload import CHUNK, FileSource, RegistrySource, Source, Upload
+
+Say = Callable[[str], object]
+
+_ASKED = 8  # repositories of the same registry that are asked whether they have a blob
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did to one destination. In a dry run: what it would do.
+
+    reference: `registry/repository@digest`. tags: those that were moved. bytes: uploaded. uploaded, mounted, present:
+    numbers of blobs, all 0 where the manifest was there. requests: to all servers, for this destination.
+    """
+
+    reference: str
+    tags: tuple[str, ...] = ()
+    bytes: int = 0
+    uploaded: int = 0
+    mounted: int = 0
+    present: int = 0
+    requests: int = 0
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """In the order of the plan's destinations."""
+
+    destinations: tuple[Pushed, ...]
+
+
+def push_image(
+    plan: PushPlan,
+    directory: str,
+    say: Say,
+    *,
+    dry_run: bool = False,
+    insecure: Collection[str] = (),
+    session: Session | None = None,
+    chunk: int = CHUNK,
+) -> PushResult:
+    """Push what `plan` says. directory: of the packaged files. insecure: besides the plan's. chunk: bytes in a request.
+
+    No tag moves before every destination has the whole image. Raises `RegistryError`, which names the target.
+    """
+    session = session or Session((*plan.insecure, *insecure))
+    try:
+        image = read_image(os.path.join(directory, plan.layout), plan.digest)
+        targets = [
+            _Target(plan, one, image, session, say, dry_run, chunk) for one in plan.destinations
+        ]
+        for target in targets:
+            target.push_content()
+        for target in targets:
+            target.move_tags()
+    except (RegistryError, InvalidName) as error:
+        raise RegistryError(f"{plan.address}: {error}") from None
+    return PushResult(tuple(target.result for target in targets))
+
+
+def exists(
+    reference: str, insecure: Collection[str] = (), session: Session | None = None
+) -> str | None:
+    """The digest of the image, None where there is none. Raises `RegistryError`."""
+    try:
+        image = Reference.parse(reference)
+    except InvalidName as error:
+        raise RegistryError(str(error)) from None
+    registry = (session or Session(insecure)).registry(image.registry)
+    which = image.digest or image.tag or "latest"
+    return registry.manifest_digest(image.repository, which, may_pull(image.repository))
+
+
+class _Target:
+    """One destination on its way."""
+
+    def __init__(
+        self,
+        plan: PushPlan,
+        destination: Destination,
+        image: Image,
+        session: Session,
+        say: Say,
+        dry_run: bool,
+        chunk: int,
+    ) -> None:
+        self._plan, self._image, self._session = plan, image, session
+        self._say, self._dry_run, self._chunk = say, dry_run, chunk
+        self._place = destination.reference
+        self._tags = destination.tags
+        self._registry = session.registry(self._place.registry)
+        repository = self._place.repository
+        self._scopes = may_pull(repository) if dry_run else may_push(repository)
+        self._counts: Counter[str] = Counter()
+        self._lock = Lock()
+        self.result = Pushed(f"{self._place.name}@{plan.digest}")
+
+    def push_content(self) -> None:
+        """Everything but the tags."""
+        with self._counted():
+            place = self._place
+            if self._registry.manifest_digest(place.repository, self._plan.digest, self._scopes):
+                self._say(f"{self.result.reference}: there already")
+                return
+            self._say(f"{'would push' if self._dry_run else 'pushing'} {self.result.reference}")
+            self._push_blobs(self._image.blobs)
+            if not self._dry_run:
+                self._put_documents()
+            counts, would = self._counts, "would be " if self._dry_run else ""
+            self._say(
+                f"{place.name}: {would}uploaded {counts['uploaded']} blobs ({megabytes(counts['bytes'])}), "
+                f"mounted {counts['mounted']}, {counts['present']} there already"
+            )
+
+    def move_tags(self) -> None:
+        """Those that point elsewhere, or are not there yet."""
+        with self._counted():
+            top = self._image.documents[-1]
+            for tag in self._tags:
+                repository = self._place.repository
+                if self._registry.manifest_digest(repository, tag, self._scopes) == top.digest:
+                    self._say(f"{self._place.name}:{tag}: there already")
+                    continue
+                if not self._dry_run:
+                    self._registry.put_manifest(repository, tag, top.media_type, top.data)
+                self.result = replace(self.result, tags=(*self.result.tags, tag))
+                self._say(f"{self._place.name}:{tag}: {'would be ' if self._dry_run else ''}set")
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        before = self._session.transport.requests
+        yield
+        requests = self.result.requests + self._session.transport.requests - before
+        counts = self._counts
+        self.result = replace(
+            self.result,
+            bytes=counts["bytes"],
+            uploaded=counts["uploaded"],
+            mounted=counts["mounted"],
+            present=counts["present"],
+            requests=requests,
+        )
+
+    def _put_documents(self) -> None:
+        for document in self._image.documents:
+            write = (self._place.repository, document.digest, document.media_type, document.data)
+            try:
+                self._registry.put_manifest(*write)
+            except Refused as refused:
+                if not {"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"} & set(refused.codes):
+                    raise
+                # It was removed meanwhile, or the registry was wrong when it said that it has it.
+                lost = [b for b in self._image.blobs if b.descriptor.digest in refused.digests]
+                if not lost:
+                    raise
+                self._say(f"  {self._place.name} lacks {len(lost)} blobs after all")
+                self._push_blobs(lost, ask=False)
+                self._registry.put_manifest(*write)
+
+    def _push_blobs(self, blobs: Collection[Blob], ask: bool = True) -> None:
+        progress = Progress(
+            self._say, self._place.name, sum(blob.descriptor.size for blob in blobs)
+        )
+        with in_parallel(self._session) as submit:
+            for blob in sorted(blobs, key=lambda blob: -blob.descriptor.size):
+                submit(self._push_blob, blob, progress, ask)
+
+    def _push_blob(self, blob: Blob, progress: Progress, ask: bool) -> None:
+        descriptor, repository = blob.descriptor, self._place.repository
+        name = f"{descriptor.digest[7:19]} {megabytes(descriptor.size)}"
+        if ask and self._registry.has_blob(repository, descriptor.digest, self._scopes):
+            self._count("present")
+            progress.add(descriptor.size)
+            return
+        if self._dry_run:
+            self._count("uploaded", descriptor.size)
+            self._say(f"  {name}: would be uploaded, or mounted")
+            return
+        source: Source = FileSource(blob.path) if blob.path else self._base_source(blob)
+        upload = Upload(self._registry, repository, descriptor, source, self._chunk)
+        origin = self._where_to_mount(blob)
+        if origin is not None and upload.mount(origin):
+            self._count("mounted")
+            progress.add(descriptor.size)
+            self._say(f"  {name}: mounted from {origin}")
+            return
+        sent = [0]
+
+        def add(count: int) -> None:
+            sent[0] += count
+            progress.add(count)
+
+        upload.run(add)
+        self._count("uploaded", sent[0])
+        origin = "" if blob.path or blob.base is None else f" from {blob.base.name}"
+        self._say(f"  {name}: uploaded{origin}")
+
+    def _count(self, what: str, count: int = 0) -> None:
+        with self._lock:
+            self._counts[what] += 1
+            self._counts["bytes"] += count
+
+    def _base_source(self, blob: Blob) -> Source:
+        assert blob.base is not None  # or the layout would have been refused
+        registry = self._session.registry(blob.base.registry)
+        return RegistrySource(registry, blob.base.repository, blob.descriptor)
+
+    def _where_to_mount(self, blob: Blob) -> str | None:
+        """A repository of the same registry which has the blob, or may have it."""
+        others = [Reference.parse(name) for name in self._plan.siblings]
+        others += [one.reference for one in self._plan.destinations]
+        if blob.base is not None:
+            others.insert(0, blob.base)
+        names = dict.fromkeys(
+            one.repository for one in others if one.registry == self._place.registry
+        )
+        names.pop(self._place.repository, None)
+        candidates = list(names)[:_ASKED]
+        if blob.path is None and blob.base and blob.base.registry == self._place.registry:
+            return blob.base.repository
+        if len(candidates) == 1:
+            return candidates[0]  # to try costs no more than to ask
+        for candidate in candidates:
+            try:
+                if self._registry.has_blob(candidate, blob.descriptor.digest, may_pull(candidate)):
+                    return candidate
+            except (Refused, Denied):
+                continue
+        return None

@@ -1,0 +1,294 @@
+"""Sends one HTTP request: the rules for plain HTTP and proxies, limits on answers, errors without secrets. No retries."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import ssl
+import time
+import urllib.request
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from threading import Event, Lock
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+
+import urllib3
+from urllib3.exceptions import (
+    HTTPError,
+    NameResolutionError,
+    NewConnectionError,
+    ProxyError,
+    TimeoutError,
+)
+from urllib3.response import BaseHTTPResponse
+
+from flyte_pack.json_fields import printable
+from flyte_pack.oci.reference import DOCKER_HUB, is_loopback
+from flyte_pack.registry import RegistryError
+from flyte_pack.registry.retry import BROKEN
+
+CONNECT_SECONDS = 15.0
+PROBE_SECONDS = 5.0
+READ_SECONDS = 60.0  # without a byte
+SLOWEST = 1024  # bytes a second, over
+SLOWEST_SECONDS = 30.0
+PIECE = 1 << 16
+MAX_ANSWER = 4 << 20  # bytes of an answer that is not a blob
+CONNECTIONS = 8
+
+
+class Broken(Exception):
+    """A request that came to no answer of use; `again` is how often it may be tried again."""
+
+    def __init__(self, text: str, again: int = BROKEN, retry_after: str | None = None) -> None:
+        super().__init__(text)
+        self.again, self.retry_after = again, retry_after
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer that was read whole."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    url: str
+
+
+class Transport:
+    """Connections to any number of servers, for several threads."""
+
+    def __init__(
+        self,
+        insecure: Collection[str] = (),
+        read_seconds: float = READ_SECONDS,
+        slowest_seconds: float = SLOWEST_SECONDS,
+    ) -> None:
+        """insecure: `host[:port]` of those that may be spoken to over plain HTTP."""
+        self._insecure = frozenset(insecure)
+        self._timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=read_seconds)
+        self._slowest_seconds = slowest_seconds
+        self._pools: dict[str | None, urllib3.PoolManager] = {}
+        self._origins: dict[str, str] = {}
+        self._probing, self._lock = Lock(), Lock()
+        self.requests = 0
+        self.stopped = Event()  # set: whoever transfers ends at the next piece
+
+    def origin(self, registry: str) -> str:
+        """`https://host`, or `http://host` of one that may be spoken to so and has no TLS. Raises `Broken`."""
+        host = "registry-1.docker.io" if registry == DOCKER_HUB else registry
+        if not self._may_be_plain(host):
+            return f"https://{host}"
+        with self._probing:
+            if host not in self._origins:
+                self._origins[host] = f"{'https' if self._has_tls(host) else 'http'}://{host}"
+            return self._origins[host]
+
+    def resolve(self, url: str, location: str, registry: str) -> str:
+        """A whole address, of one that `registry` named in its answer to `url`. Raises `RegistryError` where nothing
+        may be sent to it: plain HTTP is only for those hosts that may be spoken to so, and never after TLS on this
+        machine's own word.
+        """
+        target = urljoin(url, location)
+        try:
+            parts = urlsplit(target)
+            netloc, host, _ = parts.netloc, parts.hostname, parts.port
+        except ValueError:
+            raise RegistryError(f"{registry} names an address that is none") from None
+        if parts.scheme not in ("http", "https") or not host or "@" in netloc:
+            raise RegistryError(f"{registry} names an address that can't be used: {_shown(parts)}")
+        meant = netloc in self._insecure or (is_loopback(netloc) and url.startswith("http:"))
+        if parts.scheme == "http" and not meant:
+            raise RegistryError(
+                f"{registry} names an address without TLS: {_shown(parts)}. Set the registry's external address to "
+                "https (behind a proxy that ends TLS: X-Forwarded-Proto), or name that host as insecure if it is meant"
+            )
+        return target
+
+    def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> Answer:
+        """Raises `Broken` where no whole answer came, `RegistryError` for one that is too long."""
+        with self.open(method, url, headers, body) as response:
+            return self.read(response, method, url)
+
+    def read(self, response: BaseHTTPResponse, method: str, url: str) -> Answer:
+        """The rest of an answer; as `send`."""
+        data = bytearray()
+        for piece in self.pieces(response, method):
+            data += piece
+            if len(data) > MAX_ANSWER:
+                raise RegistryError(
+                    f"{urlsplit(url).netloc} answered with more than {MAX_ANSWER:,} bytes where a document was asked for"
+                )
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(response.status, headers, bytes(data), url)
+
+    @contextmanager
+    def open(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> Iterator[BaseHTTPResponse]:
+        """An answer whose body is still to be read. Redirects are the caller's to follow. Raises `Broken`."""
+        with self._lock:
+            self.requests += 1
+        sent = {"Accept-Encoding": "identity", "User-Agent": "pants-flyte", **headers}
+        if body is not None:
+            sent["Content-Length"] = str(len(body))
+        with _said_plainly():
+            response = self._pool(url).urlopen(
+                method,
+                url,
+                # Sent piece by piece, so that the time limit is for a piece and not for the whole.
+                body=BytesIO(body) if body else body,
+                headers=sent,
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                decode_content=False,
+                timeout=self._timeout,
+            )
+        try:
+            yield response
+        finally:
+            response.close()  # a connection whose answer was read to its end has gone back to its pool
+
+    def pieces(self, response: BaseHTTPResponse, method: str = "GET") -> Iterator[bytes]:
+        """The body as it comes. Raises `Broken` where it breaks off, or comes too slowly to ever end."""
+        length = "" if method == "HEAD" else response.headers.get("Content-Length", "")
+        expected = int(length) if length.isascii() and length.isdigit() else None
+        count = counted = 0
+        waited = 0.0  # for the server alone; whoever takes the pieces may take their time
+        while True:
+            if self.stopped.is_set():
+                raise Broken("called off", 0)
+            began = time.monotonic()
+            with _said_plainly():
+                piece = response.read1(PIECE)
+            if not piece:
+                break
+            count += len(piece)
+            waited += time.monotonic() - began
+            if waited > self._slowest_seconds:
+                if (count - counted) / waited < SLOWEST:
+                    raise Broken(f"less than {SLOWEST} bytes a second")
+                counted, waited = count, 0.0
+            yield piece
+        if expected is not None and count < expected:
+            raise Broken(f"the answer was cut short: {count:,} of {expected:,} bytes")
+
+    def _may_be_plain(self, host: str) -> bool:
+        return is_loopback(host) or host in self._insecure
+
+    def _has_tls(self, host: str) -> bool:
+        """Whether a handshake succeeds. A certificate that we don't trust is an error, not a reason for plain HTTP."""
+        limit = urllib3.Timeout(connect=PROBE_SECONDS, read=PROBE_SECONDS)
+        url = f"https://{host}/v2/"
+        try:
+            response = self._pool(url).urlopen(
+                "GET", url, redirect=False, retries=False, preload_content=False, timeout=limit
+            )
+        except (HTTPError, OSError) as error:
+            if any(isinstance(one, ssl.SSLCertVerificationError) for one in _causes(error)):
+                raise _plainly(error) from None
+            return False
+        response.close()
+        return True
+
+    def _pool(self, url: str) -> urllib3.PoolManager:
+        parts = urlsplit(url)
+        proxy = None if is_loopback(parts.netloc) else _proxy(parts)
+        with self._lock:
+            if proxy not in self._pools:
+                self._pools[proxy] = _new_pool(proxy)
+            return self._pools[proxy]
+
+
+def _new_pool(proxy: str | None) -> urllib3.PoolManager:
+    context = ssl.create_default_context()  # the system's authorities, or SSL_CERT_FILE's
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        path = os.environ.get(name)
+        if path and os.path.exists(path):
+            directory = os.path.isdir(path)
+            context.load_verify_locations(
+                cafile=None if directory else path, capath=path if directory else None
+            )
+    if proxy is None:
+        return urllib3.PoolManager(ssl_context=context, maxsize=CONNECTIONS)
+    parts = urlsplit(proxy)
+    secret = (
+        f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
+    )
+    return urllib3.ProxyManager(
+        proxy,
+        proxy_headers=urllib3.make_headers(proxy_basic_auth=secret),
+        ssl_context=context,
+        maxsize=CONNECTIONS,
+    )
+
+
+def _proxy(target: SplitResult) -> str | None:
+    """The proxy that the environment names for an address (HTTPS_PROXY, NO_PROXY and the like)."""
+    if urllib.request.proxy_bypass(target.netloc):
+        return None
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(target.scheme) or proxies.get("all")
+    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
+
+
+@contextmanager
+def _said_plainly() -> Iterator[None]:
+    """What urllib3 raises holds whole addresses, with whatever is signed in them: none of that gets out."""
+    try:
+        yield
+    except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
+        raise _plainly(error) from None
+
+
+def _plainly(error: BaseException) -> Broken:
+    causes = list(_causes(error))
+    for one in causes:
+        if isinstance(one, ssl.SSLCertVerificationError):
+            return Broken(
+                f"its certificate is not trusted ({one.verify_message}). Name a file with the authority's certificate "
+                "in SSL_CERT_FILE",
+                0,
+            )
+    for one in causes:
+        if isinstance(one, ssl.SSLError) and "WRONG_VERSION_NUMBER" in str(one.reason):
+            return Broken(
+                "it speaks no TLS. Plain HTTP is for registries on this machine, and for those that you name as insecure",
+                0,
+            )
+    if isinstance(error, NameResolutionError):
+        return Broken("there is no host of that name")
+    if isinstance(error, ProxyError):
+        return Broken("the proxy that the environment names can't be used (HTTPS_PROXY, NO_PROXY)")
+    if isinstance(error, TimeoutError) and not isinstance(error, NewConnectionError):
+        return Broken("no answer in time")
+    for one in causes:
+        if isinstance(one, OSError) and one.strerror:
+            return Broken(printable(one.strerror.lower()))
+    if any(isinstance(one, http.client.IncompleteRead) for one in causes):
+        return Broken("the answer was cut short")
+    if any(isinstance(one, http.client.RemoteDisconnected) for one in causes):
+        return Broken("it closed the connection")
+    return Broken(f"the connection broke ({type(causes[-1]).__name__})")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """`error` and what it came from."""
+    seen: list[BaseException] = []
+    left: list[object] = [error]
+    while left and len(seen) < 20:
+        one = left.pop(0)
+        if isinstance(one, BaseException) and one not in seen:
+            seen.append(one)
+            yield one
+            left += [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
+
+
+def _shown(parts: SplitResult) -> str:
+    """An address without what may be signed in it."""
+    return printable(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"[:200])

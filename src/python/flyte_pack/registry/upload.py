@@ -1,0 +1,208 @@
+"""Uploads one blob: mounted where that does, else in chunks, gone on with where the registry says that it has come to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from typing import Callable, Protocol
+from urllib.parse import urlencode
+
+from flyte_pack.oci.model import Descriptor
+from flyte_pack.registry import RegistryError
+from flyte_pack.registry.auth import Denied
+from flyte_pack.registry.client import Refused, Registry, may_pull, may_push
+from flyte_pack.registry.pull import pieces
+from flyte_pack.registry.retry import Tries
+from flyte_pack.registry.transport import Answer, Broken
+
+CHUNK = 16 << 20  # bytes in one request, and at most held in memory for one blob
+SMALLEST_CHUNK = 1 << 20  # what a chunk is cut down to for a proxy that takes no more
+_RESTARTS = 3
+
+
+class Source(Protocol):
+    """Where a blob's bytes come from."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset`, fewer at the end only. Raises `RegistryError`."""
+
+
+class FileSource:
+    """A blob in a layout."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def read(self, offset: int, size: int) -> bytes:
+        try:
+            with open(self._path, "rb", buffering=0) as file:
+                return os.pread(file.fileno(), size, offset)
+        except OSError as error:
+            raise RegistryError(f"{self._path} can't be read: {error.strerror}") from None
+
+
+class RegistrySource:
+    """A blob in another repository, which passes through memory piece by piece."""
+
+    def __init__(self, registry: Registry, repository: str, blob: Descriptor) -> None:
+        self._registry, self._repository, self._blob = registry, repository, blob
+        self._offset, self._last = 0, b""  # the chunk that was read last is kept, to be sent again
+        self._stream: Iterator[bytes] | None = None
+
+    def read(self, offset: int, size: int) -> bytes:
+        ahead = offset - self._offset
+        if 0 <= ahead < len(self._last):
+            return self._last[ahead : ahead + size]
+        if self._stream is None or ahead != len(self._last):
+            self._stream = pieces(self._registry, self._repository, self._blob, offset)
+        data = bytearray()
+        # At the end once more, since that is when the whole is checked.
+        while len(data) < size or offset + len(data) >= self._blob.size:
+            piece = next(self._stream, None)
+            if piece is None:
+                break
+            data += piece
+        self._last, self._offset = bytes(data), offset
+        return self._last
+
+
+class Upload:
+    """One blob on its way into one repository."""
+
+    def __init__(
+        self, registry: Registry, repository: str, blob: Descriptor, source: Source, chunk: int
+    ) -> None:
+        self._registry, self._repository = registry, repository
+        self._blob, self._source, self._chunk = blob, source, chunk
+        self._scopes = may_push(repository)
+        self._location: str | None = None  # None: no upload is begun
+        self._offset = 0  # bytes that the registry has
+        self._digest, self._hashed = hashlib.sha256(), 0
+
+    def mount(self, repository: str) -> bool:
+        """Have the registry take the blob from another of its repositories; whether it did. If not, `run` goes on."""
+        query = urlencode({"mount": self._blob.digest, "from": repository})
+        try:
+            answer = self._registry.call(
+                "POST",
+                f"/v2/{self._repository}/blobs/uploads/?{query}",
+                self._scopes | may_pull(repository),
+                body=b"",
+                ok=(201, 202),
+            )
+        except (Refused, Denied):
+            return False  # we may not read there, or there is nothing: no reason not to upload
+        if answer.status == 202:
+            self._begun(answer)
+        return answer.status == 201
+
+    def run(self, sent: Callable[[int], object]) -> None:
+        """Upload it. `sent` is told how many bytes went out. Raises `RegistryError`."""
+        tries, restarts, unsure = Tries(self._registry.timing), 0, False
+        while True:
+            try:
+                if unsure:
+                    if self._ask():
+                        return
+                    unsure = False
+                if self._location is None:
+                    url = f"/v2/{self._repository}/blobs/uploads/"
+                    self._begun(self._attempt("POST", url, b"", 202))
+                before = self._offset
+                if self._next(sent):
+                    return
+                if self._offset > before:
+                    tries.progress()
+            except Broken as broken:
+                unsure = True
+                if not tries.again(broken.again, broken.retry_after):
+                    raise self._registry.gave_up(broken) from None
+            except Refused as refused:
+                if refused.status == 413 and self._chunk > SMALLEST_CHUNK:
+                    self._chunk, unsure = max(self._chunk // 4, SMALLEST_CHUNK), True
+                elif refused.status in (404, 416) and restarts < _RESTARTS:
+                    # The session was lost, or we disagree about how far it is.
+                    restarts, self._location = restarts + 1, None
+                elif "DIGEST_INVALID" in refused.codes:
+                    raise RegistryError(
+                        f"{self._registry.name} got other bytes than those of {self._blob.digest}: something on the "
+                        "way changes them"
+                    ) from None
+                else:
+                    raise
+
+    def _next(self, sent: Callable[[int], object]) -> bool:
+        """Send the next chunk; whether it was the last."""
+        size = self._blob.size
+        data = self._source.read(self._offset, min(self._chunk, size - self._offset))
+        self._check(data)
+        end = self._offset + len(data)
+        assert self._location is not None
+        if end < size or self._offset > 0:
+            headers = {"Content-Range": f"{self._offset}-{end - 1}"}
+            if data:
+                answer = self._attempt("PATCH", self._location, data, 202, headers)
+                sent(len(data))
+                self._location = self._registry.location(answer)
+                self._offset = _received(answer, end)
+            if self._offset < size:
+                return False
+            data = b""
+        mark = "&" if "?" in self._location else "?"
+        self._attempt("PUT", f"{self._location}{mark}digest={self._blob.digest}", data, 201)
+        sent(len(data))
+        return True
+
+    def _check(self, data: bytes) -> None:
+        """Raises `RegistryError` where the source has other content than the blob's: it would be sent for nothing."""
+        end = self._offset + len(data)
+        fine = bool(data) or end == self._blob.size
+        if end > self._hashed:
+            self._digest.update(memoryview(data)[self._hashed - self._offset :])
+            self._hashed = end
+            fine = fine and (
+                end < self._blob.size or f"sha256:{self._digest.hexdigest()}" == self._blob.digest
+            )
+        if not fine:
+            raise RegistryError(
+                f"the layout's file of {self._blob.digest} is damaged: remove the package and make it again"
+            )
+
+    def _ask(self) -> bool:
+        """How far the registry has come, after a failure; whether it has it all."""
+        if self._registry.has_blob(self._repository, self._blob.digest, self._scopes):
+            return True
+        if self._location is not None:
+            answer = self._attempt("GET", self._location, None, 204)
+            if answer.headers.get("location"):
+                self._location = self._registry.location(answer)
+            self._offset = _received(answer, 0)
+        return False
+
+    def _attempt(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        status: int,
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
+        sent = {"Content-Type": "application/octet-stream"} if body else {}
+        sent.update(headers or {})
+        return self._registry.attempt(method, url, self._scopes, sent, body, (status,))
+
+    def _begun(self, answer: Answer) -> None:
+        self._location, self._offset = self._registry.location(answer), 0
+        least = answer.headers.get("oci-chunk-min-length", "")
+        if least.isascii() and least.isdigit():
+            self._chunk = max(self._chunk, min(int(least), 8 * CHUNK))
+
+
+def _received(answer: Answer, unsaid: int) -> int:
+    """How many bytes a Range header says have come. `0-0` is what registries answer where nothing has."""
+    found = re.fullmatch(r"(?:bytes=)?0-(\d{1,18})", answer.headers.get("range", ""))
+    if found is None:
+        return unsaid
+    return int(found[1]) + 1 if int(found[1]) else 0
