@@ -62,6 +62,7 @@ def test_the_fields_are_those_that_were_agreed():
             "manifest_size": 20,
         },
         "image": "trainer",
+        "built_image": None,
         "tasks": [
             {
                 "name": "train",

@@ -1,4 +1,4 @@
-"""The command line: `python -m flyte_pack <bundle|run|deploy> ...`.
+"""The command line: `python -m flyte_pack <command> ...`.
 
 Each command is a module with `main(argv) -> exit code`, imported only when it is asked for: a build
 starts the packer hundreds of times, and it must not pay for what a deployment imports.
@@ -12,6 +12,15 @@ _COMMANDS = {
     "bundle": "flyte_pack.bundle",
     "run": "flyte_pack.local_run",
     "deploy": "flyte_pack.deploy",
+    "push": "flyte_pack.registry.program",
+    "base-lock": "flyte_pack.registry.locks",
+    "image-host-base": "flyte_pack.image.host_base",
+    "image-local-base": "flyte_pack.image.local_base",
+    "image-resolve": "flyte_pack.image.resolve",
+    "image-install": "flyte_pack.image.install",
+    "image-layer": "flyte_pack.image.layer",
+    "image-run": "flyte_pack.image.run",
+    "image-smoke": "flyte_pack.image.smoke",
 }
 
 

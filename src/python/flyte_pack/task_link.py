@@ -46,6 +46,42 @@ class LinkedBundle:
 
 
 @dataclass(frozen=True)
+class LinkedImage:
+    """An image that the build makes. address: its target. layout: the directory of its OCI layout, as of a bundle's files.
+
+    digest: of its index or manifest, `sha256:...`. ref_name: what code may call it. embeds_code: whether it holds first-party
+    code, at `workdir`.
+    """
+
+    address: str
+    layout: str
+    digest: str
+    ref_name: str | None
+    workdir: str
+    embeds_code: bool
+
+    def __post_init__(self) -> None:
+        problem = path_problem(self.layout)
+        if problem:
+            raise InvalidData(f"image: layout is {problem}")
+        if not is_sha256(self.digest.partition("sha256:")[2]):
+            raise InvalidData("image: digest is no sha256:...")
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> LinkedImage:
+        image = cls(
+            address=fields.text("address"),
+            layout=fields.text("layout"),
+            digest=fields.text("digest"),
+            ref_name=fields.optional_text("ref_name"),
+            workdir=fields.text("workdir"),
+            embeds_code=fields.optional_boolean("embeds_code") is True,
+        )
+        fields.end()
+        return image
+
+
+@dataclass(frozen=True)
 class LinkedTask:
     """One Flyte task, by the name it has in its module, and the container's command (with the holes)."""
 
@@ -66,7 +102,7 @@ class TaskLink:
     address: the target. entry_point: `path:attribute`, the path being the one in the bundle (with an embedded code, in
     the image below its working directory). kind: whether the attribute is a task, or an environment, whose tasks are
     then all in `tasks`. bundle: None where, and only where, copy_style is "none". image: a reference (it has a "/", ":"
-    or "@"), the name of one that is given when deploying, or None (the code's own image needs no build).
+    or "@"), the name of one that is given when deploying, or None (it is built_image, or the code's own image needs no build).
 
     Raises `InvalidData` where these do not fit together.
     """
@@ -80,6 +116,7 @@ class TaskLink:
     bundle: LinkedBundle | None
     image: str | None
     tasks: tuple[LinkedTask, ...]
+    built_image: LinkedImage | None = None
 
     def __post_init__(self) -> None:
         problem = self._problem()
@@ -95,6 +132,8 @@ class TaskLink:
             return f"copy_style is {self.copy_style!r}, yet there is {'no' if self.bundle is None else 'a'} bundle"
         if not (self.address and self.entry_point and self.module):
             return "address, entry_point or module is empty"
+        if self.image is not None and self.built_image is not None:
+            return "there are two images"
         if not self.tasks or (self.kind == "task" and len(self.tasks) > 1):
             return f"a {self.kind} with {len(self.tasks)} tasks"
         if len({task.name for task in self.tasks}) < len(self.tasks):
@@ -121,6 +160,7 @@ class TaskLink:
                 "schema": SCHEMA,
                 **vars(self),
                 "bundle": None if self.bundle is None else vars(self.bundle),
+                "built_image": None if self.built_image is None else vars(self.built_image),
                 "tasks": [vars(task) for task in self.tasks],
             }
         )
@@ -129,7 +169,9 @@ class TaskLink:
     def from_json(cls, data: bytes, what: str = "task link") -> TaskLink:
         """Parse what `to_json` wrote; `what` names it in errors. Raises `InvalidData`."""
         fields = load(data, what, SCHEMA)
+        fields.default("built_image", None)
         bundle = fields.optional_nested("bundle")
+        image = fields.optional_nested("built_image")
         values: dict[str, Any] = {
             "address": fields.text("address"),
             "entry_point": fields.text("entry_point"),
@@ -138,6 +180,7 @@ class TaskLink:
             "root_dir": fields.optional_text("root_dir"),
             "copy_style": fields.choice("copy_style", COPY_STYLES),
             "image": fields.optional_text("image"),
+            "built_image": None if image is None else LinkedImage.from_fields(image),
             "tasks": tuple(LinkedTask.from_fields(task) for task in fields.nested_list("tasks")),
         }
         fields.end()

@@ -44,19 +44,60 @@ class BuiltBundle:
 
 
 @dataclass(frozen=True)
+class ImageRequest:
+    """A `flyte_image`; code: whether it holds its first-party code, where None asks for what the target says."""
+
+    address: Address
+    code: Optional[bool] = None
+
+
+@dataclass(frozen=True)
+class BuiltImage:
+    """`digest` holds the OCI image layout at `layout`, sparse where `base_name` is not None.
+
+    image_digest: of its index, or its one manifest. code: path in the image -> path from the build root of each first-party
+    file that is in it. modules: names of the first-party modules that its dependencies reach, by which it is tested.
+    embeds_code: whether it was made to hold them. own_output: whether the target's own package writes this very layout.
+    """
+
+    address: Address
+    digest: Digest
+    layout: str
+    image_digest: str
+    base_name: Optional[str]
+    production: bool
+    platforms: Tuple[str, ...]
+    workdir: str
+    ref_name: Optional[str]
+    embeds_code: bool
+    own_output: bool
+    code: FrozenDict[str, str]
+    modules: Tuple[str, ...]
+    layers: int
+    bytes: int
+
+
+@dataclass(frozen=True)
 class TaskRequest:
-    """A `flyte_task`; `copy_style` and `root_dir`, where not None, override what it says."""
+    """A `flyte_task`; `copy_style` and `root_dir`, where not None, override what it says.
+
+    image: whether to build its image, where that is a `flyte_image`. mapped: names that stand for images that
+    are there already: a `flyte_image` with such a `ref_name` is not built.
+    """
 
     address: Address
     copy_style: Optional[str] = None
     root_dir: Optional[str] = None
+    image: bool = True
+    mapped: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class BuiltTask:
     """The link at `link_path` in `link_digest`, and the bundle it names (None: the code is in an image).
 
-    `owns_bundle` is False where the bundle is that of a `flyte_bundle`.
+    `owns_bundle` is False where the bundle is that of a `flyte_bundle`. image: what was built for it, if that was
+    asked for and `image` names a `flyte_image`.
     """
 
     address: Address
@@ -65,3 +106,4 @@ class BuiltTask:
     link_digest: Digest
     bundle: Optional[BuiltBundle]
     owns_bundle: bool
+    image: Optional[BuiltImage]

@@ -78,9 +78,12 @@ def place(file: SourceFile, root_dir: Optional[str]) -> Optional[str]:
 
 
 def place_all(
-    address: Address, files: Sequence[SourceFile], root_dir: Optional[str]
+    address: Address,
+    files: Sequence[SourceFile],
+    root_dir: Optional[str],
+    what: str = "the bundle",
 ) -> Dict[str, SourceFile]:
-    """All files by their path in the bundle.
+    """All files by their path in the bundle (or below an image's working directory: `what` it is, for errors).
 
     Raises `FlyteTargetError` for files outside `root_dir` and for different sources on one path.
     """
@@ -97,10 +100,10 @@ def place_all(
         if other is not file and (other.path != file.path or other.generated or file.generated):
             clashes.append((path, other, file))
     if outside:
-        listing = _listing(f"{f.path} ({f.owner or 'no owner'})" for f in outside)
+        lines = listing(f"{f.path} ({f.owner or 'no owner'})" for f in outside)
         raise FlyteTargetError(
             address,
-            f"`root_dir` is {root_dir!r}, but the bundle needs files outside it:\n{listing}\n"
+            f"`root_dir` is {root_dir!r}, but {what} needs files outside it:\n{lines}\n"
             "Set `root_dir` to a directory above them all (`.` is the build root), or leave it "
             "unset, so that each source root is stripped.",
         )
@@ -111,13 +114,13 @@ def place_all(
                 clashes.append((directory, placed[directory], file))
             directory = os.path.dirname(directory)
     if clashes:
-        listing = _listing(
+        lines = listing(
             f"{path}: {a.path} ({a.owner or 'no owner'}) and {b.path} ({b.owner or 'no owner'})"
             for path, a, b in clashes
         )
         raise FlyteTargetError(
             address,
-            f"different files would land on one path of the bundle:\n{listing}\n"
+            f"different files would land on one path of {what}:\n{lines}\n"
             "Rename or move one of them, take one target out of the dependencies (`!address`), or "
             "set `root_dir` so that their source roots stay apart.",
         )
@@ -231,16 +234,17 @@ def broken_imports_error(
         else "Leave `root_dir` unset: the modules come from several source roots "
         f"({', '.join(roots)}), and each of them is then stripped."
     )
-    listing = _listing(
+    lines = listing(
         f"{b.importer}:{b.line}: `{b.statement}`, but the module is at {b.module_path} in the bundle"
         for b in broken
     )
     return FlyteTargetError(
-        address, f"`root_dir={root_dir or '.'!r}` breaks these imports:\n{listing}\n{fix}"
+        address, f"`root_dir={root_dir or '.'!r}` breaks these imports:\n{lines}\n{fix}"
     )
 
 
-def _listing(lines: Iterable[str]) -> str:
+def listing(lines: Iterable[str]) -> str:
+    """The first of them as the points of a list, and how many more there are."""
     every = list(lines)
     shown = "".join(f"\n  * {line}" for line in every[:_SHOWN])
     more = f"\n  * and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""

@@ -9,21 +9,25 @@ from pants.engine.rules import Rule
 from pants.engine.target import Target
 from pants.engine.unions import UnionRule
 
-from pants_flyte import task
-from pants_flyte.goals import deploy, package, run
+from pants_flyte import image, task
+from pants_flyte.goals import deploy, package, publish, run, run_image
+from pants_flyte.image_target_types import FlyteBaseImage, FlyteImage
 from pants_flyte.target_types import FlyteBundle, FlyteDeployment, FlyteTask
 
 
 def target_types() -> Iterable[Type[Target]]:
-    return [FlyteBundle, FlyteTask, FlyteDeployment]
+    return [FlyteBaseImage, FlyteImage, FlyteBundle, FlyteTask, FlyteDeployment]
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:
     return [
+        *image.rules(),
         *task.rules(),
         *package.rules(),
         *run.rules(),
         *deploy.rules(),
+        *publish.rules(),
+        *run_image.rules(),
         *pex.rules(),
         *pex_from_targets.rules(),
     ]

@@ -68,6 +68,47 @@ class FlyteSubsystem(Subsystem):
             """
         ),
     )
+    registries = StrListOption(
+        default=[],
+        help=softwrap(
+            """
+            Where images are pushed whose `registries` field is not set, each a host, perhaps with a
+            path, such as `ghcr.io/org`.
+            """
+        ),
+    )
+    repository = StrOption(
+        default="{path}/{name}",
+        help="The `repository` of images that do not set it; see `pants help flyte_image`.",
+    )
+    image_tags = StrListOption(
+        default=["{content_hash}"],
+        help="The `image_tags` of images that do not set them; see `pants help flyte_image`.",
+    )
+    image_labels = DictOption[str](
+        help="Labels of every image; the `labels` of a `flyte_image` come on top.",
+        advanced=True,
+    )
+    version = StrOption(
+        default=None,
+        help=softwrap(
+            """
+            What `{version}` in an image's tags stands for when it is published by itself:
+            `pants --flyte-version=1.4 publish path/to:image`.
+            """
+        ),
+    )
+    insecure_registries = StrListOption(
+        default=[],
+        help=softwrap(
+            """
+            Hosts (with their ports) of registries that are spoken to over plain HTTP. Nothing keeps
+            others on the way from reading credentials and changing images. A registry on
+            this machine (`localhost:5000`) needs no entry.
+            """
+        ),
+        advanced=True,
+    )
     all_excludes = StrListOption(
         default=[
             "**/__pycache__/**",
@@ -117,6 +158,16 @@ class FlytePackSubsystem(Subsystem):
             archive bytes for the same content.
             """
         ),
+        advanced=True,
+    )
+    image_lockfile = StrOption(
+        default="resource://flyte_pack/flyte-image.lock",
+        help="As `lockfile`, for what building images needs: the codec, and the installer of packages.",
+        advanced=True,
+    )
+    deploy_lockfile = StrOption(
+        default="resource://flyte_pack/flyte-deploy.lock",
+        help="As `lockfile`, for what deploying, pushing and running images needs: an HTTP client.",
         advanced=True,
     )
     interpreter_constraints = StrListOption(

@@ -6,7 +6,7 @@ from typing import Iterable, Optional, Tuple
 
 from pants.backend.python.target_types import InterpreterConstraintsField, PythonResolveField
 from pants.core.goals.package import OutputPathField
-from pants.engine.addresses import Address
+from pants.engine.addresses import Address, UnparsedAddressInputs
 from pants.engine.target import (
     COMMON_TARGET_FIELDS,
     AsyncFieldMixin,
@@ -107,6 +107,55 @@ class FlyteTaskOutputPathField(OutputPathField):
     )
 
 
+# --- images -----------------------------------------------------------------------------------------
+
+
+def is_address(image: str) -> bool:
+    """Whether an `image` means a target: `:name`, `//dir:name`, or `dir:name` where `dir` is no registry's host.
+
+    (`library/debian:12` alone could be both; Docker Hub's is written `docker.io/library/debian:12`.)
+    """
+    if image.startswith((":", "//")):
+        return True
+    first, slash, rest = image.partition("/")
+    if "@" in image or not slash or ":" not in rest:
+        return False
+    return first != "localhost" and not any(c in first for c in ".:")
+
+
+class OneAddressField(SpecialCasedDependencies):
+    """The address of one target, as text or as a list of one."""
+
+    @classmethod
+    def compute_value(
+        cls, raw_value: Optional[Iterable[str]], address: Address
+    ) -> Optional[Tuple[str, ...]]:
+        one = [raw_value] if isinstance(raw_value, str) else raw_value
+        value = super().compute_value(one, address)
+        if value is not None and len(value) != 1:
+            raise InvalidFieldException(
+                f"The `{cls.alias}` field in target {address} takes one, such as "
+                f'`{cls.alias}=":{cls.alias}"`; it has {len(value)}.'
+            )
+        return value
+
+
+class ImageReferenceField(OneAddressField):
+    """One image, as text that may be an address: then, and only then, the target depends on it."""
+
+    @property
+    def text(self) -> Optional[str]:
+        """What the user wrote."""
+        return self.value[0] if self.value else None
+
+    def to_unparsed_address_inputs(self) -> UnparsedAddressInputs:
+        return UnparsedAddressInputs(
+            [image for image in self.value or () if is_address(image)],
+            owning_address=self.address,
+            description_of_origin=f"the `{self.alias}` from the target {self.address}",
+        )
+
+
 # --- flyte_bundle --------------------------------------------------------------------------------
 
 
@@ -183,21 +232,26 @@ class FlyteEntryPointField(StringField, AsyncFieldMixin):
     )
 
 
-class FlyteTaskImageField(StringField):
+class FlyteTaskImageField(ImageReferenceField):
     alias = "image"
     help = help_text(
         """
-        The container image that the task runs in: a reference, such as
-        `"ghcr.io/org/trainer:2026.1"` or one with a digest, or the name of a reference
-        (a word without `/`, `:` or `@`, such as `"trainer"`) that `images` of the `flyte_deployment`,
-        `[flyte].images` or `--image trainer=URI` maps to one.
+        The container image that the task runs in:
+
+        - the address of a `flyte_image`, such as `":image"` or `"services/ml:image"`;
+
+        - a reference, such as `"ghcr.io/org/trainer:2026.1"` or one with a digest (one of Docker Hub is written with its
+        host, `"docker.io/org/trainer:2026.1"`);
+
+        - the name of a reference (a word without `/`, `:` or `@`, such as `"trainer"`) that `images` of the
+        `flyte_deployment`, `[flyte].images` or `--image trainer=URI` maps to one.
 
         Leave it out where the code's own `flyte.Image` needs no build.
         """
     )
 
 
-class FlyteTaskBundleField(SpecialCasedDependencies):
+class FlyteTaskBundleField(OneAddressField):
     alias = "bundle"
     help = help_text(
         """
@@ -206,19 +260,6 @@ class FlyteTaskBundleField(SpecialCasedDependencies):
         bundle's, and must not be set here.
         """
     )
-
-    @classmethod
-    def compute_value(
-        cls, raw_value: Optional[Iterable[str]], address: Address
-    ) -> Optional[Tuple[str, ...]]:
-        one = [raw_value] if isinstance(raw_value, str) else raw_value
-        value = super().compute_value(one, address)
-        if value is not None and len(value) != 1:
-            raise InvalidFieldException(
-                f"The `{cls.alias}` field in target {address} takes one address, such as "
-                f'`bundle=":code"`; it has {len(value)}.'
-            )
-        return value
 
 
 class FlyteTask(Target):
@@ -337,9 +378,20 @@ class FlyteDeploymentImagesField(DictStringToStringField):
     alias = "images"
     help = help_text(
         """
-        Which image each name stands for that a task's `image` field uses:
+        Which image each name stands for that a task's `image` field uses, or that is the `ref_name` of the
+        `flyte_image` it uses, which is then neither built nor pushed:
         `images={"trainer": "ghcr.io/org/trainer:2026.1"}`. Comes before `[flyte].images`;
         `-- --image trainer=URI` overrides both.
+        """
+    )
+
+
+class FlyteDeploymentRegistryField(StringField):
+    alias = "registry"
+    help = help_text(
+        """
+        Where the images of its tasks are pushed, as far as they are `flyte_image` targets: a host, perhaps with a path,
+        such as `"ghcr.io/org"`. Takes the place of the images' own `registries`; `-- --registry` overrides it.
         """
     )
 
@@ -356,6 +408,7 @@ class FlyteDeployment(Target):
         FlyteDeploymentVersionField,
         FlyteDeploymentStoreField,
         FlyteDeploymentImagesField,
+        FlyteDeploymentRegistryField,
         EnvironmentField,
     )
     help = help_text(
@@ -368,7 +421,7 @@ class FlyteDeployment(Target):
                 domain="staging",
             )
 
-        `{bin_name()} run path/to:deploy` packages the tasks, puts into the store what is missing there, and
+        `{bin_name()} run path/to:deploy` packages the tasks, pushes their images, puts into the store what is missing there, and
         writes a deployment record; a second run finds nothing to do. After `--` come options
         (`--dry-run`, `--version V`, `--domain D`, `--image name=uri`, `--output json`, ...) and
         subcommands: `list`, `show`, `rollback VERSION`. `-- --help` lists them all.

@@ -16,20 +16,44 @@ from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
 from flyte_pack.deploy.names import InvalidName, check_image, check_ref_name
-from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE, LinkedBundle, LinkedTask, TaskLink
+from flyte_pack.task_link import (
+    BUNDLE_URI_HOLE,
+    VERSION_HOLE,
+    LinkedBundle,
+    LinkedImage,
+    LinkedTask,
+    TaskLink,
+)
 from flyte_shim.manifest import EntryPoint
 from flyte_shim.paths import path_problem
-from pants_flyte.build_types import BuiltBundle, BuiltTask, BundleRequest, TaskRequest
+from pants_flyte.build_types import (
+    BuiltBundle,
+    BuiltImage,
+    BuiltTask,
+    BundleRequest,
+    ImageRequest,
+    TaskRequest,
+)
 from pants_flyte.bundle import build_bundle
-from pants_flyte.engine import create_digest, resolve_addresses, source_roots, targets_at
+from pants_flyte.closure import closure_of
+from pants_flyte.embedded import check_embedded
+from pants_flyte.engine import (
+    build_images,
+    create_digest,
+    resolve_addresses,
+    source_roots,
+    targets_at,
+)
 from pants_flyte.entry_point import EntryModule, find_entry_module, name_tasks, scan_module
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.image_target_types import FlyteImage, FlyteImageRefNameField
 from pants_flyte.layout import (
     SourceFile,
     check_root_dir,
     literal_glob,
     module_name,
     place,
+    place_all,
     root_path,
 )
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
@@ -45,6 +69,7 @@ from pants_flyte.target_types import (
     FlyteTaskCopyStyleField,
     FlyteTaskDependenciesField,
     FlyteTaskImageField,
+    is_address,
 )
 
 _RESOLVER = "flyte._internal.resolvers.default.DefaultTaskResolver"
@@ -120,6 +145,34 @@ async def _path_in_bundle(address: Address, module: EntryModule, root_dir: Optio
     return path
 
 
+async def _image_target(target: Target) -> Optional[Target]:
+    """The `flyte_image` that `image` names, if it is an address."""
+    addresses = await resolve_addresses(target[FlyteTaskImageField].to_unparsed_address_inputs())
+    if not addresses:
+        return None
+    image = (await targets_at(addresses))[0]
+    if not isinstance(image, FlyteImage):
+        raise FlyteTargetError(
+            target.address,
+            f"`image` names {image.address}, which is a `{image.alias}`, not a `{FlyteImage.alias}`.",
+        )
+    return image
+
+
+async def _check_embedded(
+    address: Address,
+    module: EntryModule,
+    root_dir: Optional[str],
+    resolve: str,
+    image: BuiltImage,
+    python_setup: PythonSetup,
+) -> None:
+    """The image must hold all that the task reaches, where its imports look for it. Raises `FlyteTargetError`."""
+    closure = await closure_of(address, frozenset([module.owner]), resolve, python_setup)
+    placed = place_all(address, closure.files, root_dir)
+    check_embedded(address, module.path, placed, image)
+
+
 @rule(desc="Build a Flyte task", level=LogLevel.DEBUG)
 async def build_task(
     request: TaskRequest,
@@ -176,6 +229,15 @@ async def build_task(
                 f"{module.owner} to its `dependencies`, or drop `bundle` from this target.",
             )
 
+    image_target = await _image_target(target)
+    ref_name = image_target[FlyteImageRefNameField].value if image_target else None
+    image: Optional[BuiltImage] = None
+    if image_target and ref_name not in request.mapped and (request.image or copy_style == "none"):
+        code = True if copy_style == "none" else None
+        image = (await build_images([ImageRequest(image_target.address, code)]))[0]
+        if copy_style == "none":
+            await _check_embedded(address, module, root_dir, resolve, image, python_setup)
+
     link = TaskLink(
         address=address.spec,
         entry_point=f"{in_bundle}:{module.name}",
@@ -184,7 +246,8 @@ async def build_task(
         root_dir=root_dir if root_dir != "" else ".",
         copy_style=copy_style,
         bundle=_linked(bundle) if bundle else None,
-        image=_image(target),
+        image=ref_name if image_target and image is None else _image(target),
+        built_image=_linked_image(image) if image else None,
         tasks=tuple(
             LinkedTask(name, _command(module_name(in_bundle), name, bundle is not None))
             for name in named.tasks
@@ -198,6 +261,7 @@ async def build_task(
         link_digest=await create_digest(CreateDigest([FileContent(link_path, link.to_json())])),
         bundle=bundle,
         owns_bundle=shared is None,
+        image=image,
     )
 
 
@@ -266,8 +330,8 @@ def output_stem(field: OutputPathField, ending: str) -> str:
 
 
 def _image(target: Target) -> Optional[str]:
-    image = target[FlyteTaskImageField].value
-    if image is None:
+    image = target[FlyteTaskImageField].text
+    if image is None or is_address(image):
         return None
     try:
         return check_image(image) if any(c in image for c in "/:@") else check_ref_name(image)
@@ -289,6 +353,17 @@ def _linked(bundle: BuiltBundle) -> LinkedBundle:
         archive_size=summary.archive_size,
         manifest_hash=summary.manifest_hash,
         manifest_size=summary.manifest_size,
+    )
+
+
+def _linked_image(image: BuiltImage) -> LinkedImage:
+    return LinkedImage(
+        address=image.address.spec,
+        layout=image.layout,
+        digest=image.image_digest,
+        ref_name=image.ref_name,
+        workdir=image.workdir,
+        embeds_code=image.embeds_code,
     )
 
 

@@ -4,17 +4,46 @@ from __future__ import annotations
 
 import importlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Mapping, Sequence, Tuple
 
 from pants.backend.python.target_types import EntryPoint
 from pants.backend.python.util_rules.pex import PexRequest
 from pants.backend.python.util_rules.pex_requirements import EntireLockfile, Lockfile
+from pants.core.goals.run import RunRequest
+from pants.engine.env_vars import EnvironmentVars, EnvironmentVarsRequest
 from pants.engine.fs import CreateDigest, Digest, FileContent
+from pants.engine.process import InteractiveProcess
+from pants.util.frozendict import FrozenDict
 
-from pants_flyte.engine import create_digest
-from pants_flyte.subsystem import FlytePackSubsystem
+from pants_flyte.engine import (
+    create_digest,
+    environment_variables,
+    merge_digests,
+    tool_environment,
+)
+from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 
 _PACKAGES = ("flyte_pack", "flyte_shim")
+_ENVIRONMENT = (
+    *("HOME", "LANG", "LC_ALL", "PATH", "TERM", "TMPDIR", "USER", "XDG_CACHE_HOME"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
+    *("DOCKER_CONFIG", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY"),
+    # What the credential helpers of registries go by.
+    *(
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_PROFILE",
+        "AWS_REGION",
+    ),
+    *("AWS_DEFAULT_REGION", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_ROLE_ARN"),
+    *("AWS_WEB_IDENTITY_TOKEN_FILE", "AZURE_CLIENT_ID", "AZURE_CONFIG_DIR", "AZURE_TENANT_ID"),
+    *("CLOUDSDK_CONFIG", "DBUS_SESSION_BUS_ADDRESS", "GNUPGHOME", "GOOGLE_APPLICATION_CREDENTIALS"),
+    *("PASSWORD_STORE_DIR", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"),
+)
 
 
 async def program_sources() -> Digest:
@@ -28,15 +57,18 @@ async def program_sources() -> Digest:
     return await create_digest(CreateDigest(files))
 
 
-async def program_pex(flyte_pack: FlytePackSubsystem) -> PexRequest:
-    """The program with what it needs from others, ready to be asked for in a sandbox or the workspace."""
+async def program_pex(flyte_pack: FlytePackSubsystem, needs: str = "lockfile") -> PexRequest:
+    """The program with what it needs from others, ready to be asked for in a sandbox or the workspace.
+
+    needs: the option of `[flyte-pack]` that names the lock file: packing a bundle installs less than deploying it.
+    """
     return PexRequest(
         output_filename="flyte_pack.pex",
         internal_only=True,
         requirements=EntireLockfile(
             Lockfile(
-                url=flyte_pack.lockfile,
-                url_description_of_origin="the option `[flyte-pack].lockfile`",
+                url=getattr(flyte_pack, needs),
+                url_description_of_origin=f"the option `[flyte-pack].{needs}`",
                 resolve_name=flyte_pack.options_scope,
             )
         ),
@@ -45,3 +77,50 @@ async def program_pex(flyte_pack: FlytePackSubsystem) -> PexRequest:
         sources=await program_sources(),
         description="Prepare the packer",
     )
+
+
+@dataclass(frozen=True)
+class Program:
+    """The program, ready to start in the build root; what the user typed goes behind `args`. In `args` and in the names of
+    files, `{chroot}` is where `digest` is."""
+
+    digest: Digest
+    args: Tuple[str, ...]
+    env: FrozenDict[str, str]
+    append_only_caches: FrozenDict[str, str]
+
+    def run_request(self) -> RunRequest:
+        return RunRequest(
+            digest=self.digest,
+            args=self.args,
+            extra_env=self.env,
+            append_only_caches=self.append_only_caches,
+        )
+
+    def interactive_process(self, env: Mapping[str, str], *args: str) -> InteractiveProcess:
+        return InteractiveProcess(
+            argv=(*self.args, *args),
+            env={**env, **self.env},
+            input_digest=self.digest,
+            append_only_caches=self.append_only_caches,
+            run_in_workspace=True,
+        )
+
+
+async def interactive_program(
+    flyte_pack: FlytePackSubsystem, command: Sequence[str], files: Sequence[Digest]
+) -> Program:
+    """`command` of the program that deploys, pushes and runs images, with these files at hand."""
+    environment = await tool_environment(await program_pex(flyte_pack, "deploy_lockfile"))
+    return Program(
+        digest=await merge_digests([environment.digest, *files]),
+        args=(f"{{chroot}}/{environment.argv0}", *command, "--"),
+        env=environment.env,
+        append_only_caches=environment.append_only_caches,
+    )
+
+
+async def callers_environment(flyte: FlyteSubsystem) -> EnvironmentVars:
+    """What a program that reaches stores and registries wants of the caller's environment; more by option."""
+    names = (*_ENVIRONMENT, *flyte.deploy_env_vars)
+    return await environment_variables(EnvironmentVarsRequest(names))

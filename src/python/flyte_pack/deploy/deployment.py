@@ -8,7 +8,7 @@ a kill leaves is true, and the next run writes the rest.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from flyte_pack.deploy.bundles import (
@@ -22,6 +22,7 @@ from flyte_pack.deploy.bundles import (
 )
 from flyte_pack.deploy.changes import TaskChange, compare, describe
 from flyte_pack.deploy.git import now, provenance
+from flyte_pack.deploy.images import push_image, read_pushes
 from flyte_pack.deploy.ledger import Ledger, Recorded, is_current
 from flyte_pack.deploy.names import InvalidName, check_image, check_ref_name
 from flyte_pack.deploy.plan import Refused, Request
@@ -34,6 +35,7 @@ from flyte_pack.deploy.records import (
     version_of,
 )
 from flyte_pack.json_fields import InvalidData
+from flyte_pack.registry.plan import PushPlan
 from flyte_pack.store import Store, StoreError, blob_of
 from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE, LinkedTask, TaskLink
 
@@ -105,11 +107,17 @@ class Deployment:
         self._say = say
         self._links = read_links(directory, request.tasks)
         self._copy_style = _one_copy_style(request, self._links)
-        self._images = _images(request, self._links)
+        self._pushes = read_pushes(directory, request.pushes)
+        self._images = _images(request, self._links, self._pushes)
         # Each once: many tasks may share a bundle.
         bundles = {link.bundle: link.address for link in self._links if link.bundle is not None}
         for bundle, address in bundles.items():
             check_files(directory, address, bundle)
+
+    @property
+    def pushes(self) -> tuple[PushPlan, ...]:
+        """Where the images go that were built for it."""
+        return self._pushes
 
     def prepare(self) -> Work:
         """Plan it; writes nothing. Raises `Refused`, `InvalidData` or `StoreError`."""
@@ -140,6 +148,9 @@ class Deployment:
 
         Where another deployer gets in between, what it wrote is used, and the rest planned anew.
         """
+        # Images first: no record may name one that a container can't pull.
+        for push in self._pushes:
+            push_image(push, self._directory, self._say)
         self._store.sweep()
         written: list[str] = []
         for _ in range(_ATTEMPTS):
@@ -280,15 +291,18 @@ def _one_copy_style(request: Request, links: Iterable[TaskLink]) -> str:
 
 
 def _images(
-    request: Request, links: Iterable[TaskLink]
+    request: Request, links: Iterable[TaskLink], pushes: Iterable[PushPlan]
 ) -> dict[str, tuple[str | None, str | None]]:
     """(image, the name it was looked up by) of each task, by its address."""
     found: dict[str, tuple[str | None, str | None]] = {}
     used: dict[str, str] = {}
+    built = {push.digest: push for push in pushes}
     for link in links:
         image, ref_name = link.image, None
         try:
-            if image is not None and link.image_is_reference:
+            if link.built_image is not None:
+                image, ref_name = _pushed(link, built), link.built_image.ref_name
+            elif image is not None and link.image_is_reference:
                 check_image(image)
             elif image is not None:
                 ref_name = check_ref_name(image)
@@ -306,6 +320,21 @@ def _images(
     for ref_name in sorted(request.typed_images - used.keys()):
         raise Refused(f"--image {ref_name}=...: no task uses an image of that name{_known(used)}")
     return found
+
+
+def _pushed(link: TaskLink, built: Mapping[str, PushPlan]) -> str:
+    assert link.built_image is not None
+    push = built.get(link.built_image.digest)
+    if push is None or not push.destinations:
+        ref_name = link.built_image.ref_name
+        instead = (
+            f" (or name one that is there already: --image {ref_name}=URI)" if ref_name else ""
+        )
+        raise Refused(
+            f"{link.address} runs in {link.built_image.address}, which is built here, and no registry is known to push it "
+            f"to: type --registry HOST, or set `registry` in the target, or `[flyte].registries`{instead}"
+        )
+    return f"{push.destinations[0].name}@{push.digest}"
 
 
 def _known(names: Iterable[str]) -> str:

@@ -25,7 +25,7 @@ from flyte_shim.paths import path_problem
 HELP = """\
 ./pants run path:deploy -- [options] [list | show [VERSION] | rollback VERSION]
 
-Put the bundles of a flyte_deployment into its store, and record what was deployed. What is there already is not
+Push the images of a flyte_deployment, put its bundles into its store, and record what was deployed. What is there already is not
 written again; when nothing changed, nothing is written at all.
 
   ./pants run services:deploy                                       deploy
@@ -48,6 +48,7 @@ Options, before or after the command:
   --copy-style STYLE     auto, all or none, for all tasks of the deployment
   --root-dir DIR         root_dir for all tasks of the deployment
   --image NAME=URI       the image that the code calls NAME; may be given several times
+  --registry HOST        where the images are pushed that are built here: a host, perhaps with a path
   --store URI            file:///an/absolute/path, or file://a/path/below/the/build/root
   --repair               write damaged objects of the store anew, where this build makes the same ones
   --output text|json     json: one document on standard output, nothing else there
@@ -57,7 +58,7 @@ Exit codes: 0 done (or nothing to do), 1 refused or failed, 2 the command line c
 """
 
 _COMMANDS = {"list": (0, 0), "show": (0, 1), "rollback": (1, 1)}
-_DEPLOY_ONLY = ("version", "copy_style", "root_dir", "images", "repair")
+_DEPLOY_ONLY = ("version", "copy_style", "root_dir", "images", "registry", "repair")
 
 
 class UsageError(Exception):
@@ -81,6 +82,7 @@ class DeployOptions:
     copy_style: str | None = None
     root_dir: str | None = None
     images: tuple[tuple[str, str], ...] = ()
+    registry: str | None = None
     store: str | None = None
     repair: bool = False
     output: str = "text"
@@ -140,6 +142,7 @@ def _parser() -> _Parser:
     parser.add_argument("--copy-style", choices=COPY_STYLES)
     parser.add_argument("--root-dir", type=_root_dir)
     parser.add_argument("--image", type=_image, action="append", default=[])
+    parser.add_argument("--registry", type=_registry)
     parser.add_argument("--store", type=_checked(check_store_uri))
     parser.add_argument("--repair", action="store_true")
     parser.add_argument("--output", choices=("text", "json"), default="text")
@@ -174,6 +177,15 @@ def _image(text: str) -> tuple[str, str]:
     if not equals:
         raise UsageError("--image takes NAME=URI, like trainer=registry.example/team/trainer:3")
     return _checked(check_ref_name)(name), _checked(check_image)(image)
+
+
+def _registry(text: str) -> str:
+    if "://" in text or "@" in text:
+        raise UsageError(
+            "--registry takes a host, perhaps with a path, like ghcr.io/org: no scheme, no user, no password"
+        )
+    _checked(check_image)(f"{text.rstrip('/')}/name:tag")
+    return text.rstrip("/")
 
 
 def _shown(text: str) -> str:

@@ -31,7 +31,7 @@ class DeployPlan:
     """The fields of a `flyte_deployment`, and the task links that were packaged for it.
 
     address: the target. images: image by ref name. tasks: files of task links, relative to a directory that is given
-    beside the plan; none where nothing was packaged. The others are None where the target leaves the field open.
+    beside the plan; none where nothing was packaged. pushes: files of the plans by which their images are pushed, likewise. The others are None where the target leaves the field open.
     """
 
     address: str
@@ -42,6 +42,7 @@ class DeployPlan:
     images: dict[str, str]
     copy_style: str | None
     tasks: tuple[str, ...]
+    pushes: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:
         """The plan as the build rules hand it over; equal plans give equal bytes."""
@@ -52,6 +53,7 @@ class DeployPlan:
         """Parse a plan. Raises `InvalidData`, `InvalidName` or `StoreError`."""
         fields = load(data, "deploy plan", SCHEMA)
         fields.default("tasks", [])
+        fields.default("pushes", [])
         plan = cls(
             address=fields.text("address"),
             project=fields.optional_text("project"),
@@ -61,12 +63,13 @@ class DeployPlan:
             images=fields.text_map("images"),
             copy_style=fields.optional_text("copy_style"),
             tasks=fields.texts("tasks"),
+            pushes=fields.texts("pushes"),
         )
         fields.end()
-        for name in plan.tasks:
+        for name in (*plan.tasks, *plan.pushes):
             problem = path_problem(name)
             if problem:
-                raise InvalidData(f"deploy plan: {problem} among the tasks: {name!a:.200}")
+                raise InvalidData(f"deploy plan: {problem} among the files: {name!a:.200}")
         return plan
 
 
@@ -84,6 +87,7 @@ class Request:
     copy_style: str | None
     root_dir: str | None
     tasks: tuple[str, ...]
+    pushes: tuple[str, ...]
 
 
 def resolve(plan: DeployPlan, options: DeployOptions) -> Request:
@@ -108,6 +112,7 @@ def resolve(plan: DeployPlan, options: DeployOptions) -> Request:
         copy_style=options.copy_style or plan.copy_style,
         root_dir=options.root_dir,
         tasks=plan.tasks,
+        pushes=plan.pushes,
     )
 
 

@@ -16,6 +16,8 @@ from pants.version import PANTS_SEMVER
 if PANTS_SEMVER.release < (2, 32):
     from pants_flyte.engine.by_get import (
         EnvironmentField,
+        all_targets,
+        build_images,
         build_tasks,
         contents,
         contents_matching,
@@ -24,6 +26,7 @@ if PANTS_SEMVER.release < (2, 32):
         environment_variables,
         explicit_dependencies,
         files_matching,
+        find_binary,
         find_python,
         hydrated_sources,
         interpreter_constraints,
@@ -33,14 +36,17 @@ if PANTS_SEMVER.release < (2, 32):
         resolve_addresses,
         run_process,
         run_venv_pex,
+        run_venv_pexes,
         snapshot,
         source_roots,
+        subprocess_environment,
         subset,
         targets_at,
         tool_environment,
         transitive_targets,
         under_prefix,
         venv_pex,
+        without_prefix,
     )
 else:
     raise ImportError(
@@ -49,6 +55,8 @@ else:
 
 __all__ = (
     "EnvironmentField",
+    "all_targets",
+    "build_images",
     "build_tasks",
     "contents",
     "contents_matching",
@@ -57,6 +65,7 @@ __all__ = (
     "environment_variables",
     "explicit_dependencies",
     "files_matching",
+    "find_binary",
     "find_python",
     "hydrated_sources",
     "interpreter_constraints",
@@ -66,12 +75,15 @@ __all__ = (
     "resolve_addresses",
     "run_process",
     "run_venv_pex",
+    "run_venv_pexes",
     "snapshot",
     "source_roots",
+    "subprocess_environment",
     "subset",
     "targets_at",
     "tool_environment",
     "transitive_targets",
     "under_prefix",
     "venv_pex",
+    "without_prefix",
 )

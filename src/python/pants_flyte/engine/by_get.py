@@ -6,7 +6,7 @@ implementation is a table to be filled in.
 
 from __future__ import annotations
 
-from typing import Iterable, Sequence, Tuple
+from typing import Iterable, Optional, Sequence, Tuple
 
 from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
 from pants.backend.python.util_rules.pex import (
@@ -22,6 +22,8 @@ from pants.backend.python.util_rules.pex_from_targets import (
 )
 from pants.build_graph.address import Address
 from pants.core.util_rules.environments import EnvironmentField
+from pants.core.util_rules.subprocess_environment import SubprocessEnvironmentVars
+from pants.core.util_rules.system_binaries import SEARCH_PATHS, BinaryPathRequest, BinaryPaths
 from pants.engine.addresses import Addresses, UnparsedAddressInputs
 from pants.engine.env_vars import EnvironmentVars, EnvironmentVarsRequest
 from pants.engine.fs import (
@@ -33,12 +35,15 @@ from pants.engine.fs import (
     MergeDigests,
     PathGlobs,
     Paths,
+    RemovePrefix,
     Snapshot,
 )
 from pants.engine.internals.graph import Owners, OwnersRequest
 from pants.engine.process import FallibleProcessResult, Process, ProcessResult
 from pants.engine.rules import Get, MultiGet
 from pants.engine.target import (
+    AllTargets,
+    AllTargetsRequest,
     Dependencies,
     DependenciesRequest,
     ExplicitlyProvidedDependencies,
@@ -51,7 +56,7 @@ from pants.engine.target import (
 from pants.source.source_root import SourceRootsRequest, SourceRootsResult
 from pants.util.frozendict import FrozenDict
 
-from pants_flyte.build_types import BuiltTask, TaskRequest
+from pants_flyte.build_types import BuiltImage, BuiltTask, ImageRequest, TaskRequest
 from pants_flyte.engine.types import ToolEnvironment
 
 __all__ = ("EnvironmentField",)
@@ -104,6 +109,11 @@ async def owners_of_each(paths: Sequence[str]) -> Tuple[Tuple[Address, ...], ...
     return tuple(tuple(found) for found in owners)
 
 
+async def all_targets() -> Targets:
+    """Every target of the repository. By name: `find_all_targets`."""
+    return Targets(await Get(AllTargets, AllTargetsRequest()))
+
+
 # --- files ---------------------------------------------------------------------------------------
 
 
@@ -154,6 +164,11 @@ async def under_prefix(digest: Digest, prefix: str) -> Digest:
     return await Get(Digest, AddPrefix(digest, prefix))
 
 
+async def without_prefix(digest: Digest, prefix: str) -> Digest:
+    """By name: `remove_prefix`."""
+    return await Get(Digest, RemovePrefix(digest, prefix))
+
+
 async def subset(request: DigestSubset) -> Digest:
     """By name: `digest_subset_to_digest`."""
     return await Get(Digest, DigestSubset, request)
@@ -173,6 +188,16 @@ async def run_venv_pex(process: VenvPexProcess) -> ProcessResult:
     By name: `execute_process_or_raise(**implicitly(process))`.
     """
     return await Get(ProcessResult, VenvPexProcess, process)
+
+
+async def run_venv_pexes(processes: Sequence[VenvPexProcess]) -> Tuple[FallibleProcessResult, ...]:
+    """Run tools in sandboxes at the same time, each to completion, whatever the exit code.
+
+    By name: `concurrently(execute_process(**implicitly(process)) for process in processes)`.
+    """
+    return await MultiGet(
+        Get(FallibleProcessResult, VenvPexProcess, process) for process in processes
+    )
 
 
 async def venv_pex(request: PexRequest) -> VenvPex:
@@ -218,9 +243,21 @@ async def find_python(constraints: InterpreterConstraints) -> PythonExecutable:
     return await Get(PythonExecutable, InterpreterConstraints, constraints)
 
 
+async def find_binary(name: str) -> Optional[str]:
+    """The path of a program on the system's search path. By name: `find_binary`."""
+    request = BinaryPathRequest(binary_name=name, search_path=SEARCH_PATHS)
+    found = (await Get(BinaryPaths, BinaryPathRequest, request)).first_path
+    return found.path if found else None
+
+
 async def environment_variables(request: EnvironmentVarsRequest) -> EnvironmentVars:
     """The named variables of the caller. By name: `environment_vars_subset`."""
     return await Get(EnvironmentVars, EnvironmentVarsRequest, request)
+
+
+async def subprocess_environment() -> EnvironmentVars:
+    """What `[subprocess-environment]` hands to every process. By name: `get_subprocess_environment`."""
+    return EnvironmentVars((await Get(SubprocessEnvironmentVars)).vars)
 
 
 # --- our own rules, where they fan out -----------------------------------------------------------
@@ -229,3 +266,8 @@ async def environment_variables(request: EnvironmentVarsRequest) -> EnvironmentV
 async def build_tasks(requests: Sequence[TaskRequest]) -> Tuple[BuiltTask, ...]:
     """Build each task's link and bundle. By name: `concurrently(build_task(r) for r in requests)`."""
     return await MultiGet(Get(BuiltTask, TaskRequest, request) for request in requests)
+
+
+async def build_images(requests: Sequence[ImageRequest]) -> Tuple[BuiltImage, ...]:
+    """Build each image's layout. By name: `concurrently(build_image(r) for r in requests)`."""
+    return await MultiGet(Get(BuiltImage, ImageRequest, request) for request in requests)

@@ -1,4 +1,4 @@
-"""`package` for `flyte_bundle` and `flyte_task`."""
+"""`package` for `flyte_bundle`, `flyte_image` and `flyte_task`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,16 @@ from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
-from pants_flyte.build_types import BuiltBundle, TaskRequest
+from pants_flyte.build_types import BuiltBundle, BuiltImage, ImageRequest, TaskRequest
 from pants_flyte.bundle import build_bundle
-from pants_flyte.engine import EnvironmentField, build_tasks, merge_digests, targets_at
+from pants_flyte.engine import (
+    EnvironmentField,
+    build_images,
+    build_tasks,
+    merge_digests,
+    targets_at,
+)
+from pants_flyte.image_target_types import FlyteImageBaseField
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.target_types import FlyteBundleDependenciesField, FlyteEntryPointField
 from pants_flyte.task import bundle_request_of
@@ -40,6 +47,14 @@ class PackageTaskFieldSet(PackageFieldSet):
     environment: EnvironmentField
 
 
+@dataclass(frozen=True)
+class PackageImageFieldSet(PackageFieldSet):
+    required_fields = (FlyteImageBaseField,)
+
+    output_path: OutputPathField
+    environment: EnvironmentField
+
+
 @rule(desc="Package a Flyte bundle", level=LogLevel.DEBUG)
 async def package_bundle(
     field_set: PackageBundleFieldSet,
@@ -56,13 +71,33 @@ async def package_bundle(
 @rule(desc="Package a Flyte task", level=LogLevel.DEBUG)
 async def package_task(field_set: PackageTaskFieldSet) -> BuiltPackage:
     task = (await build_tasks([TaskRequest(field_set.address)]))[0]
-    link = BuiltPackageArtifact(task.link_path)
-    if task.bundle is None or not task.owns_bundle:
-        return BuiltPackage(task.link_digest, (link,))
-    return BuiltPackage(
-        await merge_digests([task.link_digest, task.bundle.digest]),
-        (link, *_artifacts(task.bundle)),
+    digests, artifacts = [task.link_digest], [BuiltPackageArtifact(task.link_path)]
+    if task.bundle is not None and task.owns_bundle:
+        digests.append(task.bundle.digest)
+        artifacts.extend(_artifacts(task.bundle))
+    if task.image is not None and not task.image.own_output:
+        digests.append(task.image.digest)
+        artifacts.append(_image_artifact(task.image))
+    return BuiltPackage(await merge_digests(digests), tuple(artifacts))
+
+
+@rule(desc="Package a Flyte image", level=LogLevel.DEBUG)
+async def package_image(field_set: PackageImageFieldSet) -> BuiltPackage:
+    image = (await build_images([ImageRequest(field_set.address)]))[0]
+    return BuiltPackage(image.digest, (_image_artifact(image),))
+
+
+def _image_artifact(image: BuiltImage) -> BuiltPackageArtifact:
+    about = (
+        f"  {image.image_digest}, {' '.join(image.platforms)}: {image.layers} layers of its own, "
+        f"{image.bytes:,} bytes"
     )
+    lines = [about]
+    if image.base_name is not None:
+        lines.append(f"  on {image.base_name}, whose layers it does not hold")
+    if not image.production:
+        lines.append("  NOT FOR PRODUCTION: its base is made of this machine's own files")
+    return BuiltPackageArtifact(image.layout, extra_log_lines=tuple(lines))
 
 
 def _artifacts(bundle: BuiltBundle) -> tuple[BuiltPackageArtifact, ...]:
@@ -78,5 +113,6 @@ def rules() -> Iterable[Union[Rule, UnionRule]]:
     return [
         *collect_rules(),
         UnionRule(PackageFieldSet, PackageBundleFieldSet),
+        UnionRule(PackageFieldSet, PackageImageFieldSet),
         UnionRule(PackageFieldSet, PackageTaskFieldSet),
     ]

@@ -53,7 +53,14 @@ async def run_task(
         raise FlyteTargetError(address, str(error)) from None
     task = (
         await build_tasks(
-            [TaskRequest(address, copy_style=options.copy_style, root_dir=options.root_dir)]
+            [
+                TaskRequest(
+                    address,
+                    copy_style=options.copy_style,
+                    root_dir=options.root_dir,
+                    image=False,
+                )
+            ]
         )
     )[0]
     requirements = await requirements_pex(

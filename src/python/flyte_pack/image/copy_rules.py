@@ -1,0 +1,96 @@
+"""Where copied files and folders go in an image, and what a `.dockerignore` leaves out. Pure functions of values.
+
+They go where Flyte's builder puts them (flyte 2.12: `Image.with_source_file`, `with_source_folder`), which is what `COPY` of a
+Dockerfile does.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+def file_destination(src: str, dst: str, workdir: str) -> str:
+    """The path in the image, without the leading "/", of the file `src`: `dst` is a directory if it is `.` or ends in "/"."""
+    into_directory = dst.endswith("/") or posixpath.basename(dst) in ("", ".", "..")
+    path = posixpath.join(workdir, dst, posixpath.basename(src) if into_directory else "")
+    return _absolute(path)
+
+
+def folder_destination(src: str, dst: str, copy_contents_only: bool, workdir: str) -> str:
+    """The path in the image, without the leading "/", that the contents of the folder `src` go below.
+
+    Only with `dst="."` does it make a difference whether the folder itself is copied.
+    """
+    if dst == "." and not copy_contents_only:
+        dst = posixpath.basename(posixpath.normpath(src))
+    return _absolute(posixpath.join(workdir, dst))
+
+
+def _absolute(path: str) -> str:
+    return posixpath.normpath(path).lstrip("/")
+
+
+@dataclass(frozen=True)
+class DockerIgnore:
+    """The patterns of a `.dockerignore` (Docker's documentation, "Build context"): the last that matches decides."""
+
+    patterns: tuple[tuple[bool, re.Pattern[str]], ...]
+
+    @classmethod
+    def parse(cls, text: str) -> DockerIgnore:
+        patterns = []
+        for line in text.splitlines():
+            pattern = line.strip()
+            if not pattern or pattern.startswith("#"):
+                continue
+            ignores = not pattern.startswith("!")
+            cleaned = posixpath.normpath(pattern.lstrip("!").strip()).strip("/")
+            if cleaned not in ("", "."):
+                patterns.append((ignores, _compile(cleaned)))
+        return cls(tuple(patterns))
+
+    def ignores(self, path: str) -> bool:
+        """Whether the file at `path`, below the folder, is left out: by its own path or that of a directory above it."""
+        parts = path.split("/")
+        above = ["/".join(parts[: i + 1]) for i in range(len(parts))]
+        ignored = False
+        for ignores, pattern in self.patterns:
+            if ignores != ignored and any(pattern.fullmatch(one) for one in above):
+                ignored = ignores
+        return ignored
+
+    def kept(self, paths: Iterable[str]) -> Sequence[str]:
+        return [path for path in paths if not self.ignores(path)]
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    """`*` and `?` stop at "/", `**` matches any number of directories, none too; `[...]` and a backslash as in Go's path.Match."""
+    out, i = [], 0
+    while i < len(pattern):
+        c = pattern[i]
+        if pattern.startswith("**", i):
+            i += 2
+            if pattern.startswith("/", i):
+                i += 1
+                out.append("(?:.*/)?")
+            else:
+                out.append(".*")
+            continue
+        if c == "*":
+            out.append("[^/]*")
+        elif c == "?":
+            out.append("[^/]")
+        elif c == "[" and (end := pattern.find("]", i + 2)) > 0:
+            inner = pattern[i + 1 : end].replace("\\", "\\\\")
+            out.append(f"[{inner}]")
+            i = end
+        elif c == "\\" and i + 1 < len(pattern):
+            i += 1
+            out.append(re.escape(pattern[i]))
+        else:
+            out.append(re.escape(c))
+        i += 1
+    return re.compile("".join(out))

@@ -1,0 +1,48 @@
+"""Where things are in an image: the virtual environment on the base's Python, the user, the working directory."""
+
+from __future__ import annotations
+
+import os
+import re
+
+VENV = "opt/venv"
+HOME = "/home/flyte"
+WORKDIR = "/home/flyte/work"
+USER = (1000, 1000)
+
+_VERSION = re.compile(r"/.*python(3\.[0-9]+)")
+
+
+def python_version(interpreter: str) -> str | None:
+    """`/usr/local/bin/python3.12` -> `3.12`; None for a path that does not say so."""
+    found = _VERSION.fullmatch(interpreter)
+    return found[1] if found else None
+
+
+def site_packages(version: str) -> str:
+    """Where packages are; `version` as in `3.12`."""
+    return f"{VENV}/lib/python{version}/site-packages"
+
+
+def pyvenv_cfg(interpreter: str, version: str) -> str:
+    """What makes `VENV` a virtual environment of `interpreter` (Python's documentation, "venv").
+
+    The base's own packages stay importable, after ours: an image for GPUs, say, brings some that no lock file has.
+    """
+    return (
+        f"home = {os.path.dirname(interpreter)}\n"
+        "include-system-site-packages = true\n"
+        f"version = {version}\n"
+    )
+
+
+def console_script(module: str, function: str) -> str:
+    """A command that calls `function` of `module`, as installers write them (entry points specification)."""
+    name = function.partition(".")[0]
+    return (
+        f"#!/{VENV}/bin/python\n"
+        "import sys\n"
+        f"from {module} import {name}\n"
+        'if __name__ == "__main__":\n'
+        f"    sys.exit({function}())\n"
+    )

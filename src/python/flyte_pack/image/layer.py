@@ -1,0 +1,83 @@
+"""Packs a layer of files at hand (first-party code, the shim): `python -m flyte_pack image-layer`."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import sys
+from collections.abc import Sequence
+
+from flyte_pack.codec import CodecError
+from flyte_pack.image.layer_plan import LayerPlan
+from flyte_pack.json_fields import InvalidData
+from flyte_pack.oci.layer import LayerWriter
+from flyte_pack.oci.parts import Layer, layers_to_json
+from flyte_pack.sources import SourceError, SourceTree
+
+LAYERS = "layers.json"
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command; gives its exit code: 0, or 1 for a layer that cannot be made."""
+    parser = argparse.ArgumentParser(prog="python -m flyte_pack image-layer", allow_abbrev=False)
+    parser.add_argument("--plan", required=True, help="a LayerPlan")
+    parser.add_argument("--sources", required=True, help="the directory that its files are in")
+    parser.add_argument("--out", required=True, help="where blobs/ and layers.json go")
+    options = parser.parse_args(argv)
+    gc.disable()  # there is no garbage worth looking for
+    try:
+        with open(options.plan, "rb") as file:
+            plan = LayerPlan.from_json(file.read())
+        layer = pack_layer(plan, options.sources, options.out)
+        with open(os.path.join(options.out, LAYERS), "wb") as file:
+            file.write(layers_to_json([layer]))
+    except (InvalidData, SourceError, CodecError) as error:
+        message = str(error)
+    except OSError as error:
+        message = f"{error.filename or 'writing'}: {error.strerror or error}"
+    else:
+        return 0
+    finally:
+        gc.enable()
+    print(f"flyte_pack image-layer: {message}", file=sys.stderr)
+    return 1
+
+
+def pack_layer(plan: LayerPlan, sources: str, out: str) -> Layer:
+    """Write the layer below `out`, its members sorted by path. Raises `SourceError`, `CodecError` or `OSError`."""
+    modes = dict(plan.directories)
+    texts = {path: (content, mode) for path, content, mode in plan.texts}
+    links, files = dict(plan.links), dict(plan.files)
+    with LayerWriter(out, plan.owner) as layer, SourceTree(sources) as tree:
+
+        def add_directories(path: str) -> None:
+            """Those of the plan down to `path`, with all that are below the topmost of them."""
+            known = False
+            for end in [i for i, c in enumerate(path) if c == "/"] + [len(path)]:
+                directory = path[:end]
+                if directory in modes or known:
+                    known = True
+                    layer.add_directory(directory, modes.get(directory, 0o755))
+
+        last = None
+        for path in sorted([*modes, *texts, *links, *files]):
+            parent = path.rpartition("/")[0]
+            if parent and parent != last:
+                add_directories(parent)
+                last = parent
+            if path in modes:
+                add_directories(path)
+            elif path in texts:
+                content, mode = texts[path]
+                layer.add_bytes(path, content.encode(), mode)
+            elif path in links:
+                layer.add_symlink(path, links[path])
+            else:
+                fd, status = tree.open(files[path])
+                try:
+                    mode = 0o755 if status.st_mode & 0o111 else 0o644
+                    layer.add_open_file(path, fd, status.st_size, mode, files[path])
+                finally:
+                    os.close(fd)
+        return layer.finish(plan.what)

@@ -1,0 +1,206 @@
+"""What a `flyte_base_image` stands for: read from its lock file, or made of what is at hand."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Tuple
+
+from pants.backend.python.subsystems.setup import PythonSetup
+from pants.backend.python.target_types import InterpreterConstraintsField
+from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
+from pants.backend.python.util_rules.pex import VenvPexProcess
+from pants.build_graph.address import Address
+from pants.engine.fs import EMPTY_DIGEST, Digest, PathGlobs
+from pants.engine.process import ProcessCacheScope
+from pants.engine.target import Target
+from pants.util.docutil import bin_name
+from pants.util.logging import LogLevel
+
+from flyte_pack.deploy.names import InvalidName
+from flyte_pack.image.base import BaseImage
+from flyte_pack.image.filesystem import python_version
+from flyte_pack.json_fields import InvalidData
+from flyte_pack.oci.model import InvalidImage, Platform
+from flyte_pack.oci.reference import Reference
+from pants_flyte.engine import (
+    contents_matching,
+    find_python,
+    snapshot,
+    venv_pex,
+)
+from pants_flyte.errors import FlyteTargetError
+from pants_flyte.image_process import OUT, blobs, described, run_image_step
+from pants_flyte.image_target_types import (
+    HOST,
+    FlyteBaseImage,
+    FlyteBaseImageField,
+    FlyteBaseLockfileField,
+    FlyteBasePlatformsField,
+    FlyteBasePythonField,
+    FlyteBaseSourceField,
+)
+from pants_flyte.layout import literal_glob
+from pants_flyte.subsystem import FlytePackSubsystem
+from pants_flyte.tool import program_pex
+
+
+@dataclass(frozen=True)
+class Base:
+    """image: what is known of it. blobs: those of its layers, and what else belongs in a layout, where it is at hand.
+
+    interpreter: the absolute path of its Python, whose version is `python`, as in `3.12`.
+    """
+
+    address: Address
+    image: BaseImage
+    blobs: Digest
+    interpreter: str
+    python: str
+
+
+def platforms_of(target: Target) -> Tuple[Platform, ...]:
+    """The platforms that a base's target names. Raises `FlyteTargetError`."""
+    return parse_platforms(target.address, target[FlyteBasePlatformsField].value or ())
+
+
+def parse_platforms(address: Address, texts: Tuple[str, ...]) -> Tuple[Platform, ...]:
+    """Raises `FlyteTargetError`."""
+    try:
+        return tuple(sorted({Platform.parse(text) for text in texts}))
+    except InvalidImage as error:
+        raise FlyteTargetError(address, f"`platforms`: {error}") from None
+
+
+def registry_reference(target: Target) -> str:
+    """The `image` of a base's target. Raises `FlyteTargetError` where it is none, or not one in a registry."""
+    image, source = target[FlyteBaseImageField].value, target[FlyteBaseSourceField].value
+    if (image is None) == (source is None):
+        raise FlyteTargetError(
+            target.address,
+            "give `image` (a reference) or `source` (a path, or `host`), one of them.",
+        )
+    if image is None:
+        raise FlyteTargetError(
+            target.address,
+            f"only a base in a registry has a lock file; this one comes from {source!r}.",
+        )
+    try:
+        Reference.parse(image)
+    except InvalidName as error:
+        raise FlyteTargetError(target.address, f"`image`: {error}") from None
+    return image
+
+
+async def load_base(
+    target: Target, flyte_pack: FlytePackSubsystem, python_setup: PythonSetup
+) -> Base:
+    """Raises `FlyteTargetError` where the target can't be used as a base."""
+    address = target.address
+    if not isinstance(target, FlyteBaseImage):
+        raise FlyteTargetError(
+            address, f"this is a `{target.alias}`, where a `{FlyteBaseImage.alias}` is needed."
+        )
+    source = target[FlyteBaseSourceField].value
+    if source is None or target[FlyteBaseImageField].value is not None:
+        image, at_hand = await _locked(target), EMPTY_DIGEST
+    elif source == HOST:
+        image, at_hand = await _from_host(target, flyte_pack, python_setup)
+    else:
+        image, at_hand = await _from_source(target, flyte_pack)
+    interpreter = target[FlyteBasePythonField].value or image.python_path
+    version = python_version(interpreter) if interpreter else None
+    if interpreter is None or version is None:
+        said = f", not {interpreter!r}" if interpreter else ""
+        raise FlyteTargetError(
+            address,
+            "which Python the image has is not known: set `python` to its absolute path with the version, "
+            f'such as "/usr/bin/python3.11"{said}.',
+        )
+    return Base(address, image, at_hand, interpreter, version)
+
+
+async def _locked(target: Target) -> BaseImage:
+    reference = Reference.parse(registry_reference(target))
+    path = target[FlyteBaseLockfileField].path
+    found = await contents_matching(PathGlobs([literal_glob(path)]))
+    lock = f"`{bin_name()} run {target.address} -- lock`"
+    if not found:
+        raise FlyteTargetError(
+            target.address, f"it is not locked: there is no file {path}. Run {lock}, and commit it."
+        )
+    try:
+        image = BaseImage.from_json(found[0].content, path)
+    except (InvalidData, InvalidImage) as error:
+        raise FlyteTargetError(target.address, f"{error}. Run {lock} to write it anew.") from None
+    locked = None if image.name is None else Reference.parse(image.name)
+    same = locked is not None and (locked.name, locked.tag) == (reference.name, reference.tag)
+    if not same or reference.digest not in (None, image.digest):
+        raise FlyteTargetError(
+            target.address,
+            f"{path} is the lock file of {image.name}@{image.digest}, and `image` is {reference}. Run {lock}.",
+        )
+    missing = [str(p) for p in platforms_of(target) if image.for_platform(p) is None]
+    if missing:
+        raise FlyteTargetError(
+            target.address, f"{path} does not lock {', '.join(missing)}. Run {lock}."
+        )
+    return image
+
+
+async def _from_host(
+    target: Target, flyte_pack: FlytePackSubsystem, python_setup: PythonSetup
+) -> Tuple[BaseImage, Digest]:
+    constraints = InterpreterConstraints(
+        target[InterpreterConstraintsField].value_or_global_default(python_setup)
+    )
+    python = await find_python(constraints)
+    tool = await venv_pex(await program_pex(flyte_pack, "image_lockfile"))
+    return await _base_from(
+        target.address,
+        VenvPexProcess(
+            tool,
+            argv=("image-host-base", "--python", python.path, "--out", OUT),
+            output_directories=(OUT,),
+            description=f"Put together a base image from this machine's {python.path}",
+            level=LogLevel.INFO,
+            # What it reads is the machine's, which Pants can't see change.
+            cache_scope=ProcessCacheScope.PER_RESTART_SUCCESSFUL,
+        ),
+    )
+
+
+async def _from_source(target: Target, flyte_pack: FlytePackSubsystem) -> Tuple[BaseImage, Digest]:
+    path = target[FlyteBaseSourceField].path or ""
+    glob = literal_glob(path)
+    found = await snapshot(PathGlobs([glob, os.path.join(glob, "**")]))
+    if not found.files or path.split(os.sep)[0] == os.pardir:
+        raise FlyteTargetError(
+            target.address,
+            f"`source`: there is nothing at {path}, or Pants ignores it (`[GLOBAL].pants_ignore`, `.gitignore`).",
+        )
+    python = target[FlyteBasePythonField].value
+    tool = await venv_pex(await program_pex(flyte_pack, "image_lockfile"))
+    return await _base_from(
+        target.address,
+        VenvPexProcess(
+            tool,
+            argv=(
+                "image-local-base",
+                *("--source", path),
+                *(part for p in platforms_of(target) for part in ("--platform", str(p))),
+                *(("--python", python) if python else ()),
+                *("--out", OUT, "--address", target.address.spec),
+            ),
+            input_digest=found.digest,
+            output_directories=(OUT,),
+            description=f"Read the base image {path}",
+            level=LogLevel.INFO,
+        ),
+    )
+
+
+async def _base_from(address: Address, process: VenvPexProcess) -> Tuple[BaseImage, Digest]:
+    result = (await run_image_step(address, [process]))[0]
+    document = await described(result, "base.json")
+    return BaseImage.from_json(document, "base.json"), await blobs(result)

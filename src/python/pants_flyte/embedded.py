@@ -1,0 +1,72 @@
+"""Whether an image that holds the code of a task holds it where the task's imports look for it. Pure functions of values."""
+
+from __future__ import annotations
+
+from typing import Mapping
+
+from pants.build_graph.address import Address
+
+from pants_flyte.build_types import BuiltImage
+from pants_flyte.errors import FlyteTargetError
+from pants_flyte.layout import SourceFile, listing
+
+
+def check_embedded(
+    address: Address, entry: str, placed: Mapping[str, SourceFile], image: BuiltImage
+) -> None:
+    """placed: all that the task reaches, by its path below the root of imports, which is the working directory in the image.
+
+    entry: the path of the entry point's module from the build root. Raises `FlyteTargetError`.
+    """
+    top = image.workdir[1:]
+    missing = {
+        path: file for path, file in placed.items() if image.code.get(f"{top}/{path}") != file.path
+    }
+    if not missing:
+        return
+    expected = next((path for path, file in placed.items() if file.path == entry), "")
+    actual = next((path for path, source in sorted(image.code.items()) if source == entry), None)
+    if expected in missing and actual is not None:
+        raise FlyteTargetError(address, _elsewhere(entry, f"{top}/{expected}", actual, top, image))
+    lines = listing(
+        f"{file.path} ({file.owner or 'no owner'}), expected at /{top}/{path}"
+        + _found_at(file.path, image)
+        for path, file in sorted(missing.items())
+    )
+    raise FlyteTargetError(
+        address,
+        f'`copy_style` is "none", and the image {image.address} lacks files that the task reaches:\n{lines}\n'
+        f"Name this task, or the code, in the `dependencies` of {image.address}, and leave its `code` unset or set it to True; or "
+        "copy the files' source root with `source_folders`.",
+    )
+
+
+def _elsewhere(entry: str, expected: str, actual: str, top: str, image: BuiltImage) -> str:
+    """The classic mistake: the folder was copied where its contents should be, or the other way round."""
+    text = (
+        f"the image {image.address} has {entry} at /{actual}, and with this target's `root_dir` it is imported from "
+        f"/{expected}. "
+    )
+    inner, outer = expected[len(top) + 1 :], actual[len(top) + 1 :]
+    if actual.endswith(f"/{inner}") and actual.startswith(f"{top}/"):
+        folder = outer[: -len(inner) - 1]
+        return (
+            f"{text}The image holds the folder {folder!r} itself where its contents are looked for: set `copy_contents_only` to "
+            f"True in the `source_folders` of {image.address}, or set `root_dir` here to a directory above {folder!r}."
+        )
+    if expected.endswith(f"/{outer}"):
+        folder = inner[: -len(outer) - 1]
+        return (
+            f"{text}The image holds the contents of the folder {folder!r} where the folder itself is looked for: set "
+            f"`copy_contents_only` to False in the `source_folders` of {image.address} (with `dst` the directory above), or set "
+            f"`root_dir` here to {folder!r}, if imports start there."
+        )
+    return (
+        f"{text}Make `root_dir` of the two agree, or change `dst` in the `source_folders` of {image.address}, so that the root "
+        f"of imports is its working directory, {image.workdir}."
+    )
+
+
+def _found_at(source: str, image: BuiltImage) -> str:
+    places = [f"/{path}" for path, its in sorted(image.code.items()) if its == source]
+    return f", found at {places[0]}" if places else ""

@@ -1,0 +1,88 @@
+"""`publish` for `flyte_image`: pushes it to its registries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Iterable, Union
+
+from pants.core.goals.publish import (
+    PublishFieldSet,
+    PublishOutputData,
+    PublishPackages,
+    PublishProcesses,
+    PublishRequest,
+)
+from pants.engine.fs import CreateDigest, FileContent
+from pants.engine.rules import Rule, collect_rules, rule
+from pants.engine.unions import UnionRule
+
+from pants_flyte.build_types import ImageRequest
+from pants_flyte.engine import build_images, create_digest, targets_at
+from pants_flyte.image_target_types import FlyteImageBaseField, FlyteImageSkipPushField
+from pants_flyte.pushing import push_plan
+from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
+from pants_flyte.tool import callers_environment, interactive_program
+
+_PLAN = "__push_plan.json"
+
+
+class PublishImageRequest(PublishRequest):  # type: ignore[type-arg]  # generic only since later versions
+    pass
+
+
+@dataclass(frozen=True)
+class PublishImageFieldSet(PublishFieldSet):  # type: ignore[type-arg]
+    publish_request_type = PublishImageRequest
+    required_fields = (FlyteImageBaseField,)
+
+    skip_push: FlyteImageSkipPushField
+
+    def get_output_data(self) -> PublishOutputData:
+        return PublishOutputData({"publisher": "flyte", **super().get_output_data()})
+
+
+@rule
+async def publish_image(
+    request: PublishImageRequest, flyte: FlyteSubsystem, flyte_pack: FlytePackSubsystem
+) -> PublishProcesses:
+    address = request.field_set.address
+    if request.field_set.skip_push.value:
+        return PublishProcesses(
+            [PublishPackages((address.spec,), description="(by `skip_push` of the target)")]
+        )
+    target = (await targets_at([address]))[0]
+    image = (await build_images([ImageRequest(address)]))[0]
+    plan = await push_plan(target, image, flyte)
+    if not plan.destinations:
+        return PublishProcesses(
+            [
+                PublishPackages(
+                    (address.spec,),
+                    description="(no registry is known: set `registries` of the target, or `[flyte].registries`)",
+                )
+            ]
+        )
+    plan_digest = await create_digest(CreateDigest([FileContent(_PLAN, plan.to_json())]))
+    program = await interactive_program(
+        flyte_pack,
+        ("push", "--plan", f"{{chroot}}/{_PLAN}", "--dir", "{chroot}"),
+        (plan_digest, image.digest),
+    )
+    names = tuple(
+        f"{destination.name}:{tag}" if tag else f"{destination.name}@{plan.digest}"
+        for destination in plan.destinations
+        for tag in destination.tags or ("",)
+    )
+    return PublishProcesses(
+        [
+            PublishPackages(
+                names=names,
+                process=program.interactive_process(await callers_environment(flyte)),
+                description=image.image_digest,
+            )
+        ]
+    )
+
+
+def rules() -> Iterable[Union[Rule, UnionRule]]:
+    return [*collect_rules(), *PublishImageFieldSet.rules()]

@@ -1,0 +1,75 @@
+"""`run` for `flyte_base_image` (lock and check it) and for `flyte_image` (a command in it)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Iterable, Union
+
+from pants.core.goals.run import RunFieldSet, RunInSandboxBehavior, RunRequest
+from pants.engine.rules import Rule, collect_rules, rule
+from pants.engine.unions import UnionRule
+from pants.util.logging import LogLevel
+
+from pants_flyte.base_image import platforms_of, registry_reference
+from pants_flyte.build_types import ImageRequest
+from pants_flyte.engine import build_images, targets_at
+from pants_flyte.image_target_types import (
+    FlyteBaseLockfileField,
+    FlyteBasePlatformsField,
+    FlyteBasePythonField,
+    FlyteImageBaseField,
+)
+from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
+from pants_flyte.tool import interactive_program
+
+
+@dataclass(frozen=True)
+class RunBaseImageFieldSet(RunFieldSet):
+    required_fields = (FlyteBasePlatformsField, FlyteBaseLockfileField)
+    run_in_sandbox_behavior = RunInSandboxBehavior.NOT_SUPPORTED
+
+
+@dataclass(frozen=True)
+class RunImageFieldSet(RunFieldSet):
+    required_fields = (FlyteImageBaseField,)
+    run_in_sandbox_behavior = RunInSandboxBehavior.NOT_SUPPORTED
+
+
+@rule(desc="Prepare to lock a base image", level=LogLevel.DEBUG)
+async def run_base_image(
+    field_set: RunBaseImageFieldSet, flyte: FlyteSubsystem, flyte_pack: FlytePackSubsystem
+) -> RunRequest:
+    """Needs no lock file: this is what makes it."""
+    target = (await targets_at([field_set.address]))[0]
+    python = target[FlyteBasePythonField].value
+    program = await interactive_program(
+        flyte_pack,
+        (
+            *("base-lock", "--address", field_set.address.spec),
+            *("--image", registry_reference(target)),
+            *("--lockfile", target[FlyteBaseLockfileField].path),
+            *(part for p in platforms_of(target) for part in ("--platform", str(p))),
+            *(("--python", python) if python else ()),
+            *(part for host in flyte.insecure_registries for part in ("--insecure", host)),
+        ),
+        (),
+    )
+    return program.run_request()
+
+
+@rule(desc="Prepare to run a command in an image", level=LogLevel.DEBUG)
+async def run_image(field_set: RunImageFieldSet, flyte_pack: FlytePackSubsystem) -> RunRequest:
+    image = (await build_images([ImageRequest(field_set.address)]))[0]
+    program = await interactive_program(
+        flyte_pack,
+        (
+            *("image-run", "--layout", f"{{chroot}}/{image.layout}"),
+            *("--address", field_set.address.spec),
+        ),
+        (image.digest,),
+    )
+    return program.run_request()
+
+
+def rules() -> Iterable[Union[Rule, UnionRule]]:
+    return [*collect_rules(), *RunBaseImageFieldSet.rules(), *RunImageFieldSet.rules()]

@@ -1,0 +1,46 @@
+"""Runs the steps of building an image, each a cacheable process that writes layers."""
+
+from __future__ import annotations
+
+from typing import Sequence, Tuple
+
+from pants.backend.python.util_rules.pex import VenvPexProcess
+from pants.build_graph.address import Address
+from pants.engine.fs import Digest, DigestSubset, PathGlobs
+from pants.engine.process import FallibleProcessResult
+
+from pants_flyte.engine import contents, run_venv_pexes, subset, without_prefix
+from pants_flyte.errors import FlyteTargetError
+
+# The directory that a step makes: layers in `blobs/`, and JSON files that describe them.
+OUT = "out"
+
+
+async def run_image_step(
+    address: Address, processes: Sequence[VenvPexProcess]
+) -> Tuple[FallibleProcessResult, ...]:
+    """Run them at the same time. Raises `FlyteTargetError` with what the first that failed said of it."""
+    results = await run_venv_pexes(processes)
+    for process, result in zip(processes, results):
+        if result.exit_code == 1:  # a mistake that the program has a message for
+            said = result.stderr.decode(errors="replace").strip()
+            raise FlyteTargetError(address, said.replace(f"{address}: ", ""))
+        if result.exit_code != 0:
+            raise FlyteTargetError(
+                address,
+                f"{process.description}: failed with exit code {result.exit_code}:\n"
+                + result.stderr.decode(errors="replace").strip(),
+            )
+    return results
+
+
+async def described(result: FallibleProcessResult, name: str) -> bytes:
+    """The file that a step made beside its blobs."""
+    file = await subset(DigestSubset(result.output_digest, PathGlobs([f"{OUT}/{name}"])))
+    return (await contents(file))[0].content
+
+
+async def blobs(result: FallibleProcessResult) -> Digest:
+    """What a step made, as it belongs in a layout: `blobs/sha256/...`."""
+    found = await subset(DigestSubset(result.output_digest, PathGlobs([f"{OUT}/blobs/**"])))
+    return await without_prefix(found, OUT)

@@ -1,0 +1,405 @@
+"""The targets for images, `flyte_base_image` and `flyte_image`, and their fields."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Optional, Tuple
+
+from pants.backend.python.target_types import InterpreterConstraintsField, PythonResolveField
+from pants.core.goals.package import OutputPathField
+from pants.engine.addresses import Address
+from pants.engine.target import (
+    COMMON_TARGET_FIELDS,
+    AsyncFieldMixin,
+    BoolField,
+    Dependencies,
+    DictStringToStringField,
+    Field,
+    InvalidFieldTypeException,
+    SecondaryOwnerMixin,
+    StringField,
+    StringSequenceField,
+    Target,
+    TriBoolField,
+)
+from pants.source.filespec import Filespec
+from pants.util.docutil import bin_name
+from pants.util.frozendict import FrozenDict
+from pants.util.strutil import help_text
+
+from pants_flyte.engine import EnvironmentField
+from pants_flyte.target_types import FlyteRootDirField, OneAddressField
+
+HOST = "host"
+
+
+class _FileField(StringField, AsyncFieldMixin, SecondaryOwnerMixin):
+    """A file or directory beside the BUILD file, which has a part in `--changed-since`."""
+
+    @property
+    def path(self) -> Optional[str]:
+        """From the build root, normalised; None where unset."""
+        if self.value is None:
+            return None
+        return os.path.normpath(os.path.join(self.address.spec_path, self.value))
+
+    @property
+    def filespec(self) -> Filespec:
+        path = self.path
+        return {"includes": [] if path is None else [path, os.path.join(path, "**")]}
+
+
+# --- flyte_base_image ----------------------------------------------------------------------------
+
+
+class FlyteBaseImageField(StringField):
+    alias = "image"
+    help = help_text(
+        f"""
+        The image in a registry, such as `"docker.io/library/python:3.12-slim"`. What it is pinned to
+        is in the lock file, which `{bin_name()} run path/to:base -- lock` writes.
+
+        Give this or `source`.
+        """
+    )
+
+
+class FlyteBaseSourceField(_FileField):
+    alias = "source"
+    help = help_text(
+        """
+        An image that needs no registry: the path, relative to the BUILD file, of an OCI image layout
+        (a directory) or of an archive (as `docker save` or `skopeo copy ... oci-archive:` write
+        them); or `"host"`.
+
+        `"host"` puts a base together from this machine: a CPython that Pants finds, the libraries
+        that it needs, a shell, certificates. It takes about a second and no network, to try images
+        out. Do not use it in production: what is in it is not pinned, and nobody scans it or
+        patches it. Images made on it are labelled `dev.pants-flyte.not-for-production`.
+        """
+    )
+
+    @property
+    def filespec(self) -> Filespec:
+        return {"includes": []} if self.value == HOST else super().filespec
+
+
+class FlyteBaseLockfileField(_FileField):
+    alias = "lockfile"
+    help = help_text(
+        """
+        The lock file, relative to the BUILD file; to be committed. If unset, it is the target's name with the ending
+        `.lock.json`.
+        """
+    )
+
+    @property
+    def path(self) -> str:
+        return super().path or os.path.join(
+            self.address.spec_path, f"{self.address.target_name}.lock.json"
+        )
+
+
+class FlyteBasePlatformsField(StringSequenceField):
+    alias = "platforms"
+    default = ("linux/amd64",)
+    help = help_text(
+        """
+        The platforms to lock (or to take from an archive), such as `["linux/amd64", "linux/arm64"]`.
+        A base from the host has the host's alone.
+        """
+    )
+
+
+class FlyteBasePythonField(StringField):
+    alias = "python"
+    help = help_text(
+        """
+        The image's Python, its absolute path with the version: `"/usr/bin/python3.11"`.
+
+        Not needed for Docker's official Python images and for `source="host"`.
+        """
+    )
+
+
+class FlyteBaseImage(Target):
+    alias = "flyte_base_image"
+    core_fields = (
+        *COMMON_TARGET_FIELDS,
+        FlyteBaseImageField,
+        FlyteBaseSourceField,
+        FlyteBaseLockfileField,
+        FlyteBasePlatformsField,
+        FlyteBasePythonField,
+        InterpreterConstraintsField,
+        EnvironmentField,
+    )
+    help = help_text(
+        f"""
+        What a `flyte_image` is built on: an image in a registry, pinned by a lock file, or one at hand.
+
+            flyte_base_image(name="base", image="docker.io/library/python:3.12-slim")
+
+        `{bin_name()} run path/to:base -- lock` looks the image up and writes the lock file beside the BUILD file:
+        commit it. From then on nothing needs the registry until an image is pushed or run.
+        `{bin_name()} run path/to:base -- check` says whether the tag has moved since.
+
+        For a registry with plain HTTP, other than on this machine, see `[flyte].insecure_registries`.
+        """
+    )
+
+
+# --- flyte_image ---------------------------------------------------------------------------------
+
+
+class FlyteImageBaseField(OneAddressField):
+    alias = "base"
+    required = True
+    help = help_text('The address of a `flyte_base_image`: `base="//images:base"`.')
+
+
+class FlyteImageDependenciesField(Dependencies):
+    supports_transitive_excludes = True
+    help = help_text(
+        """
+        What the image is for: addresses of tasks or of code, such as `[":train", "./workflows.py"]`. Their third-party
+        requirements go into the image. Their own code does if `code=True`.
+        """
+    )
+
+
+class FlyteImageCodeField(TriBoolField):
+    alias = "code"
+    help = help_text(
+        """
+        Whether the image holds the first-party code that its `dependencies` reach, at `workdir`.
+
+        Leave it unset, and the image holds none, as code comes in bundles; for a task with
+        `copy_style="none"` another image is then made, which is this one and the code. (With
+        `source_folders`, they are taken to bring the code, and nothing is added.)
+        """
+    )
+
+
+class FlyteImagePlatformsField(StringSequenceField):
+    alias = "platforms"
+    help = help_text(
+        """
+        The platforms of the image, such as `["linux/amd64", "linux/arm64"]`; two or more make an index.
+        If unset, they are those of the base.
+        """
+    )
+
+
+class _CopyField(Field):
+    """A list of dictionaries with `src`, `dst` and, for folders, `copy_contents_only`."""
+
+    default = ()
+    keys: Tuple[Tuple[str, type], ...] = (("src", str), ("dst", str))
+    value: Tuple[FrozenDict[str, Any], ...]
+
+    @classmethod
+    def compute_value(cls, raw_value: Any, address: Address) -> Tuple[FrozenDict[str, Any], ...]:
+        rows = super().compute_value(raw_value, address) or ()
+        keys = dict(cls.keys)
+        if not isinstance(rows, (list, tuple)) or not all(
+            isinstance(row, dict)
+            and "src" in row
+            and all(isinstance(value, keys.get(key, ())) for key, value in row.items())
+            for row in rows
+        ):
+            raise InvalidFieldTypeException(
+                address,
+                cls.alias,
+                raw_value,
+                expected_type=f"a list of dictionaries with {', '.join(map(repr, keys))}",
+            )
+        return tuple(FrozenDict(sorted(row.items())) for row in rows)
+
+
+class FlyteImageSourceFilesField(_CopyField):
+    alias = "source_files"
+    help = help_text(
+        """
+        Files to copy into the image, as Flyte's `with_source_file` does:
+        `[{"src": "settings.json", "dst": "."}]`. `src` is relative to the BUILD file (`//` before it means the build root), `dst` to
+        `workdir`. A `dst` that is `.` or ends in `/` is a directory.
+        """
+    )
+
+
+class FlyteImageSourceFoldersField(_CopyField):
+    alias = "source_folders"
+    keys = (("src", str), ("dst", str), ("copy_contents_only", bool))
+    help = help_text(
+        """
+        Folders to copy into the image, as Flyte's `with_source_folder` does:
+        `[{"src": "assets", "dst": ".", "copy_contents_only": True}]`. With `dst="."` (which is the default) the folder itself is
+        copied, or its contents with `copy_contents_only`; any other `dst` receives the contents.
+
+        `src` is relative to the BUILD file (`//` before it means the build root), `dst` to `workdir`. What a
+        `.dockerignore` in the folder names is left out, and what `[flyte].all_excludes` names.
+        """
+    )
+
+
+class FlyteImageEnvField(DictStringToStringField):
+    alias = "env"
+    help = help_text(
+        'Environment variables: `env={"OMP_NUM_THREADS": "1"}`, on top of the base\'s.'
+    )
+
+
+class FlyteImageWorkdirField(StringField):
+    alias = "workdir"
+    default = "/home/flyte/work"
+    help = help_text(
+        """
+        The working directory, an absolute path; made for the image's user to write in. It is the top of the code,
+        and where a bundle is unpacked.
+        """
+    )
+
+
+class FlyteImageUserField(StringField):
+    alias = "user"
+    default = "1000:1000"
+    help = help_text(
+        """
+        The user that the image runs as, by number: `"1000:1000"` (user and group). Root is `"0:0"`.
+        """
+    )
+
+
+class FlyteImageLabelsField(DictStringToStringField):
+    alias = "labels"
+    help = help_text(
+        """
+        Labels of the image and annotations of its manifest:
+        `labels={"org.opencontainers.image.source": "https://github.com/org/repo"}`. A label that differs from build to build
+        (a commit, a date) makes another image of the same content.
+        """
+    )
+
+
+class FlyteImageBytecodeField(BoolField):
+    alias = "bytecode"
+    default = False
+    help = help_text(
+        """
+        Whether third-party packages are compiled when the image is built rather than at each start of a container:
+        containers start faster, the image takes longer to build and is larger. Needs a CPython of the image's version on this machine.
+        """
+    )
+
+
+class FlyteImageRegistriesField(StringSequenceField):
+    alias = "registries"
+    help = help_text(
+        """
+        Where the image is pushed, each a host, perhaps with a path: `["ghcr.io/org"]`. If unset, `[flyte].registries` holds.
+        """
+    )
+
+
+class FlyteImageRepositoryField(StringField):
+    alias = "repository"
+    help = help_text(
+        """
+        The repository's name below each registry, in which `{directory}` (the BUILD file's, its last part), `{path}` (all of
+        it) and `{name}` (the target's) may stand. If unset, `[flyte].repository` holds.
+        """
+    )
+
+
+class FlyteImageTagsField(StringSequenceField):
+    alias = "image_tags"
+    help = help_text(
+        """
+        The tags that a push sets, in which may stand `{content_hash}` (the first 16 digits of the image's digest),
+        `{git_commit}` (the commit that is checked out), `{version}` (`[flyte].version` or that of a deployment) and
+        `{env.NAME}`. If unset, `[flyte].image_tags` holds.
+        """
+    )
+
+
+class FlyteImageRefNameField(StringField):
+    alias = "ref_name"
+    help = help_text(
+        """
+        The name by which code asks for the image in `flyte.Image.from_ref_name`.
+        """
+    )
+
+
+class FlyteImageSkipPushField(BoolField):
+    alias = "skip_push"
+    default = False
+    help = help_text(f"Whether `{bin_name()} publish` leaves this image out.")
+
+
+class FlyteImageSmokeTestField(BoolField):
+    alias = "smoke_test"
+    default = False
+    help = help_text(
+        f"""
+        Whether `{bin_name()} test` imports, inside the image, each first-party module that the `dependencies` reach, and looks for
+        the command that starts tasks (`a0`).
+        """
+    )
+
+
+class FlyteImageOutputPathField(OutputPathField):
+    help = help_text(
+        f"""
+        The directory of the OCI image layout, below `--distdir`.
+
+        If undefined, it is the path to the BUILD file with dots, then the target's name: `src/app:image` is
+        `src.app/image` (as with `{bin_name()} package` of other targets).
+        """
+    )
+
+
+class FlyteImage(Target):
+    alias = "flyte_image"
+    core_fields = (
+        *COMMON_TARGET_FIELDS,
+        FlyteImageBaseField,
+        FlyteImageDependenciesField,
+        FlyteImageCodeField,
+        FlyteImagePlatformsField,
+        FlyteImageSourceFilesField,
+        FlyteImageSourceFoldersField,
+        FlyteImageEnvField,
+        FlyteImageWorkdirField,
+        FlyteImageUserField,
+        FlyteImageLabelsField,
+        FlyteImageBytecodeField,
+        FlyteImageRegistriesField,
+        FlyteImageRepositoryField,
+        FlyteImageTagsField,
+        FlyteImageRefNameField,
+        FlyteImageSkipPushField,
+        FlyteImageSmokeTestField,
+        FlyteImageOutputPathField,
+        FlyteRootDirField,
+        PythonResolveField,
+        EnvironmentField,
+    )
+    help = help_text(
+        f"""
+        A container image for tasks, made without a container engine: a base, the third-party packages that the
+        `dependencies` need (from the lock file of the resolve, for the image's platform), the shim that fetches bundles, and, if
+        asked for, the code itself.
+
+            flyte_base_image(name="base", image="docker.io/library/python:3.12-slim")
+            flyte_image(name="image", base=":base", dependencies=[":train"])
+            flyte_task(name="train", entry_point="workflows.py:train", image=":image")
+
+        `{bin_name()} package path/to:image` writes an OCI image layout, `dist/path.to/image`: for `skopeo`, say,
+        `oci:dist/path.to/image`. Of a base in a registry it holds no layers: they go from registry to registry.
+
+        `{bin_name()} publish path/to:image` pushes it, `{bin_name()} run path/to:image -- a0 --help` runs a command in it,
+        `{bin_name()} run path/to:image -- --archive image.tar` writes what `docker load` takes. `-- --help` tells more.
+        """
+    )

@@ -1,0 +1,146 @@
+"""Where an image goes: the registries, repositories and tags that targets and options name."""
+
+from __future__ import annotations
+
+import re
+from typing import Dict, List, Optional, Sequence, Tuple
+
+from pants.base.build_environment import get_buildroot
+from pants.build_graph.address import Address
+from pants.engine.env_vars import EnvironmentVarsRequest
+from pants.engine.process import Process, ProcessCacheScope
+from pants.engine.target import Target
+
+from flyte_pack.deploy.names import InvalidName
+from flyte_pack.registry.plan import Destination, PushPlan, check_tag, parse_name
+from pants_flyte.build_types import BuiltImage
+from pants_flyte.engine import all_targets, environment_variables, find_binary, run_process
+from pants_flyte.errors import FlyteTargetError
+from pants_flyte.image_target_types import (
+    FlyteImage,
+    FlyteImageRegistriesField,
+    FlyteImageRepositoryField,
+    FlyteImageTagsField,
+)
+from pants_flyte.subsystem import FlyteSubsystem
+
+_HOLE = re.compile(r"\{([^{}]*)\}")
+_WITH_CODE = "-with-code"
+
+
+async def push_plan(
+    target: Target,
+    image: BuiltImage,
+    flyte: FlyteSubsystem,
+    *,
+    registries: Sequence[str] = (),
+    version: Optional[str] = None,
+) -> PushPlan:
+    """registries: where given, they take the place of the target's. version: what `{version}` stands for.
+
+    Raises `FlyteTargetError` for a name or tag that can't be. No registry is no error here: then there is no destination.
+    """
+    tags = await _tags(target, image, flyte, version or flyte.version)
+    names = _names(target, flyte, registries)
+    siblings = [
+        name
+        for other in await all_targets()
+        if isinstance(other, FlyteImage) and other.address != target.address
+        for name in _names(other, flyte, registries)
+    ]
+    return PushPlan(
+        address=target.address.spec,
+        layout=image.layout,
+        digest=image.image_digest,
+        destinations=tuple(Destination(name, tags) for name in names),
+        insecure=tuple(flyte.insecure_registries),
+        siblings=tuple(sorted(set(siblings) - set(names))),
+    )
+
+
+def _names(target: Target, flyte: FlyteSubsystem, registries: Sequence[str]) -> List[str]:
+    """`registry/repository` of each destination."""
+    address = target.address
+    template = target[FlyteImageRepositoryField].value or flyte.repository
+    parts = {
+        "directory": address.spec_path.rpartition("/")[2],
+        "path": address.spec_path,
+        "name": address.target_name,
+    }
+    repository = _fill(address, FlyteImageRepositoryField.alias, template, parts).strip("/")
+    found = []
+    for registry in registries or target[FlyteImageRegistriesField].value or flyte.registries:
+        name = f"{registry.strip('/')}/{repository}"
+        try:
+            parse_name(name)
+        except InvalidName as error:
+            raise FlyteTargetError(
+                address,
+                f"it would be pushed to {name!r}: {error}. Set `repository` (names are in lower case) or `registries`.",
+            ) from None
+        found.append(name)
+    return list(dict.fromkeys(found))
+
+
+async def _tags(
+    target: Target, image: BuiltImage, flyte: FlyteSubsystem, version: Optional[str]
+) -> Tuple[str, ...]:
+    address = target.address
+    own = target[FlyteImageTagsField].value
+    templates = own if own is not None else tuple(flyte.image_tags)
+    wanted = {hole for template in templates for hole in _HOLE.findall(template)}
+    parts = {"content_hash": image.image_digest.partition(":")[2][:16]}
+    if version is not None:
+        parts["version"] = version
+    if "git_commit" in wanted:
+        parts["git_commit"] = await _git_commit(address)
+    variables = sorted(hole[4:] for hole in wanted if hole.startswith("env."))
+    if variables:
+        found = await environment_variables(EnvironmentVarsRequest(variables))
+        parts.update((f"env.{name}", value) for name, value in found.items())
+    tags = []
+    for template in templates:
+        tag = _fill(address, FlyteImageTagsField.alias, template, parts)
+        # The image without the code must not lose its tag to the one with it.
+        tag += "" if image.own_output else _WITH_CODE
+        try:
+            tags.append(check_tag(tag))
+        except InvalidName as error:
+            raise FlyteTargetError(address, f"`image_tags`: {error}") from None
+    return tuple(dict.fromkeys(tags))
+
+
+def _fill(address: Address, field: str, template: str, parts: Dict[str, str]) -> str:
+    for hole in _HOLE.findall(template):
+        if hole not in parts:
+            advice = {"version": "give one: `--flyte-version=V`, or `version` of the deployment"}
+            known = ", ".join(f"{{{name}}}" for name in sorted(parts))
+            raise FlyteTargetError(
+                address,
+                f"`{field}` holds {{{hole}}}, which has no value: {advice.get(hole, f'known are {known}')}.",
+            )
+    return _HOLE.sub(lambda match: parts[match[1]], template)
+
+
+async def _git_commit(address: Address) -> str:
+    git = await find_binary("git")
+    if git is not None:
+        result = await run_process(
+            Process(
+                (git, "-C", get_buildroot(), "rev-parse", "--verify", "HEAD"),
+                env={
+                    "HOME": "/",
+                    # Someone else's checkout, as in a container: reading the name of a commit runs nothing of it.
+                    "GIT_CONFIG_COUNT": "1",
+                    "GIT_CONFIG_KEY_0": "safe.directory",
+                    "GIT_CONFIG_VALUE_0": "*",
+                },
+                description="Find the commit that is checked out",
+                cache_scope=ProcessCacheScope.PER_SESSION,
+            )
+        )
+        if result.exit_code == 0:
+            return result.stdout.decode().strip()
+    raise FlyteTargetError(
+        address, "`image_tags` holds {git_commit}, and this is no git checkout with a commit."
+    )
