@@ -6,16 +6,14 @@ import os
 from dataclasses import dataclass
 
 from flyte_pack.deploy.names import InvalidName
+from flyte_pack.oci.layout import Layout, open_layout
 from flyte_pack.oci.model import (
     BASE_NAME,
     Descriptor,
-    Index,
     InvalidImage,
     Manifest,
     blob_path,
-    digest_of,
     parse_document,
-    parse_object,
 )
 from flyte_pack.oci.reference import Reference
 from flyte_pack.registry import RegistryError
@@ -52,58 +50,49 @@ class Image:
 def read_image(directory: str, digest: str) -> Image:
     """The image `digest` of the layout. Raises `RegistryError` where something of it is missing or damaged."""
     try:
-        with open(os.path.join(directory, "index.json"), "rb") as file:
-            raw = parse_object(file.read(), "index.json").get("manifests")
-        tops = [
-            Descriptor.from_fields(one, "index.json")
-            for one in (raw if isinstance(raw, list) else [])
-        ]
-        top = next((one for one in tops if one.digest == digest), None)
-        if top is None:
-            raise RegistryError(f"{directory} does not hold the image {digest}: {_REMEDY}")
-        reader = _Reader(directory)
-        reader.add(top, depth=0)
+        reader = _Reader(open_layout(directory))
+        reader.add(_top(reader.layout, digest), nested=False)
     except OSError as error:
         raise RegistryError(f"{error.filename}: {error.strerror}: {_REMEDY}") from None
     except (InvalidImage, InvalidName) as error:
-        raise RegistryError(f"{directory}: {error}: {_REMEDY}") from None
+        raise RegistryError(f"{error}: {_REMEDY}") from None
     return Image(tuple(reader.documents.values()), tuple(reader.blobs.values()))
 
 
+def _top(layout: Layout, digest: str) -> Descriptor:
+    for descriptor in layout.tops():
+        if descriptor.digest == digest:
+            return descriptor
+    raise InvalidImage(f"{layout.name}: does not hold the image {digest}")
+
+
 class _Reader:
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
         self.documents: dict[str, Document] = {}
         self.blobs: dict[str, Blob] = {}
 
-    def add(self, descriptor: Descriptor, depth: int) -> None:
-        path = os.path.join(self._directory, blob_path(descriptor.digest))
-        with open(path, "rb") as file:
-            data = file.read()
-        if digest_of(data) != descriptor.digest:
-            raise InvalidImage(f"{descriptor.digest} is damaged")
-        document = parse_document(data, descriptor.digest, descriptor.media_type)
+    def add(self, descriptor: Descriptor, nested: bool) -> None:
+        data, what = self.layout.document(descriptor), f"{self.layout.name}: {descriptor.digest}"
+        document = parse_document(data, what, descriptor.media_type)
         if isinstance(document, Manifest):
             self._add_blobs(document)
-        elif depth:
-            raise InvalidImage("an index in an index")
-        elif isinstance(document, Index):
+        elif nested:
+            raise InvalidImage(f"{what}: an index in an index")
+        else:
             for child in document.manifests:
-                self.add(child, depth + 1)
+                self.add(child, nested=True)
         self.documents[descriptor.digest] = Document(document.media_type, descriptor.digest, data)
 
     def _add_blobs(self, manifest: Manifest) -> None:
         name = manifest.annotations.get(BASE_NAME)
         base = Reference.parse(name) if name else None
-        for descriptor in (manifest.config, *manifest.layers):
-            path = os.path.join(self._directory, blob_path(descriptor.digest))
-            if os.path.exists(path):
-                if os.path.getsize(path) != descriptor.size:
-                    raise InvalidImage(
-                        f"{descriptor.digest} has not the size that its manifest says"
-                    )
-                self.blobs[descriptor.digest] = Blob(descriptor, path, base)
-            elif base is None or descriptor is manifest.config:
-                raise InvalidImage(f"{descriptor.digest} is missing, and no base image has it")
-            else:
-                self.blobs[descriptor.digest] = Blob(descriptor, None, base)
+        blobs = (manifest.config, *manifest.layers)
+        absent = {one.digest for one in self.layout.missing(blobs)}
+        for one in blobs:
+            path = os.path.join(self.layout.name, blob_path(one.digest))
+            if one.digest in absent and (base is None or one is manifest.config):
+                raise InvalidImage(
+                    f"{self.layout.name}: {one.digest} is missing, and no base has it"
+                )
+            self.blobs[one.digest] = Blob(one, None if one.digest in absent else path, base)
