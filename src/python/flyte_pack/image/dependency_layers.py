@@ -6,6 +6,7 @@ was chosen is in docs/image-dependencies.md.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from flyte_pack.oci.parts import Layer
 
 MAX_LAYERS = 40
 OWN_LAYER = 1 << 20  # bytes, as installed
-_WRITERS = 2
+# Each writer has a thread that compresses, so two cores are busy with one.
+_WRITERS = max(1, (os.cpu_count() or 1) // 2)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -102,7 +103,7 @@ def install(
                 os.environ,
             )
             if bytecode_python is not None:
-                _compile(prefix, bytecode_python, target)
+                _compile(prefix, bytecode_python, target, made)
         versions = {pin.name: pin.version for pin in pins.values()}
         distributions = read_installed(prefix, target.minor, versions)
         layers = write_layers(split(distributions, max_layers), made)
@@ -137,19 +138,24 @@ def _check_interpreter(python: str, target: WheelTarget) -> None:
         )
 
 
-def _compile(prefix: str, python: str, target: WheelTarget) -> None:
-    """Compile each module in place. One with a syntax error (a template, code for another version) stays without."""
+def _compile(prefix: str, python: str, target: WheelTarget, empty: str) -> None:
+    """Compile each module in place, but for those of tests, which no task imports. `empty`: a directory to work in.
+
+    One with a syntax error (a template, code for another version) stays without.
+    """
     library = os.path.join(prefix, "lib")
     (here,) = os.listdir(library)
     site = os.path.join(library, here, "site-packages")
     command = [
-        *(python, "-I", "-m", "compileall", "-q", "-q", "-f", "-j", "0"),
+        # Not isolated (-I): that would ignore the hash seed, in whose order old versions write sets.
+        *(python, "-s", "-S", "-m", "compileall", "-q", "-q", "-f", "-j", "0"),
         # A hash of the source instead of its time, and no look at the source when the module is imported.
-        *("--invalidation-mode", "unchecked-hash"),
+        *("--invalidation-mode", "unchecked-hash", "-x", f"^{re.escape(site)}/(.*/)?tests?/"),
         *("-s", site, "-p", f"/{VENV}/lib/python{target.minor}/site-packages", site),
     ]
     done = subprocess.run(
         command,
+        cwd=empty,
         env={"PYTHONHASHSEED": "0", "PATH": os.defpath},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

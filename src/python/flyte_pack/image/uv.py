@@ -40,9 +40,12 @@ def run_uv(arguments: Sequence[str], target: WheelTarget, environ: Mapping[str, 
     command = [
         *(_uv(), "pip", *arguments, *target.uv_options),
         *("--python", sys.executable, "--only-binary", ":all:", "--no-config"),
-        # A hash decides what is taken, so each index is as good as the other, as for pip.
-        *("--index-strategy", "unsafe-best-match", "--color", "never", "--no-progress"),
+        *("--color", "never", "--no-progress"),
     ]
+    if environ.get("UV_INDEX") or environ.get("UV_EXTRA_INDEX_URL"):
+        # Hashes decide what is taken, so each index is as good as the other, as for pip. (Not for a single one, which
+        # uv then no longer reports to want credentials.)
+        command += ["--index-strategy", "unsafe-best-match"]
     env = {n: v for n, v in environ.items() if not n.startswith("UV_") or _KEPT.fullmatch(n)}
     env["UV_PYTHON_DOWNLOADS"] = "never"
     done = subprocess.run(
@@ -79,7 +82,7 @@ def explain(stderr: str, target: WheelTarget) -> str:
         return f"the package index refuses us: {_decisive(text)}. Give it credentials (UV_INDEX_<NAME>_USERNAME and _PASSWORD, or a .netrc)."
     if found := _ABSENT.search(text):
         what = (found["pin"] or found["name"]).replace("==", " ")
-        return f"{what} is not on the package index: {_decisive(text)}. Is it on another one (UV_INDEX), or was it taken back?"
+        return f"{what} is not on the package index: {_decisive(text)}. Is it on another one (UV_INDEX), does that want credentials, or was it taken back?"
     if _UNREACHABLE.search(text):
         return (
             f"the package index can't be reached: {_decisive(text)}. Check the network, and the settings "

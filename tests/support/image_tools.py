@@ -1,0 +1,184 @@
+"""Runs the commands that turn dependencies into layers, each in a process of its own with what flyte-image.lock pins.
+
+Their packages are installed with pip, hashes required, into a cache that later runs share:
+`${XDG_CACHE_HOME:-~/.cache}/pants-flyte/test-envs`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Mapping
+
+import flyte_pack
+
+LOCK = Path(flyte_pack.__file__).with_name("flyte-image.lock")
+SOURCES = Path(flyte_pack.__file__).parent.parent
+CACHE = (
+    Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pants-flyte" / "test-envs"
+)
+
+_RUN = "import sys; from flyte_pack.image.{module} import main; sys.exit(main(sys.argv[1:]))"
+_BASE = "import sys; print(sys.implementation.cache_tag, sys.base_prefix + '/bin/python%d.%d' % sys.version_info[:2])"
+
+
+@cache
+def tools_for(python: str) -> str:
+    """The directory to put on the PYTHONPATH of `python`; made if it is not there."""
+    about = subprocess.run([python, "-c", _BASE], capture_output=True, text=True, check=True).stdout
+    tag, base = about.strip().split(" ", 1)
+    digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    place = CACHE / f"image-{digest[:16]}-{tag}"
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        # Made aside and moved into place in one step: of two that race, one wins and both are right.
+        made = tempfile.mkdtemp(prefix=f"{place.name}.", dir=place.parent)
+        try:
+            pip = [base, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:"]
+            subprocess.run(
+                [*pip, "--require-hashes", "-r", str(LOCK), "--target", made],
+                env={**os.environ, "PIP_ROOT_USER_ACTION": "ignore"},
+                check=True,
+            )
+            os.rename(made, place)
+        except OSError:
+            if not place.exists():
+                raise
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    return str(place)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command did; out: the file or directory that it was to make."""
+
+    code: int
+    stderr: str
+    out: Path
+
+    @property
+    def layers(self) -> list[dict[str, Any]]:
+        assert self.code == 0, self.stderr
+        found: list[dict[str, Any]] = json.loads((self.out / "layers.json").read_bytes())["layers"]
+        return found
+
+    def layer(self, what: str) -> Path:
+        (found,) = [layer for layer in self.layers if layer["what"] == what]
+        return self.out / "blobs" / found["digest"].replace(":", "/")
+
+    def unpack(self, directory: Path) -> Path:
+        for layer in self.layers:
+            with tarfile.open(self.out / "blobs" / layer["digest"].replace(":", "/")) as tar:
+                tar.extractall(directory)
+        return directory
+
+    def paths(self) -> set[str]:
+        """Of all files in all layers, below opt/venv/."""
+        found = set()
+        for layer in self.layers:
+            with tarfile.open(self.out / "blobs" / layer["digest"].replace(":", "/")) as tar:
+                found |= {member.name for member in tar if member.isfile()}
+        assert all(name.startswith("opt/venv/") for name in found)
+        return {name[len("opt/venv/") :] for name in found}
+
+
+@dataclass(frozen=True)
+class Tools:
+    """Runs the commands in `directory`, which packages come to from `index`, with a cache of its own unless said."""
+
+    directory: Path
+    index: str = "http://127.0.0.1:9/simple/"
+    python: str = sys.executable
+    cache: Path | None = None
+
+    def run(self, module: str, *arguments: str, out: Path, umask: int = 0o022, **env: str) -> Done:
+        paths = os.pathsep.join([str(SOURCES), tools_for(self.python)])
+        before = os.umask(umask)
+        try:
+            done = subprocess.run(
+                [self.python, "-c", _RUN.format(module=module), *arguments, "--out", str(out)],
+                env={
+                    "PATH": os.environ.get("PATH", os.defpath),
+                    "HOME": str(self.directory),
+                    "PYTHONPATH": paths,
+                    "PYTHONDONTWRITEBYTECODE": "1",
+                    "UV_CACHE_DIR": str(self.cache or self.directory / "uv-cache"),
+                    "UV_DEFAULT_INDEX": self.index,
+                    "UV_HTTP_RETRIES": "0",
+                    **env,
+                },
+                capture_output=True,
+                encoding="utf-8",
+            )
+        finally:
+            os.umask(before)
+        return Done(done.returncode, done.stderr, out)
+
+    def resolve(
+        self,
+        lock: str,
+        roots: str,
+        *options: str,
+        python: str = "3.12",
+        platform: str = "linux/amd64",
+        **env: str,
+    ) -> Done:
+        """`image-resolve` of a lock file and requirements with that content."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        files = {"a.lock": lock, "roots.txt": roots}
+        for name, content in files.items():
+            (self.directory / name).write_text(content)
+        return self.run(
+            "resolve",
+            *(
+                "--lock",
+                str(self.directory / "a.lock"),
+                "--roots",
+                str(self.directory / "roots.txt"),
+            ),
+            *("--python", python, "--platform", platform, *options),
+            out=self.directory / "needed.txt",
+            **env,
+        )
+
+    def install(
+        self, requirements: str, *options: str, python: str = "3.12", platform: str = "linux/amd64",
+        out: str = "out", umask: int = 0o022, **env: str,
+    ) -> Done:  # fmt: skip
+        """`image-install` of requirements with that content, into `directory`/`out`."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path = self.directory / "requirements.txt"
+        path.write_text(requirements)
+        return self.run(
+            "install",
+            *("--requirements", str(path), "--python", python, "--platform", platform, *options),
+            out=self.directory / out,
+            umask=umask,
+            **env,
+        )
+
+
+def environment(**extra: str) -> Mapping[str, str]:
+    """What the real package index is reached with on this machine."""
+    names = (
+        "SSL_CERT_FILE",
+        "HTTPS_PROXY",
+        "https_proxy",
+        "NO_PROXY",
+        "no_proxy",
+        "UV_DEFAULT_INDEX",
+        "PIP_INDEX_URL",
+    )
+    found = {name: os.environ[name] for name in names if name in os.environ}
+    index = found.get("UV_DEFAULT_INDEX") or found.pop("PIP_INDEX_URL", "")
+    return {**found, **({"UV_DEFAULT_INDEX": index} if index else {}), **extra}
