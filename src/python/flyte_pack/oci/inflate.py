@@ -14,14 +14,19 @@ _GZIP = 31  # as window bits: a gzip member (RFC 1952)
 
 
 def inflate(file: BinaryIO, what: str) -> Iterator[bytes]:
-    """What the gzip file holds, in pieces of at most 1 MiB; `what` names it in errors. Raises `InvalidImage`.
+    """What the gzip file holds, in pieces of at most 1 MiB; `what` names it in errors. Raises `InvalidImage`."""
+    return inflate_pieces(iter(lambda: file.read(_READ), b""), what)
+
+
+def inflate_pieces(pieces: Iterator[bytes], what: str) -> Iterator[bytes]:
+    """Likewise, of a gzip file that comes in pieces; all of them are taken.
 
     A layer may be several members, one after another, and zeros may follow (RFC 1952 and GNU gzip).
     """
     inflater = _inflater()
     data = b""
     while True:
-        if not data and not (data := file.read(_READ)):
+        if not data and not (data := next(pieces, b"")):
             raise InvalidImage(f"{what}: is truncated: its gzip data ends too early")
         try:
             piece = inflater.decompress(data, _PIECE)
@@ -31,9 +36,11 @@ def inflate(file: BinaryIO, what: str) -> Iterator[bytes]:
             yield piece
         data = inflater.unconsumed_tail
         if inflater.eof:
-            data = (inflater.unused_data or file.read(_READ)).lstrip(b"\0")
-            if not data:
-                return
+            data = inflater.unused_data.lstrip(b"\0")
+            while not data:
+                if not (data := next(pieces, b"")):
+                    return
+                data = data.lstrip(b"\0")
             inflater = _inflater()
 
 

@@ -1,0 +1,159 @@
+"""Runs programs in an image: by docker or podman where one answers, otherwise in the unpacked image."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from flyte_pack.image.running import Command, RunError, Runner, Say, supervise
+from flyte_pack.image.unpacked import unpacked
+from flyte_pack.oci.docker_archive import stream_archive
+from flyte_pack.oci.layout import Layout, LayoutImage
+
+ENGINES = ("auto", "docker", "podman", "unpack")
+_ANSWER_SECONDS = 5
+# What a container engine's own client heeds: given on its command line, and not by its environment, as the rest is.
+_CLIENTS_OWN = ("PATH", "HOME", "DOCKER_", "BUILDKIT_", "CONTAINER", "LD_", "XDG_", "GO", "TMPDIR")
+
+
+@contextmanager
+def open_runner(
+    layout: Layout, image: LayoutImage, engine: str, name: str, tag: str | None, say: Say
+) -> Iterator[Runner]:
+    """`image`, which must be complete, made ready for `engine` (of `ENGINES`).
+
+    name: what the image is called in a container engine where it has no `tag`. say: told in one line which way it runs.
+    Raises `RunError`, `InvalidImage` or `OSError`.
+    """
+    for client in ("docker", "podman"):
+        if engine in ("auto", client) and (program := _answering(client, engine == client)):
+            yield _load(program, layout, image, name, tag, say)
+            return
+    with unpacked(layout, image, say) as runner:
+        yield runner
+
+
+def _answering(client: str, must: bool) -> str | None:
+    """The path of the client, if it is there and its engine answers. Raises `RunError` where it `must`."""
+    program = shutil.which(client)
+    if program is None:
+        if must:
+            raise RunError(f"there is no {client} on PATH: install it, or leave out --engine")
+        return None
+    version = (
+        [program, "version", "--format", "{{.Server.Version}}"]
+        if client == "docker"
+        else [program, "info"]
+    )
+    try:
+        asked = subprocess.run(
+            version,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_ANSWER_SECONDS,
+            check=False,
+        )
+        said = asked.stderr.decode(errors="replace").strip() if asked.returncode else ""
+    except subprocess.TimeoutExpired:
+        said = f"it does not answer within {_ANSWER_SECONDS} seconds"
+    except OSError as error:
+        said = str(error)
+    else:
+        if asked.returncode == 0:
+            return program
+    if must:
+        raise RunError(f"{client} can't be used: {said:.500}")
+    return None
+
+
+def _load(
+    program: str, layout: Layout, image: LayoutImage, name: str, tag: str | None, say: Say
+) -> Runner:
+    client = os.path.basename(program)
+    digests = (image.manifest.config.digest, image.descriptor.digest)
+    loaded = _find(program, digests)
+    reference = tag or f"{name}:{image.descriptor.digest.partition(':')[2][:12]}"
+    if loaded is None:
+        with subprocess.Popen(
+            [program, "load", "--quiet"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as load:
+            assert load.stdin is not None
+            assert load.stdout is not None
+            try:
+                stream_archive(layout, image, [reference], load.stdin.write)
+                load.stdin.close()
+            except BrokenPipeError:
+                pass  # what it says tells more
+            except BaseException:
+                load.kill()  # half an archive is no image
+                raise
+            said = load.stdout.read().decode(errors="replace").strip()
+        if load.returncode:
+            raise RunError(f"{client} does not load the image: {said:.500}")
+        loaded = _find(program, (*digests, reference))
+        if loaded is None:
+            raise RunError(f"{client} took the image, but does not have it: {said:.500}")
+    elif tag is not None:
+        subprocess.run([program, "tag", loaded, tag], stdin=subprocess.DEVNULL, check=False)
+    say(f"running in {client}, as {loaded if tag is None else tag}")
+    return _Engine(program, loaded)
+
+
+def _find(program: str, names: Sequence[str]) -> str | None:
+    """The first of `names` that the engine has: by the digest of its config or its manifest, as its store goes."""
+    for name in names:
+        asked = subprocess.run(
+            [program, "image", "inspect", "--format", "{{.Id}}", name],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        if asked.returncode == 0:
+            return name
+    return None
+
+
+@dataclass(frozen=True)
+class _Engine:
+    program: str
+    reference: str
+
+    def run(self, command: Command) -> int:
+        argv = [self.program, "run", "--rm", "--interactive"]
+        ours = command.stdin is None and command.stdout is None
+        if ours and sys.stdin.isatty() and sys.stdout.isatty():
+            argv.append("--tty")
+        environment = dict(os.environ)
+        for name, value in command.env.items():
+            if name.startswith(_CLIENTS_OWN) or "proxy" in name.lower():
+                argv += ["--env", f"{name}={value}"]
+            else:  # so that nobody reads it off a list of processes
+                environment[name] = value
+                argv += ["--env", name]
+        for mount in command.mounts:
+            if "," in mount.source + mount.target:
+                raise RunError(
+                    f"a mount can't have a comma in its paths: {mount.source}:{mount.target}"
+                )
+            read_only = ",readonly" if mount.read_only else ""
+            argv += ["--mount", f"type=bind,source={mount.source},target={mount.target}{read_only}"]
+        if command.network is not None:
+            argv += ["--network", command.network]
+        if command.workdir is not None:
+            argv += ["--workdir", command.workdir]
+        words = command.argv
+        if command.entrypoint is not None:
+            argv += ["--entrypoint", command.entrypoint[0] if command.entrypoint else words[0]]
+            words = (*command.entrypoint[1:], *words) if command.entrypoint else words[1:]
+        # With a terminal, the client minds it.
+        return supervise(
+            [*argv, self.reference, *words], environment, command, own_session="--tty" not in argv
+        )

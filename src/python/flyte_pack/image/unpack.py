@@ -1,0 +1,306 @@
+"""Unpacks the layers of an image into a directory, as a container would see them, wherever they come from.
+
+Image specification 1.0, "Applying Changesets" and "Whiteouts". Nothing is written or removed outside the directory,
+whatever names and links a layer holds: each path is followed by hand, and a link counts from the directory as its root.
+Left out are devices, pipes, extended attributes, and the bits that would run a program with its owner's rights.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from queue import Queue
+from threading import Thread
+
+from flyte_pack.oci.inflate import inflate_pieces
+from flyte_pack.oci.layout import Layout, checked_blob
+from flyte_pack.oci.model import (
+    DOCKER_LAYER_GZIP,
+    OCI_LAYER,
+    OCI_LAYER_GZIP,
+    Descriptor,
+    InvalidImage,
+)
+from flyte_pack.oci.tar_stream import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, Member, TarStream
+
+MAX_FILES = 2_000_000
+MAX_BYTES = 64 << 30
+_MAX_LINKS = 40  # as the kernel has it (path_resolution(7))
+_MAX_PATH = 4095
+_GZIP = (OCI_LAYER_GZIP, DOCKER_LAYER_GZIP)
+_PLAIN = (OCI_LAYER, "application/vnd.docker.image.rootfs.diff.tar")
+_WHITEOUT, _OPAQUE = b".wh.", b".wh..wh..opq"
+
+
+def unpack(layout: Layout, layers: tuple[Descriptor, ...], root: str, owners: bool) -> None:
+    """Unpack `layers`, lowest first, into the empty directory `root`. owners: give files to whom the layer says, which
+    takes being root; else they are the caller's, who can then read and remove all of them.
+
+    Raises `InvalidImage` for a layer that is not what its digest says, or can't be unpacked; `OSError`. A part is left then.
+    """
+    tree = _Tree(os.fsencode(root), owners)
+    for layer in layers:
+        what = f"{layout.name}: the layer {layer.digest}"
+        if layer.media_type not in (*_GZIP, *_PLAIN):
+            raise InvalidImage(
+                f"{what} is {layer.media_type!a:.100}, which only a container engine can unpack here"
+            )
+        blob = checked_blob(layout, layer)
+        pieces = inflate_pieces(blob, what) if layer.media_type in _GZIP else blob
+        ahead = _Ahead(pieces)
+        try:
+            tree.apply(TarStream(iter(ahead), what), what)
+        finally:
+            ahead.close()
+    tree.finish()
+
+
+class Resolver:
+    """Paths of a tree that is somebody's root, as they are on this machine."""
+
+    def __init__(self, root: bytes) -> None:
+        self._root = root
+
+    def resolve(self, path: bytes) -> bytes:
+        """`path`, which is as the tree's inhabitants see it, with all links in it followed; no slash at either end.
+
+        What is missing of it stays as it is. Raises `OSError` for links without end.
+        """
+        done: list[bytes] = []
+        todo = path.split(b"/")[::-1]
+        links = 0
+        while todo:
+            part = todo.pop()
+            if part in (b"", b"."):
+                continue
+            if part == b"..":
+                del done[-1:]
+                continue
+            done.append(part)
+            try:
+                target = os.readlink(self.place(b"/".join(done)))
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
+                    raise
+                continue
+            links += 1
+            if links > _MAX_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fsdecode(path))
+            del done[len(done) - 1 if not target.startswith(b"/") else 0 :]
+            todo += target.split(b"/")[::-1]
+        return b"/".join(done)
+
+    def place(self, resolved: bytes) -> bytes:
+        """Where a resolved path is on this machine."""
+        return b"%b/%b" % (self._root, resolved)
+
+
+class _Tree(Resolver):
+    def __init__(self, root: bytes, owners: bool) -> None:
+        super().__init__(root)
+        self._owners = owners
+        self._parents: dict[bytes, bytes] = {}  # where directories of the layers' paths are
+        self._modes: dict[bytes, tuple[int, int, tuple[int, int]]] = {}
+        self._added: set[bytes] = set()  # by the layer at hand
+        self._files = 0
+        self._bytes = 0
+
+    def apply(self, members: TarStream, what: str) -> None:
+        self._added = {b""}
+        for member in members:
+            self._files += 1
+            self._bytes += member.size
+            if self._files > MAX_FILES or self._bytes > MAX_BYTES:
+                raise InvalidImage(
+                    f"{what}: the image unpacks to more than {MAX_FILES:,} files or {MAX_BYTES:,} bytes"
+                )
+            try:
+                self._add(member, what)
+            except OSError as error:
+                if error.errno not in (
+                    errno.ELOOP,
+                    errno.ENAMETOOLONG,
+                    errno.ENOTDIR,
+                    errno.ENOENT,
+                ):
+                    raise
+                raise InvalidImage(f"{what}: {member.name!r:.200}: {error.strerror}") from None
+
+    def finish(self) -> None:
+        """Give directories their modes and times, which had to wait: one that can't be written could not be filled."""
+        for path, (mode, mtime, owner) in sorted(self._modes.items(), reverse=True):
+            place = self.place(path)
+            if self._owners:
+                os.chown(place, *owner)
+            os.chmod(place, mode if self._owners else mode | 0o700)
+            os.utime(place, (mtime, mtime))
+
+    def _add(self, member: Member, what: str) -> None:
+        parts = [part for part in member.name.split(b"/") if part not in (b"", b".")]
+        if b".." in parts or b"\0" in member.name or len(member.name) > _MAX_PATH:
+            raise InvalidImage(
+                f"{what}: {member.name!r:.200} leads out of the image, or is no path"
+            )
+        if not parts:
+            if member.kind == DIRECTORY:
+                self._modes[b""] = (member.mode, member.mtime, member.owner)
+            return
+        name = parts.pop()
+        above = self._directory(b"/".join(parts))
+        path = b"%b/%b" % (above, name) if above else name
+        if name.startswith(_WHITEOUT):
+            self._white_out(above, name, what)
+            return
+        place = self.place(path)
+        if member.kind == REGULAR:
+            self._regular(member, path, place)
+        elif member.kind == DIRECTORY:
+            if not self._is_directory(path):
+                self._clear(path)
+                os.mkdir(place, 0o700)
+            self._modes[path] = (member.mode & 0o1777, member.mtime, member.owner)
+        elif member.kind == SYMLINK:
+            self._clear(path)
+            os.symlink(member.link, place)
+            if self._owners:
+                os.lchown(place, *member.owner)
+        elif member.kind == HARD_LINK:
+            self._hard_link(member, path, place, what)
+        else:
+            return
+        self._note(path)
+
+    def _regular(self, member: Member, path: bytes, place: bytes) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(place, flags, 0o600)
+        except FileExistsError:
+            self._clear(path)
+            fd = os.open(place, flags, 0o600)
+        try:
+            for piece in member.content():
+                while piece:
+                    piece = piece[os.write(fd, piece) :]
+            if self._owners:
+                if member.owner != (0, 0):
+                    os.fchown(fd, *member.owner)
+                os.fchmod(fd, member.mode & 0o1777)
+            else:
+                os.fchmod(fd, member.mode & 0o1777 | 0o400)
+            os.utime(fd, (member.mtime, member.mtime))
+        finally:
+            os.close(fd)
+
+    def _hard_link(self, member: Member, path: bytes, place: bytes, what: str) -> None:
+        parts = [part for part in member.link.split(b"/") if part not in (b"", b".")]
+        if not parts or b".." in parts:
+            raise InvalidImage(f"{what}: the link {member.name!r:.200} leads out of the image")
+        name = parts.pop()
+        above = self.resolve(b"/".join(parts))
+        target = b"%b/%b" % (above, name) if above else name
+        if target == path:
+            return
+        if not stat.S_ISREG(os.lstat(self.place(target)).st_mode):
+            raise InvalidImage(f"{what}: the link {member.name!r:.200} leads to no regular file")
+        self._clear(path)
+        os.link(self.place(target), place, follow_symlinks=False)
+
+    def _directory(self, path: bytes) -> bytes:
+        """The directory that `path` leads to; made where it is missing."""
+        found = self._parents.get(path)
+        if found is None:
+            found = self.resolve(path)
+            at = b""
+            for part in found.split(b"/") if found else ():
+                at = b"%b/%b" % (at, part) if at else part
+                if not self._is_directory(at):
+                    self._clear(at)
+                    os.mkdir(self.place(at), 0o755)
+                    self._modes[at] = (0o755, 0, (0, 0))
+                self._note(at)
+            self._parents[path] = found
+        return found
+
+    def _is_directory(self, path: bytes) -> bool:
+        try:
+            return stat.S_ISDIR(os.lstat(self.place(path)).st_mode)
+        except FileNotFoundError:
+            return False
+
+    def _note(self, path: bytes) -> None:
+        """`path`, and what is above it, is of this layer: no whiteout of this layer takes it away."""
+        while path not in self._added:
+            self._added.add(path)
+            path = path.rpartition(b"/")[0]
+
+    def _white_out(self, above: bytes, name: bytes, what: str) -> None:
+        directory = self.place(above)
+        if name == _OPAQUE:
+            for child in os.listdir(directory):
+                self._clear_lower(b"%b/%b" % (above, child) if above else child)
+        elif not name.startswith(b".wh..wh."):  # those are aufs' own
+            hidden = name[len(_WHITEOUT) :]
+            if hidden in (b"", b".", b".."):
+                raise InvalidImage(f"{what}: the whiteout {name!r:.200} names nothing")
+            self._clear_lower(b"%b/%b" % (above, hidden) if above else hidden)
+
+    def _clear_lower(self, path: bytes) -> None:
+        """Remove what the layers below have at `path`, and leave what this layer put there."""
+        if path not in self._added:
+            self._clear(path)
+        elif self._is_directory(path):
+            for child in os.listdir(self.place(path)):
+                self._clear_lower(b"%b/%b" % (path, child))
+
+    def _clear(self, path: bytes) -> None:
+        """Remove what is at `path`, if anything is."""
+        place = self.place(path)
+        try:
+            status = os.lstat(place)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        self._parents.clear()
+        if not stat.S_ISDIR(status.st_mode):
+            os.unlink(place)
+            return
+        shutil.rmtree(place)
+        below = path + b"/"
+        for gone in [p for p in self._modes if p == path or p.startswith(below)]:
+            del self._modes[gone]
+
+
+class _Ahead:
+    """Iterates over `pieces` on a thread of its own, a few pieces ahead: layers are inflated while files are written."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._queue: Queue[bytes | BaseException | None] = Queue(4)
+        self._closed = False
+        self._thread = Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[bytes]:
+        while (piece := self._queue.get()) is not None:
+            if isinstance(piece, BaseException):
+                raise piece
+            yield piece
+
+    def close(self) -> None:
+        self._closed = True
+        while self._thread.is_alive():
+            while not self._queue.empty():
+                self._queue.get()
+            self._thread.join(0.01)
+
+    def _run(self) -> None:
+        try:
+            for piece in self._pieces:
+                if self._closed:
+                    break
+                self._queue.put(piece)
+            self._queue.put(None)
+        except BaseException as error:
+            self._queue.put(error)

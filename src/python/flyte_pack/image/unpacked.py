@@ -1,0 +1,325 @@
+"""Runs programs in an image that is unpacked into a directory: by bubblewrap, or in namespaces or a chroot of our own.
+
+The directory is made for one session and removed after it; what programs write in it is gone then, as in a container.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from flyte_pack.image import enter
+from flyte_pack.image.running import (
+    DEFAULT_PATH,
+    Command,
+    Config,
+    RunError,
+    Runner,
+    Say,
+    config_of,
+    supervise,
+)
+from flyte_pack.image.unpack import Resolver, unpack
+from flyte_pack.oci.layout import Layout, LayoutImage
+
+_IN_MEMORY = 512 << 20  # bytes of compressed layers that may be unpacked into memory
+_ST_NOEXEC = 8  # <sys/statvfs.h>
+_PROBE_SECONDS = 10
+_OF_THIS_MACHINE = ("/etc/resolv.conf", "/etc/hosts")
+
+
+@contextmanager
+def unpacked(layout: Layout, image: LayoutImage, say: Say) -> Iterator[Runner]:
+    """`image` unpacked and ready. Raises `RunError`, `InvalidImage` or `OSError`."""
+    if not sys.platform.startswith("linux"):
+        raise RunError("an image runs unpacked on Linux only: start docker or podman")
+    config = config_of(image)
+    bubblewrap = _bubblewrap()
+    directory = tempfile.mkdtemp(
+        prefix="flyte-image-", dir=_scratch(sum(layer.size for layer in image.manifest.layers))
+    )
+    root = os.path.join(directory, "root")
+    try:
+        os.mkdir(root)
+        # Bubblewrap's user is us by another number: files must be ours then.
+        owners = bubblewrap is None and os.geteuid() == 0
+        unpack(layout, image.manifest.layers, root, owners)
+        os.chmod(directory, 0o755 if owners else 0o700)
+        for path in ("dev", "proc", "tmp"):
+            os.makedirs(os.path.join(root, path), exist_ok=True)
+        user = _find_user(root, config.user)
+        if bubblewrap is not None:
+            say("running unpacked, in bubblewrap, which gives all files to the image's user")
+            yield _Bubblewrap(root, config, user, bubblewrap)
+        else:
+            say(
+                "running unpacked, "
+                + (
+                    "in a chroot, which is no fence against a root user"
+                    if owners
+                    else "in namespaces of our own, which give all files to the image's user"
+                )
+            )
+            yield _Entered(root, config, user)
+    finally:
+        _remove(directory)
+
+
+def _scratch(size: int) -> str:
+    """Where to unpack layers of `size` bytes: in memory, which takes a sixth of the time, if there is plenty of it."""
+    memory = "/dev/shm"  # noqa: S108  # a directory of our own is made in it
+    if "TMPDIR" not in os.environ and size <= _IN_MEMORY and os.access(memory, os.W_OK):
+        status = os.statvfs(memory)
+        if not status.f_flag & _ST_NOEXEC and status.f_bavail * status.f_frsize > 16 * size:
+            return memory
+    return tempfile.gettempdir()
+
+
+def _remove(directory: str) -> None:
+    try:
+        shutil.rmtree(directory)
+    except OSError:  # a program may have taken our right to write to its directories
+        for place, names, _ in os.walk(directory):
+            for path in (os.path.join(place, name) for name in names):
+                if not os.path.islink(path):
+                    os.chmod(path, 0o700)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _bubblewrap() -> str | None:
+    """Its path, if it is there and the kernel lets it work."""
+    program = shutil.which("bwrap")
+    if program is None:
+        return None
+    probe = [
+        program,
+        "--unshare-all",
+        "--uid",
+        "1000",
+        "--ro-bind",
+        "/",
+        "/",
+        "--proc",
+        "/proc",
+        "--",
+        "true",
+    ]
+    try:
+        done = subprocess.run(probe, capture_output=True, timeout=_PROBE_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return program if done.returncode == 0 else None
+
+
+@dataclass(frozen=True)
+class _User:
+    """groups: the supplementary ones."""
+
+    uid: int
+    gid: int
+    home: str
+    groups: tuple[int, ...] = ()
+
+
+def _find_user(root: str, text: str) -> _User:
+    """`user[:group]`, names or numbers (image specification, "User"), by the image's own lists. Raises `RunError`."""
+    name, _, group = text.partition(":")
+    name = name or "0"
+    entry = next((e for e in _entries(root, "etc/passwd", 6) if name in (e[0], e[2])), None)
+    if entry is None and not name.isdecimal():
+        raise RunError(f"the image's user {name!r} is not in its /etc/passwd")
+    uid = int(name if entry is None else entry[2])
+    gid = int(entry[3]) if entry is not None else 0
+    groups = _entries(root, "etc/group", 3)
+    if group:
+        named = next((e for e in groups if group in (e[0], e[2])), None)
+        if named is None and not group.isdecimal():
+            raise RunError(f"the image's group {group!r} is not in its /etc/group")
+        gid = int(group if named is None else named[2])
+        return _User(uid, gid, entry[5] if entry is not None else "/")
+    member_of = (
+        () if entry is None else tuple(int(e[2]) for e in groups if entry[0] in e[-1].split(","))
+    )
+    return _User(uid, gid, entry[5] if entry is not None else "/", member_of)
+
+
+def _entries(root: str, path: str, fields: int) -> list[list[str]]:
+    resolver = Resolver(os.fsencode(root))
+    place = resolver.place(resolver.resolve(path.encode()))
+    if not os.path.isfile(place):
+        return []
+    with open(place, encoding="utf-8", errors="replace") as file:
+        entries = [line.rstrip("\n").split(":") for line in file]
+    # The numbers come third and, in passwd, fourth.
+    return [
+        e
+        for e in entries
+        if len(e) >= fields and e[2].isdecimal() and (fields == 3 or e[3].isdecimal())
+    ]
+
+
+@dataclass(frozen=True)
+class _Unpacked:
+    root: str
+    config: Config
+    user: _User
+
+    def _words(self, command: Command) -> tuple[str, ...]:
+        before = self.config.entrypoint if command.entrypoint is None else command.entrypoint
+        words = (*before, *command.argv)
+        if not words:
+            raise RunError("there is no command to run")
+        return words
+
+    def _environment(self, command: Command) -> dict[str, str]:
+        terminal = (
+            {"TERM": os.environ["TERM"]} if "TERM" in os.environ and sys.stdin.isatty() else {}
+        )
+        return {
+            "PATH": DEFAULT_PATH,
+            "HOME": self.user.home,
+            **terminal,
+            **self.config.env,
+            **command.env,
+        }
+
+    def _prepare(self, command: Command) -> list[tuple[str, str, bool]]:
+        """Make what is mounted a place; gives source, target below the root, and whether it is read-only."""
+        if command.network not in (None, "none", "host"):
+            raise RunError(
+                f"an unpacked image has no network {command.network!r}: --network is `none` or `host`, or start docker"
+            )
+        resolver = Resolver(os.fsencode(self.root))
+        if command.network != "none":
+            for path in filter(os.path.isfile, _OF_THIS_MACHINE):
+                self._copy(path, resolver)
+        self._make_place(resolver, command.workdir or self.config.workdir, directory=True)
+        mounts = []
+        for mount in command.mounts:
+            if not os.path.exists(mount.source):
+                raise RunError(f"there is nothing to mount at {mount.source}")
+            target = self._make_place(resolver, mount.target, os.path.isdir(mount.source))
+            mounts.append((mount.source, target, mount.read_only))
+        return mounts
+
+    def _copy(self, path: str, resolver: Resolver) -> None:
+        place = self._make_place(resolver, path, directory=False)
+        os.unlink(os.path.join(self.root, place))
+        shutil.copyfile(path, os.path.join(self.root, place))
+
+    def _make_place(self, resolver: Resolver, path: str, directory: bool) -> str:
+        resolved = resolver.resolve(os.fsencode(path))
+        place = resolver.place(resolved)
+        if not os.path.lexists(place):
+            os.makedirs(place if directory else os.path.dirname(place), exist_ok=True)
+            if not directory:
+                with open(place, "x"):
+                    pass
+            elif self._owned:
+                os.chown(place, self.user.uid, self.user.gid)
+        return os.fsdecode(resolved)
+
+    @property
+    def _owned(self) -> bool:
+        """Whether files have the owners that the image says."""
+        return False
+
+
+@dataclass(frozen=True)
+class _Bubblewrap(_Unpacked):
+    program: str
+
+    def run(self, command: Command) -> int:
+        words, mounts = self._words(command), self._prepare(command)
+        argv = [
+            *("--die-with-parent", "--unshare-all", "--as-pid-1", "--hostname", "flyte-image"),
+            *([] if command.network == "none" else ["--share-net"]),
+            *("--uid", str(self.user.uid), "--gid", str(self.user.gid)),
+            *("--bind", self.root, "/", "--proc", "/proc", "--dev", "/dev"),
+        ]
+        for source, target, read_only in mounts:
+            argv += ["--ro-bind" if read_only else "--bind", source, f"/{target}"]
+        argv += ["--chdir", command.workdir or self.config.workdir, "--clearenv"]
+        for name, value in self._environment(command).items():
+            argv += ["--setenv", name, value]
+        # In a file, where no list of processes shows the variables' values.
+        settings = _in_memory("\0".join(argv))
+        status, told = os.pipe()
+        os.set_blocking(status, False)
+        fds = (settings, told)
+
+        def program() -> int | None:
+            """What bubblewrap has started."""
+            try:
+                pid = json.loads(os.read(status, 1 << 12).partition(b"\n")[0]).get("child-pid")
+            except (OSError, ValueError):
+                return None
+            return pid if isinstance(pid, int) else None
+
+        try:
+            return supervise(
+                [
+                    self.program,
+                    "--args",
+                    str(settings),
+                    "--json-status-fd",
+                    str(told),
+                    "--",
+                    *words,
+                ],
+                dict(os.environ),
+                command,
+                pass_fds=fds,
+                target=program,
+            )
+        finally:
+            for fd in (*fds, status):
+                os.close(fd)
+
+
+@dataclass(frozen=True)
+class _Entered(_Unpacked):
+    """By `enter.py`, in a process of its own."""
+
+    def run(self, command: Command) -> int:
+        words, mounts = self._words(command), self._prepare(command)
+        job = {
+            "root": self.root,
+            "user": self.user.uid,
+            "group": self.user.gid,
+            "groups": self.user.groups,
+            "network": command.network != "none",
+            "mounts": [(s, os.path.join(self.root, t), read_only) for s, t, read_only in mounts],
+            "workdir": command.workdir or self.config.workdir,
+            "env": self._environment(command),
+            "command": words,
+        }
+        description = _in_memory(json.dumps(job))
+        try:
+            return supervise(
+                [sys.executable, "-I", "-S", str(enter.__file__), str(description)],
+                dict(os.environ),
+                command,
+                pass_fds=(description,),
+            )
+        finally:
+            os.close(description)
+
+    @property
+    def _owned(self) -> bool:
+        return os.geteuid() == 0
+
+
+def _in_memory(text: str) -> int:
+    """A file of nobody else's, at its beginning."""
+    fd = os.memfd_create("flyte-image", 0)
+    os.write(fd, os.fsencode(text))
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
