@@ -77,8 +77,9 @@ def _enter(job: dict[str, Any]) -> None:
                 os.mknod(f"{root}/dev/{name}", stat.S_IFCHR | 0o666, os.makedev(1, minor))
                 os.chmod(f"{root}/dev/{name}", 0o666)  # noqa: S103  # as they are everywhere
     # As every container has it: for POSIX semaphores, and for what opens its standard streams by name.
-    os.makedirs(f"{root}/dev/shm", exist_ok=True)
-    os.chmod(f"{root}/dev/shm", 0o1777)  # noqa: S103  # as it is everywhere
+    shared = os.path.join(root, "dev", "shm")
+    os.makedirs(shared, exist_ok=True)
+    os.chmod(shared, 0o1777)  # noqa: S103  # as it is everywhere
     links = {"fd": "fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
     for name, target in links.items():
         with contextlib.suppress(FileExistsError):

@@ -52,8 +52,7 @@ def unpacked(layout: Layout, image: LayoutImage, say: Say) -> Iterator[Runner]:
         owners = bubblewrap is None and os.geteuid() == 0
         unpack(layout, image.manifest.layers, root, owners)
         os.chmod(directory, 0o755 if owners else 0o700)
-        for path in ("dev", "proc", "tmp"):
-            os.makedirs(os.path.join(root, path), exist_ok=True)
+        _make_new(root, "proc")
         user = _find_user(root, config.user)
         if bubblewrap is not None:
             say("running unpacked, in bubblewrap, which gives all files to the image's user")
@@ -200,6 +199,7 @@ class _Unpacked:
         if command.network != "none":
             for path in filter(os.path.isfile, _OF_THIS_MACHINE):
                 self._copy(path, resolver)
+        self._make_place(resolver, "/tmp", directory=True)  # noqa: S108  # the image's
         self._make_place(resolver, command.workdir or self.config.workdir, directory=True)
         mounts = []
         for mount in command.mounts:
@@ -290,6 +290,7 @@ class _Entered(_Unpacked):
 
     def run(self, command: Command) -> int:
         words, mounts = self._words(command), self._prepare(command)
+        _make_new(self.root, "dev")
         job = {
             "root": self.root,
             "user": self.user.uid,
@@ -315,6 +316,16 @@ class _Entered(_Unpacked):
     @property
     def _owned(self) -> bool:
         return os.geteuid() == 0
+
+
+def _make_new(root: str, name: str) -> None:
+    """An empty directory at the top, whatever the image has there: a link could lead out of it."""
+    place = os.path.join(root, name)
+    if os.path.isdir(place) and not os.path.islink(place):
+        shutil.rmtree(place)
+    elif os.path.lexists(place):
+        os.unlink(place)
+    os.mkdir(place, 0o755)
 
 
 def _in_memory(text: str) -> int:
