@@ -409,6 +409,13 @@ async def _base_target(target: Target) -> Target:
     return (await targets_at(await resolve_addresses(field.to_unparsed_address_inputs())))[0]
 
 
+async def _layout(image: AssembledImage, path: str, parts: Iterable[Digest]) -> Digest:
+    documents = await create_digest(
+        CreateDigest([FileContent(name, data) for name, data in image.documents.items()])
+    )
+    return await under_prefix(await merge_digests([documents, *parts]), path)
+
+
 @rule(desc="Build a Flyte image", level=LogLevel.DEBUG)
 async def build_image(
     request: ImageRequest,
@@ -501,13 +508,6 @@ def _code_plan(code: _Code, settings: ImageSettings) -> LayerPlan:
         directories=tuple((path, 0o755) for path in dict.fromkeys(directories)),
         files=tuple(sorted(code.files.items())),
     )
-
-
-async def _layout(image: AssembledImage, path: str, parts: Iterable[Digest]) -> Digest:
-    documents = await create_digest(
-        CreateDigest([FileContent(name, data) for name, data in image.documents.items()])
-    )
-    return await under_prefix(await merge_digests([documents, *parts]), path)
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:
