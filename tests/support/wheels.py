@@ -114,12 +114,17 @@ def lock_of(wheels: Iterable[Wheel]) -> str:
 
 
 @contextmanager
-def serve_index(wheels: Iterable[Wheel], password: str = "") -> Iterator[str]:
-    """A package index (PyPA, "Simple repository API") with `wheels`; its URL, which needs `password` if that is given."""
+def serve_index(
+    wheels: Iterable[Wheel], password: str = "", rename: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """A package index (PyPA, "Simple repository API") with `wheels`; its URL, which needs `password` if that is given.
+
+    rename: files that are served under another name.
+    """
     pages: dict[str, dict[str, bytes]] = {}
     for wheel in wheels:
         page = pages.setdefault(wheel.name.lower().replace("_", "-").replace(".", "-"), {})
-        page[wheel.file_name] = wheel.content
+        page[(rename or {}).get(wheel.file_name, wheel.file_name)] = wheel.content
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -104,13 +104,13 @@ def read_installed(
     missing = sorted(versions.keys() - {f.name for f in found})
     if missing:
         raise DependencyError(f"{', '.join(missing)}: nothing was installed, the wheel is damaged")
-    owners = _owners(found, files)
+    rename = _renamer(site, python)
+    owners = _owners(found, files, rename)
     # A bytecode file belongs to whom its source does; it was not there when RECORD was written.
     for path in [*files]:
         source = _source_of(path, tag)
         if path not in owners and source in owners:
             owners[path] = owners[source]
-    rename = _renamer(site, python)
     for path, status in files.items():
         for owner in owners.get(path, ()):
             owner.members[path] = _member(prefix, path, status, rename, shebangs)
@@ -162,7 +162,9 @@ def _open(prefix: str, site: str, info: str, versions: Mapping[str, str]) -> _Fo
     return _Found(name, versions[name], info, listed)
 
 
-def _owners(found: list[_Found], files: Mapping[str, object]) -> dict[str, list[_Found]]:
+def _owners(
+    found: list[_Found], files: Mapping[str, object], rename: _Rename
+) -> dict[str, list[_Found]]:
     owners: dict[str, list[_Found]] = {}
     for distribution in found:
         for path, (digest, _) in distribution.listed.items():
@@ -172,7 +174,7 @@ def _owners(found: list[_Found], files: Mapping[str, object]) -> dict[str, list[
             if others and others[0].listed[path][0] != digest:
                 raise DependencyError(
                     f"{others[0].name} {others[0].version} and {distribution.name} {distribution.version} both bring "
-                    f"{printable(path)}, and not the same one. Have only one of them in the image."
+                    f"{printable(rename(path))}, and not the same one. Have only one of them in the image."
                 )
             others.append(distribution)
     return owners
@@ -216,9 +218,11 @@ def _member(
     place = rename(path)
     if _RESERVED.fullmatch(place):
         raise DependencyError(f"a wheel brings {printable(place)}, which is the environment's own")
-    mode = 0o755 if status.st_mode & 0o111 else 0o644
+    # Whatever is there to be started can be, as pip sees to; uv does not for every kind of script.
+    program = path.startswith("bin/") and path.count("/") == 1
+    mode = 0o755 if program or status.st_mode & 0o111 else 0o644
     source = os.path.join(prefix, path)
-    if path.startswith("bin/") and (content := _with_image_shebang(source, shebangs)) is not None:
+    if program and (content := _with_image_shebang(source, shebangs)) is not None:
         return Member(f"{VENV}/{place}", mode, len(content), source, content)
     return Member(f"{VENV}/{place}", mode, status.st_size, source)
 
