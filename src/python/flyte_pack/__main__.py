@@ -21,6 +21,7 @@ _COMMANDS = {
     "image-layer": "flyte_pack.image.layer",
     "image-run": "flyte_pack.image.run",
     "image-smoke": "flyte_pack.image.smoke",
+    "run-in-image": "flyte_pack.image_run_task",
 }
 
 

@@ -38,7 +38,7 @@ _CONTROL_PLANE = (
 )
 # Stands in for a user's ~/.flyte/config.yaml, which may name a control plane. A task may ask for the project and domain
 # that it runs in: these are what `[flyte]` has as defaults, and FLYTE_TASK_PROJECT and FLYTE_TASK_DOMAIN override them.
-_SETTINGS = "task:\n  project: flytesnacks\n  domain: development\n"
+SETTINGS = "task:\n  project: flytesnacks\n  domain: development\n"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -120,7 +120,7 @@ def _become_task(archive_uri: str, sha256: str, link: TaskLink, arguments: Seque
     config = os.path.join(fresh, "flyte", "config.yaml")
     os.mkdir(os.path.dirname(config))
     with open(config, "w") as file:
-        file.write(_SETTINGS)
+        file.write(SETTINGS)
     environment = clean_environment(os.environ, config)
     os.environ.clear()
     os.environ.update(environment)

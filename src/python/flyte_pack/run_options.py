@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from flyte_pack.task_link import COPY_STYLES
 
-_OPTIONS = {"--root-dir": "root_dir", "--copy-style": "copy_style"}
+_OPTIONS = {"--root-dir": "root_dir", "--copy-style": "copy_style", "--engine": "engine"}
+_IN_IMAGE = "--in-image"
 
 
 class RunUsageError(Exception):
@@ -20,10 +21,14 @@ class RunUsageError(Exception):
 
 @dataclass(frozen=True)
 class RunOptions:
-    """root_dir, copy_style: None where not given. rest: what follows, which is the task's."""
+    """root_dir, copy_style, engine: None where not given. in_image: whether to run it in its image, by `engine`. rest: what
+    follows, which is the task's.
+    """
 
     root_dir: str | None = None
     copy_style: str | None = None
+    in_image: bool = False
+    engine: str | None = None
     rest: tuple[str, ...] = ()
 
 
@@ -34,9 +39,14 @@ def split(argv: Sequence[str]) -> RunOptions:
     a `--` ends our options.
     """
     found: dict[str, str] = {}
+    in_image = False
     rest = list(argv)
     while rest:
         option, equals, value = rest[0].partition("=")
+        if rest[0] == _IN_IMAGE:
+            in_image = True
+            del rest[0]
+            continue
         if option not in _OPTIONS:
             if rest[0] == "--":
                 del rest[0]
@@ -50,4 +60,6 @@ def split(argv: Sequence[str]) -> RunOptions:
     style = found.get("copy_style")
     if style is not None and style not in COPY_STYLES:
         raise RunUsageError(f"--copy-style is one of {', '.join(COPY_STYLES)}, not {style!r}")
-    return RunOptions(rest=tuple(rest), **found)
+    if "engine" in found and not in_image:
+        raise RunUsageError(f"--engine says how to run the task in its image: give {_IN_IMAGE} too")
+    return RunOptions(in_image=in_image, rest=tuple(rest), **found)

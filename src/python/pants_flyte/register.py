@@ -10,7 +10,7 @@ from pants.engine.target import Target
 from pants.engine.unions import UnionRule
 
 from pants_flyte import image, task
-from pants_flyte.goals import deploy, package, publish, run, run_image
+from pants_flyte.goals import deploy, package, publish, run, run_image, test
 from pants_flyte.image_target_types import FlyteBaseImage, FlyteImage
 from pants_flyte.target_types import FlyteBundle, FlyteDeployment, FlyteTask
 
@@ -28,6 +28,7 @@ def rules() -> Iterable[Union[Rule, UnionRule]]:
         *deploy.rules(),
         *publish.rules(),
         *run_image.rules(),
+        *test.rules(),
         *pex.rules(),
         *pex_from_targets.rules(),
     ]

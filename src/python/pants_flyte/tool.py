@@ -114,7 +114,7 @@ async def interactive_program(
     environment = await tool_environment(await program_pex(flyte_pack, "deploy_lockfile"))
     return Program(
         digest=await merge_digests([environment.digest, *files]),
-        args=(f"{{chroot}}/{environment.argv0}", *command, "--"),
+        args=(f"{{chroot}}/{environment.argv0}", *command),
         env=environment.env,
         append_only_caches=environment.append_only_caches,
     )

@@ -6,7 +6,7 @@ Image specification 1.0: "Image Configuration", "Image Manifest", "Image Index",
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flyte_pack.image.base import BaseImage, BasePlatform
@@ -19,6 +19,7 @@ from flyte_pack.oci.model import (
     OCI_LAYER,
     OCI_LAYER_GZIP,
     OCI_MANIFEST,
+    REF_NAME,
     Descriptor,
     Index,
     Manifest,
@@ -93,7 +94,9 @@ def assemble(
     if len(manifests) > 1:
         labels = {**settings.labels, **_production(base)}
         top = add(Index(OCI_INDEX, tuple(manifests.values()), labels).to_json(), OCI_INDEX)
-    documents["index.json"] = Index(OCI_INDEX, (top,)).to_json()
+    # The name that tools look for where they are given none (umoci insists on it).
+    named = replace(top, annotations={REF_NAME: "latest"})
+    documents["index.json"] = Index(OCI_INDEX, (named,)).to_json()
     return AssembledImage(documents, top.digest, manifests)
 
 

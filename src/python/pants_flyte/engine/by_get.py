@@ -21,6 +21,7 @@ from pants.backend.python.util_rules.pex_from_targets import (
     PexFromTargetsRequest,
 )
 from pants.build_graph.address import Address
+from pants.core.goals.test import TestResult, TestSubsystem
 from pants.core.util_rules.environments import EnvironmentField
 from pants.core.util_rules.subprocess_environment import SubprocessEnvironmentVars
 from pants.core.util_rules.system_binaries import SEARCH_PATHS, BinaryPathRequest, BinaryPaths
@@ -43,7 +44,6 @@ from pants.engine.process import FallibleProcessResult, Process, ProcessResult
 from pants.engine.rules import Get, MultiGet
 from pants.engine.target import (
     AllTargets,
-    AllTargetsRequest,
     Dependencies,
     DependenciesRequest,
     ExplicitlyProvidedDependencies,
@@ -111,7 +111,7 @@ async def owners_of_each(paths: Sequence[str]) -> Tuple[Tuple[Address, ...], ...
 
 async def all_targets() -> Targets:
     """Every target of the repository. By name: `find_all_targets`."""
-    return Targets(await Get(AllTargets, AllTargetsRequest()))
+    return Targets(await Get(AllTargets))
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -258,6 +258,13 @@ async def environment_variables(request: EnvironmentVarsRequest) -> EnvironmentV
 async def subprocess_environment() -> EnvironmentVars:
     """What `[subprocess-environment]` hands to every process. By name: `get_subprocess_environment`."""
     return EnvironmentVars((await Get(SubprocessEnvironmentVars)).vars)
+
+
+def test_result(
+    process: FallibleProcessResult, address: Address, subsystem: TestSubsystem
+) -> TestResult:
+    """What a test's process came to. (Later versions take a list of tries.)"""
+    return TestResult.from_fallible_process_result(process, address, subsystem.output)
 
 
 # --- our own rules, where they fan out -----------------------------------------------------------

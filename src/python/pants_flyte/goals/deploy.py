@@ -112,7 +112,7 @@ async def deploy_program(
     )
     return await interactive_program(
         flyte_pack,
-        ("deploy", "--plan", f"{{chroot}}/{_PLAN}", "--dir", "{chroot}"),
+        ("deploy", "--plan", f"{{chroot}}/{_PLAN}", "--dir", "{chroot}", "--"),
         (
             documents,
             *(task.link_digest for task in tasks),

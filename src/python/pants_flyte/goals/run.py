@@ -1,4 +1,4 @@
-"""`run` for `flyte_task`: the task out of its own bundle, with Flyte's local runner."""
+"""`run` for `flyte_task`: the task out of its own bundle, with Flyte's local runner, here or in its image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
 from flyte_pack.run_options import RunUsageError, split
-from pants_flyte.build_types import TaskRequest
+from pants_flyte.build_types import BuiltTask, TaskRequest
 from pants_flyte.engine import (
     build_tasks,
     merge_digests,
@@ -23,9 +23,9 @@ from pants_flyte.engine import (
     under_prefix,
 )
 from pants_flyte.errors import FlyteTargetError
-from pants_flyte.subsystem import FlyteSubsystem
+from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.target_types import FlyteEntryPointField
-from pants_flyte.tool import program_sources
+from pants_flyte.tool import interactive_program, program_sources
 
 _PROGRAM_DIR = "__flyte_pack"
 
@@ -39,11 +39,24 @@ class RunTaskFieldSet(RunFieldSet):
     entry_point: FlyteEntryPointField
 
 
+async def _in_image(task: BuiltTask, flyte_pack: FlytePackSubsystem) -> RunRequest:
+    digests = [task.link_digest]
+    digests += [task.bundle.digest] if task.bundle else []
+    digests += [task.image.digest] if task.image else []
+    program = await interactive_program(
+        flyte_pack,
+        ("run-in-image", "--task", f"{{chroot}}/{task.link_path}", "--dir", "{chroot}", "--"),
+        digests,
+    )
+    return program.run_request()
+
+
 @rule(desc="Prepare to run a Flyte task", level=LogLevel.DEBUG)
 async def run_task(
     field_set: RunTaskFieldSet,
     run: RunSubsystem,
     flyte: FlyteSubsystem,
+    flyte_pack: FlytePackSubsystem,
     dist_dir: DistDir,
 ) -> RunRequest:
     address = field_set.address
@@ -58,11 +71,13 @@ async def run_task(
                     address,
                     copy_style=options.copy_style,
                     root_dir=options.root_dir,
-                    image=False,
+                    image=options.in_image,
                 )
             ]
         )
     )[0]
+    if options.in_image:
+        return await _in_image(task, flyte_pack)
     requirements = await requirements_pex(
         PexFromTargetsRequest(
             [address],

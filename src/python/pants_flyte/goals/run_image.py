@@ -51,6 +51,7 @@ async def run_base_image(
             *(part for p in platforms_of(target) for part in ("--platform", str(p))),
             *(("--python", python) if python else ()),
             *(part for host in flyte.insecure_registries for part in ("--insecure", host)),
+            "--",
         ),
         (),
     )
@@ -65,6 +66,7 @@ async def run_image(field_set: RunImageFieldSet, flyte_pack: FlytePackSubsystem)
         (
             *("image-run", "--layout", f"{{chroot}}/{image.layout}"),
             *("--address", field_set.address.spec),
+            "--",
         ),
         (image.digest,),
     )

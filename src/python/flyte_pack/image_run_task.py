@@ -1,0 +1,109 @@
+"""Runs a task in its image, as a cluster would: `python -m flyte_pack run-in-image`.
+
+The image's entry point is the shim, which verifies the bundle and unpacks it in the working directory; then Flyte's command
+line reads what was typed (`flyte_runner.py`), and `a0` runs the task. One directory of this machine is seen inside: it holds the
+bundle, the runner, and what goes in and out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+
+from flyte_pack.deploy.bundles import check_files
+from flyte_pack.deploy.plan import Refused
+from flyte_pack.image.run import image_runner
+from flyte_pack.image.running import Command, Mount, RunError
+from flyte_pack.json_fields import InvalidData, printable
+from flyte_pack.local_run import SETTINGS
+from flyte_pack.oci.model import InvalidImage
+from flyte_pack.run_options import RunUsageError, split
+from flyte_pack.task_link import TaskLink
+
+_INSIDE = "/tmp/flyte-run"  # noqa: S108  # in the image, where it is there and ours alone
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do what `argv` asks for; the exit code is the task's, 1 where it could not be run."""
+    try:
+        cut = list(argv).index("--") if "--" in argv else len(argv)
+        parser = argparse.ArgumentParser(prog="python -m flyte_pack run-in-image")
+        parser.add_argument("--task", required=True, help="the packaged task's link")
+        parser.add_argument("--dir", required=True, help="the directory that its files are in")
+        ours = parser.parse_args(list(argv[:cut]))
+        options = split(argv[cut + 1 :])
+        with open(ours.task, "rb") as file:
+            link = TaskLink.from_json(file.read(), ours.task)
+        return _run(link, ours.dir, options.engine or "auto", options.rest)
+    except (Refused, InvalidData, InvalidImage, RunError, RunUsageError) as error:
+        message = str(error)
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    except KeyboardInterrupt:
+        return 130
+    print(printable(f"flyte_pack run-in-image: {message}"), file=sys.stderr)
+    return 1
+
+
+def _run(link: TaskLink, directory: str, engine: str, arguments: Sequence[str]) -> int:
+    if link.built_image is None:
+        raise Refused(
+            f"{link.address} has no image that is built here: set `image` to the address of a `flyte_image`"
+        )
+    shared = tempfile.mkdtemp(prefix="flyte-run-in-image-")
+    try:
+        argv = _prepare(link, directory, shared, arguments)
+        layout = os.path.join(directory, link.built_image.layout)
+        with image_runner(layout, link.built_image.address, engine) as runner:
+            return runner.run(
+                Command(
+                    argv,
+                    env={"DO_NOT_TRACK": "1", "UCTL_CONFIG": f"{_INSIDE}/config.yaml"},
+                    mounts=(Mount(shared, _INSIDE),),
+                    stdin=sys.stdin.fileno() if sys.stdin else None,
+                )
+            )
+    finally:
+        shutil.rmtree(shared, ignore_errors=True)
+
+
+def _prepare(
+    link: TaskLink, directory: str, shared: str, arguments: Sequence[str]
+) -> tuple[str, ...]:
+    """Put what the container needs into `shared`; gives the command for the image's entry point."""
+    files = os.path.join(shared, "io")
+    os.mkdir(files)
+    # The image's user is another one than ours.
+    os.chmod(shared, 0o755)  # noqa: S103
+    os.chmod(files, 0o777)  # noqa: S103
+    runner = os.path.join(os.path.dirname(os.path.abspath(__file__)), "flyte_runner.py")
+    shutil.copyfile(runner, os.path.join(shared, "flyte_runner.py"))
+    with open(os.path.join(shared, "config.yaml"), "w") as file:
+        file.write(SETTINGS)
+    bundle: tuple[str, ...] = ()
+    if link.bundle is not None:
+        check_files(directory, link.address, link.bundle)
+        name = f"{link.bundle.archive_hash}.tar.gz"
+        shutil.copyfile(os.path.join(directory, link.bundle.archive), os.path.join(shared, name))
+        bundle = ("--tgz", f"file://{_INSIDE}/{name}", "--dest", ".")
+    path, _, name = link.entry_point.rpartition(":")
+    spec = {
+        "target": link.address,
+        "file": path,
+        "module": link.module,
+        "tasks": [task.name for task in link.tasks],
+        "config": f"{_INSIDE}/config.yaml",
+        "a0": f"{_INSIDE}/io",
+        "bundle": bundle,
+    }
+    chosen = (name,) if link.kind == "task" else ()
+    # The shim finds the bundle in the command, as it does in a0's own; the runner skips what is before "--".
+    return (
+        *("python", f"{_INSIDE}/flyte_runner.py", *bundle),
+        *("--", json.dumps(spec), *chosen, *arguments),
+    )

@@ -1,0 +1,94 @@
+"""`test` for `flyte_image`: imports, inside the image, what it is for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Iterable, Union
+
+from pants.backend.python.util_rules.pex import VenvPexProcess
+from pants.core.goals.multi_tool_goal_helper import SkippableSubsystem
+from pants.core.goals.test import TestFieldSet, TestRequest, TestResult, TestSubsystem
+from pants.engine.fs import CreateDigest, FileContent
+from pants.engine.process import ProcessCacheScope
+from pants.engine.rules import Rule, collect_rules, rule
+from pants.engine.target import Target
+from pants.engine.unions import UnionRule
+from pants.option.option_types import SkipOption
+from pants.option.subsystem import Subsystem
+from pants.util.logging import LogLevel
+
+from pants_flyte.build_types import ImageRequest
+from pants_flyte.engine import (
+    build_images,
+    create_digest,
+    merge_digests,
+    run_venv_pexes,
+    test_result,
+    venv_pex,
+)
+from pants_flyte.image_target_types import FlyteImageBaseField, FlyteImageSmokeTestField
+from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
+from pants_flyte.tool import callers_environment, program_pex
+
+
+class FlyteSmokeTestSubsystem(Subsystem):
+    options_scope = "flyte-smoke-test"
+    name = "Flyte's smoke test of images"
+    help = "Imports an image's first-party modules inside it, for each `flyte_image` with `smoke_test=True`."
+
+    skip = SkipOption("test")
+
+
+@dataclass(frozen=True)
+class SmokeTestFieldSet(TestFieldSet):
+    required_fields = (FlyteImageBaseField, FlyteImageSmokeTestField)
+
+    smoke_test: FlyteImageSmokeTestField
+
+    @classmethod
+    def opt_out(cls, target: Target) -> bool:
+        return not target[FlyteImageSmokeTestField].value
+
+
+class SmokeTestRequest(TestRequest):
+    tool_subsystem: type[SkippableSubsystem] = FlyteSmokeTestSubsystem  # type: ignore[assignment,misc]
+    field_set_type = SmokeTestFieldSet
+
+
+@rule(desc="Smoke-test a Flyte image", level=LogLevel.DEBUG)
+async def smoke_test(
+    batch: SmokeTestRequest.Batch[SmokeTestFieldSet, Any],
+    test: TestSubsystem,
+    flyte: FlyteSubsystem,
+    flyte_pack: FlytePackSubsystem,
+) -> TestResult:
+    """Code that comes in bundles is put into an image for this, as its packages are what is to be tested."""
+    address = batch.single_element.address
+    image = (await build_images([ImageRequest(address, code=True)]))[0]
+    modules = "".join(f"{module}\n" for module in image.modules)
+    files = await create_digest(CreateDigest([FileContent("modules.txt", modules.encode())]))
+    tool = await venv_pex(await program_pex(flyte_pack, "deploy_lockfile"))
+    env = await callers_environment(flyte)
+    result = await run_venv_pexes(
+        [
+            VenvPexProcess(
+                tool,
+                argv=(
+                    *("image-smoke", "--layout", image.layout, "--address", address.spec),
+                    *("--modules", "modules.txt", "--commands", "a0"),
+                ),
+                input_digest=await merge_digests([image.digest, files]),
+                extra_env=env,
+                description=f"Import {len(image.modules)} modules in {address}",
+                level=LogLevel.INFO,
+                cache_scope=ProcessCacheScope.PER_SESSION
+                if test.force
+                else ProcessCacheScope.SUCCESSFUL,
+            )
+        ]
+    )
+    return test_result(result[0], address, test)
+
+
+def rules() -> Iterable[Union[Rule, UnionRule]]:
+    return [*collect_rules(), *SmokeTestRequest.rules()]
