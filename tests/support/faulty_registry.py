@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import re
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Iterator
@@ -130,8 +131,10 @@ class FaultyRegistry:
 
 
 @contextmanager
-def faulty_registry(backend: str) -> Iterator[FaultyRegistry]:
-    """For the time of a `with` block; `backend` is the real one's host."""
+def faulty_registry(
+    backend: str, tls: ssl.SSLContext | None = None, name: str = "127.0.0.1", **headers: str
+) -> Iterator[FaultyRegistry]:
+    """For the time of a `with` block; `backend` is the real one's host. `headers` go with what is passed on to it."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -141,7 +144,7 @@ def faulty_registry(backend: str) -> Iterator[FaultyRegistry]:
 
         def handle(self) -> None:
             # What speaks TLS to us learns at once that we don't.
-            if self.connection.recv(1, socket.MSG_PEEK) != b"\x16":
+            if tls or self.connection.recv(1, socket.MSG_PEEK) != b"\x16":
                 try:
                     super().handle()
                 except (ConnectionError, ValueError):
@@ -156,13 +159,15 @@ def faulty_registry(backend: str) -> Iterator[FaultyRegistry]:
             if "Authorization" in exchange.headers:
                 front.secrets.add(exchange.headers["Authorization"])
             action = front.find(f"{self.command} {self.path}")
-            (action or passed_on())(exchange)
+            (action or passed_on(**headers))(exchange)
 
         do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    front = FaultyRegistry(f"127.0.0.1:{server.server_address[1]}", backend)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    front = FaultyRegistry(f"{name}:{server.server_address[1]}", backend)
     thread = Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:

@@ -114,8 +114,7 @@ class Auth:
 
     def explain(self) -> str:
         """What to change where the registry refuses us for good."""
-        with self._lock:
-            credentials = self._credentials
+        credentials = self._credentials
         login = f"docker login {self._registry}"
         if credentials is None:
             return f"there are no credentials for it in docker's config.json: log in ({login})"
@@ -147,6 +146,10 @@ class Auth:
         return self._credentials
 
     def _fetch(self, challenge: Challenge, scopes: frozenset[str]) -> _Token:
+        if not challenge.realm:
+            raise RegistryError(
+                f"{self._registry} asks for a token and does not say where to get one"
+            )
         realm = self._transport.resolve(challenge.url, challenge.realm, self._registry)
         host = urlsplit(realm).netloc
         credentials = self._find()
@@ -168,7 +171,9 @@ class Auth:
             address = f"{realm}{'&' if '?' in realm else '?'}{urlencode(query)}"
             answer = self._send("GET", address, headers, None)
         if answer.status in (400, 401, 403):
-            raise Denied(f"the token server {host} of {self._registry} says no ({answer.status})")
+            raise Denied(
+                f"the token server {host} of {self._registry} says no ({answer.status}): {self.explain()}"
+            )
         if answer.status != 200:
             raise RegistryError(
                 f"the token server {host} of {self._registry} answers {answer.status}: try again later"

@@ -197,6 +197,7 @@ class Registry:
                     answer = self.transport.read(response, method, address)
                     if self._auth.refused(answer, scopes, auth):
                         continue
+                    raise self.refusal(answer, method, address)
                 location = response.headers.get("Location")
                 if response.status in _REDIRECTS and location and method in ("GET", "HEAD"):
                     hops += 1
@@ -233,6 +234,10 @@ class Registry:
             return Broken(text, STATUSES[answer.status], answer.headers.get("retry-after"))
         if answer.status in (401, 403) and _origin(address) == self.transport.origin(self.name):
             text = f"{text}: {self._auth.explain()}"
+        elif answer.status == 413:
+            text = (
+                f"{text}: it, or a proxy before it, takes no requests of that size: raise its limit"
+            )
         elif answer.status < 400:
             text = (
                 f"{text}, which is no answer to that: is it a registry, or is a proxy in between?"

@@ -91,8 +91,8 @@ class Transport:
         may be sent to it: plain HTTP is only for those hosts that may be spoken to so, and never after TLS on this
         machine's own word.
         """
-        target = urljoin(url, location)
         try:
+            target = urljoin(url, location)
             parts = urlsplit(target)
             netloc, host, _ = parts.netloc, parts.hostname, parts.port
         except ValueError:
