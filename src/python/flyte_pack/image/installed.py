@@ -126,8 +126,14 @@ def read_installed(
 
 
 def _walk(prefix: str, path: str) -> Iterator[tuple[str, os.stat_result]]:
-    for entry in os.scandir(os.path.join(prefix, path)):
-        name = posixpath.join(path, entry.name)
+    # Names are UTF-8 whatever the locale says, as in wheels.
+    for entry in os.scandir(os.fsencode(_at(prefix, path))):
+        try:
+            name = posixpath.join(path, entry.name.decode())
+        except UnicodeDecodeError:
+            raise DependencyError(
+                f"a wheel has a file name that is not UTF-8: {entry.name!a:.100}"
+            ) from None
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(prefix, name)
         elif entry.is_file(follow_symlinks=False):
@@ -136,6 +142,10 @@ def _walk(prefix: str, path: str) -> Iterator[tuple[str, os.stat_result]]:
             raise DependencyError(
                 f"a wheel has a link or a device at {printable(name)}: wheels have files only"
             )
+
+
+def _at(prefix: str, *path: str) -> str:
+    return os.fsdecode(os.path.join(os.fsencode(prefix), *(part.encode() for part in path)))
 
 
 def _site_packages(files: Mapping[str, object]) -> str:
@@ -155,7 +165,7 @@ def _open(prefix: str, site: str, info: str, versions: Mapping[str, str]) -> _Fo
     if name not in versions:
         raise DependencyError(f"a wheel installs {printable(info)}, which nobody asked for")
     listed: dict[str, tuple[str, str]] = {}
-    with open(os.path.join(prefix, site, info, "RECORD"), encoding="utf-8", newline="") as file:
+    with open(_at(prefix, site, info, "RECORD"), encoding="utf-8", newline="") as file:
         for row in csv.reader(file):
             if len(row) >= 3:
                 listed[posixpath.normpath(posixpath.join(site, row[0]))] = (row[1], row[2])
@@ -221,7 +231,7 @@ def _member(
     # Whatever is there to be started can be, as pip sees to; uv does not for every kind of script.
     program = path.startswith("bin/") and path.count("/") == 1
     mode = 0o755 if program or status.st_mode & 0o111 else 0o644
-    source = os.path.join(prefix, path)
+    source = _at(prefix, path)
     if program and (content := _with_image_shebang(source, shebangs)) is not None:
         return Member(f"{VENV}/{place}", mode, len(content), source, content)
     return Member(f"{VENV}/{place}", mode, status.st_size, source)
@@ -260,7 +270,7 @@ def _finish(found: _Found, prefix: str, site: str, rename: _Rename, python: str)
 
 def _entry_points(prefix: str, site: str, found: _Found) -> Iterator[tuple[str, bytes]]:
     """The programs of entry_points.txt (PyPA, "Entry points specification"), as the image has them."""
-    for point in PathDistribution(Path(prefix, site, found.info)).entry_points:
+    for point in PathDistribution(Path(_at(prefix, site, found.info))).entry_points:
         if point.group not in ("console_scripts", "gui_scripts"):
             continue
         called = _CALLABLE.fullmatch(re.sub(r"\s*\[[^]]*\]\s*$", "", point.value).strip())
