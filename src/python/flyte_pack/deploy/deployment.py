@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from flyte_pack.deploy.bundles import (
     Beaten,
@@ -22,7 +23,7 @@ from flyte_pack.deploy.bundles import (
 )
 from flyte_pack.deploy.changes import TaskChange, compare, describe
 from flyte_pack.deploy.git import now, provenance
-from flyte_pack.deploy.images import push_image, read_pushes
+from flyte_pack.deploy.images import push_all, read_pushes
 from flyte_pack.deploy.ledger import Ledger, Recorded, is_current
 from flyte_pack.deploy.names import InvalidName, check_image, check_ref_name
 from flyte_pack.deploy.plan import Refused, Request
@@ -114,10 +115,11 @@ class Deployment:
         for bundle, address in bundles.items():
             check_files(directory, address, bundle)
 
-    @property
-    def pushes(self) -> tuple[PushPlan, ...]:
-        """Where the images go that were built for it."""
-        return self._pushes
+    def push_images(self, dry_run: bool) -> list[dict[str, Any]]:
+        """Have the images that were built for it in their registries; before anything is recorded, as no record may name one
+        that a container can't pull. Returns what was done, as the report has it. Raises `RegistryError`.
+        """
+        return push_all(self._pushes, self._directory, self._say, dry_run)
 
     def prepare(self) -> Work:
         """Plan it; writes nothing. Raises `Refused`, `InvalidData` or `StoreError`."""
@@ -148,9 +150,6 @@ class Deployment:
 
         Where another deployer gets in between, what it wrote is used, and the rest planned anew.
         """
-        # Images first: no record may name one that a container can't pull.
-        for push in self._pushes:
-            push_image(push, self._directory, self._say)
         self._store.sweep()
         written: list[str] = []
         for _ in range(_ATTEMPTS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from flyte_pack.registry.plan import PushPlan
 
@@ -17,9 +18,27 @@ def read_pushes(directory: str, names: Iterable[str]) -> tuple[PushPlan, ...]:
     return tuple(plans)
 
 
-def push_image(plan: PushPlan, directory: str, say: Callable[[str], None]) -> None:
-    """Have the image in its registries, under its tags. Raises `RegistryError`; then no tag was moved."""
-    # Only a deployment with images pays for the HTTP client.
-    from flyte_pack.registry.push import push_image
+def push_all(
+    plans: Iterable[PushPlan], directory: str, say: Callable[[str], None], dry_run: bool
+) -> list[dict[str, Any]]:
+    """Have the images in their registries, under their tags; what was done (or would be), as the report has it.
 
-    push_image(plan, directory, say)
+    Raises `RegistryError`; then no tag of that image was moved.
+    """
+    done = []
+    for plan in plans:
+        # Only a deployment with images pays for the HTTP client.
+        from flyte_pack.registry.push import push_image
+
+        for pushed in push_image(plan, directory, say, dry_run=dry_run).destinations:
+            changed = bool(pushed.uploaded or pushed.mounted or pushed.present or pushed.tags)
+            done.append(
+                {
+                    "address": plan.address,
+                    "reference": pushed.reference,
+                    "status": "new" if changed else "present",
+                    "tags": list(pushed.tags),
+                    "bytes": pushed.bytes,
+                }
+            )
+    return done

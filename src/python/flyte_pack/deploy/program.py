@@ -19,6 +19,7 @@ from flyte_pack.deploy.options import HELP, DeployOptions, UsageError, parse
 from flyte_pack.deploy.plan import DeployPlan, Refused, Request, resolve
 from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord
 from flyte_pack.json_fields import InvalidData, dump, printable
+from flyte_pack.registry import RegistryError
 from flyte_pack.store import Store, StoreError, open_store
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -43,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
             plan = DeployPlan.from_json(file.read())
         address = f"{plan.address}: "
         document = _Run(options, resolve(plan, options), directory).document()
-    except (Refused, InvalidData, InvalidName, StoreError, OSError) as error:
+    except (Refused, InvalidData, InvalidName, StoreError, RegistryError, OSError) as error:
         message = printable(f"{address}{error}")
         _say(message)
         if options.output == "json":
@@ -97,6 +98,7 @@ class _Run:
         work = deployment.prepare()
         previous, number = work.current, work.history_number
         writes = work.writes(self._ledger)
+        images = deployment.push_images(options.dry_run)
         if not options.dry_run:
             work, writes, number = deployment.carry_out(work)
         return {
@@ -106,6 +108,7 @@ class _Run:
             "history": number,
             "deployed": self._ledger.entry_key(number) in writes,
             "copy_style": work.record.copy_style,
+            "images": images,
             "bundles": [{"status": s.status.value, **s.bundle.as_fields()} for s in work.settled],
             "tasks": [
                 {

@@ -17,6 +17,10 @@ def text(document: dict[str, Any]) -> str:
 
 def _deploy(document: dict[str, Any]) -> list[str]:
     lines = []
+    for image in document["images"]:
+        tags = "".join(f", tag {tag}" for tag in image["tags"])
+        size = f"  {_size(image['bytes'])}" if image["bytes"] else ""
+        lines.append(f"  image {image['reference']}{size}  {image['status']}{tags}")
     for bundle in document["bundles"]:
         content = bundle["content_hash"][:_DIGITS]
         lines.append(f"  bundle {content}  {_size(bundle['archive_size'])}  {bundle['status']}")
@@ -28,12 +32,12 @@ def _deploy(document: dict[str, Any]) -> list[str]:
         lines.append(
             f"{'Would deploy' if dry else 'Deployed'} version {version} ({_history(document)})."
         )
-    elif document["writes"]:
+    elif document["writes"] or any(image["status"] == "new" for image in document["images"]):
         lines.append(
             f"{'Would write' if dry else 'Wrote'} what was missing; version {version} is current."
         )
     else:
-        lines.append(f"Nothing to do: version {version} is current, and all of it is in the store.")
+        lines.append(f"Nothing to do: version {version} is current, and all of it is in place.")
     return lines + _dry(document)
 
 
