@@ -94,10 +94,10 @@ class Done:
 
 @dataclass(frozen=True)
 class Tools:
-    """Runs the commands in `directory`, which packages come to from `index`, with a cache of its own unless said."""
+    """Runs the commands in `directory`, where packages come from `index`, with a cache of its own unless said."""
 
     directory: Path
-    index: str = "http://127.0.0.1:9/simple/"
+    index: str | None = None
     python: str = sys.executable
     cache: Path | None = None
 
@@ -113,7 +113,7 @@ class Tools:
                     "PYTHONPATH": paths,
                     "PYTHONDONTWRITEBYTECODE": "1",
                     "UV_CACHE_DIR": str(self.cache or self.directory / "uv-cache"),
-                    "UV_DEFAULT_INDEX": self.index,
+                    **({"UV_DEFAULT_INDEX": self.index} if self.index else {}),
                     "UV_HTTP_RETRIES": "0",
                     **env,
                 },
@@ -168,8 +168,8 @@ class Tools:
         )
 
 
-def environment(**extra: str) -> Mapping[str, str]:
-    """What the real package index is reached with on this machine."""
+def real_index() -> Mapping[str, str]:
+    """The settings by which the package index is reached on this machine, as pip would reach it."""
     names = (
         "SSL_CERT_FILE",
         "HTTPS_PROXY",
@@ -177,8 +177,10 @@ def environment(**extra: str) -> Mapping[str, str]:
         "NO_PROXY",
         "no_proxy",
         "UV_DEFAULT_INDEX",
-        "PIP_INDEX_URL",
     )
     found = {name: os.environ[name] for name in names if name in os.environ}
-    index = found.get("UV_DEFAULT_INDEX") or found.pop("PIP_INDEX_URL", "")
-    return {**found, **({"UV_DEFAULT_INDEX": index} if index else {}), **extra}
+    # Options for uv in place of pip's: an index, a certificate, or the authorities that this machine trusts.
+    for ours, pips in (("UV_DEFAULT_INDEX", "PIP_INDEX_URL"), ("SSL_CERT_FILE", "PIP_CERT")):
+        if pips in os.environ:
+            found.setdefault(ours, os.environ[pips])
+    return {"UV_SYSTEM_CERTS": "true", **found}
