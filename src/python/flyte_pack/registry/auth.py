@@ -17,8 +17,8 @@ from urllib.parse import urlencode, urlsplit
 from flyte_pack.json_fields import printable
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.credentials import Credentials, Keychain
-from flyte_pack.registry.retry import STATUSES, Timing, Tries
-from flyte_pack.registry.transport import Answer, Broken, Transport
+from flyte_pack.registry.retry import STATUSES, Broken, Timing, Tries
+from flyte_pack.registry.transport import Answer, Transport
 
 CLIENT_ID = "pants-flyte"
 SHORTEST_LIFE = 60.0  # seconds; what a token without expires_in lives
@@ -181,20 +181,21 @@ class Auth:
         return self._token(answer, host)
 
     def _send(self, method: str, url: str, headers: dict[str, str], body: bytes | None) -> Answer:
-        tries = Tries(self._timing)
+        server = f"the token server {urlsplit(url).netloc} of {self._registry}"
+        tries = Tries(self._timing, server)
         while True:
             try:
                 answer = self._transport.send(method, url, headers, body)
+                if answer.status not in STATUSES:
+                    return answer
+                raise Broken(  # noqa: TRY301  # tried again like any other
+                    f"answers {answer.status}",
+                    STATUSES[answer.status],
+                    answer.headers.get("retry-after"),
+                )
             except Broken as broken:
-                if not tries.again(broken.again):
-                    raise RegistryError(
-                        f"the token server {urlsplit(url).netloc} of {self._registry} can't be reached: {broken}"
-                    ) from None
-                continue
-            retry_after = answer.headers.get("retry-after")
-            if answer.status in STATUSES and tries.again(STATUSES[answer.status], retry_after):
-                continue
-            return answer
+                if not tries.again(broken):
+                    raise RegistryError(f"{server} can't be used: {broken}") from None
 
     def _token(self, answer: Answer, host: str) -> _Token:
         try:

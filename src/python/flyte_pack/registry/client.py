@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any
+from typing import Any, Callable
 from urllib.parse import urlsplit
 
 from urllib3.response import BaseHTTPResponse
@@ -22,8 +22,8 @@ from flyte_pack.oci.model import (
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.auth import Auth
 from flyte_pack.registry.credentials import Keychain
-from flyte_pack.registry.retry import STATUSES, Timing, Tries, real_timing
-from flyte_pack.registry.transport import Answer, Broken, Transport
+from flyte_pack.registry.retry import STATUSES, Broken, Timing, Tries, real_timing
+from flyte_pack.registry.transport import Answer, Transport
 
 ACCEPT = ", ".join((*INDEX_TYPES, *MANIFEST_TYPES))
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -58,10 +58,12 @@ class Session:
         transport: Transport | None = None,
         keychain: Keychain | None = None,
         timing: Timing | None = None,
+        say: Callable[[str], object] | None = None,
     ) -> None:
+        """insecure: `host[:port]` of registries that may be spoken to over plain HTTP. say: is told of each retry."""
         self.transport = transport or Transport(insecure)
         self.keychain = keychain or Keychain()
-        self.timing = timing or real_timing(self.transport.stopped)
+        self.timing = timing or real_timing(self.transport.stopped, say)
         self._registries: dict[str, Registry] = {}
 
     def registry(self, name: str) -> Registry:
@@ -150,12 +152,12 @@ class Registry:
         ok: Collection[int] = (200,),
     ) -> Answer:
         """An answer with one of the statuses `ok`; tried again by the table. `url` may be a path of this registry."""
-        tries = Tries(self.timing)
+        tries = Tries(self.timing, self.name)
         while True:
             try:
                 return self.attempt(method, url, scopes, headers, body, ok)
             except Broken as broken:
-                if not tries.again(broken.again, broken.retry_after):
+                if not tries.again(broken):
                     raise self.gave_up(broken) from None
 
     def attempt(

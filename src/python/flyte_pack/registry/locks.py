@@ -181,7 +181,7 @@ def _fetch(given: argparse.Namespace) -> BaseImage:
         platforms = list(dict.fromkeys(map(Platform.parse, given.platform)))
     except InvalidImage as error:
         raise RegistryError(str(error)) from None
-    session = Session(tuple(map(check_host, given.insecure)))
+    session = Session(tuple(map(check_host, given.insecure)), say=say)
     return fetch(given.image, platforms, given.python, session)
 
 

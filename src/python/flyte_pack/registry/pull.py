@@ -16,9 +16,8 @@ from flyte_pack.oci.model import Descriptor, blob_path
 from flyte_pack.oci.reference import Reference
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.client import Registry, Session, may_pull
-from flyte_pack.registry.retry import Tries
+from flyte_pack.registry.retry import Broken, Tries
 from flyte_pack.registry.transfers import Progress, in_parallel, megabytes
-from flyte_pack.registry.transport import Broken
 
 
 def complete(
@@ -45,7 +44,7 @@ def complete(
     }
     if not missing:
         return 0
-    session = session or Session(insecure)
+    session = session or Session(insecure, say=say)
     registry = session.registry(base.registry)
     total = sum(one.size for one in missing.values())
     say(f"fetching {len(missing)} layers ({megabytes(total)}) from {base.name}")
@@ -66,7 +65,7 @@ def pieces(
     """
     what = f"{registry.name}/{repository} serves {blob.digest}"
     digest = hashlib.sha256() if offset == 0 else None
-    tries = Tries(registry.timing)
+    tries = Tries(registry.timing, registry.name)
     while offset < blob.size or (blob.size == 0 and digest is not None):
         try:
             for piece in _from(registry, repository, blob, offset):
@@ -82,7 +81,7 @@ def pieces(
             broken = Broken(f"{offset:,} of the {blob.size:,} bytes of {blob.digest} came")
         except Broken as error:
             broken = error
-        if not tries.again(broken.again, broken.retry_after):
+        if not tries.again(broken):
             raise registry.gave_up(broken)
     if digest is not None and f"sha256:{digest.hexdigest()}" != blob.digest:
         raise RegistryError(

@@ -63,7 +63,7 @@ def push_image(
 
     No tag moves before every destination has the whole image. Raises `RegistryError`, which names the target.
     """
-    session = session or Session((*plan.insecure, *insecure))
+    session = session or Session((*plan.insecure, *insecure), say=say)
     try:
         image = read_image(os.path.join(directory, plan.layout), plan.digest)
         targets = [

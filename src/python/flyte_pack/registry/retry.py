@@ -25,26 +25,38 @@ LONGEST_ASKED = 120.0  # what a Retry-After is cut to
 DEADLINE = 600.0  # from the first try, or from the last progress, to the last one
 
 
+class Broken(Exception):
+    """A request that came to no answer of use; `again` is how often it may be tried again."""
+
+    def __init__(self, text: str, again: int = BROKEN, retry_after: str | None = None) -> None:
+        super().__init__(text)
+        self.again, self.retry_after = again, retry_after
+
+
 @dataclass(frozen=True)
 class Timing:
-    """Where time comes from; tests put in their own. `sleep` returns early where the work was called off."""
+    """Where time comes from; tests put in their own. `sleep` returns early where the work was called off.
+
+    `say` is told of each pause.
+    """
 
     sleep: Callable[[float], object]
     monotonic: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
     chance: Callable[[], float] = random.random
+    say: Callable[[str], object] = lambda line: None
 
 
-def real_timing(stopped: Event) -> Timing:
+def real_timing(stopped: Event, say: Callable[[str], object] | None = None) -> Timing:
     """The machine's clocks; nobody sleeps on once `stopped` is set."""
-    return Timing(sleep=stopped.wait)
+    return Timing(sleep=stopped.wait) if say is None else Timing(sleep=stopped.wait, say=say)
 
 
 class Tries:
-    """The tries of one request, or of one transfer."""
+    """The tries of one request, or of one transfer. server: for what is said."""
 
-    def __init__(self, timing: Timing) -> None:
-        self._timing = timing
+    def __init__(self, timing: Timing, server: str) -> None:
+        self._timing, self._server = timing, server
         self.progress()
 
     def progress(self) -> None:
@@ -52,17 +64,18 @@ class Tries:
         self._done = 0
         self._started = self._timing.monotonic()
 
-    def again(self, allowed: int, retry_after: str | None = None) -> bool:
-        """Wait, and return True, where another try is due; `allowed` is how often this failure is tried again."""
+    def again(self, broken: Broken) -> bool:
+        """Wait, and return True, where another try is due after this failure."""
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._done)
         pause *= 0.5 + self._timing.chance() / 2
-        asked = _seconds(retry_after, self._timing.wall())
+        asked = _seconds(broken.retry_after, self._timing.wall())
         if asked is not None:
             pause = max(pause, min(asked, LONGEST_ASKED))
         late = self._timing.monotonic() + pause - self._started > DEADLINE
-        if self._done >= allowed or late:
+        if self._done >= broken.again or late:
             return False
         self._done += 1
+        self._timing.say(f"  {self._server}: {broken}; trying again in {pause:.1f} s")
         self._timing.sleep(pause)
         return True
 

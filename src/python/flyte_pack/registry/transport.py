@@ -27,7 +27,7 @@ from urllib3.response import BaseHTTPResponse
 from flyte_pack.json_fields import printable
 from flyte_pack.oci.reference import DOCKER_HUB, is_loopback
 from flyte_pack.registry import RegistryError
-from flyte_pack.registry.retry import BROKEN
+from flyte_pack.registry.retry import Broken
 
 CONNECT_SECONDS = 15.0
 PROBE_SECONDS = 5.0
@@ -37,14 +37,6 @@ SLOWEST_SECONDS = 30.0
 PIECE = 1 << 16
 MAX_ANSWER = 4 << 20  # bytes of an answer that is not a blob
 CONNECTIONS = 8
-
-
-class Broken(Exception):
-    """A request that came to no answer of use; `again` is how often it may be tried again."""
-
-    def __init__(self, text: str, again: int = BROKEN, retry_after: str | None = None) -> None:
-        super().__init__(text)
-        self.again, self.retry_after = again, retry_after
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from flyte_pack.registry import RegistryError
 from flyte_pack.registry.auth import Denied
 from flyte_pack.registry.client import Refused, Registry, may_pull, may_push
 from flyte_pack.registry.pull import pieces
-from flyte_pack.registry.retry import Tries
-from flyte_pack.registry.transport import Answer, Broken
+from flyte_pack.registry.retry import Broken, Tries
+from flyte_pack.registry.transport import Answer
 
 CHUNK = 16 << 20  # bytes in one request, and at most held in memory for one blob
 SMALLEST_CHUNK = 1 << 20  # what a chunk is cut down to for a proxy that takes no more
@@ -100,7 +100,7 @@ class Upload:
 
     def run(self, sent: Callable[[int], object]) -> None:
         """Upload it. `sent` is told how many bytes went out. Raises `RegistryError`."""
-        tries, restarts, unsure = Tries(self._registry.timing), 0, False
+        tries, restarts, unsure = Tries(self._registry.timing, self._registry.name), 0, False
         while True:
             try:
                 if unsure:
@@ -117,7 +117,7 @@ class Upload:
                     tries.progress()
             except Broken as broken:
                 unsure = True
-                if not tries.again(broken.again, broken.retry_after):
+                if not tries.again(broken):
                     raise self._registry.gave_up(broken) from None
             except Refused as refused:
                 if refused.status == 413 and self._chunk > SMALLEST_CHUNK:
