@@ -17,6 +17,7 @@ from pants.backend.python.target_types import (
 )
 from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
 from pants.backend.python.util_rules.pex import VenvPex, VenvPexProcess
+from pants.base.build_environment import get_buildroot
 from pants.build_graph.address import Address
 from pants.core.goals.package import OutputPathField
 from pants.engine.env_vars import EnvironmentVarsRequest
@@ -25,6 +26,7 @@ from pants.engine.process import FallibleProcessResult
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.target import Target
 from pants.engine.unions import UnionRule
+from pants.option.global_options import GlobalOptions
 from pants.util.docutil import bin_name
 from pants.util.frozendict import FrozenDict
 from pants.util.logging import LogLevel
@@ -144,6 +146,7 @@ async def _package_layers(
     tool: VenvPex,
     python_setup: PythonSetup,
     repos: PythonRepos,
+    certificates: Optional[str],
 ) -> Tuple[Tuple[Tuple[Layer, ...], ...], Tuple[Digest, ...]]:
     """The layers for each platform, and the digests of their blobs."""
     address = request.address
@@ -160,7 +163,7 @@ async def _package_layers(
             ]
         )
     )
-    env = {**(await subprocess_environment()), **_index_environment(repos)}
+    env = {**(await subprocess_environment()), **_index_environment(repos, certificates)}
     common = ("--python", base.python, "--address", address.spec)
     resolved = await run_image_step(
         address,
@@ -208,8 +211,11 @@ async def _package_layers(
     return tuple(layers), tuple([await blobs(result) for result in installed])
 
 
-def _index_environment(repos: PythonRepos) -> Dict[str, str]:
-    """`[python-repos]` as uv's settings; in the environment, as URLs may hold credentials, and arguments show up in errors."""
+def _index_environment(repos: PythonRepos, certificates: Optional[str]) -> Dict[str, str]:
+    """`[python-repos]` and `[GLOBAL].ca_certs_path` as uv's settings.
+
+    In the environment, as URLs may hold credentials, and arguments show up in errors.
+    """
     env = {"UV_CACHE_DIR": _UV_CACHE, "UV_NO_CONFIG": "1", "UV_NO_PROGRESS": "1"}
     indexes = repos.indexes
     if indexes:
@@ -222,6 +228,8 @@ def _index_environment(repos: PythonRepos) -> Dict[str, str]:
         env["UV_INDEX"] = " ".join(indexes[1:])
     if repos.find_links:
         env["UV_FIND_LINKS"] = ",".join(repos.find_links)
+    if certificates:  # as Pants' own downloads and PEX have it
+        env["SSL_CERT_FILE"] = os.path.join(get_buildroot(), certificates)
     return env
 
 
@@ -423,6 +431,7 @@ async def build_image(
     flyte_pack: FlytePackSubsystem,
     python_setup: PythonSetup,
     repos: PythonRepos,
+    global_options: GlobalOptions,
 ) -> BuiltImage:
     address = request.address
     target = (await targets_at([address]))[0]
@@ -450,7 +459,7 @@ async def build_image(
         ],
     )
     packages, package_blobs = await _package_layers(
-        request, target, base, platforms, tool, python_setup, repos
+        request, target, base, platforms, tool, python_setup, repos, global_options.ca_certs_path
     )
     ours = (*await _layers(shim), *await _layers(embedded))
     layers = {platform: (*of_platform, *ours) for platform, of_platform in zip(platforms, packages)}
