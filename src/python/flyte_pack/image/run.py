@@ -9,7 +9,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -64,13 +64,19 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--engine", choices=ENGINES, default="auto", help="unless the user says otherwise"
     )
+    parser.add_argument(
+        "--insecure",
+        action="append",
+        default=[],
+        help="a registry that speaks plain HTTP; may be repeated",
+    )
     ours = parser.parse_args(list(argv[:cut]))
     try:
         options = _typed(list(argv[cut + 1 :]), ours.engine)
         if options is None:
             return 0
         tags = tuple(ours.tag)
-        with ready_image(ours.layout, _say) as (layout, image):
+        with ready_image(ours.layout, _say, ours.insecure) as (layout, image):
             if options.complete is not None:
                 write_complete(layout, image, tags, options.complete)
                 _say(f"{options.complete}: the image as a layout with all layers")
@@ -94,15 +100,19 @@ def main(argv: Sequence[str]) -> int:
 
 @contextmanager
 def image_runner(
-    directory: str, address: str, engine: str = "auto", say: Callable[[str], None] | None = None
+    directory: str,
+    address: str,
+    engine: str = "auto",
+    insecure: Collection[str] = (),
+    say: Callable[[str], None] | None = None,
 ) -> Iterator[Runner]:
     """The image of this machine's platform in the layout `directory`, ready to run any number of commands.
 
-    address: of its target; the image is named after it. say: told what takes time, and which way it runs.
+    address: of its target; the image is named after it. insecure: registries that speak plain HTTP. say: told what takes time, and which way it runs.
     Raises `RunError`, `InvalidImage` or `OSError`.
     """
     say = say or _say
-    with ready_image(directory, say) as (layout, image):
+    with ready_image(directory, say, insecure) as (layout, image):
         with open_runner(layout, image, engine, _slug(address), None, say) as runner:
             yield runner
 
@@ -216,7 +226,9 @@ def parse_mount(text: str) -> Mount:
 
 
 @contextmanager
-def ready_image(directory: str, say: Callable[[str], None]) -> Iterator[tuple[Layout, LayoutImage]]:
+def ready_image(
+    directory: str, say: Callable[[str], None], insecure: Collection[str] = ()
+) -> Iterator[tuple[Layout, LayoutImage]]:
     """The image of this machine's platform in the layout `directory`, with all its layers at hand.
 
     Those of a base in a registry are fetched into the user's cache, once. Raises `InvalidImage`, `RunError` or `OSError`.
@@ -226,12 +238,16 @@ def ready_image(directory: str, say: Callable[[str], None]) -> Iterator[tuple[La
     images = [image for top in layout.tops() for image in layout.images(top)]
     image = images[0] if len(images) == 1 else layout.image(_platform())
     if absent := layout.missing(image.manifest.layers):
-        _fetch(image, absent, cache, say)
+        _fetch(image, absent, cache, say, insecure)
     yield layout, image
 
 
 def _fetch(
-    image: LayoutImage, absent: Sequence[Descriptor], cache: str, say: Callable[[str], None]
+    image: LayoutImage,
+    absent: Sequence[Descriptor],
+    cache: str,
+    say: Callable[[str], None],
+    insecure: Collection[str],
 ) -> None:
     base = image.manifest.annotations.get(BASE_NAME)
     if base is None:
@@ -244,7 +260,7 @@ def _fetch(
 
     os.makedirs(cache, exist_ok=True)
     try:
-        complete(base, absent, cache, say)
+        complete(base, absent, cache, say, insecure)
     except RegistryError as error:
         raise RunError(str(error)) from None
 

@@ -91,10 +91,18 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--commands", nargs="*", default=[], help="commands that must be there")
     parser.add_argument("--engine", choices=ENGINES, default="auto", help="how to run the image")
+    parser.add_argument(
+        "--insecure",
+        action="append",
+        default=[],
+        help="a registry that speaks plain HTTP; may be repeated",
+    )
     options = parser.parse_args(argv)
     try:
         modules = _modules(options.modules)
-        with image_runner(options.layout, options.address, options.engine) as runner:
+        with image_runner(
+            options.layout, options.address, options.engine, options.insecure
+        ) as runner:
             result = smoke(runner, modules, options.commands)
     except (RunError, InvalidImage) as error:
         message = str(error)
