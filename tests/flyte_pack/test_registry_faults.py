@@ -9,7 +9,7 @@ import base64
 import email.utils
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -17,6 +17,7 @@ from flyte_pack.registry import RegistryError
 from flyte_pack.registry.push import push_image
 from tests.support.faulty_registry import (
     Fault,
+    HalfTaken,
     answer_lost,
     changed,
     faulty_registry,
@@ -84,6 +85,11 @@ CASES = [
     case("403", Fault("POST", status(403, error("DENIED")), ALWAYS), fails="403 .*DENIED.*right"),
     case(
         "405", Fault("PUT .*manifests", status(405, error("UNSUPPORTED")), 1), fails="UNSUPPORTED"
+    ),
+    case(
+        "a repository that must be made",
+        Fault("POST", status(404, error("NAME_UNKNOWN")), ALWAYS),
+        fails="NAME_UNKNOWN.*make the repository there first",
     ),
     case("418", Fault("PATCH", status(418), 1), fails="418 for PATCH"),
     # Connections that break.
@@ -260,7 +266,7 @@ def test_a_fault_in_a_push(tmp_path, registry, front, case):
     new = make_image(tmp_path / "new", 300_000, 20)
     push(old)
 
-    front.faults = [Fault(f.pattern, f.action, f.times, f.after) for f in case.faults]
+    front.faults = [replace(fault) for fault in case.faults]
     if case.fails is None:
         push(new, clock)
     else:
@@ -280,3 +286,24 @@ def test_a_fault_in_a_push(tmp_path, registry, front, case):
     shown = "\n".join(said)
     assert not [secret for secret in SECRETS if secret in shown]
     assert all(line.isprintable() for line in said)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        (Fault("^PATCH", reset, 1, after=2),),
+        (Fault("^PATCH", status(503), 4, after=2),),
+        HalfTaken().faults(1),
+        HalfTaken().faults(12),  # more often than anything is tried again that gets nowhere
+    ],
+)
+def test_an_upload_goes_on_where_the_registry_has_come_to(tmp_path, registry, front, faults):
+    image = make_image(tmp_path / "image", 500_000)
+    ours = session(docker_config(tmp_path / "docker", front.host))
+    front.faults = [replace(fault) for fault in faults]
+    repository = f"goes-on/{len(front.faults)}-{faults[0].times}"
+    plan = image.plan(f"{front.host}/{repository}:v1")
+    [pushed] = push_image(plan, str(tmp_path), [].append, session=ours, chunk=CHUNK).destinations
+    assert registry.holds(repository, image.digest)
+    assert front.count("^POST") == 2  # one for the layer, one for the config
+    assert pushed.bytes <= image.layers[0].size + image.documents_size

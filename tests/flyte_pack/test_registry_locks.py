@@ -228,6 +228,17 @@ def test_what_a_registry_makes_up_is_not_locked(base, fault, message):
         assert base.run("lock")[0] == 0
 
 
+@pytest.mark.parametrize(
+    "config", [{"config": []}, {"rootfs": "x"}, {"rootfs": {"diff_ids": 1}}, {}]
+)
+def test_a_config_that_makes_no_sense_is_not_locked(base, config):
+    base.push(1000, config=config)
+    code, _, err = base.run("lock")
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert not base.lockfile.exists()
+
+
 def test_help_says_what_can_be_typed(base):
     for typed in (("--help",), ("lock", "--help")):
         code, out, _ = base.run(*typed)

@@ -15,7 +15,7 @@ import flyte_pack
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.client import may_pull
 from flyte_pack.registry.push import exists, push_image
-from tests.support.faulty_registry import faulty_registry
+from tests.support.faulty_registry import Fault, changed, faulty_registry
 from tests.support.registries import (
     AMD64,
     ARM64,
@@ -85,6 +85,35 @@ def test_an_image_is_pushed_with_its_tags_and_again_with_next_to_no_requests(tmp
             }
             expected = {"none": 3, "basic": 4, "token": 5}[auth]  # one of the last is for a token
             assert again.requests == expected
+
+
+def test_skopeo_reads_what_was_pushed(tmp_path, registry):
+    if shutil.which("skopeo") is None:
+        reason = "skopeo is missing: apt-get install skopeo"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    image = make_image(tmp_path / "image", 1000, 300_000, platforms=(AMD64, ARM64))
+    push(image, f"{registry.host}/team/skopeo:v1")
+    source = f"docker://{registry.host}/team/skopeo:v1"
+    copy = ["skopeo", "copy", "--quiet", "--all", "--src-tls-verify=false"]
+    subprocess.run([*copy, source, f"oci:{tmp_path}/copy:v1"], check=True)
+    blobs = {path.name for path in (image.layout / "blobs/sha256").iterdir()}
+    assert {path.name for path in (tmp_path / "copy/blobs/sha256").iterdir()} == blobs
+
+
+def test_an_interrupt_ends_all_transfers_soon(tmp_path, registry, front):
+    image = make_image(tmp_path / "image", 300_000, 400_000)
+    ours = session()
+
+    def interrupt(exchange):
+        ours.transport.stopped.set()
+        exchange.reply(*exchange.forward())
+
+    front.faults = [Fault("^PATCH", interrupt)]
+    plan = image.plan(f"{front.host}/team/stopped:v1")
+    with pytest.raises(RegistryError, match="called off"):
+        push_image(plan, str(tmp_path), [].append, session=ours, chunk=1 << 16)
+    assert front.count("^PATCH") <= 2
+    assert registry.tags("team/stopped") == set()
 
 
 def test_an_index_of_several_platforms_is_pushed_after_its_manifests(tmp_path, registry, front):
@@ -205,8 +234,6 @@ def test_what_is_there_is_known_by_its_digest(tmp_path, registry):
 
 
 def test_docker_content_digest_may_be_left_out(tmp_path, registry, front):
-    from tests.support.faulty_registry import Fault, changed
-
     image = make_image(tmp_path / "image", 1000)
     front.faults = [Fault("manifests", changed(docker_content_digest=None), times=99)]
     push(image, f"{front.host}/team/bare:v1")

@@ -209,6 +209,34 @@ def reset_in_the_request(exchange: Exchange) -> None:
     exchange.reset()
 
 
+class HalfTaken:
+    """What a registry does that keeps the half of a chunk that it got: it tells of it when it is asked.
+
+    docker-registry 2.8 gives such an upload up. So it gets the half as a whole chunk; its answer to that is withheld,
+    until the client asks how far the upload is.
+    """
+
+    def __init__(self) -> None:
+        self._state: dict[str, dict[str, str]] = {}
+
+    def chunk(self, exchange: Exchange) -> None:
+        half = exchange.length // 2
+        exchange._body = exchange.handler.rfile.read(half)
+        start = int(exchange.headers["Content-Range"].partition("-")[0])
+        code, found, _ = exchange.forward(
+            content_length=str(half), content_range=f"{start}-{start + half - 1}"
+        )
+        assert code == 202
+        self._state[exchange.path.partition("?")[0]] = found
+        exchange.reset()
+
+    def asked(self, exchange: Exchange) -> None:
+        exchange.reply(204, self._state[exchange.path.partition("?")[0]])
+
+    def faults(self, times: int) -> tuple[Fault, Fault]:
+        return Fault("^PATCH", self.chunk, times), Fault("^GET .*uploads", self.asked, times)
+
+
 def answer_lost(exchange: Exchange) -> None:
     """The registry has done it, and nobody hears of it."""
     exchange.forward()

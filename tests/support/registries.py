@@ -151,10 +151,12 @@ def make_image(
     base: tuple[str, Image] | None = None,
     platforms: tuple[Platform, ...] = (),
     env: tuple[str, ...] = (),
+    config: dict[str, object] | None = None,
 ) -> Image:
     """An image of these layers: their content, or that of a number of random bytes (the same for the same number).
 
-    base: its name, and the image whose layers this one refers to and does not hold. platforms: makes an index.
+    base: its name, and the image whose layers this one refers to and does not hold. platforms: makes an index. config:
+    instead of the usual one.
     """
     layout.mkdir(parents=True)
     manifests = []
@@ -170,16 +172,14 @@ def make_image(
                 made = writer.finish("a test's")
             descriptors.append(made.descriptor)
             diff_ids.append(made.diff_id)
-        config = canonical(
-            {
-                **platform.as_fields(),
-                "config": {"Env": list(env)},
-                "rootfs": {"type": "layers", "diff_ids": diff_ids},
-            }
-        )
+        usual = {
+            "config": {"Env": list(env)},
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        }
+        document = canonical({**platform.as_fields(), **(usual if config is None else config)})
         annotations = {BASE_NAME: base[0], BASE_DIGEST: base[1].digest} if base else {}
         manifest = Manifest(
-            OCI_MANIFEST, _write(layout, config, OCI_CONFIG), tuple(descriptors), annotations
+            OCI_MANIFEST, _write(layout, document, OCI_CONFIG), tuple(descriptors), annotations
         )
         written = _write(layout, manifest.to_json(), OCI_MANIFEST)
         manifests.append(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from threading import Lock
 from typing import Any, Callable
 from urllib.parse import urlsplit
 
@@ -67,9 +66,8 @@ class Session:
         self._registries: dict[str, Registry] = {}
 
     def registry(self, name: str) -> Registry:
-        if name not in self._registries:
-            self._registries[name] = Registry(name, self)
-        return self._registries[name]
+        known = self._registries.get(name)
+        return known or self._registries.setdefault(name, Registry(name, self))
 
 
 class Registry:
@@ -79,7 +77,6 @@ class Registry:
         self.name = name
         self.transport, self.timing = session.transport, session.timing
         self._auth = Auth(name, session.transport, session.keychain, session.timing)
-        self._lock = Lock()
 
     # --- manifests and small blobs ---------------------------------------------------------------
 
@@ -124,7 +121,7 @@ class Registry:
         """Write it by its digest, or make a tag point to it."""
         url = f"/v2/{repository}/manifests/{reference}"
         headers = {"Content-Type": media_type}
-        answer = self.call("PUT", url, may_push(repository), headers, data, (201,))
+        answer = self.call("PUT", url, may_push(repository), headers, data, (201, 202))
         said = answer.headers.get("docker-content-digest")
         if said is not None and said != digest_of(data):
             raise RegistryError(f"{self.name} keeps a manifest by another digest than its own")
@@ -236,6 +233,8 @@ class Registry:
             return Broken(text, STATUSES[answer.status], answer.headers.get("retry-after"))
         if answer.status in (401, 403) and _origin(address) == self.transport.origin(self.name):
             text = f"{text}: {self._auth.explain()}"
+        elif "NAME_UNKNOWN" in (code for code, _, _ in errors) and method == "POST":
+            text = f"{text}: make the repository there first, as this registry makes none by itself"
         elif answer.status == 413:
             text = (
                 f"{text}: it, or a proxy before it, takes no requests of that size: raise its limit"

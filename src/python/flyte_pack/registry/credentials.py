@@ -120,6 +120,8 @@ class Keychain:
                 [program, "get"],
                 input=key.encode(),
                 capture_output=True,
+                # Some are written in Python, and what started us is nothing to them.
+                env={k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PEX_"))},
                 timeout=self._helper_seconds,
             )
         except FileNotFoundError:

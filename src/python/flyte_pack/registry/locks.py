@@ -125,7 +125,12 @@ def _from_index(
 
 def _config(registry: Registry, reference: Reference, document: Manifest | Index) -> bytes:
     assert isinstance(document, Manifest)
-    return read(registry, reference.repository, document.config, MAX_DOCUMENT)
+    config = read(registry, reference.repository, document.config, MAX_DOCUMENT)
+    parsed = parse_object(config, f"the config {document.config.digest}")
+    for key in ("config", "rootfs"):
+        if not isinstance(parsed.get(key) or {}, dict):
+            raise InvalidImage(f"the config {document.config.digest}: {key!r} is not an object")
+    return config
 
 
 def _lacks(image: str, platform: Platform, known: Collection[Platform]) -> RegistryError:

@@ -128,8 +128,8 @@ class _Target:
                 self._put_documents()
             counts, would = self._counts, "would be " if self._dry_run else ""
             self._say(
-                f"{place.name}: {would}uploaded {counts['uploaded']} blobs ({megabytes(counts['bytes'])}), "
-                f"mounted {counts['mounted']}, {counts['present']} there already"
+                f"{place.name}: {counts['uploaded']} blobs {would}uploaded ({megabytes(counts['bytes'])}), "
+                f"{counts['mounted']} mounted, {counts['present']} there already"
             )
 
     def move_tags(self) -> None:

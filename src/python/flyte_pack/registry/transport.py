@@ -132,8 +132,7 @@ class Transport:
             response = self._pool(url).urlopen(
                 method,
                 url,
-                # Sent piece by piece, so that the time limit is for a piece and not for the whole.
-                body=BytesIO(body) if body else body,
+                body=_Body(body, self.stopped) if body else body,
                 headers=sent,
                 redirect=False,
                 retries=False,
@@ -197,6 +196,19 @@ class Transport:
             return self._pools[proxy]
 
 
+class _Body(BytesIO):
+    """Sent piece by piece, so that the time limit is for a piece and not for the whole, and so that it can be called off."""
+
+    def __init__(self, data: bytes, stopped: Event) -> None:
+        super().__init__(data)
+        self._stopped = stopped
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self._stopped.is_set():
+            raise Broken("called off", 0)
+        return super().read(size)
+
+
 def _new_pool(proxy: str | None) -> urllib3.PoolManager:
     context = ssl.create_default_context()  # the system's authorities, or SSL_CERT_FILE's
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
@@ -207,7 +219,7 @@ def _new_pool(proxy: str | None) -> urllib3.PoolManager:
                 cafile=None if directory else path, capath=path if directory else None
             )
     if proxy is None:
-        return urllib3.PoolManager(ssl_context=context, maxsize=CONNECTIONS)
+        return urllib3.PoolManager(ssl_context=context, maxsize=CONNECTIONS, blocksize=PIECE)
     parts = urlsplit(proxy)
     secret = (
         f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
@@ -217,6 +229,7 @@ def _new_pool(proxy: str | None) -> urllib3.PoolManager:
         proxy_headers=urllib3.make_headers(proxy_basic_auth=secret),
         ssl_context=context,
         maxsize=CONNECTIONS,
+        blocksize=PIECE,
     )
 
 

@@ -19,7 +19,9 @@ from flyte_pack.registry.transport import Answer
 
 CHUNK = 16 << 20  # bytes in one request, and at most held in memory for one blob
 SMALLEST_CHUNK = 1 << 20  # what a chunk is cut down to for a proxy that takes no more
-_RESTARTS = 3
+_RESTARTS = (
+    5  # a registry may drop what it has of a blob: distribution 2.8 does when a chunk breaks off
+)
 
 
 class Source(Protocol):
@@ -100,7 +102,8 @@ class Upload:
 
     def run(self, sent: Callable[[int], object]) -> None:
         """Upload it. `sent` is told how many bytes went out. Raises `RegistryError`."""
-        tries, restarts, unsure = Tries(self._registry.timing, self._registry.name), 0, False
+        tries = Tries(self._registry.timing, self._registry.name)
+        restarts, furthest, unsure = 0, 0, False
         while True:
             try:
                 if unsure:
@@ -109,12 +112,12 @@ class Upload:
                     unsure = False
                 if self._location is None:
                     url = f"/v2/{self._repository}/blobs/uploads/"
-                    self._begun(self._attempt("POST", url, b"", 202))
-                before = self._offset
+                    self._begun(self._attempt("POST", url, b"", (202,)))
+                if self._offset > furthest:
+                    furthest = self._offset
+                    tries.progress()
                 if self._next(sent):
                     return
-                if self._offset > before:
-                    tries.progress()
             except Broken as broken:
                 unsure = True
                 if not tries.again(broken):
@@ -122,7 +125,11 @@ class Upload:
             except Refused as refused:
                 if refused.status == 413 and self._chunk > SMALLEST_CHUNK:
                     self._chunk, unsure = max(self._chunk // 4, SMALLEST_CHUNK), True
-                elif refused.status in (404, 416) and restarts < _RESTARTS:
+                elif (
+                    refused.status in (404, 416)
+                    and self._location is not None
+                    and restarts < _RESTARTS
+                ):
                     # The session was lost, or we disagree about how far it is.
                     restarts, self._location = restarts + 1, None
                 elif "DIGEST_INVALID" in refused.codes:
@@ -143,7 +150,7 @@ class Upload:
         if end < size or self._offset > 0:
             headers = {"Content-Range": f"{self._offset}-{end - 1}"}
             if data:
-                answer = self._attempt("PATCH", self._location, data, 202, headers)
+                answer = self._attempt("PATCH", self._location, data, (201, 202, 204), headers)
                 sent(len(data))
                 self._location = self._registry.location(answer)
                 self._offset = _received(answer, end)
@@ -151,7 +158,7 @@ class Upload:
                 return False
             data = b""
         mark = "&" if "?" in self._location else "?"
-        self._attempt("PUT", f"{self._location}{mark}digest={self._blob.digest}", data, 201)
+        self._attempt("PUT", f"{self._location}{mark}digest={self._blob.digest}", data, (201,))
         sent(len(data))
         return True
 
@@ -175,7 +182,7 @@ class Upload:
         if self._registry.has_blob(self._repository, self._blob.digest, self._scopes):
             return True
         if self._location is not None:
-            answer = self._attempt("GET", self._location, None, 204)
+            answer = self._attempt("GET", self._location, None, (202, 204))
             if answer.headers.get("location"):
                 self._location = self._registry.location(answer)
             self._offset = _received(answer, 0)
@@ -186,12 +193,12 @@ class Upload:
         method: str,
         url: str,
         body: bytes | None,
-        status: int,
+        ok: tuple[int, ...],
         headers: dict[str, str] | None = None,
     ) -> Answer:
         sent = {"Content-Type": "application/octet-stream"} if body else {}
         sent.update(headers or {})
-        return self._registry.attempt(method, url, self._scopes, sent, body, (status,))
+        return self._registry.attempt(method, url, self._scopes, sent, body, ok)
 
     def _begun(self, answer: Answer) -> None:
         self._location, self._offset = self._registry.location(answer), 0
