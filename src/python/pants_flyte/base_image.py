@@ -131,9 +131,9 @@ async def _locked(target: Target) -> BaseImage:
         )
     try:
         image = BaseImage.from_json(found[0].content, path)
-    except (InvalidData, InvalidImage) as error:
+        locked = None if image.name is None else Reference.parse(image.name)
+    except (InvalidData, InvalidImage, InvalidName) as error:
         raise FlyteTargetError(target.address, f"{error}. Run {lock} to write it anew.") from None
-    locked = None if image.name is None else Reference.parse(image.name)
     same = locked is not None and (locked.name, locked.tag) == (reference.name, reference.tag)
     if not same or reference.digest not in (None, image.digest):
         raise FlyteTargetError(

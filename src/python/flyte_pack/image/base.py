@@ -40,6 +40,7 @@ class BasePlatform:
             raise InvalidImage(f"{self._what}: the config is not the one that the manifest names")
         if len(_diff_ids(config)) != len(manifest.layers):
             raise InvalidImage(f"{self._what}: the config and the manifest differ in their layers")
+        _check_settings(config.get("config"), self._what)
 
     @property
     def _what(self) -> str:
@@ -166,7 +167,21 @@ def _platform(fields: Fields) -> BasePlatform:
 
 
 def _diff_ids(config: dict[str, Any]) -> list[str]:
-    found = (config.get("rootfs") or {}).get("diff_ids")
+    rootfs = config.get("rootfs")
+    found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
     if not isinstance(found, list):
         raise InvalidImage("a config without the diff_ids of its layers")
     return [check_digest(one, "a diff_id") for one in found]
+
+
+def _check_settings(settings: object, what: str) -> None:
+    """What we build on of a config's `config`: it comes from a registry, and may be anything."""
+    if settings is None:
+        return
+    if not isinstance(settings, dict):
+        raise InvalidImage(f"{what}: `config` of the config is not an object")
+    env, labels = settings.get("Env") or [], settings.get("Labels") or {}
+    if not isinstance(env, list) or not all(isinstance(variable, str) for variable in env):
+        raise InvalidImage(f"{what}: `Env` of the config is not a list of texts")
+    if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
+        raise InvalidImage(f"{what}: `Labels` of the config are not text by text")
