@@ -83,7 +83,7 @@ def tar_directory(directory, path):
 
 
 def gzipped(path):
-    path.write_bytes(gzip.compress(path.read_bytes()))
+    path.write_bytes(gzip.compress(path.read_bytes(), 1))
     return path
 
 

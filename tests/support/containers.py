@@ -44,15 +44,15 @@ class DockerEngine:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of a user of this engine: its client comes first on PATH."""
+        """What a user of this engine sets: its client comes first on PATH."""
         path = os.pathsep.join((os.path.dirname(self.client), os.environ["PATH"]))
-        return {**os.environ, "DOCKER_HOST": self.host, "PATH": path}
+        return {"DOCKER_HOST": self.host, "PATH": path}
 
     def __call__(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `docker ARGUMENTS`."""
         done = subprocess.run(
             [self.client, *arguments],
-            env=self.environment,
+            env={**os.environ, **self.environment},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

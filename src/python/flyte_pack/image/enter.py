@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import stat
@@ -38,11 +39,24 @@ def main() -> None:
     except OSError as error:
         print(f"flyte_pack: the image can't be entered: {error}", file=sys.stderr)
         sys.exit(FAILED)
-    try:
-        os.execvpe(job["command"][0], job["command"], job["env"])  # noqa: S606  # as asked
-    except OSError as error:
-        print(f"flyte_pack: {job['command'][0]}: {error.strerror}", file=sys.stderr)
-        sys.exit(NOT_FOUND)
+    error = _become(job["command"], job["env"])
+    print(f"flyte_pack: {job['command'][0]}: {error.strerror}", file=sys.stderr)
+    sys.exit(NOT_FOUND)
+
+
+def _become(command: list[str], env: dict[str, str]) -> OSError:
+    """Become the program, which is looked for as execvp(3) does; gives why not. (Python's own would import a module here.)"""
+    name = command[0]
+    places = [name] if "/" in name else [f"{d or '.'}/{name}" for d in env["PATH"].split(":")]
+    found: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    for place in places:
+        try:
+            os.execve(place, command, env)  # noqa: S606  # as asked
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            found = error
+    return found
 
 
 def _enter(job: dict[str, Any]) -> None:

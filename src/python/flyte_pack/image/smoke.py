@@ -56,6 +56,8 @@ for name in job["modules"]:
             if not frame.filename.startswith("<")
             and os.path.basename(os.path.dirname(frame.filename)) != "importlib"
         ]
+        if isinstance(error, SyntaxError) and error.filename:
+            frames.append(error.filename + ":" + str(error.lineno))
         text = traceback.format_exception_only(type(error), error)[-1].strip()
         tell(module=name, error=text, chain=frames)
     else:

@@ -1,0 +1,462 @@
+"""A command runs in an image the same way by docker, by bubblewrap, in a chroot and in namespaces of one's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flyte_pack.image.base import BaseImage
+from flyte_pack.oci.layout import layout_files, open_layout
+from flyte_pack.oci.model import BASE_NAME, OCI_MANIFEST, Descriptor
+from tests.support.containers import need, need_root
+from tests.support.images import (
+    flyte_pack_command,
+    flyte_pack_environment,
+    image_on,
+    layout_of,
+    run_flyte_pack,
+    tar_of,
+)
+from tests.support.registries import real_registry
+
+ADDRESS = "services/ml:image"
+NOBODY = 12345
+ABOUT = """if True:
+    import json, os, sys
+    print(json.dumps({
+        "argv": sys.argv[1:], "env": dict(os.environ), "ids": [os.getuid(), os.getgid()], "cwd": os.getcwd(),
+        "home is mine": os.stat(".").st_uid == os.getuid(), "networks": sorted(os.listdir("/sys/class/net")) if os.path.isdir("/sys/class/net") else None,
+        "null": os.path.exists("/dev/null"), "self": os.path.exists("/proc/self/exe"), "files": sorted(map(int, os.listdir("/proc/self/fd")))[:-1],
+    }))
+"""
+
+
+@pytest.fixture(scope="module")
+def image(host_base, tmp_path_factory):
+    """An image with an entry point of its own, and a working directory of its user's."""
+
+    def add(layer):
+        layer.add_directory("home/flyte/work", owner=(1000, 1000))
+        layer.add_bytes("usr/local/bin/entry", b'#!/bin/sh\nENTERED=yes exec "$@"\n', 0o755)
+        layer.add_directory("opt")
+        layer.add_symlink("opt/link", "/home/flyte")
+
+    place = tmp_path_factory.mktemp("images") / "image"
+    image_on(
+        host_base,
+        place,
+        add,
+        entrypoint=("entry",),
+        env={"HOME": "/home/flyte", "A": "of the image"},
+    )
+    for path in (place, *place.rglob("*"), *place.parents):
+        if path != Path("/") and path.stat().st_uid == os.geteuid():
+            path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
+    return place
+
+
+class Way:
+    """How to run it: `engine` as an option; with `path` as the programs that are found; perhaps as somebody else."""
+
+    def __init__(self, said, engine="unpack", env=None, prefix=()):
+        self.said, self.engine, self.env, self.prefix = said, engine, env or {}, prefix
+
+    def command(self, image, *typed):
+        options = ["--layout", str(image), "--address", ADDRESS, "--engine", self.engine, "--"]
+        return [*self.prefix, *flyte_pack_command("flyte_pack.image.run", *options, *typed)]
+
+    def environment(self, **env):
+        return flyte_pack_environment(**{"HOME": "/nonexistent", **self.env, **env})
+
+    def run(self, image, *typed, env=None, **options):
+        options = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL, **options}
+        return subprocess.run(
+            self.command(image, *typed), env=self.environment(**(env or {})), check=False, **options
+        )
+
+    def about(self, image, *typed, **options):
+        done = self.run(image, *typed, **options)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module", params=["docker", "bubblewrap", "chroot", "namespaces"])
+def way(request, tmp_path_factory):
+    if request.param == "docker":
+        docker = request.getfixturevalue("docker")
+        return Way("running in docker", "docker", docker.environment)
+    if request.param == "bubblewrap":
+        need("bubblewrap")
+        return Way("in bubblewrap", env={"PATH": "/usr/bin:/bin"})
+    need_root()
+    nothing = str(tmp_path_factory.mktemp("nothing"))
+    if request.param == "chroot":
+        return Way("in a chroot", env={"PATH": nothing})
+    # Somebody without rights, on an interpreter and packages that everybody can read.
+    prefix = ["/usr/bin/setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    probe = subprocess.run(
+        [*prefix, sys.executable, "-c", "import isal"], capture_output=True, check=False
+    )
+    way = Way("in namespaces of our own", env={"PATH": nothing}, prefix=prefix)
+    if probe.returncode:  # the interpreter of this test lies where only root can read
+        system = shutil.which("python3", path="/usr/bin")
+        assert system, "no interpreter that everybody can read"
+        way.command = lambda image, *typed: [
+            *prefix,
+            system,
+            *Way.command(way, image, *typed)[len(prefix) + 1 :],
+        ]
+    return way
+
+
+def test_the_config_of_the_image_is_honoured(way, image):
+    found = way.about(image, "python3", "-c", ABOUT, "--engine", "x y", "")
+    assert found["argv"] == ["--engine", "x y", ""]
+    assert found["ids"] == [1000, 1000]
+    assert found["cwd"] == "/home/flyte/work"
+    assert found["home is mine"]
+    assert found["null"]
+    assert found["self"]
+    assert found["files"] == [0, 1, 2]
+    env = found["env"]
+    assert env["ENTERED"] == "yes"
+    assert env["HOME"] == "/home/flyte"
+    assert env["A"] == "of the image"
+    assert env["PATH"].endswith("/usr/local/bin:/usr/bin:/bin")
+    assert not {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "DOCKER_HOST"} & set(env)
+
+
+def test_it_says_which_way_it_runs_in_one_line(way, image):
+    done = way.run(image, "true")
+    assert done.returncode == 0, done.stderr
+    assert way.said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_variables_are_set_and_passed_on(way, image):
+    typed = [
+        "--env",
+        "A=b=c d",
+        "--env=GIVEN",
+        "--env",
+        "PATH=/bin:/usr/local/bin",
+        "--env",
+        "DOCKER_HOST=x",
+    ]
+    env = way.about(image, *typed, "python3", "-c", ABOUT, env={"GIVEN": "secret-77"})["env"]
+    assert (env["A"], env["GIVEN"], env["PATH"], env["DOCKER_HOST"]) == (
+        "b=c d",
+        "secret-77",
+        "/bin:/usr/local/bin",
+        "x",
+    )
+
+
+@pytest.mark.parametrize("code", [0, 3, 255])
+def test_the_exit_code_is_the_commands(way, image, code):
+    assert way.run(image, "sh", "-c", f"exit {code}").returncode == code
+
+
+def test_standard_streams_are_the_callers(way, image):
+    done = way.run(image, "sh", "-c", "cat; echo problem >&2", stdin=None, input="typed\n")
+    assert done.stdout == "typed\n"
+    assert "problem\n" in done.stderr
+
+
+def test_without_a_network_there_is_none(way, image):
+    code = (
+        "import socket; s = socket.socket(); s.settimeout(3); print(s.connect_ex(('192.0.2.1', 9)))"
+    )
+    done = way.run(image, "--network", "none", "python3", "-c", code)
+    assert done.stdout == "101\n", done.stderr  # ENETUNREACH, at once
+
+
+def test_mounts_are_there_and_read_only_where_said(way, image, tmp_path):
+    for path in (tmp_path, *tmp_path.parents):
+        if path != Path("/"):
+            path.chmod(path.stat().st_mode | 0o055)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").write_text("input")
+    (tmp_path / "in" / "a").chmod(0o644)
+    (tmp_path / "in").chmod(0o755)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out").chmod(0o777)
+    script = "cat /data/in/a /file; echo result > /opt/link/out/b; echo no > /data/in/new"
+    done = way.run(
+        image,
+        *(
+            "--mount",
+            f"{tmp_path}/in:/data/in:ro",
+            "--mount",
+            "out:/home/flyte/out",
+            "--mount",
+            "in/a:/file:ro",
+        ),
+        *("sh", "-c", script),
+        cwd=tmp_path,
+    )
+    assert done.stdout == "inputinput", done.stderr
+    assert done.returncode != 0, "a read-only mount could be written"
+    assert (tmp_path / "out" / "b").read_text() == "result\n"
+    assert os.listdir(tmp_path / "in") == ["a"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_reach_the_command(way, image, number):
+    code = (
+        "import signal, sys, time\n"
+        f"signal.signal({int(number)}, lambda *_: sys.exit(42))\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)"
+    )
+    child = subprocess.Popen(
+        way.command(image, "python3", "-c", code),
+        env=way.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert child.stdout.readline() == "ready\n"
+        child.send_signal(number)
+        err = child.communicate(timeout=50)[1]
+    finally:
+        child.kill()
+        child.communicate()
+    assert child.returncode == 42, err
+
+
+def test_what_a_command_writes_is_gone_after_it(way, image, tmp_path):
+    before = scratch(tmp_path)
+    done = way.run(image, "sh", "-c", "touch x && chmod 0 . ..", env={"TMPDIR": str(before)})
+    assert done.returncode in (0, 1), done.stderr
+    assert way.run(image, "ls", env={"TMPDIR": str(before)}).stdout == ""
+    assert os.listdir(before) == []
+
+
+def scratch(tmp_path):
+    place = tmp_path / "scratch"
+    place.mkdir()
+    for path in (place, *place.parents):
+        if path != Path("/"):
+            path.chmod(path.stat().st_mode | 0o055)
+    place.chmod(0o1777)
+    return place
+
+
+def test_a_command_that_is_not_there_fails(way, image):
+    done = way.run(image, "no-such-command")
+    assert done.returncode in (126, 127)
+    assert "no-such-command" in done.stderr
+
+
+def test_docker_loads_an_image_once(image, docker):
+    docker.clear()
+    way = Way("", "auto", docker.environment)
+    assert way.run(image, "true").returncode == 0
+    loaded = docker(
+        "image", "ls", "--no-trunc", "--format", "{{.Repository}} {{.ID}}"
+    ).stdout.splitlines()
+    digest = open_layout(str(image)).image(None).manifest.config.digest
+    assert loaded == [f"pants-flyte/services-ml-image {digest}"]
+    before = docker("system", "info", "--format", "{{.Images}}").stdout
+    with_tag = [
+        "--layout",
+        str(image),
+        "--address",
+        ADDRESS,
+        "--tag",
+        "r.test/app:v2",
+        "--",
+        "true",
+    ]
+    done = run_flyte_pack("flyte_pack.image.run", *with_tag, env=docker.environment)
+    assert "r.test/app:v2" in done.stderr
+    assert docker("system", "info", "--format", "{{.Images}}").stdout == before
+    assert (
+        docker("image", "inspect", "--format", "{{.Id}}", "r.test/app:v2").stdout.strip() == digest
+    )
+
+
+def test_a_docker_that_does_not_answer_is_passed_over(image, tmp_path):
+    need("docker.io", "bubblewrap")
+    way = Way("", "auto", {"PATH": "/usr/bin:/bin", "DOCKER_HOST": f"unix://{tmp_path}/none.sock"})
+    done = way.run(image, "true")
+    assert done.returncode == 0, done.stderr
+    assert "bubblewrap" in done.stderr
+
+
+def test_a_docker_that_is_asked_for_must_answer(image, tmp_path):
+    need("docker.io")
+    way = Way(
+        "", "docker", {"PATH": "/usr/bin:/bin", "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
+    )
+    done = way.run(image, "true")
+    assert done.returncode == 1
+    assert "docker can't be used: " in done.stderr
+    assert "none.sock" in done.stderr
+
+
+def test_the_images_own_command_runs_where_none_is_typed(host_base, tmp_path):
+    """A base's own is its Python."""
+    need("bubblewrap")
+    shutil.copytree(host_base / "blobs", tmp_path / "layout" / "blobs")
+    base = BaseImage.from_json((host_base / "base.json").read_bytes(), "base.json")
+    manifest = base.platforms[0].manifest
+    for path, document in layout_files(
+        [Descriptor(OCI_MANIFEST, base.digest, len(manifest))]
+    ).items():
+        (tmp_path / "layout" / path).write_bytes(document)
+    way = Way("", env={"PATH": "/usr/bin:/bin"})
+    done = way.run(tmp_path / "layout", stdin=None, input="print('in', __import__('sys').prefix)")
+    assert done.stdout == "in /usr/local\n", done.stderr
+
+
+USER = {
+    "by number": ("7:8", [7, 8]),
+    "by number, whose group is listed": ("1000", [1000, 1000]),
+    "by name": ("flyte", [1000, 1000]),
+    "by name and group": ("flyte:nogroup", [1000, 65534]),
+    "root": ("", [0, 0]),
+}
+
+
+@pytest.mark.parametrize("case", USER)
+def test_the_user_is_found_in_the_images_own_lists(case, host_base, tmp_path):
+    need("bubblewrap")
+    user, ids = USER[case]
+    image = image_on(host_base, tmp_path / "image", user=user, workdir="/made/by us")
+    way = Way("", env={"PATH": "/usr/bin:/bin"})
+    found = way.about(image, "python3", "-c", ABOUT)
+    assert found["ids"] == ids
+    assert found["cwd"] == "/made/by us"
+
+
+REFUSED = {
+    "an unknown option": (["--what", "x"], 2, "--help tells what can be typed"),
+    "an unknown engine": (["--engine", "qemu", "x"], 2, "invalid choice"),
+    "an option without its value": (["--env"], 2, "expected one argument"),
+    "a variable that is not set": (["--env", "NOT_SET_HERE", "x"], 2, "it is not set here"),
+    "a variable without a name": (["--env", "=x", "x"], 2, "not NAME=VALUE"),
+    "a mount without a target": (["--mount", "/tmp", "x"], 2, "not SRC:DST"),
+    "a mount to a relative place": (["--mount", "/tmp:x", "x"], 2, "absolute DST"),
+    "a mount of nothing": (["--mount", "/nothing/there:/x", "x"], 2, "nothing at /nothing/there"),
+    "no command": ([], 1, "the image has no command of its own"),
+    "a network that only docker has": (
+        ["--engine", "unpack", "--network", "mine", "x"],
+        1,
+        "or start docker",
+    ),
+    "an archive that can't be written": (["--archive", "/proc/x"], 1, "/proc/x"),
+    "a directory that is there already": (["--complete", "{layout}"], 1, "already"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_mistakes_are_answered_with_the_fix(case, image, tmp_path):
+    typed, code, message = REFUSED[case]
+    typed = [word.format(layout=image) for word in typed]
+    done = run_flyte_pack(
+        "flyte_pack.image.run", "--layout", str(image), "--address", ADDRESS, "--", *typed
+    )
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_tells_all_options(image):
+    done = run_flyte_pack(
+        "flyte_pack.image.run", "--layout", "x", "--address", ADDRESS, "--", "--help"
+    )
+    assert done.returncode == 0
+    assert all(
+        f"--{o}" in done.stdout
+        for o in ("engine", "archive", "complete", "env", "mount", "network")
+    )
+
+
+def test_an_unknown_user_is_refused_by_name(host_base, tmp_path):
+    image = image_on(host_base, tmp_path / "image", user="stranger")
+    done = Way("").run(image, "true")
+    assert done.returncode == 1
+    assert "'stranger' is not in its /etc/passwd" in done.stderr
+
+
+def test_a_layout_that_lacks_layers_says_where_they_would_be(tmp_path):
+    place = layout_of(tmp_path / "layout", [tar_of(("a", b"1"))])
+    layer = open_layout(str(place)).image(None).manifest.layers[0]
+    (place / "blobs" / layer.digest.replace(":", "/")).unlink()
+    done = Way("").run(place, "true", env={"XDG_CACHE_HOME": str(tmp_path / "cache")})
+    assert done.returncode == 1
+    assert "layers are missing in the layout" in done.stderr
+
+
+def test_layers_that_a_registry_has_are_fetched_once(host_base, tmp_path):
+    """The layout is sparse, as that of an image on a registry's base is; it stays as it is."""
+    need("skopeo", "bubblewrap")
+    with real_registry(tmp_path / "registry") as registry:
+        name = f"{registry.host}/team/base:v1"
+        whole = image_on(host_base, tmp_path / "whole", labels={BASE_NAME: name})
+        target = ["--dest-tls-verify=false", f"oci:{whole}", f"docker://{name}"]
+        subprocess.run(["skopeo", "copy", "--quiet", *target], check=True)
+        layers = open_layout(str(whole)).image(None).manifest.layers
+        for layer in layers[:2]:
+            (whole / "blobs" / layer.digest.replace(":", "/")).unlink()
+        way = Way("", env={"PATH": "/usr/bin:/bin", "XDG_CACHE_HOME": str(tmp_path / "cache")})
+        first = way.run(whole, "python3", "-c", "print('runs')")
+        assert first.stdout == "runs\n", first.stderr
+        assert "fetching 2 layers" in first.stderr
+    # The registry is gone now.
+    again = way.run(
+        whole, "--complete", str(tmp_path / "complete"), "python3", "-c", "print('runs')"
+    )
+    assert again.stdout == "runs\n", again.stderr
+    assert "fetching" not in again.stderr
+    assert open_layout(str(whole)).missing(layers) == layers[:2]
+    assert open_layout(str(tmp_path / "complete")).missing(layers) == ()
+
+
+def test_a_hostile_image_reaches_nothing_outside(host_base, tmp_path):
+    """Its own /dev, /proc, /etc and working directory are links that lead out."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "hosts").write_text("kept")
+    layer = tar_of(*((name, str(outside)) for name in ("dev", "proc", "etc", "tmp", "work")))
+    place = layout_of(tmp_path / "layout", [layer], config={"WorkingDir": "/work/new"})
+    for path in ("", "/usr/bin:/bin"):
+        done = Way("", env={"PATH": path}).run(place, "--mount", f"{tmp_path}:/etc/x", "true")
+        assert done.returncode != 0
+    assert {p.name: p.read_text() for p in outside.iterdir()} == {"hosts": "kept"}
+
+
+def test_an_image_is_removed_when_its_runner_is_interrupted(image, tmp_path):
+    need("bubblewrap")
+    place = scratch(tmp_path)
+    way = Way("", env={"PATH": "/usr/bin:/bin", "TMPDIR": str(place)})
+    child = subprocess.Popen(
+        way.command(image, "sh", "-c", "echo ready; sleep 60"),
+        env=way.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert child.stdout.readline() == "ready\n"
+    assert os.listdir(place) != []
+    for _ in range(
+        2
+    ):  # a shell that is the first process of its namespace heeds no SIGTERM; the second ends it
+        child.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+    assert child.wait(30) == 128 + signal.SIGKILL
+    child.stdout.close()
+    assert os.listdir(place) == []
