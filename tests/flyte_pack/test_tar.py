@@ -168,10 +168,84 @@ def test_any_header_reads_back(components, mode, size):
     assert read_header(tar.header(path, mode, size)) == (path, mode, size)
 
 
+owners = st.tuples(st.integers(0, 2**32 - 2), st.integers(0, 2**32 - 2))
+paths = st.lists(component, min_size=1, max_size=6).map("/".join)
+
+
+@given(paths, st.integers(0, 0o7777), owners)
+def test_any_directory_reads_back(path, mode, owner):
+    member = read_member(tar.directory(path, mode, owner))
+    assert member.isdir()
+    assert (member.name, member.mode) == (path, mode)
+    assert (member.uid, member.gid) == owner
+    assert (member.size, member.mtime, member.linkname) == (0, 0, "")
+
+
+@given(paths, paths | st.just("/usr/bin/python3.12") | st.just("t" * 101) | st.just("../é"), owners)
+def test_any_symbolic_link_reads_back(path, target, owner):
+    member = read_member(tar.symlink(path, target, owner))
+    assert member.issym()
+    assert (member.name, member.linkname, member.mode) == (path, target, 0o777)
+    assert (member.uid, member.gid) == owner
+    assert (member.size, member.mtime) == (0, 0)
+
+
+@given(paths, st.integers(0, 100 * GIB), owners)
+def test_any_owner_of_a_file_reads_back(path, size, owner):
+    member = read_member(tar.header(path, 0o644, size, owner))
+    assert (member.name, member.size, member.uid, member.gid) == (path, size, *owner)
+
+
+@pytest.mark.parametrize(
+    ("header", "extended"),
+    [
+        (tar.directory("d", 0o755, (2097151, 0)), False),
+        (tar.directory("d", 0o755, (2097152, 0)), True),
+        (tar.directory("d" * 99, 0o755), False),
+        # The slash at its end counts, too.
+        (tar.directory("d" * 100, 0o755), True),
+        (tar.symlink("l", "t" * 100), False),
+        (tar.symlink("l", "t" * 101), True),
+        (tar.symlink("l", "é"), True),
+    ],
+)
+def test_a_pax_header_says_what_ustar_cannot(header, extended):
+    assert bool(read_member(header).pax_headers) == extended
+    assert (len(header) > tar.BLOCK) == extended
+
+
+def test_gnu_tar_reads_directories_links_and_owners(tmp_path):
+    archive = tmp_path / "a.tar"
+    archive.write_bytes(
+        tar.directory("home/" + "d" * 120, 0o1777, (1000, 1000))
+        + tar.symlink("größe", "t" * 120, (2097152, 3000000000))
+        + tar.header("f", 0o600, 0, (0, 5))
+        + tar.END
+    )
+    listed = subprocess.run(
+        ["tar", "--numeric-owner", "--quoting-style=literal", "-tvf", str(archive)],
+        env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
+        capture_output=True,
+        check=True,
+    )
+    assert listed.stderr == b""
+    lines = [line.split(maxsplit=5) for line in listed.stdout.decode().splitlines()]
+    assert [(line[0], line[1], line[5]) for line in lines] == [
+        ("drwxrwxrwt", "1000/1000", "home/" + "d" * 120 + "/"),
+        ("lrwxrwxrwx", "2097152/3000000000", "größe -> " + "t" * 120),
+        ("-rw-------", "0/5", "f"),
+    ]
+
+
 def read_header(header: bytes) -> tuple[str, int, int]:
-    """What tarfile makes of the headers of one file. It checks the checksums."""
+    member = read_member(header)
+    return member.name, member.mode, member.size
+
+
+def read_member(header: bytes) -> tarfile.TarInfo:
+    """What tarfile makes of the headers of one member. It checks the checksums."""
     assert len(header) % tar.BLOCK == 0
     with tarfile.open(fileobj=io.BytesIO(header + tar.END)) as archive:
         member = archive.next()
         assert member is not None
-        return member.name, member.mode, member.size
+        return member

@@ -2,7 +2,7 @@
 
 The format is POSIX ustar (IEEE Std 1003.1, pax, "ustar Interchange Format"), preceded by a pax
 extended header where ustar cannot describe the file: a path that is not ASCII or does not fit the
-two fields for it, a size of 8 GiB or more. Times are zero, owner and group (zero, unless asked for) have
+two fields for it, a size of 8 GiB or more, an owner above 2,097,151. Times are zero, owner and group (zero, unless asked for) have
 no names. Two blocks of zeros end an archive; there is no padding beyond them.
 """
 
@@ -25,6 +25,7 @@ _SYMLINK = b"2"
 _DIRECTORY = b"5"
 _EXTENDED = b"x"
 _MAX_SIZE = 8 << 30  # the size field holds eleven octal digits
+_MAX_ID = 1 << 21  # the fields of user and group hold seven
 
 
 def header(path: str, mode: int, size: int, owner: Owner = ROOT) -> bytes:
@@ -50,7 +51,8 @@ def _header(
 ) -> bytes:
     name = path.encode()
     fields = _split(name)
-    if fields is not None and size < _MAX_SIZE and len(target) <= 100 and target.isascii():
+    small = size < _MAX_SIZE and max(owner) < _MAX_ID
+    if fields is not None and small and len(target) <= 100 and target.isascii():
         return _block(*fields, mode, size, kind, owner, target)
     records = []
     if fields is None:
@@ -61,13 +63,17 @@ def _header(
         target = b""
     if size >= _MAX_SIZE:
         records.append(_record(b"size", b"%d" % size))
+        size = 0
+    if max(owner) >= _MAX_ID:
+        records += [_record(key, b"%d" % number) for key, number in zip((b"uid", b"gid"), owner)]
+        owner = ROOT
     extension = b"".join(records)
     return b"".join(
         (
             _block(b"", b"pax_header", 0o644, len(extension), _EXTENDED),
             extension,
             padding(len(extension)),
-            _block(*fields, mode, size if size < _MAX_SIZE else 0, kind, owner, target),
+            _block(*fields, mode, size, kind, owner, target),
         )
     )
 
