@@ -113,7 +113,9 @@ def _config(
     before = dict(inherited.get("config") or {})
     env = environment(below)
     path = f"/{VENV}/bin:{env.get('PATH') or _DEFAULT_PATH}"
-    env = {**env, "PATH": path, "VIRTUAL_ENV": f"/{VENV}", **settings.env}
+    # Sorted, because mappings are equal in whatever order they are written.
+    ours = dict(sorted(settings.env.items()))
+    env = {**env, "PATH": path, "VIRTUAL_ENV": f"/{VENV}", **ours}
     # What a base would run is not what we do; what it says of ports, volumes and signals still holds.
     for key in ("Entrypoint", "Cmd", "Healthcheck", "ArgsEscaped", "OnBuild", "Image"):
         before.pop(key, None)

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+_RANGE = re.compile(r"\\?(.)(?:-\\?(.))?", re.DOTALL)
+
 
 def file_destination(src: str, dst: str, workdir: str) -> str:
     """The path in the image, without the leading "/", of the file `src`: `dst` is a directory if it is `.` or ends in "/"."""
@@ -84,8 +86,7 @@ def _compile(pattern: str) -> re.Pattern[str]:
         elif c == "?":
             out.append("[^/]")
         elif c == "[" and (end := pattern.find("]", i + 2)) > 0:
-            inner = pattern[i + 1 : end].replace("\\", "\\\\")
-            out.append(f"[{inner}]")
+            out.append(_characters(pattern[i + 1 : end]))
             i = end
         elif c == "\\" and i + 1 < len(pattern):
             i += 1
@@ -93,4 +94,17 @@ def _compile(pattern: str) -> re.Pattern[str]:
         else:
             out.append(re.escape(c))
         i += 1
-    return re.compile("".join(out))
+    try:
+        return re.compile("".join(out))
+    except re.error:  # such as `[z-a]`, which means nothing: then it is a name
+        return re.compile(re.escape(pattern))
+
+
+def _characters(inner: str) -> str:
+    """What stands between brackets, for a regular expression: characters, ranges of them, and perhaps `^` before them."""
+    negated = inner.startswith("^")
+    parts = []
+    for match in _RANGE.finditer(inner, int(negated)):
+        low, high = match.groups()
+        parts.append(re.escape(low) + (f"-{re.escape(high)}" if high else ""))
+    return f"[{'^' if negated else ''}{''.join(parts)}]"

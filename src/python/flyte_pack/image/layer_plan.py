@@ -10,6 +10,7 @@ from flyte_pack.json_fields import InvalidData, load
 from flyte_shim.paths import path_problem
 
 SCHEMA = 1
+_MAX_OWNER = (1 << 32) - 1  # what Linux has no user for
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class LayerPlan:
 
     @classmethod
     def from_json(cls, data: bytes) -> LayerPlan:
-        """Parse what `to_json` wrote. Raises `InvalidData`, also for a path that is not one or is there twice."""
+        """Parse what `to_json` wrote. Raises `InvalidData`, also for paths that no one could unpack."""
         fields = load(data, "layer plan", SCHEMA)
         plan = cls(
             what=fields.text("what"),
@@ -46,8 +47,17 @@ class LayerPlan:
             links=_rows("links", fields.values("links"), str, str),
         )
         fields.end()
+        plan._check_numbers()
         plan._check_paths()
         return plan
+
+    def _check_numbers(self) -> None:
+        if not all(0 <= number < _MAX_OWNER for number in self.owner):
+            raise InvalidData(f"layer plan: the owner is {self.owner}")
+        modes = (*(row[1] for row in self.directories), *(row[2] for row in self.texts))
+        for mode in modes:
+            if not 0 <= mode <= 0o7777:
+                raise InvalidData(f"layer plan: a mode is {mode}")
 
     def _check_paths(self) -> None:
         seen = set()
@@ -59,6 +69,13 @@ class LayerPlan:
                 if problem:
                     raise InvalidData(f"layer plan: {problem}: {path!r}")
                 seen.add(path)
+        leaves = seen.difference(path for path, _ in self.directories)
+        parents = {path.rpartition("/")[0] for path in seen}
+        while parents:
+            blocked = min(parents & leaves, default=None)
+            if blocked is not None:
+                raise InvalidData(f"layer plan: {blocked!r} is a file, and a directory of others")
+            parents = {path.rpartition("/")[0] for path in parents if path}
 
 
 def _rows(key: str, rows: list[Any], *types: type) -> Any:

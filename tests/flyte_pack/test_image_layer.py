@@ -1,0 +1,304 @@
+"""A plan and a directory of sources become one layer: owners, modes, directories, links, and nothing that varies."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import flyte_pack
+from flyte_pack.image.layer import main, pack_layer
+from flyte_pack.image.layer_plan import LayerPlan
+from flyte_pack.json_fields import InvalidData
+from flyte_pack.oci.layer import LayerWriter
+from flyte_pack.oci.parts import Layer, layers_from_json
+from flyte_pack.sources import SourceError
+from tests.support.layouts import Member, members_of
+from tests.support.packing import write_tree
+
+USER = (1000, 1000)
+PLAN = LayerPlan(
+    what="a test's",
+    owner=USER,
+    directories=(("home/flyte", 0o755), ("home/flyte/work", 0o750)),
+    files=(("home/flyte/work/pkg/a.py", "src/a.py"), ("home/flyte/work/run.sh", "run.sh")),
+    texts=(("opt/venv/pyvenv.cfg", "home = /usr/bin\n", 0o644), ("opt/venv/bin/x", "#!x\n", 0o755)),
+    links=(("opt/venv/bin/python", "/usr/bin/python3.12"), ("opt/venv/bin/python3", "python")),
+)
+FILES = {"src/a.py": b"a = 1\n", "run.sh": b"#!/bin/sh\n"}
+
+
+def pack(plan: LayerPlan, top: Path, files: dict[str, bytes], out: str = "out", **how) -> Layer:
+    sources = top / "sources"
+    if not sources.exists():
+        write_tree(sources, files, **how)
+    return pack_layer(plan, str(sources), str(top / out))
+
+
+def blob(layer: Layer, out: Path) -> bytes:
+    data = (out / "blobs" / "sha256" / layer.digest[7:]).read_bytes()
+    assert f"sha256:{hashlib.sha256(data).hexdigest()}" == layer.digest
+    assert len(data) == layer.size
+    unpacked = gzip.decompress(data)
+    assert f"sha256:{hashlib.sha256(unpacked).hexdigest()}" == layer.diff_id
+    return data
+
+
+def members(plan: LayerPlan, top: Path, files: dict[str, bytes], **how) -> dict[str, Member]:
+    return members_of(gzip.decompress(blob(pack(plan, top, files, **how), top / "out")))
+
+
+def test_a_layer_is_what_the_plan_says(tmp_path):
+    found = members(PLAN, tmp_path, FILES, executable=["run.sh"])
+    assert found == {
+        "home/flyte": Member("directory", 0o755, USER, ""),
+        "home/flyte/work": Member("directory", 0o750, USER, ""),
+        # Made because it is below a directory that is known.
+        "home/flyte/work/pkg": Member("directory", 0o755, USER, ""),
+        "home/flyte/work/pkg/a.py": Member("file", 0o644, USER, "a = 1\n"),
+        "home/flyte/work/run.sh": Member("file", 0o755, USER, "#!/bin/sh\n"),
+        # Not made: the base has them, with modes and owners of its own.
+        "opt/venv/bin/python": Member("link", 0o777, USER, "/usr/bin/python3.12"),
+        "opt/venv/bin/python3": Member("link", 0o777, USER, "python"),
+        "opt/venv/bin/x": Member("file", 0o755, USER, "#!x\n"),
+        "opt/venv/pyvenv.cfg": Member("file", 0o644, USER, "home = /usr/bin\n"),
+    }
+
+
+def test_a_directory_comes_before_what_is_in_it(tmp_path):
+    files = {
+        f"{d}/{f}": f"home/flyte/work/{d}/{f}" for d in ("b-", "b", "b/c", "a.b") for f in "xy"
+    }
+    plan = replace(PLAN, texts=(), files=tuple((path, source) for source, path in files.items()))
+    order = list(members(plan, tmp_path, dict.fromkeys(files, b"")))
+    assert set(files.values()) == {path for path in order if path.endswith(("/x", "/y"))}
+    for path in order:
+        parent = path.rpartition("/")[0]
+        assert parent not in order or order.index(parent) < order.index(path)
+
+
+def test_gnu_tar_reads_it_as_it_is_meant(tmp_path):
+    layer = pack(PLAN, tmp_path, FILES, executable=["run.sh"])
+    listed = subprocess.run(
+        ["tar", "--numeric-owner", "--utc", "-tvzf", str(tmp_path / "out/blobs/sha256" / layer.digest[7:])],
+        env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
+        capture_output=True,
+        check=True,
+        text=True,
+    )  # fmt: skip
+    assert listed.stderr == ""
+    lines = [line.split() for line in listed.stdout.splitlines()]
+    assert [(line[0], line[1], " ".join(line[5:])) for line in lines] == [
+        ("drwxr-xr-x", "1000/1000", "home/flyte/"),
+        ("drwxr-x---", "1000/1000", "home/flyte/work/"),
+        ("drwxr-xr-x", "1000/1000", "home/flyte/work/pkg/"),
+        ("-rw-r--r--", "1000/1000", "home/flyte/work/pkg/a.py"),
+        ("-rwxr-xr-x", "1000/1000", "home/flyte/work/run.sh"),
+        ("lrwxrwxrwx", "1000/1000", "opt/venv/bin/python -> /usr/bin/python3.12"),
+        ("lrwxrwxrwx", "1000/1000", "opt/venv/bin/python3 -> python"),
+        ("-rwxr-xr-x", "1000/1000", "opt/venv/bin/x"),
+        ("-rw-r--r--", "1000/1000", "opt/venv/pyvenv.cfg"),
+    ]
+    assert {(line[3], line[4]) for line in lines} == {("1970-01-01", "00:00")}
+
+
+NAMES = {
+    "long": "d" * 120 + "/" + "n" * 200 + ".py",
+    "not ASCII": "größe/数据/🐍.py",
+    "long and not ASCII": "é" * 100 + "/" + "ü" * 100,
+    "odd": " a b/\\n'\"*?[x]\n.py",
+}
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+def test_names_of_any_kind_are_kept_with_their_directories(tmp_path, name):
+    files = {name: b"x\n"}
+    plan = replace(
+        PLAN, files=((f"home/flyte/work/{name}", name),), links=((f"{name}-link", "t" * 150 + "é"),)
+    )
+    found = members(plan, tmp_path, files)
+    assert found[f"home/flyte/work/{name}"] == Member("file", 0o644, USER, "x\n")
+    assert found[f"home/flyte/work/{name}".rpartition("/")[0]].kind == "directory"
+    assert found[f"{name}-link"].content == "t" * 150 + "é"
+
+
+@pytest.mark.parametrize(
+    "owner", [(0, 0), (1000, 0), (2097151, 2097151), (2097152, 5), (5, 2097152), (1000660000, 0)]
+)
+def test_owners_of_any_number_are_kept(tmp_path, owner):
+    found = members(replace(PLAN, owner=owner), tmp_path, FILES)
+    assert {member.owner for member in found.values()} == {owner}
+
+
+def test_a_text_is_written_as_utf8(tmp_path):
+    plan = replace(PLAN, files=(), texts=(("etc/motd", "größe\n", 0o600),))
+    assert members(plan, tmp_path, {})["etc/motd"] == Member("file", 0o600, USER, "größe\n")
+
+
+def test_a_plan_of_nothing_is_a_layer_too(tmp_path):
+    plan = LayerPlan("nothing", (0, 0), ())
+    assert members(plan, tmp_path, {}) == {}
+
+
+def test_it_is_the_same_whatever_the_checkout_looks_like(tmp_path):
+    one = pack(PLAN, tmp_path / "one", FILES, executable=["run.sh"])
+    other = tmp_path / "other" / "deeper"
+    before = os.umask(0o077)
+    try:
+        write_tree(other / "sources", dict(reversed(FILES.items())))
+        (other / "sources" / "run.sh").chmod(0o700)
+        os.utime(other / "sources" / "run.sh", (1, 1))
+        shuffled = replace(PLAN, files=PLAN.files[::-1], links=PLAN.links[::-1])
+        two = pack(shuffled, other, FILES)
+    finally:
+        os.umask(before)
+    assert one == two
+    assert blob(one, tmp_path / "one/out") == blob(two, other / "out")
+
+
+@pytest.mark.parametrize(
+    "size", [0, 1, 511, 512, 513, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20]
+)
+def test_files_of_any_size_are_kept(tmp_path, size):
+    plan = replace(PLAN, files=(("data", "data"), ("end", "end")))
+    found = members(plan, tmp_path, {"data": b"x" * size, "end": b"end"})
+    assert (found["data"].content, found["end"].content) == ("x" * size, "end")
+
+
+# --- plans ----------------------------------------------------------------------------------------
+
+
+def test_a_plan_reads_back_as_it_was_written():
+    assert LayerPlan.from_json(PLAN.to_json()) == PLAN
+
+
+def changed(**fields) -> bytes:
+    return json.dumps({**json.loads(PLAN.to_json()), **fields}).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "not a JSON document"),
+        (changed(schema=9), "schema 9"),
+        (changed(more=1), "unknown fields"),
+        (changed(what="a\x1b"), "control character"),
+        (changed(owner=[1]), "'owner' holds"),
+        (changed(owner=[True, 1]), "'owner' holds"),
+        (changed(owner=["1", "1"]), "'owner' holds"),
+        (changed(owner=[-1, 0]), "owner"),
+        (changed(owner=[0, 1 << 32]), "owner"),
+        (changed(directories=[["a", -1]]), "mode"),
+        (changed(directories=[["a", 0o10000]]), "mode"),
+        (changed(texts=[["a", "", 1 << 40]]), "mode"),
+        (changed(directories=[["a", "0755"]]), "'directories' holds"),
+        (changed(directories={"a": 1}), "not a list"),
+        (changed(files=[["a"]]), "'files' holds"),
+        (changed(files=[["a", None]]), "'files' holds"),
+        (changed(texts=[["a", "b"]]), "'texts' holds"),
+        (changed(links=[["a", "b", "c"]]), "'links' holds"),
+        *((changed(files=[[path, "src/a.py"]]), "layer plan: ")
+          for path in ("", "/etc/passwd", "a/../../b", "..", ".", "a//b", "a/", "a\0b", "n" * 256)),
+        *((changed(**{key: [row]}), "an absolute path")
+          for key, row in (("directories", ["/a", 1]), ("texts", ["/a", "", 1]), ("links", ["/a", "b"]))),
+        (changed(files=[["a", "x"], ["a", "y"]]), "there twice: 'a'"),
+        (changed(files=[["opt/venv/bin/python", "x"]]), "there twice: 'opt/venv/bin/python'"),
+        (changed(files=[["home/flyte", "x"]]), "there twice: 'home/flyte'"),
+        # A file where another one needs a directory: no one can unpack that.
+        (changed(files=[["a", "x"], ["a/b", "y"]]), "'a' "),
+        (changed(links=[["a", "x"]], files=[["a/b/c", "y"]]), "'a' "),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_a_plan_that_cannot_be_one_is_refused(data, message):
+    with pytest.raises(InvalidData, match=message):
+        LayerPlan.from_json(data)
+
+
+# --- faults ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("missing.py", "missing.py"),
+        ("../outside", "outside"),
+        ("src", "is a directory"),
+        ("link", "link"),
+        ("linked/a.py", "linked"),
+        ("pipe", "pipe"),
+    ],
+)
+def test_a_source_that_is_no_file_of_the_sources_leaves_nothing(tmp_path, source, message):
+    sources = write_tree(tmp_path / "sources", FILES)
+    (tmp_path / "outside").write_text("secret")
+    (sources / "link").symlink_to("run.sh")
+    (sources / "linked").symlink_to("src")
+    os.mkfifo(sources / "pipe")
+    plan = replace(PLAN, files=(("z", source),))
+    with pytest.raises(SourceError, match=message):
+        pack_layer(plan, str(sources), str(tmp_path / "out"))
+    assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == []
+
+
+def test_a_file_that_grows_meanwhile_is_refused_and_leaves_nothing(tmp_path):
+    growing = tmp_path / "growing"
+    growing.write_bytes(b"abc")
+    with open(growing, "rb") as file, pytest.raises(SourceError, match="its size changed"):
+        with LayerWriter(str(tmp_path / "out")) as writer:
+            writer.add_open_file("a", file.fileno(), 2, 0o644, "growing")
+    assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == []
+
+
+def command(tmp_path: Path, plan: bytes, *more: str) -> int:
+    (tmp_path / "plan.json").write_bytes(plan)
+    if not (tmp_path / "sources").exists():
+        write_tree(tmp_path / "sources", FILES)
+    return main(
+        ["--plan", str(tmp_path / "plan.json"), "--sources", str(tmp_path / "sources"),
+         "--out", str(tmp_path / "out"), *more]
+    )  # fmt: skip
+
+
+def test_the_command_writes_the_blob_and_says_what_it_is(tmp_path, capsys):
+    assert command(tmp_path, PLAN.to_json()) == 0
+    (layer,) = layers_from_json((tmp_path / "out" / "layers.json").read_bytes())
+    assert layer.what == "a test's"
+    assert blob(layer, tmp_path / "out")
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (b"{", "layer plan: not a JSON document"),
+        (changed(files=[["a", "nowhere.py"]]), "nowhere.py"),
+    ],
+)
+def test_the_command_says_in_one_line_what_is_wrong(tmp_path, capsys, plan, message):
+    assert command(tmp_path, plan) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("flyte_pack image-layer: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_the_command_starts_as_the_rules_start_it(tmp_path):
+    (tmp_path / "plan.json").write_bytes(PLAN.to_json())
+    write_tree(tmp_path / "sources", FILES)
+    done = subprocess.run(
+        [sys.executable, "-m", "flyte_pack", "image-layer", "--plan", "plan.json", "--sources", "sources", "--out", "o"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": os.pathsep.join([str(Path(flyte_pack.__file__).parent.parent), *filter(None, sys.path)])},
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(layers_from_json((tmp_path / "o" / "layers.json").read_bytes())) == 1
