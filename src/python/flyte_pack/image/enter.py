@@ -39,8 +39,8 @@ def main() -> None:
     except OSError as error:
         print(f"flyte_pack: the image can't be entered: {error}", file=sys.stderr)
         sys.exit(FAILED)
-    error = _become(job["command"], job["env"])
-    print(f"flyte_pack: {job['command'][0]}: {error.strerror}", file=sys.stderr)
+    reason = _become(job["command"], job["env"])
+    print(f"flyte_pack: {job['command'][0]}: {reason.strerror}", file=sys.stderr)
     sys.exit(NOT_FOUND)
 
 
