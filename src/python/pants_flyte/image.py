@@ -508,9 +508,7 @@ def _platforms(target: Target, base: Base) -> Tuple[Platform, ...]:
 
 def _code_plan(code: _Code, settings: ImageSettings) -> LayerPlan:
     user, _, group = settings.user.partition(":")
-    directories = [settings.workdir[1:]]
-    if f"{settings.workdir}/".startswith(f"{HOME}/"):
-        directories.insert(0, HOME[1:])
+    directories = (HOME[1:], settings.workdir[1:])
     return LayerPlan(
         what=f"{len(code.files):,} files of code" if code.files else "working directory",
         owner=(int(user), int(group or user)),
