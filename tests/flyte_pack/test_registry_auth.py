@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import socket
 import ssl
 import urllib.request
 
@@ -390,22 +391,24 @@ def test_a_certificate_that_is_not_trusted_is_no_reason_for_plain_http(tmp_path,
 
 
 def test_plain_http_is_for_this_machine_and_for_what_the_user_names(tmp_path, basic, monkeypatch):
-    """`localhost.localdomain` and the like stand for a host elsewhere: a name that is no loopback address by its looks."""
-    resolve = __import__("socket").getaddrinfo
-    monkeypatch.setattr(
-        "socket.getaddrinfo",
-        lambda host, *rest, **more: resolve(
-            "127.0.0.1" if host == "registry.example" else host, *rest, **more
-        ),
-    )
+    resolve = socket.getaddrinfo
+
+    def elsewhere(host, *rest, **more):
+        return resolve("127.0.0.1" if host == "registry.example" else host, *rest, **more)
+
+    # To us a host anywhere: only its address in the network is made up.
+    monkeypatch.setattr(socket, "getaddrinfo", elsewhere)
+    keychain = docker_config(tmp_path, basic.host.replace("127.0.0.1", "registry.example"))
+    host = basic.host.replace("127.0.0.1", "registry.example")
+    with pytest.raises(RegistryError, match=r"no TLS connection .* name as insecure"):
+        exists(f"{host}/team/app:v1", session=session(keychain))
+    assert exists(f"{host}/team/x:v1", session=session(keychain, insecure=[host])) is None
     with faulty_registry(basic.host) as front:
         host = front.host.replace("127.0.0.1", "registry.example")
         keychain = docker_config(tmp_path, host)
-        with pytest.raises(RegistryError, match=r"speaks no TLS.*insecure|reset|closed"):
+        with pytest.raises(RegistryError):
             exists(f"{host}/team/app:v1", session=session(keychain))
-        assert not front.requests
-        assert exists(f"{host}/team/x:v1", session=session(keychain, insecure=[host])) is None
-        assert front.secrets == {BASIC}
+        assert not front.requests  # nothing was said that could be read
 
 
 def test_an_upload_may_go_on_at_another_host_without_our_credentials(

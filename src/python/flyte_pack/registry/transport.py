@@ -27,7 +27,7 @@ from urllib3.response import BaseHTTPResponse
 from flyte_pack.json_fields import printable
 from flyte_pack.oci.reference import DOCKER_HUB, is_loopback
 from flyte_pack.registry import RegistryError
-from flyte_pack.registry.retry import Broken
+from flyte_pack.registry.retry import BROKEN, Broken
 
 CONNECT_SECONDS = 15.0
 PROBE_SECONDS = 5.0
@@ -261,10 +261,12 @@ def _plainly(error: BaseException) -> Broken:
                 0,
             )
     for one in causes:
-        if isinstance(one, ssl.SSLError) and "WRONG_VERSION_NUMBER" in str(one.reason):
+        if isinstance(one, ssl.SSLError):
+            passing = isinstance(one, ssl.SSLEOFError)  # the end of a connection, whoever ended it
             return Broken(
-                "it speaks no TLS. Plain HTTP is for registries on this machine, and for those that you name as insecure",
-                0,
+                "no TLS connection comes about. If it speaks plain HTTP: that is for registries on this machine, and for "
+                "those that you name as insecure",
+                BROKEN if passing else 0,
             )
     if isinstance(error, NameResolutionError):
         return Broken("there is no host of that name")
