@@ -460,3 +460,32 @@ def test_an_image_is_removed_when_its_runner_is_interrupted(image, tmp_path):
     assert child.wait(30) == 128 + signal.SIGKILL
     child.stdout.close()
     assert os.listdir(place) == []
+
+
+def test_what_a_killed_runner_left_is_removed_by_the_next(image, tmp_path):
+    need("bubblewrap")
+    place = scratch(tmp_path)
+    way = Way("", env={"PATH": "/usr/bin:/bin", "TMPDIR": str(place)})
+    typed = ("sh", "-c", "echo ready; sleep 60")
+    killed, running = (
+        subprocess.Popen(
+            way.command(image, *typed),
+            env=way.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        for _ in range(2)
+    )
+    try:
+        assert killed.stdout.readline() == running.stdout.readline() == "ready\n"
+        assert len(os.listdir(place)) == 2
+        killed.kill()
+        killed.wait()
+        assert way.run(image, "true").returncode == 0
+        assert len(os.listdir(place)) == 1, "one is left, which is in use"
+        assert running.poll() is None
+    finally:
+        for child in (killed, running):
+            child.kill()
+            child.communicate()

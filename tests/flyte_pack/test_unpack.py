@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
 import stat
 import subprocess
 import tarfile
 from contextlib import suppress
+from random import Random
 
 import pytest
 
 from flyte_pack.image import unpack as unpacking
-from flyte_pack.image.unpack import unpack
+from flyte_pack.image.unpack import _Tree, unpack
 from flyte_pack.oci.layout import open_layout
 from flyte_pack.oci.model import OCI_LAYER_GZIP, InvalidImage
+from flyte_pack.oci.tar_files import TarFiles
+from flyte_pack.oci.tar_stream import TarStream
 from tests.support.containers import debian_base, need, need_root
 from tests.support.images import layout_of, listing, sha256, special, tar_of
 
@@ -169,6 +173,59 @@ def test_a_damaged_tar_is_refused(case, tmp_path):
     damage, message = DAMAGED[case]
     with pytest.raises(InvalidImage, match=message):
         unpacked(tmp_path, damage(tar_of(("a", b"1" * 2000), form=tarfile.USTAR_FORMAT)))
+
+
+def mangled(tar: bytes, random: Random) -> bytes:
+    """`tar` with some bytes of its headers changed, and their checksums mended, so that what is behind them is tried too."""
+    data = bytearray(tar)
+    blocks = [at for at in range(0, len(data), 512) if data[at + 257 : at + 262] == b"ustar"]
+    for _ in range(random.randint(1, 3)):
+        start = random.choice(blocks)
+        begin, end = random.choice(
+            [(0, 100), (100, 124), (124, 136), (136, 148), (156, 157), (157, 257), (345, 500)]
+        )
+        for _ in range(random.choice([1, 1, 4])):
+            data[start + random.randrange(begin, end)] = random.choice(b"\x00\x800167.xgLKS/ \xff")
+        data[start + 148 : start + 156] = b" " * 8
+        data[start + 148 : start + 156] = b"%06o\0 " % sum(data[start : start + 512])
+    if random.random() < 0.3:
+        for at in [random.randrange(len(data)) for _ in range(3)]:
+            data[at] = random.randrange(256)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT], ids=["pax", "gnu"])
+def test_a_mangled_tar_is_unpacked_or_refused_but_nothing_else(form, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_bytes(b"kept")
+    long = ("n" * 150 + "/m", b"1")
+    tar = tar_of(
+        ("d", None),
+        ("d/f", b"1" * 600),
+        ("l", "../outside"),
+        long,
+        special("h", HARD, "d/f"),
+        form=form,
+    )
+    refused = 0
+    for seed in range(600):
+        data = mangled(tar, Random(seed))
+        root = tmp_path / "root"
+        root.mkdir()
+        try:
+            _Tree(os.fsencode(root), owners=False).apply(
+                TarStream(iter([data]), "the layer"), "the layer"
+            )
+        except InvalidImage:
+            refused += 1
+        shutil.rmtree(root)
+        (tmp_path / "a.tar").write_bytes(data)
+        with suppress(InvalidImage), TarFiles(str(tmp_path / "a.tar"), str(tmp_path)) as files:
+            for name in files.names:
+                files.open(name).read()
+    assert 60 < refused < 600
+    assert listing(outside) == {"kept": b"kept"}
 
 
 def test_a_layer_whose_blob_changed_is_refused(tmp_path):

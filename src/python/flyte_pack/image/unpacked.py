@@ -5,6 +5,8 @@ The directory is made for one session and removed after it; what programs write 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -31,7 +33,9 @@ from flyte_pack.oci.layout import Layout, LayoutImage
 
 _IN_MEMORY = 512 << 20  # bytes of compressed layers that may be unpacked into memory
 _ST_NOEXEC = 8  # <sys/statvfs.h>
+_PREFIX = "flyte-image-"
 _PROBE_SECONDS = 10
+_MAX_LIST = 1 << 20  # characters of a list of users
 _OF_THIS_MACHINE = ("/etc/resolv.conf", "/etc/hosts")
 
 
@@ -42,9 +46,7 @@ def unpacked(layout: Layout, image: LayoutImage, say: Say) -> Iterator[Runner]:
         raise RunError("an image runs unpacked on Linux only: start docker or podman")
     config = config_of(image)
     bubblewrap = _bubblewrap()
-    directory = tempfile.mkdtemp(
-        prefix="flyte-image-", dir=_scratch(sum(layer.size for layer in image.manifest.layers))
-    )
+    directory, lock = _make_directory(_scratch(sum(layer.size for layer in image.manifest.layers)))
     root = os.path.join(directory, "root")
     try:
         os.mkdir(root)
@@ -69,6 +71,37 @@ def unpacked(layout: Layout, image: LayoutImage, say: Say) -> Iterator[Runner]:
             yield _Entered(root, config, user)
     finally:
         _remove(directory)
+        os.close(lock)
+
+
+def _make_directory(scratch: str) -> tuple[str, int]:
+    """A directory of our own in `scratch`, and the lock on it, which lasts as long as we do.
+
+    First those are removed whose makers were killed. One that takes the lock between our making the directory and locking it
+    removes it, and then we make another.
+    """
+    for name in os.listdir(scratch):
+        if name.startswith(_PREFIX):
+            with contextlib.suppress(OSError):
+                lock = _open_directory(os.path.join(scratch, name))
+                try:
+                    if os.fstat(lock).st_uid == os.geteuid():
+                        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        _remove(os.path.join(scratch, name))
+                finally:
+                    os.close(lock)
+    while True:
+        directory = tempfile.mkdtemp(prefix=_PREFIX, dir=scratch)
+        with contextlib.suppress(FileNotFoundError):
+            lock = _open_directory(directory)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.path.isdir(directory):
+                return directory, lock
+            os.close(lock)
+
+
+def _open_directory(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 def _scratch(size: int) -> str:
@@ -155,7 +188,7 @@ def _entries(root: str, path: str, fields: int) -> list[list[str]]:
     if not os.path.isfile(place):
         return []
     with open(place, encoding="utf-8", errors="replace") as file:
-        entries = [line.rstrip("\n").split(":") for line in file]
+        entries = [line.split(":") for line in file.read(_MAX_LIST).splitlines()]
     # The numbers come third and, in passwd, fourth.
     return [
         e

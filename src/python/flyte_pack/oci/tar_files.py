@@ -86,7 +86,14 @@ class TarFiles:
                             f"{self.name}: has more than {_MAX_MEMBERS:,} members: no image has so many"
                         )
                     self._add(member, members, links, end)
-        except (tarfile.TarError, ValueError, EOFError) as error:
+        except (
+            tarfile.TarError,
+            ValueError,
+            ArithmeticError,
+            LookupError,
+            EOFError,
+            RecursionError,
+        ) as error:
             raise InvalidImage(
                 f"{self.name}: is no tar archive that can be read: {str(error)!a:.200}"
             ) from None

@@ -16,7 +16,8 @@ REGULAR, HARD_LINK, SYMLINK, DIRECTORY = b"0", b"1", b"2", b"5"
 _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
 _MAX_HEADER = 1 << 20  # bytes of a pax header, which may hold extended attributes
-_PIECE = 1 << 20
+_MAX_OWNER = (1 << 32) - 2  # the highest number is nobody's (chown(2))
+_MAX_TIME = (1 << 34) - 1  # what every file system takes
 
 
 @dataclass
@@ -80,14 +81,19 @@ class TarStream:
                     self._decimal(pax[key]) if key in pax else known
                     for key, known in zip((b"uid", b"gid"), owner)
                 )
+            link = pax.get(b"linkpath") or header[157:257].partition(b"\0")[0]
+            if max(owner) > _MAX_OWNER or b"\0" in name + link:
+                raise InvalidImage(
+                    f"{self._what}: {name!r:.200} has an owner or a path that is none"
+                )
             yield Member(
                 name,
                 kind,
                 self._number(header[100:108]) & 0o7777,
                 owner,
                 size,
-                self._number(header[136:148]),
-                pax.get(b"linkpath") or header[157:257].partition(b"\0")[0],
+                min(self._number(header[136:148]), _MAX_TIME),
+                link,
                 self,
             )
             for _ in self.content():
