@@ -385,6 +385,16 @@ class TestBytecode:
     def compiled(self, install):
         return install([Wheel("pkg", files=MODULES)], "--bytecode-python", cpython("3.12"))
 
+    def test_a_distribution_has_the_same_blob_whatever_it_is_compiled_with(self, install):
+        large = Wheel("large", files={**MODULES, "large.bin": os.urandom(2 << 20)})
+        others = [
+            Wheel(f"o{n}", files={f"o{n}.py": f"NAMES = {{'a', 'b', 'pkg{n}'}}\n"})
+            for n in range(120)
+        ]
+        options = ("--bytecode-python", cpython("3.12"))
+        alone, among = install([large], *options, name="alone"), install([large, *others], *options)
+        assert alone.layers == among.layers[:1]
+
     def test_modules_are_compiled_but_for_tests_and_what_does_not_compile(self, compiled):
         found = {p for p in compiled.paths() if p.endswith(".pyc")}
         assert found == {f"{SITE}/pkg/__pycache__/__init__.cpython-312.pyc"}
