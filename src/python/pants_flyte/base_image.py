@@ -174,7 +174,7 @@ async def _from_source(target: Target, flyte_pack: FlytePackSubsystem) -> Tuple[
     path = target[FlyteBaseSourceField].path or ""
     glob = literal_glob(path)
     found = await snapshot(PathGlobs([glob, os.path.join(glob, "**")]))
-    if not found.files or path.split(os.sep)[0] == os.pardir:
+    if not found.files:
         raise FlyteTargetError(
             target.address,
             f"`source`: there is nothing at {path}, or Pants ignores it (`[GLOBAL].pants_ignore`, `.gitignore`).",

@@ -88,7 +88,7 @@ logger = logging.getLogger(__name__)
 
 _UV_CACHE = ".cache/flyte_uv"
 _VARIABLE = re.compile(r"\{env\.([A-Za-z_][A-Za-z0-9_]*)\}")
-_USER = re.compile(r"([0-9]{1,9})(?::([0-9]{1,9}))?")
+_USER = re.compile(r"([0-9]{1,10})(?::([0-9]{1,10}))?")
 
 
 @dataclass(frozen=True)

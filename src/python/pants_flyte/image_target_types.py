@@ -15,6 +15,7 @@ from pants.engine.target import (
     Dependencies,
     DictStringToStringField,
     Field,
+    InvalidFieldException,
     InvalidFieldTypeException,
     SecondaryOwnerMixin,
     StringField,
@@ -35,6 +36,16 @@ HOST = "host"
 
 class _FileField(StringField, AsyncFieldMixin, SecondaryOwnerMixin):
     """A file or directory beside the BUILD file, which has a part in `--changed-since`."""
+
+    @classmethod
+    def compute_value(cls, raw_value: Optional[str], address: Address) -> Optional[str]:
+        value = super().compute_value(raw_value, address)
+        path = os.path.normpath(os.path.join(address.spec_path, value or ""))
+        if os.path.isabs(path) or path.split(os.sep)[0] == os.pardir:
+            raise InvalidFieldException(
+                f"The `{cls.alias}` field in target {address} is {value!r}, which leaves the build root."
+            )
+        return value
 
     @property
     def path(self) -> Optional[str]:
