@@ -28,6 +28,7 @@ from pants.build_graph.address import Address, AddressInput
 from pants.core import register as core_backend
 from pants.core.goals.deploy import DeployProcess
 from pants.core.goals.package import BuiltPackage
+from pants.core.goals.publish import PublishProcesses
 from pants.core.goals.run import RunRequest
 from pants.engine.addresses import Addresses
 from pants.engine.fs import Digest, DigestContents
@@ -39,11 +40,20 @@ from pants.testutil.rule_runner import PYTHON_BOOTSTRAP_ENV, QueryRule, RuleRunn
 from flyte_pack.task_link import TaskLink
 from flyte_shim.manifest import Manifest
 from pants_flyte import register as flyte_backend
+from pants_flyte.build_types import BuiltImage, ImageRequest
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.goals.deploy import DeployDeploymentFieldSet, RunDeploymentFieldSet
-from pants_flyte.goals.package import PackageBundleFieldSet, PackageTaskFieldSet
+from pants_flyte.goals.package import (
+    PackageBundleFieldSet,
+    PackageImageFieldSet,
+    PackageTaskFieldSet,
+)
+from pants_flyte.goals.publish import PublishImageRequest
 from pants_flyte.goals.run import RunTaskFieldSet
+from pants_flyte.goals.run_image import RunBaseImageFieldSet, RunImageFieldSet
+from pants_flyte.image_target_types import FlyteImage
 from pants_flyte.target_types import FlyteTask
+from tests.support.layouts import Layout
 
 _LAUNCHER = Path(__file__).resolve().parents[2] / "build-support" / "bootstrap"
 _BACKENDS = (core_backend, python_backend, shell_backend, flyte_backend)
@@ -91,7 +101,7 @@ class Packaged:
 
     @property
     def link(self) -> TaskLink:
-        return TaskLink.from_json(self._one(".json", but_not=".manifest.json"))
+        return TaskLink.from_json(self._one(".json", but_not=(".manifest.json", "/index.json")))
 
     @property
     def bundle(self) -> Bundle:
@@ -109,7 +119,7 @@ class Packaged:
         assert [file.path for file in manifest.files] == list(files)
         return Bundle(archive, manifest, files, modes)
 
-    def _one(self, ending: str, *, but_not: str = "\0") -> bytes:
+    def _one(self, ending: str, *, but_not: tuple[str, ...] = ()) -> bytes:
         (found,) = (
             content
             for path, content in self.artifacts.items()
@@ -128,6 +138,11 @@ class RuleRoot:
                 *more_rules,
                 QueryRule(BuiltPackage, [PackageBundleFieldSet]),
                 QueryRule(BuiltPackage, [PackageTaskFieldSet]),
+                QueryRule(BuiltPackage, [PackageImageFieldSet]),
+                QueryRule(BuiltImage, [ImageRequest]),
+                QueryRule(PublishProcesses, [PublishImageRequest]),
+                QueryRule(RunRequest, [RunBaseImageFieldSet]),
+                QueryRule(RunRequest, [RunImageFieldSet]),
                 QueryRule(RunRequest, [RunTaskFieldSet]),
                 QueryRule(RunRequest, [RunDeploymentFieldSet]),
                 QueryRule(DeployProcess, [DeployDeploymentFieldSet]),
@@ -208,11 +223,26 @@ class RuleRoot:
 
     def package(self, spec: str) -> Packaged:
         target = self.target(spec)
-        field_set = PackageTaskFieldSet if isinstance(target, FlyteTask) else PackageBundleFieldSet
+        field_set = {FlyteTask: PackageTaskFieldSet, FlyteImage: PackageImageFieldSet}.get(
+            type(target), PackageBundleFieldSet
+        )
         built = self.runner.request(BuiltPackage, [field_set.create(target)])
         contents = self.contents(built.digest)
-        assert {a.relpath for a in built.artifacts} == set(contents)
+        # Each file is one of the artifacts, or in one: an image is a directory.
+        artifacts = [artifact.relpath for artifact in built.artifacts]
+        assert None not in artifacts
+        tops = {_artifact_of(path, artifacts) for path in contents}
+        assert tops == set(artifacts)
         return Packaged(contents)
+
+    def built_image(self, spec: str, code: bool | None = None) -> BuiltImage:
+        """What the rules know of an image; code: whether a task asks for its code."""
+        return self.runner.request(BuiltImage, [ImageRequest(self.address(spec), code)])
+
+    def image(self, spec: str, code: bool | None = None) -> Layout:
+        """The layout of an image."""
+        built = self.built_image(spec, code)
+        return Layout.of(self.contents(built.digest), below=built.layout)
 
     def contents(self, digest: Digest) -> dict[str, bytes]:
         return {c.path: c.content for c in self.runner.request(DigestContents, [digest])}
@@ -225,6 +255,11 @@ class RuleRoot:
         with pytest.raises(ExecutionError) as caught:
             self.package(spec)
         return refusal(caught.value)
+
+
+def _artifact_of(path: str, artifacts: Iterable[str]) -> str:
+    (found,) = [one for one in artifacts if f"{path}/".startswith(f"{one}/")]
+    return found
 
 
 def refusal(error: ExecutionError) -> str:
