@@ -47,6 +47,8 @@ def _elsewhere(entry: str, expected: str, actual: str, top: str, image: BuiltIma
         f"the image {image.address} has {entry} at /{actual}, and with this target's `root_dir` it is imported from "
         f"/{expected}. "
     )
+    if image.embeds_code:  # the graph put it there: no folder was copied
+        return f"{text}Give both the same `root_dir`."
     inner, outer = expected[len(top) + 1 :], actual[len(top) + 1 :]
     if actual.endswith(f"/{inner}") and actual.startswith(f"{top}/"):
         folder = outer[: -len(inner) - 1]
