@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from flyte_pack.image.installed import read_installed
 from flyte_pack.image.packages import Package, Packages
+from flyte_pack.image.wheel_target import DependencyError
 from tests.support.codec_envs import find_cpython
 from tests.support.image_tools import Done, Tools
 from tests.support.wheels import AMD64, ARM64, Wheel, lock_of, record_hash, serve_index
@@ -270,6 +272,60 @@ def test_wheels_that_do_not_fit_an_image_are_refused(wheels, message, install):
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not done.out.exists()
+
+
+def test_entry_points_that_can_not_be_read_are_refused(install):
+    points = "[console_scripts]\nrun = bad:main\nrun = bad:other\n"
+    done = install([Wheel("bad", files={"bad.py": "", "{info}/entry_points.txt": points})])
+    assert done.code == 1
+    assert "`entry_points.txt` is invalid: duplicate option at line 3" in done.stderr
+
+
+INSTALLED = "lib/python3.9/site-packages"
+
+# What uv would not leave behind, which is not what the check should rest on.
+LEFT_BEHIND = {
+    "a distribution that nobody asked for": (
+        {f"{INSTALLED}/evil-1.0.dist-info/RECORD": ""},
+        "which nobody asked for",
+    ),
+    "nothing": ({f"{INSTALLED}/a.py": ""}, "a: nothing was installed"),
+    "a program that leads elsewhere": (
+        {
+            f"{INSTALLED}/a-1.0.dist-info/RECORD": "",
+            f"{INSTALLED}/a-1.0.dist-info/entry_points.txt": "[console_scripts]\n../../evil = a:main\n",
+        },
+        "a 1.0 has a program that can't be made",
+    ),
+    "a program that is code": (
+        {
+            f"{INSTALLED}/a-1.0.dist-info/RECORD": "",
+            f"{INSTALLED}/a-1.0.dist-info/entry_points.txt": "[console_scripts]\nrun = a:main)\n",
+        },
+        "a 1.0 has a program that can't be made",
+    ),
+    "another interpreter": (
+        {f"{INSTALLED}/a-1.0.dist-info/RECORD": "../../../bin/python3,,\n", "bin/python3": ""},
+        "brings bin/python3, which is the environment's own",
+    ),
+    "a link": (
+        {f"{INSTALLED}/a-1.0.dist-info/RECORD": "", f"{INSTALLED}/a.py": None},
+        "a link or a device",
+    ),
+}
+
+
+@pytest.mark.parametrize(("files", "message"), LEFT_BEHIND.values(), ids=LEFT_BEHIND)
+def test_what_the_installer_leaves_is_checked(files, message, tmp_path):
+    for name, content in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if content is None:
+            path.symlink_to("/etc/hostname")
+        else:
+            path.write_text(content)
+    with pytest.raises(DependencyError, match=re.escape(message)):
+        read_installed(str(tmp_path), "3.12", {"a": "1.0"})
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ split and packed. Out comes a directory with `blobs/`, `layers.json` (flyte_pack
 from __future__ import annotations
 
 import argparse
+import configparser
+import csv
 import gc
 import os
 import shutil
@@ -104,7 +106,11 @@ def install(
             if bytecode_python is not None:
                 _compile(prefix, bytecode_python, target, made)
         versions = {pin.name: pin.version for pin in pins.values()}
-        distributions = read_installed(prefix, target.minor, versions)
+        try:
+            distributions = read_installed(prefix, target.minor, versions)
+        except (csv.Error, configparser.Error, ValueError) as error:
+            reason = printable(str(error))[:200]
+            raise DependencyError(f"a wheel's metadata can't be understood: {reason}") from None
         layers = write_layers(split(distributions, max_layers), made)
         packages = Packages(
             target.minor,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -100,9 +101,7 @@ def _decisive(text: str) -> str:
 
 def _uv() -> str:
     try:
-        from uv import find_uv_bin
-
-        return str(find_uv_bin())
+        return str(importlib.import_module("uv").find_uv_bin())
     except (ImportError, FileNotFoundError):
         raise DependencyError(
             "the installer uv is missing. Install what flyte_pack/flyte-image.lock pins."
