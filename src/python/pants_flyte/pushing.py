@@ -46,7 +46,7 @@ async def push_plan(
         name
         for other in await all_targets()
         if isinstance(other, FlyteImage) and other.address != target.address
-        for name in _names(other, flyte, registries)
+        for name in _names_if_any(other, flyte, registries)
     ]
     return PushPlan(
         address=target.address.spec,
@@ -74,12 +74,21 @@ def _names(target: Target, flyte: FlyteSubsystem, registries: Sequence[str]) -> 
         try:
             parse_name(name)
         except InvalidName as error:
+            shown = f"{name!r}: " if "@" not in name else ""  # which may be a password
             raise FlyteTargetError(
                 address,
-                f"it would be pushed to {name!r}: {error}. Set `repository` (names are in lower case) or `registries`.",
+                f"it can't be pushed there: {shown}{error}. Set `repository` (names are in lower case) or `registries`.",
             ) from None
         found.append(name)
     return list(dict.fromkeys(found))
+
+
+def _names_if_any(target: Target, flyte: FlyteSubsystem, registries: Sequence[str]) -> List[str]:
+    """`_names`, none for an image whose name cannot be: that is told when it is pushed itself."""
+    try:
+        return _names(target, flyte, registries)
+    except FlyteTargetError:
+        return []
 
 
 async def _tags(
