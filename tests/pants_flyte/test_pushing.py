@@ -1,0 +1,408 @@
+"""Where images are pushed: what `publish`, `run` and deployments start for them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any
+
+import pytest
+from pants.core.goals.deploy import DeployProcess
+from pants.core.goals.publish import PublishPackages, PublishProcesses
+from pants.core.goals.run import RunRequest
+from pants.engine.internals.scheduler import ExecutionError
+from pants.engine.process import InteractiveProcess
+
+from flyte_pack.deploy.plan import DeployPlan
+from flyte_pack.registry.plan import PushPlan
+from flyte_pack.task_link import TaskLink
+from pants_flyte.goals.deploy import DeployDeploymentFieldSet, RunDeploymentFieldSet
+from pants_flyte.goals.publish import PublishImageFieldSet, PublishImageRequest
+from pants_flyte.goals.run_image import RunImageFieldSet
+from tests.support.flyte_images import app, image, image_options
+from tests.support.flyte_rules import RuleRoot, refusal
+
+REGISTRY = "registries=['reg.test/team']"
+
+
+@pytest.fixture
+def root(root: RuleRoot) -> RuleRoot:
+    image_options(root)
+    return root
+
+
+def publish(root: RuleRoot, spec: str = "app:image") -> PublishPackages:
+    field_set = PublishImageFieldSet.create(root.target(spec))
+    request = PublishImageRequest(field_set, ())
+    (package,) = root.runner.request(PublishProcesses, [request])
+    return package
+
+
+def push_plan(root: RuleRoot, spec: str = "app:image") -> PushPlan:
+    process = publish(root, spec).process
+    assert isinstance(process, InteractiveProcess)
+    contents = root.contents(process.process.input_digest)
+    return PushPlan.from_json(contents["__push_plan.json"], "plan")
+
+
+# --- publish --------------------------------------------------------------------------------------
+
+
+def test_publishing_starts_the_pusher_with_the_plan_and_the_layout(root: RuleRoot):
+    image_options(root, env={"AWS_PROFILE": "p", "UNRELATED": "x"})
+    root.write(image(f"{REGISTRY}, image_tags=['1', 'latest']"))
+    package = publish(root)
+    built = root.built_image("app:image")
+    assert package.names == ("reg.test/team/app/image:1", "reg.test/team/app/image:latest")
+    assert package.description == built.image_digest
+    assert isinstance(package.process, InteractiveProcess)
+    process = package.process.process
+    program, *arguments = process.argv
+    assert program.startswith("{chroot}/")
+    assert arguments == ["push", "--plan", "{chroot}/__push_plan.json", "--dir", "{chroot}"]
+    assert package.process.run_in_workspace
+    assert process.env["AWS_PROFILE"] == "p"
+    assert "UNRELATED" not in process.env
+    plan = push_plan(root)
+    assert (plan.address, plan.layout, plan.digest) == (
+        "app:image",
+        "app/image",
+        built.image_digest,
+    )
+    assert [(d.name, d.tags) for d in plan.destinations] == [
+        ("reg.test/team/app/image", ("1", "latest"))
+    ]
+    assert (plan.insecure, plan.siblings) == ((), ())
+    assert f"{plan.layout}/index.json" in root.contents(process.input_digest)
+
+
+def test_an_image_may_be_left_out_and_none_goes_nowhere_in_silence(root: RuleRoot):
+    root.write(image(f"{REGISTRY}, skip_push=True"))
+    package = publish(root)
+    assert (package.names, package.process) == (("app:image",), None)
+    assert package.description == "(by `skip_push` of the target)"
+    root.write(image())
+    package = publish(root)
+    assert package.process is None
+    assert package.description == (
+        "(no registry is known: set `registries` of the target, or `[flyte].registries`)"
+    )
+
+
+def test_an_image_that_is_left_out_is_not_built(root: RuleRoot):
+    root.write(image(f"{REGISTRY}, skip_push=True, user='nobody'"))
+    assert publish(root).process is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "options", "names"),
+    [
+        (REGISTRY, (), ["reg.test/team/app/image"]),
+        ("", ("--flyte-registries=['a.test', 'b.test:80/x/']",), ["a.test/app/image", "b.test:80/x/app/image"]),
+        (REGISTRY, ("--flyte-registries=['a.test']",), ["reg.test/team/app/image"]),
+        (f"{REGISTRY}, repository='{{directory}}-{{name}}'", (), ["reg.test/team/app-image"]),
+        (REGISTRY, ("--flyte-repository=all/{path}",), ["reg.test/team/all/app"]),
+        ("registries=['reg.test', 'reg.test/']", (), ["reg.test/app/image"]),
+        ("registries=['localhost:5000']", (), ["localhost:5000/app/image"]),
+    ],
+)  # fmt: skip
+def test_registries_and_repositories_come_from_the_target_or_the_options(
+    root, fields, options, names
+):
+    image_options(root, *options)
+    root.write(image(fields))
+    assert [destination.name for destination in push_plan(root).destinations] == names
+
+
+def test_the_path_of_an_image_may_be_long_or_none(root: RuleRoot):
+    files = image(REGISTRY)
+    root.write({**files, "a/b/c/BUILD": files["app/BUILD"], "BUILD": files["app/BUILD"]})
+    assert push_plan(root, "a/b/c:image").destinations[0].name == "reg.test/team/a/b/c/image"
+    assert push_plan(root, "//:image").destinations[0].name == "reg.test/team/image"
+    # The others, with which it may share layers.
+    assert push_plan(root, "//:image").siblings == (
+        *("reg.test/team/a/b/c/image", "reg.test/team/app/image"),
+    )
+
+
+TAGS = {
+    "": "{content_hash}",
+    "image_tags=['{content_hash}', 'x']": "{content_hash} x",
+    "image_tags=['v{version}']": "v1.4",
+    "image_tags=['{git_commit}']": "{git_commit}",
+    "image_tags=['{env.CI_RUN}-{env.CI_RUN}']": "77-77",
+    "image_tags=['a', 'a', 'b']": "a b",
+    "image_tags=[]": "",
+}
+
+
+@pytest.mark.parametrize(("fields", "tags"), TAGS.items())
+def test_tags_are_filled_in(root: RuleRoot, fields, tags):
+    image_options(root, "--flyte-version=1.4", env={"CI_RUN": "77"})
+    root.write(image(f"{REGISTRY}, {fields}"))
+    commit = ""
+    if "git_commit" in tags:
+        git = [
+            "git",
+            "-c",
+            "user.name=a",
+            "-c",
+            "user.email=a@a.test",
+            "-c",
+            "init.defaultBranch=main",
+        ]
+        for arguments in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "x"]):
+            subprocess.run([*git, *arguments], cwd=root.path, check=True)
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=root.path,
+            stdout=subprocess.PIPE,
+            check=True,
+            text=True,
+        )
+        commit = done.stdout.strip()
+    digest = root.built_image("app:image").image_digest
+    expected = tags.format(content_hash=digest[7:23], git_commit=commit).split()
+    plan = push_plan(root)
+    assert list(plan.destinations[0].tags) == expected
+    if not expected:
+        assert publish(root).names == (f"reg.test/team/app/image@{digest}",)
+
+
+def test_tags_may_be_an_option(root: RuleRoot):
+    image_options(root, "--flyte-image-tags=['main']", "--flyte-insecure-registries=['reg.test']")
+    root.write(image(REGISTRY))
+    plan = push_plan(root)
+    assert (plan.destinations[0].tags, plan.insecure) == (("main",), ("reg.test",))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("image_tags=['{version}']", "`image_tags` holds {version}, which has no value: give one: `--flyte-version=V`"),
+        ("image_tags=['{vrsion}']", "`image_tags` holds {vrsion}, which has no value: known are {content_hash}"),
+        ("image_tags=['{env.PF_UNSET}']", "`image_tags` holds {env.PF_UNSET}, which has no value"),
+        ("image_tags=['{git_commit}']", "`image_tags` holds {git_commit}, and this is no git checkout with a commit"),
+        ("image_tags=['a b']", "`image_tags`: 'a b' is no tag: up to 128 letters"),
+        ("image_tags=['']", "`image_tags`: '' is no tag"),
+        ("image_tags=['.x']", "`image_tags`: '.x' is no tag"),
+        ("repository='{dir}'", "`repository` holds {dir}, which has no value: known are {directory}, {name}, {path}"),
+        ("repository='App'", "it can't be pushed there: 'reg.test/team/App': "),
+        ("repository='a:b'", "it can't be pushed there: 'reg.test/team/a:b': "),
+        ("registries=['https://reg.test']", "it can't be pushed there: 'https://reg.test/app/image': "),
+        ("registries=['user:planted@reg.test']", "a user or password is never part of it"),
+    ],
+)  # fmt: skip
+def test_a_destination_that_cannot_be_is_refused(root: RuleRoot, fields, message):
+    root.write(image(fields if "registries" in fields else f"{REGISTRY}, {fields}"))
+    with pytest.raises(ExecutionError) as caught:
+        publish(root)
+    found = refusal(caught.value)
+    assert found.startswith("app:image: ")
+    assert message in found
+    assert "planted" not in found
+
+
+def test_another_image_whose_name_cannot_be_keeps_none_from_being_pushed(root: RuleRoot):
+    root.write(
+        {**image(REGISTRY), "Other/BUILD": f"flyte_image(name='I', base='img:base', {REGISTRY})"}
+    )
+    assert push_plan(root).siblings == ()
+
+
+def test_git_is_not_asked_where_no_tag_names_a_commit(root: RuleRoot):
+    image_options(root, env={"PATH": "/nonexistent"})
+    root.write(image(REGISTRY))
+    assert push_plan(root).destinations
+
+
+# --- run ------------------------------------------------------------------------------------------
+
+
+def test_running_an_image_starts_the_program_with_its_layout(root: RuleRoot):
+    root.write(image())
+    request = root.runner.request(RunRequest, [RunImageFieldSet.create(root.target("app:image"))])
+    program, *arguments = request.args
+    assert program.startswith("{chroot}/")
+    assert arguments[:3] == ["image-run", "--layout", "{chroot}/app/image"]
+    assert arguments[arguments.index("--address") + 1] == "app:image"
+    assert arguments[-1] == "--"
+    assert "app/image/index.json" in root.contents(request.digest)
+
+
+# --- deployments ----------------------------------------------------------------------------------
+
+
+def deployment(image: str = REGISTRY, fields: str = "", task: str = "") -> dict[str, str | bytes]:
+    files = app(image, task, source="import app.lib\n")
+    return {
+        **files,
+        "deploy/BUILD": f"""
+            flyte_deployment(name="d", tasks=["//app:t"], {fields})
+            """,
+    }
+
+
+def deployed(root: RuleRoot, *typed: str, options: tuple[str, ...] = ()) -> dict[str, bytes]:
+    """The files that the deploy program is given."""
+    image_options(root, *options, "run", "deploy:d", "--", *typed)
+    field_set = RunDeploymentFieldSet.create(root.target("deploy:d"))
+    return root.contents(root.runner.request(RunRequest, [field_set]).digest)
+
+
+def pushes(contents: dict[str, bytes]) -> list[PushPlan]:
+    plan = DeployPlan.from_json(contents["__deploy_plan.json"])
+    return [PushPlan.from_json(contents[name], name) for name in plan.pushes]
+
+
+def link(contents: dict[str, bytes]) -> TaskLink:
+    return TaskLink.from_json(contents["app/t.json"])
+
+
+def layouts(contents: dict[str, Any]) -> set[str]:
+    return {path[: -len("/oci-layout")] for path in contents if path.endswith("/oci-layout")}
+
+
+def test_a_deployment_ships_the_image_of_its_tasks_and_where_it_goes(root: RuleRoot):
+    root.write(deployment())
+    contents = deployed(root)
+    (push,) = pushes(contents)
+    built = root.built_image("app:image")
+    assert (push.address, push.digest, push.layout) == (
+        "app:image",
+        built.image_digest,
+        "app/image",
+    )
+    assert [d.name for d in push.destinations] == ["reg.test/team/app/image"]
+    assert link(contents).built_image.digest == push.digest
+    assert layouts(contents) == {"app/image"}
+    assert "app/t.tar.gz" in contents
+
+
+def test_experimental_deploy_ships_the_same(root: RuleRoot):
+    root.write(deployment())
+    field_set = DeployDeploymentFieldSet.create(root.target("deploy:d"))
+    process = root.runner.request(DeployProcess, [field_set]).process
+    assert isinstance(process, InteractiveProcess)
+    contents = root.contents(process.process.input_digest)
+    ours = {path for path in contents if path.startswith(("app/", "__"))}
+    assert ours == {path for path in deployed(root) if path.startswith(("app/", "__"))}
+
+
+@pytest.mark.parametrize(
+    ("fields", "typed"),
+    [("copy_style='none', version='v1'", ()), ("", ("--copy-style=none", "--version=v1"))],
+)
+def test_one_image_with_the_code_goes_under_tags_of_its_own(root: RuleRoot, fields, typed):
+    root.write(deployment(fields=fields, image=f"{REGISTRY}, image_tags=['{{version}}', 'main']"))
+    contents = deployed(root, *typed)
+    (push,) = pushes(contents)
+    assert push.layout == "app/image-with-code"
+    assert push.destinations[0].tags == ("v1-with-code", "main-with-code")
+    assert layouts(contents) == {"app/image-with-code"}
+    assert "app/t.tar.gz" not in contents
+    assert link(contents).bundle is None
+
+
+def test_an_image_that_always_holds_the_code_keeps_its_tags(root: RuleRoot):
+    root.write(
+        deployment(
+            image=f"{REGISTRY}, code=True, image_tags=['main']",
+            fields="copy_style='none', version='1'",
+        )
+    )
+    (push,) = pushes(deployed(root))
+    assert (push.layout, push.destinations[0].tags) == ("app/image", ("main",))
+
+
+@pytest.mark.parametrize(
+    ("fields", "typed", "options", "name"),
+    [
+        ("", ("--registry", "typed.test/x/"), (), "typed.test/x"),
+        ("registry='field.test'", (), (), "field.test"),
+        ("registry='field.test'", ("--registry=typed.test",), (), "typed.test"),
+        ("", (), ("--flyte-registries=['option.test']",), "reg.test/team"),
+    ],
+)
+def test_the_registry_of_a_deployment_takes_the_place_of_the_images(
+    root, fields, typed, options, name
+):
+    root.write(deployment(fields=fields))
+    (push,) = pushes(deployed(root, *typed, options=options))
+    assert [d.name for d in push.destinations] == [f"{name}/app/image"]
+
+
+def test_without_a_registry_there_is_a_plan_without_a_destination(root: RuleRoot):
+    """The program refuses it, and tells what to type."""
+    root.write(deployment(image=""))
+    (push,) = pushes(deployed(root))
+    assert push.destinations == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "typed", "options"),
+    [
+        ("images={'ml': 'reg.test/there:1'}", (), ()),
+        ("", ("--image", "ml=reg.test/there:1"), ()),
+        ("", (), ("--flyte-images={'ml': 'reg.test/there:1'}",)),
+    ],
+)
+def test_an_image_whose_name_is_mapped_is_not_built(root: RuleRoot, fields, typed, options):
+    # `user` could not be built.
+    root.write(deployment(image=f"{REGISTRY}, ref_name='ml', user='nobody'", fields=fields))
+    contents = deployed(root, *typed, options=options)
+    assert pushes(contents) == []
+    assert layouts(contents) == set()
+    assert (link(contents).image, link(contents).built_image) == ("ml", None)
+
+
+def test_a_name_that_is_mapped_for_another_image_changes_nothing(root: RuleRoot):
+    root.write(deployment(image=f"{REGISTRY}, ref_name='ml'", fields="images={'other': 'a/b:1'}"))
+    contents = deployed(root)
+    assert link(contents).built_image.ref_name == "ml"
+    assert len(pushes(contents)) == 1
+
+
+@pytest.mark.parametrize(
+    "typed", [("list",), ("show",), ("rollback", "v1"), ("--help",), ("--no-such",)]
+)
+def test_what_deploys_nothing_builds_no_image(root: RuleRoot, typed):
+    root.write(deployment(image="user='nobody'"))
+    contents = deployed(root, *typed)
+    assert pushes(contents) == []
+    assert layouts(contents) == set()
+
+
+def test_two_tasks_of_one_image_push_it_once(root: RuleRoot):
+    root.write(deployment())
+    root.edit(
+        "app/BUILD",
+        "python_sources()",
+        'python_sources()\nflyte_task(name="u", entry_point="w.py:train", image=":image")',
+    )
+    root.edit("deploy/BUILD", '["//app:t"]', '["//app:t", "//app:u"]')
+    contents = deployed(root)
+    assert len(pushes(contents)) == 1
+    links = [json.loads(contents[f"app/{name}.json"]) for name in ("t", "u")]
+    assert links[0]["built_image"] == links[1]["built_image"]
+
+
+def test_a_dry_run_builds_what_it_would_push(root: RuleRoot):
+    root.write(deployment())
+    assert len(pushes(deployed(root, "--dry-run"))) == 1
+
+
+def test_a_mistake_in_an_image_is_the_deployments(root: RuleRoot):
+    root.write(deployment(image="user='nobody'"))
+    with pytest.raises(ExecutionError) as caught:
+        deployed(root)
+    assert refusal(caught.value).startswith("app:image: `user` is 'nobody'")
+
+
+def test_digests_do_not_depend_on_where_an_image_goes(root: RuleRoot):
+    root.write(deployment())
+    digests = {
+        pushes(deployed(root, *typed))[0].digest
+        for typed in ((), ("--registry=a.test",), ("--version=v1",), ("--dry-run",))
+    }
+    assert digests == {root.built_image("app:image").image_digest}
