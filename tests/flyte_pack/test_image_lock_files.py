@@ -244,6 +244,7 @@ def test_other_files_are_refused(text, message):
         ("3.12", "linux/s390x", "2_28"),
         ("3.12", "windows/amd64", "2_28"),
         ("3.12", "linux/amd64", "2014"),
+        ("3.12", "linux/amd64", "2_20"),
     ],
 )
 def test_a_target_that_nothing_can_be_installed_for_is_refused(python, platform, manylinux):

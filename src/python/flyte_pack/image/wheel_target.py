@@ -33,9 +33,10 @@ class WheelTarget:
             raise DependencyError(
                 f"There is no installing for the platform {self.platform!a:.60}; one of: {', '.join(_MACHINES)}."
             )
-        if not re.fullmatch(r"2_[0-9]{1,3}", self.manylinux):
+        if not re.fullmatch(r"2_(17|28|3[1-9]|40)", self.manylinux):  # what uv knows
             raise DependencyError(
-                f"{self.manylinux!a:.40} is no version of glibc in a platform tag, such as {MANYLINUX}"
+                f"{self.manylinux!a:.40} is none of the versions of glibc that wheels are chosen for: "
+                "2_17, 2_28, and 2_31 to 2_40"
             )
 
     def __str__(self) -> str:
