@@ -173,6 +173,7 @@ def test_a_deployment_starts_the_deploy_program_with_a_plan_and_all_that_it_name
         "images": {},
         "copy_style": None,
         "tasks": ["app/t.json", "other/u.json"],
+        "pushes": [],
     }
     assert packaged(root, request.digest) == {
         *("app/t.json", "app/t.tar.gz", "app/t.manifest.json"),

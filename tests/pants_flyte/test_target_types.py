@@ -28,8 +28,10 @@ TASK = "env = flyte.TaskEnvironment('e')\n@env.task\ndef train(): ...\n"
 # --- help -----------------------------------------------------------------------------------------
 
 
-def test_the_targets_are_the_three_that_are_promised():
-    assert [t.alias for t in TARGETS] == ["flyte_bundle", "flyte_task", "flyte_deployment"]
+def test_the_targets_are_those_that_are_promised():
+    promised = {"flyte_base_image", "flyte_bundle", "flyte_deployment", "flyte_image", "flyte_task"}
+    assert {t.alias for t in TARGETS} == promised
+    assert len(TARGETS) == len(promised)
 
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.__name__)
@@ -45,7 +47,11 @@ def test_every_field_of_our_own_has_help_of_its_own(field):
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.alias)
 def test_every_target_shows_an_example_that_uses_fields_it_has(target):
     text = strval(target.help)
-    (example,) = re.findall(rf"^ *{target.alias}\(\n.*?^ *\)$", text, re.DOTALL | re.MULTILINE)
+    (example,) = re.findall(
+        rf"^ *{target.alias}\([^\n]*\)$|^ *{target.alias}\(\n.*?^ *\)$",
+        text,
+        re.DOTALL | re.MULTILINE,
+    )
     call = ast.parse(example.strip()).body[0].value
     fields = {field.alias for field in target.core_fields} | {"name"}
     used = {keyword.arg for keyword in call.keywords}
@@ -71,9 +77,11 @@ def build(fields: str, kind: str = "flyte_task") -> dict[str, str]:
         "flyte_task": "entry_point='w.py:train'",
         "flyte_bundle": "dependencies=['./w.py']",
         "flyte_deployment": "tasks=[':x']",
+        "flyte_image": "" if "base" in fields else "base=':base'",
+        "flyte_base_image": "source='host'",
     }[kind]
     return {
-        "app/BUILD": f"python_sources()\n{kind}(name='t', {required}, {fields})",
+        "app/BUILD": f"python_sources()\n{kind}(name='t', **dict({required}), **dict({fields}))",
         "app/w.py": TASK,
     }
 
@@ -87,10 +95,18 @@ def build(fields: str, kind: str = "flyte_task") -> dict[str, str]:
         (
             "flyte_task",
             "bundle=[':a', ':b']",
-            'takes one address, such as `bundle=":code"`; it has 2',
+            'takes one, such as `bundle=":bundle"`; it has 2',
         ),
-        ("flyte_task", "bundle=[]", 'takes one address, such as `bundle=":code"`; it has 0'),
-        ("flyte_task", "image=3", "'image' field in target app:t must be a string"),
+        ("flyte_task", "bundle=[]", 'takes one, such as `bundle=":bundle"`; it has 0'),
+        ("flyte_task", "image=3", "'image' field in target app:t must be an iterable of strings"),
+        ("flyte_task", "image=['a', 'b']", 'takes one, such as `image=":image"`; it has 2'),
+        ("flyte_image", "base=[]", 'takes one, such as `base=":base"`; it has 0'),
+        ("flyte_image", "bytecode='yes'", "'bytecode' field in target app:t must be a boolean"),
+        (
+            "flyte_base_image",
+            "platforms='linux/amd64'",
+            "'platforms' field in target app:t must be an iterable",
+        ),
         ("flyte_deployment", "images=['x']", "'images' field in target app:t must be"),
     ],
 )
@@ -109,6 +125,7 @@ def test_a_value_that_cant_be_meant_is_refused_with_the_target(
         ("flyte_task(name='t')", "entry_point"),
         ("flyte_bundle(name='t')", "dependencies"),
         ("flyte_deployment(name='t')", "tasks"),
+        ("flyte_image(name='t')", "base"),
     ],
 )
 def test_a_field_that_is_needed_is_asked_for(root: RuleRoot, call, missing):
@@ -193,7 +210,7 @@ def test_a_task_may_have_no_image(root: RuleRoot):
 @pytest.mark.parametrize(
     "image",
     [
-        *(":img", "//app:img", "", " ", "my image", "https://ghcr.io/org/trainer", "Org/Trainer:1"),
+        *("", " ", "my image", "https://ghcr.io/org/trainer", "ghcr.io/Org/Trainer:1"),
         *("org/trainer@sha256:0", "user:secret@ghcr.io/org/trainer", "trainer/", "größe"),
     ],
 )
@@ -202,6 +219,13 @@ def test_an_image_that_is_neither_is_refused(root: RuleRoot, image):
     message = root.refusal("app:t")
     assert message.startswith("app:t: `image` ")
     assert "secret" not in message
+
+
+@pytest.mark.parametrize("image", [":img", "//app:img", "Org/Trainer:1", "org/trainer:1"])
+def test_an_address_of_nothing_is_refused_with_the_field(root: RuleRoot, image):
+    root.write(build(f"image={image!r}"))
+    with pytest.raises(ExecutionError, match="from the `image` from the target app:t"):
+        root.package("app:t")
 
 
 # --- output_path ----------------------------------------------------------------------------------
