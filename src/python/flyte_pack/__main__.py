@@ -19,6 +19,7 @@ _COMMANDS = {
     "image-resolve": "flyte_pack.image.resolve",
     "image-install": "flyte_pack.image.install",
     "image-layer": "flyte_pack.image.layer",
+    "image-join": "flyte_pack.image.join",
     "image-run": "flyte_pack.image.run",
     "image-smoke": "flyte_pack.image.smoke",
     "run-in-image": "flyte_pack.image_run_task",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from pathlib import PurePath
 from typing import Dict, FrozenSet, List, Mapping, Optional, Tuple
 
 from pants.backend.python.subsystems.setup import PythonSetup
@@ -61,7 +60,7 @@ async def build_bundle(
     cache key is the same in every clone.
     """
     closure = await closure_of(request.address, entry_owners, request.resolve, python_setup)
-    files, digests = closure.files, closure.digests
+    files, digests = closure.files, tuple(set(closure.digest_of.values()))
     if request.copy_style == "all":
         beside, beside_digest = await _everything_beside(request, entry_owners, closure, flyte)
         files, digests = (*files, *beside), (*digests, beside_digest)
@@ -171,12 +170,12 @@ async def _everything_beside(
     )
     found = await snapshot(globs)
     have = {file.path for file in closure.files}
-    root_of = (await source_roots(found.files)).path_to_root if request.root_dir is None else {}
+    root_of = await source_roots(found.files) if request.root_dir is None else {}
     beside = []
     for path in found.files:
         root: Optional[str] = None
         if request.root_dir is None:
-            root = root_path(root_of[PurePath(path)].path)
+            root = root_path(root_of[path])
             if root not in roots:
                 continue
         if path not in have:

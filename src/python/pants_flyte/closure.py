@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import deque
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Deque, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 from pants.backend.python.subsystems.setup import PythonSetup
@@ -50,21 +49,28 @@ class Reason:
 class Closure:
     """Files, with digests that hold them at their paths, and what is known of them.
 
-    digests: not merged yet, which fails where two of them have different files at one path.
-    reasons: by address of the owner; a file without an owner is there as part of a package.
+    digest_of: the digest that holds the file, by its path and owner; merging some fails where two have different files at one path.
+    reasons: by address of the owner, if they were asked for; a file without an owner is there as part of a package.
     unowned_code: `__init__.py` files among those that are not empty.
     """
 
     files: Tuple[SourceFile, ...]
-    digests: Tuple[Digest, ...]
+    digest_of: Mapping[Tuple[str, Optional[Address]], Digest]
     reasons: Mapping[Address, Reason]
     unowned_code: Tuple[str, ...]
 
 
 async def closure_of(
-    address: Address, entry_owners: FrozenSet[Address], resolve: str, python_setup: PythonSetup
+    address: Address,
+    entry_owners: FrozenSet[Address],
+    resolve: str,
+    python_setup: PythonSetup,
+    *,
+    reasons: bool = True,
 ) -> Closure:
     """All that `address` reaches, and the `__init__.py` files above every module and resource.
+
+    reasons: whether to find out why each is there, which is most of the work.
 
     Python runs each `__init__.py` on the way to a module, or to package data that is read by the
     package's name, whether or not dependency inference thinks it worth a dependency. One that has
@@ -84,26 +90,24 @@ async def closure_of(
             ]
         )
         files: List[SourceFile] = []
-        digests: List[Digest] = []
+        digest_of: Dict[Tuple[str, Optional[Address]], Digest] = {}
         rooted = [
             path
             for sources in hydrated
             if _has_source_root(sources)
             for path in sources.snapshot.files
         ]
-        roots = (await source_roots(rooted)).path_to_root
+        roots = await source_roots(rooted)
         for target, sources in zip(targets, hydrated):
             if sources.sources_type is None:
                 continue
-            digests.append(sources.snapshot.digest)
             for path in sources.snapshot.files:
+                digest_of[path, target.address] = sources.snapshot.digest
                 files.append(
                     SourceFile(
                         path=path,
                         owner=target.address,
-                        source_root=root_path(roots[PurePath(path)].path)
-                        if _has_source_root(sources)
-                        else None,
+                        source_root=root_path(roots[path]) if _has_source_root(sources) else None,
                         python=issubclass(sources.sources_type, PythonSourceField),
                         generated=not isinstance(target[SourcesField], _SHIPPED),
                     )
@@ -117,12 +121,13 @@ async def closure_of(
 
     if bare:
         found = await snapshot(PathGlobs([literal_glob(path) for path in bare]))
-        digests.append(found.digest)
-        files.extend(
-            SourceFile(path, owner, missing[path], python=True) for path, owner in bare.items()
-        )
-    reasons = await _reasons(address, package_roots, entry_owners, transitive)
-    return Closure(tuple(files), tuple(digests), reasons, tuple(unowned_code))
+        for path, owner in bare.items():
+            digest_of[path, owner] = found.digest
+            files.append(SourceFile(path, owner, missing[path], python=True))
+    why: Mapping[Address, Reason] = {}
+    if reasons:
+        why = await _reasons(address, package_roots, entry_owners, transitive)
+    return Closure(tuple(files), digest_of, why, tuple(unowned_code))
 
 
 def _with_sources(transitive: TransitiveTargets) -> List[Target]:

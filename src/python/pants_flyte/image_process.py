@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Sequence, Tuple
 
 from pants.backend.python.util_rules.pex import VenvPexProcess
@@ -9,11 +10,13 @@ from pants.build_graph.address import Address
 from pants.engine.fs import Digest, DigestSubset, PathGlobs
 from pants.engine.process import FallibleProcessResult
 
+from flyte_pack.oci.parts import Layer, layers_from_json
 from pants_flyte.engine import contents, run_venv_pexes, subset, without_prefix
 from pants_flyte.errors import FlyteTargetError
 
 # The directory that a step makes: layers in `blobs/`, and JSON files that describe them.
 OUT = "out"
+_PROGRAM = re.compile(r"^flyte_pack image-[a-z-]+: ", re.MULTILINE)
 
 
 async def run_image_step(
@@ -24,7 +27,7 @@ async def run_image_step(
     for process, result in zip(processes, results):
         if result.exit_code == 1:  # a mistake that the program has a message for
             said = result.stderr.decode(errors="replace").strip()
-            raise FlyteTargetError(address, said.replace(f"{address}: ", ""))
+            raise FlyteTargetError(address, _PROGRAM.sub("", said).replace(f"{address}: ", ""))
         if result.exit_code != 0:
             raise FlyteTargetError(
                 address,
@@ -44,3 +47,8 @@ async def blobs(result: FallibleProcessResult) -> Digest:
     """What a step made, as it belongs in a layout: `blobs/sha256/...`."""
     found = await subset(DigestSubset(result.output_digest, PathGlobs([f"{OUT}/blobs/**"])))
     return await without_prefix(found, OUT)
+
+
+async def layers_of(result: FallibleProcessResult) -> Tuple[Layer, ...]:
+    """The layers that a step made, lowest first."""
+    return layers_from_json(await described(result, "layers.json"))

@@ -133,7 +133,7 @@ async def _shared_bundle(target: Target) -> Optional[Target]:
 
 async def _path_in_bundle(address: Address, module: EntryModule, root_dir: Optional[str]) -> str:
     roots = await source_roots([module.path])
-    root = root_path(next(iter(roots.path_to_root.values())).path)
+    root = root_path(roots[module.path])
     file = SourceFile(module.path, module.owner, source_root=root, python=True)
     path = place(file, root_dir)
     if path is None:
@@ -168,7 +168,8 @@ async def _check_embedded(
     python_setup: PythonSetup,
 ) -> None:
     """The image must hold all that the task reaches, where its imports look for it. Raises `FlyteTargetError`."""
-    closure = await closure_of(address, frozenset([module.owner]), resolve, python_setup)
+    owners = frozenset([module.owner])
+    closure = await closure_of(address, owners, resolve, python_setup, reasons=False)
     placed = place_all(address, closure.files, root_dir)
     check_embedded(address, module.path, placed, image)
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from flyte_pack.codec import CodecError
-from flyte_pack.image.layer_plan import LayerPlan
+from flyte_pack.image.layer_plan import PART, LayerPlan
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.oci.layer import LayerWriter
 from flyte_pack.oci.parts import Layer, layers_to_json
@@ -24,11 +24,17 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--plan", required=True, help="a LayerPlan")
     parser.add_argument("--sources", required=True, help="the directory that its files are in")
     parser.add_argument("--out", required=True, help="where blobs/ and layers.json go")
+    parser.add_argument(
+        "--part", action="store_true", help="write a part of a layer, for image-join"
+    )
     options = parser.parse_args(argv)
     gc.disable()  # there is no garbage worth looking for
     try:
         with open(options.plan, "rb") as file:
             plan = LayerPlan.from_json(file.read())
+        if options.part:
+            pack_part(plan, options.sources, options.out)
+            return 0
         layer = pack_layer(plan, options.sources, options.out)
         with open(os.path.join(options.out, LAYERS), "wb") as file:
             file.write(layers_to_json([layer]))
@@ -46,20 +52,33 @@ def main(argv: Sequence[str]) -> int:
 
 def pack_layer(plan: LayerPlan, sources: str, out: str) -> Layer:
     """Write the layer below `out`, its members sorted by path. Raises `SourceError`, `CodecError` or `OSError`."""
+    with LayerWriter(out, plan.owner) as layer:
+        _add_members(layer, plan, sources)
+        return layer.finish(plan.what)
+
+
+def pack_part(plan: LayerPlan, sources: str, out: str) -> None:
+    """Write what the plan's members come to in a layer, to be joined with other parts. Raises as `pack_layer` does."""
+    with LayerWriter(out, plan.owner) as layer:
+        _add_members(layer, plan, sources)
+        layer.finish_part(os.path.join(out, PART))
+
+
+def _add_members(layer: LayerWriter, plan: LayerPlan, sources: str) -> None:
     modes = dict(plan.directories)
     texts = {path: (content, mode) for path, content, mode in plan.texts}
     links, files = dict(plan.links), dict(plan.files)
-    with LayerWriter(out, plan.owner) as layer, SourceTree(sources) as tree:
 
-        def add_directories(path: str) -> None:
-            """Those of the plan down to `path`, with all that are below the topmost of them."""
-            known = False
-            for end in [i for i, c in enumerate(path) if c == "/"] + [len(path)]:
-                directory = path[:end]
-                if directory in modes or known:
-                    known = True
-                    layer.add_directory(directory, modes.get(directory, 0o755))
+    def add_directories(path: str) -> None:
+        """Those of the plan down to `path`, with all that are below the topmost of them."""
+        known = False
+        for end in [i for i, c in enumerate(path) if c == "/"] + [len(path)]:
+            directory = path[:end]
+            if directory in modes or known:
+                known = True
+                layer.add_directory(directory, modes.get(directory, 0o755))
 
+    with SourceTree(sources) as tree:
         last = None
         for path in sorted([*modes, *texts, *links, *files]):
             parent = path.rpartition("/")[0]
@@ -80,4 +99,3 @@ def pack_layer(plan: LayerPlan, sources: str, out: str) -> Layer:
                     layer.add_open_file(path, fd, status.st_size, mode, files[path])
                 finally:
                     os.close(fd)
-        return layer.finish(plan.what)

@@ -10,6 +10,7 @@ from flyte_pack.json_fields import InvalidData, load
 from flyte_shim.paths import path_problem
 
 SCHEMA = 1
+PART = "part.gz"  # a part of a layer, as a file
 _MAX_OWNER = (1 << 32) - 1  # what Linux has no user for
 
 

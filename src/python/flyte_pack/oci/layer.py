@@ -6,7 +6,10 @@ it, or is made by whoever unpacks (image specification, "Image Layer Filesystem 
 
 from __future__ import annotations
 
+import hashlib
 import os
+import zlib
+from collections.abc import Sequence
 
 from flyte_pack import tar
 from flyte_pack.codec import GzipWriter
@@ -15,6 +18,7 @@ from flyte_pack.oci.parts import Layer
 from flyte_pack.sources import SourceError
 
 _READ = 1 << 20
+_GZIP = 31  # as window bits
 
 
 class LayerWriter:
@@ -90,6 +94,12 @@ class LayerWriter:
         os.replace(self._temporary, os.path.join(self._directory, blob_path(digest)))
         return Layer(digest, self._gzip.size, f"sha256:{self._gzip.input_sha256}", what)
 
+    def finish_part(self, place: str) -> None:
+        """End it without the end of a layer, as the file `place`: one of the parts that `join_parts` takes."""
+        self._gzip.finish()
+        self._file.close()
+        os.replace(self._temporary, place)
+
     def __enter__(self) -> LayerWriter:
         return self
 
@@ -98,3 +108,30 @@ class LayerWriter:
         self._file.close()
         if os.path.lexists(self._temporary):
             os.unlink(self._temporary)
+
+
+def join_parts(parts: Sequence[str], directory: str, what: str) -> Layer:
+    """The layer that files of `finish_part` make, in that order. A gzip file may have any number of members (RFC 1952, 2.2).
+
+    Nothing is compressed again; only the digest of what is inside needs it unpacked. Raises `OSError` or `zlib.error`.
+    """
+    blob, tar_digest, size = hashlib.sha256(), hashlib.sha256(), 0
+    with LayerWriter(directory) as end:
+        end._gzip.add(tar.END)
+        last = os.path.join(directory, "end.gz")
+        end.finish_part(last)
+    temporary = os.path.join(directory, "blobs", ".joined.tmp")
+    with open(temporary, "wb") as output:
+        for part in (*parts, last):
+            inflate = zlib.decompressobj(_GZIP)
+            with open(part, "rb") as file:
+                while data := file.read(_READ):
+                    output.write(data)
+                    blob.update(data)
+                    size += len(data)
+                    tar_digest.update(inflate.decompress(data))
+            tar_digest.update(inflate.flush())
+    os.unlink(last)
+    digest = f"sha256:{blob.hexdigest()}"
+    os.replace(temporary, os.path.join(directory, blob_path(digest)))
+    return Layer(digest, size, f"sha256:{tar_digest.hexdigest()}", what)

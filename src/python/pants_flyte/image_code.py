@@ -1,0 +1,283 @@
+"""What of the repository goes into an image, and the shim: as layers, packed in parts that an edit leaves alone."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+from pants.backend.python.subsystems.setup import PythonSetup
+from pants.backend.python.target_types import PythonResolveField
+from pants.backend.python.util_rules.pex import VenvPex, VenvPexProcess
+from pants.build_graph.address import Address
+from pants.engine.fs import CreateDigest, Digest, DigestSubset, FileContent, PathGlobs
+from pants.engine.process import FallibleProcessResult
+from pants.engine.target import Target
+from pants.util.logging import LogLevel
+
+from flyte_pack.image.assemble import ImageSettings
+from flyte_pack.image.copy_rules import DockerIgnore, file_destination, folder_destination
+from flyte_pack.image.filesystem import (
+    HOME,
+    VENV,
+    console_script,
+    pyvenv_cfg,
+    site_packages,
+)
+from flyte_pack.image.layer_plan import PART, LayerPlan
+from flyte_shim.paths import path_problem
+from pants_flyte.base_image import Base
+from pants_flyte.closure import Closure, closure_of
+from pants_flyte.engine import (
+    contents,
+    contents_matching,
+    create_digest,
+    merge_digests,
+    snapshot,
+    subset,
+    under_prefix,
+)
+from pants_flyte.errors import FlyteTargetError
+from pants_flyte.image_process import OUT, run_image_step
+from pants_flyte.image_target_types import FlyteImageSourceFilesField, FlyteImageSourceFoldersField
+from pants_flyte.layout import SourceFile, check_root_dir, literal_glob, module_name, place_all
+from pants_flyte.subsystem import FlyteSubsystem
+from pants_flyte.target_types import FlyteRootDirField
+from pants_flyte.tool import program_sources
+
+logger = logging.getLogger(__name__)
+
+_PART = 1000  # files in a part of a layer, roughly
+
+
+@dataclass(frozen=True)
+class Code:
+    """What of the repository goes into an image.
+
+    files: path in the image -> path from the build root. digest_of: of each, a digest that holds it. modules: names of those
+    that come by way of the graph.
+    """
+
+    files: Mapping[str, str]
+    digest_of: Mapping[str, Digest]
+    modules: Tuple[str, ...]
+
+
+async def shim_process(base: Base, tool: VenvPex, address: Address) -> VenvPexProcess:
+    """The virtual environment itself, and the program that fetches bundles."""
+    packages = site_packages(base.python)
+    sources = await subset(DigestSubset(await program_sources(), PathGlobs(["flyte_shim/**/*.py"])))
+    files = [content.path for content in await contents(sources)]
+    plan = LayerPlan(
+        what="flyte-shim",
+        owner=(0, 0),
+        directories=((VENV, 0o755),),
+        files=tuple((f"{packages}/{path}", path) for path in sorted(files)),
+        texts=(
+            (f"{VENV}/pyvenv.cfg", pyvenv_cfg(base.interpreter, base.python), 0o644),
+            (f"{VENV}/bin/flyte-shim", console_script("flyte_shim.cli", "main"), 0o755),
+        ),
+        links=(
+            (f"{VENV}/bin/python", base.interpreter),
+            (f"{VENV}/bin/python3", "python"),
+            (f"{VENV}/bin/python{base.python}", "python"),
+        ),
+    )
+    return await _layer_process(plan, sources, tool, f"Pack the shim for {address}")
+
+
+async def _layer_process(
+    plan: LayerPlan, sources: Digest, tool: VenvPex, description: str, part: bool = False
+) -> VenvPexProcess:
+    plan_digest = await create_digest(CreateDigest([FileContent("plan.json", plan.to_json())]))
+    sources = await merge_digests([await under_prefix(sources, "sources"), plan_digest])
+    return VenvPexProcess(
+        tool,
+        argv=(
+            *("image-layer", "--plan", "plan.json", "--sources", "sources", "--out", OUT),
+            *(("--part",) if part else ()),
+        ),
+        input_digest=sources,
+        output_directories=(OUT,),
+        description=description,
+        level=LogLevel.INFO,
+    )
+
+
+async def code_layer(
+    address: Address, code: Code, settings: ImageSettings, shim: VenvPexProcess, tool: VenvPex
+) -> Tuple[FallibleProcessResult, FallibleProcessResult]:
+    """Run `shim`, and pack the code at the same time: in one process, or in parts that are joined.
+
+    An edit packs one part anew. What takes the time is not packing but having files in a sandbox.
+    """
+    user, _, group = settings.user.partition(":")
+    directories = {HOME[1:], settings.workdir[1:]}
+    whole = LayerPlan(
+        what=f"{len(code.files):,} files of code" if code.files else "working directory",
+        owner=(int(user), int(group or user)),
+        directories=tuple((path, 0o755) for path in sorted(directories)),
+        files=tuple(sorted(code.files.items())),
+    )
+    about = f"Pack the code of {address}"
+    if len(code.files) <= 2 * _PART:
+        sources = await merge_digests(set(code.digest_of.values()))
+        packed = await _layer_process(whole, sources, tool, about)
+        results = await run_image_step(address, [shim, packed])
+        return results[0], results[1]
+
+    processes = [shim]
+    for plan, sources in await _parts(whole, code):
+        said = f"{about}: part {len(processes)}"
+        processes.append(await _layer_process(plan, sources, tool, said, part=True))
+    shim_result, *parts = await run_image_step(address, processes)
+    names = [f"part{number}" for number in range(len(parts))]
+    joined = await run_image_step(
+        address,
+        [
+            VenvPexProcess(
+                tool,
+                argv=(
+                    *("image-join", "--what", whole.what, "--out", OUT),
+                    *(f"{name}/{OUT}/{PART}" for name in names),
+                ),
+                input_digest=await merge_digests(
+                    [await under_prefix(part.output_digest, n) for n, part in zip(names, parts)]
+                ),
+                output_directories=(OUT,),
+                description=f"{about}: join {len(parts)} parts",
+                level=LogLevel.INFO,
+            )
+        ],
+    )
+    return shim_result, joined[0]
+
+
+async def _parts(whole: LayerPlan, code: Code) -> List[Tuple[LayerPlan, Digest]]:
+    """The directories first, then the files, each in the part that its directory's name says."""
+    count = 1 << max(1, (len(code.files) // _PART).bit_length())
+    directories = dict(whole.directories)
+    top = tuple(directories)
+    files: Dict[int, List[Tuple[str, str]]] = defaultdict(list)
+    number_of: Dict[str, int] = {}
+    for path, source in whole.files:
+        directory = path.rpartition("/")[0]
+        if directory not in number_of:
+            digest = hashlib.sha256(directory.encode()).digest()
+            number_of[directory] = int.from_bytes(digest[:4], "big") % count
+            while directory and directory not in directories:
+                if not any(f"{directory}/".startswith(f"{above}/") for above in top):
+                    break
+                directories[directory] = 0o755
+                directory = directory.rpartition("/")[0]
+        files[number_of[path.rpartition("/")[0]]].append((path, source))
+    head = LayerPlan(whole.what, whole.owner, tuple(sorted(directories.items())))
+    plans = [(head, await merge_digests([]))]
+    for _, group in sorted(files.items()):
+        digests = {code.digest_of[path] for path, _ in group}
+        plan = LayerPlan("part", whole.owner, (), tuple(group))
+        plans.append((plan, await merge_digests(digests)))
+    return plans
+
+
+async def code_of(
+    target: Target,
+    by_graph: bool,
+    workdir: str,
+    flyte: FlyteSubsystem,
+    python_setup: PythonSetup,
+) -> Code:
+    """All that goes in from the repository. Raises `FlyteTargetError`, for two files on one path too."""
+    address = target.address
+    files: Dict[str, str] = {}
+    digest_of: Dict[str, Digest] = {}
+    modules: Tuple[str, ...] = ()
+    if by_graph:
+        closure = await closure_of(
+            address,
+            frozenset(),
+            target[PythonResolveField].normalized_value(python_setup),
+            python_setup,
+            reasons=False,
+        )
+        placed = place_all(address, closure.files, _root_dir(target, flyte), "the image")
+        if not placed:
+            raise FlyteTargetError(
+                address, "no dependency leads to code that could go into the image."
+            )
+        _warn_unowned(address, closure)
+        for path, file in placed.items():
+            files[f"{workdir[1:]}/{path}"] = file.path
+            digest_of[f"{workdir[1:]}/{path}"] = closure.digest_of[file.path, file.owner]
+        modules = _modules(placed)
+    for field_type in (FlyteImageSourceFilesField, FlyteImageSourceFoldersField):
+        for row in target[field_type].value:
+            copied, digest = await _copied(address, row, field_type.alias, workdir, flyte)
+            for path, source in copied.items():
+                if files.setdefault(path, source) != source:
+                    raise FlyteTargetError(
+                        address,
+                        f"two files would be at /{path} in the image: {files[path]} and {source}. Change `dst` in "
+                        f"`{field_type.alias}`.",
+                    )
+                digest_of.setdefault(path, digest)
+    return Code(files, digest_of, modules)
+
+
+async def _copied(
+    address: Address, row: Mapping[str, Any], alias: str, workdir: str, flyte: FlyteSubsystem
+) -> Tuple[Dict[str, str], Digest]:
+    src, dst = row["src"], row.get("dst", ".")
+    start = "" if src.startswith("//") else address.spec_path
+    path = os.path.normpath(os.path.join(start, src.lstrip("/") if not start else src))
+    if os.path.isabs(path) or path.split(os.sep)[0] == os.pardir:
+        raise FlyteTargetError(address, f"`{alias}`: {src!r} leaves the build root.")
+    if alias == FlyteImageSourceFilesField.alias:
+        found = await snapshot(PathGlobs([literal_glob(path)]))
+        copied = {file_destination(path, dst, workdir): path for path in found.files}
+    else:
+        found, copied = await _copied_folder(row, path, dst, workdir, flyte)
+    if not copied:
+        raise FlyteTargetError(
+            address,
+            f"`{alias}`: there is nothing to copy at {path or 'the build root'}, or all of it is ignored (`.dockerignore`, "
+            "`[flyte].all_excludes`, `.gitignore`).",
+        )
+    for place in copied:
+        if problem := path_problem(place):
+            raise FlyteTargetError(address, f"`{alias}`: `dst={dst!r}` makes {problem}: {place!r}.")
+    return copied, found.digest
+
+
+async def _copied_folder(
+    row: Mapping[str, Any], path: str, dst: str, workdir: str, flyte: FlyteSubsystem
+) -> Tuple[Any, Dict[str, str]]:
+    inside = "" if path == "." else f"{path}/"
+    excludes = [f"!{pattern}" for pattern in flyte.all_excludes]
+    found = await snapshot(PathGlobs([f"{literal_glob(inside)}**", *excludes]))
+    ignore = await contents_matching(PathGlobs([f"{literal_glob(inside)}.dockerignore"]))
+    rules = DockerIgnore.parse(ignore[0].content.decode(errors="replace") if ignore else "")
+    only_contents = row.get("copy_contents_only", False)
+    top = folder_destination(path, dst, only_contents, workdir)
+    kept = rules.kept(file[len(inside) :] for file in found.files)
+    return found, {f"{top}/{file}" if top else file: f"{inside}{file}" for file in kept}
+
+
+def _root_dir(target: Target, flyte: FlyteSubsystem) -> Optional[str]:
+    root = target[FlyteRootDirField].value
+    return check_root_dir(target.address, flyte.root_dir if root is None else root)
+
+
+def _modules(placed: Mapping[str, SourceFile]) -> Tuple[str, ...]:
+    names = {module_name(path) for path, file in placed.items() if file.python}
+    return tuple(sorted(name for name in names if all(map(str.isidentifier, name.split(".")))))
+
+
+def _warn_unowned(address: Address, closure: Closure) -> None:
+    if closure.unowned_code:
+        logger.warning(
+            f"{address}: no target owns {', '.join(closure.unowned_code)}; what they import is not in the image."
+        )
