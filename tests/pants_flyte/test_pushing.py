@@ -1,4 +1,4 @@
-"""Where images are pushed: what `publish`, `run` and deployments start for them."""
+"""Where images are pushed, and what `publish` and `run` start for them."""
 
 from __future__ import annotations
 

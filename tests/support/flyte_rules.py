@@ -24,6 +24,7 @@ from pants.backend.project_info import dependents
 from pants.backend.project_info.dependents import Dependents, DependentsRequest
 from pants.backend.python import register as python_backend
 from pants.backend.shell import register as shell_backend
+from pants.base.build_root import BuildRoot
 from pants.build_graph.address import Address, AddressInput
 from pants.core import register as core_backend
 from pants.core.goals.deploy import DeployProcess
@@ -160,6 +161,7 @@ class RuleRoot:
 
     def options(self, *more: str, env: Mapping[str, str] | None = None) -> None:
         """Set options anew: those that all these tests want, and `more`. What follows `--` may be among them."""
+        BuildRoot().path = str(self.path)  # a runner that was made since has set its own
         self.runner.set_options(
             [*_OPTIONS, *more],
             env={**launcher_environment(self.path), **_ENVIRONMENT, **(env or {})},
