@@ -35,11 +35,13 @@ def main(argv: Sequence[str]) -> int:
         parser = argparse.ArgumentParser(prog="python -m flyte_pack run-in-image")
         parser.add_argument("--task", required=True, help="the packaged task's link")
         parser.add_argument("--dir", required=True, help="the directory that its files are in")
+        parser.add_argument("--insecure", action="append", default=[], help="see `push --help`")
         ours = parser.parse_args(list(argv[:cut]))
         options = split(argv[cut + 1 :])
         with open(ours.task, "rb") as file:
             link = TaskLink.from_json(file.read(), ours.task)
-        return _run(link, ours.dir, options.engine or "auto", options.rest)
+        engine = options.engine or "auto"
+        return _run(link, ours.dir, engine, tuple(ours.insecure), options.rest)
     except (Refused, InvalidData, InvalidImage, RunError, RunUsageError) as error:
         message = str(error)
     except OSError as error:
@@ -50,7 +52,13 @@ def main(argv: Sequence[str]) -> int:
     return 1
 
 
-def _run(link: TaskLink, directory: str, engine: str, arguments: Sequence[str]) -> int:
+def _run(
+    link: TaskLink,
+    directory: str,
+    engine: str,
+    insecure: Sequence[str],
+    arguments: Sequence[str],
+) -> int:
     if link.built_image is None:
         raise Refused(
             f"{link.address} has no image that is built here: set `image` to the address of a `flyte_image`"
@@ -59,7 +67,7 @@ def _run(link: TaskLink, directory: str, engine: str, arguments: Sequence[str]) 
     try:
         argv = _prepare(link, directory, shared, arguments)
         layout = os.path.join(directory, link.built_image.layout)
-        with image_runner(layout, link.built_image.address, engine) as runner:
+        with image_runner(layout, link.built_image.address, engine, insecure) as runner:
             return runner.run(
                 Command(
                     argv,

@@ -120,6 +120,11 @@ async def interactive_program(
     )
 
 
+def insecure_arguments(flyte: FlyteSubsystem) -> Tuple[str, ...]:
+    """`[flyte].insecure_registries`, for whatever speaks to registries."""
+    return tuple(part for host in flyte.insecure_registries for part in ("--insecure", host))
+
+
 async def callers_environment(flyte: FlyteSubsystem) -> EnvironmentVars:
     """What a program that reaches stores and registries wants of the caller's environment; more by option."""
     names = (*_ENVIRONMENT, *flyte.deploy_env_vars)

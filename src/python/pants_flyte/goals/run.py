@@ -25,7 +25,7 @@ from pants_flyte.engine import (
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.target_types import FlyteEntryPointField
-from pants_flyte.tool import interactive_program, program_sources
+from pants_flyte.tool import insecure_arguments, interactive_program, program_sources
 
 _PROGRAM_DIR = "__flyte_pack"
 
@@ -39,13 +39,19 @@ class RunTaskFieldSet(RunFieldSet):
     entry_point: FlyteEntryPointField
 
 
-async def _in_image(task: BuiltTask, flyte_pack: FlytePackSubsystem) -> RunRequest:
+async def _in_image(
+    task: BuiltTask, flyte: FlyteSubsystem, flyte_pack: FlytePackSubsystem
+) -> RunRequest:
     digests = [task.link_digest]
     digests += [task.bundle.digest] if task.bundle else []
     digests += [task.image.digest] if task.image else []
     program = await interactive_program(
         flyte_pack,
-        ("run-in-image", "--task", f"{{chroot}}/{task.link_path}", "--dir", "{chroot}", "--"),
+        (
+            *("run-in-image", "--task", f"{{chroot}}/{task.link_path}", "--dir", "{chroot}"),
+            *insecure_arguments(flyte),
+            "--",
+        ),
         digests,
     )
     return program.run_request()
@@ -77,7 +83,7 @@ async def run_task(
         )
     )[0]
     if options.in_image:
-        return await _in_image(task, flyte_pack)
+        return await _in_image(task, flyte, flyte_pack)
     requirements = await requirements_pex(
         PexFromTargetsRequest(
             [address],

@@ -20,7 +20,7 @@ from pants_flyte.image_target_types import (
     FlyteImageBaseField,
 )
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
-from pants_flyte.tool import interactive_program
+from pants_flyte.tool import insecure_arguments, interactive_program
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ async def run_base_image(
             *("--lockfile", target[FlyteBaseLockfileField].path),
             *(part for p in platforms_of(target) for part in ("--platform", str(p))),
             *(("--python", python) if python else ()),
-            *(part for host in flyte.insecure_registries for part in ("--insecure", host)),
+            *insecure_arguments(flyte),
             "--",
         ),
         (),
@@ -59,13 +59,16 @@ async def run_base_image(
 
 
 @rule(desc="Prepare to run a command in an image", level=LogLevel.DEBUG)
-async def run_image(field_set: RunImageFieldSet, flyte_pack: FlytePackSubsystem) -> RunRequest:
+async def run_image(
+    field_set: RunImageFieldSet, flyte: FlyteSubsystem, flyte_pack: FlytePackSubsystem
+) -> RunRequest:
     image = (await build_images([ImageRequest(field_set.address)]))[0]
     program = await interactive_program(
         flyte_pack,
         (
             *("image-run", "--layout", f"{{chroot}}/{image.layout}"),
             *("--address", field_set.address.spec),
+            *insecure_arguments(flyte),
             "--",
         ),
         (image.digest,),

@@ -28,7 +28,7 @@ from pants_flyte.engine import (
 )
 from pants_flyte.image_target_types import FlyteImageBaseField, FlyteImageSmokeTestField
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
-from pants_flyte.tool import callers_environment, program_pex
+from pants_flyte.tool import callers_environment, insecure_arguments, program_pex
 
 
 class FlyteSmokeTestSubsystem(Subsystem):
@@ -76,6 +76,7 @@ async def smoke_test(
                 argv=(
                     *("image-smoke", "--layout", image.layout, "--address", address.spec),
                     *("--modules", "modules.txt", "--commands", "a0"),
+                    *insecure_arguments(flyte),
                 ),
                 input_digest=await merge_digests([image.digest, files]),
                 extra_env=env,
