@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 
 from flyte_pack.image.packages import Packages
 from tests.support.codec_envs import find_cpython
+from tests.support.containers import need
 from tests.support.image_tools import CACHE, Done, Tools, real_index
 
 LOCK = Path(__file__).parents[1] / "support" / "image-dependencies.lock"
@@ -140,12 +140,9 @@ def _python() -> str:
 
 def _bubblewrap(venv: Path) -> list[str]:
     """A machine that is this one, but for /opt/venv, and in which nothing can be written there."""
-    bwrap = shutil.which("bwrap")
-    if bwrap is None:
-        assert not os.environ.get("CI"), "CI needs bubblewrap"
-        pytest.skip("this machine has no bubblewrap: apt-get install bubblewrap")
+    need("bubblewrap")
     return [
-        *(bwrap, "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/"),
+        *("bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/"),
         *(
             "--tmpfs",
             "/opt",

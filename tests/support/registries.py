@@ -7,15 +7,12 @@ import hashlib
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import pytest
 
 from flyte_pack.oci.layer import LayerWriter
 from flyte_pack.oci.layout import layout_files
@@ -38,6 +35,7 @@ from flyte_pack.registry.credentials import Keychain
 from flyte_pack.registry.plan import Destination, PushPlan
 from flyte_pack.registry.retry import Timing
 from flyte_pack.registry.transport import Transport
+from tests.support.containers import need
 
 SCRIPT = Path(__file__).resolve().parents[2] / "build-support" / "services" / "registry.py"
 USER, PASSWORD = "someone", "planted-password-e7a1"
@@ -94,9 +92,7 @@ class RealRegistry:
 @contextmanager
 def real_registry(directory: Path, auth: str = "none", *options: str) -> Iterator[RealRegistry]:
     """An empty one, for the time of a `with` block; `USER` and `PASSWORD` get in where there is authentication."""
-    if shutil.which("docker-registry") is None:
-        reason = "docker-registry is missing: apt-get install docker-registry"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    need("docker-registry")
     server = subprocess.Popen(
         [sys.executable, str(SCRIPT), str(directory), "--auth", auth, "--user", USER, *options],
         env={**os.environ, "REGISTRY_PASSWORD": PASSWORD},
