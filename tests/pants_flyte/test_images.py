@@ -8,7 +8,7 @@ import pytest
 
 from flyte_pack.oci.model import OCI_INDEX
 from tests.support.bases import base_image, base_platform
-from tests.support.flyte_images import app, image, image_options
+from tests.support.flyte_images import BASE, app, image, image_options
 from tests.support.flyte_rules import RuleRoot
 from tests.support.layouts import Layout, Member
 
@@ -177,7 +177,7 @@ def test_packaging_a_task_writes_the_image_that_nothing_else_writes(
         == root.image("app:image", True if with_code else None).digest
     )
     assert (linked.address, linked.layout) == ("app:image", built.layout)
-    assert linked.embeds_code == bool(image_fields or with_code)
+    assert built.embeds_code == bool(image_fields or with_code)
     assert (linked.workdir, packaged.link.image) == ("/home/flyte/work", None)
 
 
@@ -297,12 +297,15 @@ def test_the_order_of_variables_in_a_build_file_is_no_matter(root: RuleRoot, ord
 # --- platforms ------------------------------------------------------------------------------------
 
 TWO = base_image(base_platform("linux/amd64"), base_platform("linux/arm64"))
+TWO_PLATFORMS = {
+    "img/BUILD": str(BASE["img/BUILD"]).replace('"linux/amd64"', '"linux/amd64", "linux/arm64"'),
+    "img/base.lock.json": TWO.to_json(),
+}
 
 
 def test_several_platforms_make_an_index_with_the_packages_of_each(root: RuleRoot):
     root.write(image("dependencies=['3rdparty:d', '3rdparty:b']"))
-    root.edit("img/BUILD", 'platforms=["linux/amd64"]', 'platforms=["linux/amd64", "linux/arm64"]')
-    root.write({"img/base.lock.json": TWO.to_json()})
+    root.write(TWO_PLATFORMS)
     layout = root.image("app:image")
     assert layout.top["mediaType"] == OCI_INDEX
     assert layout.platforms == ["linux/amd64", "linux/arm64"]
@@ -320,10 +323,21 @@ def test_several_platforms_make_an_index_with_the_packages_of_each(root: RuleRoo
 
 def test_one_of_the_bases_platforms_makes_a_manifest(root: RuleRoot):
     root.write(image("dependencies=['3rdparty:d'], platforms=['linux/arm64']"))
-    root.write({"img/base.lock.json": TWO.to_json()})
+    root.write(TWO_PLATFORMS)
     layout = root.image("app:image")
     assert layout.image_config()["architecture"] == "arm64"
     assert layout.tree[f"{SITE}/pftest_d.py"].content == "arm64"
+
+
+def test_a_platform_that_the_base_no_longer_names_is_left_out(root: RuleRoot):
+    root.write(image("dependencies=['3rdparty:d']"))
+    root.write({"img/base.lock.json": TWO.to_json()})
+    assert root.built_image("app:image").platforms == ("linux/amd64",)
+
+
+def test_a_path_of_the_users_own_keeps_the_commands(root: RuleRoot):
+    root.write(image("env={'PATH': '/x'}"))
+    assert "PATH=/opt/venv/bin:/x" in root.image("app:image").image_config()["config"]["Env"]
 
 
 # --- the artifact ---------------------------------------------------------------------------------
@@ -336,3 +350,20 @@ def test_the_output_path_is_the_layouts_directory(root: RuleRoot):
         "imageLayoutVersion": "1.0.0"
     }
     assert Layout.of(packaged.artifacts, "images/mine").digest == root.image("app:image").digest
+
+
+# --- what the task needs --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("image_is_for_the_task", [True, False])
+def test_packages_that_the_task_reaches_and_its_image_lacks_are_told(
+    root: RuleRoot, caplog, image_is_for_the_task
+):
+    root.write(app())
+    if not image_is_for_the_task:
+        root.edit("app/BUILD", 'dependencies=[":t"]', "dependencies=[]")
+    root.package("app:t")
+    warnings = [record.getMessage() for record in caplog.records]
+    assert bool(warnings) != image_is_for_the_task
+    for warning in warnings:
+        assert "app:t: its image app:image is not made for pftest-a" in warning

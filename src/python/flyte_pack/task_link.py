@@ -49,8 +49,7 @@ class LinkedBundle:
 class LinkedImage:
     """An image that the build makes. address: its target. layout: the directory of its OCI layout, as of a bundle's files.
 
-    digest: of its index or manifest, `sha256:...`. ref_name: what code may call it. embeds_code: whether it holds first-party
-    code, at `workdir`.
+    digest: of its index or manifest, `sha256:...`. ref_name: what code may call it. workdir: its working directory.
     """
 
     address: str
@@ -58,7 +57,6 @@ class LinkedImage:
     digest: str
     ref_name: str | None
     workdir: str
-    embeds_code: bool
 
     def __post_init__(self) -> None:
         problem = path_problem(self.layout)
@@ -75,7 +73,6 @@ class LinkedImage:
             digest=fields.text("digest"),
             ref_name=fields.optional_text("ref_name"),
             workdir=fields.text("workdir"),
-            embeds_code=fields.optional_boolean("embeds_code") is True,
         )
         fields.end()
         return image

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Tuple
 
 from pants.backend.python.subsystems.setup import PythonSetup
@@ -140,12 +140,13 @@ async def _locked(target: Target) -> BaseImage:
             target.address,
             f"{path} is the lock file of {image.name}@{image.digest}, and `image` is {reference}. Run {lock}.",
         )
-    missing = [str(p) for p in platforms_of(target) if image.for_platform(p) is None]
+    wanted = platforms_of(target)
+    missing = [str(p) for p in wanted if image.for_platform(p) is None]
     if missing:
         raise FlyteTargetError(
             target.address, f"{path} does not lock {', '.join(missing)}. Run {lock}."
         )
-    return image
+    return replace(image, platforms=tuple(p for p in image.platforms if p.platform in wanted))
 
 
 async def _from_host(

@@ -53,6 +53,7 @@ from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.tool import program_pex
 
 _VARIABLE = re.compile(r"\{env\.([A-Za-z_][A-Za-z0-9_]*)\}")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _USER = re.compile(r"([0-9]{1,10})(?::([0-9]{1,10}))?")
 
 
@@ -68,9 +69,13 @@ async def _settings(target: Target, flyte: FlyteSubsystem) -> ImageSettings:
             address,
             f"`workdir` is {workdir!r}; give an absolute path below `/`, such as `/home/flyte/work`.",
         )
+    env: Mapping[str, str] = target[FlyteImageEnvField].value or {}
+    for name in env:
+        if not _NAME.fullmatch(name):
+            raise FlyteTargetError(address, f"`env`: {name!r} can't be the name of a variable.")
     labels = {**flyte.image_labels, **(target[FlyteImageLabelsField].value or {})}
     return ImageSettings(
-        env={"HOME": HOME, **await _filled(address, target[FlyteImageEnvField].value or {})},
+        env={"HOME": HOME, **await _filled(address, env)},
         labels={TITLE: address.spec, **await _filled(address, labels)},
         user=user or "",
         workdir=workdir,

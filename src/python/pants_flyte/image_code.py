@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import PythonResolveField
@@ -130,7 +128,8 @@ async def code_layer(
         return results[0], results[1]
 
     processes = [shim]
-    for plan, sources in await _parts(whole, code):
+    for plan in whole.in_parts(_PART):
+        sources = await merge_digests({code.digest_of[path] for path, _ in plan.files})
         said = f"{about}: part {len(processes)}"
         processes.append(await _layer_process(plan, sources, tool, said, part=True))
     shim_result, *parts = await run_image_step(address, processes)
@@ -154,33 +153,6 @@ async def code_layer(
         ],
     )
     return shim_result, joined[0]
-
-
-async def _parts(whole: LayerPlan, code: Code) -> List[Tuple[LayerPlan, Digest]]:
-    """The directories first, then the files, each in the part that its directory's name says."""
-    count = 1 << max(1, (len(code.files) // _PART).bit_length())
-    directories = dict(whole.directories)
-    top = tuple(directories)
-    files: Dict[int, List[Tuple[str, str]]] = defaultdict(list)
-    number_of: Dict[str, int] = {}
-    for path, source in whole.files:
-        directory = path.rpartition("/")[0]
-        if directory not in number_of:
-            digest = hashlib.sha256(directory.encode()).digest()
-            number_of[directory] = int.from_bytes(digest[:4], "big") % count
-            while directory and directory not in directories:
-                if not any(f"{directory}/".startswith(f"{above}/") for above in top):
-                    break
-                directories[directory] = 0o755
-                directory = directory.rpartition("/")[0]
-        files[number_of[path.rpartition("/")[0]]].append((path, source))
-    head = LayerPlan(whole.what, whole.owner, tuple(sorted(directories.items())))
-    plans = [(head, await merge_digests([]))]
-    for _, group in sorted(files.items()):
-        digests = {code.digest_of[path] for path, _ in group}
-        plan = LayerPlan("part", whole.owner, (), tuple(group))
-        plans.append((plan, await merge_digests(digests)))
-    return plans
 
 
 async def code_of(

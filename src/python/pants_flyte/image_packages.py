@@ -39,7 +39,7 @@ from pants_flyte.layout import literal_glob
 _UV_CACHE = ".cache/flyte_uv"
 
 
-async def _requirements(address: Address, resolve: str, python_setup: PythonSetup) -> List[str]:
+async def requirements_of(address: Address, resolve: str, python_setup: PythonSetup) -> List[str]:
     """What the closure asks for, as it is written, sorted. Raises `FlyteTargetError` for another resolve's."""
     found: Set[str] = set()
     for target in (await transitive_targets([address])).closure:
@@ -86,7 +86,7 @@ async def package_layers(
     """The layers for each platform, and the digests of their blobs."""
     address = target.address
     resolve = target[PythonResolveField].normalized_value(python_setup)
-    roots = await _requirements(address, resolve, python_setup)
+    roots = await requirements_of(address, resolve, python_setup)
     if not roots:
         return ((),) * len(platforms), ()
     lock = await _lock_of(address, resolve, python_setup)

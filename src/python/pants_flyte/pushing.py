@@ -69,7 +69,8 @@ def _names(target: Target, flyte: FlyteSubsystem, registries: Sequence[str]) -> 
     }
     repository = _fill(address, FlyteImageRepositoryField.alias, template, parts).strip("/")
     found = []
-    for registry in registries or target[FlyteImageRegistriesField].value or flyte.registries:
+    own = target[FlyteImageRegistriesField].value
+    for registry in registries or (flyte.registries if own is None else own):
         name = f"{registry.strip('/')}/{repository}"
         try:
             parse_name(name)

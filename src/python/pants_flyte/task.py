@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Iterable, Optional, Tuple, Union
 
@@ -9,7 +10,7 @@ from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import PythonResolveField
 from pants.core.goals.package import OutputPathField
 from pants.engine.addresses import Address
-from pants.engine.fs import CreateDigest, FileContent
+from pants.engine.fs import CreateDigest, FileContent, PathGlobs
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.target import FieldSet, InferDependenciesRequest, InferredDependencies, Target
 from pants.engine.unions import UnionRule
@@ -40,12 +41,14 @@ from pants_flyte.embedded import check_embedded
 from pants_flyte.engine import (
     build_images,
     create_digest,
+    files_matching,
     resolve_addresses,
     source_roots,
     targets_at,
 )
 from pants_flyte.entry_point import EntryModule, find_entry_module, name_tasks, scan_module
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.image_packages import requirements_of
 from pants_flyte.image_target_types import FlyteImage, FlyteImageRefNameField
 from pants_flyte.layout import (
     SourceFile,
@@ -71,6 +74,8 @@ from pants_flyte.target_types import (
     FlyteTaskImageField,
     is_address,
 )
+
+logger = logging.getLogger(__name__)
 
 _RESOLVER = "flyte._internal.resolvers.default.DefaultTaskResolver"
 
@@ -145,6 +150,29 @@ async def _path_in_bundle(address: Address, module: EntryModule, root_dir: Optio
     return path
 
 
+async def _image(target: Target) -> Optional[str]:
+    image = target[FlyteTaskImageField].text
+    if image is None or is_address(image):
+        return None
+    directory, colon, name = image.partition(":")
+    if colon and "/" not in image and "@" not in image:
+        found = await files_matching(PathGlobs([f"{literal_glob(directory)}/BUILD*"]))
+        if found.files:
+            raise FlyteTargetError(
+                target.address,
+                f"`image={image!r}` is a target or an image on Docker Hub: write `//{image}` for the target {name!r} of "
+                f"{found.files[0]}, or `docker.io/library/{image}`.",
+            )
+    try:
+        return check_image(image) if any(c in image for c in "/:@") else check_ref_name(image)
+    except InvalidName as error:
+        raise FlyteTargetError(
+            target.address,
+            "`image` is neither an image reference such as `ghcr.io/org/name:tag` nor the name of one "
+            f"that `[flyte].images` or a deployment's `images` maps: {error}",
+        ) from None
+
+
 async def _image_target(target: Target) -> Optional[Target]:
     """The `flyte_image` that `image` names, if it is an address."""
     addresses = await resolve_addresses(target[FlyteTaskImageField].to_unparsed_address_inputs())
@@ -172,6 +200,19 @@ async def _check_embedded(
     closure = await closure_of(address, owners, resolve, python_setup, reasons=False)
     placed = place_all(address, closure.files, root_dir)
     check_embedded(address, module.path, placed, image)
+
+
+async def _warn_of_packages(
+    address: Address, image: Address, resolve: str, python_setup: PythonSetup
+) -> None:
+    """Tell which third-party packages the task asks for and its image does not have, unless its base brings them."""
+    wanted = await requirements_of(address, resolve, python_setup)
+    missing = sorted(set(wanted) - set(await requirements_of(image, resolve, python_setup)))
+    if missing:
+        logger.warning(
+            f"{address}: its image {image} is not made for {', '.join(missing)}, which the task reaches. Name the task in "
+            f"the `dependencies` of {image}, unless the base of the image has them."
+        )
 
 
 @rule(desc="Build a Flyte task", level=LogLevel.DEBUG)
@@ -238,6 +279,7 @@ async def build_task(
         image = (await build_images([ImageRequest(image_target.address, code)]))[0]
         if copy_style == "none":
             await _check_embedded(address, module, root_dir, resolve, image, python_setup)
+        await _warn_of_packages(address, image_target.address, resolve, python_setup)
 
     link = TaskLink(
         address=address.spec,
@@ -247,7 +289,7 @@ async def build_task(
         root_dir=root_dir if root_dir != "" else ".",
         copy_style=copy_style,
         bundle=_linked(bundle) if bundle else None,
-        image=ref_name if image_target and image is None else _image(target),
+        image=ref_name if image_target and image is None else await _image(target),
         built_image=_linked_image(image) if image else None,
         tasks=tuple(
             LinkedTask(name, _command(module_name(in_bundle), name, bundle is not None))
@@ -330,20 +372,6 @@ def output_stem(field: OutputPathField, ending: str) -> str:
     return path[: -len(ending) - 1]
 
 
-def _image(target: Target) -> Optional[str]:
-    image = target[FlyteTaskImageField].text
-    if image is None or is_address(image):
-        return None
-    try:
-        return check_image(image) if any(c in image for c in "/:@") else check_ref_name(image)
-    except InvalidName as error:
-        raise FlyteTargetError(
-            target.address,
-            "`image` is neither an image reference such as `ghcr.io/org/name:tag` nor the name of one "
-            f"that `[flyte].images` or a deployment's `images` maps: {error}",
-        ) from None
-
-
 def _linked(bundle: BuiltBundle) -> LinkedBundle:
     summary = bundle.summary
     return LinkedBundle(
@@ -364,7 +392,6 @@ def _linked_image(image: BuiltImage) -> LinkedImage:
         digest=image.image_digest,
         ref_name=image.ref_name,
         workdir=image.workdir,
-        embeds_code=image.embeds_code,
     )
 
 

@@ -112,10 +112,13 @@ def _config(
     inherited = below.parsed_config
     before = dict(inherited.get("config") or {})
     env = environment(below)
-    path = f"/{VENV}/bin:{env.get('PATH') or _DEFAULT_PATH}"
+    path = settings.env.get("PATH") or env.get("PATH") or _DEFAULT_PATH
+    if f"/{VENV}/bin" not in path.split(":"):  # the entry point is there
+        path = f"/{VENV}/bin:{path}"
     # Sorted, because mappings are equal in whatever order they are written.
     ours = dict(sorted(settings.env.items()))
     env = {**env, "PATH": path, "VIRTUAL_ENV": f"/{VENV}", **ours}
+    env["PATH"] = path
     # What a base would run is not what we do; what it says of ports, volumes and signals still holds.
     for key in ("Entrypoint", "Cmd", "Healthcheck", "ArgsEscaped", "OnBuild", "Image"):
         before.pop(key, None)

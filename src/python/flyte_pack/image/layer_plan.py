@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flyte_pack.json_fields import InvalidData, load
@@ -51,6 +53,30 @@ class LayerPlan:
         plan._check_numbers()
         plan._check_paths()
         return plan
+
+    def in_parts(self, size: int) -> list[LayerPlan]:
+        """Plans of parts that make the same layer, of `size` files or less on average: an edit changes one of them.
+
+        The first has all but the files, and all directories; of the files, each is in the part that its directory's name says.
+        """
+        count = 1 << max(1, (len(self.files) // size).bit_length())
+        directories = dict(self.directories)
+        top = tuple(f"{directory}/" for directory in directories)
+        files: dict[int, list[tuple[str, str]]] = defaultdict(list)
+        number_of: dict[str, int] = {}
+        for path, source in self.files:
+            directory = path.rpartition("/")[0]
+            if directory not in number_of:
+                digest = hashlib.sha256(directory.encode()).digest()
+                number_of[directory] = int.from_bytes(digest[:4], "big") % count
+                above = directory
+                while above not in directories and above.startswith(top):
+                    directories[above] = 0o755
+                    above = above.rpartition("/")[0]
+            files[number_of[directory]].append((path, source))
+        head = replace(self, directories=tuple(sorted(directories.items())), files=())
+        parts = (tuple(group) for _, group in sorted(files.items()))
+        return [head, *(LayerPlan("part", self.owner, (), part) for part in parts)]
 
     def _check_numbers(self) -> None:
         if not all(0 <= number < _MAX_OWNER for number in self.owner):
