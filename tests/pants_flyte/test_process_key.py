@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 
+from tests.support.flyte_images import app, image_options
 from tests.support.flyte_rules import RuleRoot
 
 TASK = "env = flyte.TaskEnvironment('e')\n@env.task\ndef train(): ...\n"
@@ -95,3 +96,22 @@ def test_what_the_packer_does_not_see_does_not_make_it_run_again(clones, files):
     assert len(one.packings()) == before
     assert one.package({**files, "data/x.csv": "changed"}) != archive
     assert len(one.packings()) == before + 1
+
+
+def test_no_process_of_an_image_holds_a_path_of_the_checkout_or_its_targets_name(clones):
+    one, _ = clones
+    image_options(
+        one.root, "--keep-sandboxes=always", f"--local-execution-root-dir={one.sandboxes}"
+    )
+    one.root.clear()
+    one.root.write(app("code=True", source=f"import app.lib, pftest_a  # {uuid4()}\n"))
+    before = set(one.sandboxes.glob("*/__run.sh"))
+    one.root.image("app:image")
+    ran = [script.read_text() for script in set(one.sandboxes.glob("*/__run.sh")) - before]
+    steps = [script for script in ran if " image-" in script]
+    assert steps
+    for script in steps:
+        assert str(one.root.path) not in script
+        assert (
+            "app:image" not in script
+        )  # images of the same packages share their layers' processes

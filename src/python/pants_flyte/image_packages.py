@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Dict, List, Optional, Sequence, Set, Tuple
 
 from pants.backend.python.subsystems.repos import PythonRepos
@@ -14,10 +13,10 @@ from pants.backend.python.target_types import (
 )
 from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
 from pants.backend.python.util_rules.pex import VenvPex, VenvPexProcess
-from pants.base.build_environment import get_buildroot
 from pants.build_graph.address import Address
 from pants.engine.fs import CreateDigest, Digest, FileContent, PathGlobs
 from pants.engine.target import Target
+from pants.option.global_options import ca_certs_path_to_file_content
 from pants.util.docutil import bin_name
 from pants.util.logging import LogLevel
 
@@ -28,6 +27,7 @@ from pants_flyte.engine import (
     contents_matching,
     create_digest,
     find_python,
+    merge_digests,
     subprocess_environment,
     transitive_targets,
 )
@@ -98,11 +98,15 @@ async def package_layers(
             ]
         )
     )
-    env = {**(await subprocess_environment()), **_index_environment(repos, certificates)}
-    common = (
-        "--python",
-        base.python,
-    )  # no address: images of the same packages share these processes
+    trusted = [ca_certs_path_to_file_content(certificates)] if certificates else []
+    trust = await create_digest(CreateDigest(trusted))
+    env = {
+        **(await subprocess_environment()),
+        **_index_environment(repos),
+        **({"SSL_CERT_FILE": trusted[0].path} if trusted else {}),
+    }
+    # No address: images of the same packages share these processes. No path of the checkout: so do clones.
+    common = ("--python", base.python)
     resolved = await run_image_step(
         address,
         [
@@ -112,7 +116,7 @@ async def package_layers(
                     *("image-resolve", "--lock", "resolve.lock", "--roots", "roots.txt"),
                     *("--platform", str(platform), "--out", "subset.txt", *common),
                 ),
-                input_digest=inputs,
+                input_digest=await merge_digests([inputs, trust]),
                 output_files=("subset.txt",),
                 extra_env=env,
                 append_only_caches={"flyte_uv": _UV_CACHE},
@@ -135,7 +139,7 @@ async def package_layers(
                     *("image-install", "--requirements", "subset.txt", "--out", OUT),
                     *("--platform", str(platform), *common, *bytecode),
                 ),
-                input_digest=result.output_digest,
+                input_digest=await merge_digests([result.output_digest, trust]),
                 output_directories=(OUT,),
                 extra_env=env,
                 append_only_caches={"flyte_uv": _UV_CACHE},
@@ -149,23 +153,19 @@ async def package_layers(
     return tuple(layers), tuple([await blobs(result) for result in installed])
 
 
-def _index_environment(repos: PythonRepos, certificates: Optional[str]) -> Dict[str, str]:
-    """`[python-repos]` and `[GLOBAL].ca_certs_path` as uv's settings.
+def _index_environment(repos: PythonRepos) -> Dict[str, str]:
+    """`[python-repos]` as uv's settings.
 
     In the environment, as URLs may hold credentials, and arguments show up in errors.
     """
-    env = {"UV_CACHE_DIR": _UV_CACHE, "UV_NO_CONFIG": "1", "UV_NO_PROGRESS": "1"}
+    env = {"UV_CACHE_DIR": _UV_CACHE}
     indexes = repos.indexes
     if indexes:
         env["UV_DEFAULT_INDEX"] = indexes[0]
-        # As pip does: the hashes of the lock file say which file it must be.
-        env["UV_INDEX_STRATEGY"] = "unsafe-best-match"
     else:
         env["UV_NO_INDEX"] = "1"
     if indexes[1:]:
         env["UV_INDEX"] = " ".join(indexes[1:])
     if repos.find_links:
         env["UV_FIND_LINKS"] = ",".join(repos.find_links)
-    if certificates:  # as Pants' own downloads and PEX have it
-        env["SSL_CERT_FILE"] = os.path.join(get_buildroot(), certificates)
     return env
