@@ -100,10 +100,10 @@ def test_what_the_packer_does_not_see_does_not_make_it_run_again(clones, files):
 
 def test_no_process_of_an_image_holds_a_path_of_the_checkout_or_its_targets_name(clones):
     one, _ = clones
+    one.root.clear()
     image_options(
         one.root, "--keep-sandboxes=always", f"--local-execution-root-dir={one.sandboxes}"
     )
-    one.root.clear()
     one.root.write(app("code=True", source=f"import app.lib, pftest_a  # {uuid4()}\n"))
     before = set(one.sandboxes.glob("*/__run.sh"))
     one.root.image("app:image")
