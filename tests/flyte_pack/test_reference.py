@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flyte_pack.deploy.names import InvalidName
+from flyte_pack.names import InvalidName
 from flyte_pack.oci.reference import Reference, is_loopback
 
 D = "sha256:" + "ab" * 32

@@ -17,10 +17,10 @@ from pants.engine.target import Target
 from pants.util.docutil import bin_name
 from pants.util.logging import LogLevel
 
-from flyte_pack.deploy.names import InvalidName
 from flyte_pack.image.base import BaseImage
 from flyte_pack.image.filesystem import python_version
 from flyte_pack.json_fields import InvalidData
+from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import InvalidImage, Platform
 from flyte_pack.oci.reference import Reference
 from pants_flyte.engine import (

@@ -11,7 +11,7 @@ from pants.engine.env_vars import EnvironmentVarsRequest
 from pants.engine.process import Process, ProcessCacheScope
 from pants.engine.target import Target
 
-from flyte_pack.deploy.names import InvalidName
+from flyte_pack.names import InvalidName
 from flyte_pack.registry.plan import Destination, PushPlan, check_tag, parse_name
 from pants_flyte.build_types import BuiltImage
 from pants_flyte.engine import all_targets, environment_variables, find_binary, run_process

@@ -16,7 +16,7 @@ from pants.engine.target import FieldSet, InferDependenciesRequest, InferredDepe
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
-from flyte_pack.deploy.names import InvalidName, check_image, check_ref_name
+from flyte_pack.names import InvalidName, check_image, check_ref_name
 from flyte_pack.task_link import (
     BUNDLE_URI_HOLE,
     VERSION_HOLE,

@@ -25,7 +25,6 @@ from flyte_pack.deploy.changes import TaskChange, compare, describe
 from flyte_pack.deploy.git import now, provenance
 from flyte_pack.deploy.images import push_all, read_pushes
 from flyte_pack.deploy.ledger import Ledger, Recorded, is_current
-from flyte_pack.deploy.names import InvalidName, check_image, check_ref_name
 from flyte_pack.deploy.plan import Refused, Request
 from flyte_pack.deploy.records import (
     HistoryEntry,
@@ -36,6 +35,7 @@ from flyte_pack.deploy.records import (
     version_of,
 )
 from flyte_pack.json_fields import InvalidData
+from flyte_pack.names import InvalidName, check_image, check_ref_name
 from flyte_pack.registry.plan import PushPlan
 from flyte_pack.store import Store, StoreError, blob_of
 from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE, LinkedTask, TaskLink

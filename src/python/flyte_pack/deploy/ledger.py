@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from flyte_pack.deploy.names import InvalidName, check_version
 from flyte_pack.deploy.plan import Refused
 from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord, deployment_key
 from flyte_pack.json_fields import InvalidData
+from flyte_pack.names import InvalidName, check_version
 from flyte_pack.store import Store, StoreError, blob_of, read
 from flyte_shim.hashing import sha256_bytes
 

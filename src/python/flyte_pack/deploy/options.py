@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from flyte_pack.deploy.names import (
+from flyte_pack.names import (
     InvalidName,
     check_domain,
     check_image,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flyte_pack.deploy.names import (
+from flyte_pack.deploy.options import DeployOptions
+from flyte_pack.json_fields import InvalidData, dump, load
+from flyte_pack.names import (
     InvalidName,
     check_domain,
     check_image,
@@ -12,8 +14,6 @@ from flyte_pack.deploy.names import (
     check_ref_name,
     check_version,
 )
-from flyte_pack.deploy.options import DeployOptions
-from flyte_pack.json_fields import InvalidData, dump, load
 from flyte_pack.store import check_store_uri
 from flyte_pack.task_link import COPY_STYLES
 from flyte_shim.paths import path_problem

@@ -14,11 +14,11 @@ from flyte_pack.deploy.bundles import check_whole
 from flyte_pack.deploy.deployment import Deployment
 from flyte_pack.deploy.git import now
 from flyte_pack.deploy.ledger import Ledger, Recorded, is_current
-from flyte_pack.deploy.names import InvalidName
 from flyte_pack.deploy.options import HELP, DeployOptions, UsageError, parse
 from flyte_pack.deploy.plan import DeployPlan, Refused, Request, resolve
 from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord
 from flyte_pack.json_fields import InvalidData, dump, printable
+from flyte_pack.names import InvalidName
 from flyte_pack.registry import RegistryError
 from flyte_pack.store import Store, StoreError, open_store
 

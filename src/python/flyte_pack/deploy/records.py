@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from flyte_pack.deploy.names import InvalidName, check_version, escape_address
 from flyte_pack.json_fields import Fields, InvalidData, dump, load
+from flyte_pack.names import InvalidName, check_version, escape_address
 from flyte_pack.store import Blob
 from flyte_pack.task_link import COPY_STYLES, KINDS, LinkedTask
 

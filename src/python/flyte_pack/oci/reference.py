@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from flyte_pack.deploy.names import check_image
+from flyte_pack.names import check_image
 
 DOCKER_HUB = "docker.io"
 

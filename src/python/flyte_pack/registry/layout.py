@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from flyte_pack.deploy.names import InvalidName
+from flyte_pack.names import InvalidName
 from flyte_pack.oci.layout import Layout, open_layout
 from flyte_pack.oci.model import (
     BASE_NAME,

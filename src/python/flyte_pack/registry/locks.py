@@ -9,9 +9,9 @@ import re
 import sys
 from collections.abc import Collection, Sequence
 
-from flyte_pack.deploy.names import InvalidName
 from flyte_pack.image.base import BaseImage, BasePlatform
 from flyte_pack.json_fields import InvalidData
+from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import (
     MAX_DOCUMENT,
     Descriptor,

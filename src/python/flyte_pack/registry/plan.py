@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass
 
-from flyte_pack.deploy.names import InvalidName
 from flyte_pack.json_fields import Fields, InvalidData, dump, load
+from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import InvalidImage, check_digest
 from flyte_pack.oci.reference import Reference
 

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
-from flyte_pack.deploy.names import InvalidName
 from flyte_pack.json_fields import InvalidData, printable
+from flyte_pack.names import InvalidName
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.plan import PushPlan, check_host
 

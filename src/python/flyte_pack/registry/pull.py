@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import BinaryIO, Callable
 
-from flyte_pack.deploy.names import InvalidName
+from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import Descriptor, blob_path
 from flyte_pack.oci.reference import Reference
 from flyte_pack.registry import RegistryError

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Callable
 
-from flyte_pack.deploy.names import InvalidName
+from flyte_pack.names import InvalidName
 from flyte_pack.oci.reference import Reference
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.auth import Denied

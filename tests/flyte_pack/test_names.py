@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from flyte_pack.deploy.names import (
+from flyte_pack.names import (
     InvalidName,
     check_domain,
     check_image,

@@ -1,4 +1,4 @@
-"""Names that a deployment is made of: what may be one, and how a target address becomes part of a store's key.
+"""Names of projects, domains, versions and images: what may be one, and how a target address becomes part of a store's key.
 
 Projects, domains and versions become parts of keys as they are, so they are held to characters that are the same
 everywhere: in a file name on any system, in an object store's key, in a URI.
