@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 import flyte_pack
-from flyte_pack.image.layer import main, pack_layer
-from flyte_pack.image.layer_plan import LayerPlan
+from flyte_pack.image.layer import main, pack_layer, pack_part
+from flyte_pack.image.layer_plan import PART, LayerPlan
 from flyte_pack.json_fields import InvalidData
-from flyte_pack.oci.layer import LayerWriter
+from flyte_pack.oci.layer import LayerWriter, join_parts
 from flyte_pack.oci.parts import Layer, layers_from_json
 from flyte_pack.sources import SourceError
 from tests.support.layouts import Member, members_of
@@ -302,3 +302,35 @@ def test_the_command_starts_as_the_rules_start_it(tmp_path):
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert len(layers_from_json((tmp_path / "o" / "layers.json").read_bytes())) == 1
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 100])
+def test_parts_joined_hold_what_the_plan_says_and_an_edit_changes_one(size, tmp_path):
+    files = {f"d{d}/e{d % 2}/{f}.py": b"%d %d" % (d, f) for d in range(7) for f in range(3)}
+    paths = tuple((f"home/flyte/work/{path}", path) for path in files)
+    plan = replace(PLAN, files=paths)
+    whole = members(plan, tmp_path, files)
+
+    def parts() -> list[str]:
+        for number, part in enumerate(plan.in_parts(size)):
+            pack_part(part, str(tmp_path / "sources"), str(tmp_path / f"part{number}"))
+        return [str(tmp_path / f"part{n}" / PART) for n in range(number + 1)]
+
+    layer = join_parts(parts(), str(tmp_path / "joined"), "joined")
+    assert members_of(gzip.decompress(blob(layer, tmp_path / "joined"))) == whole
+    before = [Path(part).read_bytes() for part in parts()]
+    (tmp_path / "sources/d3/e1/2.py").write_bytes(b"edited")
+    assert sum(a != Path(b).read_bytes() for a, b in zip(before, parts())) == 1
+
+
+def test_directories_come_before_what_is_in_them_whatever_part_that_is_in(tmp_path):
+    files = {f"d{d}/e/f/{n}.py": b"" for d in range(5) for n in range(4)}
+    plan = replace(PLAN, files=tuple((f"home/flyte/work/{path}", path) for path in files))
+    head, *others = plan.in_parts(1)
+    assert others
+    assert not head.files
+    assert not any(part.directories for part in others)
+    assert {path for path, _ in head.directories} >= {
+        f"home/flyte/work/d{d}{below}" for d in range(5) for below in ("", "/e", "/e/f")
+    }
+    assert sorted(row for part in others for row in part.files) == sorted(plan.files)

@@ -188,8 +188,14 @@ def _by_metadata(
             "--no-header",
             "--annotation-style",
             "split",
+            "--no-emit-index-url",
         ]
-        return _annotated(run_uv([*arguments, "--no-emit-index-url"], target, os.environ), lock)
+        try:
+            # What a version needs never changes: where uv has seen all of them, there is nothing to ask the index for.
+            output = run_uv([*arguments, "--offline"], target, os.environ)
+        except DependencyError:
+            output = run_uv(arguments, target, os.environ)
+        return _annotated(output, lock)
 
 
 def _annotated(output: str, lock: Lock) -> dict[str, list[str]]:
