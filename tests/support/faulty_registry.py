@@ -155,7 +155,9 @@ def faulty_registry(
                 super().finish()
 
         def _serve(self) -> None:
-            exchange = Exchange(self, backend, self.command, self.path, dict(self.headers.items()))
+            # A header may come several times, as skopeo's Accept does (RFC 9110, section 5.3).
+            came = {name: ", ".join(self.headers.get_all(name, ())) for name in self.headers}
+            exchange = Exchange(self, backend, self.command, self.path, came)
             if "Authorization" in exchange.headers:
                 front.secrets.add(exchange.headers["Authorization"])
             action = front.find(f"{self.command} {self.path}")
