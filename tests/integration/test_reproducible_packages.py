@@ -8,6 +8,7 @@ that Pants starts; the second person's Pants gets one that is set.)
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,17 +17,27 @@ from pathlib import Path
 import pytest
 
 from tests.support.build_root import BuildRoot, clone_checkout, umask
+from tests.support.packed_images import read_image
 
-# On top of the example: a bundle of everything below a directory, with an executable in it.
+# On top of the example: a bundle of everything below a directory, with an executable in it, and an image of all kinds of layers.
 MORE = {
     "everything/BUILD": """\
         flyte_bundle(
             name="libs", dependencies=["libs/limits"], root_dir="libs", copy_style="all"
         )
+        flyte_image(
+            name="image",
+            base="images:host",
+            dependencies=["services/ml:train"],
+            code=True,
+            source_folders=[dict(src="//libs/limits", dst="copied")],
+            bytecode=True,
+        )
         """,
     "libs/limits/tool.sh": "#!/bin/sh\n",
 }
-EVERYTHING = {"everything/libs.tar.gz", "everything/libs.manifest.json"}
+EVERYTHING = {"everything/libs.tar.gz", "everything/libs.manifest.json", "everything/image"}
+IMAGE = "services.ml/image"
 TASKS = {
     f"{task}.{ending}"
     for task in ("services.etl/pipeline", "services.ml/fit", "services.ml/train")
@@ -134,7 +145,7 @@ def caches(directory: Path) -> dict[str, str]:
 def bundles(plain: Person) -> dict[str, bytes]:
     """What the plain one packages first, without a daemon."""
     files, said = plain.package()
-    assert said.count("Starting: Pack ") == 4
+    assert_made(said)
     return files
 
 
@@ -142,12 +153,35 @@ def bundles(plain: Person) -> dict[str, bytes]:
 def varied_bundles(varied: Person) -> dict[str, bytes]:
     """What the varied one packages first, with a daemon."""
     files, said = varied.package()
-    assert said.count("Starting: Pack ") == 4
+    assert_made(said)
     return files
 
 
+def assert_made(said: str) -> None:
+    """That this run did the work, and no cache."""
+    assert len(re.findall(r"Starting: Pack \d+ files", said)) == 4
+    for done in ("Pack the shim", "Pack the code of everything:image", "Install the packages"):
+        assert f"Starting: {done}" in said
+
+
 def test_there_are_bundles_to_compare(bundles: dict[str, bytes]) -> None:
-    assert set(bundles) == TASKS | EVERYTHING
+    assert set(map(output_of, bundles)) == TASKS | EVERYTHING | {IMAGE}
+
+
+def test_there_are_layers_of_all_kinds(bundles: dict[str, bytes], tmp_path: Path) -> None:
+    for name in (n for n in bundles if output_of(n) == "everything/image"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bundles[name])
+    members = {
+        member.name: member.mode
+        for layer in read_image(tmp_path / "everything" / "image").layers
+        for member in layer.members()
+    }
+    assert members["home/flyte/work/copied/tool.sh"] == 0o755
+    assert members["home/flyte/work/libs/limits/limits.json"] == 0o644
+    assert any(name.endswith(".pyc") and "/site-packages/flyte/" in name for name in members)
+    assert "usr/bin/env" in members
 
 
 def test_everything_varied_gives_the_same_bytes(
@@ -158,7 +192,7 @@ def test_everything_varied_gives_the_same_bytes(
 
 def test_a_full_cache_gives_the_same_bytes(bundles: dict[str, bytes], plain: Person) -> None:
     again, said = plain.package()
-    assert "Starting: Pack " not in said
+    assert not re.search("Starting: (Pack|Install|Find) ", said)
     assert differing(bundles, again) == set()
 
 
@@ -166,7 +200,7 @@ def test_another_daemon_and_a_full_cache_give_the_same_bytes(
     bundles: dict[str, bytes], varied_bundles: dict[str, bytes], varied: Person
 ) -> None:
     again, said = varied.package()
-    assert "Starting: Pack " not in said
+    assert not re.search("Starting: (Pack|Install|Find) ", said)
     assert differing(bundles, again) == set()
 
 
@@ -177,12 +211,12 @@ def test_touched_files_are_packed_no_second_time(
         if path.is_file() and ".p" not in path.relative_to(varied.root.path).parts[0]:
             path.touch()
     again, said = varied.package()
-    assert "Starting: Pack " not in said
+    assert not re.search("Starting: (Pack|Install|Find) ", said)
     assert differing(bundles, again) == set()
 
 
 @pytest.mark.parametrize("name", ["unrelated.txt", "unrelated.py"])
-def test_an_added_file_changes_the_bundle_of_everything_and_no_task(
+def test_an_added_file_changes_what_holds_all_of_its_folder_and_no_task(
     bundles: dict[str, bytes], varied_bundles: dict[str, bytes], varied: Person, name: str
 ) -> None:
     added = varied.root.path / "libs" / "limits" / name
@@ -195,4 +229,11 @@ def test_an_added_file_changes_the_bundle_of_everything_and_no_task(
 
 
 def differing(one: Mapping[str, bytes], other: Mapping[str, bytes]) -> set[str]:
-    return {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
+    """What was packaged in two ways."""
+    names = one.keys() | other.keys()
+    return {output_of(name) for name in names if one.get(name) != other.get(name)}
+
+
+def output_of(name: str) -> str:
+    """The file, or the layout that it is a part of."""
+    return "/".join(name.split("/")[:2])
