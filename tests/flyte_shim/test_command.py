@@ -373,3 +373,17 @@ def test_it_runs_as_a_zipapp(bundle, tmp_path, workdir):
         text=True,
     )
     assert (done.stdout, done.stderr) == (FILES["main.py"], "")
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "marked"),
+    [
+        ("/opt/venv/bin/flyte-shim", "1"),
+        ("flyte-shim --mode copy", "1"),
+        ("nsys launch", ""),
+        ("", ""),
+    ],
+)
+def test_a0_need_not_start_a_shim_that_was_there_already(shim, wrapper, marked):
+    done = shim("--", "sh", "-c", 'printf %s "$_F_EXEC_WRAPPED"', _F_EXEC_WRAPPER=wrapper)
+    assert done.stdout == marked

@@ -48,7 +48,7 @@ def test_publishing_starts_the_pusher_with_the_plan_and_the_layout(root: RuleRoo
     package = publish(root)
     built = root.built_image("app:image")
     assert package.names == ("reg.test/team/app/image:1", "reg.test/team/app/image:latest")
-    assert package.description == built.image_digest
+    assert package.description == "reg.test"
     assert isinstance(package.process, InteractiveProcess)
     process = package.process.process
     program, *arguments = process.argv
@@ -176,7 +176,7 @@ def test_tags_may_be_an_option(root: RuleRoot):
         ("image_tags=['{version}']", "`image_tags` holds {version}, which has no value: give one: `--flyte-version=V`"),
         ("image_tags=['{vrsion}']", "`image_tags` holds {vrsion}, which has no value: known are {content_hash}"),
         ("image_tags=['{env.PF_UNSET}']", "`image_tags` holds {env.PF_UNSET}, which has no value"),
-        ("image_tags=['{git_commit}']", "`image_tags` holds {git_commit}, and this is no git checkout with a commit"),
+        ("image_tags=['{git_commit}']", "{git_commit} has no value: this is no git checkout with a commit"),
         ("image_tags=['a b']", "`image_tags`: 'a b' is no tag: up to 128 letters"),
         ("image_tags=['']", "`image_tags`: '' is no tag"),
         ("image_tags=['.x']", "`image_tags`: '.x' is no tag"),

@@ -85,8 +85,16 @@ def _main(argv: list[str]) -> int:
             os.chdir(workdir)
         except OSError as error:
             raise StorageError(f"No working directory {workdir}: {error.strerror}.") from None
+    _mark_wrapped()
     become(command)
     raise AssertionError("unreachable")
+
+
+def _mark_wrapped() -> None:
+    """Where `_F_EXEC_WRAPPER` is us, a0 would start us once more: tell it, by its own mark, that we are through."""
+    wrapper = os.environ.get("_F_EXEC_WRAPPER", "").split()
+    if wrapper and os.path.basename(wrapper[0]) == "flyte-shim":
+        os.environ["_F_EXEC_WRAPPED"] = "1"
 
 
 def _prepare(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Dict, Iterable, Mapping, Tuple, Union
+from typing import Dict, Iterable, Mapping, Optional, Pattern, Tuple, Union
 
 from pants.backend.python.subsystems.repos import PythonRepos
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.build_graph.address import Address
 from pants.core.goals.package import OutputPathField
-from pants.engine.env_vars import EnvironmentVarsRequest
 from pants.engine.fs import CreateDigest, Digest, FileContent
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.target import Target
@@ -19,14 +18,13 @@ from pants.util.frozendict import FrozenDict
 from pants.util.logging import LogLevel
 
 from flyte_pack.image.assemble import AssembledImage, ImageSettings, assemble
-from flyte_pack.image.filesystem import HOME
+from flyte_pack.image.filesystem import HOME, VENV
 from flyte_pack.oci.model import TITLE, Platform
 from flyte_shim.paths import path_problem
 from pants_flyte.base_image import Base, load_base, parse_platforms
 from pants_flyte.build_types import BuiltImage, ImageRequest
 from pants_flyte.engine import (
     create_digest,
-    environment_variables,
     merge_digests,
     resolve_addresses,
     targets_at,
@@ -34,6 +32,7 @@ from pants_flyte.engine import (
     venv_pex,
 )
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.holes import hole_values
 from pants_flyte.image_code import code_layer, code_of, shim_process
 from pants_flyte.image_packages import package_layers
 from pants_flyte.image_process import blobs, layers_of
@@ -52,7 +51,8 @@ from pants_flyte.image_target_types import (
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.tool import program_pex
 
-_VARIABLE = re.compile(r"\{env\.([A-Za-z_][A-Za-z0-9_]*)\}")
+_VARIABLE = re.compile(r"\{(env\.[A-Za-z_][A-Za-z0-9_]*)\}")
+_HOLE = re.compile(r"\{([a-z_]+|env\.[A-Za-z_][A-Za-z0-9_]*)\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _USER = re.compile(r"([0-9]{1,10})(?::([0-9]{1,10}))?")
 
@@ -74,24 +74,37 @@ async def _settings(target: Target, flyte: FlyteSubsystem) -> ImageSettings:
         if not _NAME.fullmatch(name):
             raise FlyteTargetError(address, f"`env`: {name!r} can't be the name of a variable.")
     labels = {**flyte.image_labels, **(target[FlyteImageLabelsField].value or {})}
+    # Variables often hold braces of their own.
+    filled = await _filled(address, "env", env, _VARIABLE, None)
     return ImageSettings(
-        env={"HOME": HOME, **await _filled(address, env)},
-        labels={TITLE: address.spec, **await _filled(address, labels)},
+        # The entry point is the shim; where a pod has a command of its own, a0 starts the shim all the same.
+        env={"HOME": HOME, "_F_EXEC_WRAPPER": f"/{VENV}/bin/flyte-shim", **filled},
+        labels={
+            TITLE: address.spec,
+            **await _filled(address, "labels", labels, _HOLE, flyte.version),
+        },
         user=user or "",
         workdir=workdir,
         entrypoint=("flyte-shim", "--"),
     )
 
 
-async def _filled(address: Address, values: Mapping[str, str]) -> Dict[str, str]:
-    """With `{env.NAME}` replaced by the caller's variable. Raises `FlyteTargetError` for one that is not set."""
-    names = {name for value in values.values() for name in _VARIABLE.findall(value)}
-    if not names:
-        return dict(values)
-    variables = await environment_variables(EnvironmentVarsRequest(sorted(names)))
-    for name in sorted(names - variables.keys()):
-        raise FlyteTargetError(address, f"`{{env.{name}}}`: the variable {name} is not set.")
-    return {k: _VARIABLE.sub(lambda m: variables[m[1]], v) for k, v in values.items()}
+async def _filled(
+    address: Address,
+    field: str,
+    texts: Mapping[str, str],
+    holes: Pattern[str],
+    version: Optional[str],
+) -> Dict[str, str]:
+    """With what stands in braces replaced. Raises `FlyteTargetError` for what has no value."""
+    wanted = {hole for text in texts.values() for hole in holes.findall(text)}
+    values = await hole_values(address, wanted, version)
+    for hole in sorted(wanted - values.keys()):
+        advice = "known are {git_commit}, {version} (`--flyte-version=V`) and {env.NAME}"
+        if hole.startswith("env."):
+            advice = f"the variable {hole[4:]} is not set"
+        raise FlyteTargetError(address, f"`{field}`: `{{{hole}}}` has no value: {advice}.")
+    return {key: holes.sub(lambda match: values[match[1]], text) for key, text in texts.items()}
 
 
 async def _base_target(target: Target) -> Target:

@@ -286,9 +286,10 @@ class FlyteImageLabelsField(DictStringToStringField):
     alias = "labels"
     help = help_text(
         """
-        Labels of the image and annotations of its manifest:
-        `labels={"org.opencontainers.image.source": "https://github.com/org/repo"}`. A label that differs from build to build
-        (a commit, a date) makes another image of the same content.
+        Labels of the image and annotations of its manifest, in which `{git_commit}` (the commit that is
+        checked out), `{version}` (`[flyte].version`) and `{env.NAME}` may stand:
+        `labels={"org.opencontainers.image.revision": "{git_commit}"}`. What differs from build to build makes another image of
+        the same content, so nothing of that kind is set unasked.
         """
     )
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from pants.base.build_environment import get_buildroot
 from pants.build_graph.address import Address
-from pants.engine.env_vars import EnvironmentVarsRequest
-from pants.engine.process import Process, ProcessCacheScope
 from pants.engine.target import Target
 
 from flyte_pack.names import InvalidName
 from flyte_pack.registry.plan import Destination, PushPlan, check_tag, parse_name
 from pants_flyte.build_types import BuiltImage
-from pants_flyte.engine import all_targets, environment_variables, find_binary, run_process
+from pants_flyte.engine import all_targets
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.holes import hole_values
 from pants_flyte.image_target_types import (
     FlyteImage,
     FlyteImageRegistriesField,
@@ -100,14 +98,7 @@ async def _tags(
     templates = own if own is not None else tuple(flyte.image_tags)
     wanted = {hole for template in templates for hole in _HOLE.findall(template)}
     parts = {"content_hash": image.image_digest.partition(":")[2][:16]}
-    if version is not None:
-        parts["version"] = version
-    if "git_commit" in wanted:
-        parts["git_commit"] = await _git_commit(address)
-    variables = sorted(hole[4:] for hole in wanted if hole.startswith("env."))
-    if variables:
-        found = await environment_variables(EnvironmentVarsRequest(variables))
-        parts.update((f"env.{name}", value) for name, value in found.items())
+    parts.update(await hole_values(address, wanted, version))
     tags = []
     for template in templates:
         tag = _fill(address, FlyteImageTagsField.alias, template, parts)
@@ -130,27 +121,3 @@ def _fill(address: Address, field: str, template: str, parts: Dict[str, str]) ->
                 f"`{field}` holds {{{hole}}}, which has no value: {advice.get(hole, f'known are {known}')}.",
             )
     return _HOLE.sub(lambda match: parts[match[1]], template)
-
-
-async def _git_commit(address: Address) -> str:
-    git = await find_binary("git")
-    if git is not None:
-        result = await run_process(
-            Process(
-                (git, "-C", get_buildroot(), "rev-parse", "--verify", "HEAD"),
-                env={
-                    "HOME": "/",
-                    # Someone else's checkout, as in a container: reading the name of a commit runs nothing of it.
-                    "GIT_CONFIG_COUNT": "1",
-                    "GIT_CONFIG_KEY_0": "safe.directory",
-                    "GIT_CONFIG_VALUE_0": "*",
-                },
-                description="Find the commit that is checked out",
-                cache_scope=ProcessCacheScope.PER_SESSION,
-            )
-        )
-        if result.exit_code == 0:
-            return result.stdout.decode().strip()
-    raise FlyteTargetError(
-        address, "`image_tags` holds {git_commit}, and this is no git checkout with a commit."
-    )

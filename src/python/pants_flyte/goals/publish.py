@@ -78,7 +78,9 @@ async def publish_image(
             PublishPackages(
                 names=names,
                 process=program.interactive_process(await callers_environment(flyte)),
-                description=image.image_digest,
+                description=", ".join(
+                    dict.fromkeys(d.reference.registry for d in plan.destinations)
+                ),
             )
         ]
     )

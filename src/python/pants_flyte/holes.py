@@ -1,0 +1,51 @@
+"""What may stand in braces in labels, tags and variables of an image: `{git_commit}`, `{version}`, `{env.NAME}`."""
+
+from __future__ import annotations
+
+from typing import Collection, Dict, Optional
+
+from pants.base.build_environment import get_buildroot
+from pants.build_graph.address import Address
+from pants.engine.env_vars import EnvironmentVarsRequest
+from pants.engine.process import Process, ProcessCacheScope
+
+from pants_flyte.engine import environment_variables, find_binary, run_process
+from pants_flyte.errors import FlyteTargetError
+
+
+async def hole_values(
+    address: Address, wanted: Collection[str], version: Optional[str]
+) -> Dict[str, str]:
+    """The values of those of `wanted` that have one. Raises `FlyteTargetError` for `git_commit` where there is none."""
+    values = {} if version is None else {"version": version}
+    if "git_commit" in wanted:
+        values["git_commit"] = await _git_commit(address)
+    variables = sorted(hole[4:] for hole in wanted if hole.startswith("env."))
+    if variables:
+        found = await environment_variables(EnvironmentVarsRequest(variables))
+        values.update((f"env.{name}", value) for name, value in found.items())
+    return values
+
+
+async def _git_commit(address: Address) -> str:
+    git = await find_binary("git")
+    if git is not None:
+        result = await run_process(
+            Process(
+                (git, "-C", get_buildroot(), "rev-parse", "--verify", "HEAD"),
+                env={
+                    "HOME": "/",
+                    # Someone else's checkout, as in a container: reading the name of a commit runs nothing of it.
+                    "GIT_CONFIG_COUNT": "1",
+                    "GIT_CONFIG_KEY_0": "safe.directory",
+                    "GIT_CONFIG_VALUE_0": "*",
+                },
+                description="Find the commit that is checked out",
+                cache_scope=ProcessCacheScope.PER_SESSION,
+            )
+        )
+        if result.exit_code == 0:
+            return result.stdout.decode().strip()
+    raise FlyteTargetError(
+        address, "{git_commit} has no value: this is no git checkout with a commit."
+    )
