@@ -73,7 +73,8 @@ async def _settings(target: Target, flyte: FlyteSubsystem) -> ImageSettings:
     for name in env:
         if not _NAME.fullmatch(name):
             raise FlyteTargetError(address, f"`env`: {name!r} can't be the name of a variable.")
-    labels = {**flyte.image_labels, **(target[FlyteImageLabelsField].value or {})}
+    own: Mapping[str, str] = target[FlyteImageLabelsField].value or {}
+    labels = {**flyte.image_labels, **own}
     # Variables often hold braces of their own.
     filled = await _filled(address, "env", env, _VARIABLE, None)
     return ImageSettings(

@@ -185,7 +185,7 @@ def system_files(python: Interpreter) -> Iterator[HostFile]:
 
 def certificates() -> str | None:
     """The file of the certificates that this machine trusts, if it has one."""
-    return next(filter(os.path.isfile, _CERTIFICATES), None)
+    return next((path for path in _CERTIFICATES if os.path.isfile(path)), None)
 
 
 def _programs() -> Iterator[tuple[str, str]]:

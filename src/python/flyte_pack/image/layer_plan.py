@@ -87,9 +87,10 @@ class LayerPlan:
                 raise InvalidData(f"layer plan: a mode is {mode}")
 
     def _check_paths(self) -> None:
-        seen = set()
+        seen: set[str] = set()
         for rows in (self.directories, self.files, self.texts, self.links):
-            for path, *_ in rows:
+            for row in rows:
+                path = str(row[0])
                 problem = path_problem(path)
                 if path in seen:
                     problem = "there twice"

@@ -51,7 +51,7 @@ class SmokeTestFieldSet(TestFieldSet):
 
 
 class SmokeTestRequest(TestRequest):
-    tool_subsystem: type[SkippableSubsystem] = FlyteSmokeTestSubsystem  # type: ignore[assignment,misc]
+    tool_subsystem: type[SkippableSubsystem] = FlyteSmokeTestSubsystem  # type: ignore[misc]
     field_set_type = SmokeTestFieldSet
 
 
