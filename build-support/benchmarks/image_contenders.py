@@ -322,7 +322,7 @@ RUN python3.12 -m venv --without-pip /opt/venv
 COPY requirements{lock}.txt /requirements.txt
 RUN {get} {install} -r /requirements.txt
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin HOME=/home/flyte
-WORKDIR /home/flyte/work
+WORKDIR /home/flyte/task
 COPY --chown=1000:1000 src/ ./
 USER 1000:1000
 """

@@ -20,7 +20,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from debian_packages import ServiceError, ensure
+from debian_packages import ensure
+from service import ServiceError
 
 SUITE = "bookworm"
 PYTHON = "/usr/bin/python3.11"

@@ -14,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from service import ServiceError
+
 # A program of each, by which its presence is told on any system.
 PROGRAMS = {
     "bubblewrap": "bwrap",
@@ -25,10 +27,6 @@ PROGRAMS = {
     "umoci": "umoci",
 }
 _PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
-
-
-class ServiceError(Exception):
-    """What is missing, and what to do about it."""
 
 
 def main(argv: list[str]) -> int:

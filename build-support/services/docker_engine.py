@@ -12,13 +12,13 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from types import FrameType
+
+from service import ServiceError, run, started, wait_for_the_end
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
@@ -26,28 +26,11 @@ STOP_SECONDS = 30.0
 _DIRECTORIES = ("/usr/bin", "/usr/sbin", "/bin", "/sbin")
 
 
-class ServiceError(Exception):
-    """What keeps the engine from starting, and what to do about it."""
-
-
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Run a docker engine on this machine.")
     parser.add_argument("directory", type=Path, help="where it keeps what it has, meanwhile")
     options = parser.parse_args(argv)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    try:
-        serve(options.directory)
-    except ServiceError as error:
-        print(f"docker_engine: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        pass
-    return 0
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    return run("docker_engine", lambda: serve(options.directory))
 
 
 def serve(directory: Path) -> None:
@@ -74,29 +57,12 @@ def serve(directory: Path) -> None:
             ),
             *("--host", address),
         ]
-        with (directory / "dockerd.log").open("wb") as log:
-            # In a session of its own: Ctrl-C is for us, who then end it in order.
-            server = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-            try:
-                _wait_until_it_answers(server, docker, address, Path(log.name))
-                print(address, docker, sep="\n", flush=True)
-                while server.poll() is None and os.getppid() == parent:
-                    time.sleep(0.2)
-                if server.returncode:
-                    raise ServiceError(f"the engine ended: see {log.name}")
-            finally:
-                server.terminate()
-                try:
-                    server.wait(STOP_SECONDS)
-                except subprocess.TimeoutExpired:
-                    server.kill()
-                    server.wait()
+        log = directory / "dockerd.log"
+        # In a session of its own: Ctrl-C is for us, who then end it in order.
+        with started(command, log, new_session=True, stop_seconds=STOP_SECONDS) as server:
+            _wait_until_it_answers(server, docker, address, log)
+            print(address, docker, sep="\n", flush=True)
+            wait_for_the_end(server, parent, log)
     shutil.rmtree(data, ignore_errors=True)
 
 

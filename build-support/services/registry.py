@@ -15,7 +15,6 @@ import json
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -23,17 +22,15 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from types import FrameType
 from urllib.parse import parse_qs, urlsplit
+
+from debian_packages import ensure
+from service import ServiceError, run, started, wait_for_the_end
 
 HOST = "127.0.0.1"
 START_SECONDS = 30.0
 PASSWORD = "REGISTRY_PASSWORD"
 ISSUER, SERVICE = "pants-flyte", "registry"
-
-
-class ServiceError(Exception):
-    """What keeps the registry from starting, and what to do about it."""
 
 
 def main(argv: list[str]) -> int:
@@ -47,27 +44,13 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--tls", nargs=2, metavar=("CERTIFICATE", "KEY"), help="files, for HTTPS")
     options = parser.parse_args(argv)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    try:
-        serve(options)
-    except ServiceError as error:
-        print(f"registry: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        pass
-    return 0
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    return run("registry", lambda: serve(options))
 
 
 def serve(options: argparse.Namespace) -> None:
     """Run the registry until this program is interrupted or its parent is gone."""
-    program = shutil.which("docker-registry")
-    if program is None:
-        raise ServiceError("docker-registry is missing: apt-get install docker-registry")
+    ensure("docker-registry")
+    program = shutil.which("docker-registry") or "docker-registry"
     parent = os.getppid()
     directory = options.directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
@@ -75,28 +58,12 @@ def serve(options: argparse.Namespace) -> None:
     configuration = directory / "registry.json"
     # YAML's flow style: what JSON is a part of.
     configuration.write_text(json.dumps(_configuration(options, directory, port), indent=2))
-    with (directory / "registry.log").open("ab") as log:
-        server = subprocess.Popen(
-            [program, "serve", str(configuration)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "OTEL_TRACES_EXPORTER": "none"},
-        )
-        try:
-            _wait_until_it_answers(server, port, Path(log.name))
-            print(f"{HOST}:{port}", flush=True)
-            while server.poll() is None and os.getppid() == parent:
-                time.sleep(0.1)
-            if server.returncode:
-                raise ServiceError(f"the registry ended: see {log.name}")
-        finally:
-            server.terminate()
-            try:
-                server.wait(10)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+    log = directory / "registry.log"
+    env = {**os.environ, "OTEL_TRACES_EXPORTER": "none"}
+    with started([program, "serve", str(configuration)], log, env=env) as server:
+        _wait_until_it_answers(server, port, log)
+        print(f"{HOST}:{port}", flush=True)
+        wait_for_the_end(server, parent, log)
 
 
 def _configuration(options: argparse.Namespace, directory: Path, port: int) -> dict[str, object]:

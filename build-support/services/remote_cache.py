@@ -16,14 +16,14 @@ import glob
 import hashlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Iterator
+
+from service import ServiceError, run, started, wait_for_the_end
 
 LOCK = Path(__file__).resolve().parents[1] / "locks" / "buildgrid.lock"
 START_SECONDS = 60.0
@@ -58,29 +58,12 @@ thread-pool-size: 20
 """
 
 
-class ServiceError(Exception):
-    """What keeps the server from starting, and what to do about it."""
-
-
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Run a remote cache for Pants on this machine.")
     parser.add_argument("directory", type=Path, help="where it keeps what it is given")
     parser.add_argument("--port", type=int, default=0, help="default: one that is free")
     options = parser.parse_args(argv)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    try:
-        serve(options.directory, options.port, install())
-    except ServiceError as error:
-        print(f"remote_cache: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        pass
-    return 0
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    return run("remote_cache", lambda: serve(options.directory, options.port, install()))
 
 
 def serve(directory: Path, port: int, installed: Path) -> None:
@@ -93,23 +76,12 @@ def serve(directory: Path, port: int, installed: Path) -> None:
         configuration = directory / "buildgrid.yml"
         blobs = directory / "blobs"
         configuration.write_text(CONFIGURATION.format(address=address, blobs=blobs))
-        with (directory / "buildgrid.log").open("wb") as log:
-            command = [str(installed / "bin" / "bgd"), "server", "start", str(configuration)]
-            server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-            try:
-                _wait_until_it_answers(server, free, Path(log.name))
-                print(f"grpc://{address}", flush=True)
-                while server.poll() is None and os.getppid() == parent:
-                    time.sleep(0.2)
-                if server.returncode:
-                    raise ServiceError(f"the server ended: see {log.name}")
-            finally:
-                server.terminate()
-                try:
-                    server.wait(10)
-                except subprocess.TimeoutExpired:
-                    server.kill()
-                    server.wait()
+        log = directory / "buildgrid.log"
+        command = [str(installed / "bin" / "bgd"), "server", "start", str(configuration)]
+        with started(command, log) as server:
+            _wait_until_it_answers(server, free, log)
+            print(f"grpc://{address}", flush=True)
+            wait_for_the_end(server, parent, log)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from flyte_pack.image.copy_rules import DockerIgnore, file_destination, folder_destination
 from tests.support.flyte_env import flyte_python
 
-WORKDIR = "/home/flyte/work"
+WORKDIR = "/home/flyte/task"
 
 
 def flyte(program: str, given: Any) -> Any:
@@ -32,16 +32,16 @@ def flyte(program: str, given: Any) -> Any:
 
 FOLDERS = [
     # src, dst, copy_contents_only, where the contents are
-    ("assets", ".", False, "home/flyte/work/assets"),
-    ("assets", ".", True, "home/flyte/work"),
-    ("a/b/assets", ".", False, "home/flyte/work/assets"),
-    ("a/b/assets", ".", True, "home/flyte/work"),
+    ("assets", ".", False, "home/flyte/task/assets"),
+    ("assets", ".", True, "home/flyte/task"),
+    ("a/b/assets", ".", False, "home/flyte/task/assets"),
+    ("a/b/assets", ".", True, "home/flyte/task"),
     # Any other destination receives the contents, as with COPY.
-    ("assets", "data", False, "home/flyte/work/data"),
-    ("assets", "data", True, "home/flyte/work/data"),
-    ("assets", "data/", False, "home/flyte/work/data"),
-    ("assets", "./data/x", False, "home/flyte/work/data/x"),
-    ("assets", "./", False, "home/flyte/work"),
+    ("assets", "data", False, "home/flyte/task/data"),
+    ("assets", "data", True, "home/flyte/task/data"),
+    ("assets", "data/", False, "home/flyte/task/data"),
+    ("assets", "./data/x", False, "home/flyte/task/data/x"),
+    ("assets", "./", False, "home/flyte/task"),
     ("assets", "/", False, ""),
     ("assets", "/srv/assets", False, "srv/assets"),
     ("assets", "/srv/assets/", True, "srv/assets"),
@@ -77,21 +77,21 @@ def test_the_table_of_folders_is_what_flyte_does():
 @pytest.mark.parametrize(
     ("src", "dst", "place"),
     [
-        ("settings.json", ".", "home/flyte/work/settings.json"),
-        ("a/settings.json", ".", "home/flyte/work/settings.json"),
-        ("a/settings.json", "", "home/flyte/work/settings.json"),
-        ("a/settings.json", "./", "home/flyte/work/settings.json"),
-        ("a/settings.json", "conf/", "home/flyte/work/conf/settings.json"),
-        ("a/settings.json", "conf/.", "home/flyte/work/conf/settings.json"),
+        ("settings.json", ".", "home/flyte/task/settings.json"),
+        ("a/settings.json", ".", "home/flyte/task/settings.json"),
+        ("a/settings.json", "", "home/flyte/task/settings.json"),
+        ("a/settings.json", "./", "home/flyte/task/settings.json"),
+        ("a/settings.json", "conf/", "home/flyte/task/conf/settings.json"),
+        ("a/settings.json", "conf/.", "home/flyte/task/conf/settings.json"),
         ("a/settings.json", "..", "home/flyte/settings.json"),
         # Anything else is the file's new name.
-        ("a/settings.json", "conf", "home/flyte/work/conf"),
-        ("a/settings.json", "conf/other.json", "home/flyte/work/conf/other.json"),
+        ("a/settings.json", "conf", "home/flyte/task/conf"),
+        ("a/settings.json", "conf/other.json", "home/flyte/task/conf/other.json"),
         ("a/settings.json", "/etc/app.json", "etc/app.json"),
         ("a/settings.json", "/etc/app/", "etc/app/settings.json"),
         ("a/settings.json", "/", "settings.json"),
         ("a/settings.json", "../../../../../x", "x"),
-        (".env", ".", "home/flyte/work/.env"),
+        (".env", ".", "home/flyte/task/.env"),
     ],
 )
 def test_a_file_goes_where_copy_puts_it(src, dst, place):
@@ -101,7 +101,7 @@ def test_a_file_goes_where_copy_puts_it(src, dst, place):
 @given(
     st.sampled_from(["a", "a/b", "a/b.c"]),
     st.lists(st.sampled_from([".", "..", "x", "y.z", ""]), max_size=6).map("/".join),
-    st.sampled_from(["/", "/w", "/home/flyte/work"]),
+    st.sampled_from(["/", "/w", "/home/flyte/task"]),
     st.booleans(),
 )
 def test_no_destination_leaves_the_image(src, dst, workdir, flag):

@@ -45,7 +45,7 @@ def settings(**fields: Any) -> ImageSettings:
             "env": {},
             "labels": {},
             "user": "1000:1000",
-            "workdir": "/home/flyte/work",
+            "workdir": "/home/flyte/task",
             "entrypoint": ENTRYPOINT,
             **fields,
         }
@@ -214,7 +214,7 @@ def test_what_the_base_would_run_is_not_what_we_do_but_the_rest_of_its_config_ho
 
 def test_a_base_may_have_no_settings_at_all():
     base = base_image(base_platform(more={"config": None}))
-    assert config(build(base))["config"]["WorkingDir"] == "/home/flyte/work"
+    assert config(build(base))["config"]["WorkingDir"] == "/home/flyte/task"
 
 
 def test_labels_come_on_top_of_the_bases_and_are_annotations_with_the_base():

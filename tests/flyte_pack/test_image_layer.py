@@ -27,8 +27,8 @@ USER = (1000, 1000)
 PLAN = LayerPlan(
     what="a test's",
     owner=USER,
-    directories=(("home/flyte", 0o755), ("home/flyte/work", 0o750)),
-    files=(("home/flyte/work/pkg/a.py", "src/a.py"), ("home/flyte/work/run.sh", "run.sh")),
+    directories=(("home/flyte", 0o755), ("home/flyte/task", 0o750)),
+    files=(("home/flyte/task/pkg/a.py", "src/a.py"), ("home/flyte/task/run.sh", "run.sh")),
     texts=(("opt/venv/pyvenv.cfg", "home = /usr/bin\n", 0o644), ("opt/venv/bin/x", "#!x\n", 0o755)),
     links=(("opt/venv/bin/python", "/usr/bin/python3.12"), ("opt/venv/bin/python3", "python")),
 )
@@ -59,11 +59,11 @@ def test_a_layer_is_what_the_plan_says(tmp_path):
     found = members(PLAN, tmp_path, FILES, executable=["run.sh"])
     assert found == {
         "home/flyte": Member("directory", 0o755, USER, ""),
-        "home/flyte/work": Member("directory", 0o750, USER, ""),
+        "home/flyte/task": Member("directory", 0o750, USER, ""),
         # Made because it is below a directory that is known.
-        "home/flyte/work/pkg": Member("directory", 0o755, USER, ""),
-        "home/flyte/work/pkg/a.py": Member("file", 0o644, USER, "a = 1\n"),
-        "home/flyte/work/run.sh": Member("file", 0o755, USER, "#!/bin/sh\n"),
+        "home/flyte/task/pkg": Member("directory", 0o755, USER, ""),
+        "home/flyte/task/pkg/a.py": Member("file", 0o644, USER, "a = 1\n"),
+        "home/flyte/task/run.sh": Member("file", 0o755, USER, "#!/bin/sh\n"),
         # Not made: the base has them, with modes and owners of its own.
         "opt/venv/bin/python": Member("link", 0o777, USER, "/usr/bin/python3.12"),
         "opt/venv/bin/python3": Member("link", 0o777, USER, "python"),
@@ -74,7 +74,7 @@ def test_a_layer_is_what_the_plan_says(tmp_path):
 
 def test_a_directory_comes_before_what_is_in_it(tmp_path):
     files = {
-        f"{d}/{f}": f"home/flyte/work/{d}/{f}" for d in ("b-", "b", "b/c", "a.b") for f in "xy"
+        f"{d}/{f}": f"home/flyte/task/{d}/{f}" for d in ("b-", "b", "b/c", "a.b") for f in "xy"
     }
     plan = replace(PLAN, texts=(), files=tuple((path, source) for source, path in files.items()))
     order = list(members(plan, tmp_path, dict.fromkeys(files, b"")))
@@ -97,10 +97,10 @@ def test_gnu_tar_reads_it_as_it_is_meant(tmp_path):
     lines = [line.split() for line in listed.stdout.splitlines()]
     assert [(line[0], line[1], " ".join(line[5:])) for line in lines] == [
         ("drwxr-xr-x", "1000/1000", "home/flyte/"),
-        ("drwxr-x---", "1000/1000", "home/flyte/work/"),
-        ("drwxr-xr-x", "1000/1000", "home/flyte/work/pkg/"),
-        ("-rw-r--r--", "1000/1000", "home/flyte/work/pkg/a.py"),
-        ("-rwxr-xr-x", "1000/1000", "home/flyte/work/run.sh"),
+        ("drwxr-x---", "1000/1000", "home/flyte/task/"),
+        ("drwxr-xr-x", "1000/1000", "home/flyte/task/pkg/"),
+        ("-rw-r--r--", "1000/1000", "home/flyte/task/pkg/a.py"),
+        ("-rwxr-xr-x", "1000/1000", "home/flyte/task/run.sh"),
         ("lrwxrwxrwx", "1000/1000", "opt/venv/bin/python -> /usr/bin/python3.12"),
         ("lrwxrwxrwx", "1000/1000", "opt/venv/bin/python3 -> python"),
         ("-rwxr-xr-x", "1000/1000", "opt/venv/bin/x"),
@@ -121,11 +121,11 @@ NAMES = {
 def test_names_of_any_kind_are_kept_with_their_directories(tmp_path, name):
     files = {name: b"x\n"}
     plan = replace(
-        PLAN, files=((f"home/flyte/work/{name}", name),), links=((f"{name}-link", "t" * 150 + "é"),)
+        PLAN, files=((f"home/flyte/task/{name}", name),), links=((f"{name}-link", "t" * 150 + "é"),)
     )
     found = members(plan, tmp_path, files)
-    assert found[f"home/flyte/work/{name}"] == Member("file", 0o644, USER, "x\n")
-    assert found[f"home/flyte/work/{name}".rpartition("/")[0]].kind == "directory"
+    assert found[f"home/flyte/task/{name}"] == Member("file", 0o644, USER, "x\n")
+    assert found[f"home/flyte/task/{name}".rpartition("/")[0]].kind == "directory"
     assert found[f"{name}-link"].content == "t" * 150 + "é"
 
 
@@ -307,7 +307,7 @@ def test_the_command_starts_as_the_rules_start_it(tmp_path):
 @pytest.mark.parametrize("size", [1, 3, 7, 100])
 def test_parts_joined_hold_what_the_plan_says_and_an_edit_changes_one(size, tmp_path):
     files = {f"d{d}/e{d % 2}/{f}.py": b"%d %d" % (d, f) for d in range(7) for f in range(3)}
-    paths = tuple((f"home/flyte/work/{path}", path) for path in files)
+    paths = tuple((f"home/flyte/task/{path}", path) for path in files)
     plan = replace(PLAN, files=paths)
     whole = members(plan, tmp_path, files)
 
@@ -325,12 +325,12 @@ def test_parts_joined_hold_what_the_plan_says_and_an_edit_changes_one(size, tmp_
 
 def test_directories_come_before_what_is_in_them_whatever_part_that_is_in(tmp_path):
     files = {f"d{d}/e/f/{n}.py": b"" for d in range(5) for n in range(4)}
-    plan = replace(PLAN, files=tuple((f"home/flyte/work/{path}", path) for path in files))
+    plan = replace(PLAN, files=tuple((f"home/flyte/task/{path}", path) for path in files))
     head, *others = plan.in_parts(1)
     assert others
     assert not head.files
     assert not any(part.directories for part in others)
     assert {path for path, _ in head.directories} >= {
-        f"home/flyte/work/d{d}{below}" for d in range(5) for below in ("", "/e", "/e/f")
+        f"home/flyte/task/d{d}{below}" for d in range(5) for below in ("", "/e", "/e/f")
     }
     assert sorted(row for part in others for row in part.files) == sorted(plan.files)

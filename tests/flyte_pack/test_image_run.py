@@ -44,7 +44,7 @@ def image(host_base, tmp_path_factory):
     """An image with an entry point of its own, and a working directory of its user's."""
 
     def add(layer):
-        layer.add_directory("home/flyte/work", owner=(1000, 1000))
+        layer.add_directory("home/flyte/task", owner=(1000, 1000))
         layer.add_bytes("usr/local/bin/entry", b'#!/bin/sh\nENTERED=yes exec "$@"\n', 0o755)
         layer.add_directory("opt")
         layer.add_symlink("opt/link", "/home/flyte")
@@ -121,7 +121,7 @@ def test_the_config_of_the_image_is_honoured(way, image):
     found = way.about(image, "python3", "-c", ABOUT, "--engine", "x y", "")
     assert found["argv"] == ["--engine", "x y", ""]
     assert found["ids"] == [1000, 1000]
-    assert found["cwd"] == "/home/flyte/work"
+    assert found["cwd"] == "/home/flyte/task"
     assert found["home is mine"]
     assert found["null"]
     assert found["self"]

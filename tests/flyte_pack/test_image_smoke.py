@@ -20,7 +20,7 @@ MODULES = {
     "crashes.py": "import ctypes\nctypes.string_at(0)\n",
     "network.py": "import socket\nsocket.create_connection(('192.0.2.1', 9), timeout=3)\n",
     "thread.py": "import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()\n",
-    "writes.py": "open('/home/flyte/work/new', 'w').write('x')\n",
+    "writes.py": "open('/home/flyte/task/new', 'w').write('x')\n",
 }
 
 
@@ -29,10 +29,10 @@ def image(host_base, tmp_path_factory):
     """An image with that code in its working directory, and two console scripts."""
 
     def add(layer):
-        layer.add_directory("home/flyte/work", owner=(1000, 1000))
-        layer.add_directory("home/flyte/work/good")
+        layer.add_directory("home/flyte/task", owner=(1000, 1000))
+        layer.add_directory("home/flyte/task/good")
         for path, text in MODULES.items():
-            layer.add_bytes(f"home/flyte/work/{path}", text.encode())
+            layer.add_bytes(f"home/flyte/task/{path}", text.encode())
         layer.add_bytes("usr/local/bin/a0", b"#!/usr/local/bin/python3\n", 0o755)
         layer.add_bytes("usr/local/bin/moved", b"#!/opt/gone/bin/python\n", 0o755)
         layer.add_bytes("usr/local/bin/plain", b"#!/bin/sh\n", 0o644)
@@ -80,15 +80,15 @@ def test_every_failure_is_told_with_where_it_came_from(image, engine, tmp_path):
     assert done.returncode == 1, done.stderr
     assert done.stdout.splitlines() == [
         "FAILED bad_import: ModuleNotFoundError: No module named 'not_there'",
-        "    /home/flyte/work/bad_import.py:2",
-        "    /home/flyte/work/good/deep.py:2",
+        "    /home/flyte/task/bad_import.py:2",
+        "    /home/flyte/task/good/deep.py:2",
         "FAILED bad_syntax: SyntaxError: invalid syntax",
-        "    /home/flyte/work/bad_syntax.py:1",
+        "    /home/flyte/task/bad_syntax.py:1",
         "FAILED bad_name: NameError: name 'undefined' is not defined",
-        "    /home/flyte/work/bad_name.py:1",
+        "    /home/flyte/task/bad_name.py:1",
         "FAILED not.there: ModuleNotFoundError: No module named 'not'",
         "FAILED exits: SystemExit: 0",
-        "    /home/flyte/work/exits.py:2",
+        "    /home/flyte/task/exits.py:2",
         *[line for line in done.stdout.splitlines() if "Network is unreachable" in line],
         *[
             line

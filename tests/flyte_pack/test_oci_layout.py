@@ -25,8 +25,8 @@ def layout(host_base, tmp_path_factory):
     """A real image, for a user who is not root."""
 
     def add(layer):
-        layer.add_directory("home/flyte/work", owner=(1000, 1000))
-        layer.add_bytes("home/flyte/work/hello.py", b"print('hello')\n")
+        layer.add_directory("home/flyte/task", owner=(1000, 1000))
+        layer.add_bytes("home/flyte/task/hello.py", b"print('hello')\n")
 
     return image_on(host_base, tmp_path_factory.mktemp("layout") / "image", add)
 
@@ -72,7 +72,7 @@ def test_docker_loads_and_runs_the_archive(layout, archive, docker):
     )
     code = "import ctypes, json, os, sqlite3, ssl, zlib; print(os.getuid(), os.getgid(), os.getcwd(), os.environ['HOME'])"
     done = docker("run", "--rm", "--network", "none", TAG, "python3", "-c", code)
-    assert done.stdout.split() == ["1000", "1000", "/home/flyte/work", "/home/flyte"]
+    assert done.stdout.split() == ["1000", "1000", "/home/flyte/task", "/home/flyte"]
     assert (
         docker("run", "--rm", "--network", "none", TAG, "python3", "hello.py").stdout == "hello\n"
     )
@@ -102,7 +102,7 @@ def test_umoci_unpacks_the_completed_layout(layout, tmp_path):
         check=True,
         capture_output=True,
     )
-    assert (tmp_path / "x/rootfs/home/flyte/work/hello.py").read_text() == "print('hello')\n"
+    assert (tmp_path / "x/rootfs/home/flyte/task/hello.py").read_text() == "print('hello')\n"
     assert (
         open_layout(str(tmp_path / "whole")).image(None).descriptor.digest
         == open_layout(str(layout)).image(None).descriptor.digest

@@ -22,7 +22,7 @@ from tests.support.packed_images import read_image
 from tests.support.registries import RealRegistry, real_registry
 
 MAPPED = "registry.example.com/bikes/ml:1.4"
-WITH_CODE = "home/flyte/work/services/ml/workflows.py"
+WITH_CODE = "home/flyte/task/services/ml/workflows.py"
 
 # Beside the example: a deployment that mixes, and targets that can't be packaged. docopt 0.6.2 was published as source alone.
 MORE = {
@@ -246,14 +246,14 @@ def test_folders_that_lie_where_imports_look_for_them_will_do(example: BuildRoot
         (
             "services/ml:contents",
             [
-                "has services/ml/workflows.py at /home/flyte/work/ml/workflows.py",
+                "has services/ml/workflows.py at /home/flyte/task/ml/workflows.py",
                 "set `copy_contents_only` to False",
             ],
         ),
         (
             "packages/geo/src/geo:folder",
             [
-                "has packages/geo/src/geo/trip.py at /home/flyte/work/src/geo/trip.py",
+                "has packages/geo/src/geo/trip.py at /home/flyte/task/src/geo/trip.py",
                 "set `copy_contents_only` to True",
             ],
         ),

@@ -108,7 +108,7 @@ def test_umoci_unpacks_it(layout: Path, tmp_path: Path) -> None:
     assert (root / "opt/venv/bin/a0").read_text().startswith("#!/opt/venv/bin/python\n")
     assert (root / os.readlink(root / "opt/venv/bin/python").lstrip("/")).exists()
     process = json.loads((bundle / "config.json").read_text())["process"]
-    assert process["cwd"] == "/home/flyte/work"
+    assert process["cwd"] == "/home/flyte/task"
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def loaded(
         (["python", "-m", "pygments", "-V"], "Pygments version"),
         (["python", "-c", "import numpy; print(numpy.__file__)"], "/opt/venv/lib/python3."),
         (["id"], "uid=1000(flyte) gid=1000(flyte)"),
-        (["sh", "-c", "pwd; touch here ~/home && echo $HOME"], "/home/flyte/work\n/home/flyte\n"),
+        (["sh", "-c", "pwd; touch here ~/home && echo $HOME"], "/home/flyte/task\n/home/flyte\n"),
         (["sh", "-c", "touch /opt/venv/x 2>/dev/null || echo read-only"], "read-only"),
     ],
 )
@@ -217,6 +217,6 @@ def test_the_smoke_test_names_the_module_the_package_and_the_line(example: Build
     said = done.stdout + done.stderr
     assert done.returncode != 0
     assert "FAILED libs.features.trend: ModuleNotFoundError: No module named 'pandas'" in said
-    assert "/home/flyte/work/libs/features/trend.py:4" in said
+    assert "/home/flyte/task/libs/features/trend.py:4" in said
     assert "FAILED services.ml.workflows" in said
     assert "Traceback" not in said

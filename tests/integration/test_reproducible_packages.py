@@ -178,8 +178,8 @@ def test_there_are_layers_of_all_kinds(bundles: dict[str, bytes], tmp_path: Path
         for layer in read_image(tmp_path / "everything" / "image").layers
         for member in layer.members()
     }
-    assert members["home/flyte/work/copied/tool.sh"] == 0o755
-    assert members["home/flyte/work/libs/limits/limits.json"] == 0o644
+    assert members["home/flyte/task/copied/tool.sh"] == 0o755
+    assert members["home/flyte/task/libs/limits/limits.json"] == 0o644
     assert any(name.endswith(".pyc") and "/site-packages/flyte/" in name for name in members)
     assert "usr/bin/env" in members
 

@@ -7,7 +7,7 @@ import pytest
 from tests.support.flyte_images import image, image_options
 from tests.support.flyte_rules import RuleRoot
 
-WORK = "home/flyte/work"
+WORK = "home/flyte/task"
 TREE = {
     "app/settings.json": "settings",
     "app/assets/a.txt": "a",

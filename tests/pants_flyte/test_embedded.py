@@ -8,7 +8,7 @@ from pants.engine.internals.scheduler import ExecutionError
 from tests.support.flyte_images import BASE, TASK, image_options
 from tests.support.flyte_rules import RuleRoot
 
-WORK = "home/flyte/work"
+WORK = "home/flyte/task"
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def roots(root: RuleRoot, *patterns: str) -> None:
     [
         ("'copy_contents_only': True", ""),
         ("'dst': './', ", ""),
-        ("'dst': '/home/flyte/work'", ""),
+        ("'dst': '/home/flyte/task'", ""),
         ("'copy_contents_only': True", "root_dir='svc/src'"),
     ],
 )
@@ -79,8 +79,8 @@ def test_the_folder_where_its_contents_should_be_is_an_error_with_the_fix(root: 
     roots(root, "svc/src")
     root.write(service())
     assert root.refusal("svc:t") == (
-        "svc:t: the image svc:image has svc/src/w.py at /home/flyte/work/src/w.py, and with this target's `root_dir` it is "
-        "imported from /home/flyte/work/w.py. The image holds the folder 'src' itself where its contents are looked for: set "
+        "svc:t: the image svc:image has svc/src/w.py at /home/flyte/task/src/w.py, and with this target's `root_dir` it is "
+        "imported from /home/flyte/task/w.py. The image holds the folder 'src' itself where its contents are looked for: set "
         "`copy_contents_only` to True in the `source_folders` of svc:image, or set `root_dir` here to a directory above 'src'."
     )
     # And that is the fix.
@@ -97,8 +97,8 @@ def test_the_contents_where_the_folder_should_be_are_an_error_with_the_fix(root:
         }
     )
     assert root.refusal("svc:t") == (
-        "svc:t: the image svc:image has svc/src/w.py at /home/flyte/work/w.py, and with this target's `root_dir` it is "
-        "imported from /home/flyte/work/src/w.py. The image holds the contents of the folder 'src' where the folder itself is "
+        "svc:t: the image svc:image has svc/src/w.py at /home/flyte/task/w.py, and with this target's `root_dir` it is "
+        "imported from /home/flyte/task/src/w.py. The image holds the contents of the folder 'src' where the folder itself is "
         "looked for: set `copy_contents_only` to False in the `source_folders` of svc:image (with `dst` the directory above), or "
         "set `root_dir` here to 'src', if imports start there."
     )
@@ -111,9 +111,9 @@ def test_code_that_lies_elsewhere_is_an_error_that_names_both_places(root: RuleR
     roots(root, "svc/src")
     root.write(service(folders))
     message = root.refusal("svc:t")
-    place = "/srv/code/w.py" if "srv" in folders else "/home/flyte/work/elsewhere/w.py"
+    place = "/srv/code/w.py" if "srv" in folders else "/home/flyte/task/elsewhere/w.py"
     assert f"has svc/src/w.py at {place}, and" in message
-    assert "imported from /home/flyte/work/w.py" in message
+    assert "imported from /home/flyte/task/w.py" in message
     assert "root_dir" in message
 
 
@@ -130,8 +130,8 @@ def test_a_module_that_only_the_tasks_imports_reach_must_be_there_too(root: Rule
     )
     message = root.refusal("svc:t")
     assert "the image svc:image lacks files that the task reaches:" in message
-    assert "common/deep.py (common/deep.py), expected at /home/flyte/work/common/deep.py" in message
-    assert "common/util.py (common/util.py), expected at /home/flyte/work/common/util.py" in message
+    assert "common/deep.py (common/deep.py), expected at /home/flyte/task/common/deep.py" in message
+    assert "common/util.py (common/util.py), expected at /home/flyte/task/common/util.py" in message
     assert "lib/x.py" not in message
     root.edit(
         "svc/BUILD", "source_folders=[", 'source_folders=[{"src": "//common", "dst": "common"}, '
@@ -154,7 +154,7 @@ def test_what_dockerignore_leaves_out_is_missing(root: RuleRoot, ignore, missing
     )
     if missing:
         assert (
-            "svc/src/lib/x.py (svc/src/lib/x.py), expected at /home/flyte/work/lib/x.py"
+            "svc/src/lib/x.py (svc/src/lib/x.py), expected at /home/flyte/task/lib/x.py"
             in root.refusal("svc:t")
         )
     else:
@@ -187,7 +187,7 @@ def test_the_working_directory_is_where_imports_start(root: RuleRoot):
     assert link.built_image.workdir == "/srv/app"
     root.write(
         service(
-            "'dst': '/home/flyte/work', 'copy_contents_only': True", image="workdir='/srv/app',"
+            "'dst': '/home/flyte/task', 'copy_contents_only': True", image="workdir='/srv/app',"
         )
     )
     assert "imported from /srv/app/w.py" in root.refusal("svc:t")
@@ -213,7 +213,7 @@ def graph(image: str = "", task: str = "") -> dict[str, str | bytes]:
 def test_an_image_that_depends_on_other_code_lacks_the_tasks(root: RuleRoot):
     root.write(graph('dependencies=["./other.py"]'))
     message = root.refusal("app:t")
-    assert "app/w.py (app/w.py), expected at /home/flyte/work/app/w.py" in message
+    assert "app/w.py (app/w.py), expected at /home/flyte/task/app/w.py" in message
     assert "Name this task, or the code, in the `dependencies` of app:image" in message
     root.edit("app/BUILD", '["./other.py"]', '["./other.py", "./w.py"]')
     assert root.package("app:t").link.copy_style == "none"
@@ -237,8 +237,8 @@ def test_two_targets_with_another_root_dir_do_not_fit(root: RuleRoot):
     root.write(graph(task="root_dir='app'"))
     root.write({"app/w.py": TASK})
     assert root.refusal("app:t") == (
-        "app:t: the image app:image has app/w.py at /home/flyte/work/app/w.py, and with this target's `root_dir` it is "
-        "imported from /home/flyte/work/w.py. Give both the same `root_dir`."
+        "app:t: the image app:image has app/w.py at /home/flyte/task/app/w.py, and with this target's `root_dir` it is "
+        "imported from /home/flyte/task/w.py. Give both the same `root_dir`."
     )
     root.edit("app/BUILD", 'dependencies=[":t"]', 'dependencies=[":t"], root_dir="app"')
     assert root.package("app:t").link.module == "w"

@@ -110,7 +110,7 @@ def test_two_files_on_one_path_are_refused_with_both(root: RuleRoot):
         }
     )
     assert (
-        "two files would be at /home/flyte/work/x in the image: app/a.json and app/b.json. Change `dst` in `source_files`"
+        "two files would be at /home/flyte/task/x in the image: app/a.json and app/b.json. Change `dst` in `source_files`"
         in root.refusal("app:image")
     )
 
@@ -124,7 +124,7 @@ def test_a_copied_file_on_the_path_of_code_is_refused(root: RuleRoot):
     )
     message = root.refusal("app:image")
     assert (
-        "two files would be at /home/flyte/work/app/w.py in the image: app/w.py and app/alt/w.py"
+        "two files would be at /home/flyte/task/app/w.py in the image: app/w.py and app/alt/w.py"
         in message
     )
 
@@ -144,7 +144,7 @@ def test_a_file_where_a_directory_must_be_is_refused(root: RuleRoot, rows):
 
 def test_one_file_may_be_copied_and_be_code_at_once(root: RuleRoot):
     root.write(app("code=True, source_folders=[{'src': '.', 'dst': 'app'}]", source=""))
-    found = root.image("app:image").below("home/flyte/work")
+    found = root.image("app:image").below("home/flyte/task")
     assert {"app/w.py", "app/lib.py"} == set(found)
 
 

@@ -13,7 +13,7 @@ from tests.support.flyte_rules import RuleRoot
 from tests.support.layouts import Layout, Member
 
 SITE = "opt/venv/lib/python3.12/site-packages"
-WORK = "home/flyte/work"
+WORK = "home/flyte/task"
 USER = (1000, 1000)
 
 
@@ -178,7 +178,7 @@ def test_packaging_a_task_writes_the_image_that_nothing_else_writes(
     )
     assert (linked.address, linked.layout) == ("app:image", built.layout)
     assert built.embeds_code == bool(image_fields or with_code)
-    assert (linked.workdir, packaged.link.image) == ("/home/flyte/work", None)
+    assert (linked.workdir, packaged.link.image) == ("/home/flyte/task", None)
 
 
 def test_code_is_placed_below_the_root_dir(root: RuleRoot):
@@ -235,7 +235,7 @@ def test_a_container_starts_as_the_user_in_the_working_directory_through_the_shi
     layout = root.image("app:image")
     config = layout.config
     assert config["User"] == "1000:1000"
-    assert config["WorkingDir"] == "/home/flyte/work"
+    assert config["WorkingDir"] == "/home/flyte/task"
     assert config["Entrypoint"] == ["flyte-shim", "--"]
     assert "Cmd" not in config
     assert layout.env["HOME"] == "/home/flyte"
@@ -276,7 +276,7 @@ def test_fields_and_options_set_what_they_are_called(root: RuleRoot):
 
 
 @pytest.mark.parametrize(
-    "workdir", ["/home/flyte/work", "/home/flyte", "/srv/app", "/home/flyte/a/b"]
+    "workdir", ["/home/flyte/task", "/home/flyte", "/srv/app", "/home/flyte/a/b"]
 )
 def test_home_and_working_directory_are_the_users_wherever_they_are(root: RuleRoot, workdir):
     root.write(image(f"workdir={workdir!r}"))

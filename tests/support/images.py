@@ -74,7 +74,7 @@ def image_on(
         "env": {"HOME": "/home/flyte"},
         "labels": {},
         "user": "1000:1000",
-        "workdir": "/home/flyte/work",
+        "workdir": "/home/flyte/task",
         "entrypoint": (),
         **settings,
     }

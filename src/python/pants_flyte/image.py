@@ -67,7 +67,7 @@ async def _settings(target: Target, flyte: FlyteSubsystem) -> ImageSettings:
     if not workdir or not workdir.startswith("/") or path_problem(workdir[1:]):
         raise FlyteTargetError(
             address,
-            f"`workdir` is {workdir!r}; give an absolute path below `/`, such as `/home/flyte/work`.",
+            f"`workdir` is {workdir!r}; give an absolute path below `/`, such as `/home/flyte/task`.",
         )
     env: Mapping[str, str] = target[FlyteImageEnvField].value or {}
     for name in env:

@@ -263,7 +263,7 @@ class FlyteImageEnvField(DictStringToStringField):
 
 class FlyteImageWorkdirField(StringField):
     alias = "workdir"
-    default = "/home/flyte/work"
+    default = "/home/flyte/task"
     help = help_text(
         """
         The working directory, an absolute path; made for the image's user to write in. It is the top of the code,

@@ -7,7 +7,7 @@ import re
 
 VENV = "opt/venv"
 HOME = "/home/flyte"
-WORKDIR = "/home/flyte/work"
+WORKDIR = "/home/flyte/task"
 USER = (1000, 1000)
 
 _VERSION = re.compile(r"/.*python(3\.[0-9]+)")
