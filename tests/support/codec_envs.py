@@ -1,6 +1,6 @@
-"""The CPythons of this machine, each with the codec that src/python/flyte_pack/flyte-pack.lock pins.
+"""The CPythons of this machine, each with what a lock file of src/python/flyte_pack/ pins, such as the codec.
 
-The codec is installed with pip, hashes required, into a cache that later runs and parallel test
+It is installed with pip, hashes required, into a cache that later runs and parallel test
 processes share: `$XDG_CACHE_HOME/pants-flyte/test-envs`, or the same below `~/.cache`.
 """
 
@@ -17,6 +17,9 @@ from pathlib import Path
 import flyte_pack
 
 LOCK = Path(flyte_pack.__file__).with_name("flyte-pack.lock")
+CACHE = (
+    Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pants-flyte" / "test-envs"
+)
 
 _ABOUT = """
 import sys
@@ -35,13 +38,16 @@ def find_cpython(version: str) -> str | None:
     return next(working, None)
 
 
-@cache
 def codec_for(python: str) -> str:
     """The directory to put on the PYTHONPATH of `python` for the codec; made if it is not there."""
-    tag = _about(python)[2]
-    digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()
-    top = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    place = top / "pants-flyte" / "test-envs" / f"codec-{digest[:16]}-{tag}"
+    return locked_packages(LOCK, python)
+
+
+@cache
+def locked_packages(lock: Path, python: str) -> str:
+    """The directory to put on the PYTHONPATH of `python` for what `lock` pins; made if it is not there."""
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()
+    place = CACHE / f"{lock.stem}-{digest[:16]}-{_about(python)[2]}"
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
         # Made aside and moved into place in one step: of two that race, one wins and both are right.
@@ -51,7 +57,7 @@ def codec_for(python: str) -> str:
             base = _about(python)[3]
             pip = [base, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:"]
             subprocess.run(
-                [*pip, "--require-hashes", "-r", str(LOCK), "--target", made],
+                [*pip, "--require-hashes", "-r", str(lock), "--target", made],
                 env={**os.environ, "PIP_ROOT_USER_ACTION": "ignore"},
                 check=True,
             )

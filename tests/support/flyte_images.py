@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from functools import cache
 
 from tests.support.bases import base_image
+from tests.support.codec_envs import CACHE
 from tests.support.flyte_rules import RuleRoot
-from tests.support.image_tools import CACHE
 from tests.support.wheels import AMD64, ARM64, Wheel, lock_of, write_wheel
 
 TASK = "env = flyte.TaskEnvironment('e')\n@env.task\ndef train(): ...\n"

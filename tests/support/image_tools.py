@@ -1,61 +1,28 @@
-"""Runs the commands that turn dependencies into layers, each in a process of its own with what flyte-image.lock pins.
-
-Their packages are installed with pip, hashes required, into a cache that later runs share:
-`${XDG_CACHE_HOME:-~/.cache}/pants-flyte/test-envs`.
-"""
+"""Runs the commands that turn dependencies into layers, each in a process of its own with what flyte-image.lock pins."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Mapping
 
 import flyte_pack
+from tests.support.codec_envs import locked_packages
 
 LOCK = Path(flyte_pack.__file__).with_name("flyte-image.lock")
 SOURCES = Path(flyte_pack.__file__).parent.parent
-CACHE = (
-    Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pants-flyte" / "test-envs"
-)
 
 _RUN = "import sys; from flyte_pack.image.{module} import main; sys.exit(main(sys.argv[1:]))"
-_BASE = "import sys; print(sys.implementation.cache_tag, sys.base_prefix + '/bin/python%d.%d' % sys.version_info[:2])"
 
 
-@cache
 def tools_for(python: str) -> str:
     """The directory to put on the PYTHONPATH of `python`; made if it is not there."""
-    about = subprocess.run([python, "-c", _BASE], capture_output=True, text=True, check=True).stdout
-    tag, base = about.strip().split(" ", 1)
-    digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()
-    place = CACHE / f"image-{digest[:16]}-{tag}"
-    if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        # Made aside and moved into place in one step: of two that race, one wins and both are right.
-        made = tempfile.mkdtemp(prefix=f"{place.name}.", dir=place.parent)
-        try:
-            pip = [base, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:"]
-            subprocess.run(
-                [*pip, "--require-hashes", "-r", str(LOCK), "--target", made],
-                env={**os.environ, "PIP_ROOT_USER_ACTION": "ignore"},
-                check=True,
-            )
-            os.rename(made, place)
-        except OSError:
-            if not place.exists():
-                raise
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
-    return str(place)
+    return locked_packages(LOCK, python)
 
 
 @dataclass(frozen=True)
