@@ -313,7 +313,8 @@ def test_a_version_keeps_its_content(example: BuildRoot, deploy: Deployment) -> 
 
 def test_experimental_deploy_reaches_the_same_code(example: BuildRoot, tmp_path: Path) -> None:
     option = f"--flyte-store=file://{tmp_path / 'store'}"
-    done = example.pants(option, "experimental-deploy", "::")
+    # Not "::": `services:release` wants a registry and a version.
+    done = example.pants(option, "experimental-deploy", "services:deploy")
     assert "services:deploy deployed" in done.stderr
     shown = example.pants(option, "run", "services:deploy", "--", "list", "--output", "json")
     assert len(json.loads(shown.stdout)["history"]) == 1

@@ -53,10 +53,16 @@ env_vars = ["LANG=C.UTF-8", "SSL_CERT_FILE", "SSL_CERT_DIR"]
 """
 
 # What Pants never shares, as it is about this machine.
-LOCAL = ("Find interpreter for constraints", "Searching for `", "Test binary ")
+LOCAL = (
+    *("Find interpreter for constraints", "Searching for `", "Test binary "),
+    "Put together a base image from this machine's ",
+)
 
 # Everything else that packaging the example takes, by what the descriptions begin with.
-SHARED = ("Determine Python dependencies for ", "Prepare the packer", "Pack ")
+SHARED = (
+    *("Determine Python dependencies for ", "Prepare the packer", "Pack "),
+    *("Prepare what builds images", "Find the packages that ", "Install the packages of "),
+)
 
 
 @dataclass(frozen=True)
@@ -213,8 +219,10 @@ def test_without_the_remote_cache_the_second_one_executes_it_all_with_the_same_i
     assert shared.alone.cacheable == shared.first.cacheable
 
 
-def test_all_have_the_same_bundles(shared: Shared) -> None:
+def test_all_have_the_same_bundles_and_images(shared: Shared) -> None:
     first, second, alone = shared.dists
-    assert {name.split(".", 2)[-1] for name in first} == {"json", "manifest.json", "tar.gz"}
+    plain = {name for name in first if not name.startswith("services.ml/image/")}
+    assert {name.split(".", 2)[-1] for name in plain} == {"json", "manifest.json", "tar.gz"}
+    assert "services.ml/image/index.json" in first
     assert first == second
     assert first == alone

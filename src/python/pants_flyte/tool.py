@@ -26,6 +26,11 @@ from pants_flyte.engine import (
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 
 _PACKAGES = ("flyte_pack", "flyte_shim")
+_PREPARE = {
+    "lockfile": "Prepare the packer",
+    "image_lockfile": "Prepare what builds images",
+    "deploy_lockfile": "Prepare what deploys and runs images",
+}
 _ENVIRONMENT = (
     *("HOME", "LANG", "LC_ALL", "PATH", "TERM", "TMPDIR", "USER", "XDG_CACHE_HOME"),
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
@@ -75,7 +80,7 @@ async def program_pex(flyte_pack: FlytePackSubsystem, needs: str = "lockfile") -
         interpreter_constraints=flyte_pack.constraints,
         main=EntryPoint("flyte_pack.__main__"),
         sources=await program_sources(),
-        description="Prepare the packer",
+        description=_PREPARE[needs],
     )
 
 
