@@ -20,7 +20,8 @@ from tests.support.build_root import BuildRoot, clean_environment, clone_checkou
 VERSION = flyte_shim.__version__
 PLUGIN, SHIM = (f"{name}-{VERSION}-py3-none-any.whl" for name in ("pants_flyte", "flyte_shim"))
 PACKAGES = {PLUGIN: {"flyte_pack", "flyte_shim", "pants_flyte"}, SHIM: {"flyte_shim"}}
-RESOURCES = {PLUGIN: {"flyte_pack/flyte-pack.lock"}, SHIM: set()}
+LOCKS = {f"flyte_pack/flyte-{name}.lock" for name in ("pack", "image", "deploy")}
+RESOURCES = {PLUGIN: LOCKS, SHIM: set()}
 
 NOT_SOURCES = shutil.ignore_patterns("dist", ".pants.d", ".pids")
 IN_REPOSITORY = 'pythonpath = ["%(buildroot)s/../../src/python"]\n'
