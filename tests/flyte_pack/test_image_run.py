@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -40,8 +41,11 @@ ABOUT = """if True:
 
 
 @pytest.fixture(scope="module")
-def image(host_base, tmp_path_factory):
-    """An image with an entry point of its own, and a working directory of its user's."""
+def image(host_base):
+    """An image with an entry point of its own, and a working directory of its user's.
+
+    Not below pytest's directories: each session that starts takes them away from everybody else again.
+    """
 
     def add(layer):
         layer.add_directory("home/flyte/task", owner=(1000, 1000))
@@ -49,7 +53,8 @@ def image(host_base, tmp_path_factory):
         layer.add_directory("opt")
         layer.add_symlink("opt/link", "/home/flyte")
 
-    place = tmp_path_factory.mktemp("images") / "image"
+    top = Path(tempfile.mkdtemp(prefix="image-run-"))
+    place = top / "image"
     image_on(
         host_base,
         place,
@@ -57,10 +62,19 @@ def image(host_base, tmp_path_factory):
         entrypoint=("entry",),
         env={"HOME": "/home/flyte", "A": "of the image"},
     )
-    for path in (place, *place.rglob("*"), *place.parents):
-        if path != Path("/") and path.stat().st_uid == os.geteuid():
-            path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
-    return place
+    for path in (top, place, *place.rglob("*")):
+        path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
+    yield place
+    shutil.rmtree(top)
+
+
+@pytest.fixture
+def open_path():
+    """A directory that everybody can look into, and so not below pytest's."""
+    place = Path(tempfile.mkdtemp(prefix="image-run-"))
+    place.chmod(0o755)
+    yield place
+    shutil.rmtree(place)
 
 
 class Way:
@@ -180,34 +194,31 @@ def test_without_a_network_there_is_none(way, image):
     assert done.stdout == "101\n", done.stderr  # ENETUNREACH, at once
 
 
-def test_mounts_are_there_and_read_only_where_said(way, image, tmp_path):
-    for path in (tmp_path, *tmp_path.parents):
-        if path != Path("/"):
-            path.chmod(path.stat().st_mode | 0o055)
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a").write_text("input")
-    (tmp_path / "in" / "a").chmod(0o644)
-    (tmp_path / "in").chmod(0o755)
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out").chmod(0o777)
+def test_mounts_are_there_and_read_only_where_said(way, image, open_path):
+    (open_path / "in").mkdir()
+    (open_path / "in" / "a").write_text("input")
+    (open_path / "in" / "a").chmod(0o644)
+    (open_path / "in").chmod(0o755)
+    (open_path / "out").mkdir()
+    (open_path / "out").chmod(0o777)
     script = "cat /data/in/a /file; echo result > /opt/link/out/b; echo no > /data/in/new"
     done = way.run(
         image,
         *(
             "--mount",
-            f"{tmp_path}/in:/data/in:ro",
+            f"{open_path}/in:/data/in:ro",
             "--mount",
             "out:/home/flyte/out",
             "--mount",
             "in/a:/file:ro",
         ),
         *("sh", "-c", script),
-        cwd=tmp_path,
+        cwd=open_path,
     )
     assert done.stdout == "inputinput", done.stderr
     assert done.returncode != 0, "a read-only mount could be written"
-    assert (tmp_path / "out" / "b").read_text() == "result\n"
-    assert os.listdir(tmp_path / "in") == ["a"]
+    assert (open_path / "out" / "b").read_text() == "result\n"
+    assert os.listdir(open_path / "in") == ["a"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -236,20 +247,17 @@ def test_signals_reach_the_command(way, image, number):
     assert child.returncode == 42, err
 
 
-def test_what_a_command_writes_is_gone_after_it(way, image, tmp_path):
-    before = scratch(tmp_path)
+def test_what_a_command_writes_is_gone_after_it(way, image, open_path):
+    before = scratch(open_path)
     done = way.run(image, "sh", "-c", "touch x && chmod 0 . ..", env={"TMPDIR": str(before)})
     assert done.returncode in (0, 1), done.stderr
     assert way.run(image, "ls", env={"TMPDIR": str(before)}).stdout == ""
     assert os.listdir(before) == []
 
 
-def scratch(tmp_path):
-    place = tmp_path / "scratch"
+def scratch(open_path):
+    place = open_path / "scratch"
     place.mkdir()
-    for path in (place, *place.parents):
-        if path != Path("/"):
-            path.chmod(path.stat().st_mode | 0o055)
     place.chmod(0o1777)
     return place
 
@@ -439,9 +447,9 @@ def test_a_hostile_image_reaches_nothing_outside(host_base, tmp_path):
     assert {p.name: p.read_text() for p in outside.iterdir()} == {"hosts": "kept"}
 
 
-def test_an_image_is_removed_when_its_runner_is_interrupted(image, tmp_path):
+def test_an_image_is_removed_when_its_runner_is_interrupted(image, open_path):
     need("bubblewrap")
-    place = scratch(tmp_path)
+    place = scratch(open_path)
     way = Way("", env={"PATH": "/usr/bin:/bin", "TMPDIR": str(place)})
     child = subprocess.Popen(
         way.command(image, "sh", "-c", "echo ready; sleep 60"),
@@ -462,9 +470,9 @@ def test_an_image_is_removed_when_its_runner_is_interrupted(image, tmp_path):
     assert os.listdir(place) == []
 
 
-def test_what_a_killed_runner_left_is_removed_by_the_next(image, tmp_path):
+def test_what_a_killed_runner_left_is_removed_by_the_next(image, open_path):
     need("bubblewrap")
-    place = scratch(tmp_path)
+    place = scratch(open_path)
     way = Way("", env={"PATH": "/usr/bin:/bin", "TMPDIR": str(place)})
     typed = ("sh", "-c", "echo ready; sleep 60")
     killed, running = (

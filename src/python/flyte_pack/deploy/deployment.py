@@ -130,7 +130,7 @@ class Deployment:
                     self._store, self._directory, link.bundle, self._repair
                 )
         record = self._record({key: value.bundle for key, value in settled.items()})
-        existing = self._existing(record)
+        existing, damaged = self._existing(record)
         if existing is not None:
             stored = {value.bundle for value in settled.values()}
             check_whole(self._store, (b for b in existing.record.bundles if b not in stored))
@@ -140,7 +140,7 @@ class Deployment:
             settled=tuple(settled.values()),
             record=after,
             existing=existing,
-            replace_record=existing is None and self._has_record(record.version),
+            replace_record=damaged,
             current=current,
             changes=compare(self._before(current), after, self._store.uri_of),
         )
@@ -222,8 +222,10 @@ class Deployment:
             ),
         )
 
-    def _existing(self, record: VersionRecord) -> Recorded | None:
-        """What is recorded under the version, which must be the same as what is to be deployed."""
+    def _existing(self, record: VersionRecord) -> tuple[Recorded | None, bool]:
+        """What is recorded under the version, which must be the same as what is to be deployed; and whether there is a damaged
+        record, to be written anew. (Not found by looking a second time: another deployer may have written it in between.)
+        """
         try:
             existing = self._ledger.recorded(record.version)
         except InvalidData as error:
@@ -233,17 +235,14 @@ class Deployment:
                 ) from None
             if not self._repair:
                 raise InvalidData(f"{error}. To write it anew, deploy with --repair") from None
-            return None
+            return None, True
         if existing is not None and existing.record.spec() != record.spec():
             changes = describe(compare(existing.record, record, self._store.uri_of))
             raise Refused(
                 f"version {record.version} exists with other content in {record.project}/{record.domain}: {changes}. "
                 "A version never changes: name another one, or none, to have one computed"
             )
-        return existing
-
-    def _has_record(self, version: str) -> bool:
-        return self._store.size(self._ledger.version_key(version)) is not None
+        return existing, False
 
     def _before(self, current: HistoryEntry | None) -> VersionRecord | None:
         """The current version's record, to compare with. That it can not be read must not keep anyone from deploying."""
