@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+from flyte_pack.deploy import program
+from flyte_pack.deploy.ledger import Ledger
 from tests.support.deploying import BuildRoot, Program, contents
 
 
@@ -67,6 +69,28 @@ def test_different_content_under_one_version_goes_to_one_of_them(root, tmp_path)
     for d in done:
         if d.code:
             d.failed(1, "version v1 exists with other content", "image")
+
+
+def test_a_record_that_another_deployer_writes_while_we_look_is_kept(root, monkeypatch):
+    def typed(number):
+        return ("--version", "v1", "--image", f"trainer=registry.example/trainer:{number}")
+
+    root.package("train", image="trainer")
+    look = Ledger.recorded
+    others = [typed(2)]
+
+    def look_and_be_overtaken(self, version):
+        found = look(self, version)
+        if others:
+            root.deploy(*others.pop()).ok()
+        return found
+
+    monkeypatch.setattr(Ledger, "recorded", look_and_be_overtaken)
+    monkeypatch.setattr(program, "_forget_the_callers_python", lambda: None)
+    monkeypatch.chdir(root.root)
+    assert program.main(root.arguments(*typed(1))[1:]) == program.FAILED
+    assert root.version("v1")["tasks"][0]["image"] == "registry.example/trainer:2"
+    assert root.history() == [("deploy", "v1")]
 
 
 def test_other_archives_of_one_content_settle_on_one_of_them(tmp_path):

@@ -439,8 +439,8 @@ def test_a_hostile_image_reaches_nothing_outside(host_base, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "hosts").write_text("kept")
-    layer = tar_of(*((name, str(outside)) for name in ("dev", "proc", "etc", "tmp", "work")))
-    place = layout_of(tmp_path / "layout", [layer], config={"WorkingDir": "/work/new"})
+    layer = tar_of(*((name, str(outside)) for name in ("dev", "proc", "etc", "tmp", "srv")))
+    place = layout_of(tmp_path / "layout", [layer], config={"WorkingDir": "/srv/new"})
     for path in ("", "/usr/bin:/bin"):
         done = Way("", env={"PATH": path}).run(place, "--mount", f"{tmp_path}:/etc/x", "true")
         assert done.returncode != 0
