@@ -42,6 +42,46 @@ from tests.support.deploying import SOURCE_ROOT
         ("show v1", DeployOptions(command="show", which="v1")),
         ("show --output json v1", DeployOptions(command="show", which="v1", output="json")),
         ("rollback v1 --dry-run", DeployOptions(command="rollback", which="v1", dry_run=True)),
+        (
+            "--endpoint localhost:8090 --insecure --org acme --flyte-config ~/.flyte/config.yaml --config ./ops/d.yaml",
+            DeployOptions(
+                endpoint="localhost:8090",
+                insecure=True,
+                org="acme",
+                flyte_config="~/.flyte/config.yaml",
+                config="ops/d.yaml",
+            ),
+        ),
+        ("--endpoint https://flyte.example/", DeployOptions(endpoint="https://flyte.example/")),
+        ("--endpoint dns:///f.example", DeployOptions(endpoint="dns:///f.example")),
+        ("--no-register --no-image-check", DeployOptions(register=False, image_check=False)),
+        ("--upload flyte", DeployOptions(upload="flyte")),
+        (
+            "rollback v1 --endpoint f.example",
+            DeployOptions(command="rollback", which="v1", endpoint="f.example"),
+        ),
+        ("verify", DeployOptions(command="verify")),
+        ("verify v1", DeployOptions(command="verify", which="v1")),
+        ("verify --all", DeployOptions(command="verify", all_versions=True)),
+        ("prune", DeployOptions(command="prune")),
+        (
+            "prune --yes --keep 5 --older-than 30",
+            DeployOptions(command="prune", yes=True, keep=5, older_than=30),
+        ),
+        ("prune --older-than 0", DeployOptions(command="prune", older_than=0)),
+        ("export out", DeployOptions(command="export", directory="out")),
+        ("export /mnt/usb v1", DeployOptions(command="export", directory="/mnt/usb", which="v1")),
+        (
+            "import /mnt/usb --registry reg.example/x/ --store file:///srv/x --no-register --repair",
+            DeployOptions(
+                command="import",
+                directory="/mnt/usb",
+                registry="reg.example/x",
+                store="file:///srv/x",
+                register=False,
+                repair=True,
+            ),
+        ),
         ("--help", DeployOptions(command="help")),
         ("list -h", DeployOptions(command="help")),
     ],
@@ -52,7 +92,8 @@ def test_what_a_user_may_type(typed, options):
 
 @pytest.mark.parametrize(
     ("typed", "packages"),
-    [("", True), ("--dry-run", True), ("list", False), ("show", False), ("rollback v", False), ("--help", False)],
+    [("", True), ("--dry-run", True), ("list", False), ("show", False), ("rollback v", False), ("--help", False),
+     ("verify", False), ("prune", False), ("export d", False), ("import d", False), ("--endpoint h:1", True)],
 )  # fmt: skip
 def test_only_deploying_needs_packages(typed, packages):
     assert parse(shlex.split(typed)).packages is packages
@@ -62,7 +103,7 @@ def test_only_deploying_needs_packages(typed, packages):
     ("typed", "said"),
     [
         ("deploy", "unknown command 'deploy'"),
-        ("lsit", "list, show, rollback"),
+        ("lsit", "list, show, rollback, verify, prune, export, import"),
         ("list v1", "list takes no VERSION"),
         ("show v1 v2", "show takes at most one VERSION"),
         ("rollback", "rollback takes one VERSION"),
@@ -88,6 +129,40 @@ def test_only_deploying_needs_packages(typed, packages):
         ("show --image a=r.example/a", "--image is for deploying"),
         ("rollback v1 --version v2", "--version is for deploying"),
         ("list --copy-style all", "--copy-style is for deploying"),
+        ("verify v1 v2", "verify takes at most one VERSION"),
+        ("verify v1 --all", "a VERSION or --all, not both"),
+        ("prune v1", "prune takes no VERSION"),
+        ("export", "export takes a folder"),
+        ("export a v1 v2", "export takes a folder, and at most one VERSION"),
+        ("export a ../v", "can not be a version"),
+        ("export a --dry-run", "export has no --dry-run"),
+        ("import", "import takes one folder"),
+        ("import ''", "import DIR takes a path"),
+        ("import a --version v", "--version is for deploying; import does not take it"),
+        ("--keep 3", "--keep is for prune; deploying does not take it"),
+        ("list --yes", "--yes is for prune; list does not take it"),
+        ("verify --endpoint h:1", "--endpoint is for deploying, rollback and import; verify"),
+        ("prune --insecure", "--insecure is for deploying, rollback and import"),
+        ("verify --no-register", "--no-register is for"),
+        ("rollback v1 --registry h:1", "--registry is for deploying and import"),
+        ("rollback v1 --no-image-check", "--no-image-check is for deploying"),
+        ("prune --yes --dry-run", "--yes and --dry-run contradict"),
+        ("prune --keep 0", "--keep takes a whole number from 1"),
+        ("prune --keep five", "not 'five'"),
+        ("prune --keep -1", "--keep"),
+        ("prune --older-than 1.5", "--older-than takes a whole number"),
+        ("prune --older-than 99999999999999999999999", "--older-than takes a whole number"),
+        ("--config /etc/x.yaml", "--config takes a file below the build root"),
+        ("--config ../x.yaml", "--config takes a file below the build root"),
+        ("--endpoint flyte.example/path", "--endpoint: an endpoint is a host"),
+        ("--endpoint s3://flyte.example", "--endpoint: an endpoint is a host"),
+        ("--endpoint h:123456", "--endpoint: an endpoint is a host"),
+        ("--endpoint ''", "--endpoint: an endpoint is a host"),
+        ("--insecure --endpoint https://h", "leave one out"),
+        ("--org a/b", "can not be an org"),
+        ("--registry https://h", "--registry: a registry is a host"),
+        ("--upload s3", "--upload"),
+        ("--flyte-config ''", "--flyte-config takes a path"),
     ],
 )
 def test_what_can_not_be_understood_raises_and_neither_prints_nor_exits(typed, said, capfd):
@@ -110,6 +185,9 @@ def test_what_can_not_be_understood_raises_and_neither_prints_nor_exits(typed, s
         "--image a=https://user:hunter2@reg.example/a",
         "--image user:hunter2@reg.example/a:1",
         "--image user:hunter2@reg.example/a=b",
+        "--endpoint https://user:hunter2@flyte.example",
+        "--endpoint flyte.example/hunter2",
+        "--registry user:hunter2@reg.example",
     ],
 )
 def test_a_password_is_refused_and_not_repeated(typed):
@@ -119,7 +197,14 @@ def test_a_password_is_refused_and_not_repeated(typed):
 
 
 def test_every_option_is_in_the_help():
-    for option in vars(DeployOptions()).keys() - {"command", "which", "images"} | {"image", "help"}:
+    told = {
+        "images": "image",
+        "all_versions": "all",
+        "register": "no-register",
+        "image_check": "no-image-check",
+    }
+    for name in vars(DeployOptions()).keys() - {"command", "which", "directory"}:
+        option = told.get(name, name)
         assert f"  --{option.replace('_', '-')} " in HELP
 
 

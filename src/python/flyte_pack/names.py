@@ -1,4 +1,5 @@
-"""Names of projects, domains, versions and images: what may be one, and how a target address becomes part of a store's key.
+"""Names of projects, domains, versions, images, registries and endpoints: what may be one, and how a target address becomes
+part of a store's key.
 
 Projects, domains and versions become parts of keys as they are, so they are held to characters that are the same
 everywhere: in a file name on any system, in an object store's key, in a URI.
@@ -26,10 +27,11 @@ _REFERENCE = re.compile(
     r"(?::[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?"
     r"(?:@sha256:[0-9a-f]{64}|@sha512:[0-9a-f]{128})?"
 )
+_ENDPOINT = re.compile(rf"(?:(?:dns:///|https?://))?(?:{_HOST})(?::[0-9]{{1,5}})?/?", re.IGNORECASE)
 
 
 class InvalidName(ValueError):
-    """A project, domain, version, image or address that can not be used; the message says what would be one."""
+    """A project, domain, version, image, address, ... that can not be used; the message says what would be one."""
 
 
 def check_project(text: str) -> str:
@@ -80,6 +82,40 @@ def check_image(text: str) -> str:
     return text
 
 
+def check_registry(text: str) -> str:
+    """`text` without a "/" at its end, if it names a registry or a place in one. Raises `InvalidName`."""
+    if "://" in text or "@" in text:
+        raise InvalidName(
+            "a registry is a host, perhaps with a path, like ghcr.io/org: no scheme, no user, no password"
+        )
+    place = text.rstrip("/")
+    check_image(f"{place}/name:tag")
+    return place
+
+
+def check_endpoint(text: str) -> str:
+    """`text`, if it is where a Flyte control plane may be: HOST[:PORT], perhaps after dns:///, http:// or https://.
+
+    Raises `InvalidName`, with a message that does not repeat a text that may hold a password.
+    """
+    if "@" in text:
+        raise InvalidName(
+            "an endpoint holds no user and no password: what logs in is configured in Flyte's own config.yaml "
+            "(--flyte-config) or by its environment variables"
+        )
+    if not _ENDPOINT.fullmatch(text) or len(text) > 300:
+        raise InvalidName(
+            "an endpoint is a host, perhaps with a port or a scheme, and no path: flyte.example.com, localhost:8090, "
+            "dns:///flyte.example.com or https://flyte.example.com:8443"
+        )
+    return text
+
+
+def check_org(text: str) -> str:
+    """`text`, if it may be an organization's name. Raises `InvalidName`."""
+    return _segment("org", text, PROJECT_LENGTH)
+
+
 def escape_address(address: str) -> str:
     """The path segment that stands for the address of a target; no two addresses share one.
 
@@ -100,7 +136,7 @@ def escape_address(address: str) -> str:
 def _segment(what: str, text: str, length: int) -> str:
     if not _SEGMENT.fullmatch(text) or len(text) > length:
         raise InvalidName(
-            f"{text!a:.80} can not be a {what}: up to {length} letters, digits, '.', '_' and '-', "
+            f"{text!a:.80} can not be {'an' if what == 'org' else 'a'} {what}: up to {length} letters, digits, '.', '_' and '-', "
             "with no '.' or '-' at the start and no '.' at the end"
         )
     return text

@@ -73,7 +73,9 @@ class _Run:
             "list": self._list,
             "show": self._show,
             "rollback": self._rollback,
-        }[self._options.command]
+        }.get(self._options.command)
+        if run is None:
+            raise Refused(f"{self._options.command} is not there yet")
         return {
             "schema": _SCHEMA,
             "command": self._options.command,
