@@ -55,9 +55,32 @@ class SourceMissing(ShimError):
 
 
 class SourceUnavailable(ShimError):
-    """The archive could not be read now, it may be later (EX_UNAVAILABLE); these are retried."""
+    """The archive could not be read now, it may be later (EX_UNAVAILABLE); these are retried.
+
+    `wait` is how many seconds the store asks to wait for, if it does.
+    """
 
     code = 69
+
+    def __init__(self, message: str, wait: float = 0) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+class SourceChanged(SourceUnavailable):
+    """The archive was replaced while it was read: what was read of it is of no use."""
+
+
+class UntrustedSource(ShimError):
+    """What answers is not to be believed: its certificate, its redirect, its HTTP (EX_PROTOCOL)."""
+
+    code = 76
+
+
+class SourceDenied(ShimError):
+    """The store knows who asks, or does not, and refuses: credentials, rights, clock (EX_NOPERM)."""
+
+    code = 77
 
 
 class StorageError(ShimError):

@@ -46,8 +46,21 @@ def is_sha256(text: str) -> bool:
     return len(text) == 64 and not text.strip("0123456789abcdef")
 
 
+def shown(uri: str) -> str:
+    """A URI as it may be printed: without user information, query and fragment (RFC 3986, 3).
+
+    A query may be a signature, which is as good as a password. A plain path is printed as it is.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not separator or "/" in scheme:
+        return uri
+    rest = rest.partition("?")[0].partition("#")[0]
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+
+
 def sha256_in_name(uri: str) -> str | None:
     """The archive hash in the name that a store gives an archive, `<archive hash>.tar.gz`."""
-    name = uri.rpartition("/")[2]
+    name = shown(uri).rpartition("/")[2]
     stem = name[: -len(_ARCHIVE_SUFFIX)]
     return stem if name.endswith(_ARCHIVE_SUFFIX) and is_sha256(stem) else None
