@@ -23,6 +23,8 @@ PROGRAMS = {
     "docker-registry": "docker-registry",
     "docker.io": "dockerd",
     "mmdebstrap": "mmdebstrap",
+    "nodejs": "node",
+    "npm": "npm",
     "skopeo": "skopeo",
     "umoci": "umoci",
 }
