@@ -12,6 +12,7 @@ _COMMANDS = {
     "bundle": "flyte_pack.bundle",
     "run": "flyte_pack.local_run",
     "deploy": "flyte_pack.deploy",
+    "deploy-config": "flyte_pack.deploy.config_file",
     "push": "flyte_pack.registry.program",
     "base-lock": "flyte_pack.registry.locks",
     "image-host-base": "flyte_pack.image.host_base",

@@ -121,6 +121,12 @@ class Fields:
             raise InvalidData(f"{self._where}: {key!r} is not a JSON object")
         return {self._text(name, key): self._text(text, key) for name, text in value.items()}
 
+    def nested_map(self, key: str) -> dict[str, Fields]:
+        """An object whose values are objects, by names that the caller checks."""
+        where = f"{self._where}: {key}"
+        nested = Fields(self._take(key), where)
+        return {self._text(name, key): Fields(value, where) for name, value in nested._raw.items()}
+
     def default(self, key: str, value: object) -> None:
         """Stand in for a field that may be left out."""
         self._raw.setdefault(key, value)

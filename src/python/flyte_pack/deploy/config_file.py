@@ -1,0 +1,187 @@
+"""Reads the settings of deployments from YAML: where to register, where bundles and images go, what image names stand for.
+
+    endpoint: flyte.example.com
+    store: s3://flyte-bundles/bikes
+    images: {trainer: ghcr.io/org/trainer:2026.1}
+    domains:
+      production: {store: s3://prod/bikes}
+
+`python -m flyte_pack deploy-config --file X --output Y.json` turns it into JSON for the build rules.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from flyte_pack.deploy.config import CHECKS, DeployConfig, Settings
+from flyte_pack.json_fields import InvalidData, printable
+from flyte_pack.names import InvalidName, check_domain, check_image, check_ref_name
+from flyte_pack.oci.fresh import fresh_file
+from flyte_pack.store import StoreError
+
+_MOST_BYTES = 256 << 10
+_MOST_DEPTH = 8
+_TEXT, _BOOLEAN = "tag:yaml.org,2002:str", "tag:yaml.org,2002:bool"
+
+
+def read_config(text: bytes, what: str) -> DeployConfig:
+    """The configuration in a YAML file. Raises `InvalidData`, which names the file (as `what`) and the line.
+
+    Anchors, tags and a second document are refused, and so is every key that is none: nothing is overlooked. No value
+    is repeated that could hold a password.
+    """
+    yaml = _yaml()
+    if len(text) > _MOST_BYTES:
+        raise InvalidData(f"{what}: has {len(text):,} bytes, which is too long for settings")
+    try:
+        _check_events(yaml.parse(text, Loader=yaml.SafeLoader), what)
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{what}:{mark.line + 1}" if mark else what
+        problem = error.problem or error.context or "this can not be read"
+        # What is after the problem would repeat the line.
+        raise InvalidData(f"{where}: not YAML: {printable(problem)[:200]}") from None
+    except yaml.YAMLError as error:  # bytes that are no text
+        reason = getattr(error, "reason", "it can not be read")
+        raise InvalidData(f"{what}: not YAML: {printable(str(reason))[:200]}") from None
+    if root is None:
+        return DeployConfig()
+    reader = _Reader(what)
+    top = reader.mapping(root, "the file")
+    domains = {}
+    if "domains" in top:
+        for domain, section in reader.mapping(top.pop("domains")[1], "domains").items():
+            reader.check(section[0], check_domain, domain, "domains")
+            values = reader.mapping(section[1], f"the section of {domain}")
+            domains[domain] = reader.settings(values, ())
+    settings = reader.settings(top, ("domains",))
+    return DeployConfig(settings, tuple(sorted(domains.items())))
+
+
+def _yaml() -> Any:
+    # Only a deployment that has such a file pays for the import.
+    import yaml
+
+    return yaml
+
+
+def _check_events(events: Iterable[Any], what: str) -> None:
+    """Refuse what settings need not, before anything is built of it: nothing grows beyond what is written out."""
+    yaml = _yaml()
+    depth = documents = 0
+    for event in events:
+        where = f"{what}:{event.start_mark.line + 1}"
+        if isinstance(event, yaml.DocumentStartEvent):
+            documents += 1
+            if documents > 1:
+                raise InvalidData(f"{where}: a second document begins: settings are one")
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise InvalidData(
+                f"{where}: anchors and aliases (& and *) are not understood here: write it out"
+            )
+        if getattr(event, "tag", None) is not None:
+            raise InvalidData(f"{where}: tags (!) are not understood here: leave it out")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MOST_DEPTH:
+            raise InvalidData(f"{where}: is nested too deeply for settings")
+
+
+class _Reader:
+    """Takes settings out of YAML's nodes, which know their lines."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def mapping(self, node: Any, name: str) -> dict[str, tuple[Any, Any]]:
+        """(node of the key, node of the value) by key."""
+        if node.id != "mapping":
+            raise self._error(node, f"{name}: expected `name: value` pairs")
+        found: dict[str, tuple[Any, Any]] = {}
+        for key, value in node.value:
+            text = self._text(key, f"a name in {name}")
+            if set(text) & set("@:/"):  # no name of ours, and perhaps an address with a password
+                raise self._error(key, f"a name in {name} holds '@', ':' or '/', which none may")
+            if text in found:
+                first = found[text][0].start_mark.line + 1
+                raise self._error(key, f"{text!a:.40} is there twice; the first is in line {first}")
+            found[text] = key, value
+        return found
+
+    def settings(self, values: Mapping[str, tuple[Any, Any]], also: tuple[str, ...]) -> Settings:
+        """also: keys that may be there besides."""
+        read: dict[str, Any] = {}
+        for name, (key, value) in values.items():
+            if name == "images":
+                read[name] = tuple(sorted(self._images(value)))
+            elif name == "insecure":
+                if value.id != "scalar" or value.tag != _BOOLEAN:
+                    raise self._error(value, "insecure: expected true or false")
+                read[name] = value.value.lower() in ("true", "yes", "on")
+            elif name in CHECKS:
+                read[name] = self.check(value, CHECKS[name], self._text(value, name), name)
+            else:
+                known = (*CHECKS, "insecure", "images", *also)
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise self._error(
+                    key, f"unknown setting {name!a:.40}{hint} (there are {', '.join(known)})"
+                )
+        return Settings(**read)
+
+    def _images(self, node: Any) -> Iterator[tuple[str, str]]:
+        for name, (key, value) in self.mapping(node, "images").items():
+            self.check(key, check_ref_name, name, "images")
+            image = self._text(value, f"images: {name}")
+            yield name, self.check(value, check_image, image, f"images: {name}")
+
+    def check(self, node: Any, check: Callable[[str], str], text: str, name: str) -> str:
+        """`text` as `check` returns it; `name` is for the message."""
+        try:
+            return check(text)
+        except (InvalidName, StoreError) as error:
+            raise self._error(node, f"{name}: {error}") from None
+
+    def _text(self, node: Any, name: str) -> str:
+        if node.id != "scalar":
+            raise self._error(node, f"{name}: expected a text")
+        if node.tag != _TEXT:
+            # Not what the author sees there: no is false, 1.10 is 1.1, nothing at all is null.
+            kind = node.tag.rpartition(":")[2]
+            raise self._error(
+                node, f"{name}: YAML reads this as a {kind}: put a text in quotes, or take it out"
+            )
+        if not node.value.isprintable():
+            raise self._error(node, f"{name}: holds a line break or control character")
+        return str(node.value)
+
+    def _error(self, node: Any, text: str) -> InvalidData:
+        return InvalidData(f"{self._what}:{node.start_mark.line + 1}: {text}")
+
+
+def main(argv: list[str]) -> int:
+    """`deploy-config --file X --output Y.json`; returns 0, or 1 where the file can not be used, 2 for a wrong command line."""
+    parser = argparse.ArgumentParser(prog="deploy-config", description="Check settings in YAML.")
+    parser.add_argument("--file", required=True, help="the settings, in YAML")
+    parser.add_argument("--output", required=True, help="where to write them as JSON")
+    try:
+        options = parser.parse_args(argv)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 2
+    try:
+        with open(options.file, "rb") as file:
+            config = read_config(file.read(_MOST_BYTES + 1), options.file)
+        with fresh_file(options.output) as path, open(path, "wb") as output:
+            output.write(config.to_json())
+    except InvalidData as error:
+        print(printable(str(error)), file=sys.stderr)
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+    else:
+        return 0
+    return 1
