@@ -14,10 +14,11 @@ from typing import BinaryIO, Callable
 from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import Descriptor, blob_path
 from flyte_pack.oci.reference import Reference
+from flyte_pack.progress import Progress, megabytes
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.client import Registry, Session, may_pull
 from flyte_pack.registry.retry import Broken, Tries
-from flyte_pack.registry.transfers import Progress, in_parallel, megabytes
+from flyte_pack.registry.transfers import in_parallel
 
 
 def complete(

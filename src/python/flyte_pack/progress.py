@@ -1,0 +1,108 @@
+"""Tells the person who waits what happens and how far transfers are: one line drawn anew on a terminal, plain lines elsewhere.
+
+A `Console` goes wherever a `say` is asked for. A `Progress` that gets one draws on its terminal; with any other `say`, or
+where there is no terminal (a pipe, CI), it says a line now and then.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from threading import Lock
+from typing import Callable, TextIO
+
+Say = Callable[[str], object]
+
+EVERY = 5.0  # seconds between two lines about one transfer
+REDRAWN_EVERY = 0.1  # seconds between two drawings of the line at the bottom of a terminal
+_CLEAR = "\r\x1b[K"  # to the start of the line, and erase to its end (ECMA-48, "EL")
+
+
+class Console:
+    """Lines on a stream, for several threads; on a terminal with one more at the bottom, which is drawn anew."""
+
+    def __init__(self, stream: TextIO, environ: Mapping[str, str] = os.environ) -> None:
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that the terminal's encoding lacks is no reason to fail.
+            stream.reconfigure(errors="backslashreplace")
+        self._stream = stream
+        self._lock = Lock()
+        self._drawn = False
+        # Some CI systems have a terminal, and keep what it showed as a log.
+        self.redraws = stream.isatty() and environ.get("TERM") != "dumb" and not environ.get("CI")
+
+    def __call__(self, line: str) -> None:
+        """Something that stays."""
+        with self._lock:
+            self._write(f"{_CLEAR if self._drawn else ''}{line}\n")
+            self._drawn = False
+
+    def draw(self, line: str) -> None:
+        """Something that stays until there is something else to say; nothing where `redraws` is false. Empty: clear it."""
+        if not self.redraws:
+            return
+        with self._lock:
+            if line or self._drawn:
+                # One that is as wide as the terminal could not be erased by going to its start.
+                width = shutil.get_terminal_size().columns - 1
+                self._write(f"{_CLEAR}{line[:width]}")
+            self._drawn = bool(line)
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except BrokenPipeError:
+            # Whoever read it (`| head`) has seen enough; Python would complain of it once more at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+
+class Progress:
+    """How many of `total` bytes are through, for several threads; `what` begins each line."""
+
+    def __init__(
+        self, say: Say, what: str, total: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._say, self._what, self._total, self._clock = say, what, total, clock
+        self._console = say if isinstance(say, Console) and say.redraws else None
+        self._lock = Lock()
+        self._started = self._said = clock()
+        self.done = 0
+
+    def add(self, count: int) -> None:
+        """`count` more bytes are through."""
+        with self._lock:
+            self.done += count
+            now = self._clock()
+            ended = self.done >= self._total
+            if not ended and now - self._said < (REDRAWN_EVERY if self._console else EVERY):
+                return
+            self._said = now
+            line = "" if ended else self._line(now)
+        if self._console:
+            self._console.draw(line)
+        elif line:  # of the end, whoever transfers has more to tell
+            self._say(line)
+
+    def of(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """The same chunks, each counted once whoever takes them is done with it."""
+        for chunk in chunks:
+            yield chunk
+            self.add(len(chunk))
+
+    def _line(self, now: float) -> str:
+        rate = megabytes(self.done / max(now - self._started, 1e-3))
+        percent = 100 * self.done // self._total
+        return f"  {self._what}: {megabytes(self.done)} of {megabytes(self._total)} ({percent} %), {rate}/s"
+
+
+def megabytes(count: float) -> str:
+    """A number of bytes for a person."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    if count < 999_950:
+        return f"{count / 1e3:.1f} kB"
+    return f"{count / 1e6:,.1f} MB"
