@@ -1,0 +1,105 @@
+"""Looks for images that a deployment names and does not build: do they exist, and by which digests?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flyte_pack.names import InvalidName
+from flyte_pack.oci.reference import Reference
+from flyte_pack.progress import Say
+from flyte_pack.registry import RegistryError
+
+if TYPE_CHECKING:
+    from flyte_pack.registry.client import Session
+
+
+@dataclass(frozen=True)
+class ResolvedImage:
+    """reference: as it was named. digest: what it stands for now, None where nobody looked.
+
+    pinned: what to deploy: `registry/repository@digest`, or the reference as it is where nobody looked.
+    """
+
+    reference: str
+    digest: str | None
+    pinned: str
+
+
+def resolve_images(
+    references: Iterable[str],
+    insecure: Collection[str] = (),
+    *,
+    say: Say,
+    check: bool = True,
+    session: Session | None = None,
+) -> dict[str, ResolvedImage]:
+    """What each reference stands for, asked of its registry once. One with a digest is looked for by that digest.
+
+    insecure: `host[:port]` of registries that may be spoken to over plain HTTP. check: False to look at none of them.
+    say: is told of retries, and of images that nobody looked for. Raises `RegistryError`, which names all that failed.
+    """
+    wanted = {text: _parse(text) for text in sorted(set(references))}
+    if not wanted:
+        return {}
+    if not check:
+        say(
+            f"warning: --no-image-check: nobody looked whether these images exist: {', '.join(wanted)}"
+        )
+        return {text: ResolvedImage(text, None, text) for text in wanted}
+    # Only a deployment with such images pays for the HTTP client.
+    from flyte_pack.registry.client import Session
+    from flyte_pack.registry.transfers import in_parallel
+
+    session = session or Session(insecure, say=say)
+    found: dict[str, ResolvedImage] = {}
+    failed: dict[str, str] = {}
+
+    def look(session: Session, text: str, reference: Reference) -> None:
+        try:
+            digest = _look(session, reference)
+        except RegistryError as error:
+            failed[text] = str(error)
+        else:
+            found[text] = ResolvedImage(text, digest, f"{reference.name}@{digest}")
+
+    with in_parallel(session) as submit:
+        for text, reference in wanted.items():
+            submit(look, session, text, reference)
+    if failed:
+        raise RegistryError("; ".join(f"{text}: {failed[text]}" for text in sorted(failed)))
+    return found
+
+
+def _look(session: Session, reference: Reference) -> str:
+    from flyte_pack.registry.auth import Denied
+    from flyte_pack.registry.client import Refused, may_pull
+
+    registry = session.registry(reference.registry)
+    repository = reference.repository
+    which = reference.digest or reference.tag or "latest"
+    try:
+        digest = registry.manifest_digest(repository, which, may_pull(repository))
+    except (Refused, Denied) as error:
+        # Many registries answer so for what is not there, too.
+        raise RegistryError(
+            f"{error}; is {reference.name} its name, and may you pull from there?"
+        ) from None
+    except RegistryError as error:
+        raise RegistryError(
+            f"{error}. Where that registry can't be reached from here, --no-image-check deploys images unseen"
+        ) from None
+    if digest is None:
+        raise RegistryError(
+            f"{registry.name} has no {which} of {repository}: push it, or name another one (--image NAME=URI, "
+            "or where this one is written)"
+        )
+    return digest
+
+
+def _parse(text: str) -> Reference:
+    try:
+        return Reference.parse(text)
+    except InvalidName as error:
+        raise RegistryError(str(error)) from None
