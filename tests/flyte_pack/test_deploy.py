@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from flyte_pack.deploy.records import VersionRecord, version_of
+from flyte_pack.deploy.records import VersionRecord, task_spec, version_of
 from flyte_pack.task_link import LinkedTask
 from flyte_shim.hashing import sha256_bytes, sha256_file
 from tests.support.deploying import (
@@ -101,10 +101,16 @@ def test_the_record_says_all_that_was_deployed(root):
                             f"file://{root.store}/archives/{bundle.archive_hash}.tar.gz",
                             *("--dest", ".", "instance", "train"),
                         ],
+                        "version": "v1",
+                        "flyte_name": None,
+                        "spec": None,
+                        "triggers": [],
                     }
                 ],
             }
         ],
+        "inputs": None,
+        "flyte": None,
     }
     entry = json.loads((root.records() / "history" / "1.json").read_bytes())
     record_file = root.records() / "versions" / "v1.json"
@@ -114,6 +120,7 @@ def test_the_record_says_all_that_was_deployed(root):
         "action": "deploy",
         "version": "v1",
         "record": sha256_bytes(record_file.read_bytes()),
+        "registered": None,
         "provenance": {"time": time, "commit": None, "dirty": None},
     }
 
@@ -307,9 +314,28 @@ def test_what_does_not_change_what_runs_leaves_the_version_alone(root, change):
 def test_the_record_shows_how_its_version_was_computed(root):
     version = root.deploy("--output", "json").ok().json["version"]
     data = (root.records() / "versions" / f"{version}.json").read_bytes()
-    in_command = data.replace(f'"{version}",\n'.encode(), b'"${VERSION}",\n')
+    [task] = json.loads(data)["tasks"]
+    [one] = task["tasks"]
+    in_command = data.replace(f'"{one["version"]}",\n'.encode(), b'"${VERSION}",\n')
     assert in_command.count(b"${VERSION}") == 1
-    assert version_of(VersionRecord.from_json(in_command, "record").spec()) == version
+    record = VersionRecord.from_json(in_command, "record")
+    assert version_of(record.spec()) == version
+    spec = task_spec(record.project, record.domain, record.tasks[0], record.tasks[0].tasks[0])
+    assert version_of(spec) == one["version"]
+
+
+def test_only_the_tasks_that_changed_get_another_version(root):
+    def versions():
+        document = root.deploy("--output", "json").ok().json
+        record = root.version(document["version"])
+        return {task["address"]: one["version"] for task in record["tasks"] for one in task["tasks"]}
+
+    root.package("score")
+    before = versions()
+    root.package("score", "v = 2\n")
+    after = versions()
+    assert after["services/ml:train"] == before["services/ml:train"]
+    assert after["services/ml:score"] != before["services/ml:score"]
 
 
 def test_a_version_that_the_user_names_wins_over_the_plans(root):
@@ -389,7 +415,7 @@ def test_the_first_deployment_prints_a_summary_on_output_and_progress_on_error(r
 
 def test_help_needs_no_plan(root):
     done = root.run("deploy", "--plan", "nowhere.json", "--", "--help").ok()
-    assert "./pants run services:deploy -- rollback v1.1" in done.out
+    assert "  rollback VERSION " in done.out
 
 
 def test_a_reader_that_stops_reading_is_no_error(root):

@@ -38,8 +38,9 @@ def compare(
             continue
         was = old.pop(task.address)
         what = tuple(name for name, value in parts.items() if was[name] != value)
-        if "code" in what:  # then the archive is another one too, which goes without saying
-            what = tuple(name for name in what if name != "archive")
+        # Another code is another archive too, and the specification holds all of the above: that goes without saying.
+        follows = ({"archive"} if "code" in what else set()) | ({"specification"} if what[1:] else set())
+        what = tuple(name for name in what if name not in follows)
         changes.append(TaskChange(task.address, "changed" if what else "unchanged", what))
     changes += (TaskChange(address, "removed") for address in old)
     return tuple(sorted(changes, key=lambda change: change.address))
@@ -58,9 +59,7 @@ def describe(changes: tuple[TaskChange, ...]) -> str:
 def _parts(
     task: RecordedTask, record: VersionRecord, uri_of: Callable[[str], str]
 ) -> dict[str, object]:
-    holes = {record.version: VERSION_HOLE}
-    if task.bundle is not None:
-        holes[uri_of(task.bundle.archive.key)] = BUNDLE_URI_HOLE
+    uris = {uri_of(task.bundle.archive.key): BUNDLE_URI_HOLE} if task.bundle else {}
     return {
         "code": task.bundle and task.bundle.content_hash,
         "archive": task.bundle and task.bundle.archive_hash,
@@ -69,6 +68,8 @@ def _parts(
         "root_dir": task.root_dir,
         "copy_style": record.copy_style,
         "command": sorted(
-            (t.name, [holes.get(argument, argument) for argument in t.command]) for t in task.tasks
+            (t.name, [{t.version: VERSION_HOLE, **uris}.get(part, part) for part in t.command])
+            for t in task.tasks
         ),
+        "specification": sorted((t.name, t.spec or "", t.triggers) for t in task.tasks),
     }

@@ -1,13 +1,15 @@
 """Deploys: first everything is checked and planned, then what is missing is written, in an order that survives a kill.
 
-The order is: archives and manifests, the index entries that name them, the version's record that names those, the
-history entry that names the record. Each is written whole or not at all, and only after what it points to; so whatever
-a kill leaves is true, and the next run writes the rest.
+The order is: images, archives and manifests, the index entries that name them, the version's record that names those, the
+tasks at the control plane, and the history entry that names the record and says where its tasks are registered. Each is
+written whole or not at all, and only after what it points to; so whatever a kill leaves is true, and the next run does the
+rest.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,23 +24,28 @@ from flyte_pack.deploy.bundles import (
     settle,
 )
 from flyte_pack.deploy.changes import TaskChange, compare, describe
+from flyte_pack.deploy.control_plane import Found
 from flyte_pack.deploy.git import now, provenance
 from flyte_pack.deploy.images import push_all, read_pushes
 from flyte_pack.deploy.ledger import Ledger, Recorded, is_current
 from flyte_pack.deploy.plan import Refused, Request
 from flyte_pack.deploy.records import (
+    DeployedTask,
     HistoryEntry,
     Provenance,
     RecordedTask,
     StoredBundle,
     VersionRecord,
+    task_spec,
     version_of,
 )
+from flyte_pack.deploy.registering import Archive, Embedded, Registering, Shipped, Specifications
+from flyte_pack.deploy.registration import Registered
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.names import InvalidName, check_image, check_ref_name
 from flyte_pack.registry.plan import PushPlan
 from flyte_pack.store import Store, StoreError, blob_of
-from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE, LinkedTask, TaskLink
+from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE, TaskLink
 
 _ATTEMPTS = 100
 
@@ -48,7 +55,8 @@ class Work:
     """What deploying comes to, against the store as it is: all that is decided before anything is written.
 
     record: the version's, if it is there already as `existing`, else as it is to be written (in the place of a damaged
-    one, with `replace_record`). current: the entry that counts before.
+    one, with `replace_record`). current: the entry that counts before. registers: version by Flyte's name of the tasks that
+    are to be registered at `control_plane`, None where none are.
     """
 
     settled: tuple[Settled, ...]
@@ -57,6 +65,8 @@ class Work:
     replace_record: bool
     current: HistoryEntry | None
     changes: tuple[TaskChange, ...]
+    control_plane: str | None
+    registers: Mapping[str, str]
 
     @property
     def puts(self) -> tuple[Put, ...]:
@@ -65,7 +75,9 @@ class Work:
     @property
     def is_current(self) -> bool:
         """Whether the version is the current one already, so that the history needs no entry."""
-        return self.existing is not None and is_current(self.current, self.existing)
+        return self.existing is not None and is_current(
+            self.current, self.existing, self.control_plane
+        )
 
     @property
     def history_number(self) -> int:
@@ -83,10 +95,10 @@ class Work:
 
 
 class Deployment:
-    """One run of the deploy program that deploys: `prepare`, then perhaps `carry_out`.
+    """One run of the deploy program that deploys: `prepare`, then perhaps `carry_out`. A context manager.
 
-    request: what and where. directory: where the packaged files are. build_root: the checkout. say: takes one line for
-    the person who waits.
+    request: what and where. directory: where the packaged files are. build_root: the checkout. found: where to register.
+    say: takes one line for the person who waits.
     """
 
     def __init__(
@@ -97,6 +109,7 @@ class Deployment:
         directory: str,
         build_root: str,
         repair: bool,
+        found: Found | None,
         say: Callable[[str], None],
     ) -> None:
         self._request = request
@@ -110,10 +123,22 @@ class Deployment:
         self._copy_style = _one_copy_style(request, self._links)
         self._pushes = read_pushes(directory, request.pushes)
         self._images = _images(request, self._links, self._pushes)
+        self.registered: list[Registered] = []
+        self._registering: Registering | None = None
+        if found is not None:
+            self._look_up_images()
+            self._registering = Registering(found, request, directory, self._ref_names(), say)
         # Each once: many tasks may share a bundle.
         bundles = {link.bundle: link.address for link in self._links if link.bundle is not None}
         for bundle, address in bundles.items():
             check_files(directory, address, bundle)
+
+    def __enter__(self) -> Deployment:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._registering is not None:
+            self._registering.close()
 
     def push_images(self, dry_run: bool) -> list[dict[str, Any]]:
         """Have the images that were built for it in their registries; before anything is recorded, as no record may name one
@@ -122,19 +147,21 @@ class Deployment:
         return push_all(self._pushes, self._directory, self._say, dry_run)
 
     def prepare(self) -> Work:
-        """Plan it; writes nothing. Raises `Refused`, `InvalidData` or `StoreError`."""
+        """Plan it; writes nothing. Raises `Refused`, `InvalidData`, `StoreError` or `RegistrationError`."""
         settled: dict[str, Settled] = {}
         for link in self._links:
             if link.bundle is not None and link.bundle.content_hash not in settled:
                 settled[link.bundle.content_hash] = settle(
                     self._store, self._directory, link.bundle, self._repair
                 )
-        record = self._record({key: value.bundle for key, value in settled.items()})
+        bundles = {key: value.bundle for key, value in settled.items()}
+        current = self._ledger.current()
+        before = self._before(current)
+        record = self._record(bundles, current, before)
         existing, damaged = self._existing(record)
         if existing is not None:
             stored = {value.bundle for value in settled.values()}
             check_whole(self._store, (b for b in existing.record.bundles if b not in stored))
-        current = self._ledger.current()
         after = record if existing is None else existing.record
         return Work(
             settled=tuple(settled.values()),
@@ -142,11 +169,13 @@ class Deployment:
             existing=existing,
             replace_record=damaged,
             current=current,
-            changes=compare(self._before(current), after, self._store.uri_of),
+            changes=compare(before, after, self._store.uri_of),
+            control_plane=self._registering.identity if self._registering else None,
+            registers=self._to_register(record, current, before),
         )
 
     def carry_out(self, work: Work) -> tuple[Work, tuple[str, ...], int]:
-        """Write what is missing; returns the work as it was done, the keys written, the entry's number that counts now.
+        """Do what is missing; returns the work as it was done, the keys written, the entry's number that counts now.
 
         Where another deployer gets in between, what it wrote is used, and the rest planned anew.
         """
@@ -164,7 +193,7 @@ class Deployment:
     def _attempt(self, work: Work, written: list[str]) -> int:
         for put in work.puts:
             self._put(put, written)
-        if work.is_current:
+        if work.is_current and not work.registers:
             return work.history_number
         origin = provenance(self._build_root, self._store.uri)
         recorded = work.existing
@@ -174,7 +203,8 @@ class Deployment:
             blob = blob_of(self._ledger.version_key(record.version), content)
             self._put(Put(blob, content, work.replace_record), written)
             recorded = Recorded(record, blob.sha256)
-        entry, appended = self._ledger.append("deploy", recorded, origin)
+        self._register(work.registers)
+        entry, appended = self._ledger.append("deploy", recorded, origin, work.control_plane)
         if appended:
             written.append(self._ledger.entry_key(entry.number))
         return entry.number
@@ -184,30 +214,182 @@ class Deployment:
         if put.into(self._store):
             written.append(put.blob.key)
 
-    def _record(self, bundles: dict[str, StoredBundle]) -> VersionRecord:
+    # --- registration ----------------------------------------------------------------------------
+
+    def _look_up_images(self) -> None:
+        """Pin the images that were not built here by their digests: what is registered must be there, and stay what it is.
+
+        Raises `Refused` or `RegistryError`.
+        """
+        if not self._request.image_check:
+            return
+        built = {link.address for link in self._links if link.built_image is not None}
+        references = {
+            image
+            for address, (image, _) in self._images.items()
+            if image is not None and address not in built
+        }
+        if references:
+            # Only who needs it pays for the HTTP client.
+            from flyte_pack.deploy.mapped_images import resolve_images
+
+            resolved = resolve_images(
+                sorted(references), insecure=self._request.insecure_registries
+            )
+            for address, (image, ref_name) in self._images.items():
+                if image in resolved:
+                    self._images[address] = resolved[image].pinned, ref_name
+
+    def _ref_names(self) -> dict[str, str]:
+        """The image that code gets where it names one by a ref name."""
+        used = {ref: image for image, ref in self._images.values() if ref and image}
+        return {**self._request.images, **used}
+
+    def _shipped(self, bundles: Mapping[str, StoredBundle]) -> list[Shipped]:
+        shipped = []
+        for link in self._links:
+            code: Archive | Embedded
+            if link.bundle is not None:
+                stored = bundles[link.bundle.content_hash]
+                # What is in the store under another hash is the same content by another compressor.
+                code = Archive(
+                    os.path.join(self._directory, link.bundle.archive),
+                    link.bundle.archive_hash,
+                    self._store.uri_of(stored.archive.key),
+                )
+            elif link.built_image is not None:
+                code = Embedded(
+                    os.path.join(self._directory, link.built_image.layout),
+                    link.built_image.digest,
+                    link.built_image.workdir,
+                )
+            else:
+                raise Refused(
+                    f"{link.address} has copy_style='none' and an image that is not built here, so there is no code to "
+                    "register it from: set `image` to the `flyte_image` that holds it, and map no other in its place; or "
+                    "deploy with --no-register"
+                )
+            file, _, attribute = link.entry_point.rpartition(":")
+            shipped.append(
+                Shipped(
+                    address=link.address,
+                    file=file,
+                    module=link.module,
+                    kind=link.kind,
+                    attribute=attribute,
+                    names=tuple(task.name for task in link.tasks),
+                    image=self._images[link.address][0],
+                    code=code,
+                )
+            )
+        return shipped
+
+    def _to_register(
+        self, record: VersionRecord, current: HistoryEntry | None, before: VersionRecord | None
+    ) -> dict[str, str]:
+        """Version by Flyte's name, of the tasks that the control plane may not have."""
+        if self._registering is None:
+            return {}
+        wanted = _versions_of(record)
+        if current is None or current.registered != self._registering.identity or self._repair:
+            return wanted
+        known = {} if before is None else _versions_of(before)
+        return {name: version for name, version in wanted.items() if known.get(name) != version}
+
+    def registrations(self, work: Work) -> list[dict[str, str]]:
+        """Each Flyte task: its version, and what became of it (or would): new, present (it was there already) or unchanged."""
+        if self._registering is None:
+            return []
+        done = {one.name: one.status for one in self.registered}
+        record = {**_versions_of(work.record), **work.registers}
+        return [
+            {
+                "name": name,
+                "version": version,
+                "status": done.get(name, "new") if name in work.registers else "unchanged",
+            }
+            for name, version in sorted(record.items())
+        ]
+
+    def _register(self, versions: Mapping[str, str]) -> None:
+        if self._registering is None or not versions:
+            return
+        for registered in self._registering.register(versions):
+            self.registered.append(registered)
+            self._say(f"registered {registered.name} {registered.version} ({registered.status})")
+
+    # --- the record ------------------------------------------------------------------------------
+
+    def _record(
+        self,
+        bundles: Mapping[str, StoredBundle],
+        current: HistoryEntry | None,
+        before: VersionRecord | None,
+    ) -> VersionRecord:
         """The record to write, with the bundles as the store has them. Its provenance is filled in when it is written."""
         request = self._request
+        inputs: str | None = None
+        specifications: Specifications | None = None
+        if self._registering is not None:
+            shipped = self._shipped(bundles)
+            inputs = self._registering.inputs(shipped)
+            if (
+                not self._repair
+                and before is not None
+                and before.inputs == inputs
+                and current is not None
+                and current.registered == self._registering.identity
+            ):
+                return before  # importing the tasks would come to the same
+            specifications = self._registering.describe(shipped)
 
-        def record(version: str) -> VersionRecord:
+        def record(version: str | None) -> VersionRecord:
             return VersionRecord(
                 address=request.address,
                 project=request.project,
                 domain=request.domain,
-                version=version,
+                version=version or VERSION_HOLE,
                 copy_style=self._copy_style,
-                tasks=tuple(self._task(link, bundles, version) for link in self._links),
+                tasks=tuple(
+                    self._task(link, bundles, specifications, version is None)
+                    for link in self._links
+                ),
                 provenance=Provenance(now(), None, None),
+                inputs=inputs,
+                flyte=specifications.flyte if specifications else None,
             )
 
-        return record(request.version or version_of(record(VERSION_HOLE).spec()))
+        return record(request.version or version_of(record(None).spec()))
 
-    def _task(self, link: TaskLink, bundles: dict[str, StoredBundle], version: str) -> RecordedTask:
+    def _task(
+        self,
+        link: TaskLink,
+        bundles: Mapping[str, StoredBundle],
+        specifications: Specifications | None,
+        with_holes: bool,
+    ) -> RecordedTask:
+        """with_holes: whether to leave versions open, as they are where one is computed."""
         bundle = None if link.bundle is None else bundles[link.bundle.content_hash]
-        holes = {VERSION_HOLE: version}
-        if bundle is not None:
-            holes[BUNDLE_URI_HOLE] = self._store.uri_of(bundle.archive.key)
+        uri = {} if bundle is None else {BUNDLE_URI_HOLE: self._store.uri_of(bundle.archive.key)}
+        if specifications is None:
+            ones = [
+                DeployedTask(task.name, tuple(uri.get(a, a) for a in task.command), VERSION_HOLE)
+                for task in link.tasks
+            ]
+        else:
+            ones = [
+                DeployedTask(
+                    name=task.attribute,
+                    command=task.command,
+                    version=VERSION_HOLE,
+                    flyte_name=task.name,
+                    spec=task.spec,
+                    triggers=task.triggers,
+                )
+                for task in specifications.tasks[link.address]
+            ]
         image, ref_name = self._images[link.address]
-        return RecordedTask(
+        recorded = RecordedTask(
             address=link.address,
             entry_point=link.entry_point,
             kind=link.kind,
@@ -216,11 +398,21 @@ class Deployment:
             bundle=bundle,
             image=image,
             image_ref_name=ref_name,
-            tasks=tuple(
-                LinkedTask(task.name, tuple(holes.get(a, a) for a in task.command))
-                for task in link.tasks
-            ),
+            tasks=tuple(ones),
         )
+        if with_holes:
+            return recorded
+        return dataclasses.replace(
+            recorded, tasks=tuple(self._with_version(recorded, one) for one in ones)
+        )
+
+    def _with_version(self, task: RecordedTask, one: DeployedTask) -> DeployedTask:
+        request = self._request
+        version = request.version or version_of(
+            task_spec(request.project, request.domain, task, one)
+        )
+        command = tuple(version if part == VERSION_HOLE else part for part in one.command)
+        return dataclasses.replace(one, version=version, command=command)
 
     def _existing(self, record: VersionRecord) -> tuple[Recorded | None, bool]:
         """What is recorded under the version, which must be the same as what is to be deployed; and whether there is a damaged
@@ -236,7 +428,7 @@ class Deployment:
             if not self._repair:
                 raise InvalidData(f"{error}. To write it anew, deploy with --repair") from None
             return None, True
-        if existing is not None and existing.record.spec() != record.spec():
+        if existing is not None and not existing.record.is_same(record):
             changes = describe(compare(existing.record, record, self._store.uri_of))
             raise Refused(
                 f"version {record.version} exists with other content in {record.project}/{record.domain}: {changes}. "
@@ -257,6 +449,15 @@ class Deployment:
             self._say(f"warning: the record of the current version {current.version} is missing")
             return None
         return recorded.record
+
+
+def _versions_of(record: VersionRecord) -> dict[str, str]:
+    return {
+        one.flyte_name: one.version
+        for task in record.tasks
+        for one in task.tasks
+        if one.flyte_name is not None
+    }
 
 
 def _one_copy_style(request: Request, links: Iterable[TaskLink]) -> str:

@@ -91,19 +91,24 @@ class Ledger:
         return recorded
 
     def append(
-        self, action: str, recorded: Recorded, provenance: Provenance
+        self,
+        action: str,
+        recorded: Recorded,
+        provenance: Provenance,
+        registered: str | None = None,
     ) -> tuple[HistoryEntry, bool]:
         """Make a version the current one; returns the entry that counts, and whether it was written now.
 
-        Of two that append at once, one takes the next number, the other looks again.
+        registered: the control plane that has its tasks. Of two that append at once, one takes the next number, the other
+        looks again.
         """
         for _ in range(_ATTEMPTS):
             current = self.current()
-            if current is not None and is_current(current, recorded):
+            if current is not None and is_current(current, recorded, registered):
                 return current, False
             number = 1 if current is None else current.number + 1
             entry = HistoryEntry(
-                number, action, recorded.record.version, recorded.sha256, provenance
+                number, action, recorded.record.version, recorded.sha256, provenance, registered
             )
             content = entry.to_json()
             if self._store.create(blob_of(self.entry_key(number), content), [content]):
@@ -136,12 +141,13 @@ class Ledger:
         return None
 
 
-def is_current(current: HistoryEntry | None, recorded: Recorded) -> bool:
-    """Whether the entry that counts is about this very record."""
-    return current is not None and (current.version, current.record) == (
-        recorded.record.version,
-        recorded.sha256,
-    )
+def is_current(
+    current: HistoryEntry | None, recorded: Recorded, registered: str | None = None
+) -> bool:
+    """Whether the entry that counts is about this very record, at the control plane `registered` if one is named."""
+    if current is None or registered not in (None, current.registered):
+        return False
+    return (current.version, current.record) == (recorded.record.version, recorded.sha256)
 
 
 def _numbered(entry: HistoryEntry, number: int, what: str) -> HistoryEntry:

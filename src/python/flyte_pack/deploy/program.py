@@ -11,18 +11,25 @@ from typing import Any, TextIO
 
 from flyte_pack.deploy import report
 from flyte_pack.deploy.bundles import check_whole
+from flyte_pack.deploy.control_plane import find_control_plane
 from flyte_pack.deploy.deployment import Deployment
 from flyte_pack.deploy.git import now
 from flyte_pack.deploy.ledger import Ledger, Recorded, is_current
 from flyte_pack.deploy.options import HELP, DeployOptions, UsageError, parse
 from flyte_pack.deploy.plan import DeployPlan, Refused, Request, resolve
 from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord
+from flyte_pack.deploy.registration import RegistrationError
 from flyte_pack.json_fields import InvalidData, dump, printable
 from flyte_pack.names import InvalidName
+from flyte_pack.oci.model import InvalidImage
 from flyte_pack.registry import RegistryError
 from flyte_pack.store import Store, StoreError, open_store
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+_FAILURES = (
+    *(Refused, InvalidData, InvalidImage, InvalidName),
+    *(StoreError, RegistryError, RegistrationError, OSError),
+)
 _SCHEMA = 1
 
 
@@ -44,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
             plan = DeployPlan.from_json(file.read())
         address = f"{plan.address}: "
         document = _Run(options, resolve(plan, options), directory).document()
-    except (Refused, InvalidData, InvalidName, StoreError, RegistryError, OSError) as error:
+    except _FAILURES as error:
         message = printable(f"{address}{error}")
         _say(message)
         if options.output == "json":
@@ -88,6 +95,7 @@ class _Run:
 
     def _deploy(self) -> dict[str, Any]:
         options = self._options
+        found = find_control_plane(self._request, os.getcwd(), os.environ)
         deployment = Deployment(
             self._request,
             self._store,
@@ -95,14 +103,16 @@ class _Run:
             self._directory,
             os.getcwd(),
             options.repair,
+            found,
             _say,
         )
-        work = deployment.prepare()
-        previous, number = work.current, work.history_number
-        writes = work.writes(self._ledger)
-        images = deployment.push_images(options.dry_run)
-        if not options.dry_run:
-            work, writes, number = deployment.carry_out(work)
+        with deployment:
+            work = deployment.prepare()
+            previous, number = work.current, work.history_number
+            writes = work.writes(self._ledger)
+            images = deployment.push_images(options.dry_run)
+            if not options.dry_run:
+                work, writes, number = deployment.carry_out(work)
         return {
             "dry_run": options.dry_run,
             "version": work.record.version,
@@ -110,6 +120,8 @@ class _Run:
             "history": number,
             "deployed": self._ledger.entry_key(number) in writes,
             "copy_style": work.record.copy_style,
+            "control_plane": work.control_plane,
+            "registered": deployment.registrations(work),
             "images": images,
             "bundles": [{"status": s.status.value, **s.bundle.as_fields()} for s in work.settled],
             "tasks": [

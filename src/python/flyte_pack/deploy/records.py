@@ -14,10 +14,10 @@ from typing import Any
 from flyte_pack.json_fields import Fields, InvalidData, dump, load
 from flyte_pack.names import InvalidName, check_version, escape_address
 from flyte_pack.store import Blob
-from flyte_pack.task_link import COPY_STYLES, KINDS, LinkedTask
+from flyte_pack.task_link import COPY_STYLES, KINDS
 
 SCHEMA = 1
-ACTIONS = ("deploy", "rollback")
+ACTIONS = ("deploy", "rollback", "import")
 # 80 bits: two of a billion versions of one deployment coincide with a chance of one in two million, and even then the
 # second one is refused, for the content of a version is compared and not only its name.
 _VERSION_DIGITS = 20
@@ -78,6 +78,43 @@ class StoredBundle:
 
 
 @dataclass(frozen=True)
+class DeployedTask:
+    """One Flyte task. name: the one it has in its module. version: its own, which changes only with what it runs.
+
+    flyte_name, spec, triggers: what Flyte calls it, the SHA-256 of its specification (see `registration`), and the names
+    of its triggers; None and empty where it was not registered.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    version: str
+    flyte_name: str | None = None
+    spec: str | None = None
+    triggers: tuple[str, ...] = ()
+
+    def as_fields(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    @classmethod
+    def from_fields(cls, fields: Fields, version: str) -> DeployedTask:
+        """`version`: the deployment's, which records of before had for all tasks."""
+        fields.default("version", version)
+        for name in ("flyte_name", "spec"):
+            fields.default(name, None)
+        fields.default("triggers", [])
+        task = cls(
+            name=fields.text("name"),
+            command=fields.texts("command"),
+            version=fields.text("version"),
+            flyte_name=fields.optional_text("flyte_name"),
+            spec=fields.optional_text("spec"),
+            triggers=fields.texts("triggers"),
+        )
+        fields.end()
+        return task
+
+
+@dataclass(frozen=True)
 class RecordedTask:
     """A `flyte_task` as it was deployed: image references resolved, commands filled in.
 
@@ -92,7 +129,7 @@ class RecordedTask:
     bundle: StoredBundle | None
     image: str | None
     image_ref_name: str | None
-    tasks: tuple[LinkedTask, ...]
+    tasks: tuple[DeployedTask, ...]
 
 
 @dataclass(frozen=True)
@@ -123,7 +160,11 @@ class Provenance:
 
 @dataclass(frozen=True)
 class VersionRecord:
-    """`versions/<version>.json`: all that was deployed under a version. Tasks are sorted by address."""
+    """`versions/<version>.json`: all that was deployed under a version. Tasks are sorted by address.
+
+    inputs: SHA-256 of all that registering starts from; where it is the same, so are the specifications. None where
+    nothing was registered. flyte: the version of Flyte that made them.
+    """
 
     address: str
     project: str
@@ -132,16 +173,26 @@ class VersionRecord:
     copy_style: str
     tasks: tuple[RecordedTask, ...]
     provenance: Provenance
+    inputs: str | None = None
+    flyte: str | None = None
 
     @property
     def bundles(self) -> tuple[StoredBundle, ...]:
         """The bundles of its tasks, each once."""
         return tuple(dict.fromkeys(t.bundle for t in self.tasks if t.bundle is not None))
 
-    def spec(self) -> bytes:
+    def is_same(self, other: VersionRecord) -> bool:
+        """Whether both are the same deployment; that one of them was not registered makes no difference."""
+        both = self.inputs is not None and other.inputs is not None
+        neither = self.inputs is None and other.inputs is None
+        return self.spec(both or neither) == other.spec(both or neither)
+
+    def spec(self, with_commands: bool = True) -> bytes:
         """What decides what runs, in canonical form: two records with equal specs are the same deployment.
 
-        Left out: the version itself, provenance, addresses of targets (who says it, not what runs), the name by which
+        with_commands: False leaves out what Flyte adds to what is here anyway, when it registers a task.
+
+        Left out: the version itself, what registering started from, provenance, addresses of targets (who says it, not what runs), the name by which
         an image was looked up, and the manifest, which describes the content that is here by its hash.
         """
         tasks = {
@@ -154,7 +205,8 @@ class VersionRecord:
                     "content_hash": task.bundle and task.bundle.content_hash,
                     "archive_hash": task.bundle and task.bundle.archive_hash,
                     "image": task.image,
-                    "tasks": sorted((t.name, t.command) for t in task.tasks),
+                    "tasks": with_commands
+                    and sorted((t.name, t.command, t.spec or "") for t in task.tasks),
                 },
                 sort_keys=True,
             )
@@ -182,13 +234,18 @@ class VersionRecord:
     def from_json(cls, data: bytes, what: str) -> VersionRecord:
         """Parse what `to_json` wrote; `what` names it in errors. Raises `InvalidData`."""
         fields = load(data, what, SCHEMA)
+        fields.default("inputs", None)
+        fields.default("flyte", None)
+        version = _version(fields, what)
         record = cls(
             address=fields.text("address"),
             project=fields.text("project"),
             domain=fields.text("domain"),
-            version=_version(fields, what),
+            version=version,
+            inputs=fields.optional_text("inputs"),
+            flyte=fields.optional_text("flyte"),
             copy_style=fields.choice("copy_style", COPY_STYLES),
-            tasks=tuple(_task(task) for task in fields.nested_list("tasks")),
+            tasks=tuple(_task(task, version) for task in fields.nested_list("tasks")),
             provenance=Provenance.from_fields(fields.nested("provenance")),
         )
         fields.end()
@@ -199,7 +256,8 @@ class VersionRecord:
 class HistoryEntry:
     """`history/<number>.json`: from then on `version` is the current one. The highest number counts.
 
-    record: SHA-256 of the version's record, which tells when somebody changed it.
+    record: SHA-256 of the version's record, which tells when somebody changed it. registered: the control plane that has
+    its tasks, None where they were not registered.
     """
 
     number: int
@@ -207,6 +265,7 @@ class HistoryEntry:
     version: str
     record: str
     provenance: Provenance
+    registered: str | None = None
 
     def to_json(self) -> bytes:
         return dump({"schema": SCHEMA, **vars(self), "provenance": vars(self.provenance)})
@@ -215,12 +274,14 @@ class HistoryEntry:
     def from_json(cls, data: bytes, what: str) -> HistoryEntry:
         """Parse what `to_json` wrote; `what` names it in errors. Raises `InvalidData`."""
         fields = load(data, what, SCHEMA)
+        fields.default("registered", None)
         entry = cls(
             number=fields.integer("number"),
             action=fields.choice("action", ACTIONS),
             version=_version(fields, what),
             record=fields.sha256("record"),
             provenance=Provenance.from_fields(fields.nested("provenance")),
+            registered=fields.optional_text("registered"),
         )
         fields.end()
         return entry
@@ -232,19 +293,35 @@ def deployment_key(project: str, domain: str, address: str) -> str:
 
 
 def version_of(spec: bytes) -> str:
-    """The version of a deployment that nobody named: a function of its spec."""
+    """The version of a deployment, or of a task, that nobody named: a function of its spec."""
     return hashlib.sha256(spec).hexdigest()[:_VERSION_DIGITS]
+
+
+def task_spec(project: str, domain: str, task: RecordedTask, one: DeployedTask) -> bytes:
+    """What decides what one Flyte task runs, in canonical form; `one.command` has a hole where the version goes."""
+    spec = {
+        "project": project,
+        "domain": domain,
+        "module": task.module,
+        "name": one.name,
+        "content_hash": task.bundle and task.bundle.content_hash,
+        "archive_hash": task.bundle and task.bundle.archive_hash,
+        "image": task.image,
+        "command": one.command,
+        "spec": one.spec,
+    }
+    return b"pants-flyte task 1\n" + json.dumps(spec, sort_keys=True).encode()
 
 
 def _task_fields(task: RecordedTask) -> dict[str, Any]:
     return {
         **vars(task),
         "bundle": task.bundle and task.bundle.as_fields(),
-        "tasks": [vars(t) for t in task.tasks],
+        "tasks": [t.as_fields() for t in task.tasks],
     }
 
 
-def _task(fields: Fields) -> RecordedTask:
+def _task(fields: Fields, version: str) -> RecordedTask:
     bundle = fields.optional_nested("bundle")
     task = RecordedTask(
         address=fields.text("address"),
@@ -255,7 +332,7 @@ def _task(fields: Fields) -> RecordedTask:
         bundle=None if bundle is None else StoredBundle.from_fields(bundle),
         image=fields.optional_text("image"),
         image_ref_name=fields.optional_text("image_ref_name"),
-        tasks=tuple(LinkedTask.from_fields(t) for t in fields.nested_list("tasks")),
+        tasks=tuple(DeployedTask.from_fields(t, version) for t in fields.nested_list("tasks")),
     )
     fields.end()
     return task

@@ -1,0 +1,65 @@
+"""Unpacks the code that a deployment ships into a clean directory, from the very archive or image that is shipped."""
+
+from __future__ import annotations
+
+import os
+
+from flyte_pack.deploy.plan import Refused
+from flyte_pack.oci.inflate import inflate_pieces
+from flyte_pack.oci.layout import checked_blob, open_layout
+from flyte_pack.oci.model import InvalidImage
+from flyte_pack.oci.tar_stream import REGULAR, TarStream
+from flyte_pack.store import Store
+from flyte_shim.errors import ArchiveError
+from flyte_shim.extract import Limits, extract
+from flyte_shim.hashing import sha256_file
+from flyte_shim.paths import path_problem
+
+
+def unpack_archive(archive: str, sha256: str, directory: str) -> None:
+    """Unpack a bundle into the new `directory`. Raises `Refused` where it is not the one of that hash, or is no bundle."""
+    try:
+        if sha256_file(archive) != sha256:
+            raise Refused(f"{archive} is not the bundle {sha256}: package it again")
+        extract(archive, directory, Limits(), mtime=1_000_000_000)
+    except ArchiveError as error:
+        raise Refused(f"the bundle {sha256} can not be unpacked: {error}") from None
+
+
+def fetch_archive(store: Store, key: str, path: str) -> None:
+    """Copy an archive out of a store. Raises `StoreError` or `OSError`."""
+    with open(path, "xb") as file:
+        for chunk in store.stream(key):
+            file.write(chunk)
+
+
+def unpack_embedded(layout_directory: str, workdir: str, directory: str) -> None:
+    """Unpack what an image holds below its working directory into the new `directory`.
+
+    Layers of its base that are not there hold none of it. Raises `InvalidImage` or `OSError`.
+    """
+    os.mkdir(directory)
+    layout = open_layout(layout_directory)
+    # The code is the same on every platform.
+    image = next(layout.images(layout.top()), None)
+    if image is None:
+        raise InvalidImage(f"{layout.name}: holds no image")
+    absent = set(layout.missing(image.manifest.layers))
+    prefix = workdir.strip("/") + "/"
+    for layer in image.manifest.layers:
+        if layer in absent:
+            continue
+        what = f"{layout.name}: {layer.digest}"
+        for member in TarStream(inflate_pieces(checked_blob(layout, layer), what), what):
+            name = os.fsdecode(member.name).lstrip("./")
+            if member.kind != REGULAR or not name.startswith(prefix):
+                continue
+            path = name[len(prefix) :]
+            problem = path_problem(path)
+            if problem:
+                raise InvalidImage(f"{what}: holds {problem}: {path!a:.200}")
+            target = os.path.join(directory, path)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            with open(target, "wb") as file:
+                for piece in member.content():
+                    file.write(piece)

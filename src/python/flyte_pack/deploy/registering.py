@@ -1,0 +1,257 @@
+"""Has the tasks of a deployment described and registered: each where the packages of its resolve are, from what is shipped.
+
+What Flyte is asked, and how, is in `registration`; here it is decided which task goes where, what comes out of it for the
+record, and whether it has to be done at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from flyte_pack.deploy.code import unpack_archive, unpack_embedded
+from flyte_pack.deploy.control_plane import Found
+from flyte_pack.deploy.plan import Environment, Refused, Request
+from flyte_pack.deploy.registration import (
+    Code,
+    DescribedTask,
+    Entry,
+    Registered,
+    Registrar,
+)
+from flyte_shim.files import remove_tree
+from flyte_shim.hashing import sha256_file
+
+# What a task module may see while it is imported to be registered, besides what `[flyte].import_env_vars` names: what its
+# specification depends on has to be known, as it is what a version stands for.
+_IMPORT_ENV = ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR")
+# The adapter, and what else decides what is made of a task.
+_ADAPTER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "flyte_adapter.py")
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A bundle. path: of its file; uri: where containers get it."""
+
+    path: str
+    sha256: str
+    uri: str
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The code in an image. layout: a directory."""
+
+    layout: str
+    digest: str
+    workdir: str
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A `flyte_task`, what it runs in and where its code is. file, module, attribute: of the entry point in the code."""
+
+    address: str
+    file: str
+    module: str
+    kind: str
+    attribute: str
+    names: tuple[str, ...]
+    image: str | None
+    code: Archive | Embedded
+
+
+@dataclass(frozen=True)
+class Specifications:
+    """What Flyte makes of the tasks. tasks: by the target that they are registered for; no Flyte task is in there twice.
+
+    flyte: the version of the SDK, or of each of them.
+    """
+
+    tasks: Mapping[str, tuple[DescribedTask, ...]]
+    flyte: str
+
+
+class Registering:
+    """Describes tasks, then registers them, by processes that live until `close`."""
+
+    def __init__(
+        self,
+        found: Found,
+        request: Request,
+        directory: str,
+        images: Mapping[str, str],
+        say: Callable[[str], None],
+    ) -> None:
+        """directory: where the packaged files are. images: reference by ref name, for code that names images so."""
+        self.identity = found.identity
+        self._control_plane = found.control_plane
+        self._request = request
+        self._directory = directory
+        self._images = images
+        self._say = say
+        self._stack = ExitStack()
+        self._registrars: list[tuple[Registrar, frozenset[str]]] = []
+
+    def close(self) -> None:
+        """End the processes, and remove what was unpacked for them."""
+        self._stack.close()
+
+    def inputs(self, shipped: Sequence[Shipped]) -> str:
+        """SHA-256 of all that the specifications follow from: where it is the same, they need not be made to be known."""
+        request = self._request
+        wanted = _environ(request.import_env)
+        known = {
+            "adapter": sha256_file(_ADAPTER),
+            "environments": sorted((e.identity, e.tasks) for e in request.environments),
+            "environ": sorted((n, wanted[n]) for n in wanted.keys() - set(_IMPORT_ENV)),
+            "project": request.project,
+            "domain": request.domain,
+            "version": request.version,
+            "org": request.org,
+            "images": sorted(self._images.items()),
+            "shipped": sorted(_identity(one) for one in shipped),
+        }
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+    def describe(self, shipped: Sequence[Shipped]) -> Specifications:
+        """Import the tasks from what is shipped, and have Flyte make their specifications; no control plane is asked.
+
+        Raises `Refused` or `RegistrationError`.
+        """
+        self._stack.close()
+        self._registrars = []
+        top = os.path.realpath(tempfile.mkdtemp(prefix="flyte-deploy-"))
+        self._stack.callback(remove_tree, top)
+        self._say("importing the tasks from what is shipped")
+        described: list[DescribedTask] = []
+        versions = []
+        for environment, ones in self._by_environment(shipped):
+            registrar = self._stack.enter_context(
+                Registrar(
+                    (os.path.join(self._directory, environment.python),),
+                    {**os.environ, **environment.env},
+                    self._control_plane,
+                    self._request.project,
+                    self._request.domain,
+                    self._images,
+                    _environ(self._request.import_env),
+                    self._say,
+                )
+            )
+            found = registrar.describe(_codes(ones, top))
+            for warning in found.warnings:
+                self._say(f"warning: {warning}")
+            described += found.tasks
+            versions.append(found.flyte)
+            self._registrars.append((registrar, frozenset(task.name for task in found.tasks)))
+        return Specifications(_merged(described, shipped), ", ".join(sorted(set(versions))))
+
+    def register(self, versions: Mapping[str, str]) -> Iterator[Registered]:
+        """Register tasks that were described, each (by Flyte's name) under its version. Raises `RegistrationError`."""
+        left = dict(versions)
+        for registrar, names in self._registrars:
+            here = {name: left.pop(name) for name in sorted(left) if name in names}
+            if here:
+                yield from registrar.register(here)
+
+    def _by_environment(
+        self, shipped: Sequence[Shipped]
+    ) -> Iterator[tuple[Environment, list[Shipped]]]:
+        environments = self._request.environments
+        where = {address: e for e in environments for address in e.tasks}
+        for one in shipped:
+            if one.address not in where:
+                # A task of a recorded version that is no target any more: its packages are any resolve's, if there is one.
+                if len(environments) != 1:
+                    raise Refused(
+                        f"{one.address} can not be registered: it is none of this deployment's tasks any more, so which "
+                        "packages it needs is not known. Check out the commit that it was deployed from"
+                    )
+                where[one.address] = environments[0]
+        for environment in environments:
+            ones = [one for one in shipped if where[one.address] is environment]
+            if ones:
+                yield environment, ones
+
+
+def _identity(one: Shipped) -> tuple[str, ...]:
+    code = one.code
+    where = (code.sha256, code.uri) if isinstance(code, Archive) else (code.digest, code.workdir)
+    return (
+        *(one.address, one.file, one.module, one.kind, one.attribute, one.image or ""),
+        *(*where, *one.names),
+    )
+
+
+def _environ(import_env: Sequence[str]) -> dict[str, str]:
+    """What task modules see as `os.environ`. import_env: NAME, to be taken from ours, or NAME=value."""
+    found = {name: os.environ[name] for name in _IMPORT_ENV if name in os.environ}
+    for entry in import_env:
+        name, equals, value = entry.partition("=")
+        if equals or name in os.environ:
+            found[name] = value if equals else os.environ[name]
+    return found
+
+
+def _codes(shipped: Sequence[Shipped], top: str) -> list[Code]:
+    """What is shipped, unpacked below `top`, each code once."""
+    by_code: dict[Archive | Embedded, list[Shipped]] = {}
+    for one in shipped:
+        by_code.setdefault(one.code, []).append(one)
+    codes = []
+    for code, ones in by_code.items():
+        root = os.path.join(tempfile.mkdtemp(dir=top), "files")
+        if isinstance(code, Archive):
+            unpack_archive(code.path, code.sha256, root)
+        else:
+            unpack_embedded(code.layout, code.workdir, root)
+        codes.append(
+            Code(
+                root=root,
+                uri=code.uri if isinstance(code, Archive) else None,
+                archive_hash=code.sha256 if isinstance(code, Archive) else None,
+                entries=tuple(
+                    Entry(
+                        address=one.address,
+                        file=one.file,
+                        module=one.module,
+                        kind=one.kind,
+                        attribute=one.attribute,
+                        names=one.names,
+                        image=one.image,
+                    )
+                    for one in ones
+                ),
+            )
+        )
+    return codes
+
+
+def _merged(
+    described: Sequence[DescribedTask], shipped: Sequence[Shipped]
+) -> dict[str, tuple[DescribedTask, ...]]:
+    """By target: the tasks that it names, and those that its environment depends on and that nobody names.
+
+    Raises `Refused` where two targets name one Flyte task and it is not the same in both.
+    """
+    named = {(one.address, name) for one in shipped for name in one.names}
+    merged: dict[str, list[DescribedTask]] = {one.address: [] for one in shipped}
+    chosen: dict[str, DescribedTask] = {}
+    # Those that are named come first.
+    for task in sorted(described, key=lambda t: ((t.address, t.attribute) not in named, t.address)):
+        first = chosen.setdefault(task.name, task)
+        is_named = (task.address, task.attribute) in named
+        if is_named and first.spec != task.spec:
+            raise Refused(
+                f"{first.address} and {task.address} are both the Flyte task {task.name}, with different code or images: "
+                "give them one `bundle` and one `image`, or drop one from the deployment"
+            )
+        if is_named or first is task:
+            merged[task.address].append(task)
+    return {address: tuple(sorted(ts, key=lambda t: t.name)) for address, ts in merged.items()}
