@@ -14,6 +14,8 @@ import json
 import os
 import sys
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from installed import (
@@ -58,7 +60,7 @@ def serve(directory: Path, port: int, bucket: str) -> None:
         *("-s3", f"-s3.port={s3}", f"-s3.port.grpc={others[5]}", f"-s3.config={users}"),
         *("-master.volumeSizeLimitMB=64", "-volume.max=20", "-volume.preStopSeconds=0"),
     ]
-    with started(command, log, stop_seconds=1) as server:
+    with _no_sockets_left(s3, filer, *others), started(command, log, stop_seconds=1) as server:
         # A bucket is a directory of the filer's; it asks nobody for a password.
         make_bucket = lambda: urllib.request.Request(  # noqa: E731
             f"http://{HOST}:{filer}/buckets/{bucket}/", method="POST"
@@ -69,6 +71,18 @@ def serve(directory: Path, port: int, bucket: str) -> None:
         request_until_it_works(server, log, ask, (403,))
         print(f"http://{HOST}:{s3}", flush=True)
         wait_for_the_end(server, parent, log)
+
+
+@contextmanager
+def _no_sockets_left(*ports: int) -> Iterator[None]:
+    """It makes sockets in /tmp too, named after its ports, and is killed before it has removed them: its own end takes
+    longer than anybody wants to wait for what is thrown away."""
+    try:
+        yield
+    finally:
+        for port in ports:
+            for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                socket.unlink()
 
 
 def _identity(user: str, rights: list[str]) -> dict[str, object]:
