@@ -174,6 +174,14 @@ def test_a_deployment_starts_the_deploy_program_with_a_plan_and_all_that_it_name
         "copy_style": None,
         "tasks": ["app/t.json", "other/u.json"],
         "pushes": [],
+        "endpoint": None,
+        "insecure": None,
+        "org": None,
+        "flyte_config": None,
+        "registry": None,
+        "insecure_registries": [],
+        "environments": [],
+        "import_env": [],
     }
     assert packaged(root, request.digest) == {
         *("app/t.json", "app/t.tar.gz", "app/t.manifest.json"),

@@ -30,7 +30,7 @@ from pants_flyte.engine import (
     venv_pex,
 )
 from pants_flyte.errors import FlyteTargetError
-from pants_flyte.image_process import OUT, blobs, described, run_image_step
+from pants_flyte.image_process import OUT, blobs, described, run_steps
 from pants_flyte.image_target_types import (
     HOST,
     FlyteBaseImage,
@@ -202,6 +202,6 @@ async def _from_source(target: Target, flyte_pack: FlytePackSubsystem) -> Tuple[
 
 
 async def _base_from(address: Address, process: VenvPexProcess) -> Tuple[BaseImage, Digest]:
-    result = (await run_image_step(address, [process]))[0]
+    result = (await run_steps(address, [process]))[0]
     document = await described(result, "base.json")
     return BaseImage.from_json(document, "base.json"), await blobs(result)

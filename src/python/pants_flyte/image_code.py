@@ -39,7 +39,7 @@ from pants_flyte.engine import (
     under_prefix,
 )
 from pants_flyte.errors import FlyteTargetError
-from pants_flyte.image_process import OUT, run_image_step
+from pants_flyte.image_process import OUT, run_steps
 from pants_flyte.image_target_types import FlyteImageSourceFilesField, FlyteImageSourceFoldersField
 from pants_flyte.layout import SourceFile, check_root_dir, literal_glob, module_name, place_all
 from pants_flyte.subsystem import FlyteSubsystem
@@ -124,7 +124,7 @@ async def code_layer(
     if len(code.files) <= 2 * _PART:
         sources = await merge_digests(set(code.digest_of.values()))
         packed = await _layer_process(whole, sources, tool, about)
-        results = await run_image_step(address, [shim, packed])
+        results = await run_steps(address, [shim, packed])
         return results[0], results[1]
 
     processes = [shim]
@@ -132,9 +132,9 @@ async def code_layer(
         sources = await merge_digests({code.digest_of[path] for path, _ in plan.files})
         said = f"{about}: part {len(processes)}"
         processes.append(await _layer_process(plan, sources, tool, said, part=True))
-    shim_result, *parts = await run_image_step(address, processes)
+    shim_result, *parts = await run_steps(address, processes)
     names = [f"part{number}" for number in range(len(parts))]
-    joined = await run_image_step(
+    joined = await run_steps(
         address,
         [
             VenvPexProcess(

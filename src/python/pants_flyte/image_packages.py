@@ -32,7 +32,7 @@ from pants_flyte.engine import (
     transitive_targets,
 )
 from pants_flyte.errors import FlyteTargetError
-from pants_flyte.image_process import OUT, blobs, layers_of, run_image_step
+from pants_flyte.image_process import OUT, blobs, layers_of, run_steps
 from pants_flyte.image_target_types import FlyteImageBytecodeField
 from pants_flyte.layout import literal_glob
 
@@ -107,7 +107,7 @@ async def package_layers(
     }
     # No address: images of the same packages share these processes. No path of the checkout: so do clones.
     common = ("--python", base.python)
-    resolved = await run_image_step(
+    resolved = await run_steps(
         address,
         [
             VenvPexProcess(
@@ -130,7 +130,7 @@ async def package_layers(
     if target[FlyteImageBytecodeField].value:
         python = await find_python(InterpreterConstraints([f"CPython=={base.python}.*"]))
         bytecode = ("--bytecode-python", python.path)
-    installed = await run_image_step(
+    installed = await run_steps(
         address,
         [
             VenvPexProcess(

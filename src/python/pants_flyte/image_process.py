@@ -16,10 +16,10 @@ from pants_flyte.errors import FlyteTargetError
 
 # The directory that a step makes: layers in `blobs/`, and JSON files that describe them.
 OUT = "out"
-_PROGRAM = re.compile(r"^flyte_pack image-[a-z-]+: ", re.MULTILINE)
+_PROGRAM = re.compile(r"^flyte_pack [a-z-]+: ", re.MULTILINE)
 
 
-async def run_image_step(
+async def run_steps(
     address: Address, processes: Sequence[VenvPexProcess]
 ) -> Tuple[FallibleProcessResult, ...]:
     """Run them at the same time. Raises `FlyteTargetError` with what the first that failed said of it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Iterable
 
 from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
-from pants.option.option_types import DictOption, StrListOption, StrOption
+from pants.option.option_types import BoolOption, DictOption, StrListOption, StrOption
 from pants.option.subsystem import Subsystem
 from pants.util.strutil import help_text, softwrap
 
@@ -54,11 +54,50 @@ class FlyteSubsystem(Subsystem):
         default=None,
         help=softwrap(
             """
-            Where bundles and deployment records go, a URI such as `file:///srv/flyte`; a relative
-            `file://` path starts at the build root. Unset means the directory `flyte` below
-            `--distdir`.
+            Where bundles and deployment records go, a URI such as `s3://bucket/path` or
+            `file:///srv/flyte`; a relative `file://` path starts at the build root. Unset means the
+            directory `flyte` below `--distdir`.
             """
         ),
+    )
+    endpoint = StrOption(
+        default=None,
+        help=softwrap(
+            """
+            The Flyte control plane that deployments register their tasks with, such as
+            `flyte.example.com`. Unset means the one in Flyte's own `config.yaml`, where there is one.
+            """
+        ),
+    )
+    insecure = BoolOption(
+        default=False,
+        help="Whether that endpoint speaks plain HTTP, without TLS.",
+        advanced=True,
+    )
+    org = StrOption(
+        default=None,
+        help="The organization at the endpoint, where it serves several.",
+        advanced=True,
+    )
+    deploy_config = StrOption(
+        default=None,
+        help=softwrap(
+            """
+            A YAML file, from the build root, with settings of deployments; see the field `config` in
+            `pants help flyte_deployment`.
+            """
+        ),
+    )
+    import_env_vars = StrListOption(
+        default=[],
+        help=softwrap(
+            """
+            Environment variables that the modules of tasks see while they are imported to be
+            registered, as `NAME` or `NAME=value`, besides `PATH`, `HOME`, `TMPDIR` and the locale.
+            What a module reads of them can change what is registered, so they count for versions.
+            """
+        ),
+        advanced=True,
     )
     images = DictOption[str](
         help=softwrap(
@@ -167,7 +206,7 @@ class FlytePackSubsystem(Subsystem):
     )
     deploy_lockfile = StrOption(
         default="resource://flyte_pack/flyte-deploy.lock",
-        help="As `lockfile`, for what deploying, pushing and running images needs: an HTTP client.",
+        help="As `lockfile`, for what deploying, pushing and running images needs: clients of stores and registries.",
         advanced=True,
     )
     interpreter_constraints = StrListOption(

@@ -16,6 +16,7 @@ from pants.engine.target import (
     SpecialCasedDependencies,
     StringField,
     Target,
+    TriBoolField,
 )
 from pants.util.docutil import bin_name
 from pants.util.strutil import help_text
@@ -368,8 +369,9 @@ class FlyteDeploymentStoreField(StringField):
     alias = "store"
     help = help_text(
         """
-        Where bundles and deployment records go, a URI such as `file:///srv/flyte`. A relative
-        `file://` path starts at the build root. If unset, `[flyte].store` holds.
+        Where bundles and deployment records go, a URI such as `s3://bucket/path`, `gs://bucket/path`,
+        `abfs://container@account.dfs.core.windows.net/path` or `file:///srv/flyte`. A relative
+        `file://` path starts at the build root. If unset, the settings file (`config`) and `[flyte].store` hold.
         """
     )
 
@@ -396,6 +398,38 @@ class FlyteDeploymentRegistryField(StringField):
     )
 
 
+class FlyteDeploymentEndpointField(StringField):
+    alias = "endpoint"
+    help = help_text(
+        """
+        The Flyte control plane that the tasks are registered with, such as `"flyte.example.com"`. If unset, the
+        settings file (`config`), `[flyte].endpoint` and then Flyte's own `config.yaml` say it, which also says how to log in;
+        where nothing does, the deployment is stored and recorded only. `-- --endpoint` overrides it.
+        """
+    )
+
+
+class FlyteDeploymentInsecureField(TriBoolField):
+    alias = "insecure"
+    help = "Whether the endpoint speaks plain HTTP, without TLS."
+
+
+class FlyteDeploymentOrgField(StringField):
+    alias = "org"
+    help = "The organization at the endpoint, where it serves several."
+
+
+class FlyteDeploymentConfigField(StringField):
+    alias = "config"
+    help = help_text(
+        """
+        A YAML file, relative to the BUILD file, with settings of deployments: `endpoint`, `insecure`, `org`, `flyte_config`,
+        `store`, `registry`, `project` and `images`, and under `domains` the same once more for single domains. What
+        this target says itself comes first. If unset, `[flyte].deploy_config` holds; `-- --config` overrides it.
+        """
+    )
+
+
 class FlyteDeployment(Target):
     alias = "flyte_deployment"
     core_fields = (
@@ -409,6 +443,10 @@ class FlyteDeployment(Target):
         FlyteDeploymentStoreField,
         FlyteDeploymentImagesField,
         FlyteDeploymentRegistryField,
+        FlyteDeploymentEndpointField,
+        FlyteDeploymentInsecureField,
+        FlyteDeploymentOrgField,
+        FlyteDeploymentConfigField,
         EnvironmentField,
     )
     help = help_text(
@@ -421,10 +459,10 @@ class FlyteDeployment(Target):
                 domain="staging",
             )
 
-        `{bin_name()} run path/to:deploy` packages the tasks, pushes their images, puts into the store what is missing there, and
-        writes a deployment record; a second run finds nothing to do. After `--` come options
-        (`--dry-run`, `--version V`, `--domain D`, `--image name=uri`, `--output json`, ...) and
-        subcommands: `list`, `show`, `rollback VERSION`. `-- --help` lists them all.
+        `{bin_name()} run path/to:deploy` packages the tasks, pushes their images, puts into the store what is missing there,
+        writes a deployment record, and registers the tasks with Flyte (`endpoint`); a second run finds nothing to do. After
+        `--` come options (`--dry-run`, `--version V`, `--domain D`, `--endpoint HOST`, `--output json`, ...) and
+        subcommands: `list`, `show`, `rollback VERSION`, `verify`, `prune`, `export`, `import`. `-- --help` lists them all.
 
         `{bin_name()} experimental-deploy ::` deploys every deployment, `{bin_name()} --changed-since=main
         --changed-dependents=transitive experimental-deploy` those that a branch has changed.

@@ -39,7 +39,9 @@ def compare(
         was = old.pop(task.address)
         what = tuple(name for name, value in parts.items() if was[name] != value)
         # Another code is another archive too, and the specification holds all of the above: that goes without saying.
-        follows = ({"archive"} if "code" in what else set()) | ({"specification"} if what[1:] else set())
+        follows = ({"archive"} if "code" in what else set()) | (
+            {"specification"} if what[1:] else set()
+        )
         what = tuple(name for name in what if name not in follows)
         changes.append(TaskChange(task.address, "changed" if what else "unchanged", what))
     changes += (TaskChange(address, "removed") for address in old)

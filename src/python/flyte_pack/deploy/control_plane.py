@@ -115,5 +115,7 @@ def _admin(path: str) -> dict[str, object]:
             admin = (yaml.safe_load(file) or {}).get("admin")
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
         # What the parser says quotes the file, which may hold a secret.
-        raise Refused(f"Flyte's settings in {path} can not be read: {type(error).__name__}") from None
+        raise Refused(
+            f"Flyte's settings in {path} can not be read: {type(error).__name__}"
+        ) from None
     return admin if isinstance(admin, dict) else {}

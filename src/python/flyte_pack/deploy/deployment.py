@@ -221,8 +221,6 @@ class Deployment:
 
         Raises `Refused` or `RegistryError`.
         """
-        if not self._request.image_check:
-            return
         built = {link.address for link in self._links if link.built_image is not None}
         references = {
             image
@@ -234,7 +232,10 @@ class Deployment:
             from flyte_pack.deploy.mapped_images import resolve_images
 
             resolved = resolve_images(
-                sorted(references), insecure=self._request.insecure_registries
+                references,
+                self._request.insecure_registries,
+                say=self._say,
+                check=self._request.image_check,
             )
             for address, (image, ref_name) in self._images.items():
                 if image in resolved:

@@ -57,7 +57,8 @@ Options, before or after the command:
   --copy-style STYLE     auto, all or none, for all tasks of the deployment
   --root-dir DIR         root_dir for all tasks of the deployment
   --image NAME=URI       the image that the code calls NAME; may be given several times
-  --no-image-check       don't look whether images that were not built here exist, where their registry can't be reached
+  --no-image-check       don't look whether images that were not built here exist, where their registry can't be reached;
+                         for verify: don't look for any image
   --registry HOST        where the images are pushed that are built here: a host, perhaps with a path
   --store URI            file:///an/absolute/path, or file://a/path/below/the/build/root, or an object store
   --upload store|flyte   how bundles get into the store: straight (store, the default), or by Flyte's data proxy, for
@@ -111,7 +112,7 @@ _FOR = {
     "copy_style": (_DEPLOY,),
     "root_dir": (_DEPLOY,),
     "images": (_DEPLOY,),
-    "no_image_check": (_DEPLOY,),
+    "no_image_check": (_DEPLOY, "verify"),
     "upload": (_DEPLOY,),
     "registry": (_DEPLOY, "import"),
     "repair": (_DEPLOY, "import"),
@@ -175,6 +176,11 @@ class DeployOptions:
     def packages(self) -> bool:
         """Whether the tasks of the deployment must be packaged for this."""
         return self.command == _DEPLOY
+
+    @property
+    def registers(self) -> bool:
+        """Whether tasks may be registered by this, which takes the packages of their resolves."""
+        return self.register and self.command in _REGISTERING
 
 
 def parse(argv: Sequence[str]) -> DeployOptions:

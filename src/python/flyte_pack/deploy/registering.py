@@ -31,7 +31,9 @@ from flyte_shim.hashing import sha256_file
 # specification depends on has to be known, as it is what a version stands for.
 _IMPORT_ENV = ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR")
 # The adapter, and what else decides what is made of a task.
-_ADAPTER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "flyte_adapter.py")
+_ADAPTER = os.path.join(
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "flyte_adapter.py"
+)
 
 
 @dataclass(frozen=True)
