@@ -31,7 +31,7 @@ def resolve_images(
     references: Iterable[str],
     insecure: Collection[str] = (),
     *,
-    say: Say,
+    say: Say = lambda line: None,
     check: bool = True,
     session: Session | None = None,
 ) -> dict[str, ResolvedImage]:

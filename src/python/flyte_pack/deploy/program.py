@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import Any
 
 from flyte_pack.deploy import report
 from flyte_pack.deploy.bundles import check_whole
@@ -22,6 +21,7 @@ from flyte_pack.deploy.registration import RegistrationError
 from flyte_pack.json_fields import InvalidData, dump, printable
 from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import InvalidImage
+from flyte_pack.progress import Console
 from flyte_pack.registry import RegistryError
 from flyte_pack.store import Store, StoreError, open_store
 
@@ -36,11 +36,12 @@ _SCHEMA = 1
 def main(argv: Sequence[str]) -> int:
     """`--plan PLAN.json [--dir DIR] -- WHAT THE USER TYPED`, run in the build root; returns the exit code."""
     _forget_the_callers_python()
+    say = Console(sys.stderr)  # standard output is for the result
     try:
         plan_file, directory, typed = _arguments(list(argv))
         options = parse(typed)
     except UsageError as error:
-        _say(f"{error}\n(./pants run path:deploy -- --help tells what can be typed)")
+        say(f"{error}\n(./pants run path:deploy -- --help tells what can be typed)")
         return USAGE
     if options.command == "help":
         _print(HELP)
@@ -50,15 +51,15 @@ def main(argv: Sequence[str]) -> int:
         with open(plan_file, "rb") as file:
             plan = DeployPlan.from_json(file.read())
         address = f"{plan.address}: "
-        document = _Run(options, resolve(plan, options), directory).document()
+        document = _Run(options, resolve(plan, options), directory, say).document()
     except _FAILURES as error:
         message = printable(f"{address}{error}")
-        _say(message)
+        say(message)
         if options.output == "json":
             _print(dump({"schema": _SCHEMA, "error": message}).decode())
         return FAILED
     except KeyboardInterrupt:
-        _say("interrupted: what was written is whole, and running it again does the rest")
+        say("interrupted: what was written is whole, and running it again does the rest")
         return INTERRUPTED
     _print(dump(document).decode() if options.output == "json" else report.text(document))
     return FAILED if document.get("broken") else DONE
@@ -67,10 +68,13 @@ def main(argv: Sequence[str]) -> int:
 class _Run:
     """One run of the program, once everything that was typed is understood; `document` is what it comes to."""
 
-    def __init__(self, options: DeployOptions, request: Request, directory: str) -> None:
+    def __init__(
+        self, options: DeployOptions, request: Request, directory: str, say: Console
+    ) -> None:
         self._options = options
         self._request = request
         self._directory = directory
+        self._say = say
         self._store: Store = open_store(request.store, os.getcwd())
         self._ledger = Ledger(self._store, request.project, request.domain, request.address)
 
@@ -80,6 +84,7 @@ class _Run:
             "list": self._list,
             "show": self._show,
             "rollback": self._rollback,
+            "verify": self._verify,
         }.get(self._options.command)
         if run is None:
             raise Refused(f"{self._options.command} is not there yet")
@@ -104,7 +109,7 @@ class _Run:
             os.getcwd(),
             options.repair,
             found,
-            _say,
+            self._say,
         )
         with deployment:
             work = deployment.prepare()
@@ -170,13 +175,8 @@ class _Run:
         return {**listed, "commit": origin.commit, "dirty": origin.dirty, "tasks": tasks}
 
     def _show(self) -> dict[str, Any]:
+        version = self._version()
         current = self._ledger.current()
-        if self._options.which is not None:
-            version = self._ledger.find(self._options.which)
-        elif current is not None:
-            version = current.version
-        else:
-            raise Refused(f"nothing was deployed yet in {self._place()}")
         recorded = self._recorded(version)
         return {
             "version": version,
@@ -209,6 +209,34 @@ class _Run:
             "deployed": adds,
             "writes": [self._ledger.entry_key(number)] if adds else [],
         }
+
+    def _verify(self) -> dict[str, Any]:
+        from flyte_pack.deploy.verify import verify
+
+        every = self._options.all_versions
+        versions = self._ledger.versions() if every else (self._version(),)
+        checked = verify(
+            self._store,
+            self._ledger,
+            versions,
+            say=self._say,
+            insecure=self._request.insecure_registries,
+            images=self._options.image_check,
+        )
+        return {
+            "versions": list(versions),
+            "checked": [dict(vars(one)) for one in checked],
+            "broken": sum(one.status != "ok" for one in checked),
+        }
+
+    def _version(self) -> str:
+        """The version that was typed, or the current one. Raises `Refused`."""
+        if self._options.which is not None:
+            return self._ledger.find(self._options.which)
+        current = self._ledger.current()
+        if current is None:
+            raise Refused(f"nothing was deployed yet in {self._place()}")
+        return current.version
 
     def _recorded(self, version: str) -> Recorded:
         recorded = self._ledger.recorded(version)
@@ -260,22 +288,5 @@ def _forget_the_callers_python() -> None:
             del os.environ[name]
 
 
-def _say(line: str) -> None:
-    """Something for the person who waits; standard output is for the result."""
-    _write(sys.stderr, line + "\n")
-
-
 def _print(text: str) -> None:
-    _write(sys.stdout, text)
-
-
-def _write(stream: TextIO, text: str) -> None:
-    if isinstance(stream, io.TextIOWrapper):
-        # A name that the terminal's encoding lacks is no reason to fail.
-        stream.reconfigure(errors="backslashreplace")
-    try:
-        stream.write(text)
-        stream.flush()
-    except BrokenPipeError:
-        # Whoever read it (`| head`) has seen enough; Python would complain of it once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    Console(sys.stdout)(text.removesuffix("\n"))

@@ -5,12 +5,20 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
+from flyte_pack.progress import megabytes
+
 _DIGITS = 12  # of a hash or commit
 
 
 def text(document: dict[str, Any]) -> str:
     """The document of any command, as lines."""
-    lines = {"deploy": _deploy, "list": _list, "show": _show, "rollback": _rollback}
+    lines = {
+        "deploy": _deploy,
+        "list": _list,
+        "show": _show,
+        "rollback": _rollback,
+        "verify": _verify,
+    }
     heading = f"{document['address']} in {document['project']}/{document['domain']} of {document['store']}"
     return "\n".join([heading, *lines[document["command"]](document)]) + "\n"
 
@@ -19,11 +27,11 @@ def _deploy(document: dict[str, Any]) -> list[str]:
     lines = []
     for image in document["images"]:
         tags = "".join(f", tag {tag}" for tag in image["tags"])
-        size = f"  {_size(image['bytes'])}" if image["bytes"] else ""
+        size = f"  {megabytes(image['bytes'])}" if image["bytes"] else ""
         lines.append(f"  image {image['reference']}{size}  {image['status']}{tags}")
     for bundle in document["bundles"]:
         content = bundle["content_hash"][:_DIGITS]
-        lines.append(f"  bundle {content}  {_size(bundle['archive_size'])}  {bundle['status']}")
+        lines.append(f"  bundle {content}  {megabytes(bundle['archive_size'])}  {bundle['status']}")
     for task in document["tasks"]:
         what = f": {', '.join(task['changes'])}" if task["changes"] else ""
         lines.append(f"  task {task['address']}  {task['status']}{what}")
@@ -87,13 +95,28 @@ def _show(document: dict[str, Any]) -> list[str]:
         if task["bundle"] is not None:
             bundle = task["bundle"]
             lines += [
-                f"    archive      {bundle['archive']} ({_size(bundle['archive_size'])})",
-                f"    manifest     {bundle['manifest']} ({_size(bundle['manifest_size'])})",
+                f"    archive      {bundle['archive']} ({megabytes(bundle['archive_size'])})",
+                f"    manifest     {bundle['manifest']} ({megabytes(bundle['manifest_size'])})",
                 f"    content      {bundle['content_hash']}",
             ]
         for one in task["tasks"]:
             lines.append(f"    {one['name']}: {shlex.join(one['command'])}")
     return lines
+
+
+def _verify(document: dict[str, Any]) -> list[str]:
+    lines = []
+    for one in document["checked"]:
+        size = f"  {megabytes(one['size'])}" if one["size"] is not None else ""
+        lines.append(f"  {one['status']:7}  {one['kind']:8}  {one['name']}{size}")
+        if one["problem"]:
+            lines += [f"           {one['problem']}", f"           to do: {one['fix']}"]
+    count, broken = len(document["checked"]), document["broken"]
+    versions = document["versions"]
+    of = f"version {versions[0]}" if len(versions) == 1 else f"{len(versions)} versions"
+    if broken:
+        return [*lines, f"{broken} of the {count} things that {of} needs are not as they must be."]
+    return [*lines, f"All {count} things that {of} needs are there, and whole."]
 
 
 def _dry(document: dict[str, Any]) -> list[str]:
@@ -109,13 +132,3 @@ def _commit(commit: str | None, dirty: bool | None) -> str:
     if commit is None:
         return "unknown"
     return commit[:_DIGITS] + (" (dirty)" if dirty else "")
-
-
-def _size(count: int) -> str:
-    if count < 1024:
-        return f"{count} B"
-    size, unit = count / 1024, "KiB"
-    for larger in ("MiB", "GiB"):
-        if size >= 1024:
-            size, unit = size / 1024, larger
-    return f"{size:.1f} {unit}"

@@ -1,0 +1,324 @@
+"""Reads again all that versions need: records, history, bundles down to each file in them, images down to each blob."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from flyte_pack.deploy.ledger import Ledger
+from flyte_pack.deploy.records import StoredBundle, VersionRecord
+from flyte_pack.json_fields import InvalidData, printable
+from flyte_pack.names import InvalidName
+from flyte_pack.oci.model import Index, InvalidImage, parse_document
+from flyte_pack.oci.reference import Reference
+from flyte_pack.progress import Progress, Say
+from flyte_pack.registry import RegistryError
+from flyte_pack.store import Blob, Store, StoreError, read
+from flyte_shim.errors import ArchiveError
+from flyte_shim.extract import Limits, read_members
+from flyte_shim.manifest import Manifest, ManifestError
+
+if TYPE_CHECKING:
+    from flyte_pack.registry.client import Registry, Session
+
+_INDEX_LIMIT = 1 << 20
+_MANIFEST_LIMIT = 1 << 30
+# What a container allows is its own affair; here it is only to be seen whether the archive is whole.
+_LIMITS = Limits(archive_bytes=1 << 62, files=1 << 40, total_bytes=1 << 62)
+_DEPLOY_AGAIN = (
+    "bring it back from a backup, or deploy the commit that made it again, with --repair"
+)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What became of one thing that a version needs.
+
+    kind: record, history, index, archive, manifest or image. name: its address. status: ok, missing, damaged, or unknown
+    where nobody could look. problem: what is wrong, and fix: what to do; None where it is ok. size: in bytes, if known.
+    """
+
+    kind: str
+    name: str
+    status: str = "ok"
+    problem: str | None = None
+    fix: str | None = None
+    size: int | None = None
+
+
+def verify(
+    store: Store,
+    ledger: Ledger,
+    versions: Iterable[str],
+    *,
+    say: Say,
+    insecure: Collection[str] = (),
+    images: bool = True,
+    session: Session | None = None,
+) -> tuple[Checked, ...]:
+    """Everything that these versions need, each once. Writes nothing.
+
+    insecure: `host[:port]` of registries that may be spoken to over plain HTTP. images: False to ask no registry.
+    """
+    records: list[VersionRecord] = []
+    found = [_history(store, ledger)]
+    for version in versions:
+        checked, record = _record(store, ledger, version)
+        found.append(checked)
+        if record is not None:
+            records.append(record)
+    bundles = dict.fromkeys(bundle for record in records for bundle in record.bundles)
+    progress = Progress(say, "archives read", sum(bundle.archive_size for bundle in bundles))
+    for bundle in bundles:
+        found += _bundle(store, bundle, progress)
+    references = {task.image for record in records for task in record.tasks if task.image}
+    if images and references:
+        found += _images(sorted(references), insecure, say, session)
+    return tuple(found)
+
+
+# --- records -------------------------------------------------------------------------------------
+
+
+def _history(store: Store, ledger: Ledger) -> Checked:
+    name = store.uri_of(ledger.entry_key(1).rpartition("/")[0])
+    try:
+        numbers = [entry.number for entry in ledger.history()]
+    except (InvalidData, StoreError) as error:
+        return Checked("history", name, "damaged", str(error), "do what the message says")
+    gaps = sorted(set(range(numbers[0], numbers[-1])) - set(numbers)) if numbers else []
+    if gaps:
+        missing = ", ".join(map(str, gaps[:5]))
+        return Checked(
+            *("history", name, "missing", f"there is no entry {missing}"),
+            "bring it back from a backup; what is current is not affected",
+        )
+    return Checked("history", name)
+
+
+def _record(store: Store, ledger: Ledger, version: str) -> tuple[Checked, VersionRecord | None]:
+    name = store.uri_of(ledger.version_key(version))
+    try:
+        recorded = ledger.recorded(version)
+    except (InvalidData, StoreError) as error:
+        return Checked("record", name, "damaged", str(error), _DEPLOY_AGAIN), None
+    if recorded is None:
+        return Checked("record", name, "missing", "it is not in the store", _DEPLOY_AGAIN), None
+    return Checked("record", name), recorded.record
+
+
+# --- bundles -------------------------------------------------------------------------------------
+
+
+def _bundle(store: Store, bundle: StoredBundle, progress: Progress) -> Iterator[Checked]:
+    yield _index(store, bundle)
+    manifest: Manifest | None = None
+    try:
+        manifest = _manifest(store, bundle)
+    except _Wrong as wrong:
+        yield wrong.checked("manifest", store, bundle.manifest)
+    else:
+        yield Checked("manifest", store.uri_of(bundle.manifest.key), size=bundle.manifest_size)
+    try:
+        _archive(store, bundle.archive, manifest, progress)
+    except _Wrong as wrong:
+        yield wrong.checked("archive", store, bundle.archive)
+    else:
+        yield Checked("archive", store.uri_of(bundle.archive.key), size=bundle.archive_size)
+
+
+class _Wrong(Exception):
+    """What is wrong with an object."""
+
+    def __init__(self, status: str, problem: str) -> None:
+        super().__init__(problem)
+        self.status = status
+
+    def checked(self, kind: str, store: Store, blob: Blob) -> Checked:
+        name = store.uri_of(blob.key)
+        return Checked(kind, name, self.status, str(self), _DEPLOY_AGAIN, blob.size)
+
+
+def _index(store: Store, bundle: StoredBundle) -> Checked:
+    """The entry may name another archive of the same content: only new deployments read it."""
+    name = store.uri_of(bundle.index_key)
+    fix = "deploy that commit again (with --repair, where it is damaged): it is written anew"
+    try:
+        data = read(store, bundle.index_key, _INDEX_LIMIT)
+        if data is None:
+            return Checked("index", name, "missing", "it is not in the store", fix)
+        if StoredBundle.from_json(data, name).content_hash != bundle.content_hash:
+            return Checked("index", name, "damaged", "it is about another content", fix)
+    except (InvalidData, StoreError) as error:
+        return Checked("index", name, "damaged", str(error), fix)
+    return Checked("index", name, size=len(data))
+
+
+def _manifest(store: Store, bundle: StoredBundle) -> Manifest:
+    blob = bundle.manifest
+    try:
+        data = read(store, blob.key, _MANIFEST_LIMIT)
+    except StoreError as error:
+        raise _Wrong("damaged", str(error)) from None
+    if data is None:
+        raise _Wrong("missing", "it is not in the store")
+    _check(blob, len(data), hashlib.sha256(data).hexdigest())
+    try:
+        manifest = Manifest.from_json(data)
+    except ManifestError as error:
+        raise _Wrong("damaged", printable(str(error))) from None
+    found = (manifest.content_hash, manifest.archive_hash, manifest.archive_size)
+    if found != (bundle.content_hash, bundle.archive_hash, bundle.archive_size):
+        raise _Wrong("damaged", "it describes another archive than the record names")
+    return manifest
+
+
+def _archive(store: Store, blob: Blob, manifest: Manifest | None, progress: Progress) -> None:
+    """Read it once: for its own hash, and for each file in it, which must be as the manifest says."""
+    try:
+        if store.size(blob.key) is None:
+            raise _Wrong("missing", "it is not in the store")
+        stream = _Hashed(progress.of(store.stream(blob.key)))
+        inner: str | None = None
+        try:
+            inner = _differs(stream, manifest)
+        except ArchiveError as error:
+            inner = str(error)
+        stream.drain()
+    except StoreError as error:
+        raise _Wrong("damaged", str(error)) from None
+    _check(blob, stream.size, stream.sha256)
+    if inner is not None:
+        raise _Wrong("damaged", printable(inner))
+
+
+def _differs(stream: _Hashed, manifest: Manifest | None) -> str | None:
+    """How the archive's files differ from the manifest's, None where they don't. Raises `ArchiveError`."""
+    expected = {file.path: file for file in manifest.files} if manifest else {}
+    differs: str | None = None
+    for path, executable, chunks in read_members(cast(BinaryIO, stream), _LIMITS):
+        size, digest = 0, hashlib.sha256()
+        for chunk in chunks:
+            size += len(chunk)
+            digest.update(chunk)
+        if manifest is None or differs is not None:
+            continue
+        file = expected.pop(path, None)
+        mode = 0o755 if executable else 0o644
+        if file is None:
+            differs = f"it holds {path!r:.200}, or holds it twice, and its manifest does not"
+        elif (size, mode, digest.hexdigest()) != (file.size, file.mode, file.sha256):
+            differs = f"{path!r:.200} in it is another than its manifest says"
+    if expected and differs is None:
+        differs = f"it lacks {next(iter(expected))!r:.200}, which its manifest has"
+    return differs
+
+
+class _Hashed:
+    """A stream as a file to read from, hashed on the way."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    def read(self, count: int) -> bytes:
+        """Up to `count` bytes; none at the end only."""
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return b""
+            self._digest.update(chunk)
+            self.size += len(chunk)
+            self._rest = memoryview(chunk)
+        piece, self._rest = self._rest[:count], self._rest[count:]
+        return bytes(piece)
+
+    def drain(self) -> None:
+        while self.read(1 << 20):
+            pass
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+
+def _check(blob: Blob, size: int, sha256: str) -> None:
+    if size != blob.size:
+        raise _Wrong("damaged", f"it has {size:,} bytes, not {blob.size:,}")
+    if sha256 != blob.sha256:
+        raise _Wrong("damaged", f"its SHA-256 is {sha256}, not {blob.sha256}")
+
+
+# --- images --------------------------------------------------------------------------------------
+
+
+def _images(
+    references: Iterable[str], insecure: Collection[str], say: Say, session: Session | None
+) -> list[Checked]:
+    # Only versions with images pay for the HTTP client.
+    from flyte_pack.registry.client import Session
+    from flyte_pack.registry.transfers import in_parallel
+
+    session = session or Session(insecure, say=say)
+    found: dict[str, Checked] = {}
+
+    def look(session: Session, text: str) -> None:
+        found[text] = _image(session, text)
+
+    with in_parallel(session) as submit:
+        for text in references:
+            submit(look, session, text)
+    return [found[text] for text in references]
+
+
+def _image(session: Session, text: str) -> Checked:
+    from flyte_pack.registry.client import Refused
+
+    push = "push it again (deploy the commit that made it again), or bring it back from a backup"
+    try:
+        reference = Reference.parse(text)
+        registry = session.registry(reference.registry)
+        which = reference.digest or reference.tag or "latest"
+        missing = _missing(registry, reference.repository, which)
+    except Refused as refused:
+        if refused.status == 404:
+            return Checked("image", text, "missing", "the registry does not have it", push)
+        return Checked("image", text, "unknown", str(refused), "see to it that it can be pulled")
+    except RegistryError as error:
+        fix = "try again where the registry can be reached, or leave images out: --no-image-check"
+        return Checked("image", text, "unknown", str(error), fix)
+    except (InvalidImage, InvalidName) as error:
+        return Checked("image", text, "damaged", printable(str(error)), push)
+    if missing:
+        more = f" and {len(missing) - 1} more" if missing[1:] else ""
+        return Checked("image", text, "damaged", f"the registry lacks {missing[0]}{more}", push)
+    return Checked("image", text)
+
+
+def _missing(registry: Registry, repository: str, which: str, nested: bool = False) -> list[str]:
+    """What the registry lacks of an image. Raises `RegistryError`, `InvalidImage`."""
+    from flyte_pack.registry.client import Refused, may_pull
+
+    scopes = may_pull(repository)
+    data, media_type = registry.manifest(repository, which, scopes)
+    document = parse_document(data, f"{registry.name}/{repository}: {which}", media_type)
+    missing = []
+    if isinstance(document, Index):
+        if nested:
+            raise InvalidImage(f"{which} is an index in an index")
+        for child in document.manifests:
+            try:
+                missing += _missing(registry, repository, child.digest, nested=True)
+            except Refused as refused:
+                if refused.status != 404:
+                    raise
+                missing.append(child.digest)
+        return missing
+    for blob in (document.config, *document.layers):
+        if not registry.has_blob(repository, blob.digest, scopes):
+            missing.append(blob.digest)
+    return missing
