@@ -97,7 +97,7 @@ async def environments_of(
         tool = await tool_environment(request)
         environments.append(
             Environment(
-                python=tool.argv0,
+                python=os.path.normpath(tool.python),
                 env=dict(tool.env),
                 identity=tool.digest.fingerprint,
                 tasks=tuple(sorted(task.spec for task in tasks)),

@@ -229,6 +229,7 @@ async def tool_environment(request: PexRequest) -> ToolEnvironment:
     return ToolEnvironment(
         digest=pex.digest,
         argv0=pex.pex.argv0,
+        python=pex.python.argv0,
         env=complete.environment_dict(python=python),
         append_only_caches={
             **complete.append_only_caches,

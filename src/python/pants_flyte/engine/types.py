@@ -13,11 +13,13 @@ from pants.util.frozendict import FrozenDict
 class ToolEnvironment:
     """A Python program ready to be started interactively.
 
-    `argv0` is relative to the sandbox; `env` is what PEX needs there.
+    `argv0` is relative to the sandbox; `env` is what PEX needs there. python: the interpreter with its packages, likewise
+    relative.
     """
 
     digest: Digest
     argv0: str
+    python: str
     env: FrozenDict[str, str]
     append_only_caches: FrozenDict[str, str]
 
@@ -26,10 +28,12 @@ class ToolEnvironment:
         *,
         digest: Digest,
         argv0: str,
+        python: str,
         env: Mapping[str, str],
         append_only_caches: Mapping[str, str],
     ) -> None:
         object.__setattr__(self, "digest", digest)
         object.__setattr__(self, "argv0", argv0)
+        object.__setattr__(self, "python", python)
         object.__setattr__(self, "env", FrozenDict(env))
         object.__setattr__(self, "append_only_caches", FrozenDict(append_only_caches))
