@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import glob
 import hashlib
 import importlib
 import importlib.util
@@ -25,12 +24,11 @@ import logging
 import os
 import queue
 import signal
-import struct
 import sys
 import threading
 import traceback
-import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -71,6 +69,7 @@ def _sibling(name: str) -> Any:
 
 
 words = _sibling("words")
+images = _sibling("images")
 Refused: type[Exception] = words.Refused
 
 
@@ -192,11 +191,11 @@ class _Code:
         org: str | None,
         project: str,
         domain: str,
-        images: dict[str, str],
+        names: dict[str, str],
         seconds: float,
     ) -> dict[str, Any]:
         """Import the modules of `entries` out of `root` and describe their tasks; `seconds` is the time limit of that."""
-        self.root, self.images, self.archive_hash, self.uri = root, images, archive_hash, uri
+        self.root, self.images, self.archive_hash, self.uri = root, names, archive_hash, uri
         os.chdir(root)
         # As in a container: the code's directory is first.
         more = [part for part in os.environ.get("_F_SYS_PATH", "").split(":") if part]
@@ -206,7 +205,7 @@ class _Code:
             project=project,
             domain=domain,
             root_dir=Path(root),
-            images=images,
+            images=names,
             sync_local_sys_paths=False,
             log_level=logging.CRITICAL,
         )
@@ -291,98 +290,15 @@ class _Code:
                 elif entry["kind"] == "environment":
                     for task in reached.tasks.values():
                         self.tasks.setdefault(task.name, (task, entry["address"]))
-        self._image_of(roots, envs, deployed)
+        stock = self.flyte.Image.from_debian_base()
+        own = partial(images.own_image, words, stock, self.images)
+        self.lookup, said = images.choose(words, self.root, roots, envs, deployed, own)
+        self.warnings += said
         self.includes = [
             include
             for name, env in envs.items()
-            for include in self._includes(env, deployed.get(name, addresses))
+            for include in images.includes(words, self.root, env, deployed.get(name, addresses))
         ]
-
-    def _image_of(
-        self, roots: list[tuple[dict[str, Any], Any]], envs: dict[str, Any], owner: dict[str, str]
-    ) -> None:
-        self.lookup: dict[str, str] = {}
-        linked: dict[str, tuple[str, str]] = {}
-        for entry, env in roots:
-            if entry["image"] is None:
-                continue
-            other = linked.setdefault(env.name, (entry["image"], entry["address"]))
-            if other[0] != entry["image"]:
-                raise Refused(
-                    f"{entry['address']}: environment {env.name} has another image there than in {other[1]}: "
-                    f"{entry['image']}, {other[0]}. An environment has one: set the same `image` on both"
-                )
-        for name, (image, address) in linked.items():
-            self.lookup[name] = image
-            self.warnings += [
-                f"{address}: environment {name}: {line}"
-                for line in words.lacking(self.root, envs[name].image, image)
-            ]
-        by_entry = {env.name for _, env in roots}
-        # Breadth first: the nearest one that depends on it lends its image.
-        waiting = [env for _, env in roots]
-        for env in waiting:
-            address = owner.get(env.name, "")
-            if env.name not in self.lookup:
-                own = self._own_image(env, address)
-                if own is None:
-                    raise Refused(
-                        f"{address}: environment {env.name} has an Image that Flyte would have to build, and nothing is "
-                        "built here. "
-                        + (
-                            "Set `image` on this target to a flyte_image with what it needs"
-                            if env.name in by_entry
-                            else f"Write a flyte_task with the environment {env.name} as its entry_point and a "
-                            "flyte_image as its `image`, and add it to the deployment's `tasks`"
-                        )
-                    )
-                self.lookup[env.name] = own
-            for child in env.depends_on:
-                if child.name not in self.lookup:
-                    if child.image in ("auto", None):
-                        self.lookup[child.name] = self.lookup[env.name]
-                    waiting.append(child)
-
-    def _own_image(self, env: Any, address: str) -> str | None:
-        """The reference of the image that the code names, where it is one that needs no build."""
-        image = env.image
-        if image in ("auto", None):
-            image = self.flyte.Image.from_debian_base()
-        if isinstance(image, str):
-            return image
-        if image._layers or image.dockerfile:
-            return None
-        if image._ref_name is None:
-            return str(image.base_image) if image.base_image else None
-        if image._ref_name not in self.images:
-            raise Refused(
-                f"{address}: environment {env.name} uses the image name {image._ref_name!r}, which maps to nothing. "
-                f"Say which image it is: `images={{'{image._ref_name}': 'REFERENCE'}}` on the deployment, "
-                f"`--image {image._ref_name}=REFERENCE`, or `images:` in its configuration file"
-            )
-        return self.images[image._ref_name]
-
-    def _includes(self, env: Any, address: str) -> Iterable[dict[str, str]]:
-        """The files that an environment asks for, as Flyte finds them: relative to the file that declares it."""
-        for wanted in env.include:
-            anchor = os.path.dirname(env._declaring_file or "")
-            pattern = os.path.normpath(os.path.join(anchor, wanted))
-            if os.path.isdir(pattern):
-                files = [str(path) for path in Path(pattern).glob("**/*") if path.is_file()]
-            elif os.path.isfile(pattern):
-                files = [pattern]
-            else:
-                files = [path for path in glob.glob(pattern) if os.path.isfile(path)]
-            shown = words.without(self.root, pattern)
-            if not files or not pattern.startswith(f"{self.root}{os.sep}"):
-                raise Refused(
-                    f"{address}: environment {env.name} includes {wanted!r}, and the bundle has no {shown}. "
-                    f"Add the target that owns it (files or resources) to `dependencies` of {address}"
-                )
-            for file in sorted(files):
-                if os.path.basename(os.path.dirname(file)) != "__pycache__":
-                    path = os.path.relpath(file, self.root)
-                    yield {"address": address, "environment": env.name, "path": path}
 
     # -- what Flyte is told
 
@@ -396,7 +312,7 @@ class _Code:
         cfg = private("get_init_config")()
         cache = private("ImageCache")(image_lookup=self.lookup)
         lookup = json.dumps({"image_lookup": self.lookup, "build_run_ids": {}}, sort_keys=True)
-        cache.serialized_form = lookup if canonical else _transported(lookup)
+        cache.serialized_form = lookup if canonical else images.transported(lookup)
         bundle = None
         if self.uri is not None:
             bundle = CodeBundle(
@@ -530,14 +446,6 @@ def _container(template: Any) -> tuple[list[str], str]:
     name = dict(template.config).get("primary_container_name")
     primary = next((one for one in containers if one.get("name") == name), containers[0])
     return list(primary.get("args") or []), primary.get("image") or ""
-
-
-def _transported(lookup: str) -> str:
-    """As Flyte hands an image cache to a container: JSON, gzip (RFC 1952) and base64; with nothing of time in it."""
-    data = lookup.encode()
-    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    member = b"\x1f\x8b\x08\0\0\0\0\0\x02\xff" + deflate.compress(data) + deflate.flush()
-    return base64.b64encode(member + struct.pack("<LL", zlib.crc32(data), len(data))).decode()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ import os
 import random
 import re
 import sys
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,6 +38,8 @@ class Client:
     def __init__(self, private: Callable[[str], Any], words: Any) -> None:
         self._private, self._words = private, words
         self._connected = False
+        # Of the SDK's own ways; users can do nothing about them.
+        warnings.simplefilter("ignore")
 
     def settings(
         self,
@@ -304,7 +308,9 @@ def _run_command(
     import rich_click as click
 
     settings, name, version = spec["settings"], spec["name"], spec["version"]
-    outcome = [1]
+    outcome: list[int] = []
+
+    where = {"project": settings["project"], "domain": settings["domain"]}
 
     class Command(private("RunRemoteTaskCommand")):  # type: ignore[misc]
         """Flyte's command, with its options and their help; what it does is start the run and stay with it."""
@@ -312,17 +318,17 @@ def _run_command(
         async def _execute_and_render(self, ctx: Any, config: Any) -> None:
             task = client.flyte.remote.Task.get(name, version=version)
             started = await client.flyte.with_runcontext(mode="remote").run.aio(task, **ctx.params)
-            outcome[0] = await _follow(started)
+            outcome.append(await _follow(started))
 
     command = Command(
         task_name=name,
-        run_args=private("RunArguments")(project=settings["project"], domain=settings["domain"]),
+        run_args=private("RunArguments")(**where),
         version=version,
         name=name,
         help=f"Run {name} (version {version}) on the control plane at {client.endpoint}.",
     )
     state = private("CLIConfig")(
-        client.config,
+        replace(client.config, task=replace(client.config.task, **where)),
         None,
         endpoint=settings["endpoint"],
         insecure=settings["insecure"],
@@ -330,7 +336,9 @@ def _run_command(
         log_level=logging.CRITICAL,
     )
     try:
-        command.main(args=arguments, prog_name=spec["program"], obj=state, standalone_mode=False)
+        code = command.main(
+            args=arguments, prog_name=spec["program"], obj=state, standalone_mode=False
+        )
     except click.exceptions.Exit as error:
         return int(error.exit_code)
     except click.ClickException as error:
@@ -342,7 +350,7 @@ def _run_command(
         return error.code if isinstance(error.code, int) else 1
     except Exception as error:
         raise client._words.Refused(client.explain(error)) from None
-    return outcome[0]
+    return outcome[0] if outcome else int(code or 0)
 
 
 async def _follow(run: Any) -> int:

@@ -182,7 +182,7 @@ class Registrar:
                 org=org,
                 project=self._project,
                 domain=self._domain,
-                images=self._images,
+                names=self._images,
                 seconds=self._import_seconds,
             )
 

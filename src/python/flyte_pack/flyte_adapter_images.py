@@ -1,0 +1,217 @@
+"""Which image each environment is registered with, what that one may lack, and the files that environments include.
+
+For `flyte_adapter.py`, which loads this file by its path and hands it what is said to users (`words`): it imports
+nothing of ours, and nothing of Flyte.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import glob
+import importlib.metadata
+import os
+import re
+import struct
+import sys
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+
+def choose(
+    words: Any,
+    root: str,
+    roots: list[tuple[dict[str, Any], Any]],
+    envs: dict[str, Any],
+    owner: dict[str, str],
+    own: Callable[[Any, str], str | None],
+) -> tuple[dict[str, str], list[str]]:
+    """The image of each environment, by its name, and what has to be said about them.
+
+    roots: entries, and the environment of each. envs: all that are found, by name. owner: address, by name. own: the
+    image that the code names, where that needs no build; else None.
+    """
+    lookup: dict[str, str] = {}
+    warnings: list[str] = []
+    linked: dict[str, tuple[str, str]] = {}
+    for entry, env in roots:
+        if entry["image"] is None:
+            continue
+        other = linked.setdefault(env.name, (entry["image"], entry["address"]))
+        if other[0] != entry["image"]:
+            raise words.Refused(
+                f"{entry['address']}: environment {env.name} has another image there than in {other[1]}: "
+                f"{entry['image']}, {other[0]}. An environment has one: set the same `image` on both"
+            )
+    for name, (image, address) in linked.items():
+        lookup[name] = image
+        warnings += [
+            f"{address}: environment {name}: {line}"
+            for line in lacking(words, root, envs[name].image, image)
+        ]
+    by_entry = {env.name for _, env in roots}
+    # Breadth first: the nearest one that depends on it lends its image.
+    waiting = [env for _, env in roots]
+    for env in waiting:
+        address = owner.get(env.name, "")
+        if env.name not in lookup:
+            named = own(env, address)
+            if named is None:
+                raise words.Refused(
+                    f"{address}: environment {env.name} has an Image that Flyte would have to build, and nothing is "
+                    "built here. "
+                    + (
+                        "Set `image` on this target to a flyte_image with what it needs"
+                        if env.name in by_entry
+                        else f"Write a flyte_task with the environment {env.name} as its entry_point and a "
+                        "flyte_image as its `image`, and add it to the deployment's `tasks`"
+                    )
+                )
+            lookup[env.name] = named
+        for child in env.depends_on:
+            if child.name not in lookup:
+                if child.image in ("auto", None):
+                    lookup[child.name] = lookup[env.name]
+                waiting.append(child)
+    return lookup, warnings
+
+
+def own_image(words: Any, stock: Any, given: dict[str, str], env: Any, address: str) -> str | None:
+    """The reference of the image that the code names, where it is one that needs no build.
+
+    stock: the Image that stands for none. given: references, by the names that `Image.from_ref_name` takes.
+    """
+    image = env.image
+    if image in ("auto", None):
+        image = stock
+    if isinstance(image, str):
+        return image
+    if image._layers or image.dockerfile:
+        return None
+    if image._ref_name is None:
+        return str(image.base_image) if image.base_image else None
+    if image._ref_name not in given:
+        raise words.Refused(
+            f"{address}: environment {env.name} uses the image name {image._ref_name!r}, which maps to nothing. "
+            f"Say which image it is: `images={{'{image._ref_name}': 'REFERENCE'}}` on the deployment, "
+            f"`--image {image._ref_name}=REFERENCE`, or `images:` in its configuration file"
+        )
+    return given[image._ref_name]
+
+
+def transported(lookup: str) -> str:
+    """As Flyte hands an image cache to a container: JSON, gzip (RFC 1952) and base64; with nothing of time in it."""
+    data = lookup.encode()
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    member = b"\x1f\x8b\x08\0\0\0\0\0\x02\xff" + deflate.compress(data) + deflate.flush()
+    return base64.b64encode(member + struct.pack("<LL", zlib.crc32(data), len(data))).decode()
+
+
+def includes(words: Any, root: str, env: Any, address: str) -> Iterable[dict[str, str]]:
+    """The files that an environment asks for, as Flyte finds them: relative to the file that declares it."""
+    for wanted in env.include:
+        anchor = os.path.dirname(env._declaring_file or "")
+        pattern = os.path.normpath(os.path.join(anchor, wanted))
+        if os.path.isdir(pattern):
+            files = [str(path) for path in Path(pattern).glob("**/*") if path.is_file()]
+        elif os.path.isfile(pattern):
+            files = [pattern]
+        else:
+            files = [path for path in glob.glob(pattern) if os.path.isfile(path)]
+        shown = words.without(root, pattern)
+        if not files or not pattern.startswith(f"{root}{os.sep}"):
+            raise words.Refused(
+                f"{address}: environment {env.name} includes {wanted!r}, and the bundle has no {shown}. "
+                f"Add the target that owns it (files or resources) to `dependencies` of {address}"
+            )
+        for file in sorted(files):
+            if os.path.basename(os.path.dirname(file)) != "__pycache__":
+                path = os.path.relpath(file, root)
+                yield {"address": address, "environment": env.name, "path": path}
+
+
+def lacking(words: Any, root: str, image: Any, linked: str) -> Iterable[str]:
+    """What the code's Image asks for that the linked image may lack, each with what to do about it."""
+    if isinstance(image, str):
+        if image not in ("auto", linked):
+            yield f"it names the image {image}, and the linked image {linked} is used instead"
+        return
+    if image is None or (image._ref_name is not None and not image._layers):
+        return
+    check = "the linked image is used as it is; see that it has that, or drop it from the Image"
+    stock = (image.base_image or "").startswith("ghcr.io/flyteorg/flyte:")
+    if image.dockerfile:
+        yield f"its Image has a Dockerfile ({words.without(root, str(image.dockerfile))}): {check}"
+    elif image.base_image and not stock and image.base_image != linked:
+        yield f"its Image is based on {image.base_image}: {check}"
+    here = sys.version_info[:2]
+    if stock and tuple(image.python_version) != here:
+        wanted, ours = (".".join(map(str, v)) for v in (image.python_version, here))
+        yield f"its Image wants Python {wanted}, and its resolve is for {ours}: that is what is in the linked image"
+    for layer in image._layers:
+        yield from _lacking_of_layer(words, root, layer, check)
+
+
+def _lacking_of_layer(words: Any, root: str, layer: Any, check: str) -> Iterable[str]:
+    kind = type(layer).__name__
+
+    def of(field: str) -> str:
+        value = getattr(layer, field, None)
+        text = " ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+        return str(words.without(root, text))
+
+    if kind == "PipPackages":
+        missing = [one for one in layer.packages or () if not _installed(one)]
+        if missing:
+            yield (
+                f"its Image declares pip packages that its resolve lacks: {', '.join(missing)}. Add them to the "
+                "requirements of its resolve and make the lock file anew, or drop them from the Image"
+            )
+    elif kind == "Requirements" and _requirements(root, layer.file) is not None:
+        missing = [one for one in _requirements(root, layer.file) or () if not _installed(one)]
+        if missing:
+            yield (
+                f"its Image declares {of('file')}, and its resolve lacks {', '.join(missing)}. Add them to the "
+                "requirements of its resolve and make the lock file anew"
+            )
+    elif kind == "AptPackages":
+        yield f"its Image declares apt packages {of('packages')}: {check}"
+    elif kind == "Commands":
+        yield f"its Image declares commands ({'; '.join(map(str, layer.commands))}): {check}"
+    elif kind == "Env":
+        # Names alone: a value may be a secret.
+        names = ", ".join(name for name, _ in layer.env_vars)
+        yield f"its Image declares environment variables {names}: set them in `env` of the linked image"
+    elif kind == "WorkDir":
+        yield f"its Image declares the working directory {of('workdir')}: the linked image has its own (`workdir`)"
+    elif kind == "CopyConfig":
+        yield f"its Image copies {of('src')} to {of('dst')}: use `source_files` or `source_folders` of the linked image"
+    elif kind not in ("CodeBundleLayer", "DockerIgnore"):
+        fields = dataclasses.fields(layer) if dataclasses.is_dataclass(layer) else ()
+        file = next(
+            (of(f.name) for f in fields if f.name in ("pyproject", "manifest", "script", "file")),
+            None,
+        )
+        what = f"{kind} ({file})" if file else kind
+        yield f"its Image declares {what}: {check}"
+
+
+def _requirements(root: str, file: Any) -> list[str] | None:
+    path = os.path.join(root, str(file))
+    if not os.path.isfile(path):
+        return None
+    with open(path, encoding="utf-8") as lines:
+        return [line.strip() for line in lines if re.match(r"\s*[A-Za-z0-9]", line)]
+
+
+def _installed(requirement: str) -> bool:
+    name = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", requirement)
+    if name is None:
+        return True
+    try:
+        importlib.metadata.distribution(name[0])
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
