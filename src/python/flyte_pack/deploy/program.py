@@ -6,18 +6,21 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 from flyte_pack.deploy import report
 from flyte_pack.deploy.bundles import check_whole
-from flyte_pack.deploy.control_plane import find_control_plane
+from flyte_pack.deploy.control_plane import Found, find_control_plane
 from flyte_pack.deploy.deployment import Deployment
 from flyte_pack.deploy.git import now
 from flyte_pack.deploy.ledger import Ledger, Recorded, is_current
 from flyte_pack.deploy.options import HELP, DeployOptions, UsageError, parse
 from flyte_pack.deploy.plan import DeployPlan, Refused, Request, resolve
+from flyte_pack.deploy.recorded import register_recorded
 from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord
-from flyte_pack.deploy.registration import RegistrationError
+from flyte_pack.deploy.registering import Registering
+from flyte_pack.deploy.registration import Registered, RegistrationError
 from flyte_pack.json_fields import InvalidData, dump, printable
 from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import InvalidImage
@@ -53,7 +56,8 @@ def main(argv: Sequence[str]) -> int:
         address = f"{plan.address}: "
         document = _Run(options, resolve(plan, options), directory, say).document()
     except _FAILURES as error:
-        message = printable(f"{address}{error}")
+        # A failure of several tasks is several lines.
+        message = "\n".join(map(printable, f"{address}{error}".splitlines()))
         say(message)
         if options.output == "json":
             _print(dump({"schema": _SCHEMA, "error": message}).decode())
@@ -192,18 +196,23 @@ class _Run:
         current = self._ledger.current()
         check_whole(self._store, recorded.record.bundles)
         _check_addresses(self._store, recorded.record)
-        adds = not is_current(current, recorded)
+        found = find_control_plane(self._request, os.getcwd(), os.environ)
+        where = found.identity if found else None
+        adds = not is_current(current, recorded, where)
         number = (current.number if current else 0) + adds
         if not self._options.dry_run:
             self._store.sweep()
+        registered = self._register_again(found, recorded.record) if found and adds else []
         if adds and not self._options.dry_run:
             # The commit that is checked out has no part in it.
             origin = Provenance(now(), None, None)
-            entry, adds = self._ledger.append("rollback", recorded, origin)
+            entry, adds = self._ledger.append("rollback", recorded, origin, where)
             number = entry.number
         return {
             "dry_run": self._options.dry_run,
             "version": version,
+            "control_plane": where,
+            "registered": [vars(one) for one in registered],
             "previous": current and current.version,
             "history": number,
             "deployed": adds,
@@ -237,6 +246,17 @@ class _Run:
         if current is None:
             raise Refused(f"nothing was deployed yet in {self._place()}")
         return current.version
+
+    def _register_again(self, found: Found, record: VersionRecord) -> list[Registered]:
+        named = {task.image_ref_name: task.image for task in record.tasks}
+        images = {name: image for name, image in named.items() if name and image}
+        registering = Registering(
+            found, self._request, self._directory, {**self._request.images, **images}, self._say
+        )
+        with closing(registering):
+            return register_recorded(
+                registering, self._store, record, self._say, self._options.dry_run
+            )
 
     def _recorded(self, version: str) -> Recorded:
         recorded = self._ledger.recorded(version)

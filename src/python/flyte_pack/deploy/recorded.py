@@ -1,0 +1,75 @@
+"""Registers a version again from its record and the store alone: for a rollback, and for what was carried in."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+
+from flyte_pack.deploy.code import fetch_archive
+from flyte_pack.deploy.plan import Refused
+from flyte_pack.deploy.records import RecordedTask, VersionRecord
+from flyte_pack.deploy.registering import Archive, Registering, Shipped
+from flyte_pack.deploy.registration import Registered
+from flyte_pack.store import Store
+
+
+def register_recorded(
+    registering: Registering,
+    store: Store,
+    record: VersionRecord,
+    say: Callable[[str], None],
+    dry_run: bool,
+) -> list[Registered]:
+    """Register the tasks of a record, each under its recorded version; in a dry run they are only imported.
+
+    Raises `Refused`, `StoreError` or `RegistrationError`.
+    """
+    embedded = next((task.address for task in record.tasks if task.bundle is None), None)
+    if embedded is not None:
+        raise Refused(
+            f"version {record.version} has the code of {embedded} in its image, and can not be registered again from here: "
+            "where its tasks are registered already, do it with --no-register"
+        )
+    with tempfile.TemporaryDirectory(prefix="flyte-deploy-") as scratch:
+        shipped = [_shipped(task, store, scratch) for task in record.tasks]
+        specifications = registering.describe(shipped)
+        versions: dict[str, str] = {}
+        for task in record.tasks:
+            recorded = {one.name: one for one in task.tasks}
+            for described in specifications.tasks[task.address]:
+                one = recorded.get(described.attribute)
+                if one is None:
+                    continue
+                if one.spec not in (None, described.spec):
+                    say(
+                        f"warning: Flyte {specifications.flyte} makes another specification of {described.name} than "
+                        f"Flyte {record.flyte} made when version {record.version} was deployed; a control plane that "
+                        f"has its version {one.version} keeps the one of then"
+                    )
+                versions[described.name] = one.version
+        if dry_run:
+            return []
+        done = []
+        for registered in registering.register(versions):
+            say(f"registered {registered.name} {registered.version} ({registered.status})")
+            done.append(registered)
+        return done
+
+
+def _shipped(task: RecordedTask, store: Store, scratch: str) -> Shipped:
+    assert task.bundle is not None
+    path = os.path.join(scratch, f"{task.bundle.archive_hash}.tar.gz")
+    if not os.path.exists(path):
+        fetch_archive(store, task.bundle.archive.key, path)
+    file, _, attribute = task.entry_point.rpartition(":")
+    return Shipped(
+        address=task.address,
+        file=file,
+        module=task.module,
+        kind=task.kind,
+        attribute=attribute,
+        names=tuple(one.name for one in task.tasks),
+        image=task.image,
+        code=Archive(path, task.bundle.archive_hash, store.uri_of(task.bundle.archive.key)),
+    )
