@@ -155,7 +155,7 @@ def test_help_and_version(shim):
         (["--archive", "{archive}", "--mode", "move", "true"], 64, "is one of: link, copy"),
         (["--archive", "{archive}", "--sha256", "x", "true"], 64, "'x' is no SHA-256"),
         (["--archive", "{archive}", "--sha256", OTHER_SHA256, "true"], 64, "says another"),
-        (["--archive", "s3://b/{name}", "true"], 64, "plain paths and file://"),
+        (["--archive", "ftp://b/{name}", "true"], 64, "plain paths and abfs://, abfss://, file://"),
         (["--archive", "/{name}", "true"], 66, "There is no archive to read at /"),
         (["--archive", "{damaged}", "true"], 65, "expected was"),
         (["--archive", "{hostile}", "true"], 65, "a symbolic link ('evil')"),

@@ -12,7 +12,6 @@ import pytest
 
 from flyte_shim.cache import Cache, Entry
 from flyte_shim.errors import ArchiveError, StorageError
-from flyte_shim.extract import Limits
 from flyte_shim.fetch import fetch
 from flyte_shim.files import remove_tree
 from flyte_shim.workdir import place
@@ -41,8 +40,8 @@ class Place:
     def entry(self, files) -> Entry:
         archive: Archive = archive_of(self.root / "store", files)
 
-        def fill(directory: str) -> None:
-            fetch(str(archive.path), archive.sha256, directory, Limits())
+        def fill(directory: str) -> int:
+            return fetch(str(archive.path), archive.sha256, directory, {}).disk_bytes
 
         return self.cache.entry(archive.sha256, fill)
 

@@ -44,9 +44,10 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import time
 
 from flyte_shim.errors import StorageError
-from flyte_shim.files import make_directory, remove_tree
+from flyte_shim.files import make_directory, remove_tree, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
 # What is there is used only if it is the user's own: see _check_owner.
 TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108
 _HASH_LENGTH = 64
+# A task waits for it.
+EVICTION_SECONDS = 2.0
 # Shells take the descriptors below 10 for their scripts' redirections.
 _FIRST_FD = 10
 
@@ -62,13 +65,15 @@ _FIRST_FD = 10
 class Entry:
     """A bundle in the cache, kept from eviction by a shared lock as long as this process lives.
 
-    `files` is the directory that holds it. The lock's descriptor is inheritable.
+    `files` is the directory that holds it, `is_new` whether this process made it. The lock's
+    descriptor is inheritable.
     """
 
-    __slots__ = ("archive_hash", "files", "lock_fd")
+    __slots__ = ("archive_hash", "files", "is_new", "lock_fd")
 
-    def __init__(self, archive_hash: str, path: str, lock_fd: int) -> None:
+    def __init__(self, archive_hash: str, path: str, lock_fd: int, is_new: bool) -> None:
         self.archive_hash = archive_hash
+        self.is_new = is_new
         self.files = f"{path}/files"
         self.lock_fd = lock_fd
 
@@ -101,11 +106,11 @@ class Cache:
             f"with the id {os.geteuid()} can write."
         )
 
-    def entry(self, archive_hash: str, fill: Callable[[str], None]) -> Entry:
+    def entry(self, archive_hash: str, fill: Callable[[str], int]) -> Entry:
         """The entry of an archive; if there is none, `fill` makes what is in it.
 
         `fill` gets a new directory and makes `files` in it, with the modes that the entry shall
-        have. It is called in one process at a time, and what it made is removed if it fails.
+        have; it returns how many bytes of the disk that takes. It is called in one process at a time, and what it made is removed if it fails.
         Raises StorageError, and whatever `fill` raises.
         """
         self._sweep()
@@ -118,6 +123,67 @@ class Cache:
             return self._find(archive_hash) or self._make(archive_hash, fill)
         finally:
             self._unlock(archive_hash, lock)
+
+    def trim(self, bound: int) -> dict[str, int]:
+        """Evict entries until all together take at most `bound` bytes; the sizes of those evicted.
+
+        The least recently used go first; what is in use stays, as does what is taken by another
+        process. After some seconds the rest is left to the next one that makes an entry. Sizes are
+        those recorded when an entry was made: bytecode, which comes later, is not in them.
+        """
+        until = time.monotonic() + EVICTION_SECONDS
+        entries = sorted(filter(None, map(self._usage, os.listdir(f"{self.root}/entries"))))
+        total = sum(size for _, _, size in entries)
+        evicted: dict[str, int] = {}
+        for used, archive_hash, size in entries:
+            if total <= bound or (evicted and time.monotonic() > until):
+                break
+            by_us = self._evict(archive_hash, used)
+            if by_us is not None:
+                total -= size
+            if by_us:
+                evicted[archive_hash] = size
+        return evicted
+
+    def _usage(self, archive_hash: str) -> tuple[int, str, int] | None:
+        """When an entry was last used, its name and its size; None if it is gone."""
+        try:
+            fd = os.open(f"{self.root}/entries/{archive_hash}/lock", os.O_RDONLY | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        try:
+            digits = os.read(fd, 20).strip()
+            return os.fstat(fd).st_mtime_ns, archive_hash, int(digits) if digits.isdigit() else 0
+        finally:
+            os.close(fd)
+
+    def _evict(self, archive_hash: str, used: int) -> bool | None:
+        """Remove an entry, unless somebody has used it since `used`; see the module's text, 4.
+
+        None if it stays; False if somebody else has removed it, or does.
+        """
+        path, work = f"{self.root}/entries/{archive_hash}", f"{self.root}/work/{archive_hash}.d"
+        making = self._lock_to_make(archive_hash, wait=False)
+        if making is None:
+            return False
+        try:
+            using = os.open(f"{path}/lock", os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(using, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(using).st_mtime_ns != used:
+                    return None
+                remove_tree(work)
+                os.rename(path, work)
+            finally:
+                os.close(using)
+            remove_tree(work)
+        except BlockingIOError:
+            return None
+        except FileNotFoundError:
+            return False
+        finally:
+            self._unlock(archive_hash, making)
+        return True
 
     def _find(self, archive_hash: str) -> Entry | None:
         """The entry if it is there, with its shared lock; see the module's text, 4."""
@@ -137,22 +203,27 @@ class Cache:
                     ) from None
                 continue
             if _locked(fd, f"{path}/lock", fcntl.LOCK_SH):
-                return _held(archive_hash, path, fd)
+                try:  # noqa: SIM105
+                    os.utime(fd)
+                except OSError:
+                    pass  # A cache that is read-only evicts nothing either.
+                return _held(archive_hash, path, fd, is_new=False)
 
-    def _make(self, archive_hash: str, fill: Callable[[str], None]) -> Entry:
+    def _make(self, archive_hash: str, fill: Callable[[str], int]) -> Entry:
         work = f"{self.root}/work/{archive_hash}.d"
         path = f"{self.root}/entries/{archive_hash}"
         remove_tree(work)
         os.mkdir(work, 0o700)
         try:
-            fill(work)
-            fd = os.open(f"{work}/lock", os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            size = fill(work)
+            fd = os.open(f"{work}/lock", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            write_all(fd, b"%d\n" % size)
             fcntl.flock(fd, fcntl.LOCK_SH)
             os.rename(work, path)
         except BaseException:
             remove_tree(work)
             raise
-        return _held(archive_hash, path, fd)
+        return _held(archive_hash, path, fd, is_new=True)
 
     def _lock_to_make(self, archive_hash: str, wait: bool) -> int | None:
         """An exclusive lock for `archive_hash`, or None if it is taken and we do not wait."""
@@ -266,8 +337,8 @@ def _is_still(path: str, status: os.stat_result) -> bool:
         return False
 
 
-def _held(archive_hash: str, path: str, fd: int) -> Entry:
+def _held(archive_hash: str, path: str, fd: int, is_new: bool) -> Entry:
     # F_DUPFD, unlike os.dup, gives a descriptor that is inherited; it shares the lock.
     lock_fd = fcntl.fcntl(fd, fcntl.F_DUPFD, _FIRST_FD)
     os.close(fd)
-    return Entry(archive_hash, path, lock_fd)
+    return Entry(archive_hash, path, lock_fd, is_new)

@@ -10,7 +10,8 @@ from flyte_shim import __version__
 from flyte_shim.cache import Cache
 from flyte_shim.command import become, option
 from flyte_shim.errors import ShimError, StorageError, UsageError
-from flyte_shim.paths import is_sha256, sha256_in_name
+from flyte_shim.log import Log
+from flyte_shim.paths import is_sha256, sha256_in_name, shown
 from flyte_shim.workdir import MODES, place
 
 USAGE = """\
@@ -20,7 +21,7 @@ Verifies, unpacks and caches a code bundle, makes its files appear in the workin
 becomes COMMAND. Without --archive the bundle is the one that COMMAND's own --tgz names, as in
 _F_EXEC_WRAPPER="flyte-shim"; without either, COMMAND is just run.
 
-  --archive URI    the bundle: a plain path or a file:// URI
+  --archive URI    the bundle: a path, or a URI: file, s3, gs, abfs[s], https (signed ones, too)
   --sha256 HEX     its SHA-256; not needed if its name is <SHA-256>.tar.gz (FLYTE_SHIM_SHA256)
   --workdir DIR    where its files appear, and where COMMAND runs
                    (default: COMMAND's own --dest, else the current directory)
@@ -29,18 +30,23 @@ _F_EXEC_WRAPPER="flyte-shim"; without either, COMMAND is just run.
   --cache DIR      the cache (FLYTE_SHIM_CACHE, default: ~/.cache/flyte-shim)
   --help, --version
 
-Further variables: FLYTE_SHIM_MAX_ARCHIVE_BYTES, FLYTE_SHIM_MAX_FILES, FLYTE_SHIM_MAX_BYTES;
-FLYTE_SHIM_UNVERIFIED=1 leaves a bundle without a SHA-256 to COMMAND.
+Further variables: FLYTE_SHIM_LOG=text|json|off; FLYTE_SHIM_CACHE_MAX_BYTES; FLYTE_SHIM_DEADLINE and
+FLYTE_SHIM_TIMEOUT, in seconds; FLYTE_SHIM_MAX_ARCHIVE_BYTES, FLYTE_SHIM_MAX_FILES,
+FLYTE_SHIM_MAX_BYTES; FLYTE_SHIM_ALLOW_HTTP=1; FLYTE_SHIM_UNVERIFIED=1 leaves a bundle without a
+SHA-256 to COMMAND. Stores are reached by the variables that Flyte and the clouds' own tools read.
 Exit codes of its own: 64 usage, 65 bad archive, 66 no archive, 69 archive out of reach, 70 error in
-flyte-shim, 73 cache or working directory, 126 and 127 as shells have them.
+flyte-shim, 73 cache or working directory, 76 server not to be trusted, 77 no right to read, 126 and
+127 as shells have them.
 """
 _OPTIONS = ("--archive", "--cache", "--mode", "--sha256", "--workdir")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Prepare the bundle and become the command; returns an exit code if that fails."""
+    log = Log()
     try:
-        return _main(sys.argv[1:] if argv is None else argv)
+        log.configure(os.environ)
+        return _main(sys.argv[1:] if argv is None else argv, log)
     except ShimError as error:
         code, message = error.code, str(error)
     except OSError as error:
@@ -49,12 +55,15 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except Exception as error:
         code = ShimError.code
-        message = f"{type(error).__name__}: {error}. This is an error in flyte-shim: report it."
-    _say(f"error: {message}")
+        # Without the exception's own text, which may hold anything, a signed URL even.
+        message = (
+            f"{type(error).__name__} {_where(error)}. This is an error in flyte-shim: report it."
+        )
+    log.error(message, code)
     return code
 
 
-def _main(argv: list[str]) -> int:
+def _main(argv: list[str], log: Log) -> int:
     options, command = _parse(argv)
     if "--help" in options:
         print(USAGE, end="")
@@ -69,9 +78,9 @@ def _main(argv: list[str]) -> int:
     if archive:
         sha256 = _sha256(options, archive, tgz)
         if not sha256:
-            _check_unverified(archive)
+            _check_unverified(shown(archive), log)
     elif option(command, "--pkl"):
-        _check_unverified("a pickled bundle")
+        _check_unverified("a pickled bundle", log)
     workdir = options.get("--workdir")
     if archive and sha256:
         markers = [marker for uri in (archive, tgz or archive) for marker in _markers(uri)]
@@ -79,13 +88,16 @@ def _main(argv: list[str]) -> int:
         destination = (option(command, "--dest") if tgz else None) or "."
         if destination != ".":
             target = os.path.join(target, destination)
-        _prepare(archive, sha256, target, options, markers)
+        _prepare(archive, sha256, target, options, markers, log)
     if workdir:
         try:
             os.chdir(workdir)
         except OSError as error:
             raise StorageError(f"No working directory {workdir}: {error.strerror}.") from None
     _mark_wrapped()
+    if tgz and sha256 and shown(tgz) != tgz:
+        # a0 has the bundle, and would make a file name of the signature.
+        command = [argument.replace(tgz, shown(tgz)) for argument in command]
     become(command)
     raise AssertionError("unreachable")
 
@@ -98,22 +110,53 @@ def _mark_wrapped() -> None:
 
 
 def _prepare(
-    archive: str, sha256: str, workdir: str, options: dict[str, str], markers: list[str]
+    archive: str,
+    sha256: str,
+    workdir: str,
+    options: dict[str, str],
+    markers: list[str],
+    log: Log,
 ) -> None:
     """Make the bundle appear in `workdir`; its entry is locked as long as this process lives."""
     mode = options.get("--mode") or os.environ.get("FLYTE_SHIM_MODE") or MODES[0]
     if mode not in MODES:
         raise UsageError(f"The mode is {mode!r}; it is one of: {', '.join(MODES)}.")
-
-    def fill(directory: str) -> None:
-        # Only a start that finds no entry pays for these.
-        from flyte_shim.fetch import fetch, limits_from
-
-        fetch(archive, sha256, directory, limits_from(os.environ))
-
+    log.common["archive"] = sha256
+    facts: dict[str, str | int] = {}
     cache = Cache.open(options.get("--cache") or os.environ.get("FLYTE_SHIM_CACHE"))
+
+    def fill(directory: str) -> int:
+        # Only a start that finds no entry pays for these.
+        from flyte_shim.fetch import cache_bytes_from, fetch
+        from flyte_shim.source import scheme_of
+
+        facts["scheme"] = log.common["scheme"] = scheme_of(archive) or "file"
+        facts["bound"] = cache_bytes_from(os.environ, cache.root)
+        fetched = fetch(archive, sha256, directory, os.environ, retrying)
+        facts.update(bytes=fetched.archive_bytes, attempts=fetched.attempts)
+        return fetched.disk_bytes
+
+    def retrying(error: Exception, attempt: int) -> None:
+        log.warning("retry", f"{error} Trying again.", attempt=attempt)
+
     entry = cache.entry(sha256, fill)
     place(entry.files, workdir, mode, markers)
+    if not entry.is_new:
+        log.info("ready", cache="hit")
+        return
+    bound = facts.pop("bound")
+    log.info("ready", cache="miss", **facts)
+    if bound:
+        _trim(cache, int(bound), log)
+
+
+def _trim(cache: Cache, bound: int, log: Log) -> None:
+    try:
+        for archive_hash, size in cache.trim(bound).items():
+            log.info("evicted", evicted=archive_hash, bytes=size)
+    except OSError as error:
+        # A cache that is too large does not keep a task from its start.
+        log.warning("evict", f"The cache can not be made smaller: {error.strerror}.")
 
 
 def _parse(argv: list[str]) -> tuple[dict[str, str], list[str]]:
@@ -151,35 +194,37 @@ def _sha256(options: dict[str, str], archive: str, tgz: str | None) -> str | Non
             raise UsageError(f"{given!r} is no SHA-256: it has 64 hexadecimal digits.")
         if named not in (None, given):
             raise UsageError(
-                f"The expected SHA-256 is {given}, but the name of {archive} says another. "
+                f"The expected SHA-256 is {given}, but the name of {shown(archive)} says "
+                "another. "
                 "Correct --sha256 or FLYTE_SHIM_SHA256, or leave it out."
             )
     sha256 = given or named
     if not sha256:
         if "--archive" in options:
-            raise UsageError(f"No SHA-256 for {archive}: give it by --sha256.")
+            raise UsageError(f"No SHA-256 for {shown(archive)}: give it by --sha256.")
         return None
     if tgz and sha256_in_name(tgz) != sha256 and _name(tgz) != _name(archive):
         raise UsageError(
-            f"The command's --tgz, {tgz}, is another bundle than the one to prepare, {archive}."
+            f"The command's --tgz, {shown(tgz)}, is another bundle than the one to prepare, "
+            f"{shown(archive)}."
         )
     return sha256
 
 
-def _check_unverified(archive: str) -> None:
+def _check_unverified(archive: str, log: Log) -> None:
     """Refuse a bundle that nothing says the hash of, unless the environment lets it pass."""
     if os.environ.get("FLYTE_SHIM_UNVERIFIED") != "1":
         raise UsageError(
             f"No SHA-256 for {archive}: its name is not <SHA-256>.tar.gz. Set FLYTE_SHIM_SHA256, "
             "or FLYTE_SHIM_UNVERIFIED=1 to let the command download it unverified."
         )
-    _say(f"warning: the command downloads {archive} itself, unverified.")
+    log.warning("unverified", f"the command downloads {archive} itself, unverified.")
 
 
 def _name(uri: str) -> str:
-    name = uri.rpartition("/")[2]
+    name = shown(uri).rpartition("/")[2]
     if name in ("", ".", ".."):
-        raise UsageError(f"{uri} does not name a file.")
+        raise UsageError(f"{shown(uri)} does not name a file.")
     return name
 
 
@@ -197,7 +242,11 @@ def _storage_message(error: OSError) -> str:
     return f"{error.strerror} ({where}). {advice}."
 
 
-def _say(message: str) -> None:
-    if sys.stderr:
-        one_line = message.replace("\n", "\\n")
-        sys.stderr.write(f"flyte-shim: {one_line}\n")
+def _where(error: BaseException) -> str:
+    """The module and line of an exception."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    if not trace:
+        return "somewhere"
+    return f"in {os.path.basename(trace.tb_frame.f_code.co_filename)}, line {trace.tb_lineno}"

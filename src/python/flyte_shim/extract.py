@@ -34,6 +34,8 @@ _BLOCK = 512
 _READ = 1 << 17
 _INFLATE = 1 << 20
 _ZEROS = bytes(_BLOCK)
+# What most file systems give space in.
+_DISK_BLOCK = 4096
 # What may follow the end marker: tars are padded with zeros to a multiple of their record size,
 # 10,240 bytes unless someone chose otherwise.
 _MAX_PADDING = 1 << 20
@@ -72,19 +74,30 @@ class Limits:
         self.total_bytes = total_bytes
 
 
-def extract(archive: str, directory: str, limits: Limits, mtime: int) -> dict[str, bool]:
+class Extracted:
+    """What was unpacked: directories, as paths below the top ("" is that itself), and whether each
+    holds Python modules; and about how many bytes of a disk it takes.
+    """
+
+    __slots__ = ("directories", "disk_bytes")
+
+    def __init__(self, directories: dict[str, bool], disk_bytes: int) -> None:
+        self.directories = directories
+        self.disk_bytes = disk_bytes
+
+
+def extract(archive: str, directory: str, limits: Limits, mtime: int) -> Extracted:
     """Unpack the archive at `archive` into `directory`, which must not exist.
 
     Files become 0444, or 0555 where their owner may execute them, less the umask, all with the time
-    `mtime`; directories become 0700. Returns the directories, as paths below `directory` ("" is that
-    itself), and whether each holds Python modules. Raises ArchiveError for what is in the archive
-    and OSError for what the file system does; either leaves a part of the tree, for the caller to
-    remove.
+    `mtime`; directories become 0700. Raises ArchiveError for what is in the archive and OSError for
+    what the file system does; either leaves a part of the tree, for the caller to remove.
     """
     # In bytes: names are UTF-8 on disk, whatever the locale says about the encoding of file names.
     root = os.fsencode(directory)
     os.mkdir(root, 0o700)
     made = {"": False}
+    blocks = 0
     parent, parent_fd = "", os.open(root, os.O_RDONLY)
     times = (mtime, mtime)
     try:
@@ -106,18 +119,21 @@ def extract(archive: str, directory: str, limits: Limits, mtime: int) -> dict[st
                     )
                 except FileExistsError:
                     raise _collision(root, path, made) from None
+                size = 0
                 try:
                     for chunk in chunks:
                         write_all(fd, chunk)
+                        size += len(chunk)
                     os.utime(fd, times)
                 finally:
                     os.close(fd)
+                blocks += -(-size // _DISK_BLOCK)
                 if name.endswith(".py"):
                     made[above] = True
     finally:
         if parent_fd >= 0:
             os.close(parent_fd)
-    return made
+    return Extracted(made, (blocks + len(made)) * _DISK_BLOCK)
 
 
 def _make_directories(root: bytes, path: str, made: dict[str, bool]) -> None:

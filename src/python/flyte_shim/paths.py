@@ -56,7 +56,9 @@ def shown(uri: str) -> str:
         return uri
     rest = rest.partition("?")[0].partition("#")[0]
     authority, slash, path = rest.partition("/")
-    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+    if not scheme.lower().startswith("abfs"):  # where it is the container
+        authority = authority.rpartition("@")[2]
+    return f"{scheme}://{authority}{slash}{path}"
 
 
 def sha256_in_name(uri: str) -> str | None:

@@ -1,7 +1,12 @@
 """Where archives are read from, and the download of one into a file whose hash is known.
 
 A `Source` is all that a kind of store has to provide: how large the archive is, and its bytes from
-an offset on. Retries, limits and the hash are the same for every kind, in `download`.
+an offset on. Retries, limits, the deadline and the hash are the same for every kind, in `download`.
+
+S3 is read by the standard library even where obstore is there: what can go wrong then has a name, a
+server is believed as little as by `web`, and it does not matter which obstore an image has. obstore
+imports faster than http.client and ssl, by about 20 ms, of a start that unpacks an archive and is
+followed by that of Flyte. For Google's and Azure's own protocols, and ways to log in, it is used.
 """
 
 from __future__ import annotations
@@ -12,15 +17,27 @@ import os
 import stat
 import time
 
-from flyte_shim.errors import HashMismatch, SourceMissing, SourceUnavailable, TooLarge, UsageError
+from flyte_shim.errors import (
+    HashMismatch,
+    SourceChanged,
+    SourceDenied,
+    SourceMissing,
+    SourceUnavailable,
+    TooLarge,
+    UsageError,
+)
 from flyte_shim.files import write_all
+from flyte_shim.paths import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from typing import Callable
 
-ATTEMPTS = 5
 _CHUNK = 1 << 20
+_MAX_PAUSE = 10.0
+# An attempt that has brought this many bytes was none in vain: counting begins again.
+_PROGRESS = 1 << 20
 # What a network file system or a disk gives in passing.
 _TRANSIENT = frozenset(
     {
@@ -34,21 +51,72 @@ _TRANSIENT = frozenset(
 )
 
 
+class Patience:
+    """How long and how often to try; times are in seconds.
+
+    `attempts` in a row may bring nothing, with `pause` before the second and twice as long before
+    each further one. A server may be silent for `timeout`. All of it ends `deadline` after this was
+    made.
+    """
+
+    __slots__ = ("_until", "attempts", "deadline", "pause", "timeout")
+
+    def __init__(
+        self,
+        attempts: int = 5,
+        pause: float = 0.2,
+        timeout: float = 30.0,
+        deadline: float = 900.0,
+    ) -> None:
+        self.attempts = attempts
+        self.pause = pause
+        self.timeout = timeout
+        self.deadline = deadline
+        self._until = time.monotonic() + deadline
+
+    def left(self) -> float:
+        """Until the deadline; raises SourceUnavailable when there is nothing left."""
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise SourceUnavailable(
+                f"The download is not done after {self.deadline:g} seconds. If the archive is that "
+                "large, set FLYTE_SHIM_DEADLINE to more."
+            )
+        return left
+
+    def pause_after(self, attempt: int, wait: float) -> float:
+        """How long to wait after `attempt`, counted from 1, where a store asks for `wait`.
+
+        Up to half is chance: many containers that were turned away together come back one by one.
+        """
+        pause = min(self.pause * (1 << min(attempt - 1, 20)), _MAX_PAUSE)
+        return max(wait, pause * (0.5 + int.from_bytes(os.urandom(2), "big") / (1 << 17)))
+
+
 class Source:
-    """One archive, somewhere. Subclasses override both methods."""
+    """One archive, somewhere. Subclasses override both methods; `uri` is what may be printed.
+
+    `remark` is what `read` has noticed and a wrong hash may come from.
+    """
+
+    remark = ""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
 
     def size(self) -> int | None:
-        """The archive's size in bytes, None where the store does not say.
+        """The archive's size in bytes, None where that is not known, or not yet.
 
-        Raises SourceMissing, or SourceUnavailable for what may pass.
+        Raises SourceMissing, SourceDenied, or SourceUnavailable for what may pass.
         """
         raise NotImplementedError
 
     def read(self, offset: int) -> Iterator[bytes]:
-        """The archive's bytes from `offset` on, in chunks of at most a few MiB; raises as `size`."""
+        """The archive's bytes from `offset` on, in chunks of at most a few MiB.
+
+        Raises what `size` does, UntrustedSource, and SourceChanged where what was read before
+        `offset` is of no use any more.
+        """
         raise NotImplementedError
 
 
@@ -77,75 +145,18 @@ class FileSource(Source):
         except OSError as error:
             raise self._failure(error) from None
 
-    def _failure(self, error: OSError) -> SourceMissing | SourceUnavailable:
+    def _failure(self, error: OSError) -> SourceDenied | SourceMissing | SourceUnavailable:
         if error.errno in _TRANSIENT:
             return SourceUnavailable(f"Reading {self.uri} failed: {error.strerror}.")
+        if error.errno in (errno.EACCES, errno.EPERM):
+            return SourceDenied(f"{self.uri} may not be read: {error.strerror}.")
         return SourceMissing(f"There is no archive to read at {self.uri}: {error.strerror}.")
 
 
-SCHEMES: dict[str, type[Source]] = {"file": FileSource}
+SCHEMES = ("abfs", "abfss", "file", "gs", "http", "https", "s3")
 
 
-def open_source(uri: str) -> Source:
-    """The source for a URI or a plain path; nothing is read yet. Raises UsageError."""
-    scheme = _scheme(uri)
-    if not scheme:
-        return FileSource(uri)
-    try:
-        return SCHEMES[scheme](uri)
-    except KeyError:
-        raise UsageError(
-            f"No way to read {uri}: this flyte-shim reads plain paths and "
-            f"{', '.join(f'{name}://' for name in sorted(SCHEMES))}."
-        ) from None
-
-
-def download(
-    source: Source, path: str, sha256: str, limit: int, pause: float = 0.2, attempts: int = ATTEMPTS
-) -> None:
-    """Copy the archive of `source` into a new file at `path`; its hash is `sha256`, or it fails.
-
-    At most `limit` bytes are read. What SourceUnavailable stands for is tried `attempts` times, each
-    going on where the last one broke off, with `pause` seconds before the second and twice as long
-    before each further one. Raises SourceMissing, SourceUnavailable, TooLarge, HashMismatch, and
-    OSError for what writing does.
-    """
-    digest = hashlib.sha256()
-    count = 0
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        for attempt in range(1, attempts + 1):
-            try:
-                _check_size(source.size() or 0, limit, source)
-                for chunk in source.read(count):
-                    count += len(chunk)
-                    _check_size(count, limit, source)
-                    digest.update(chunk)
-                    write_all(fd, chunk)
-                break
-            except SourceUnavailable as error:
-                if attempt == attempts:
-                    raise SourceUnavailable(f"{error} Gave up after {attempts} attempts.") from None
-                time.sleep(pause * 2 ** (attempt - 1))
-    finally:
-        os.close(fd)
-    if digest.hexdigest() != sha256:
-        raise HashMismatch(
-            f"The archive at {source.uri} ({count} bytes) has the SHA-256 {digest.hexdigest()}, "
-            f"expected was {sha256}: it is damaged, or another archive was put in its place. "
-            "It was not opened; deploy the bundle again."
-        )
-
-
-def _check_size(size: int, limit: int, source: Source) -> None:
-    if size > limit:
-        raise TooLarge(
-            f"The archive at {source.uri} is larger than {limit} bytes. If that is right, "
-            "set FLYTE_SHIM_MAX_ARCHIVE_BYTES."
-        )
-
-
-def _scheme(uri: str) -> str:
+def scheme_of(uri: str) -> str:
     """The scheme of a URI in lower case (RFC 3986, 3.1), empty for a plain path."""
     scheme, colon, rest = uri.partition(":")
     known = scheme.lower()
@@ -153,8 +164,98 @@ def _scheme(uri: str) -> str:
     return known if is_uri and scheme.isascii() and scheme[:1].isalpha() else ""
 
 
+def open_source(uri: str, patience: Patience, environ: Mapping[str, str]) -> Source:
+    """The source for a URI or a plain path; nothing is read yet. Raises UsageError.
+
+    `environ` says how stores are reached: see `stores`.
+    """
+    scheme = scheme_of(uri)
+    if scheme in ("", "file"):
+        return FileSource(uri)
+    if scheme in ("http", "https"):
+        from flyte_shim.http_source import HttpSource
+
+        return HttpSource(uri, patience, environ)
+    if scheme == "s3":
+        from flyte_shim.s3 import S3Source
+
+        return S3Source(uri, patience, environ)
+    if scheme in SCHEMES:
+        from flyte_shim.obstore_source import ObstoreSource
+
+        return ObstoreSource(uri, patience, environ)
+    raise UsageError(
+        f"No way to read {shown(uri)}: this flyte-shim reads plain paths and "
+        f"{', '.join(f'{name}://' for name in SCHEMES)}."
+    )
+
+
+def download(
+    source: Source,
+    path: str,
+    sha256: str,
+    limit: int,
+    patience: Patience,
+    retrying: Callable[[SourceUnavailable, int], None] | None = None,
+) -> tuple[int, int]:
+    """Copy the archive of `source` into a new file at `path`; its hash is `sha256`, or it fails.
+
+    At most `limit` bytes are read. What SourceUnavailable stands for is tried again as `patience`
+    says, each time going on where it broke off; `retrying` hears of it, with the number of the
+    attempt. Returns the archive's size in bytes and the number of attempts. Raises what a Source
+    does, TooLarge, HashMismatch, and OSError for what writing does.
+    """
+    digest = hashlib.sha256()
+    count = failures = 0
+    attempt = 1
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        while True:
+            before = count
+            try:
+                patience.left()
+                _check_size(source.size(), limit, source)
+                for chunk in source.read(count):
+                    count += len(chunk)
+                    _check_size(source.size(), limit, source)
+                    _check_size(count, limit, source)
+                    digest.update(chunk)
+                    write_all(fd, chunk)
+                break
+            except SourceUnavailable as error:
+                patience.left()
+                failures = 1 if count - before >= _PROGRESS else failures + 1
+                if failures >= patience.attempts:
+                    raise SourceUnavailable(f"{error} Gave up after {attempt} attempts.") from None
+                if isinstance(error, SourceChanged):
+                    count, digest = 0, hashlib.sha256()
+                    os.ftruncate(fd, 0)
+                    os.lseek(fd, 0, os.SEEK_SET)
+                if retrying:
+                    retrying(error, attempt)
+                time.sleep(min(patience.pause_after(failures, error.wait), patience.left()))
+                attempt += 1
+    finally:
+        os.close(fd)
+    if digest.hexdigest() != sha256:
+        raise HashMismatch(
+            f"The archive at {source.uri} ({count} bytes) has the SHA-256 {digest.hexdigest()}, "
+            f"expected was {sha256}: it is damaged, or another archive was put in its place."
+            f"{source.remark} It was not opened; deploy the bundle again."
+        )
+    return count, attempt
+
+
+def _check_size(size: int | None, limit: int, source: Source) -> None:
+    if size and size > limit:
+        raise TooLarge(
+            f"The archive at {source.uri} is larger than {limit} bytes. If that is right, "
+            "set FLYTE_SHIM_MAX_ARCHIVE_BYTES."
+        )
+
+
 def _file_path(uri: str) -> bytes:
-    if not _scheme(uri):
+    if not scheme_of(uri):
         return os.fsencode(uri)
     rest = uri.partition(":")[2]
     if rest.startswith("//"):

@@ -8,6 +8,8 @@ is left to it.
 
 from __future__ import annotations
 
+import json
+
 from flyte_shim.errors import UsageError
 from flyte_shim.paths import shown
 
@@ -188,8 +190,15 @@ def obstore_config(location: Location, environ: Mapping[str, str]) -> dict[str, 
     elif location.kind == GCS:
         emulator = environ.get("STORAGE_EMULATOR_HOST")
         if emulator and not environ.get("GOOGLE_BASE_URL"):
-            config["base_url"] = emulator if "://" in emulator else f"http://{emulator}"
-            config["skip_signature"] = "true"
+            # As a service account: before 0.9 obstore has no other way to say it.
+            url = emulator if "://" in emulator else f"http://{emulator}"
+            config["service_account_key"] = json.dumps(
+                {
+                    "gcs_base_url": url,
+                    "disable_oauth": True,
+                    **dict.fromkeys(("client_email", "private_key", "private_key_id"), ""),
+                }
+            )
     elif location.account:
         config["account_name"] = location.account
         own = environ.get("AZURE_STORAGE_ENDPOINT") or environ.get("AZURE_ENDPOINT")
@@ -203,9 +212,9 @@ def allows_http(location: Location, environ: Mapping[str, str]) -> bool:
     if location.kind == S3:
         endpoint = s3_settings(environ).endpoint
     elif location.kind == GCS:
-        endpoint = obstore_config(location, environ).get("base_url") or environ.get(
-            "GOOGLE_BASE_URL"
-        )
+        endpoint = environ.get("GOOGLE_BASE_URL") or environ.get("STORAGE_EMULATOR_HOST")
+        if endpoint and "://" not in endpoint:
+            return True
     else:
         if _true(environ.get("AZURE_STORAGE_USE_EMULATOR")):
             return True

@@ -1,0 +1,222 @@
+"""Credentials for AWS as a container finds them: the chain of AWS' SDKs, without their profiles.
+
+In this order: static ones (environment), a profile of a configuration file (which Flyte reads, too,
+and boto3 does, if it is there), a web identity (EKS' IRSA), the container's endpoint (ECS, EKS Pod
+Identity), the machine's metadata (IMDSv2 only). "AWS SDKs and Tools Reference Guide", "Standardized
+credential providers". No credential is ever in a message.
+"""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import urlencode
+
+from flyte_shim.errors import SourceDenied, SourceUnavailable, UsageError
+from flyte_shim.web import TRANSIENT, Url
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flyte_shim.stores import S3Settings
+    from flyte_shim.web import Web
+
+_ECS = "http://169.254.170.2"
+# The only hosts that may be told a token without TLS.
+_CONTAINER_HOSTS = (
+    "127.0.0.1",
+    "::1",
+    "localhost",
+    "169.254.170.2",
+    "169.254.170.23",
+    "fd00:ec2::23",
+)
+_IMDS = "http://169.254.169.254"
+_IMDS_SECONDS = 1.0
+_MAX_TOKEN = 1 << 16
+
+
+class Credentials:
+    """A key, its secret and the session's token; `origin` says in words where they are from."""
+
+    __slots__ = ("access_key_id", "origin", "secret_access_key", "session_token")
+
+    def __init__(
+        self, access_key_id: str, secret_access_key: str, session_token: str | None, origin: str
+    ) -> None:
+        self.access_key_id = access_key_id
+        self.secret_access_key = secret_access_key
+        self.session_token = session_token
+        self.origin = origin
+        for value in (access_key_id, secret_access_key, session_token or "-"):
+            if not (value.isascii() and value.isprintable() and " " not in value):
+                raise UsageError(f"The credentials from {origin} have blanks or the like in them.")
+
+
+def find_credentials(
+    settings: S3Settings, web: Web, environ: Mapping[str, str]
+) -> Credentials | None:
+    """The credentials, or None where nothing has any.
+
+    Raises SourceDenied where a source of them is configured and refuses, SourceUnavailable where it
+    may answer later, and UsageError.
+    """
+    if settings.access_key_id and settings.secret_access_key:
+        return Credentials(
+            settings.access_key_id,
+            settings.secret_access_key,
+            settings.session_token,
+            "the environment",
+        )
+    if environ.get("AWS_PROFILE") and environ.get("AWS_CONFIG_FILE"):
+        found = _from_profile(environ["AWS_PROFILE"])
+        if found:
+            return found
+    if environ.get("AWS_WEB_IDENTITY_TOKEN_FILE") and environ.get("AWS_ROLE_ARN"):
+        return _from_web_identity(settings.region, web, environ)
+    if environ.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") or environ.get(
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI"
+    ):
+        return _from_container(web, environ)
+    if environ.get("AWS_EC2_METADATA_DISABLED", "").lower() != "true":
+        return _from_machine(web, environ)
+    return None
+
+
+def _from_profile(name: str) -> Credentials | None:
+    try:
+        from botocore.session import Session  # type: ignore[import-not-found]
+    except ImportError:
+        return None
+    origin = f"the profile {name!r}"
+    try:
+        found = Session(profile=name).get_credentials()
+        if found is None:
+            return None
+        frozen = found.get_frozen_credentials()
+    except Exception as error:
+        raise SourceDenied(
+            f"AWS_PROFILE names {name!r}, which gives no credentials ({type(error).__name__})."
+        ) from None
+    return Credentials(frozen.access_key, frozen.secret_key, frozen.token, origin)
+
+
+def _from_web_identity(region: str, web: Web, environ: Mapping[str, str]) -> Credentials:
+    """STS, AssumeRoleWithWebIdentity; the request is not signed."""
+    origin = "the web identity"
+    domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    endpoint = (
+        environ.get("AWS_ENDPOINT_URL_STS")
+        or environ.get("AWS_STS_ENDPOINT")
+        or f"https://sts.{region}.{domain}"
+    )
+    form = {
+        "Action": "AssumeRoleWithWebIdentity",
+        "Version": "2011-06-15",
+        "RoleArn": environ["AWS_ROLE_ARN"],
+        "RoleSessionName": environ.get("AWS_ROLE_SESSION_NAME") or "flyte-shim",
+        "WebIdentityToken": _token_in(
+            environ["AWS_WEB_IDENTITY_TOKEN_FILE"], "AWS_WEB_IDENTITY_TOKEN_FILE"
+        ),
+    }
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    url = Url(f"{endpoint.rstrip('/')}/")
+    with web.send("POST", url, headers, urlencode(form).encode()) as answer:
+        text = answer.text()
+        status = answer.status
+    if status in TRANSIENT:
+        raise SourceUnavailable(f"STS at {url.netloc} has failed ({status}).")
+    values = [
+        text.partition(f"<{name}>")[2].partition(f"</{name}>")[0].strip()
+        for name in ("AccessKeyId", "SecretAccessKey", "SessionToken")
+    ]
+    if status != 200 or not all(values):
+        code = text.partition("<Code>")[2].partition("</Code>")[0].strip()
+        label = f"{status} {code}" if code.isascii() and code.isalnum() else str(status)
+        raise SourceDenied(
+            f"STS at {url.netloc} gives no credentials for AWS_ROLE_ARN ({label}): does the role "
+            "trust the cluster's identity provider and this service account?"
+        )
+    return Credentials(values[0], values[1], values[2], origin)
+
+
+def _from_container(web: Web, environ: Mapping[str, str]) -> Credentials:
+    relative = environ.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
+    url = Url(_ECS + relative if relative else environ["AWS_CONTAINER_CREDENTIALS_FULL_URI"])
+    if url.scheme == "http" and url.host not in _CONTAINER_HOSTS:
+        raise UsageError(
+            f"AWS_CONTAINER_CREDENTIALS_FULL_URI names {url.netloc}, without TLS: not asked."
+        )
+    headers = {"Accept": "application/json"}
+    token_file = environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
+    if token_file:
+        token = _token_in(token_file, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
+    else:
+        token = environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN", "")
+    if token:
+        headers["Authorization"] = token
+    with web.send("GET", url, headers, direct=True) as answer:
+        status, text = answer.status, answer.text()
+    if status in TRANSIENT:
+        raise SourceUnavailable(f"The container's credentials endpoint has failed ({status}).")
+    found = _from_json(text, "the container's endpoint") if status == 200 else None
+    if found is None:
+        raise SourceDenied(
+            f"The container's credentials endpoint, {url.netloc}, gives none ({status}): has its "
+            "service account or task a role?"
+        )
+    return found
+
+
+def _from_machine(web: Web, environ: Mapping[str, str]) -> Credentials | None:
+    """IMDSv2. Where no machine answers there is none, and no error: this is the end of the chain."""
+    base = (
+        environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT")
+        or environ.get("AWS_METADATA_ENDPOINT")
+        or _IMDS
+    ).rstrip("/")
+    path = f"{base}/latest/meta-data/iam/security-credentials/"
+
+    def ask(method: str, url: str, headers: dict[str, str]) -> str | None:
+        with web.send(method, Url(url), headers, timeout=_IMDS_SECONDS, direct=True) as answer:
+            return answer.text() if answer.status == 200 else None
+
+    try:
+        ttl = {"X-aws-ec2-metadata-token-ttl-seconds": "21600", "Content-Length": "0"}
+        token = ask("PUT", f"{base}/latest/api/token", ttl)
+        if not token or not _is_plain(token):
+            return None
+        headers = {"X-aws-ec2-metadata-token": token}
+        role = (ask("GET", path, headers) or "").strip().partition("\n")[0]
+        answer = ask("GET", path + role, headers) if role else None
+    except SourceUnavailable:
+        return None
+    return _from_json(answer, "the machine's role") if answer else None
+
+
+def _from_json(text: str, origin: str) -> Credentials | None:
+    try:
+        fields = json.loads(text)
+        values = [fields[name] for name in ("AccessKeyId", "SecretAccessKey")]
+        token = fields.get("Token")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    if not all(isinstance(value, str) and value for value in (*values, token or "-")):
+        return None
+    return Credentials(values[0], values[1], token, origin)
+
+
+def _token_in(path: str, variable: str) -> str:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            token = file.read(_MAX_TOKEN).strip()
+    except OSError as error:
+        raise UsageError(f"{variable} names {path}: {error.strerror}.") from None
+    if not token or not _is_plain(token):
+        raise UsageError(f"{variable} names {path}, which holds no token.")
+    return token
+
+
+def _is_plain(text: str) -> bool:
+    """Whether `text` can be a header's value."""
+    return text.isascii() and text.isprintable()

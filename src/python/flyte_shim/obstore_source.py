@@ -1,0 +1,166 @@
+"""Archives in Google Cloud Storage and Azure, by obstore, which every image with Flyte has.
+
+obstore finds its credentials itself: environment, service accounts, workload and managed identities.
+Its messages hold URLs, and what a server says: only codes are taken out of them.
+"""
+
+from __future__ import annotations
+
+import re
+
+from flyte_shim.errors import (
+    ShimError,
+    SourceChanged,
+    SourceDenied,
+    SourceMissing,
+    SourceUnavailable,
+    UntrustedSource,
+    UsageError,
+)
+from flyte_shim.paths import shown
+from flyte_shim.source import Source
+from flyte_shim.stores import AZURE, allows_http, locate, obstore_config
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
+
+    from flyte_shim.source import Patience
+
+_CHUNK = 1 << 20
+_CONNECT_SECONDS = 10.0
+_SILENCES = 10
+_STATUS = re.compile(r"status code: (\d{3})")
+_CODE = re.compile(r"<Code>([A-Za-z0-9]{1,60})</Code>")
+
+
+class ObstoreSource(Source):
+    """An archive at `gs://bucket/key` or `abfs[s]://...`; raises UsageError without obstore."""
+
+    def __init__(self, uri: str, patience: Patience, environ: Mapping[str, str]) -> None:
+        super().__init__(shown(uri))
+        self._location = locate(uri)
+        self._patience = patience
+        self._environ = environ
+        self._size: int | None = None
+        self._etag: str | None = None
+        try:
+            import obstore
+        except ImportError:
+            raise UsageError(
+                f"Reading {self.uri} needs the package obstore, which comes with Flyte: install it "
+                "where flyte-shim is, or give a presigned https:// URL."
+            ) from None
+        self._obstore = obstore
+
+    def size(self) -> int | None:
+        """What the last answer said, if there was one: no request is made for it."""
+        return self._size
+
+    def read(self, offset: int) -> Iterator[bytes]:
+        options: Any = {}
+        if offset:
+            options["range"] = {"offset": offset}
+            if self._etag:
+                options["if_match"] = self._etag
+        store = self._checked_store()
+        try:
+            result = self._obstore.get(store, self._location.key, options=options)
+            self._check(offset, result.meta)
+            for chunk in result.stream(min_chunk_size=_CHUNK):
+                yield bytes(chunk)
+        except (ShimError, GeneratorExit):
+            raise
+        except Exception as error:
+            raise self._failure(error) from None
+
+    def _check(self, offset: int, meta: Mapping[str, Any]) -> None:
+        etag = meta.get("e_tag")
+        if offset and self._etag and etag != self._etag:
+            raise SourceChanged(f"{self.uri} was replaced while it was read.")
+        self._size, self._etag = meta["size"], etag
+
+    def _checked_store(self) -> Any:
+        """The store; nothing is asked of it yet, so what fails is in the settings."""
+        try:
+            return self._store()
+        except ShimError:
+            raise
+        except Exception as error:
+            prefix = "AZURE_" if self._location.kind == AZURE else "GOOGLE_"
+            raise UsageError(
+                f"The settings for {self.uri} are wrong ({type(error).__name__}): see the variables "
+                f"{prefix}* of the environment, and the files that they name."
+            ) from None
+
+    def _store(self) -> Any:
+        from obstore.store import AzureStore, GCSStore
+
+        location, left, silent = self._location, self._patience.left(), self._patience.timeout
+        client: Any = {
+            "connect_timeout": _ms(min(silent, _CONNECT_SECONDS)),
+            "allow_http": allows_http(location, self._environ),
+        }
+        config: Any = obstore_config(location, self._environ)
+        make = AzureStore if location.kind == AZURE else GCSStore
+
+        def store(**timeouts: str) -> Any:
+            options: Any = {**client, **timeouts}
+            return make(
+                location.bucket,
+                config=config,
+                client_options=options,
+                retry_config={"max_retries": 0},
+            )
+
+        try:
+            return store(timeout=_ms(left), read_timeout=_ms(silent))
+        except ValueError:
+            # obstore before 0.9 has one for the whole request only. What it cuts off is gone on with.
+            return store(timeout=_ms(min(left, silent * _SILENCES)))
+
+    def _failure(self, error: Exception) -> ShimError:
+        """What an exception of obstore, or of Rust's runtime, means."""
+        text = str(error)
+        kind = type(error).__name__
+        status = int((_STATUS.search(text) or [0, 0])[1])
+        code = (_CODE.search(text) or ["", ""])[1]
+        label = f"{status or kind} {code}".strip()
+        uri = self.uri
+        if "BucketNotFound" in code or "ContainerNotFound" in code or "NoSuchBucket" in code:
+            return SourceMissing(
+                f"There is no bucket or container {self._location.bucket} ({label}), so no archive "
+                f"at {uri}."
+            )
+        if isinstance(error, FileNotFoundError) or status in (404, 410):
+            return SourceMissing(f"There is no archive at {uri} ({label}). Deploy it again.")
+        if kind == "PreconditionError" or status in (412, 416):
+            return SourceChanged(f"{uri} was replaced while it was read ({label}).")
+        if "performing token request" in text:
+            message = (
+                f"No credentials for {uri}: none are in the environment, and what gives the machine "
+                f"or the service account its identity answers {label}."
+            )
+            return SourceDenied(message) if 400 <= status < 500 else SourceUnavailable(message)
+        if kind in ("PermissionDeniedError", "UnauthenticatedError") or status in (401, 403, 407):
+            return SourceDenied(
+                f"{uri} may not be read ({label}): the credentials are wrong, have no right to read "
+                "it, or this machine's clock is off. See the variables GOOGLE_* and AZURE_*, or "
+                "the identity of the task's service account."
+            )
+        if "certificate" in text or "UnknownIssuer" in text:
+            return UntrustedSource(
+                f"The certificate of the store of {uri} can not be verified. If its authority is "
+                "your own, the image's certificates have to have it."
+            )
+        if 400 <= status < 500 and status not in (408, 425, 429):
+            return UntrustedSource(f"{uri} can not be read: the store answers {label}.")
+        if "kind: Connect" in text:
+            return SourceUnavailable(f"No connection to the store of {uri}.")
+        why = "it takes too long" if "imed out" in text or "TimedOut" in text else label
+        return SourceUnavailable(f"Reading {uri} failed: {why}.")
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.0f}ms"

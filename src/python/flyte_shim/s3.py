@@ -1,0 +1,169 @@
+"""Archives in S3, and in what speaks its protocol: signed GET requests, with ranges.
+
+The signature is AWS Signature Version 4 ("Authenticating Requests: Using the Authorization Header"
+in the S3 API reference). A HEAD request would save nothing, and its errors have no text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from urllib.parse import quote
+
+from flyte_shim.aws_credentials import Credentials, find_credentials
+from flyte_shim.errors import ShimError, SourceDenied, SourceMissing, SourceUnavailable
+from flyte_shim.http_source import WebSource, refusal
+from flyte_shim.paths import shown
+from flyte_shim.stores import locate, s3_settings
+from flyte_shim.web import TRANSIENT, Url
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flyte_shim.source import Patience
+    from flyte_shim.web import Answer
+
+_EMPTY = hashlib.sha256(b"").hexdigest()
+_PASSING = frozenset({"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown"})
+_WRONG_KEY = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch"})
+_EXPIRED = frozenset(
+    {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"}
+)
+
+
+class S3Source(WebSource):
+    """An archive at `s3://bucket/key`."""
+
+    def __init__(self, uri: str, patience: Patience, environ: Mapping[str, str]) -> None:
+        super().__init__(uri, patience, environ, environ.get("AWS_CA_BUNDLE"))
+        self._location = locate(uri)
+        self._settings = s3_settings(environ)
+        self._region = self._settings.region
+        self._environ = environ
+        self._credentials: Credentials | None = None
+        self._asked = False
+
+    def _answer(self, headers: dict[str, str]) -> Answer:
+        answer = self._send(headers)
+        region = answer.header("x-amz-bucket-region")
+        # A bucket is where it is, whatever the region that is configured.
+        if (
+            answer.status in (301, 307, 400)
+            and self._settings.endpoint is None
+            and region not in ("", self._region)
+            and region.replace("-", "").isalnum()
+            and region.isascii()
+        ):
+            answer.close()
+            self._region = region
+            answer = self._send(headers)
+        return answer
+
+    def _send(self, headers: dict[str, str]) -> Answer:
+        if not self._asked and not self._settings.anonymous:
+            self._credentials = find_credentials(self._settings, self._web, self._environ)
+            self._asked = True
+        url = Url(self._url())
+        if self._settings.request_payer:
+            headers = {**headers, "x-amz-request-payer": "requester"}
+        if self._credentials:
+            headers = {**headers, **signed(url, self._region, self._credentials, time.time())}
+        return self._web.send("GET", url, headers)
+
+    def _url(self) -> str:
+        bucket, virtual = self._location.bucket, self._settings.virtual_hosted
+        key = quote(self._location.key, safe="/~")
+        endpoint = self._settings.endpoint
+        if endpoint is None:
+            domain = "amazonaws.com.cn" if self._region.startswith("cn-") else "amazonaws.com"
+            endpoint = f"https://s3.{self._region}.{domain}"
+            if virtual is None:  # a dot in the bucket's name does not match AWS' certificate
+                virtual = "." not in bucket
+        if not virtual:
+            return f"{endpoint}/{bucket}/{key}"
+        scheme, _, host = endpoint.partition("://")
+        if not host.startswith(f"{bucket}."):  # as obstore wants it, the bucket may be there
+            host = f"{bucket}.{host}"
+        return f"{scheme}://{host}/{key}"
+
+    def _refusal(self, answer: Answer) -> ShimError:
+        code = answer.error_code()
+        label = answer.label(code)
+        bucket = self._location.bucket
+        if answer.status in TRANSIENT or code in _PASSING:
+            return SourceUnavailable(f"Reading {self.uri} failed ({label}).", answer.wait())
+        if code == "NoSuchBucket":
+            return SourceMissing(
+                f"There is no bucket {bucket} ({label}), so no archive at {self.uri}. "
+                f"{self._whither()}"
+            )
+        if answer.status not in (400, 401, 403):
+            return refusal(self.uri, answer, code)
+        skew = answer.clock_skew()
+        if code == "RequestTimeTooSkewed" or skew:
+            return SourceDenied(
+                f"{self.uri} may not be read ({label}): this machine's clock is {skew or 'wrong'}. "
+                "Set it."
+            )
+        if self._settings.anonymous:
+            return SourceDenied(
+                f"{self.uri} may not be read by anyone ({label}), and AWS_SKIP_SIGNATURE says to ask "
+                "without credentials."
+            )
+        if self._credentials is None:
+            return SourceDenied(
+                f"{self.uri} may not be read by anyone ({label}), and no credentials were found: "
+                "not in the environment, nor a web identity, nor the container's or the machine's. "
+                "Give the task's service account a role, or set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY."
+            )
+        origin = self._credentials.origin
+        if code in _WRONG_KEY:
+            which = "key" if code == "InvalidAccessKeyId" else "secret"
+            return SourceDenied(
+                f"{self.uri} may not be read ({label}): the {which} from {origin} is wrong for "
+                f"this store. {self._whither()}"
+            )
+        if code in _EXPIRED:
+            return SourceDenied(
+                f"{self.uri} may not be read ({label}): the session from {origin} has expired."
+            )
+        return SourceDenied(
+            f"{self.uri} may not be read ({label}) with the credentials from {origin}: they need "
+            f"s3:GetObject for bucket {bucket} (and without s3:ListBucket this is also what a "
+            "missing archive looks like)."
+        )
+
+    def _whither(self) -> str:
+        if self._settings.endpoint:
+            return f"The store that was asked is {shown(self._settings.endpoint)}: see AWS_ENDPOINT_URL."
+        return "The store that was asked is AWS: is AWS_ENDPOINT_URL missing?"
+
+
+def signed(url: Url, region: str, credentials: Credentials, now: float) -> dict[str, str]:
+    """The headers that sign a GET request of `url` without a query, at the Unix time `now`."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+    headers = {"host": url.netloc, "x-amz-content-sha256": _EMPTY, "x-amz-date": stamp}
+    if credentials.session_token:
+        headers["x-amz-security-token"] = credentials.session_token
+    names = ";".join(headers)
+    lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
+    request = f"GET\n{url.target}\n\n{lines}\n{names}\n{_EMPTY}"
+    scope = f"{stamp[:8]}/{region}/s3/aws4_request"
+    digest = hashlib.sha256(request.encode()).hexdigest()
+    key = f"AWS4{credentials.secret_access_key}".encode()
+    for part in scope.split("/"):
+        key = _hmac(key, part)
+    signature = _hmac(key, f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}").hex()
+    del headers["host"]
+    headers["Authorization"] = (
+        f"AWS4-HMAC-SHA256 Credential={credentials.access_key_id}/{scope}, "
+        f"SignedHeaders={names}, Signature={signature}"
+    )
+    return headers
+
+
+def _hmac(key: bytes, text: str) -> bytes:
+    return hmac.new(key, text.encode(), hashlib.sha256).digest()

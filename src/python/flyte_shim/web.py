@@ -1,0 +1,290 @@
+"""HTTP requests with a deadline, and answers that nothing is believed of.
+
+Nothing that a server says is printed but numbers and error codes; nothing of a URL but what `shown`
+leaves of it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+import threading
+import time
+from socket import SHUT_RDWR, socket
+from urllib.parse import SplitResult, quote, urlsplit
+
+from flyte_shim import __version__
+from flyte_shim.errors import SourceUnavailable, UntrustedSource, UsageError
+from flyte_shim.paths import shown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from flyte_shim.source import Patience
+
+_CONNECT_SECONDS = 10.0
+_READ = 1 << 18
+# Of an error's text: enough for the code that is in it.
+_ERROR_BYTES = 1 << 16
+# What passes by itself (RFC 9110, 15; RFC 6585, 4); 425 is "Too Early".
+TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+_MAX_WAIT = 30.0
+# More than any store lets a signature be off.
+_SKEW_SECONDS = 240
+
+
+class Url:
+    """An absolute http or https URL without user information; `target` is path and query, encoded."""
+
+    __slots__ = ("host", "netloc", "port", "scheme", "target")
+
+    def __init__(self, url: str) -> None:
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            raise UsageError(f"{shown(url)} is no URL.") from None
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(f"{shown(url)} is no URL; write https://HOST/PATH.")
+        if "@" in parts.netloc:
+            raise UsageError(f"{shown(url)} has user information in it; that has no use here.")
+        self.scheme = parts.scheme
+        self.host = parts.hostname
+        self.port = port or (443 if parts.scheme == "https" else 80)
+        self.netloc = quote(parts.netloc, safe=":[].-_")
+        query = f"?{parts.query}" if parts.query else ""
+        self.target = quote((parts.path or "/") + query, safe="%/:?#[]@!$&'()*+,;=~")
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.netloc}{self.target}"
+
+
+class Answer:
+    """What a server has answered: status, headers, and a body that is read once. To be closed."""
+
+    def __init__(
+        self,
+        connection: http.client.HTTPConnection,
+        response: http.client.HTTPResponse,
+        watchdog: threading.Timer,
+        host: str,
+    ) -> None:
+        self.status = response.status
+        self.length: int | None = response.length
+        self._connection = connection
+        self._response = response
+        self._watchdog = watchdog
+        self._host = host
+
+    def __enter__(self) -> Answer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._watchdog.cancel()
+        self._response.close()
+        self._connection.close()
+
+    def header(self, name: str) -> str:
+        return (self._response.headers.get(name) or "").strip()
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body; raises SourceUnavailable where it ends before the length that was announced."""
+        count = 0
+        try:
+            while chunk := self._response.read1(_READ):
+                count += len(chunk)
+                yield chunk
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise SourceUnavailable(
+                f"{self._host} broke off after {count} bytes: {_cause(error)}."
+            ) from None
+        if self.length is not None and count < self.length:
+            raise SourceUnavailable(f"{self._host} broke off after {count} of {self.length} bytes.")
+
+    def text(self, limit: int = _ERROR_BYTES) -> str:
+        """The beginning of the body, as far as it comes."""
+        data = b""
+        try:
+            for chunk in self.chunks():
+                data += chunk
+                if len(data) >= limit:
+                    break
+        except SourceUnavailable:
+            pass
+        return data[:limit].decode("utf-8", "replace")
+
+    def error_code(self) -> str:
+        """The `<Code>` of the XML that stores answer with; empty where there is none."""
+        code = self.text().partition("<Code>")[2].partition("</Code>")[0].strip()
+        return code if code.isascii() and code.isalnum() and len(code) < 60 else ""
+
+    def label(self, code: str) -> str:
+        """The status, and the store's own `code` for it, for a message."""
+        return f"{self.status} {code}" if code else f"{self.status}"
+
+    def wait(self) -> float:
+        """How many seconds the server asks to wait for (RFC 9110, 10.2.3), within reason."""
+        text = self.header("retry-after")
+        return min(float(text), _MAX_WAIT) if text.isascii() and text.isdigit() else 0.0
+
+    def clock_skew(self) -> str:
+        """How far this machine's clock is from the server's, if that is why it refuses; or empty."""
+        from email.utils import parsedate_to_datetime
+
+        try:
+            skew = time.time() - parsedate_to_datetime(self.header("date")).timestamp()
+        except (TypeError, ValueError, OverflowError):
+            return ""
+        if abs(skew) < _SKEW_SECONDS:
+            return ""
+        return f"{abs(skew) / 60:.0f} minutes {'ahead of' if skew > 0 else 'behind'} the server's"
+
+
+class Web:
+    """Sends requests, each on a connection of its own, within the time that `patience` leaves."""
+
+    def __init__(
+        self, patience: Patience, environ: Mapping[str, str], authorities: str | None = None
+    ) -> None:
+        """`authorities` is a file of certificates to trust in place of the system's."""
+        self._patience = patience
+        self._environ = environ
+        self._authorities = authorities
+
+    def send(
+        self,
+        method: str,
+        url: Url,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        timeout: float | None = None,
+        direct: bool = False,
+    ) -> Answer:
+        """The answer, whatever its status is. Raises SourceUnavailable and UntrustedSource.
+
+        `timeout` is how many seconds the server may be silent; `direct` takes no proxy.
+        """
+        timeout = min(timeout or self._patience.timeout, self._patience.left())
+        target = url.target
+        try:
+            connection = self._connection(url, min(timeout, _CONNECT_SECONDS), direct)
+            if url.scheme == "http" and connection.host != url.host:
+                target = str(url)
+            connection.connect()
+        except ssl.SSLCertVerificationError as error:
+            raise UntrustedSource(
+                f"The certificate of {url.netloc} can not be verified: {error.verify_message}. "
+                "If its authority is your own, name a file that has it in SSL_CERT_FILE."
+            ) from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise SourceUnavailable(f"No connection to {url.netloc}: {_cause(error)}.") from None
+        sock = connection.sock
+        sock.settimeout(timeout)
+        # A server that sends a byte now and then is never silent: at the deadline the connection is
+        # cut. The method of the base class leaves the TLS to the thread that reads.
+        watchdog = threading.Timer(self._patience.left(), _cut, (sock,))
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            connection.request(
+                method,
+                target,
+                body,
+                {
+                    "Host": url.netloc,
+                    "User-Agent": f"flyte-shim/{__version__}",
+                    "Accept-Encoding": "identity",
+                    "Connection": "close",
+                    **headers,
+                },
+            )
+            return Answer(connection, connection.getresponse(), watchdog, url.netloc)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            watchdog.cancel()
+            connection.close()
+            raise SourceUnavailable(f"{url.netloc} does not answer: {_cause(error)}.") from None
+        except BaseException:
+            watchdog.cancel()
+            connection.close()
+            raise
+
+    def _connection(self, url: Url, timeout: float, direct: bool) -> http.client.HTTPConnection:
+        proxy = None if direct else _proxy(url, self._environ)
+        host, port = (proxy.hostname or "", proxy.port or 80) if proxy else (url.host, url.port)
+        if url.scheme == "http":
+            return http.client.HTTPConnection(host, port, timeout=timeout)
+        connection = http.client.HTTPSConnection(
+            host, port, timeout=timeout, context=_tls(self._authorities)
+        )
+        if proxy:
+            headers = {}
+            if proxy.username:
+                from base64 import b64encode
+                from urllib.parse import unquote
+
+                pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+                headers["Proxy-Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
+            connection.set_tunnel(url.host, url.port, headers)
+        return connection
+
+
+def _cut(sock: socket) -> None:
+    try:  # noqa: SIM105
+        socket.shutdown(sock, SHUT_RDWR)
+    except OSError:
+        pass
+
+
+def _cause(error: Exception) -> str:
+    """Why a connection failed, in words of the system, never of the server."""
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed ({error.reason or 'the connection was closed'})"
+    if isinstance(error, TimeoutError):  # before 3.10 a class of its own, with a text
+        return "it takes too long"
+    if isinstance(error, OSError):
+        text = error.strerror or str(error)
+        return "it takes too long" if text == "timed out" else text
+    return f"what it sends is no HTTP ({type(error).__name__})"
+
+
+def _tls(authorities: str | None) -> ssl.SSLContext:
+    """Trust the file `authorities`, else what the system does (or SSL_CERT_FILE, SSL_CERT_DIR).
+
+    An image may have no authorities at all: then certifi's are taken, if that is there.
+    """
+    if not authorities:
+        paths = ssl.get_default_verify_paths()
+        if not paths.cafile and not paths.capath:
+            try:
+                from certifi import where
+            except ImportError:
+                pass
+            else:
+                authorities = where()
+    try:
+        return ssl.create_default_context(cafile=authorities)
+    except OSError as error:
+        raise UsageError(
+            f"The certificates in {authorities} can not be read: {error.strerror or error.args[0]}."
+        ) from None
+
+
+def _proxy(url: Url, environ: Mapping[str, str]) -> SplitResult | None:
+    """The proxy that the environment names for a URL, by the rules that Python and curl have."""
+    variable = f"{url.scheme}_proxy"
+    if not any(name.lower() == variable for name in environ):
+        return None
+    from urllib import request
+
+    proxy = request.getproxies_environment().get(url.scheme)
+    # Not in typeshed, and in every CPython.
+    if not proxy or request.proxy_bypass_environment(url.host):  # type: ignore[attr-defined]
+        return None
+    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    if parts.scheme != "http" or not parts.hostname:
+        raise UsageError(f"{variable.upper()} names no proxy; write http://HOST:PORT.")
+    return parts
