@@ -24,6 +24,7 @@ _COMMANDS = {
     "image-run": "flyte_pack.image.run",
     "image-smoke": "flyte_pack.image.smoke",
     "run-in-image": "flyte_pack.image_run_task",
+    "run-remote": "flyte_pack.remote_run",
 }
 
 

@@ -13,6 +13,14 @@ from flyte_pack.task_link import COPY_STYLES
 
 _OPTIONS = {"--root-dir": "root_dir", "--copy-style": "copy_style", "--engine": "engine"}
 _IN_IMAGE = "--in-image"
+_REMOTE = "--remote"
+# After `--remote`: which deployment; and what says, as for `run path:deploy`, where that one is.
+_OF_DEPLOYMENT = (
+    *("--config", "--domain", "--endpoint", "--flyte-config", "--org", "--project", "--store"),
+    "--version",
+)
+_DEPLOYMENT = "--deployment"
+_INSECURE = "--insecure"
 
 
 class RunUsageError(Exception):
@@ -21,7 +29,8 @@ class RunUsageError(Exception):
 
 @dataclass(frozen=True)
 class RunOptions:
-    """root_dir, copy_style, engine: None where not given. in_image: whether to run it in its image, by `engine`. rest: what
+    """root_dir, copy_style, engine: None where not given. in_image: whether to run it in its image, by `engine`. remote:
+    whether to have Flyte run what was deployed, by `deployment`, to which the options `of_deployment` apply. rest: what
     follows, which is the task's.
     """
 
@@ -29,6 +38,9 @@ class RunOptions:
     copy_style: str | None = None
     in_image: bool = False
     engine: str | None = None
+    remote: bool = False
+    deployment: str | None = None
+    of_deployment: tuple[str, ...] = ()
     rest: tuple[str, ...] = ()
 
 
@@ -39,15 +51,22 @@ def split(argv: Sequence[str]) -> RunOptions:
     a `--` ends our options.
     """
     found: dict[str, str] = {}
-    in_image = False
+    in_image = remote = False
+    of_deployment: list[str] = []
     rest = list(argv)
     while rest:
         option, equals, value = rest[0].partition("=")
-        if rest[0] == _IN_IMAGE:
-            in_image = True
+        if rest[0] in (_IN_IMAGE, _REMOTE):
+            in_image, remote = in_image or rest[0] == _IN_IMAGE, remote or rest[0] == _REMOTE
             del rest[0]
             continue
-        if option not in _OPTIONS:
+        if remote and rest[0] == _INSECURE:
+            of_deployment.append(rest.pop(0))
+            continue
+        takes_ours = option in _OPTIONS
+        if remote and not takes_ours:
+            takes_ours = option == _DEPLOYMENT or option in _OF_DEPLOYMENT
+        if not takes_ours:
             if rest[0] == "--":
                 del rest[0]
             break
@@ -55,11 +74,24 @@ def split(argv: Sequence[str]) -> RunOptions:
             value = "".join(rest[1:2])
         if not value or (value.startswith("--") and not equals):
             raise RunUsageError(f"{option} needs a value")
-        found[_OPTIONS[option]] = value
+        if option in _OF_DEPLOYMENT:
+            of_deployment.append(f"{option}={value}")
+        else:
+            found[_OPTIONS.get(option, "deployment")] = value
         del rest[: 1 if equals else 2]
     style = found.get("copy_style")
     if style is not None and style not in COPY_STYLES:
         raise RunUsageError(f"--copy-style is one of {', '.join(COPY_STYLES)}, not {style!r}")
     if "engine" in found and not in_image:
         raise RunUsageError(f"--engine says how to run the task in its image: give {_IN_IMAGE} too")
-    return RunOptions(in_image=in_image, rest=tuple(rest), **found)
+    if remote and (in_image or found.keys() - {"deployment"}):
+        raise RunUsageError(
+            f"{_REMOTE} runs what was deployed, as it was deployed: leave {_IN_IMAGE}, --copy-style and --root-dir out"
+        )
+    return RunOptions(
+        in_image=in_image,
+        remote=remote,
+        of_deployment=tuple(of_deployment),
+        rest=tuple(rest),
+        **found,
+    )

@@ -6,66 +6,31 @@ theirs that Pants knows of.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Iterable, List, Optional, Sequence, Union
 
 from pants.backend.python.subsystems.setup import PythonSetup
+from pants.build_graph.address import Address
 from pants.core.goals.deploy import DeployFieldSet, DeployProcess, DeploySubsystem
 from pants.core.goals.run import RunFieldSet, RunInSandboxBehavior, RunRequest, RunSubsystem
 from pants.core.util_rules.distdir import DistDir
-from pants.engine.fs import CreateDigest, Digest, FileContent
+from pants.engine.fs import CreateDigest, FileContent
 from pants.engine.internals.session import RunId
 from pants.engine.rules import Rule, collect_rules, rule
-from pants.engine.target import FieldSet
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
 from flyte_pack.deploy.config import Settings
 from flyte_pack.deploy.options import DeployOptions, UsageError, parse
-from flyte_pack.deploy.plan import DeployPlan, Environment
 from flyte_pack.registry.plan import PushPlan
 from pants_flyte.build_types import BuiltTask, TaskRequest
+from pants_flyte.deployment import DeploymentFieldSet, environments_of, plan_of, settings_of
 from pants_flyte.engine import build_tasks, create_digest, resolve_addresses, targets_at
-from pants_flyte.goals.run import store_uri
 from pants_flyte.pushing import push_plan
-from pants_flyte.registration import environments_of, file_settings, is_registered, of_options
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
-from pants_flyte.target_types import (
-    FlyteDeploymentConfigField,
-    FlyteDeploymentCopyStyleField,
-    FlyteDeploymentDomainField,
-    FlyteDeploymentEndpointField,
-    FlyteDeploymentImagesField,
-    FlyteDeploymentInsecureField,
-    FlyteDeploymentOrgField,
-    FlyteDeploymentProjectField,
-    FlyteDeploymentRegistryField,
-    FlyteDeploymentStoreField,
-    FlyteDeploymentTasksField,
-    FlyteDeploymentVersionField,
-)
 from pants_flyte.tool import Program, callers_environment, interactive_program
 
 _PLAN = "__deploy_plan.json"
-
-
-@dataclass(frozen=True)
-class DeploymentFieldSet(FieldSet):
-    required_fields = (FlyteDeploymentTasksField,)
-
-    tasks: FlyteDeploymentTasksField
-    copy_style: FlyteDeploymentCopyStyleField
-    project: FlyteDeploymentProjectField
-    domain: FlyteDeploymentDomainField
-    version: FlyteDeploymentVersionField
-    store: FlyteDeploymentStoreField
-    images: FlyteDeploymentImagesField
-    registry: FlyteDeploymentRegistryField
-    endpoint: FlyteDeploymentEndpointField
-    insecure: FlyteDeploymentInsecureField
-    org: FlyteDeploymentOrgField
-    config: FlyteDeploymentConfigField
 
 
 @dataclass(frozen=True)
@@ -92,10 +57,11 @@ async def deploy_program(
     works where the code does not build.
     """
     options = options or DeployOptions(command="help")
-    settings = await _settings(deployment, options, flyte, flyte_pack)
-    addresses = list(
-        dict.fromkeys(await resolve_addresses(deployment.tasks.to_unparsed_address_inputs()))
-    )
+    settings = await settings_of(deployment, options, flyte, flyte_pack)
+    addresses: List[Address] = []
+    if options.packages or options.registers:
+        unparsed = deployment.tasks.to_unparsed_address_inputs()
+        addresses = list(dict.fromkeys(await resolve_addresses(unparsed)))
     requests = [
         TaskRequest(
             address,
@@ -107,36 +73,16 @@ async def deploy_program(
     ]
     tasks = await build_tasks(requests if options.packages else [])
     pushes = await _pushes(deployment, options, tasks, settings, flyte)
-    environments: List[Environment] = []
-    packages: List[Digest] = []
-    if (
-        options.registers
-        and addresses
-        and await is_registered(
-            options.endpoint or settings.endpoint, options.flyte_config or settings.flyte_config
-        )
-    ):
-        environments, packages = await environments_of(addresses, python_setup)
-    plan = DeployPlan(
-        address=deployment.address.spec,
-        project=deployment.project.value
-        or settings.project
-        or (None if options.project else flyte.project),
-        domain=deployment.domain.value or (None if options.domain else flyte.domain),
-        version=deployment.version.value,
-        store=settings.store or store_uri(flyte, dist_dir),
-        images=dict(settings.images),
-        copy_style=deployment.copy_style.value,
+    environments, packages = await environments_of(addresses, options, settings, python_setup)
+    plan = plan_of(
+        deployment,
+        options,
+        settings,
+        flyte,
+        dist_dir,
         tasks=tuple(task.link_path for task in tasks),
         pushes=tuple(f"__push_{number}.json" for number in range(len(pushes))),
-        endpoint=settings.endpoint,
-        insecure=settings.insecure,
-        org=settings.org,
-        flyte_config=settings.flyte_config,
-        registry=settings.registry,
-        insecure_registries=tuple(flyte.insecure_registries),
         environments=tuple(environments),
-        import_env=tuple(flyte.import_env_vars),
     )
     documents = await create_digest(
         CreateDigest(
@@ -157,36 +103,6 @@ async def deploy_program(
             *packages,
         ),
     )
-
-
-async def _settings(
-    deployment: DeploymentFieldSet,
-    options: DeployOptions,
-    flyte: FlyteSubsystem,
-    flyte_pack: FlytePackSubsystem,
-) -> Settings:
-    """The target's own, on top of its settings file's, on top of `[flyte]`'s. (What was typed is the program's.)"""
-    if options.command == "help":
-        return of_options(flyte)
-    own = Settings(
-        endpoint=deployment.endpoint.value,
-        insecure=deployment.insecure.value,
-        org=deployment.org.value,
-        store=deployment.store.value,
-        registry=deployment.registry.value,
-        project=deployment.project.value,
-        images=tuple(sorted((deployment.images.value or {}).items())),
-    )
-    address = deployment.address
-    path, origin = flyte.deploy_config, "`[flyte].deploy_config`"
-    if options.config is not None:
-        path, origin = options.config, "--config"
-    elif deployment.config.value is not None:
-        path = os.path.normpath(os.path.join(address.spec_path, deployment.config.value))
-        origin = "`config`"
-    domain = deployment.domain.value or options.domain or flyte.domain
-    in_file = await file_settings(address, path, origin, domain, flyte_pack)
-    return own.over(in_file).over(of_options(flyte))
 
 
 async def _pushes(

@@ -1,33 +1,57 @@
-"""`run` for `flyte_task`: the task out of its own bundle, with Flyte's local runner, here or in its image."""
+"""`run` for `flyte_task`: out of its own bundle, with Flyte's local runner, here or in its image; or as it was deployed, by Flyte.
+
+The rule takes a `RunId` for the reason that is told in `goals/deploy.py`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Iterable, Union
+from typing import Iterable, Optional, Union
 
+from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import EntryPoint
 from pants.backend.python.util_rules.pex_from_targets import PexFromTargetsRequest
+from pants.build_graph.address import Address
 from pants.core.goals.run import RunFieldSet, RunInSandboxBehavior, RunRequest, RunSubsystem
 from pants.core.util_rules.distdir import DistDir
+from pants.engine.fs import CreateDigest, FileContent
+from pants.engine.internals.session import RunId
 from pants.engine.rules import Rule, collect_rules, rule
+from pants.engine.target import Target
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
-from flyte_pack.run_options import RunUsageError, split
+from flyte_pack.deploy.options import UsageError, parse
+from flyte_pack.run_options import RunOptions, RunUsageError, split
 from pants_flyte.build_types import BuiltTask, TaskRequest
+from pants_flyte.deployment import (
+    DeploymentFieldSet,
+    environments_of,
+    plan_of,
+    settings_of,
+    store_uri,
+)
 from pants_flyte.engine import (
+    all_targets,
     build_tasks,
+    create_digest,
     merge_digests,
     requirements_pex,
+    resolve_addresses,
     tool_environment,
     under_prefix,
 )
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
-from pants_flyte.target_types import FlyteEntryPointField
+from pants_flyte.target_types import (
+    FlyteDeployment,
+    FlyteDeploymentTasksField,
+    FlyteEntryPointField,
+)
 from pants_flyte.tool import insecure_arguments, interactive_program, program_sources
 
 _PROGRAM_DIR = "__flyte_pack"
+_PLAN = "__deploy_plan.json"
 
 
 @dataclass(frozen=True)
@@ -57,19 +81,77 @@ async def _in_image(
     return program.run_request()
 
 
+async def _remote(
+    address: Address,
+    options: RunOptions,
+    flyte: FlyteSubsystem,
+    flyte_pack: FlytePackSubsystem,
+    python_setup: PythonSetup,
+    dist_dir: DistDir,
+) -> RunRequest:
+    """Nothing is packaged: Flyte runs what a deployment of the task has put there."""
+    try:
+        deploy_options = parse(options.of_deployment)
+    except UsageError as error:
+        raise FlyteTargetError(address, str(error)) from None
+    deployment = DeploymentFieldSet.create(await _deployment_of(address, options.deployment))
+    settings = await settings_of(deployment, deploy_options, flyte, flyte_pack)
+    environments, packages = await environments_of(
+        [address], deploy_options, settings, python_setup
+    )
+    plan = plan_of(
+        deployment, deploy_options, settings, flyte, dist_dir, environments=tuple(environments)
+    )
+    document = await create_digest(CreateDigest([FileContent(_PLAN, plan.to_json())]))
+    program = await interactive_program(
+        flyte_pack,
+        (
+            *("run-remote", "--plan", f"{{chroot}}/{_PLAN}", "--dir", "{chroot}"),
+            *("--task", address.spec, "--"),
+        ),
+        [document, *packages],
+    )
+    return program.run_request()
+
+
+async def _deployment_of(address: Address, named: Optional[str]) -> Target:
+    """The one `flyte_deployment` that has the task, or the one that is named."""
+    found = []
+    for target in await all_targets():
+        if isinstance(target, FlyteDeployment):
+            unparsed = target[FlyteDeploymentTasksField].to_unparsed_address_inputs()
+            if address in await resolve_addresses(unparsed):
+                found.append(target)
+    chosen = [target for target in found if named in (None, target.address.spec)]
+    if len(chosen) == 1:
+        return chosen[0]
+    there = ", ".join(sorted(target.address.spec for target in found))
+    if not found:
+        problem = "no `flyte_deployment` has it in its `tasks`: write one, and deploy it"
+    elif not chosen:
+        problem = f"no `flyte_deployment` {named} has it in its `tasks`; there are: {there}"
+    else:
+        problem = f"several deployments have it: say which by --deployment, of: {there}"
+    raise FlyteTargetError(address, f"{problem}.")
+
+
 @rule(desc="Prepare to run a Flyte task", level=LogLevel.DEBUG)
 async def run_task(
     field_set: RunTaskFieldSet,
     run: RunSubsystem,
     flyte: FlyteSubsystem,
     flyte_pack: FlytePackSubsystem,
+    python_setup: PythonSetup,
     dist_dir: DistDir,
+    run_id: RunId,
 ) -> RunRequest:
     address = field_set.address
     try:
         options = split(run.args)
     except RunUsageError as error:
         raise FlyteTargetError(address, str(error)) from None
+    if options.remote:
+        return await _remote(address, options, flyte, flyte_pack, python_setup, dist_dir)
     task = (
         await build_tasks(
             [
@@ -112,11 +194,6 @@ async def run_task(
         extra_env={**environment.env, "PEX_EXTRA_SYS_PATH": f"{{chroot}}/{_PROGRAM_DIR}"},
         append_only_caches=environment.append_only_caches,
     )
-
-
-def store_uri(flyte: FlyteSubsystem, dist_dir: DistDir) -> str:
-    """The store of whoever names none: `[flyte].store`, else a directory below `--distdir`."""
-    return flyte.store or f"file://{dist_dir.relpath / 'flyte'}"
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:

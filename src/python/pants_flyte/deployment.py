@@ -1,0 +1,228 @@
+"""A `flyte_deployment` as the deploy program gets it: settings, also from a file, and the packages of each task's resolve."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Dict, List, Optional, Sequence, Tuple
+
+from pants.backend.python.subsystems.setup import PythonSetup
+from pants.backend.python.target_types import PythonResolveField
+from pants.backend.python.util_rules.pex import VenvPexProcess
+from pants.backend.python.util_rules.pex_from_targets import PexFromTargetsRequest
+from pants.build_graph.address import Address
+from pants.core.util_rules.distdir import DistDir
+from pants.engine.env_vars import EnvironmentVarsRequest
+from pants.engine.fs import Digest, PathGlobs
+from pants.engine.target import FieldSet
+from pants.util.logging import LogLevel
+
+from flyte_pack.deploy.config import DeployConfig, Settings
+from flyte_pack.deploy.control_plane import VARIABLES, is_known
+from flyte_pack.deploy.options import DeployOptions
+from flyte_pack.deploy.plan import DeployPlan, Environment
+from pants_flyte.engine import (
+    contents,
+    environment_variables,
+    requirements_pex,
+    snapshot,
+    targets_at,
+    tool_environment,
+    venv_pex,
+)
+from pants_flyte.errors import FlyteTargetError
+from pants_flyte.image_process import run_steps
+from pants_flyte.layout import literal_glob
+from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
+from pants_flyte.target_types import (
+    FlyteDeploymentConfigField,
+    FlyteDeploymentCopyStyleField,
+    FlyteDeploymentDomainField,
+    FlyteDeploymentEndpointField,
+    FlyteDeploymentImagesField,
+    FlyteDeploymentInsecureField,
+    FlyteDeploymentOrgField,
+    FlyteDeploymentProjectField,
+    FlyteDeploymentRegistryField,
+    FlyteDeploymentStoreField,
+    FlyteDeploymentTasksField,
+    FlyteDeploymentVersionField,
+)
+from pants_flyte.tool import program_pex
+
+_SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True)
+class DeploymentFieldSet(FieldSet):
+    required_fields = (FlyteDeploymentTasksField,)
+
+    tasks: FlyteDeploymentTasksField
+    copy_style: FlyteDeploymentCopyStyleField
+    project: FlyteDeploymentProjectField
+    domain: FlyteDeploymentDomainField
+    version: FlyteDeploymentVersionField
+    store: FlyteDeploymentStoreField
+    images: FlyteDeploymentImagesField
+    registry: FlyteDeploymentRegistryField
+    endpoint: FlyteDeploymentEndpointField
+    insecure: FlyteDeploymentInsecureField
+    org: FlyteDeploymentOrgField
+    config: FlyteDeploymentConfigField
+
+
+async def settings_of(
+    deployment: DeploymentFieldSet,
+    options: DeployOptions,
+    flyte: FlyteSubsystem,
+    flyte_pack: FlytePackSubsystem,
+) -> Settings:
+    """The target's own, on top of its settings file's, on top of `[flyte]`'s. (What was typed is the program's.)"""
+    if options.command == "help":
+        return _of_options(flyte)
+    own = Settings(
+        endpoint=deployment.endpoint.value,
+        insecure=deployment.insecure.value,
+        org=deployment.org.value,
+        store=deployment.store.value,
+        registry=deployment.registry.value,
+        project=deployment.project.value,
+        images=tuple(sorted((deployment.images.value or {}).items())),
+    )
+    address = deployment.address
+    path, origin = flyte.deploy_config, "`[flyte].deploy_config`"
+    if options.config is not None:
+        path, origin = options.config, "--config"
+    elif deployment.config.value is not None:
+        path = os.path.normpath(os.path.join(address.spec_path, deployment.config.value))
+        origin = "`config`"
+    domain = deployment.domain.value or options.domain or flyte.domain
+    in_file = await _file_settings(address, path, origin, domain, flyte_pack)
+    return own.over(in_file).over(_of_options(flyte))
+
+
+def plan_of(
+    deployment: DeploymentFieldSet,
+    options: DeployOptions,
+    settings: Settings,
+    flyte: FlyteSubsystem,
+    dist_dir: DistDir,
+    *,
+    tasks: Tuple[str, ...] = (),
+    pushes: Tuple[str, ...] = (),
+    environments: Tuple[Environment, ...] = (),
+) -> DeployPlan:
+    """tasks, pushes: files that were packaged for it. (What was typed is put on top by the program.)"""
+    return DeployPlan(
+        address=deployment.address.spec,
+        project=deployment.project.value
+        or settings.project
+        or (None if options.project else flyte.project),
+        domain=deployment.domain.value or (None if options.domain else flyte.domain),
+        version=deployment.version.value,
+        store=settings.store or store_uri(flyte, dist_dir),
+        images=dict(settings.images),
+        copy_style=deployment.copy_style.value,
+        tasks=tasks,
+        pushes=pushes,
+        endpoint=settings.endpoint,
+        insecure=settings.insecure,
+        org=settings.org,
+        flyte_config=settings.flyte_config,
+        registry=settings.registry,
+        insecure_registries=tuple(flyte.insecure_registries),
+        environments=environments,
+        import_env=tuple(flyte.import_env_vars),
+    )
+
+
+def store_uri(flyte: FlyteSubsystem, dist_dir: DistDir) -> str:
+    """The store of whoever names none: `[flyte].store`, else a directory below `--distdir`."""
+    return flyte.store or f"file://{dist_dir.relpath / 'flyte'}"
+
+
+async def environments_of(
+    addresses: Sequence[Address],
+    options: DeployOptions,
+    settings: Settings,
+    python_setup: PythonSetup,
+) -> Tuple[List[Environment], List[Digest]]:
+    """An interpreter with the packages that the tasks reach, for each of their resolves, and the files it consists of.
+
+    None where nothing will be registered: the deploy program looks for a control plane in the same places.
+    """
+    environ = await environment_variables(EnvironmentVarsRequest(VARIABLES))
+    endpoint = options.endpoint or settings.endpoint
+    flyte_config = options.flyte_config or settings.flyte_config
+    if not options.registers or not is_known(endpoint, flyte_config, os.getcwd(), environ):
+        return [], []
+    by_resolve: Dict[str, List[Address]] = {}
+    for target in await targets_at(addresses):
+        resolve = target[PythonResolveField].normalized_value(python_setup)
+        by_resolve.setdefault(resolve, []).append(target.address)
+    environments, digests = [], []
+    for number, (_, tasks) in enumerate(sorted(by_resolve.items())):
+        request = await requirements_pex(
+            PexFromTargetsRequest(
+                tasks,
+                output_filename=f"tasks_{number}.pex",
+                internal_only=True,
+                include_source_files=False,
+                include_local_dists=True,
+            )
+        )
+        tool = await tool_environment(request)
+        environments.append(
+            Environment(
+                python=os.path.normpath(tool.python),
+                env=dict(tool.env),
+                identity=tool.digest.fingerprint,
+                tasks=tuple(sorted(task.spec for task in tasks)),
+            )
+        )
+        digests.append(tool.digest)
+    return environments, digests
+
+
+async def _file_settings(
+    address: Address,
+    path: Optional[str],
+    origin: str,
+    domain: Optional[str],
+    flyte_pack: FlytePackSubsystem,
+) -> Settings:
+    """What the settings file says for a domain. path: from the build root; origin: who names it, for errors.
+
+    Raises `FlyteTargetError`.
+    """
+    if path is None:
+        return Settings()
+    found = await snapshot(PathGlobs([literal_glob(path)]))
+    if found.files != (path,):
+        raise FlyteTargetError(address, f"{origin} names the file {path!r}, and there is none.")
+    # The rules have no reader of YAML.
+    (result,) = await run_steps(
+        address,
+        [
+            VenvPexProcess(
+                await venv_pex(await program_pex(flyte_pack, "deploy_lockfile")),
+                argv=("deploy-config", "--file", path, "--output", _SETTINGS),
+                input_digest=found.digest,
+                output_files=(_SETTINGS,),
+                description=f"Read {path}",
+                level=LogLevel.DEBUG,
+            )
+        ],
+    )
+    data = (await contents(result.output_digest))[0].content
+    return DeployConfig.from_json(data, path).for_domain(domain)
+
+
+def _of_options(flyte: FlyteSubsystem) -> Settings:
+    """The settings that `[flyte]` has: what holds where nothing else says anything."""
+    return Settings(
+        endpoint=flyte.endpoint,
+        insecure=flyte.insecure or None,
+        org=flyte.org,
+        images=tuple(sorted(flyte.images.items())),
+    )
