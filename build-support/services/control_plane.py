@@ -81,7 +81,7 @@ async def serve(options: argparse.Namespace) -> None:
     if not serving.done():
         port = server.servers[0].sockets[0].getsockname()[1]
         application.plane.address = f"{'https' if options.tls else 'http'}://{HOST}:{port}"
-        print(f"{HOST}:{port}", flush=True)
+        print(f"localhost:{port}", flush=True)
     while not serving.done():
         if os.getppid() != parent:
             server.should_exit = True

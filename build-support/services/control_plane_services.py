@@ -30,6 +30,7 @@ from flyteidl2.task import task_service_pb2 as task_pb2
 from flyteidl2.workflow import run_definition_pb2 as run_def
 from flyteidl2.workflow import run_service_connect
 from flyteidl2.workflow import run_service_pb2 as runs_pb2
+from google.protobuf.json_format import MessageToDict
 
 CLIENT_ID = "ci"
 
@@ -126,7 +127,7 @@ class Store:
                     "command": list(one.spec.task_template.container.args),
                     "env": {e.key: e.value for e in one.spec.task_template.container.env},
                     "triggers": [trigger.name for trigger in one.triggers],
-                    "request": base64.b64encode(one.SerializeToString(deterministic=True)).decode(),
+                    "request": MessageToDict(one),
                 }
                 for one in self.tasks()
             ],

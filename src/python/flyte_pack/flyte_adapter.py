@@ -128,6 +128,8 @@ def _serve(role: Any) -> NoReturn:
     threading.Thread(target=read, daemon=True).start()
     try:
         import flyte
+        import flyte.extend
+        import flyte.remote
     except ModuleNotFoundError as error:
         if error.name != "flyte":
             raise
@@ -145,6 +147,14 @@ def _serve(role: Any) -> NoReturn:
             answer({"done": getattr(role, request.pop("do"))(**request)})
         except Refused as error:
             answer({"error": str(error)})
+        except Exception as error:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            answer(
+                {
+                    "error": f"flyte {flyte.version()}: {type(error).__name__}: {error} ({frame.filename}, line "
+                    f"{frame.lineno}). That is not expected of a flyte from 2.5 to 2.12: report it, please"
+                }
+            )
 
 
 # --- the process of a bundle's code --------------------------------------------------------------

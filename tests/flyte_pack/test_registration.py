@@ -1,0 +1,405 @@
+"""Tasks reach a control plane as Flyte itself would register them, with each version of Flyte that is supported."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import flyte_pack
+from flyte_pack.deploy.registration import ControlPlane, Registered, RegistrationError
+from tests.support.control_plane import (
+    IMAGE,
+    code,
+    control_plane,
+    entry,
+    registrar,
+    unpacked,
+)
+from tests.support.flyte_versions import MATRIX, NEWEST, pinned, python_with_flyte
+
+PYTHON_PATH = str(Path(flyte_pack.__file__).parent.parent)
+TASKS = {"ml.train", "ml.score", "leaf.double"}
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory):
+    with control_plane(tmp_path_factory.mktemp("plane")) as running:
+        yield running
+
+
+@pytest.mark.parametrize("line", MATRIX)
+def test_an_environment_is_registered_with_what_it_depends_on_once(tmp_path, line):
+    root = unpacked(tmp_path / "code")
+    with control_plane(tmp_path / "plane") as plane, registrar(plane, line) as process:
+        described = process.describe([code(root)])
+        assert described.flyte == pinned(line)
+        assert {task.name for task in described.tasks} == TASKS
+        assert plane.state()["requests"] == {}, "describing asks nothing"
+        versions = {task.name: f"v-{task.spec[:8]}" for task in described.tasks}
+        first = list(process.register(versions))
+        assert {(one.name, one.version) for one in first} == set(versions.items())
+        assert {one.status for one in first} == {"new"}
+        assert {one.status for one in process.register(versions)} == {"present"}
+        assert plane.tasks == versions
+        for kept in plane.state()["tasks"]:
+            told = next(task for task in described.tasks if task.name == kept["name"])
+            command = [part.replace("${VERSION}", kept["version"]) for part in told.command]
+            assert kept["command"] == command
+            assert kept["command"][-4:] == [
+                *("mod", "services.ml.workflows", "instance", told.attribute)
+            ]
+            assert (kept["project"], kept["domain"]) == ("bikes", "development")
+            assert kept["image"] == told.image == IMAGE
+            assert kept["triggers"] == list(told.triggers)
+            assert command[command.index("--tgz") + 1] == "s3://bundles/archives/ab.tar.gz"
+            assert command[command.index("--dest") + 1] == "."
+
+
+@pytest.mark.parametrize("line", MATRIX)
+def test_what_is_registered_is_what_flytes_own_deploy_registers(tmp_path, line):
+    root = unpacked(tmp_path / "code")
+    program = f"""
+import os, sys, pathlib
+os.environ["DO_NOT_TRACK"] = "1"
+sys.path.insert(0, {root!r})
+import flyte
+from flyte.models import CodeBundle, SerializationContext
+flyte.init(endpoint=sys.argv[1], insecure=True, project="bikes", domain="development",
+           root_dir=pathlib.Path({root!r}), sync_local_sys_paths=False)
+from services.ml.workflows import env
+from flyte._deploy import plan_deploy
+from flyte._deployer import DeploymentContext, get_deployer
+from flyte._internal.imagebuild.image_builder import ImageCache
+import asyncio
+envs = {{n: e for p in plan_deploy(env) for n, e in p.envs.items()}}
+context = SerializationContext(project="bikes", domain="development", version="v1", root_dir=pathlib.Path({root!r}),
+    code_bundle=CodeBundle(tgz="s3://bundles/archives/ab.tar.gz", destination=".", computed_version="ab" * 32),
+    image_cache=ImageCache(image_lookup={{n: {IMAGE!r} for n in envs}}))
+async def main():
+    for e in envs.values():
+        await get_deployer(type(e))(DeploymentContext(environment=e, serialization_context=context))
+asyncio.run(main())
+"""
+    with control_plane(tmp_path / "theirs") as theirs, control_plane(tmp_path / "ours") as ours:
+        subprocess.run(
+            [str(python_with_flyte(line)), "-I", "-c", program, theirs.endpoint],
+            check=True,
+            cwd=root,
+        )
+        with registrar(ours, line) as process:
+            process.describe([code(root)])
+            list(process.register(dict.fromkeys(TASKS, "v1")))
+        assert {task["name"] for task in theirs.state()["tasks"]} == TASKS
+        assert _comparable(ours) == _comparable(theirs)
+
+
+def _comparable(plane):
+    """Each request, with what the compressed image cache says for how it is spelled."""
+    found = {}
+    for task in plane.state()["tasks"]:
+        args = task["request"]["spec"]["taskTemplate"]["container"]["args"]
+        at = args.index("--image-cache") + 1
+        args[at] = json.loads(gzip.decompress(base64.b64decode(args[at])))
+        found[task["name"]] = task["request"]
+    return found
+
+
+def test_a_task_goes_alone_and_its_environments_images_with_it(tmp_path, plane):
+    root = unpacked(tmp_path)
+    with registrar(plane) as process:
+        described = process.describe([code(root, entry("services/ml/workflows.py:train", "task"))])
+        assert [task.name for task in described.tasks] == ["ml.train"]
+        assert list(process.register({"ml.train": "alone"})) == [
+            Registered("ml.train", "alone", "new")
+        ]
+
+
+def test_only_the_tasks_that_are_named_are_registered(tmp_path):
+    root = unpacked(tmp_path / "code")
+    with control_plane(tmp_path / "plane") as plane, registrar(plane) as process:
+        process.describe([code(root)])
+        list(process.register({"ml.score": "one"}))
+        assert plane.tasks == {"ml.score": "one"}
+        assert plane.requests("DeployTask") == 1
+
+
+def test_modules_of_two_bundles_never_meet(tmp_path, plane):
+    """The same module name with another content: each is described by its own."""
+    one, two = (
+        unpacked(
+            tmp_path / name,
+            {
+                "tasks.py": f"""
+                    import flyte, sys
+                    env = flyte.TaskEnvironment(name="{name}", env_vars={{"SEEN": "{name}"}})
+                    @env.task
+                    def work() -> int:
+                        return 1
+                """
+            },
+        )
+        for name in ("one", "two")
+    )
+    entries = [entry("tasks.py:env", address=f"services:{name}") for name in ("one", "two")]
+    with registrar(plane) as process:
+        described = process.describe([code(one, entries[0]), code(two, entries[1])])
+        assert {(task.name, task.address) for task in described.tasks} == {
+            ("one.work", "services:one"),
+            ("two.work", "services:two"),
+        }
+        list(process.register({"one.work": "x1", "two.work": "x2"}))
+    env = {task["name"]: task["env"] for task in plane.state()["tasks"]}
+    assert env["one.work"] == {"SEEN": "one"}
+    assert env["two.work"] == {"SEEN": "two"}
+
+
+def test_the_current_domain_is_known_at_module_level_and_specs_are_per_domain(tmp_path):
+    root = unpacked(
+        tmp_path,
+        {
+            "tasks.py": """
+                import flyte
+                env = flyte.TaskEnvironment(name="etl", env_vars={"WHERE": flyte.current_domain()})
+                @env.task
+                def work() -> int:
+                    return 1
+            """
+        },
+    )
+    specs = {}
+    for domain in ("staging", "production"):
+        with registrar(domain=domain) as process:
+            (task,) = process.describe([code(root, entry("tasks.py:env"))]).tasks
+            specs[domain] = task.spec
+    assert specs["staging"] != specs["production"]
+
+
+def test_task_modules_see_the_bundle_and_their_resolve_and_nothing_else(tmp_path, monkeypatch):
+    """Neither the deploy program's modules and environment, nor what is in the directory that it is started in."""
+    root = unpacked(
+        tmp_path / "code",
+        {
+            "tasks.py": """
+                import importlib.util, os, sys
+                import flyte
+                assert sys.path[0] == os.getcwd() == os.path.dirname(__file__)
+                assert "SECRET_OF_THE_CALLER" not in os.environ
+                assert os.environ["GIVEN"] == "yes"
+                for name in ("flyte_pack", "flyte_shim", "stray", "flyte_adapter"):
+                    assert importlib.util.find_spec(name) is None, name
+                print("to stdout")
+                env = flyte.TaskEnvironment(name="etl")
+                @env.task
+                def work() -> int:
+                    return 1
+            """
+        },
+    )
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "stray.py").touch()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("SECRET_OF_THE_CALLER", "planted")
+    with registrar(
+        import_environ={"PATH": os.defpath, "GIVEN": "yes", "PYTHONPATH": PYTHON_PATH}
+    ) as p:
+        assert p.describe([code(root, entry("tasks.py:env"))]).tasks
+
+
+def test_embedded_code_has_no_bundle_in_its_command(tmp_path):
+    root = unpacked(tmp_path)
+    with registrar() as process:
+        for task in process.describe([code(root, uri=None)]).tasks:
+            assert "--tgz" not in task.command
+            assert task.command[-4:-1] == ("mod", "services.ml.workflows", "instance")
+
+
+def test_what_is_registered_survives_a_restart_and_an_old_version_keeps_its_content(tmp_path):
+    root = unpacked(tmp_path / "code")
+    with control_plane(tmp_path / "plane") as plane, registrar(plane) as process:
+        process.describe([code(root)])
+        list(process.register({"ml.score": "v1"}))
+        before = plane.state()["tasks"]
+    with control_plane(tmp_path / "plane") as plane, registrar(plane) as process:
+        process.describe([code(root, uri="s3://bundles/archives/other.tar.gz")])
+        with pytest.raises(RegistrationError, match="other content under version v1 already"):
+            list(process.register({"ml.score": "v1"}))
+        assert plane.state()["tasks"] == before
+
+
+@pytest.mark.parametrize("line", MATRIX)
+def test_an_upload_goes_through_the_control_plane(tmp_path, line):
+    file = tmp_path / "bundle.tar.gz"
+    file.write_bytes(b"content")
+    with control_plane(tmp_path / "plane") as plane, registrar(plane, line) as process:
+        uri = process.upload(str(file), "ab.tar.gz")
+        assert uri.startswith("file://")
+        assert uri.endswith("/ab.tar.gz")
+        assert Path(uri[len("file://") :]).read_bytes() == b"content"
+        assert process.upload(str(file), "ab.tar.gz") == uri
+
+
+# --- running -------------------------------------------------------------------------------------
+
+
+def _run(plane, *arguments, line=NEWEST, **fields):
+    """A program that becomes a run of ml.score."""
+    program = (
+        "import json, os, sys; from flyte_pack.deploy.registration import *; a = json.loads(sys.argv[1]); "
+        "run(a['python'], os.environ, ControlPlane(**a['plane']), 'bikes', 'development', 'ml.score', a['version'], "
+        "sys.argv[2:], 'program')"
+    )
+    spec = {
+        "python": [str(python_with_flyte(line))],
+        "plane": vars(ControlPlane(endpoint=plane.endpoint, insecure=True)),
+        "version": fields.get("version", "v1"),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", program, json.dumps(spec), *arguments],
+        env={**os.environ, "PYTHONPATH": PYTHON_PATH},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory):
+    root = unpacked(tmp_path_factory.mktemp("code"))
+    with control_plane(tmp_path_factory.mktemp("plane")) as plane:
+        with registrar(plane) as process:
+            process.describe([code(root)])
+            list(process.register({"ml.score": "v1"}))
+        yield plane
+
+
+@pytest.mark.parametrize("line", MATRIX)
+def test_a_run_is_followed_to_its_outputs(deployed, line):
+    deployed.outcome("ml.score", outputs={"o0": 42})
+    process = _run(deployed, "--n", "5", line=line)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert f"http://{deployed.endpoint}/v2/domain/development/project/bikes/runs/" in out
+    assert [word for word in ("queued", "running", "succeeded") if word in out]
+    assert "42" in out.splitlines()[-1]
+    run = max(deployed.state()["runs"], key=lambda one: out.count(one["name"]))
+    assert (run["task"], run["version"]) == ("ml.score", "v1")
+    assert run["command"][-4:] == ["mod", "services.ml.workflows", "instance", "score"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--help",), 0, "--name"),
+        ((), 2, "Missing required parameter"),
+        (("--n", "x"), 2, "'x' is not a valid integer"),
+        (("--m", "1"), 2, "No such option"),
+    ],
+)
+def test_inputs_are_flytes_own_options(deployed, arguments, code, said):
+    before = deployed.requests("CreateRun")
+    process = _run(deployed, *arguments)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert said in out + err
+    assert "Traceback" not in err
+    assert deployed.requests("CreateRun") == before
+
+
+def test_a_run_that_fails_says_why_and_ends_with_1(deployed):
+    deployed.outcome("ml.score", error="ValueError: no data for that day")
+    process = _run(deployed, "--n", "5")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "ValueError: no data for that day" in err
+    assert "Traceback" not in err
+
+
+def test_a_version_that_is_not_registered(deployed):
+    process = _run(deployed, "--n", "5", version="other")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "other" in err
+    assert "Traceback" not in err
+
+
+def test_an_interrupt_leaves_the_run_going_and_says_so(deployed):
+    deployed.outcome("ml.score", hold=True)
+    process = _run(deployed, "--n", "5")
+    assert process.stdout is not None
+    while "is running" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "goes on without you" in err
+    assert "Traceback" not in err
+    assert deployed.requests("AbortRun") == deployed.requests("AbortAction") == 0
+
+
+def test_no_process_is_left(tmp_path, plane):
+    """Not what task modules started either, and also where the program that registers is killed."""
+    pids = tmp_path / "pids"
+    root = unpacked(
+        tmp_path / "code",
+        {
+            "tasks.py": f"""
+                import os, subprocess
+                import flyte
+                child = subprocess.Popen(["sleep", "300"])
+                open({str(pids)!r}, "a").write(f"{{os.getpid()}} {{child.pid}} ")
+                env = flyte.TaskEnvironment(name="etl")
+                @env.task
+                def work() -> int:
+                    return 1
+            """
+        },
+    )
+    with registrar(plane) as process:
+        process.describe([code(root, entry("tasks.py:env"))])
+        assert all(_lives(int(pid)) for pid in pids.read_text().split())
+    _wait_for_the_end(pids)
+    pids.unlink()
+    program = f"""
+import os
+from tests.support.control_plane import *
+with registrar() as process:
+    process.describe([code({root!r}, entry("tasks.py:env"))])
+    print("described", flush=True)
+    import time; time.sleep(300)
+"""
+    killed = subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([PYTHON_PATH, *filter(None, sys.path)])},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert killed.stdout is not None
+    assert killed.stdout.readline() == "described\n"
+    killed.kill()
+    killed.communicate()
+    _wait_for_the_end(pids)
+
+
+def _lives(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def _wait_for_the_end(pids):
+    deadline = time.monotonic() + 30
+    while any(_lives(int(pid)) for pid in pids.read_text().split()):
+        assert time.monotonic() < deadline, "processes are left"
+        time.sleep(0.05)
