@@ -69,7 +69,7 @@ class S3Source(WebSource):
         if self._settings.request_payer:
             headers = {**headers, "x-amz-request-payer": "requester"}
         if self._credentials:
-            headers = {**headers, **signed(url, self._region, self._credentials, time.time())}
+            headers = signed(url, headers, self._region, self._credentials, time.time())
         return self._web.send("GET", url, headers)
 
     def _url(self) -> str:
@@ -142,14 +142,17 @@ class S3Source(WebSource):
         return "The store that was asked is AWS: is AWS_ENDPOINT_URL missing?"
 
 
-def signed(url: Url, region: str, credentials: Credentials, now: float) -> dict[str, str]:
-    """The headers that sign a GET request of `url` without a query, at the Unix time `now`."""
+def signed(
+    url: Url, headers: Mapping[str, str], region: str, credentials: Credentials, now: float
+) -> dict[str, str]:
+    """`headers` and those that sign them, for a GET of `url` without a query at the Unix time `now`."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
-    headers = {"host": url.netloc, "x-amz-content-sha256": _EMPTY, "x-amz-date": stamp}
+    own = {"host": url.netloc, "x-amz-content-sha256": _EMPTY, "x-amz-date": stamp}
     if credentials.session_token:
-        headers["x-amz-security-token"] = credentials.session_token
-    names = ";".join(headers)
-    lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
+        own["x-amz-security-token"] = credentials.session_token
+    every = sorted({name.lower(): value for name, value in {**headers, **own}.items()}.items())
+    names = ";".join(name for name, _ in every)
+    lines = "".join(f"{name}:{value}\n" for name, value in every)
     request = f"GET\n{url.target}\n\n{lines}\n{names}\n{_EMPTY}"
     scope = f"{stamp[:8]}/{region}/s3/aws4_request"
     digest = hashlib.sha256(request.encode()).hexdigest()
@@ -157,12 +160,12 @@ def signed(url: Url, region: str, credentials: Credentials, now: float) -> dict[
     for part in scope.split("/"):
         key = _hmac(key, part)
     signature = _hmac(key, f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}").hex()
-    del headers["host"]
-    headers["Authorization"] = (
+    del own["host"]
+    own["Authorization"] = (
         f"AWS4-HMAC-SHA256 Credential={credentials.access_key_id}/{scope}, "
         f"SignedHeaders={names}, Signature={signature}"
     )
-    return headers
+    return {**headers, **own}
 
 
 def _hmac(key: bytes, text: str) -> bytes:

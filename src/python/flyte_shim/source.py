@@ -238,6 +238,7 @@ def download(
     finally:
         os.close(fd)
     if digest.hexdigest() != sha256:
+        patience.left()  # What was cut at the deadline may look like the end of the archive.
         raise HashMismatch(
             f"The archive at {source.uri} ({count} bytes) has the SHA-256 {digest.hexdigest()}, "
             f"expected was {sha256}: it is damaged, or another archive was put in its place."
