@@ -67,6 +67,17 @@ def unique() -> str:
     return f"t{secrets.token_hex(6)}"
 
 
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in this process' environment says anything about object stores."""
+    prefixes = ("AWS_", "AZURE_", "FLYTE_", "GOOGLE_", "CLOUDSDK_", "STORAGE_EMULATOR", "MSI_")
+    for name in list(os.environ):
+        if name.startswith((*prefixes, "IDENTITY_")):
+            monkeypatch.delenv(name)
+    # Nor do the files of whoever runs the tests.
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "CLOUDSDK_CONFIG"):
+        monkeypatch.setenv(name, "/nonexistent")
+
+
 @functools.cache
 def seaweedfs() -> RealStore:
     """S3."""

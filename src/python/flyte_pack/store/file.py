@@ -19,7 +19,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from flyte_pack.store import Blob, State, StoreError
+from flyte_pack.store import Blob, State, StoredObject, StoreError, check_key, too_large
 
 _TEMPORARY = ".tmp"
 _LOCK = "lock"
@@ -44,7 +44,8 @@ class FileStore:
         with self._object(key) as fd:
             return None if fd is None else os.fstat(fd).st_size
 
-    def state(self, blob: Blob) -> State:
+    def state(self, blob: Blob, deep: bool = False) -> State:
+        # Reading all of it is what a directory needs to say anything: there is no shallow way.
         size = self.size(blob.key)
         if size is None:
             return State.MISSING
@@ -55,6 +56,14 @@ class FileStore:
             digest.update(chunk)
         return State.WHOLE if digest.hexdigest() == blob.sha256 else State.DAMAGED
 
+    def read(self, key: str, limit: int) -> bytes | None:
+        size = self.size(key)
+        if size is None:
+            return None
+        if size > limit:
+            raise too_large(self.uri_of(key), size)
+        return b"".join(self.stream(key))
+
     def stream(self, key: str) -> Iterator[bytes]:
         with self._object(key) as fd:
             if fd is None:
@@ -64,8 +73,8 @@ class FileStore:
 
     def create(self, blob: Blob, content: Iterable[bytes]) -> bool:
         with self._errors(blob.key), self._temporary(blob, content) as (temporary, name):
-            with self._new_directory(_split(blob.key)[:-1]) as directory:
-                target = _split(blob.key)[-1]
+            with self._new_directory(check_key(blob.key)[:-1]) as directory:
+                target = check_key(blob.key)[-1]
                 try:
                     os.link(name, target, src_dir_fd=temporary, dst_dir_fd=directory)
                 except FileExistsError:
@@ -80,14 +89,27 @@ class FileStore:
 
     def replace(self, blob: Blob, content: Iterable[bytes]) -> None:
         with self._errors(blob.key), self._temporary(blob, content) as (temporary, name):
-            with self._new_directory(_split(blob.key)[:-1]) as directory:
-                target = _split(blob.key)[-1]
+            with self._new_directory(check_key(blob.key)[:-1]) as directory:
+                target = check_key(blob.key)[-1]
                 os.replace(name, target, src_dir_fd=temporary, dst_dir_fd=directory)
                 os.fsync(directory)
 
     def names(self, prefix: str) -> list[str]:
-        with self._errors(prefix), self._directory(_split(prefix)) as fd:
+        with self._errors(prefix), self._directory(check_key(prefix)) as fd:
             return [] if fd is None else sorted(os.listdir(fd))
+
+    def objects(self, prefix: str) -> list[StoredObject]:
+        with self._errors(prefix), self._directory(check_key(prefix)) as fd:
+            found = [] if fd is None else list(_walk(fd, prefix))
+        return sorted(found, key=lambda o: o.key)
+
+    def delete(self, key: str) -> None:
+        *parents, name = check_key(key)
+        with self._errors(key), self._directory(parents) as directory:
+            if directory is not None:
+                with suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=directory)
+                os.fsync(directory)
 
     def sweep(self) -> None:
         # Whoever writes a temporary file holds a lock on it, which ends with the process. Nothing here is worth
@@ -125,7 +147,7 @@ class FileStore:
     @contextmanager
     def _object(self, key: str) -> Iterator[int | None]:
         """A descriptor of the object, None where there is none."""
-        *parents, name = _split(key)
+        *parents, name = check_key(key)
         with self._errors(key), self._directory(parents) as directory:
             fd = None if directory is None else _open_file(name, directory)
             try:
@@ -185,11 +207,22 @@ class FileStore:
             raise StoreError(f"the store has a problem with {self._root}/{key}: {reason}") from None
 
 
-def _split(key: str) -> list[str]:
-    segments = key.split("/")
-    if not {"", ".", ".."}.isdisjoint(segments) or "\0" in key:
-        raise StoreError(f"{key!a:.200} is no key of a store")
-    return segments
+def _walk(directory: int, key: str) -> Iterator[StoredObject]:
+    """The objects below a directory, whose key is `key`."""
+    for name in os.listdir(directory):
+        below = f"{key}/{name}"
+        try:
+            found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            if not stat.S_ISDIR(found.st_mode):
+                yield StoredObject(below, found.st_size, found.st_mtime)
+                continue
+            child = os.open(name, _DIRECTORY, dir_fd=directory)
+        except FileNotFoundError:
+            continue  # somebody else removed it
+        try:
+            yield from _walk(child, below)
+        finally:
+            os.close(child)
 
 
 def _make_directory(name: str, parent: int) -> None:

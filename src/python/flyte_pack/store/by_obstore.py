@@ -1,0 +1,213 @@
+"""Speaks to S3, to what speaks its protocol, and to Azure Blob Storage, through obstore."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any, Callable, TypeVar
+
+import obstore
+import obstore.store
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+
+from flyte_pack.registry.retry import Broken
+from flyte_pack.store import StoredObject, StoreError
+from flyte_pack.store.credentials import azure_config, s3_credentials
+from flyte_pack.store.remote import SHA256, WRITER, Content, Exists, Found
+from flyte_pack.store.trouble import Doing, Place, failure, status_and_code
+from flyte_shim.stores import S3, Location, allows_http, obstore_config
+
+CONNECT_SECONDS = 15
+# For a whole request: where more is read than fits into it, reading goes on where it was.
+SECONDS = 60
+SLOWEST = 1 << 16  # bytes a second, for what is written in one request
+_PIECE = 1 << 20
+_TYPES = {".json": "application/json", ".gz": "application/gzip"}
+# Trying again is for `Tries` alone: it has one deadline, and says what it waits for.
+_NO_RETRIES = {"max_retries": 0}
+_T = TypeVar("_T")
+_FAILURES = (BaseError, OSError, ValueError)
+
+
+class ObstoreBackend:
+    """A `flyte_pack.store.remote.Backend`. Of the location, the key is the store's prefix."""
+
+    def __init__(self, place: Place, location: Location, environ: Mapping[str, str]) -> None:
+        self.place, self._location, self._environ = place, location, environ
+        self._clients: dict[int, Any] = {}
+        self._credentials: Any = None
+        self._bucket_seen = False
+
+    def head(self, path: str) -> Found | None:
+        try:
+            got = obstore.get(self._client(), path, options={"head": True})
+        except FileNotFoundError:
+            if not self._bucket_seen:
+                # An answer without a body does not say what is missing: the object, or all of the bucket.
+                self.get(path)
+            return None
+        except (PermissionDeniedError, UnauthenticatedError) as error:
+            self._say_why(path)
+            raise self._failure(Doing.READ, error) from None
+        except _FAILURES as error:
+            raise self._failure(Doing.READ, error) from None
+        self._bucket_seen = True
+        return _found(got)
+
+    def get(
+        self, path: str, offset: int = 0, tag: str | None = None
+    ) -> tuple[Found, Iterator[bytes]] | None:
+        options: dict[str, Any] = {"range": {"offset": offset}} if offset else {}
+        if tag:
+            options["if_match"] = tag
+        try:
+            got = obstore.get(self._client(), path, options=options)
+        except FileNotFoundError as error:
+            status, code = status_and_code(str(error))
+            failed = failure(self.place, Doing.READ, status, code)
+            if code in ("NoSuchKey", "BlobNotFound"):
+                self._bucket_seen = True
+            elif not self._bucket_seen:
+                raise self._no_store() if code is None else failed from None
+            return None
+        except PreconditionError:
+            raise StoreError(f"{self.place.uri}/{path} was changed while it was read") from None
+        except _FAILURES as error:
+            raise self._failure(Doing.READ, error) from None
+        self._bucket_seen = True
+        return _found(got), self._pieces(got)
+
+    def put(self, path: str, content: Content, metadata: Mapping[str, str], new: bool) -> None:
+        kind = next((t for end, t in _TYPES.items() if path.endswith(end)), None)
+        attributes = {"Content-Type": kind or "application/octet-stream", **metadata}
+        try:
+            obstore.put(
+                self._client(SECONDS + len(content) // SLOWEST // SECONDS * SECONDS),
+                path,
+                content,
+                attributes=attributes,
+                mode="create" if new else "overwrite",
+                use_multipart=False,
+            )
+        except (AlreadyExistsError, PreconditionError):
+            raise Exists from None
+        except _FAILURES as error:
+            raise self._failure(Doing.WRITE, error) from None
+
+    def names(self, prefix: str) -> list[str]:
+        def listed() -> list[str]:
+            found = obstore.list_with_delimiter(self._client(), prefix)
+            paths = [*found["common_prefixes"], *(one["path"] for one in found["objects"])]
+            return [path.rpartition("/")[2] for path in paths]
+
+        return self._listing(listed)
+
+    def objects(self, prefix: str) -> list[StoredObject]:
+        def listed() -> list[StoredObject]:
+            return [
+                StoredObject(one["path"], one["size"], _seconds(one["last_modified"]))
+                for page in obstore.list(self._client(), prefix)
+                for one in page
+            ]
+
+        return self._listing(listed)
+
+    def delete(self, path: str) -> None:
+        try:
+            obstore.delete(self._client(), path)
+        except FileNotFoundError:
+            pass
+        except _FAILURES as error:
+            raise self._failure(Doing.DELETE, error) from None
+
+    def _listing(self, listed: Callable[[], _T]) -> _T:
+        try:
+            result = listed()
+        except _FAILURES as error:
+            raise self._failure(Doing.LIST, error) from None
+        self._bucket_seen = True
+        return result
+
+    def _pieces(self, got: Any) -> Iterator[bytes]:
+        try:
+            for piece in got.stream(min_chunk_size=_PIECE):
+                yield bytes(piece)
+        except _FAILURES as error:
+            raise self._failure(Doing.READ, error) from None
+
+    def _say_why(self, path: str) -> None:
+        """Have it refused once more, by an answer with a body that says why. Raises, if so."""
+        self.get(path)
+
+    def _no_store(self) -> StoreError:
+        return self.place.error(
+            f"what answers at {self.place.server or 'the endpoint'} is no object store: check the endpoint"
+        )
+
+    def _failure(self, doing: Doing, error: BaseException) -> StoreError | Broken:
+        text = str(error)
+        status, code = status_and_code(text)
+        return failure(self.place, doing, status, code, text)
+
+    def _client(self, seconds: int = SECONDS) -> Any:
+        if seconds not in self._clients:
+            self._clients[seconds] = self._new_client(seconds)
+        return self._clients[seconds]
+
+    def _new_client(self, seconds: int) -> Any:
+        location, environ = self._location, self._environ
+        config = obstore_config(location, environ)
+        options: dict[str, Any] = {
+            "connect_timeout": f"{CONNECT_SECONDS}s",
+            "timeout": f"{seconds}s",
+            "user_agent": "pants-flyte",
+        }
+        if allows_http(location, environ):
+            options["allow_http"] = True
+        more: dict[str, Any] = {}
+        if location.key:
+            more["prefix"] = location.key
+        if location.kind == S3:
+            if self._credentials is None:
+                self._credentials = s3_credentials(self.place, environ)
+            config.update(self._credentials.config)
+            if self._credentials.provider is not None:
+                more["credential_provider"] = self._credentials.provider
+            new = obstore.store.S3Store
+        else:
+            config.update(azure_config(environ))
+            new = obstore.store.AzureStore
+        try:
+            return new(
+                location.bucket,
+                config=config,
+                client_options=options,
+                retry_config=_NO_RETRIES,
+                **more,
+            )
+        except _FAILURES as error:
+            raise self._unusable(error) from None
+
+    def _unusable(self, error: BaseException) -> StoreError:
+        failed = self._failure(Doing.READ, error)
+        if isinstance(failed, StoreError):
+            return failed
+        named = re.search(r"\b(?:AWS|AZURE)_[A-Z0-9_]+", str(error))
+        what = str(failed) if failed.again == 0 else "the environment's settings for it are wrong"
+        return self.place.error(what + (f" ({named[0]})" if named else ""))
+
+
+def _found(got: Any) -> Found:
+    meta, attributes = got.meta, got.attributes
+    return Found(meta["size"], meta["e_tag"] or "", attributes.get(SHA256), attributes.get(WRITER))
+
+
+def _seconds(moment: datetime) -> float:
+    return moment.timestamp()

@@ -1,0 +1,204 @@
+"""Speaks to Google Cloud Storage through its JSON API, of which the emulator that tests use knows what is needed here.
+
+https://cloud.google.com/storage/docs/json_api/v1
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from datetime import datetime
+from hashlib import md5
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from flyte_pack.registry import RegistryError
+from flyte_pack.registry.retry import Broken
+from flyte_pack.registry.transport import Answer, Transport
+from flyte_pack.store import StoredObject, StoreError
+from flyte_pack.store.credentials import (
+    GoogleCredentials,
+    endpoint_of,
+    gcs_asks_for_nothing,
+)
+from flyte_pack.store.remote import SHA256, WRITER, Content, Exists, Found
+from flyte_pack.store.trouble import Doing, Place, failure
+from flyte_shim.stores import Location
+
+ENDPOINT = "https://storage.googleapis.com"
+_FIELDS = "size,generation,metadata"
+_LISTED = "prefixes,nextPageToken,items(name,size,updated)"
+_CODES = {"rateLimitExceeded": "SlowDown", "userRateLimitExceeded": "SlowDown"}
+
+
+class GcsBackend:
+    """A `flyte_pack.store.remote.Backend`. Of the location, the key is the store's prefix."""
+
+    def __init__(self, place: Place, location: Location, environ: Mapping[str, str]) -> None:
+        self.place = place
+        self._endpoint = (endpoint_of(location, environ) or ENDPOINT).rstrip("/")
+        self._credentials = None if gcs_asks_for_nothing(environ) else GoogleCredentials(place)
+        self._transport = Transport()
+        self._objects = f"/storage/v1/b/{quote(location.bucket, safe='')}/o"
+        self._prefix = f"{location.key}/" if location.key else ""
+        self._bucket_seen = False
+
+    def head(self, path: str) -> Found | None:
+        answer = self._send("GET", self._url(path, fields=_FIELDS))
+        if answer.status == 404:
+            self._know_bucket()
+            return None
+        found = self._document(Doing.READ, answer)
+        metadata = found.get("metadata") or {}
+        return Found(
+            int(found["size"]),
+            str(found.get("generation", "")),
+            metadata.get(SHA256),
+            metadata.get(WRITER),
+        )
+
+    def get(
+        self, path: str, offset: int = 0, tag: str | None = None
+    ) -> tuple[Found, Iterator[bytes]] | None:
+        same = {"generation": tag} if tag else {}
+        url = self._url(path, alt="media", **same)
+        sent = {"Range": f"bytes={offset}-"} if offset else {}
+        with ExitStack() as stack:
+            response = stack.enter_context(self._transport.open("GET", url, self._signed(sent)))
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            if response.status not in (200, 206):
+                answer = self._transport.read(response, "GET", url)
+                if answer.status == 404 and tag:
+                    raise StoreError(f"{self.place.uri}/{path} was changed while it was read")
+                if answer.status == 404:
+                    self._know_bucket()
+                    return None
+                raise self._failure(Doing.READ, answer)
+            self._bucket_seen = True
+            if offset and response.status != 206:
+                raise self.place.error("it does not give parts of objects: check the endpoint")
+            whole = headers.get("content-range", "").rpartition("/")[2] or headers.get("content-length", "")  # fmt: skip
+            if not whole.isdigit():
+                raise Broken("its answer says no size")
+            found = Found(int(whole), headers.get("x-goog-generation", tag or ""))
+            pieces = self._transport.pieces(response)
+            return found, _closing(pieces, stack.pop_all())
+
+    def put(self, path: str, content: Content, metadata: Mapping[str, str], new: bool) -> None:
+        # One request with two parts (RFC 2387): what is said of the object, and the object.
+        boundary = secrets.token_hex(16)
+        kind = "application/json" if path.endswith(".json") else "application/octet-stream"
+        said = {
+            "name": f"{self._prefix}{path}",
+            "contentType": kind,
+            "metadata": dict(metadata),
+            "md5Hash": b64encode(md5(content, usedforsecurity=False).digest()).decode(),
+        }
+        body = b"".join(
+            (
+                f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n".encode(),
+                json.dumps(said).encode(),
+                f"\r\n--{boundary}\r\nContent-Type: {kind}\r\n\r\n".encode(),
+                content,
+                f"\r\n--{boundary}--\r\n".encode(),
+            )
+        )
+        only_new = {"ifGenerationMatch": "0"} if new else {}
+        query = urlencode({"uploadType": "multipart", **only_new})
+        url = f"{self._endpoint}/upload{self._objects}?{query}"
+        sent = {"Content-Type": f"multipart/related; boundary={boundary}"}
+        answer = self._send("POST", url, sent, body)
+        if answer.status == 412 and new:
+            raise Exists
+        if answer.status != 200:
+            raise self._failure(Doing.WRITE, answer)
+
+    def names(self, prefix: str) -> list[str]:
+        pages = self._pages(prefix, delimiter="/")
+        return [
+            name.rstrip("/").rpartition("/")[2]
+            for page in pages
+            for name in (*page.get("prefixes", ()), *(i["name"] for i in page.get("items", ())))
+        ]
+
+    def objects(self, prefix: str) -> list[StoredObject]:
+        return [
+            StoredObject(
+                item["name"][len(self._prefix) :],
+                int(item["size"]),
+                datetime.fromisoformat(item["updated"].replace("Z", "+00:00")).timestamp(),
+            )
+            for page in self._pages(prefix)
+            for item in page.get("items", ())
+        ]
+
+    def delete(self, path: str) -> None:
+        answer = self._send("DELETE", self._url(path))
+        if answer.status not in (200, 204, 404):
+            raise self._failure(Doing.DELETE, answer)
+
+    def _pages(self, prefix: str, **more: str) -> Iterator[dict[str, Any]]:
+        asked = {"prefix": f"{self._prefix}{prefix}/", "fields": _LISTED, "maxResults": "1000"}
+        token = ""
+        while True:
+            page = {"pageToken": token} if token else {}
+            query = urlencode({**asked, **more, **page})
+            answer = self._send("GET", f"{self._endpoint}{self._objects}?{query}")
+            document = self._document(Doing.LIST, answer)
+            yield document
+            token = document.get("nextPageToken", "")
+            if not token:
+                return
+
+    def _know_bucket(self) -> None:
+        """Raise where it is not an object alone that is missing."""
+        if not self._bucket_seen:
+            query = urlencode({"maxResults": "1", "prefix": self._prefix, "fields": _LISTED})
+            self._document(
+                Doing.LIST, self._send("GET", f"{self._endpoint}{self._objects}?{query}")
+            )
+
+    def _document(self, doing: Doing, answer: Answer) -> dict[str, Any]:
+        if answer.status != 200:
+            raise self._failure(doing, answer)
+        try:
+            document = json.loads(answer.body)
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise self.place.error("what answers is no object store: check the endpoint")
+        self._bucket_seen = True
+        return document
+
+    def _url(self, path: str, **query: str) -> str:
+        tail = f"?{urlencode(query)}" if query else ""
+        return f"{self._endpoint}{self._objects}/{quote(self._prefix + path, safe='')}{tail}"
+
+    def _signed(self, headers: Mapping[str, str]) -> dict[str, str]:
+        if self._credentials is None:
+            return dict(headers)
+        return {**headers, "Authorization": self._credentials.header()}
+
+    def _send(
+        self, method: str, url: str, headers: Mapping[str, str] = {}, body: bytes | None = None
+    ) -> Answer:
+        try:
+            return self._transport.send(method, url, self._signed(headers), body)
+        except RegistryError:
+            raise self.place.error("what answers is no object store: check the endpoint") from None
+
+    def _failure(self, doing: Doing, answer: Answer) -> StoreError | Broken:
+        try:
+            reason = json.loads(answer.body)["error"]["errors"][0]["reason"]
+        except (ValueError, LookupError, TypeError):
+            reason = None
+        code = _CODES.get(reason) if isinstance(reason, str) else None
+        return failure(self.place, doing, answer.status, code)
+
+
+def _closing(pieces: Iterator[bytes], stack: ExitStack) -> Iterator[bytes]:
+    with stack:
+        yield from pieces
