@@ -160,6 +160,22 @@ def test_names_are_all_that_a_module_binds(source: str, names: list[str]):
 
 
 @pytest.mark.parametrize(
+    ("source", "includes"),
+    [
+        ("env = flyte.TaskEnvironment('e', include=('a', 'b/*'))", ("a", "b/*")),
+        ("env = TaskEnvironment(name='e', include=['a', name, 'a'])", ("a",)),
+        ("x = env.clone_with('e', include=('a',))", ("a",)),
+        ("env = TaskEnvironment('e', include=NAMES)", ()),
+        ("x = other('e', include=('a',))", ()),
+    ],
+)
+def test_what_environments_include_is_found_where_it_is_written_out(
+    source: str, includes: tuple[str, ...]
+):
+    assert scan(source).includes == includes
+
+
+@pytest.mark.parametrize(
     ("source", "open_ended"),
     [
         ("from x import *", True),

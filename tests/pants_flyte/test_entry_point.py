@@ -184,6 +184,28 @@ def test_an_entry_point_in_another_directory_is_inferred_as_well(root: RuleRoot)
     assert root.bundle("deploy:t").paths == {"app/workflows.py"}
 
 
+def test_what_an_environment_includes_is_pulled_in_where_it_is_owned(root: RuleRoot):
+    source = """
+        import flyte
+
+        env = flyte.TaskEnvironment("e", include=("weights.bin", "./conf/*.yaml", "none/*.txt", "../../out"))
+
+        @env.task
+        def train(): ...
+        """
+    root.write(
+        {
+            "app/BUILD": task("w.py:train") + "\nresources(name='r', sources=['*.bin', 'conf/*'])",
+            "app/w.py": source,
+            "app/weights.bin": "w",
+            "app/other.bin": "o",
+            "app/conf/a.yaml": "a",
+            "app/conf/b.txt": "b",
+        }
+    )
+    assert root.bundle("app:t").paths == {"app/w.py", "app/weights.bin", "app/conf/a.yaml"}
+
+
 def test_a_file_without_an_owner_is_an_error_that_says_what_to_write(root: RuleRoot):
     root.write(
         {

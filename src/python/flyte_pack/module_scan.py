@@ -31,7 +31,8 @@ class ModuleScan:
     tasks: (name, name of its environment or None), in source order; environments: names bound to a
     task environment; plain: functions and classes that are neither; names: all names bound;
     open_ended: whether names may exist that can't be seen (`import *`, a module `__getattr__`, `globals()`);
-    imports: every import in the file, also inside functions.
+    imports: every import in the file, also inside functions; includes: what the `include` of its environments names,
+    as far as it is written out.
     """
 
     tasks: tuple[tuple[str, str | None], ...]
@@ -40,6 +41,7 @@ class ModuleScan:
     names: tuple[str, ...]
     open_ended: bool
     imports: tuple[Import, ...]
+    includes: tuple[str, ...] = ()
 
     def tasks_of(self, environment: str) -> tuple[str, ...]:
         """The tasks that this module defines in that environment, in source order."""
@@ -59,6 +61,7 @@ class ModuleScan:
             names=tuple(raw["names"]),
             open_ended=raw["open_ended"],
             imports=tuple(Import(**i) for i in raw["imports"]),
+            includes=tuple(raw["includes"]),
         )
 
 
@@ -136,6 +139,7 @@ def scan(source: str | bytes, filename: str = "<module>") -> ModuleScan:
         names=tuple(names),
         open_ended=open_ended,
         imports=tuple(_imports(tree)),
+        includes=tuple(dict.fromkeys(_includes(tree))),
     )
 
 
@@ -217,6 +221,16 @@ def _imports(tree: ast.AST) -> Iterator[Import]:
         elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 yield Import(node.module or "", node.level, alias.name, node.lineno)
+
+
+def _includes(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and _call_kind(node)[0] == "environment":
+            for keyword in node.keywords:
+                if keyword.arg == "include" and isinstance(keyword.value, (ast.List, ast.Tuple)):
+                    for element in keyword.value.elts:
+                        if isinstance(element, ast.Constant) and isinstance(element.value, str):
+                            yield element.value
 
 
 def main(argv: list[str]) -> int:

@@ -144,6 +144,27 @@ async def scan_source(address: Address, path: str, owner: Address, source: bytes
         return ModuleScan.from_json(result.stdout)
 
 
+async def included(address: Address, module: EntryModule) -> Tuple[Address, ...]:
+    """The owners of what the module's environments `include`: files beside it, that no import shows.
+
+    What nobody owns is told when the environment is registered, which looks for it as Flyte does.
+    """
+    try:
+        found = await scan_module(address, module)
+    except FlyteTargetError:
+        return ()  # whoever builds the task is told; who asks about the graph needs an answer
+    directory = os.path.dirname(module.path)
+    globs = [os.path.normpath(os.path.join(directory, pattern)) for pattern in found.includes]
+    globs = [glob for glob in globs if not os.path.isabs(glob) and not glob.startswith(os.pardir)]
+    if not globs:
+        return ()
+    matched = await files_matching(
+        PathGlobs([part for glob in globs for part in (glob, os.path.join(glob, "**"))])
+    )
+    owners = await owners_of_each(matched.files)
+    return tuple(sorted({owner for found_owners in owners for owner in found_owners}))
+
+
 def name_tasks(address: Address, module: EntryModule, found: ModuleScan) -> NamedTasks:
     """What the entry point's name stands for in its module. Raises `FlyteTargetError`."""
     name = module.name

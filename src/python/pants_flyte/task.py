@@ -46,7 +46,13 @@ from pants_flyte.engine import (
     source_roots,
     targets_at,
 )
-from pants_flyte.entry_point import EntryModule, find_entry_module, name_tasks, scan_module
+from pants_flyte.entry_point import (
+    EntryModule,
+    find_entry_module,
+    included,
+    name_tasks,
+    scan_module,
+)
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.image_packages import requirements_of
 from pants_flyte.image_target_types import FlyteImage, FlyteImageRefNameField
@@ -95,7 +101,7 @@ class InferEntryPointDependency(InferDependenciesRequest):  # type: ignore[type-
     infer_from = EntryPointFieldSet
 
 
-@rule(desc="Infer the dependency of a `flyte_task` on its entry point", level=LogLevel.DEBUG)
+@rule(desc="Infer what a `flyte_task` depends on from its entry point", level=LogLevel.DEBUG)
 async def infer_entry_point(
     request: InferEntryPointDependency, python_setup: PythonSetup
 ) -> InferredDependencies:
@@ -106,7 +112,7 @@ async def infer_entry_point(
         fields.resolve.normalized_value(python_setup),
         python_setup,
     )
-    return InferredDependencies([module.owner])
+    return InferredDependencies([module.owner, *await included(fields.address, module)])
 
 
 # --- building ------------------------------------------------------------------------------------
