@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 from flyte_pack.deploy.records import VersionRecord, task_spec, version_of
+from flyte_pack.progress import megabytes
 from flyte_pack.task_link import LinkedTask
 from flyte_shim.hashing import sha256_bytes, sha256_file
 from tests.support.deploying import (
@@ -328,7 +329,9 @@ def test_only_the_tasks_that_changed_get_another_version(root):
     def versions():
         document = root.deploy("--output", "json").ok().json
         record = root.version(document["version"])
-        return {task["address"]: one["version"] for task in record["tasks"] for one in task["tasks"]}
+        return {
+            task["address"]: one["version"] for task in record["tasks"] for one in task["tasks"]
+        }
 
     root.package("score")
     before = versions()
@@ -404,13 +407,35 @@ def test_the_first_deployment_prints_a_summary_on_output_and_progress_on_error(r
     done = root.deploy("--version", "v1").ok()
     size = root.links["train"].bundle.archive_size
     content = root.links["train"].bundle.content_hash
+    uploaded = sum((root.store / key).stat().st_size for key in stored(root))
     assert done.out == (
         f"services:deploy in flytesnacks/development of file://{root.store}\n"
         f"  bundle {content[:12]}  {size} B  new\n"
         "  task services/ml:train  new\n"
+        f"Uploaded: {megabytes(uploaded)} (bundles {megabytes(uploaded)}, images 0 B).\n"
         "Deployed version v1 (history 1).\n"
     )
     assert [line.split()[0] for line in done.err.splitlines()] == ["writing"] * 4
+
+
+def test_what_is_to_be_uploaded_is_told_in_bytes(root):
+    planned = root.deploy("--dry-run", "--output", "json").ok().json["upload"]
+    assert "To upload: " in root.deploy("--dry-run").ok().out
+    assert root.deploy("--output", "json").ok().json["upload"] == planned
+    size = sum((root.store / key).stat().st_size for key in stored(root))
+    assert planned == {"bundles": size, "images": 0}
+    again = root.deploy().ok().out
+    assert "Uploaded: " not in again
+
+
+def stored(root):
+    """The keys of what makes up the bundles in the store."""
+    paths = [
+        path
+        for place in ("archives", "manifests", "index")
+        for path in (root.store / place).iterdir()
+    ]
+    return [str(path.relative_to(root.store)) for path in paths]
 
 
 def test_help_needs_no_plan(root):

@@ -10,6 +10,7 @@ from enum import Enum
 from flyte_pack.deploy.plan import Refused
 from flyte_pack.deploy.records import StoredBundle
 from flyte_pack.json_fields import InvalidData
+from flyte_pack.progress import Progress
 from flyte_pack.store import Blob, State, Store, blob_of, read
 from flyte_pack.task_link import LinkedBundle, TaskLink
 from flyte_shim.hashing import sha256_file
@@ -39,9 +40,11 @@ class Put:
     source: str | bytes
     replace: bool
 
-    def into(self, store: Store) -> bool:
+    def into(self, store: Store, progress: Progress | None = None) -> bool:
         """Write it; returns whether that was needed. Raises `Beaten` where a different one has got there first."""
         content = [self.source] if isinstance(self.source, bytes) else _chunks(self.source)
+        if progress:
+            content = progress.of(content)
         if self.replace:
             store.replace(self.blob, content)
             return True
@@ -143,6 +146,13 @@ def check_whole(store: Store, bundles: Iterable[StoredBundle]) -> None:
                     f"{store.uri_of(blob.key)} is {state.value}. Bring it back from a backup, or deploy the commit "
                     "that made it again, with --repair"
                 )
+
+
+def check_kept(store: Store, bundles: Iterable[StoredBundle]) -> None:
+    """Raises `Beaten` where somebody has pruned a bundle that nothing named until a record of ours did."""
+    for bundle in bundles:
+        if None in map(store.size, (bundle.index_key, bundle.archive.key, bundle.manifest.key)):
+            raise Beaten
 
 
 def _indexed(store: Store, mine: StoredBundle) -> StoredBundle | None:

@@ -19,6 +19,7 @@ from flyte_pack.deploy.bundles import (
     Put,
     Settled,
     check_files,
+    check_kept,
     check_whole,
     read_links,
     settle,
@@ -43,6 +44,7 @@ from flyte_pack.deploy.registering import Archive, Embedded, Registering, Shippe
 from flyte_pack.deploy.registration import Registered
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.names import InvalidName, check_image, check_ref_name
+from flyte_pack.progress import Progress
 from flyte_pack.registry.plan import PushPlan
 from flyte_pack.store import Store, StoreError, blob_of
 from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE, TaskLink
@@ -98,7 +100,8 @@ class Deployment:
     """One run of the deploy program that deploys: `prepare`, then perhaps `carry_out`. A context manager.
 
     request: what and where. directory: where the packaged files are. build_root: the checkout. found: where to register.
-    say: takes one line for the person who waits.
+    say: takes one line for the person who waits. action: for the history. origin: where the version is from, by default the
+    checkout.
     """
 
     def __init__(
@@ -111,7 +114,10 @@ class Deployment:
         repair: bool,
         found: Found | None,
         say: Callable[[str], None],
+        action: str = "deploy",
+        origin: Provenance | None = None,
     ) -> None:
+        self._action, self._origin = action, origin
         self._request = request
         self._store = store
         self._ledger = ledger
@@ -191,11 +197,13 @@ class Deployment:
         raise StoreError(f"{self._store.uri} changes faster than it can be read: is this a store?")
 
     def _attempt(self, work: Work, written: list[str]) -> int:
+        total = sum(put.blob.size for put in work.puts)
+        progress = Progress(self._say, f"to {self._store.uri}", total)
         for put in work.puts:
-            self._put(put, written)
+            self._put(put, written, progress)
         if work.is_current and not work.registers:
             return work.history_number
-        origin = provenance(self._build_root, self._store.uri)
+        origin = self._origin or provenance(self._build_root, self._store.uri)
         recorded = work.existing
         if recorded is None:
             record = dataclasses.replace(work.record, provenance=origin)
@@ -203,15 +211,16 @@ class Deployment:
             blob = blob_of(self._ledger.version_key(record.version), content)
             self._put(Put(blob, content, work.replace_record), written)
             recorded = Recorded(record, blob.sha256)
+            check_kept(self._store, record.bundles)
         self._register(work.registers)
-        entry, appended = self._ledger.append("deploy", recorded, origin, work.control_plane)
+        entry, appended = self._ledger.append(self._action, recorded, origin, work.control_plane)
         if appended:
             written.append(self._ledger.entry_key(entry.number))
         return entry.number
 
-    def _put(self, put: Put, written: list[str]) -> None:
+    def _put(self, put: Put, written: list[str], progress: Progress | None = None) -> None:
         self._say(f"writing {put.blob.key} ({put.blob.size:,} bytes)")
-        if put.into(self._store):
+        if put.into(self._store, progress):
             written.append(put.blob.key)
 
     # --- registration ----------------------------------------------------------------------------

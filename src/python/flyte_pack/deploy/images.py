@@ -36,7 +36,7 @@ def push_all(
                 {
                     "address": plan.address,
                     "reference": pushed.reference,
-                    "status": "new" if changed else "present",
+                    "status": "new" if changed else "unchanged",
                     "tags": list(pushed.tags),
                     "bytes": pushed.bytes,
                 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
@@ -89,9 +90,10 @@ class _Run:
             "show": self._show,
             "rollback": self._rollback,
             "verify": self._verify,
-        }.get(self._options.command)
-        if run is None:
-            raise Refused(f"{self._options.command} is not there yet")
+            "prune": self._prune,
+            "export": self._export,
+            "import": self._import,
+        }[self._options.command]
         return {
             "schema": _SCHEMA,
             "command": self._options.command,
@@ -103,23 +105,39 @@ class _Run:
         }
 
     def _deploy(self) -> dict[str, Any]:
+        return self._ship(self._request, self._directory)
+
+    def _ship(
+        self,
+        request: Request,
+        directory: str,
+        action: str = "deploy",
+        origin: Provenance | None = None,
+    ) -> dict[str, Any]:
+        """Deploy what was packaged into `directory`; the others are for `Deployment`."""
         options = self._options
-        found = find_control_plane(self._request, os.getcwd(), os.environ)
+        found = find_control_plane(request, os.getcwd(), os.environ)
         deployment = Deployment(
-            self._request,
+            request,
             self._store,
             self._ledger,
-            self._directory,
+            directory,
             os.getcwd(),
             options.repair,
             found,
             self._say,
+            action,
+            origin,
         )
         with deployment:
             work = deployment.prepare()
             previous, number = work.current, work.history_number
             writes = work.writes(self._ledger)
             images = deployment.push_images(options.dry_run)
+            upload = {
+                "bundles": sum(put.blob.size for put in work.puts),
+                "images": sum(image["bytes"] for image in images),
+            }
             if not options.dry_run:
                 work, writes, number = deployment.carry_out(work)
         return {
@@ -131,6 +149,7 @@ class _Run:
             "copy_style": work.record.copy_style,
             "control_plane": work.control_plane,
             "registered": deployment.registrations(work),
+            "upload": upload,
             "images": images,
             "bundles": [{"status": s.status.value, **s.bundle.as_fields()} for s in work.settled],
             "tasks": [
@@ -237,6 +256,50 @@ class _Run:
             "checked": [dict(vars(one)) for one in checked],
             "broken": sum(one.status != "ok" for one in checked),
         }
+
+    def _prune(self) -> dict[str, Any]:
+        from flyte_pack.deploy.prune import DAY, GRACE_DAYS, Done, Prune
+
+        options = self._options
+        days = GRACE_DAYS if options.older_than is None else options.older_than
+        prune = Prune(self._store, self._ledger, options.keep, time.time() - days * DAY)
+        plan = prune.plan()
+        done = prune.carry_out(plan, self._say) if options.yes else Done((), ())
+        deleted = set(done.deleted)
+        return {
+            "dry_run": not options.yes,
+            "older_than_days": days,
+            "versions": list(plan.versions),
+            "objects": [{**vars(one), "deleted": one in deleted} for one in plan.objects],
+            "young": [dict(vars(one)) for one in plan.young],
+            "problems": list(done.problems),
+            "broken": len(done.problems),
+        }
+
+    def _export(self) -> dict[str, Any]:
+        from flyte_pack.deploy.handover import export
+
+        assert self._options.directory is not None
+        recorded = self._recorded(self._version())
+        insecure = self._request.insecure_registries
+        folder = self._options.directory
+        handover = export(self._store, recorded, folder, say=self._say, insecure=insecure)
+        return {
+            "version": handover.version,
+            "folder": os.path.abspath(folder),
+            "images": sorted(handover.images),
+            "files": len(handover.files),
+            "bytes": sum(file.size for file in handover.files),
+        }
+
+    def _import(self) -> dict[str, Any]:
+        from flyte_pack.deploy.handover_import import ACTION, imported
+
+        assert self._options.directory is not None
+        folder = self._options.directory
+        with imported(self._request, folder, self._directory, self._say) as found:
+            shipped = self._ship(found.request, found.directory, ACTION, found.origin)
+        return {"folder": os.path.abspath(folder), **shipped}
 
     def _version(self) -> str:
         """The version that was typed, or the current one. Raises `Refused`."""

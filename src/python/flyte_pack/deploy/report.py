@@ -18,6 +18,9 @@ def text(document: dict[str, Any]) -> str:
         "show": _show,
         "rollback": _rollback,
         "verify": _verify,
+        "prune": _prune,
+        "export": _export,
+        "import": _deploy,
     }
     heading = f"{document['address']} in {document['project']}/{document['domain']} of {document['store']}"
     return "\n".join([heading, *lines[document["command"]](document)]) + "\n"
@@ -35,7 +38,15 @@ def _deploy(document: dict[str, Any]) -> list[str]:
     for task in document["tasks"]:
         what = f": {', '.join(task['changes'])}" if task["changes"] else ""
         lines.append(f"  task {task['address']}  {task['status']}{what}")
+    for one in document["registered"]:
+        lines.append(f"  registration {one['name']} {one['version']}  {one['status']}")
     version, dry = document["version"], document["dry_run"]
+    upload = document["upload"]
+    if any(upload.values()):
+        lines.append(
+            f"{'To upload' if dry else 'Uploaded'}: {megabytes(sum(upload.values()))} "
+            f"(bundles {megabytes(upload['bundles'])}, images {megabytes(upload['images'])})."
+        )
     if document["deployed"]:
         lines.append(
             f"{'Would deploy' if dry else 'Deployed'} version {version} ({_history(document)})."
@@ -117,6 +128,38 @@ def _verify(document: dict[str, Any]) -> list[str]:
     if broken:
         return [*lines, f"{broken} of the {count} things that {of} needs are not as they must be."]
     return [*lines, f"All {count} things that {of} needs are there, and whole."]
+
+
+def _prune(document: dict[str, Any]) -> list[str]:
+    objects, dry = document["objects"], document["dry_run"]
+    lines = [f"  version {version}" for version in document["versions"]]
+    for one in objects:
+        state = "" if dry or one["deleted"] else "  stays: it is needed again"
+        lines.append(f"  {one['kind']:8}  {one['key']}  {megabytes(one['size'])}{state}")
+    young, days = document["young"], document["older_than_days"]
+    if young:
+        size = megabytes(sum(one["size"] for one in young))
+        since = f"{days} day{'' if days == 1 else 's'}"
+        lines.append(
+            f"{len(young)} more that nothing needs ({size}) were written within {since}, and stay for now."
+        )
+    gone = [one for one in objects if dry or one["deleted"]]
+    size = megabytes(sum(one["size"] for one in gone))
+    if not objects:
+        lines.append("Nothing to prune.")
+    elif dry:
+        lines.append(f"Would delete {len(gone)} objects ({size}). To do so, type --yes.")
+    else:
+        lines.append(f"Deleted {len(gone)} objects ({size}).")
+    return [*lines, *document["problems"]]
+
+
+def _export(document: dict[str, Any]) -> list[str]:
+    return [
+        *(f"  image {image}" for image in document["images"]),
+        f"Version {document['version']} is in {document['folder']}: {document['files']} files, "
+        f"{megabytes(document['bytes'])}. There, `sha256sum -c SHA256SUMS` checks it.",
+    ]
 
 
 def _dry(document: dict[str, Any]) -> list[str]:

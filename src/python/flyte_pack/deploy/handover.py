@@ -1,0 +1,365 @@
+"""The hand-over: a folder with all of one version, to be carried to a site that reaches neither its store nor its registries.
+
+    handover.json                  which version of what; every other file with its size and SHA-256
+    SHA256SUMS                     the same sums, for `sha256sum -c`
+    store/                         archives, manifests, index entries and the record, by the keys that they have in a store
+    images/                        one OCI image layout with all images, complete
+
+Here it is written (`export`) and checked (`read_handover`); `handover_import` deploys from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flyte_pack.deploy.ledger import Recorded
+from flyte_pack.deploy.plan import Refused
+from flyte_pack.deploy.records import VersionRecord, deployment_key
+from flyte_pack.json_fields import Fields, InvalidData, dump, load
+from flyte_pack.names import InvalidName
+from flyte_pack.oci.layout import layout_files
+from flyte_pack.oci.model import (
+    Descriptor,
+    Index,
+    InvalidImage,
+    blob_path,
+    check_digest,
+    digest_of,
+    parse_document,
+)
+from flyte_pack.oci.reference import Reference
+from flyte_pack.progress import Progress, Say
+from flyte_pack.registry import RegistryError
+from flyte_pack.store import Store, verified
+from flyte_shim.hashing import sha256_bytes
+
+if TYPE_CHECKING:
+    from flyte_pack.registry.client import Session
+
+SCHEMA = 1
+INDEX, SUMS = "handover.json", "SHA256SUMS"
+_INDEX_LIMIT = 64 << 20
+_READ = 1 << 20
+_FILE = re.compile(
+    r"store/(archives/[0-9a-f]{64}\.tar\.gz|(manifests|index)/[0-9a-f]{64}\.json"
+    r"|deployments/[A-Za-z0-9._-]+/[A-Za-z0-9._-]+/[a-z0-9._~-]+/versions/[A-Za-z0-9._-]+\.json)"
+    r"|images/(oci-layout|index\.json|blobs/sha256/[0-9a-f]{64})"
+)
+
+
+@dataclass(frozen=True)
+class HandedFile:
+    """path: below the folder. size: in bytes."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Handover:
+    """What is in a folder. store: where the version was exported from, which its commands name.
+
+    images: digest by the reference that the record has.
+    """
+
+    address: str
+    project: str
+    domain: str
+    version: str
+    store: str
+    images: dict[str, str]
+    files: tuple[HandedFile, ...]
+
+    @property
+    def record_path(self) -> str:
+        key = deployment_key(self.project, self.domain, self.address)
+        return f"store/{key}/versions/{self.version}.json"
+
+    def to_json(self) -> bytes:
+        return dump({"schema": SCHEMA, **vars(self), "files": [vars(file) for file in self.files]})
+
+    @classmethod
+    def from_json(cls, data: bytes, what: str) -> Handover:
+        """Parse what `to_json` wrote; `what` names it in errors. Raises `InvalidData`."""
+        fields = load(data, what, SCHEMA)
+        handover = cls(
+            address=fields.text("address"),
+            project=fields.text("project"),
+            domain=fields.text("domain"),
+            version=fields.text("version"),
+            store=fields.text("store"),
+            images=fields.text_map("images"),
+            files=tuple(_file(file, what) for file in fields.nested_list("files")),
+        )
+        fields.end()
+        paths = [file.path for file in handover.files]
+        if paths != sorted(set(paths)):
+            raise InvalidData(f"{what}: the files are not sorted, or one is there twice")
+        try:
+            for digest in handover.images.values():
+                check_digest(digest)
+        except InvalidImage as error:
+            raise InvalidData(f"{what}: {error}") from None
+        return handover
+
+    def sums(self, own: bytes) -> bytes:
+        """The content of `SHA256SUMS`; `own`: of `handover.json`."""
+        lines = [(file.path, file.sha256) for file in self.files]
+        lines.append((INDEX, sha256_bytes(own)))
+        return "".join(f"{sha256}  {path}\n" for path, sha256 in sorted(lines)).encode()
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+def export(
+    store: Store,
+    recorded: Recorded,
+    place: str,
+    *,
+    say: Say,
+    insecure: Collection[str] = (),
+    session: Session | None = None,
+) -> Handover:
+    """Write all of a version into the new folder `place`, which is there whole or not at all.
+
+    insecure: `host[:port]` of registries that may be spoken to over plain HTTP. Raises `Refused`, `StoreError`,
+    `RegistryError` or `OSError`.
+    """
+    place = os.path.abspath(place)
+    if os.path.lexists(place) and not (os.path.isdir(place) and not os.listdir(place)):
+        raise Refused(f"{place} is there already, and not empty: name a new folder")
+    parent = os.path.dirname(place)
+    os.makedirs(parent, exist_ok=True)
+    temporary = tempfile.mkdtemp(prefix=f".{os.path.basename(place)}.", dir=parent)
+    try:
+        os.chmod(temporary, 0o777 & ~_umask())
+        _write_store(store, recorded, temporary, say)
+        images = _write_images(recorded.record, temporary, say, insecure, session)
+        handover = _write_index(store, recorded.record, images, temporary)
+        os.sync()  # it may be about to be unplugged
+        os.rename(temporary, place)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return handover
+
+
+def _write_store(store: Store, recorded: Recorded, folder: str, say: Say) -> None:
+    record = recorded.record
+    bundles = record.bundles
+    total = sum(bundle.archive_size + bundle.manifest_size for bundle in bundles)
+    progress = Progress(say, f"from {store.uri}", total)
+    for bundle in bundles:
+        for blob in (bundle.archive, bundle.manifest):
+            _write(folder, f"store/{blob.key}", progress.of(verified(store, blob)))
+        _write(folder, f"store/{bundle.index_key}", [bundle.to_json()])
+    key = f"{deployment_key(record.project, record.domain, record.address)}/versions"
+    _write(folder, f"store/{key}/{record.version}.json", [record.to_json()])
+
+
+def _write_images(
+    record: VersionRecord,
+    folder: str,
+    say: Say,
+    insecure: Collection[str],
+    session: Session | None,
+) -> dict[str, str]:
+    """The digest of each image by its reference."""
+    references = sorted({task.image for task in record.tasks if task.image is not None})
+    if not references:
+        return {}
+    # Only a version with images pays for the HTTP client.
+    from flyte_pack.registry.client import Session
+
+    session = session or Session(insecure, say=say)
+    layout = os.path.join(folder, "images")
+    tops: dict[str, Descriptor] = {}
+    for text in references:
+        try:
+            tops[text] = _pull(session, Reference.parse(text), text, layout, say)
+        except (InvalidName, InvalidImage, RegistryError) as error:
+            raise RegistryError(f"{text} can not be exported: {error}") from None
+    for path, data in layout_files(
+        sorted({d.digest: d for d in tops.values()}.values(), key=_digest)
+    ).items():
+        _write(folder, f"images/{path}", [data])
+    return {text: top.digest for text, top in tops.items()}
+
+
+def _digest(descriptor: Descriptor) -> str:
+    return descriptor.digest
+
+
+def _pull(session: Session, reference: Reference, text: str, layout: str, say: Say) -> Descriptor:
+    """Fetch an image, all platforms, into a layout; returns what its index is to say of it."""
+    from flyte_pack.registry.client import may_pull
+    from flyte_pack.registry.pull import complete
+
+    registry = session.registry(reference.registry)
+    blobs: list[Descriptor] = []
+
+    def fetch(which: str, nested: bool) -> Descriptor:
+        scopes = may_pull(reference.repository)
+        data, media_type = registry.manifest(reference.repository, which, scopes)
+        document = parse_document(data, f"{text}: {which}", media_type)
+        descriptor = Descriptor(document.media_type, digest_of(data), len(data))
+        if os.path.exists(os.path.join(layout, blob_path(descriptor.digest))):
+            return descriptor  # another reference to it
+        if isinstance(document, Index):
+            if nested:
+                raise InvalidImage(f"{which} is an index in an index")
+            for child in document.manifests:
+                fetch(child.digest, nested=True)
+        else:
+            blobs.extend((document.config, *document.layers))
+        _write(layout, blob_path(descriptor.digest), [data])
+        return descriptor
+
+    top = fetch(reference.digest or reference.tag or "latest", nested=False)
+    complete(text, blobs, layout, say, session=session)
+    return top
+
+
+def _write_index(
+    store: Store, record: VersionRecord, images: dict[str, str], folder: str
+) -> Handover:
+    files = []
+    for path, size in sorted(_walk(folder)):
+        with open(os.path.join(folder, path), "rb") as file:
+            files.append(HandedFile(path, size, _sha256(file)))
+    handover = Handover(
+        address=record.address,
+        project=record.project,
+        domain=record.domain,
+        version=record.version,
+        store=store.uri,
+        images=images,
+        files=tuple(files),
+    )
+    content = handover.to_json()
+    _write(folder, INDEX, [content])
+    _write(folder, SUMS, [handover.sums(content)])
+    return handover
+
+
+def _write(folder: str, path: str, content: Iterable[bytes]) -> None:
+    target = os.path.join(folder, path)
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    with open(target, "xb") as file:
+        for chunk in content:
+            file.write(chunk)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def read_handover(folder: str, say: Say) -> tuple[Handover, VersionRecord]:
+    """What is in a folder, every byte of it checked. Raises `Refused`, `InvalidData` or `OSError`."""
+    if not os.path.isdir(folder):
+        raise Refused(f"{folder} is no folder: name one that `export` has written")
+    there = dict(_walk(folder))
+    content = _small(folder, INDEX, there)
+    handover = Handover.from_json(content, os.path.join(folder, INDEX))
+    if _small(folder, SUMS, there) != handover.sums(content):
+        raise Refused(f"{folder}: {INDEX} and {SUMS} contradict: {_COPY_AGAIN}")
+    listed = {file.path: file.size for file in handover.files}
+    for path in sorted({*there, *listed} - {INDEX, SUMS}):
+        if path not in there:
+            raise Refused(f"{folder}: {path} is missing: {_COPY_AGAIN}")
+        if path not in listed:
+            raise Refused(f"{folder}: {path!a:.200} is not part of it: take it out")
+        if there[path] != listed[path]:
+            raise Refused(
+                f"{folder}: {path} has {there[path]:,} bytes, not {listed[path]:,}: {_COPY_AGAIN}"
+            )
+    progress = Progress(say, "checked", sum(listed.values()))
+    for file in handover.files:
+        with open(os.path.join(folder, file.path), "rb") as stream:
+            if _sha256(stream, progress) != file.sha256:
+                raise Refused(f"{folder}: {file.path} is damaged: {_COPY_AGAIN}")
+    return handover, _record(folder, handover)
+
+
+_COPY_AGAIN = "copy the folder again, or export it anew"
+
+
+def _record(folder: str, handover: Handover) -> VersionRecord:
+    path = handover.record_path
+    sizes = {file.path: file.size for file in handover.files}
+    if not 0 < sizes.get(path, 0) <= _INDEX_LIMIT:
+        raise Refused(f"{folder}: holds no record of version {handover.version!a:.140}")
+    what = os.path.join(folder, path)
+    with open(what, "rb") as file:
+        record = VersionRecord.from_json(file.read(), what)
+    found = (record.address, record.project, record.domain, record.version)
+    if found != (handover.address, handover.project, handover.domain, handover.version):
+        raise InvalidData(f"{what}: is the record of another deployment or version")
+    if {task.image for task in record.tasks if task.image is not None} != handover.images.keys():
+        raise InvalidData(f"{what}: names other images than {INDEX}")
+    return record
+
+
+def _walk(folder: str) -> Iterator[tuple[str, int]]:
+    """(path, size) of all files. Raises `Refused` for what is neither a file nor a directory."""
+    for directory, _, _names in os.walk(folder, onerror=_raise):
+        below = os.path.relpath(directory, folder)
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                path = entry.name if below == "." else f"{below}/{entry.name}"
+                found = entry.stat(follow_symlinks=False)
+                if stat.S_ISREG(found.st_mode):
+                    yield path, found.st_size
+                elif not stat.S_ISDIR(found.st_mode):
+                    raise Refused(
+                        f"{folder}: {path!a:.200} is neither a file nor a directory (a symbolic link?): take it out"
+                    )
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _small(folder: str, name: str, there: dict[str, int]) -> bytes:
+    if name not in there:
+        raise Refused(f"{folder} holds no {name}: is it a folder that `export` has written?")
+    if there[name] > _INDEX_LIMIT:
+        raise Refused(f"{folder}: {name} has {there[name]:,} bytes, which is too much")
+    with open(os.path.join(folder, name), "rb") as file:
+        return file.read(_INDEX_LIMIT)
+
+
+def _sha256(file: Any, progress: Progress | None = None) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(_READ):
+        digest.update(chunk)
+        if progress:
+            progress.add(len(chunk))
+    return digest.hexdigest()
+
+
+def _file(fields: Fields, what: str) -> HandedFile:
+    file = HandedFile(fields.text("path"), fields.integer("size"), fields.sha256("sha256"))
+    fields.end()
+    if not _FILE.fullmatch(file.path):
+        raise InvalidData(f"{what}: {file.path!a:.200} is no file of a hand-over")
+    name = file.path.rpartition("/")[2].partition(".")[0]
+    by_content = file.path.startswith(("store/archives/", "store/manifests/", "images/blobs/"))
+    if by_content and name != file.sha256:
+        raise InvalidData(f"{what}: {file.path} has another SHA-256 than its name")
+    return file

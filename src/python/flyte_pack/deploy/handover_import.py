@@ -1,0 +1,246 @@
+"""Makes of a hand-over what packaging makes of targets, so that it is deployed like any other version: `import`.
+
+Its images are pushed to this site's registry, its bundles put into this site's store, and the record is made anew for both:
+a version that was computed is computed again, as other addresses run other things, and one that somebody named stays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from flyte_pack.deploy.git import now
+from flyte_pack.deploy.handover import Handover, read_handover
+from flyte_pack.deploy.plan import Refused, Request
+from flyte_pack.deploy.records import (
+    DeployedTask,
+    Provenance,
+    RecordedTask,
+    StoredBundle,
+    VersionRecord,
+    version_of,
+)
+from flyte_pack.json_fields import InvalidData
+from flyte_pack.names import InvalidName, check_registry
+from flyte_pack.oci.layout import Layout, layout_files, open_layout
+from flyte_pack.oci.model import Descriptor, InvalidImage, parse_object
+from flyte_pack.oci.reference import Reference
+from flyte_pack.progress import Say
+from flyte_pack.registry.plan import Destination, PushPlan
+from flyte_pack.task_link import (
+    BUNDLE_URI_HOLE,
+    VERSION_HOLE,
+    LinkedBundle,
+    LinkedImage,
+    LinkedTask,
+    TaskLink,
+)
+
+ACTION = "import"  # in the history
+_TAG_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What to deploy: a request that names packaged files in `directory`. origin: the commit it was made from, and now."""
+
+    request: Request
+    directory: str
+    origin: Provenance
+
+
+@contextmanager
+def imported(request: Request, folder: str, directory: str, say: Say) -> Iterator[Imported]:
+    """Check a hand-over, and have its files at hand as packaged ones for the time of the block; writes to no store.
+
+    request: of this site; it must be about the same deployment. directory: of the files that were packaged here, where the
+    environments to register with are. Raises `Refused`, `InvalidData`, `InvalidImage`, `InvalidName` or `OSError`.
+    """
+    folder = os.path.abspath(folder)
+    handover, record = read_handover(folder, say)
+    _check_same(request, handover)
+    version = record.version if _is_named(record) else None
+    with tempfile.TemporaryDirectory(prefix="flyte-import-") as packaged:
+        os.symlink(os.path.join(folder, "store"), os.path.join(packaged, "store"))
+        images = _Images(request.registry, handover, folder, packaged)
+        tasks, pushes = [], []
+        for number, task in enumerate(record.tasks):
+            tasks.append(f"task-{number}.json")
+            _write(packaged, tasks[-1], _link(record, task, handover, images).to_json())
+        for number, push in enumerate(images.pushes(request.insecure_registries)):
+            pushes.append(f"push-{number}.json")
+            _write(packaged, pushes[-1], push.to_json())
+        yield Imported(
+            dataclasses.replace(
+                request,
+                version=version,
+                copy_style=record.copy_style,
+                root_dir=None,
+                tasks=tuple(tasks),
+                pushes=tuple(pushes),
+                environments=tuple(
+                    dataclasses.replace(
+                        one, python=os.path.join(os.path.abspath(directory), one.python)
+                    )
+                    for one in request.environments
+                ),
+            ),
+            packaged,
+            Provenance(now(), record.provenance.commit, record.provenance.dirty),
+        )
+
+
+def _check_same(request: Request, handover: Handover) -> None:
+    ours = (request.address, request.project, request.domain)
+    theirs = (handover.address, handover.project, handover.domain)
+    if ours != theirs:
+        raise Refused(
+            f"the folder holds {handover.address} for {handover.project}/{handover.domain}, and this is "
+            f"{request.address} for {request.project}/{request.domain}: what a task is may differ between domains, so "
+            "import it as what it is, or export the other one"
+        )
+
+
+def _is_named(record: VersionRecord) -> bool:
+    """Whether somebody named the version, rather than having it computed."""
+    tasks = tuple(
+        dataclasses.replace(
+            task,
+            tasks=tuple(
+                dataclasses.replace(one, command=_with_hole(one.command, one.version, VERSION_HOLE))
+                for one in task.tasks
+            ),
+        )
+        for task in record.tasks
+    )
+    return version_of(dataclasses.replace(record, tasks=tasks).spec()) != record.version
+
+
+def _with_hole(command: tuple[str, ...], value: str, hole: str) -> tuple[str, ...]:
+    return tuple(hole if part == value else part for part in command)
+
+
+def _link(
+    record: VersionRecord, task: RecordedTask, handover: Handover, images: _Images
+) -> TaskLink:
+    uri = f"{handover.store}/{task.bundle.archive.key}" if task.bundle else ""
+    return TaskLink(
+        address=task.address,
+        entry_point=task.entry_point,
+        kind=task.kind,
+        module=task.module,
+        root_dir=task.root_dir,
+        copy_style=record.copy_style,
+        bundle=None if task.bundle is None else _bundle(task.bundle),
+        image=None,
+        tasks=tuple(
+            LinkedTask(one.name, _command(one, uri)) for one in _own_tasks(task.module, task.tasks)
+        ),
+        built_image=None if task.image is None else images.linked(task.image, task.image_ref_name),
+    )
+
+
+def _bundle(bundle: StoredBundle) -> LinkedBundle:
+    return LinkedBundle(
+        archive=f"store/{bundle.archive.key}",
+        manifest=f"store/{bundle.manifest.key}",
+        content_hash=bundle.content_hash,
+        archive_hash=bundle.archive_hash,
+        archive_size=bundle.archive_size,
+        manifest_hash=bundle.manifest_hash,
+        manifest_size=bundle.manifest_size,
+    )
+
+
+def _own_tasks(module: str, tasks: tuple[DeployedTask, ...]) -> tuple[DeployedTask, ...]:
+    """Those that the target names; the others are of environments that its own depends on, and are found again."""
+    own = tuple(one for one in tasks if ("mod", module) in zip(one.command, one.command[1:]))
+    return own or tasks
+
+
+def _command(one: DeployedTask, uri: str) -> tuple[str, ...]:
+    """The command with its holes, and without the images of the other site, which Flyte writes anew where it is registered."""
+    command = list(_with_hole(one.command, one.version, VERSION_HOLE))
+    if "--image-cache" in command:
+        at = command.index("--image-cache")
+        del command[at : at + 2]
+    return _with_hole(tuple(command), uri, BUNDLE_URI_HOLE) if uri else tuple(command)
+
+
+class _Images:
+    """The images of a hand-over: in one layout there, and each in a layout of its own, with the same blobs, here."""
+
+    def __init__(
+        self, registry: str | None, handover: Handover, folder: str, packaged: str
+    ) -> None:
+        self._digests = handover.images
+        self._destinations: dict[str, dict[str, Destination]] = {}
+        if not self._digests:
+            return
+        if registry is None:
+            raise Refused(
+                f"the version has {len(self._digests)} images, and no registry is known to push them to: type "
+                "--registry HOST, or set `registry` in the target or in the settings' file"
+            )
+        self._layout = open_layout(os.path.join(folder, "images"))
+        self._workdirs: dict[str, str] = {}
+        tops = {top.digest: top for top in self._layout.tops()}
+        for text, digest in self._digests.items():
+            if digest not in tops:
+                raise InvalidData(f"{folder}: the image {text!a:.200} is not in its layout")
+            name = f"{check_registry(registry)}/{_repository(text)}"
+            # Untagged ones are what registries clean up.
+            tag = f"sha256-{digest.partition(':')[2][:_TAG_DIGITS]}"
+            self._destinations.setdefault(digest, {})[text] = Destination(name, (tag,))
+            self._workdirs[digest] = _workdir(self._layout, tops[digest])
+            _own_layout(tops[digest], folder, packaged)
+
+    def linked(self, text: str, ref_name: str | None) -> LinkedImage:
+        digest = self._digests[text]
+        return LinkedImage(text, _place(digest), digest, ref_name, self._workdirs[digest])
+
+    def pushes(self, insecure: tuple[str, ...]) -> Iterator[PushPlan]:
+        for digest, by_reference in sorted(self._destinations.items()):
+            destinations = tuple(dict.fromkeys(by_reference.values()))
+            text = min(by_reference)
+            yield PushPlan(text, _place(digest), digest, destinations, insecure)
+
+
+def _repository(text: str) -> str:
+    try:
+        return Reference.parse(text).repository
+    except InvalidName as error:
+        raise InvalidData(f"the hand-over's record names an image that is none: {error}") from None
+
+
+def _place(digest: str) -> str:
+    return f"images/{digest.partition(':')[2]}"
+
+
+def _own_layout(top: Descriptor, folder: str, packaged: str) -> None:
+    place = os.path.join(packaged, _place(top.digest))
+    os.makedirs(place, exist_ok=True)
+    if not os.listdir(place):
+        os.symlink(os.path.join(folder, "images", "blobs"), os.path.join(place, "blobs"))
+        for path, data in layout_files([top]).items():
+            _write(place, path, data)
+
+
+def _workdir(layout: Layout, top: Descriptor) -> str:
+    """Where the code is in an image that holds it: the same on all platforms."""
+    image = next(layout.images(top), None)
+    if image is None:
+        raise InvalidImage(f"{layout.name}: {top.digest} is no image")
+    config: Mapping[str, object] = parse_object(image.config, layout.name)
+    settings = config.get("config")
+    workdir = settings.get("WorkingDir") if isinstance(settings, dict) else None
+    return workdir if isinstance(workdir, str) and workdir else "/"
+
+
+def _write(directory: str, name: str, content: bytes) -> None:
+    with open(os.path.join(directory, name), "xb") as file:
+        file.write(content)

@@ -1,0 +1,254 @@
+"""Finds what is in a store and no version needs, and removes it, beside deployers at work.
+
+What is needed: the archives and manifests that the record of any version of any deployment names, or an index entry that
+is needed or young. A deployer who starts now may find an index entry and name what it names, so entries go first; then the
+records are looked at once more; only then goes what was behind them. What is younger than a grace time stays: somebody may
+have put it there to name it in a record next.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from flyte_pack.deploy.ledger import Ledger
+from flyte_pack.deploy.plan import Refused
+from flyte_pack.deploy.records import StoredBundle, VersionRecord
+from flyte_pack.json_fields import InvalidData
+from flyte_pack.progress import Say
+from flyte_pack.store import Store, StoredObject, StoreError, blob_of, read
+
+DAY = 86400.0
+GRACE_DAYS = 1
+_RECORD_LIMIT = 64 << 20
+_INDEX_LIMIT = 1 << 20
+_RECORD = re.compile(r"deployments/[^/]+/[^/]+/[^/]+/versions/([^/.][^/]*)")
+_CONTENT = {
+    "archive": re.compile(r"archives/([0-9a-f]{64})\.tar\.gz"),
+    "manifest": re.compile(r"manifests/([0-9a-f]{64})\.json"),
+}
+_INDEX = re.compile(r"index/([0-9a-f]{64})\.json")
+
+
+@dataclass(frozen=True)
+class Unneeded:
+    """An object that can go. kind: history, record, index, archive or manifest. size: in bytes."""
+
+    kind: str
+    key: str
+    size: int
+
+
+@dataclass(frozen=True)
+class PrunePlan:
+    """What can go, in the order in which it does. versions: those of this deployment that go. young: what is left for now,
+    because it was written too short a time ago.
+    """
+
+    versions: tuple[str, ...]
+    objects: tuple[Unneeded, ...]
+    young: tuple[Unneeded, ...]
+
+
+@dataclass(frozen=True)
+class Done:
+    """deleted: in order. problems: what a deployer named while it was removed, each with what to do."""
+
+    deleted: tuple[Unneeded, ...]
+    problems: tuple[str, ...]
+
+
+class Prune:
+    """One run: `plan`, then perhaps `carry_out`. Raises `Refused`, `InvalidData` or `StoreError`.
+
+    keep: how many versions of the ledger's deployment stay, None for all. before: only what was written before goes, in
+    seconds since 1970.
+    """
+
+    def __init__(self, store: Store, ledger: Ledger, keep: int | None, before: float) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._keep = keep
+        self._before = before
+        self._records: dict[str, tuple[StoredBundle, ...]] = {}
+        self._entries: dict[StoredObject, StoredBundle | None] = {}
+
+    def plan(self) -> PrunePlan:
+        """Look at everything; writes nothing."""
+        history, versions = self._surplus() if self._keep is not None else ((), {})
+        dropped = set(versions.values())
+        records = self._list("deployments")
+        found = [Unneeded("history", key, records[key].size) for key in history if key in records]
+        found += [Unneeded("record", key, records[key].size) for key in sorted(dropped)]
+        needed = self._named_by_records(dropped)
+        index = self._list("index")
+        contents = {
+            key: one
+            for name in ("archives", "manifests")
+            for key, one in self._list(name).items()
+            if any(pattern.fullmatch(key) for pattern in _CONTENT.values())
+        }
+        young: list[Unneeded] = []
+        for key, entry in self._index_entries(index).items():
+            names = () if entry is None else (entry.archive.key, entry.manifest.key)
+            mine = Unneeded("index", key, index[key].size)
+            if entry is None or entry.archive.key in needed:
+                needed.update(names)
+            elif (
+                max(o.modified for o in (index[key], *map(contents.get, names)) if o) > self._before
+            ):
+                needed.update(names)
+                young += [mine, *(_content(contents[k]) for k in names if k in contents)]
+            else:
+                found.append(mine)
+        for key, one in contents.items():
+            if key not in needed:
+                (young if one.modified > self._before else found).append(_content(one))
+        return PrunePlan(tuple(versions), tuple(found), tuple(young))
+
+    def carry_out(self, plan: PrunePlan, say: Say) -> Done:
+        """Delete what is still needed by nobody."""
+        self._store.sweep()
+        deleted: list[Unneeded] = []
+        for one in plan.objects:
+            if self._delete(one):
+                say(f"deleted {one.key} ({one.size:,} bytes)")
+                deleted.append(one)
+        named = self._named_by_records() | self._named_by_index()
+        problems = [
+            f"{self._store.uri_of(one.key)} was named by a deployer while it was deleted: deploy that again, which "
+            "writes it anew"
+            for one in deleted
+            if one.key in named
+        ]
+        return Done(tuple(deleted), tuple(problems))
+
+    # --- versions of this deployment -------------------------------------------------------------
+
+    def _surplus(self) -> tuple[tuple[str, ...], dict[str, str]]:
+        """(keys of history entries, keys of records by version) that go, so that the last `keep` versions are left.
+
+        The last ones are those that were current last. The entries that stay are the newest, without a gap.
+        """
+        assert self._keep is not None
+        entries = self._ledger.history()
+        objects = self._list("deployments")
+        last = {entry.version: entry.number for entry in entries}
+        ranked = sorted(last, key=lambda version: -last[version])
+        kept = self._keep
+        for position in range(kept, len(ranked)):
+            if not self._is_old(objects, self._ledger.entry_key(last[ranked[position]])):
+                kept = position + 1
+        dropped = ranked[kept:]
+        newest = max((last[version] for version in dropped), default=0)
+        # Those that never were current: of deployers that were killed, or are at work.
+        dropped += [
+            version
+            for version in self._ledger.versions()
+            if version not in last and self._is_old(objects, self._ledger.version_key(version))
+        ]
+        numbers = [entry.number for entry in entries if entry.number <= newest]
+        keys = {version: self._ledger.version_key(version) for version in dropped}
+        return (
+            tuple(self._ledger.entry_key(number) for number in numbers),
+            {version: key for version, key in keys.items() if key in objects},
+        )
+
+    def _is_old(self, objects: Mapping[str, StoredObject], key: str) -> bool:
+        return key in objects and objects[key].modified <= self._before
+
+    def _is_used_again(self, key: str) -> bool:
+        """Whether somebody has made the version of this record current, after its entries were to go."""
+        return any(self._ledger.version_key(e.version) == key for e in self._ledger.history())
+
+    # --- what is needed --------------------------------------------------------------------------
+
+    def _named_by_records(self, dropped: Collection[str] = ()) -> set[str]:
+        """Keys of the archives and manifests of all versions of all deployments, but those of the records `dropped`.
+
+        Each record is read once, as it never changes.
+        """
+        found = {key for key in self._list("deployments") if _RECORD.fullmatch(key)}
+        for key in sorted(found - self._records.keys()):
+            self._records[key] = self._bundles(key)
+        return {
+            blob.key
+            for key in found.difference(dropped)
+            for bundle in self._records[key]
+            for blob in (bundle.archive, bundle.manifest)
+        }
+
+    def _bundles(self, key: str) -> tuple[StoredBundle, ...]:
+        what = self._store.uri_of(key)
+        try:
+            data = read(self._store, key, _RECORD_LIMIT)
+            # Gone since it was listed: another one prunes.
+            return () if data is None else VersionRecord.from_json(data, what).bundles
+        except (InvalidData, StoreError) as error:
+            raise Refused(
+                f"{error}. It could name anything, so nothing is pruned: bring it back from a backup, or remove it if "
+                "it is no version's record"
+            ) from None
+
+    def _index_entries(self, index: Mapping[str, StoredObject]) -> dict[str, StoredBundle | None]:
+        """By key; None for one that can not be read, which stays, as `verify` has to say what to do about it."""
+        for one in index.values():
+            if one not in self._entries:
+                self._entries[one] = self._index_entry(one.key)
+        return {key: self._entries[one] for key, one in index.items() if _INDEX.fullmatch(key)}
+
+    def _index_entry(self, key: str) -> StoredBundle | None:
+        try:
+            data = read(self._store, key, _INDEX_LIMIT)
+            return None if data is None else StoredBundle.from_json(data, key)
+        except (InvalidData, StoreError):
+            return None
+
+    def _named_by_index(self) -> set[str]:
+        entries = self._index_entries(self._list("index")).values()
+        return {blob.key for e in entries if e is not None for blob in (e.archive, e.manifest)}
+
+    def _list(self, prefix: str) -> dict[str, StoredObject]:
+        return {one.key: one for one in self._store.objects(prefix)}
+
+    # --- deletion --------------------------------------------------------------------------------
+
+    def _delete(self, one: Unneeded) -> bool:
+        """Whether it went. By then, whatever led to it has gone."""
+        if one.kind == "record":
+            return self._delete_record(one)
+        if one.kind == "index":
+            return self._delete_index(one)
+        if one.kind in _CONTENT and one.key in self._named_by_records() | self._named_by_index():
+            return False
+        self._store.delete(one.key)
+        return True
+
+    def _delete_index(self, index: Unneeded) -> bool:
+        entry = self._index_entry(index.key)
+        if entry is None or entry.archive.key in self._named_by_records():
+            return False
+        self._store.delete(index.key)
+        if entry.archive.key not in self._named_by_records():
+            return True
+        # A record names it since: its deployer has found the entry before it went.
+        content = entry.to_json()
+        self._store.create(blob_of(index.key, content), [content])
+        return False
+
+    def _delete_record(self, record: Unneeded) -> bool:
+        data = read(self._store, record.key, _RECORD_LIMIT)
+        if data is None or self._is_used_again(record.key):
+            return False
+        self._store.delete(record.key)
+        if not self._is_used_again(record.key):
+            return True
+        # Somebody rolled back to it between the two.
+        self._store.create(blob_of(record.key, data), [data])
+        return False
+
+
+def _content(one: StoredObject) -> Unneeded:
+    kind = next(kind for kind, pattern in _CONTENT.items() if pattern.fullmatch(one.key))
+    return Unneeded(kind, one.key, one.size)

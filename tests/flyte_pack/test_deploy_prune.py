@@ -1,0 +1,407 @@
+"""`prune` removes what no version of any deployment needs, and nothing else, whoever deploys meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import pytest
+
+from flyte_pack.deploy.ledger import Ledger
+from flyte_pack.deploy.plan import Refused
+from flyte_pack.deploy.prune import DAY, Prune
+from flyte_pack.deploy.records import Provenance
+from flyte_pack.store.file import FileStore
+from tests.support.deploying import ADDRESS, BuildRoot, contents, snapshot
+
+CONTENT = ("archives", "manifests", "index")
+NOBODY = Provenance("2026-01-01T00:00:00Z", None, None)
+
+
+@pytest.fixture
+def root(tmp_path):
+    root = BuildRoot(tmp_path)
+    root.package("train", "v = 1\n")
+    return root
+
+
+def bundles(root):
+    """Names of all archives, manifests and index entries."""
+    return {
+        f"{place}/{path.name}"
+        for place in CONTENT
+        if (root.store / place).exists()
+        for path in (root.store / place).iterdir()
+    }
+
+
+def age(root, days, names=None):
+    """Have been written that long ago: all of the store, or these."""
+    then = time.time() - days * DAY
+    for path in root.store.rglob("*"):
+        if path.is_file() and (names is None or str(path.relative_to(root.store)) in names):
+            os.utime(path, (then, then))
+
+
+def prune(root, *typed, code=0):
+    done = root.deploy("prune", *typed, "--output", "json")
+    assert done.code == code, done.err
+    assert "Traceback" not in done.err
+    return done.json
+
+
+def keys(document):
+    return {one["key"] for one in document["objects"]}
+
+
+def orphaned(root):
+    """Deploy twice, and lose the record and history of the first one; what only that one needed."""
+    before = bundles(root)
+    root.deploy("--version", "old").ok()
+    added = bundles(root) - before
+    for place in ("versions", "history"):
+        for path in (root.records() / place).iterdir():
+            path.unlink()
+    root.package("train", "v = 2\n")
+    root.deploy("--version", "new").ok()
+    return added
+
+
+def test_what_is_needed_by_nobody_is_listed_with_its_size_and_stays(root):
+    orphans = orphaned(root)
+    age(root, 2)
+    before = snapshot(root.store)
+    document = prune(root)
+    assert keys(document) == orphans
+    assert document["dry_run"] is True
+    assert {o["key"]: o["size"] for o in document["objects"]} == {
+        key: (root.store / key).stat().st_size for key in orphans
+    }
+    done = root.deploy("prune").ok()
+    assert "Would delete 3 objects (" in done.out
+    assert "To do so, type --yes." in done.out
+    assert snapshot(root.store) == before
+
+
+def test_with_yes_it_is_deleted_and_all_else_stays(root):
+    orphans = orphaned(root)
+    age(root, 2)
+    before = contents(root.store)
+    document = prune(root, "--yes")
+    assert all(one["deleted"] for one in document["objects"])
+    assert contents(root.store) == {k: v for k, v in before.items() if k not in orphans}
+    root.deploy("verify", "--all", "--no-image-check").ok()
+    assert "Nothing to prune." in root.deploy("prune", "--yes").ok().out
+
+
+def test_an_index_entry_goes_before_what_it_names(root):
+    orphaned(root)
+    age(root, 2)
+    kinds = [one["kind"] for one in prune(root, "--yes")["objects"]]
+    assert kinds == ["index", "archive", "manifest"]
+
+
+def test_what_is_young_stays_for_now_and_how_young_can_be_typed(root):
+    orphans = orphaned(root)
+    assert keys(prune(root, "--yes")) == set()
+    assert "3 more that nothing needs (" in root.deploy("prune", "--yes").ok().out
+    age(root, 10)
+    assert keys(prune(root, "--older-than", "30")) == set()
+    assert keys(prune(root, "--older-than", "9")) == orphans
+    assert keys(prune(root, "--older-than", "0")) == orphans
+
+
+@pytest.mark.parametrize("young", CONTENT)
+def test_a_bundle_is_as_young_as_the_youngest_of_its_parts(root, young):
+    orphans = orphaned(root)
+    age(root, 2)
+    age(root, 0, {key for key in orphans if key.startswith(young)})
+    document = prune(root)
+    assert keys(document) == set()
+    assert {one["key"] for one in document["young"]} == orphans
+
+
+def test_what_another_deployment_of_the_store_needs_stays(root):
+    orphans = orphaned(root)
+    root.package("train", "v = 1\n")
+    root.deploy("--version", "theirs", plan={"domain": "production"}).ok()
+    age(root, 2)
+    assert keys(prune(root)) == set()
+    assert orphans <= bundles(root)
+
+
+def test_what_only_a_version_that_never_became_current_needs_stays(root):
+    root.deploy("--version", "v1").ok()
+    for path in (root.records() / "history").iterdir():
+        path.unlink()
+    age(root, 2)
+    assert keys(prune(root)) == set()
+
+
+def test_files_that_are_none_of_ours_stay(root):
+    orphaned(root)
+    for name in ("archives/README", "index/notes.txt", "deployments/.DS_Store", "other/x"):
+        (root.store / name).parent.mkdir(exist_ok=True)
+        (root.store / name).write_text("not ours")
+    age(root, 2)
+    prune(root, "--yes")
+    for name in ("archives/README", "index/notes.txt", "deployments/.DS_Store", "other/x"):
+        assert (root.store / name).exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"schema": 99}'])
+def test_a_record_that_can_not_be_read_stops_it_whoever_it_is_of(root, content):
+    orphaned(root)
+    age(root, 2)
+    record = root.store / "deployments/p/d/elsewhere/versions/v1.json"
+    record.parent.mkdir(parents=True)
+    record.write_bytes(content)
+    before = snapshot(root.store)
+    root.deploy("prune", "--yes").failed(1, str(record), "nothing is pruned")
+    assert snapshot(root.store) == before
+
+
+def test_an_index_entry_that_can_not_be_read_stays_for_verify_to_report(root):
+    root.deploy("--version", "v1").ok()
+    (entry,) = (root.store / "index").iterdir()
+    entry.chmod(0o644)
+    entry.write_text("damaged")
+    age(root, 2)
+    assert keys(prune(root, "--yes")) == set()
+    assert entry.exists()
+
+
+# --- keep ----------------------------------------------------------------------------------------
+
+
+def deploy_each(root, *versions):
+    for number, version in enumerate(versions):
+        root.package("train", f"v = {version!r}\n")
+        root.deploy("--version", version).ok()
+        age(root, 100 - number)
+
+
+def versions(root):
+    return {path.stem for path in (root.records() / "versions").iterdir()}
+
+
+def test_keep_drops_all_but_the_last_versions_with_their_history_and_bundles(root):
+    deploy_each(root, "v1", "v2", "v3", "v4")
+    document = prune(root, "--keep", "2", "--yes")
+    assert sorted(document["versions"]) == ["v1", "v2"]
+    assert [one["kind"] for one in document["objects"]] == [
+        *["history"] * 2,
+        *["record"] * 2,
+        *["index"] * 2,
+        *["archive"] * 2,
+        *["manifest"] * 2,
+    ]
+    assert versions(root) == {"v3", "v4"}
+    assert len(bundles(root)) == 6
+    assert sorted(os.listdir(root.records() / "history")) == ["3.json", "4.json"]
+    root.deploy("verify", "--all", "--no-image-check").ok()
+    root.deploy("rollback", "v3").ok()
+    assert sorted(os.listdir(root.records() / "history")) == ["3.json", "4.json", "5.json"]
+
+
+def test_the_last_versions_are_those_that_were_current_last(root):
+    deploy_each(root, "v1", "v2", "v3")
+    root.deploy("rollback", "v1").ok()
+    age(root, 50)
+    prune(root, "--keep", "2", "--yes")
+    assert versions(root) == {"v1", "v3"}
+    assert sorted(os.listdir(root.records() / "history")) == ["3.json", "4.json"]
+    root.deploy("verify", "--all", "--no-image-check").ok()
+
+
+def test_the_current_version_always_stays(root):
+    deploy_each(root, "v1", "v2")
+    prune(root, "--keep", "1", "--yes")
+    assert versions(root) == {"v2"}
+    prune(root, "--keep", "1", "--older-than", "0", "--yes")
+    assert versions(root) == {"v2"}
+
+
+def test_a_version_that_was_current_lately_stays_with_all_that_came_after_it(root):
+    deploy_each(root, "v1", "v2", "v3", "v4")
+    age(root, 0, {f"{root.records().relative_to(root.store)}/history/2.json"})
+    prune(root, "--keep", "1", "--yes")
+    assert versions(root) == {"v2", "v3", "v4"}
+    root.deploy("verify", "--all", "--no-image-check").ok()
+
+
+def test_a_record_of_a_run_that_was_killed_long_ago_goes_and_a_young_one_stays(root):
+    deploy_each(root, "v1", "v2")
+    (root.records() / "history" / "1.json").unlink()
+    (root.records() / "history" / "2.json").rename(root.records() / "history" / "1.json")
+    text = (root.records() / "history" / "1.json").read_text()
+    (root.records() / "history" / "1.json").chmod(0o644)
+    (root.records() / "history" / "1.json").write_text(text.replace('"number": 2', '"number": 1'))
+    assert sorted(prune(root, "--keep", "5")["versions"]) == ["v1"]
+    age(root, 0)
+    assert prune(root, "--keep", "5")["versions"] == []
+
+
+def test_keep_is_about_this_deployment_only(root):
+    deploy_each(root, "v1", "v2")
+    for version in ("v1", "v2"):
+        root.deploy("--version", version, plan={"domain": "production"}).ok()
+    age(root, 50)
+    prune(root, "--keep", "1", "--yes")
+    production = root.records("production")
+    assert {path.stem for path in (production / "versions").iterdir()} == {"v1", "v2"}
+    root.deploy("verify", "--all", "--no-image-check", plan={"domain": "production"}).ok()
+
+
+# --- a deployer at work --------------------------------------------------------------------------
+
+
+class Meddled(FileStore):
+    """A real store in which somebody else does something right before, or after, an object is deleted."""
+
+    def __init__(self, path, when, what):
+        super().__init__(str(path))
+        self._when, self._what = when, what
+
+    def delete(self, key):
+        before, prefix = self._when
+        meddle = key.startswith(prefix) and self._what is not None
+        if meddle and before:
+            self._meddle()
+        super().delete(key)
+        if meddle and not before:
+            self._meddle()
+
+    def _meddle(self):
+        what, self._what = self._what, None
+        what()
+
+
+def run(root, when, what, keep=None):
+    store = Meddled(root.store, when, what)
+    ledger = Ledger(store, "flytesnacks", "development", ADDRESS)
+    pruning = Prune(store, ledger, keep, time.time() - DAY)
+    plan = pruning.plan()
+    return plan, pruning.carry_out(plan, [].append)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_deployer_who_finds_the_index_entry_before_it_goes_keeps_the_bundle(root, before):
+    root.deploy("--version", "old").ok()
+    record = next((root.records() / "versions").iterdir())
+    kept = record.read_bytes()
+    wanted = bundles(root)
+    record.unlink()
+    for path in (root.records() / "history").iterdir():
+        path.unlink()
+    age(root, 2)
+
+    def finishes():  # it has seen the bundle in the store, and writes its record
+        record.write_bytes(kept)
+
+    _, done = run(root, (before, "index/"), finishes)
+    assert bundles(root) == wanted
+    assert (done.deleted, done.problems) == ((), ())
+    root.deploy("verify", "old", "--no-image-check").ok()
+
+
+def test_a_deployer_who_comes_after_the_index_entry_went_writes_it_anew_and_keeps_the_bundle(root):
+    orphans = orphaned(root)
+    age(root, 2)
+
+    def deploys():
+        root.package("train", "v = 1\n")
+        root.deploy("--version", "again").ok()
+
+    run(root, (False, "index/"), deploys)
+    assert orphans <= bundles(root)
+    root.deploy("verify", "--all", "--no-image-check").ok()
+
+
+@pytest.mark.parametrize(
+    "lost", [{"index"}, {"index", "archives"}, {"index", "archives", "manifests"}]
+)
+def test_a_deployer_whose_bundle_goes_before_it_is_named_writes_it_anew(root, lost):
+    wanted = bundles(root)
+    orphans = orphaned(root)
+    root.package("train", "v = 1\n")
+
+    def pruned_right_before_the_record_is_written():
+        create = FileStore.create
+
+        def meddled(store, blob, content):
+            FileStore.create = create if "/versions/" in blob.key else meddled
+            for key in orphans if "/versions/" in blob.key else ():
+                if key.partition("/")[0] in lost:
+                    store.delete(key)
+            return create(store, blob, content)
+
+        FileStore.create = meddled
+
+    root.deploy("--version", "again", first=pruned_right_before_the_record_is_written).ok()
+    assert orphans | wanted <= bundles(root)
+    root.deploy("verify", "--all", "--no-image-check").ok()
+
+
+def test_a_deployer_who_names_it_in_the_last_instant_is_reported_and_writes_it_anew(root):
+    orphaned(root)
+    age(root, 2)
+    record = root.records() / "versions" / "late.json"
+
+    def writes_its_record():
+        (current,) = (root.records() / "versions").iterdir()
+        document = json.loads(current.read_bytes())
+        document["version"] = "late"
+        bundle = document["tasks"][0]["bundle"]
+        other = next(
+            n for n in os.listdir(root.store / "archives") if bundle["archive"] != f"archives/{n}"
+        )
+        bundle["archive"], bundle["archive_hash"] = f"archives/{other}", other[:64]
+        record.write_text(json.dumps(document))
+
+    _, done = run(root, (True, "archives/"), writes_its_record)
+    assert len(done.problems) == 1
+    assert "deploy that again" in done.problems[0]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_version_that_is_rolled_back_to_while_it_goes_stays(root, before):
+    deploy_each(root, "v1", "v2")
+    key = f"{root.records().relative_to(root.store)}/versions/v1"
+    kept = (root.records() / "versions" / "v1.json").read_bytes()
+
+    def rolls_back():
+        ledger = Ledger(FileStore(str(root.store)), "flytesnacks", "development", ADDRESS)
+        lost = not (root.records() / "versions" / "v1.json").exists()
+        if lost:
+            (root.records() / "versions" / "v1.json").write_bytes(kept)
+        ledger.append("rollback", ledger.recorded("v1"), NOBODY)
+        if lost:
+            (root.records() / "versions" / "v1.json").unlink()
+
+    run(root, (before, key), rolls_back, keep=1)
+    assert versions(root) == {"v1", "v2"}
+    assert sorted(os.listdir(root.records() / "history")) == ["2.json", "3.json"]
+    root.deploy("verify", "--all", "--no-image-check").ok()
+
+
+def test_two_who_prune_at_once_both_succeed(root):
+    orphans = orphaned(root)
+    age(root, 2)
+    run(root, (True, "index/"), lambda: prune(root, "--yes"))
+    assert not orphans & bundles(root)
+
+
+def test_prune_stops_before_anything_goes_where_a_record_becomes_unreadable(root):
+    orphans = orphaned(root)
+    age(root, 2)
+    store = FileStore(str(root.store))
+    pruning = Prune(
+        store, Ledger(store, "flytesnacks", "development", ADDRESS), None, time.time() - DAY
+    )
+    plan = pruning.plan()
+    (root.records() / "versions" / "odd.json").write_text("{}")
+    with pytest.raises(Refused, match="nothing is pruned"):
+        pruning.carry_out(plan, [].append)
+    assert orphans <= bundles(root)
