@@ -3,27 +3,11 @@
 from __future__ import annotations
 
 import gzip
-import os
-import re
-import sys
-from pathlib import Path
 
 import pytest
 
 from tests.support.archives import END, archive_of, member, pax_header, store
-from tests.support.shim import run_shim
-
-PYENV = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-
-
-def interpreters() -> dict[str, str]:
-    """By version: the one that runs the tests, and pyenv's."""
-    found = {".".join(map(str, sys.version_info[:3])): sys.executable}
-    for path in PYENV.glob("3.*/bin/python"):
-        version = path.parent.parent.name
-        if re.fullmatch(r"3\.(9|\d\d)\.\d+", version):
-            found.setdefault(version, str(path))
-    return dict(sorted(found.items()))
+from tests.support.shim import interpreters, run_shim
 
 
 @pytest.mark.parametrize("python", [pytest.param(p, id=v) for v, p in interpreters().items()])

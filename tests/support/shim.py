@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,6 +12,18 @@ from pathlib import Path
 import flyte_shim
 
 PYTHON_PATH = str(Path(flyte_shim.__file__).parent.parent)
+
+PYENV = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+
+
+def interpreters() -> dict[str, str]:
+    """CPythons from 3.9 on, by version: the one that runs the tests, and pyenv's."""
+    found = {".".join(map(str, sys.version_info[:3])): sys.executable}
+    for path in PYENV.glob("3.*/bin/python"):
+        version = path.parent.parent.name
+        if re.fullmatch(r"3\.(9|\d\d)\.\d+", version):
+            found.setdefault(version, str(path))
+    return dict(sorted(found.items()))
 
 
 def environment(home: Path, **variables: str) -> dict[str, str]:

@@ -85,7 +85,7 @@ def find_credentials(
 
 def _from_profile(name: str) -> Credentials | None:
     try:
-        from botocore.session import Session  # type: ignore[import-not-found]
+        from botocore.session import Session
     except ImportError:
         return None
     origin = f"the profile {name!r}"

@@ -65,14 +65,15 @@ class S3Source(WebSource):
         if not self._asked and not self._settings.anonymous:
             self._credentials = find_credentials(self._settings, self._web, self._environ)
             self._asked = True
-        url = Url(self._url())
+        url = Url(self.url())
         if self._settings.request_payer:
             headers = {**headers, "x-amz-request-payer": "requester"}
         if self._credentials:
             headers = signed(url, headers, self._region, self._credentials, time.time())
         return self._web.send("GET", url, headers)
 
-    def _url(self) -> str:
+    def url(self) -> str:
+        """Where the archive is, without a signature."""
         bucket, virtual = self._location.bucket, self._settings.virtual_hosted
         key = quote(self._location.key, safe="/~")
         endpoint = self._settings.endpoint
