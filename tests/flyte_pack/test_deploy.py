@@ -397,10 +397,11 @@ def test_the_plan_says_of_each_task_and_bundle_what_changes(root):
 
 def test_json_is_one_document_on_standard_output_for_every_command(root):
     root.deploy("--version", "v1").ok()
-    for typed in ("", "--dry-run", "list", "show", "rollback v1", "show nope"):
+    commands = ("", "--dry-run", "list", "show", "rollback v1", "verify --no-image-check", "prune")
+    for typed in (*commands, "show nope", "export packaged", "import nowhere"):
         done = root.deploy(*typed.split(), "--output", "json")
         assert done.json["schema"] == 1
-        assert ("error" in done.json) == (done.code == 1) == (typed == "show nope")
+        assert ("error" in done.json) == (done.code == 1) == (typed not in commands)
 
 
 def test_the_first_deployment_prints_a_summary_on_output_and_progress_on_error(root):

@@ -120,7 +120,7 @@ def test_silence_ends_too(tmp_path, base, front):
     ("fault", "message"),
     [
         (Fault("GET", damaged, ALWAYS), "with other content: it is damaged"),
-        (Fault("GET", status(404), ALWAYS), "has no sha256:.* any more: lock the base anew"),
+        (Fault("GET", status(404), ALWAYS), "has no sha256:.* any more: .* lock it anew"),
         (Fault("GET", status(403), ALWAYS), "403 for GET .*docker login"),
         (Fault("GET", status(416), ALWAYS), "416 for GET"),
         (Fault("GET", status(200, b"x" * 500_000), ALWAYS), "more than its"),

@@ -39,7 +39,7 @@ def _deploy(document: dict[str, Any]) -> list[str]:
         what = f": {', '.join(task['changes'])}" if task["changes"] else ""
         lines.append(f"  task {task['address']}  {task['status']}{what}")
     for one in document["registered"]:
-        lines.append(f"  registration {one['name']} {one['version']}  {one['status']}")
+        lines.append(_registration(one))
     version, dry = document["version"], document["dry_run"]
     upload = document["upload"]
     if any(upload.values()):
@@ -65,7 +65,12 @@ def _rollback(document: dict[str, Any]) -> list[str]:
     if not document["deployed"]:
         return [f"Nothing to do: version {version} is already current.", *_dry(document)]
     verb = "Would roll back" if document["dry_run"] else "Rolled back"
-    return [f"{verb} to version {version} ({_history(document)}).", *_dry(document)]
+    registered = [_registration(one) for one in document["registered"]]
+    return [*registered, f"{verb} to version {version} ({_history(document)}).", *_dry(document)]
+
+
+def _registration(one: dict[str, str]) -> str:
+    return f"  registration {one['name']} {one['version']}  {one['status']}"
 
 
 def _list(document: dict[str, Any]) -> list[str]:

@@ -115,8 +115,8 @@ def _from(registry: Registry, repository: str, blob: Descriptor, offset: int) ->
             answer = registry.transport.read(response, "GET", address)
             if answer.status == 404:
                 raise RegistryError(
-                    f"{registry.name}/{repository} has no {blob.digest} any more: lock the base anew "
-                    "(./pants run path:base -- lock)"
+                    f"{registry.name}/{repository} has no {blob.digest} any more: push that image again, or, if it is a "
+                    "base, lock it anew (./pants run path:base -- lock)"
                 )
             raise registry.refusal(answer, "GET", address)
         for piece in registry.transport.pieces(response):
