@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -90,14 +91,25 @@ def _run(*command: str, pass_fds: tuple[int, ...], cwd: Path | None = None) -> N
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ones, which nobody listened on just now."""
-    holders = [socket.socket() for _ in range(count)]
+    """Different ones, which nobody listened on just now.
+
+    They lie below those that systems give to whoever connects: a server of several parts connects to itself before the
+    last of them listens.
+    """
+    holders: dict[int, socket.socket] = {}
     try:
-        for holder in holders:
-            holder.bind((HOST, 0))
-        return [holder.getsockname()[1] for holder in holders]
+        while len(holders) < count:
+            port = secrets.randbelow(12_000) + 20_000
+            holder = socket.socket()
+            try:
+                holder.bind((HOST, port))
+            except OSError:
+                holder.close()
+            else:
+                holders[port] = holder
+        return list(holders)
     finally:
-        for holder in holders:
+        for holder in holders.values():
             holder.close()
 
 
@@ -124,8 +136,9 @@ def request_until_it_works(
             return
         time.sleep(0.05)
     lines = log.read_text(errors="replace").splitlines()
+    fatal = [line for line in lines if line.startswith(("F", "panic"))] or lines[-1:]
     raise ServiceError(
-        f"it did not start ({said}; {lines[-1] if lines else 'it says nothing'}): see {log}"
+        f"it did not start ({said}; {fatal[0] if fatal else 'it says nothing'}): see {log}"
     )
 
 

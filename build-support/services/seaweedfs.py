@@ -58,6 +58,8 @@ def serve(directory: Path, port: int, bucket: str) -> None:
         *(f"-{name}={number}" for name, number in zip(names, others)),
         *("-filer", f"-filer.port={filer}", f"-filer.port.grpc={others[4]}"),
         *("-s3", f"-s3.port={s3}", f"-s3.port.grpc={others[5]}", f"-s3.config={users}"),
+        # What is of no use here, listens on ports of its own choice, or calls home.
+        *("-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false", "-master.telemetry=false"),
         *("-master.volumeSizeLimitMB=64", "-volume.max=20", "-volume.preStopSeconds=0"),
     ]
     with _no_sockets_left(s3, filer, *others), started(command, log, stop_seconds=1) as server:

@@ -10,7 +10,7 @@ import secrets
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from datetime import datetime
+from datetime import datetime, timezone
 from hashlib import md5
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -129,7 +129,7 @@ class GcsBackend:
             StoredObject(
                 item["name"][len(self._prefix) :],
                 int(item["size"]),
-                datetime.fromisoformat(item["updated"].replace("Z", "+00:00")).timestamp(),
+                _seconds(item["updated"]),
             )
             for page in self._pages(prefix)
             for item in page.get("items", ())
@@ -197,6 +197,12 @@ class GcsBackend:
             reason = None
         code = _CODES.get(reason) if isinstance(reason, str) else None
         return failure(self.place, doing, answer.status, code)
+
+
+def _seconds(moment: str) -> float:
+    """RFC 3339, which says UTC here; the fraction has any number of digits."""
+    whole = datetime.strptime(moment[:19], "%Y-%m-%dT%H:%M:%S")
+    return whole.replace(tzinfo=timezone.utc).timestamp()
 
 
 def _closing(pieces: Iterator[bytes], stack: ExitStack) -> Iterator[bytes]:
