@@ -151,6 +151,14 @@ def test_names_are_those_directly_below(store):
     assert store.names("nothing/below") == []
 
 
+def test_names_and_objects_are_found_below_any_key(store):
+    put(store, "d/services~.deploy/a b+c~~/1.json", b"1")
+    assert store.names("d/services~.deploy") == ["a b+c~~"]
+    assert store.names("d/services~.deploy/a b+c~~") == ["1.json"]
+    [listed] = store.objects("d/services~.deploy")
+    assert listed.key == "d/services~.deploy/a b+c~~/1.json"
+
+
 def test_objects_are_all_those_below_with_size_and_time(store):
     started = time.time()
     put(store, "a/b/1", b"")

@@ -41,7 +41,7 @@ class ObstoreBackend:
 
     def __init__(self, place: Place, location: Location, environ: Mapping[str, str]) -> None:
         self.place, self._location, self._environ = place, location, environ
-        self._clients: dict[int, Any] = {}
+        self._clients: dict[tuple[int, str], Any] = {}
         self._credentials: Any = None
         self._bucket_seen = False
 
@@ -103,7 +103,7 @@ class ObstoreBackend:
 
     def names(self, prefix: str) -> list[str]:
         def listed() -> list[str]:
-            found = obstore.list_with_delimiter(self._client(), prefix)
+            found = obstore.list_with_delimiter(self._client(below=prefix))
             paths = [*found["common_prefixes"], *(one["path"] for one in found["objects"])]
             return [path.rpartition("/")[2] for path in paths]
 
@@ -112,8 +112,8 @@ class ObstoreBackend:
     def objects(self, prefix: str) -> list[StoredObject]:
         def listed() -> list[StoredObject]:
             return [
-                StoredObject(one["path"], one["size"], _seconds(one["last_modified"]))
-                for page in obstore.list(self._client(), prefix)
+                StoredObject(f"{prefix}/{one['path']}", one["size"], _seconds(one["last_modified"]))
+                for page in obstore.list(self._client(below=prefix))
                 for one in page
             ]
 
@@ -156,12 +156,13 @@ class ObstoreBackend:
         status, code = status_and_code(text)
         return failure(self.place, doing, status, code, text)
 
-    def _client(self, seconds: int = SECONDS) -> Any:
-        if seconds not in self._clients:
-            self._clients[seconds] = self._new_client(seconds)
-        return self._clients[seconds]
+    def _client(self, seconds: int = SECONDS, below: str = "") -> Any:
+        """below: a prefix of its own. (The one that a listing takes is escaped by obstore: `~` would find nothing.)"""
+        if (seconds, below) not in self._clients:
+            self._clients[seconds, below] = self._new_client(seconds, below)
+        return self._clients[seconds, below]
 
-    def _new_client(self, seconds: int) -> Any:
+    def _new_client(self, seconds: int, below: str) -> Any:
         location, environ = self._location, self._environ
         config = obstore_config(location, environ)
         options: dict[str, Any] = {
@@ -172,8 +173,9 @@ class ObstoreBackend:
         if allows_http(location, environ):
             options["allow_http"] = True
         more: dict[str, Any] = {}
-        if location.key:
-            more["prefix"] = location.key
+        prefix = "/".join(filter(None, (location.key, below)))
+        if prefix:
+            more["prefix"] = prefix
         if location.kind == S3:
             if self._credentials is None:
                 self._credentials = s3_credentials(self.place, environ)
