@@ -258,23 +258,23 @@ def _check_size(size: int | None, limit: int, source: Source) -> None:
 def _file_path(uri: str) -> bytes:
     if not scheme_of(uri):
         return os.fsencode(uri)
-    rest = uri.partition(":")[2]
+    rest, name = uri.partition(":")[2], uri.partition("?")[0]
     if rest.startswith("//"):
         host, slash, rest = rest[2:].partition("/")
         if host.lower() not in ("", "localhost"):
             raise UsageError(
-                f"{uri} names the host {host!r}; a file URI has none: file:///absolute/path."
+                f"{name} names the host {host!r}; a file URI has none: file:///absolute/path."
             )
         rest = slash + rest
     if not rest.startswith("/"):
-        raise UsageError(f"{uri} has no absolute path; write file:///absolute/path.")
+        raise UsageError(f"{name} has no absolute path; write file:///absolute/path.")
     if "?" in rest or "#" in rest:
-        raise UsageError(f"{uri} has a '?' or '#' in it; in a file URI these are %3F and %23.")
+        raise UsageError(f"{name} has a '?' or '#' in it; in a file URI these are %3F and %23.")
     path, *escaped = os.fsencode(rest).split(b"%")
     for part in escaped:
         if len(part) < 2 or part[:2].strip(b"0123456789abcdefABCDEF"):
-            raise UsageError(f"{uri} has a '%' that two hexadecimal digits do not follow.")
+            raise UsageError(f"{name} has a '%' that two hexadecimal digits do not follow.")
         path += bytes((int(part[:2], 16),)) + part[2:]
     if b"\0" in path:
-        raise UsageError(f"{uri} has a NUL in it.")
+        raise UsageError(f"{name} has a NUL in it.")
     return path
