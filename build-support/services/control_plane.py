@@ -80,7 +80,7 @@ async def serve(options: argparse.Namespace) -> None:
         await asyncio.sleep(0.01)
     if not serving.done():
         port = server.servers[0].sockets[0].getsockname()[1]
-        application.plane.address = f"{'https' if options.tls else 'http'}://{HOST}:{port}"
+        application.plane.address = f"{'https' if options.tls else 'http'}://localhost:{port}"
         print(f"localhost:{port}", flush=True)
     while not serving.done():
         if os.getppid() != parent:

@@ -93,6 +93,7 @@ def main(argv: list[str]) -> NoReturn:
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [entry for entry in sys.path if entry not in ("", here)]
     os.environ["DO_NOT_TRACK"] = "1"
+    os.environ.pop("PYTHONHASHSEED", None)  # meant for this process, not for what it starts
     if argv[0] == "code":
         _serve(_Code())
     client = _sibling("client")
@@ -160,6 +161,12 @@ def _serve(role: Any) -> NoReturn:
 # --- the process of a bundle's code --------------------------------------------------------------
 
 
+_UPLOAD = (
+    "the default of an input has to be uploaded, which only a run can do. Use None or a URI as the default, and make the "
+    "value in the task"
+)
+
+
 class _Recorder:
     """Stands in for the client while Flyte makes a request out of a task: it keeps the request."""
 
@@ -180,12 +187,6 @@ class _Recorder:
         from connectrpc.errors import ConnectError
 
         raise ConnectError(Code.UNIMPLEMENTED, "later")
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise Refused(
-            "the default of an input has to be uploaded, which only a run can do: "
-            "use None or a URI as the default, and make the value in the task"
-        )
 
 
 class _Code:
@@ -341,13 +342,12 @@ class _Code:
         try:
             await private("deploy_task")(task, context)
         except Exception as error:
-            causes = list(words.causes(error))
-            refused = [cause for cause in causes if isinstance(cause, Refused)]
-            last = refused[0] if refused else causes[-1]
-            text = str(last) if refused else f"{type(last).__name__}: {last}"
+            last = list(words.causes(error))[-1]
+            text = words.without(self.root, f"{type(last).__name__}: {last}")
+            if "Raw data path" in text:
+                text = _UPLOAD
             raise Refused(
-                f"{self.tasks[task.name][1]}: Flyte can't describe task {task.name}: "
-                f"{words.without(self.root, text)}"
+                f"{self.tasks[task.name][1]}: Flyte can't describe task {task.name}: {text}"
             ) from None
         request = self.recorder.request
         # A link to the sources' lines in a Git host, of whichever repository is around the directory.

@@ -20,8 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-CALL_SECONDS = 60.0
-TRIES = 4
+TRIES = 3
 AT_ONCE = 8
 # What may go away by itself; Flyte's client retries some of it already, three times within seconds.
 TRANSIENT = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "RESOURCE_EXHAUSTED")
@@ -49,7 +48,7 @@ class Client:
         config: str | None,
         project: str,
         domain: str,
-        seconds: float = CALL_SECONDS,
+        seconds: float,
     ) -> dict[str, Any]:
         """Take the settings; nothing is asked of the network. Returns the organisation that tasks will belong to."""
         self._read_config(config)
@@ -120,7 +119,7 @@ class Client:
 
     async def _register(self, requests: list[Any]) -> None:
         free = asyncio.Semaphore(AT_ONCE)
-        failed: list[str] = []
+        failed: dict[str, list[str]] = {}
 
         async def one(request: Any) -> None:
             async with free:
@@ -131,13 +130,14 @@ class Client:
                 try:
                     status = await self._deploy(request)
                 except Exception as error:
-                    failed.append(f"task {name}: {self.explain(error)}")
+                    failed.setdefault(self.explain(error), []).append(name)
                     return
                 self.answer({"registered": {"name": name, "version": version, "status": status}})
 
         await asyncio.gather(*map(one, requests))
         if failed:
-            raise self._words.Refused("\n".join(dict.fromkeys(failed)))
+            lines = (f"{', '.join(names)}: {said}" for said, names in failed.items())
+            raise self._words.Refused("\n".join(lines))
 
     async def _deploy(self, request: Any) -> str:
         from connectrpc.code import Code
@@ -196,7 +196,7 @@ class Client:
             try:
                 return await asyncio.wait_for(call(), self._seconds)
             except (ConnectError, TimeoutError, asyncio.TimeoutError) as error:
-                code = getattr(getattr(error, "code", None), "name", "DEADLINE_EXCEEDED")
+                code = _code(error)
                 if code not in TRANSIENT or _is_tls(str(error)) or not left:
                     raise
                 await asyncio.sleep(2 ** (TRIES - 1 - left) * random.uniform(0.25, 0.75))  # noqa: S311
@@ -222,10 +222,11 @@ class Client:
         if isinstance(error, self._words.Refused):
             return str(error)
         _, _, _, project, domain = self._at
-        at = f"the control plane at {_redacted(self.endpoint)}"
+        where = _redacted(self.endpoint.replace("dns:///", ""))
+        at = f"the control plane at {where}"
         causes = list(self._words.causes(error))
         found = next((one for one in causes if isinstance(one, ConnectError)), None)
-        code = found.code.name if found is not None else ""
+        code = _code(found) if found is not None else ""
         said = _redacted(str(found.message if found is not None else causes[-1]) or "nothing")
         whole = " ".join(str(one) for one in causes)
         source = getattr(self.config, "source", None)
@@ -235,7 +236,7 @@ class Client:
         if _is_tls(whole):
             return (
                 f"TLS with {at} fails ({said}). If it speaks plain HTTP, set `insecure: true`; if its certificate is of "
-                f"your own authority, set `admin.caCertFilePath` in {file}"
+                f"your own authority, set `admin.caCertFilePath` in {file}, and SSL_CERT_FILE for where tokens come from"
             )
         if code == "UNAUTHENTICATED" or any(type(one).__name__ in _AUTH for one in causes):
             return (
@@ -251,12 +252,18 @@ class Client:
             "or VPN lets you through; then deploy again: what is there already is not sent again",
             "DEADLINE_EXCEEDED": f"{at} did not answer within {self._seconds:g} s, {TRIES} times. Deploy again later: what is "
             "there already is not sent again",
-            "UNIMPLEMENTED": f"what answers at {_redacted(self.endpoint)} is not a control plane of Flyte 2 ({said}): correct "
+            "UNIMPLEMENTED": f"what answers at {where} is not a control plane of Flyte 2 ({said}): correct "
             "`endpoint`",
         }
         return texts.get(
             code, f"{at} refuses it ({code.lower() or type(causes[-1]).__name__}: {said})"
         )
+
+
+def _code(error: Any) -> str:
+    name = str(getattr(getattr(error, "code", None), "name", "DEADLINE_EXCEEDED"))
+    # Nobody but the time limit cancels a call.
+    return "DEADLINE_EXCEEDED" if name == "CANCELED" else name
 
 
 _AUTH = ("AuthenticationError", "AccessTokenNotFoundError", "AuthenticationPending")

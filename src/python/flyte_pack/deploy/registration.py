@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 IMPORT_SECONDS = 120.0
+CALL_SECONDS = 60.0
 # What the process itself has its own deadline for gets that much more time to say so.
 _GRACE_SECONDS = 15.0
 _ADAPTER = str(Path(__file__).resolve().parent.parent / "flyte_adapter.py")
@@ -293,7 +294,12 @@ def run(
 
 
 def _settings(control_plane: ControlPlane, project: str, domain: str) -> dict[str, Any]:
-    return {**asdict(control_plane), "project": project, "domain": domain}
+    return {
+        **asdict(control_plane),
+        "project": project,
+        "domain": domain,
+        "seconds": CALL_SECONDS,
+    }
 
 
 def _command(python: Sequence[str]) -> list[str]:
@@ -301,16 +307,27 @@ def _command(python: Sequence[str]) -> list[str]:
     return [*python, "-I", "-u", "-X", "utf8", _ADAPTER]
 
 
+def _code_command(
+    python: Sequence[str], environ: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """As isolated, but with a fixed hash seed: what task modules make of sets is the same each time."""
+    kept = {name: value for name, value in environ.items() if not name.startswith("PYTHON")}
+    return [*python, "-s", "-u", "-X", "utf8", _ADAPTER], {**kept, "PYTHONHASHSEED": "0"}
+
+
 class _Process:
     """A process of the adapter: one request at a time, each with its answers."""
 
     def __init__(self, python: Sequence[str], role: str, environ: Mapping[str, str]) -> None:
+        command, env = _command(python), dict(environ)
+        if role == "code":
+            command, env = _code_command(python, environ)
         try:
             self._process = subprocess.Popen(
-                [*_command(python), role],
+                [*command, role],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env=dict(environ),
+                env=env,
                 # In a group of its own, for what user code starts to be ended with it.
                 start_new_session=role == "code",
             )

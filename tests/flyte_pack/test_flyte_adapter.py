@@ -1,0 +1,250 @@
+"""The one place that knows what is private to Flyte, and the hash that says whether a task has changed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+import flyte_pack
+from flyte_pack.deploy.registration import RegistrationError
+from tests.support.control_plane import IMAGE, code, control_plane, entry, registrar, unpacked
+from tests.support.flyte_versions import MATRIX, NEWEST, OLDEST, python_with_flyte
+
+PACKAGE = Path(flyte_pack.__file__).parent
+ADAPTER = PACKAGE / "flyte_adapter.py"
+LOAD = f"""
+import importlib.util
+spec = importlib.util.spec_from_file_location("adapter", {str(ADAPTER)!r})
+adapter = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(adapter)
+"""
+
+
+def in_flyte(line, program):
+    return subprocess.run(
+        [str(python_with_flyte(line)), "-I", "-c", LOAD + dedent(program)],
+        env={"PATH": os.defpath, "DO_NOT_TRACK": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("line", MATRIX)
+def test_every_private_name_is_where_it_is_looked_for(line):
+    done = in_flyte(
+        line,
+        """
+        moved = []
+        for purpose in adapter.PRIVATE:
+            try:
+                adapter.private(purpose)
+            except adapter.Refused as error:
+                moved.append(str(error))
+        print("\\n".join(moved), end="")
+        """,
+    )
+    assert done.stdout == ""
+
+
+def test_a_name_that_moves_is_named():
+    done = in_flyte(
+        NEWEST,
+        """
+        adapter.PRIVATE["plan_deploy"] = (("flyte._gone", "plan_deploy"),)
+        try:
+            adapter.private("plan_deploy")
+        except adapter.Refused as error:
+            print(error)
+        """,
+    )
+    assert " moved flyte._gone.plan_deploy: this pants-flyte doesn't know it" in done.stdout
+
+
+def test_no_other_file_knows_private_names():
+    """Of the adapter's files and of whatever else there is (the local runner has its own command line's)."""
+    for file in PACKAGE.rglob("*.py"):
+        if file.name in ("flyte_adapter.py", "flyte_runner.py"):
+            continue
+        lines = [line for line in file.read_text().splitlines() if "flyte._" in line]
+        assert not [line for line in lines if "import" in line], file
+
+
+# --- the hash ------------------------------------------------------------------------------------
+
+TASKS = """
+    import enum, dataclasses, datetime, typing
+    import flyte
+
+    class Size(enum.Enum):
+        SMALL = "s"
+        LARGE = "l"
+
+    @dataclasses.dataclass
+    class Config:
+        rate: float = 0.1
+        names: typing.List[str] = dataclasses.field(default_factory=list)
+
+    env = flyte.TaskEnvironment(
+        name="etl",
+        description="What it is for",
+        resources=flyte.Resources(cpu=1, memory="1Gi"),
+        env_vars={"A": "1", "SEEN": "".join({"x", "y", "z", "w", "v"})},
+        secrets=[flyte.Secret(key="token", as_env_var="TOKEN")],
+        cache="auto",
+    )
+
+    @env.task(
+        retries=2,
+        timeout=datetime.timedelta(minutes=5),
+        triggers=(flyte.Trigger(name="daily", automation=flyte.Cron("0 1 * * *"), inputs={"n": 3}),),
+    )
+    async def work(n: int, size: Size = Size.SMALL, config: typing.Optional[Config] = None, tags: typing.Dict[str, str] = {"b": "1", "a": "2"}) -> typing.Tuple[int, typing.List[str]]:
+        '''Does the work.
+
+        Args:
+            n: how much
+        '''
+        return n, []
+"""
+
+
+def described(root, line=NEWEST, uri="s3://bundles/a.tar.gz", image=IMAGE, **fields):
+    with registrar(line=line, **fields) as process:
+        (task,) = process.describe(
+            [code(root, entry("services/tasks.py:env", image=image), uri=uri)]
+        ).tasks
+    return task
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory):
+    """By the line of Flyte."""
+    root = unpacked(tmp_path_factory.mktemp("code"), {"services/tasks.py": TASKS})
+    return {line: described(root, line) for line in MATRIX}
+
+
+@pytest.mark.parametrize("line", MATRIX)
+def test_the_same_code_has_the_same_hash_wherever_and_whenever(tmp_path, usual, line):
+    """Another directory, in a Git repository, another umask, time zone, language, caller, and process."""
+    root = unpacked(tmp_path / "a" / "longer directory", {"services/tasks.py": TASKS})
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e"]
+    for command in (
+        ["init", "-q"],
+        ["add", "."],
+        ["commit", "-qm", "x"],
+        ["remote", "add", "origin", "https://github.com/org/repository"],
+    ):
+        subprocess.run([*git, *command], cwd=tmp_path / "a", check=True)
+    before = os.umask(0o077)
+    try:
+        environ = {
+            "PATH": os.environ["PATH"],
+            "TZ": "Asia/Tokyo",
+            "LC_ALL": "C",
+            "PYTHONHASHSEED": "7",
+        }
+        again = described(root, line, environ=environ, import_environ=environ)
+    finally:
+        os.umask(before)
+    assert again == usual[line]
+
+
+def test_a_registered_task_says_nothing_of_the_repository_around_the_directory(tmp_path):
+    root = unpacked(tmp_path / "repository", {"services/tasks.py": TASKS})
+    for command in (
+        ["init", "-q"],
+        ["add", "."],
+        ["-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "x"],
+        ["remote", "add", "origin", "https://github.com/org/repository"],
+    ):
+        subprocess.run(["git", *command], cwd=root, check=True)
+    with control_plane(tmp_path / "plane") as plane:
+        with registrar(plane) as process:
+            process.describe([code(root, entry("services/tasks.py:env"))])
+            list(process.register({"etl.work": "v1"}))
+        (task,) = plane.state()["tasks"]
+    assert task["request"]["spec"]["documentation"] == {"shortDescription": "Does the work."}
+    assert root not in str(task)
+
+
+CHANGES = [
+    ("cpu=1", "cpu=2"),
+    ('memory="1Gi"', 'memory="2Gi"'),
+    ('{"A": "1"', '{"A": "2"'),
+    ('{"A": "1"', '{"B": "1"'),
+    ("retries=2", "retries=3"),
+    ("minutes=5", "minutes=6"),
+    ('key="token"', 'key="other"'),
+    ("0 1 * * *", "0 2 * * *"),
+    ('inputs={"n": 3}', 'inputs={"n": 4}'),
+    ('name="daily"', 'name="nightly"'),
+    ("Size = Size.SMALL", "Size = Size.LARGE"),
+    ("Does the work.", "Does other work."),
+    ("n: how much", "n: how many"),
+    ("What it is for", "What it was for"),
+    ("rate: float", "rates: float"),
+    ('cache="auto"', 'cache="disable"'),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), CHANGES)
+def test_another_declaration_has_another_hash(tmp_path, usual, old, new):
+    assert TASKS.count(old) == 1
+    root = unpacked(tmp_path, {"services/tasks.py": TASKS.replace(old, new)})
+    changed = described(root)
+    assert changed.name == usual[NEWEST].name
+    assert changed.spec != usual[NEWEST].spec
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"uri": "s3://bundles/b.tar.gz"},
+        {"uri": None},
+        {"image": IMAGE.replace("0", "1")},
+        {"project": "cars"},
+        {"domain": "production"},
+    ],
+)
+def test_another_place_has_another_hash(tmp_path, usual, fields):
+    root = unpacked(tmp_path, {"services/tasks.py": TASKS})
+    assert described(root, **fields).spec != usual[NEWEST].spec
+
+
+def test_what_flyte_itself_says_of_it_counts_too(usual):
+    """A newer Flyte in the requirements makes another spec, as it makes another container."""
+    assert usual[OLDEST].spec != usual[NEWEST].spec
+
+
+def test_a_default_that_would_have_to_be_uploaded(tmp_path):
+    tasks = """
+        import flyte
+        env = flyte.TaskEnvironment(name="etl")
+        @env.task
+        async def work(data: bytes = b"x") -> int:
+            return 1
+    """
+    root = unpacked(tmp_path, {"services/tasks.py": tasks})
+    with pytest.raises(RegistrationError) as caught:
+        described(root)
+    assert "services/ml:train: Flyte can't describe task etl.work: the default of an input" in str(
+        caught.value
+    )
+
+
+def test_the_adapter_is_no_part_of_what_it_describes():
+    """It is run by its path, on another Python than ours: syntax of 3.10, the standard library and Flyte alone."""
+    for file in sorted(PACKAGE.glob("flyte_adapter*.py")):
+        program = f"import ast; ast.parse(open({str(file)!r}).read(), feature_version=(3, 10))"
+        subprocess.run([sys.executable, "-c", program], check=True)
+        assert "flyte_pack" not in "".join(
+            line
+            for line in file.read_text().splitlines()
+            if line.lstrip().startswith(("import", "from"))
+        )
