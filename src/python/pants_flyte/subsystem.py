@@ -169,13 +169,23 @@ class FlyteSubsystem(Subsystem):
         ),
         advanced=True,
     )
+    dry_run = BoolOption(
+        default=False,
+        help=softwrap(
+            """
+            Whether `experimental-deploy` only tells what every deployment would do, and writes nothing anywhere:
+            `pants --flyte-dry-run --changed-since=main experimental-deploy`. (Its own `--dry-run`, which
+            later versions of Pants have, does the same.)
+            """
+        ),
+    )
     deploy_env_vars = StrListOption(
         default=[],
         help=softwrap(
             """
             More environment variables that the `experimental-deploy` goal hands to the deploy
-            program, as `NAME` or `NAME=value`; it has `PATH`, `HOME`, and those that say where
-            certificates and proxies are. (`run` hands over the whole environment.)
+            program, as `NAME` or `NAME=value`; it has `PATH`, `HOME`, and those by which stores,
+            registries and Flyte are known to be configured. (`run` hands over the whole environment.)
             """
         ),
         advanced=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,8 @@ from flyte_pack.names import InvalidName, check_endpoint
 # Variables by which Flyte finds its settings: those of its config files, and what stands for an entry of one.
 CONFIG_VARIABLES = ("UCTL_CONFIG", "FLYTECTL_CONFIG")
 ENDPOINT_VARIABLE = "FLYTE_ADMIN_ENDPOINT"
-VARIABLES = (*CONFIG_VARIABLES, ENDPOINT_VARIABLE, "HOME")
+KEY_VARIABLE = "FLYTE_API_KEY"
+VARIABLES = (*CONFIG_VARIABLES, ENDPOINT_VARIABLE, KEY_VARIABLE, "HOME")
 _ADMIN = re.compile(r"^admin\s*:", re.MULTILINE)
 _LIMIT = 1 << 20
 _SCHEME = re.compile(r"^(dns:///|https?://)", re.IGNORECASE)
@@ -40,8 +42,8 @@ def is_known(
     endpoint: str | None, flyte_config: str | None, build_root: str, environ: Mapping[str, str]
 ) -> bool:
     """Whether tasks will be registered, as far as can be told without reading YAML."""
-    named = endpoint or flyte_config or environ.get(ENDPOINT_VARIABLE)
-    return bool(named) or find_config(build_root, environ) is not None
+    named = (endpoint, flyte_config, environ.get(ENDPOINT_VARIABLE), environ.get(KEY_VARIABLE))
+    return any(named) or find_config(build_root, environ) is not None
 
 
 def find_control_plane(
@@ -59,14 +61,14 @@ def find_control_plane(
         # It says how to log in, too: so it is of use even where the endpoint comes from elsewhere.
         config = find_config(build_root, environ)
     settings = _admin(config) if config else {}
-    endpoint = request.endpoint or environ.get(ENDPOINT_VARIABLE) or settings.get("endpoint")
+    named = request.endpoint or environ.get(ENDPOINT_VARIABLE)
+    endpoint = named or _of_key(environ.get(KEY_VARIABLE)) or settings.get("endpoint")
     if not endpoint:
         return None
     try:
         check_endpoint(str(endpoint))
     except InvalidName as error:
         raise Refused(str(error)) from None
-    named = request.endpoint or environ.get(ENDPOINT_VARIABLE)
     return Found(
         ControlPlane(
             endpoint=named,
@@ -76,6 +78,19 @@ def find_control_plane(
         ),
         "/".join(filter(None, [_host(str(endpoint)), request.org])),
     )
+
+
+def _of_key(key: str | None) -> str | None:
+    """The endpoint that an API key of Flyte's is for: base64 of `endpoint:client:secret:organization`."""
+    if not key:
+        return None
+    try:
+        endpoint, _, _, _ = base64.b64decode(key).decode().split(":", 3)
+    except ValueError:
+        raise Refused(
+            f"{KEY_VARIABLE} is no API key of Flyte: copy it once more, or unset it"
+        ) from None
+    return endpoint
 
 
 def _host(endpoint: str) -> str:

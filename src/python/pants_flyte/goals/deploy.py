@@ -160,7 +160,7 @@ async def deploy_deployment(
     run_id: RunId,
 ) -> DeployProcess:
     # `experimental-deploy` has no arguments after `--`. Its own dry run came after Pants 2.17.
-    dry_run = ("--dry-run",) if getattr(deploy, "dry_run", False) else ()
+    dry_run = ("--dry-run",) if flyte.dry_run or getattr(deploy, "dry_run", False) else ()
     program = await deploy_program(
         field_set, parse(dry_run), flyte, flyte_pack, python_setup, dist_dir
     )
