@@ -1,7 +1,7 @@
 """Measures the shim: cold against `tar x` and the stock download of a0, warm against no shim at all.
 
     python build-support/benchmarks/shim.py [--files 10000] [--runs 3] [--starts 40]
-        [--places tmpfs disk] [--no-flyte]
+        [--places tmpfs disk s3] [--no-flyte]
 
 One archive, made by our packer out of a tree like a company's monorepo, on tmpfs (/dev/shm) and on
 disk (the directory for temporary files). Contenders run in processes of their own, in turns, on an
@@ -11,6 +11,10 @@ empty cache and an empty working directory, with the archive in the page cache:
 * shim: `python -m flyte_shim --archive ARCHIVE -- true`, the whole life of the process.
 * stock: the time that flyte's own `download_bundle` takes, without the start of the interpreter and
   without importing Flyte. It checks no hash.
+
+In the place `s3` the archive comes out of SeaweedFS, the cache and working directory are on tmpfs,
+and there is no `tar` to compare with (AWS' own client takes longer to start than all of this). Beside
+it stands what one GET costs as a whole process, by the shim's own code and by obstore.
 
 Then a start whose entry is cached, in a new working directory and in the one of the last start, next
 to `python -c pass`. Figures are medians; ratios are medians of the ratios within a turn, which other
@@ -26,7 +30,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Callable, NamedTuple
 
 from packing import make_plan, make_tree
@@ -36,8 +42,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "src/python")]
 
 from flyte_shim.files import remove_tree  # noqa: E402
 from flyte_shim.hashing import sha256_file  # noqa: E402
+from flyte_shim.stores import locate  # noqa: E402
 from tests.support.codec_envs import codec_for  # noqa: E402
 from tests.support.flyte_env import flyte_python  # noqa: E402
+from tests.support.object_stores import seaweedfs  # noqa: E402
+from tests.support.shim_stores import publish  # noqa: E402
 
 STOCK = """
 import asyncio, os, sys, time
@@ -51,6 +60,21 @@ for _ in range(2):
     print(time.perf_counter() - start, sum(os.times()[:4]) - before)
 """
 
+GET_BY_SHIM = """
+import os, sys
+from flyte_shim.source import Patience, open_source
+for chunk in open_source(sys.argv[1], Patience(), os.environ).read(0):
+    pass
+"""
+GET_BY_OBSTORE = """
+import sys
+import obstore
+from obstore.store import S3Store
+store = S3Store(sys.argv[2], client_options={"allow_http": True})
+for chunk in obstore.get(store, sys.argv[3]).stream(min_chunk_size=1 << 20):
+    pass
+"""
+
 
 class Figure(NamedTuple):
     """Seconds on the clock, and of processors, those of child processes too."""
@@ -60,10 +84,22 @@ class Figure(NamedTuple):
 
 
 class Bench:
-    """One archive and one place for caches and working directories; commands run in `place`/work."""
+    """One archive and one place for caches and working directories; commands run in `place`/work.
 
-    def __init__(self, archive: Path, place: Path, bytecode: Path) -> None:
+    `uri` is where the archive is fetched from, reached by `variables`.
+    """
+
+    def __init__(
+        self,
+        archive: Path,
+        place: Path,
+        bytecode: Path,
+        uri: str | None = None,
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.archive = archive
+        self.uri = uri or archive.as_uri()
+        self.is_local = uri is None
         self.work, self.cache = place / "work", place / "cache"
         self.env = {
             "PATH": os.defpath,
@@ -72,6 +108,7 @@ class Bench:
             "PYTHONPATH": str(ROOT / "src/python"),
             "PYTHONPYCACHEPREFIX": str(bytecode),
             "DO_NOT_TRACK": "1",
+            **variables,
         }
 
     def clean(self, *, cache: bool) -> None:
@@ -96,7 +133,7 @@ class Bench:
         return self.timed("tar", "-xzf", self.archive)
 
     def shim(self, mode: str = "link") -> Figure:
-        command = ["-m", "flyte_shim", "--archive", self.archive, "--mode", mode, "--", "true"]
+        command = ["-m", "flyte_shim", "--archive", self.uri, "--mode", mode, "--", "true"]
         return self.timed(sys.executable, *command)
 
     def bare(self) -> Figure:
@@ -105,7 +142,7 @@ class Bench:
     def stock(self, python: Path) -> list[Figure]:
         """A first `download_bundle` and of one that finds the bundle there."""
         done = subprocess.run(
-            [python, "-c", STOCK, self.archive.as_uri()],
+            [python, "-c", STOCK, self.uri],
             cwd=self.work,
             env=self.env,
             stdout=subprocess.PIPE,
@@ -116,13 +153,32 @@ class Bench:
         return [Figure(*map(float, line.split())) for line in lines]
 
 
-def cold(bench: Bench, runs: int, python: Path | None) -> None:
-    contenders: dict[str, Callable[[], Figure]] = {
-        "tar x + SHA-256": bench.tar,
-        "tar x": bench.tar_alone,
-        "shim": bench.shim,
-        "shim, --mode copy": lambda: bench.shim("copy"),
+def gets(bench: Bench, python: Path, runs: int) -> None:
+    """A whole process that gets the archive and does nothing with it."""
+    location = locate(bench.uri)
+    commands: dict[str, list[str]] = {
+        "flyte_shim.s3": [GET_BY_SHIM, bench.uri],
+        "obstore": [GET_BY_OBSTORE, bench.uri, location.bucket, location.key],
+        "neither": ["pass"],
     }
+    turns = [
+        {name: bench.timed(python, "-c", *command).wall for name, command in commands.items()}
+        for _ in range(runs + 1)
+    ]
+    for name in commands:
+        value = statistics.median(turn[name] for turn in turns[1:]) * 1e3
+        print(f"  GET, whole process: {name:14} {value:7.1f} ms")
+
+
+def cold(bench: Bench, runs: int, python: Path | None) -> None:
+    contenders: dict[str, Callable[[], Figure]] = {"shim": bench.shim}
+    if bench.is_local:
+        contenders = {
+            "tar x + SHA-256": bench.tar,
+            "tar x": bench.tar_alone,
+            **contenders,
+            "shim, --mode copy": lambda: bench.shim("copy"),
+        }
     if python:
         contenders["stock a0 download"] = lambda: bench.stock(python)[0]
     turns = []
@@ -188,16 +244,26 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--runs", type=int, default=3, help="cold starts of each contender")
     parser.add_argument("--starts", type=int, default=40, help="warm starts")
-    parser.add_argument("--places", nargs="+", choices=["tmpfs", "disk"], default=["tmpfs", "disk"])
+    places = ["tmpfs", "disk", "s3"]
+    parser.add_argument("--places", nargs="+", choices=places, default=places)
     parser.add_argument("--no-flyte", action="store_true", help="without the stock download")
     options = parser.parse_args()
     python = None if options.no_flyte else flyte_python()
     with tempfile.TemporaryDirectory(prefix="shim-") as scratch:
         archive = make_archive(options.files, Path(scratch))
         for name in options.places:
-            directory = {"tmpfs": "/dev/shm", "disk": scratch}[name]
+            directory = scratch if name == "disk" else "/dev/shm"
             with tempfile.TemporaryDirectory(prefix="shim-", dir=directory) as place:
                 bench = Bench(archive, Path(place), Path(scratch, "bytecode"))
+                if name == "s3":
+                    store = seaweedfs()
+                    uri = publish(store, archive.name, archive.read_bytes())
+                    bench = Bench(
+                        archive, bench.work.parent, Path(scratch, "bytecode"), uri, store.env
+                    )
+                    if python:
+                        bench.clean(cache=True)
+                        gets(bench, python, options.starts)
                 print(f"{name}, cold")
                 cold(bench, options.runs, python)
                 print(f"{name}, warm")

@@ -8,7 +8,6 @@ credential providers". No credential is ever in a message.
 
 from __future__ import annotations
 
-import json
 from urllib.parse import urlencode
 
 from flyte_shim.errors import SourceDenied, SourceUnavailable, UsageError
@@ -195,6 +194,8 @@ def _from_machine(web: Web, environ: Mapping[str, str]) -> Credentials | None:
 
 
 def _from_json(text: str, origin: str) -> Credentials | None:
+    import json  # a start with a key in its environment has no use for it
+
     try:
         fields = json.loads(text)
         values = [fields[name] for name in ("AccessKeyId", "SecretAccessKey")]

@@ -258,13 +258,11 @@ def _check_size(size: int | None, limit: int, source: Source) -> None:
 def _file_path(uri: str) -> bytes:
     if not scheme_of(uri):
         return os.fsencode(uri)
-    rest, name = uri.partition(":")[2], uri.partition("?")[0]
+    rest, name = uri.partition(":")[2], shown(uri).partition("?")[0]
     if rest.startswith("//"):
         host, slash, rest = rest[2:].partition("/")
         if host.lower() not in ("", "localhost"):
-            raise UsageError(
-                f"{name} names the host {host!r}; a file URI has none: file:///absolute/path."
-            )
+            raise UsageError(f"{name} names a host; a file URI has none: file:///absolute/path.")
         rest = slash + rest
     if not rest.startswith("/"):
         raise UsageError(f"{name} has no absolute path; write file:///absolute/path.")

@@ -8,8 +8,6 @@ is left to it.
 
 from __future__ import annotations
 
-import json
-
 from flyte_shim.errors import UsageError
 from flyte_shim.paths import shown
 
@@ -190,6 +188,8 @@ def obstore_config(location: Location, environ: Mapping[str, str]) -> dict[str, 
     elif location.kind == GCS:
         emulator = environ.get("STORAGE_EMULATOR_HOST")
         if emulator and not environ.get("GOOGLE_BASE_URL"):
+            import json  # which takes longer than the rest of this module
+
             # As a service account: before 0.9 obstore has no other way to say it.
             url = emulator if "://" in emulator else f"http://{emulator}"
             config["service_account_key"] = json.dumps(
