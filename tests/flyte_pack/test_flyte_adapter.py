@@ -227,7 +227,7 @@ def test_a_default_that_would_have_to_be_uploaded(tmp_path):
         import flyte
         env = flyte.TaskEnvironment(name="etl")
         @env.task
-        async def work(data: bytes = b"x") -> int:
+        async def work(data: bytes = b"x" * 100000) -> int:
             return 1
     """
     root = unpacked(tmp_path, {"services/tasks.py": tasks})

@@ -16,6 +16,7 @@ import pytest
 
 import flyte_pack
 from flyte_pack.deploy.registration import ControlPlane, Registered, RegistrationError
+from flyte_pack.store import open_store
 from tests.support.control_plane import (
     IMAGE,
     code,
@@ -25,6 +26,7 @@ from tests.support.control_plane import (
     unpacked,
 )
 from tests.support.flyte_versions import MATRIX, NEWEST, pinned, python_with_flyte
+from tests.support.object_stores import clean_environment, seaweedfs, unique
 
 PYTHON_PATH = str(Path(flyte_pack.__file__).parent.parent)
 TASKS = {"ml.train", "ml.score", "leaf.double"}
@@ -246,6 +248,23 @@ def test_an_upload_goes_through_the_control_plane(tmp_path, line):
         assert uri.endswith("/ab.tar.gz")
         assert Path(uri[len("file://") :]).read_bytes() == b"content"
         assert process.upload(str(file), "ab.tar.gz") == uri
+
+
+def test_an_upload_reaches_a_bucket_that_its_user_has_no_rights_to(tmp_path, monkeypatch):
+    """By a URL that the control plane signs."""
+    clean_environment(monkeypatch)
+    store, prefix = seaweedfs(), unique()
+    file = tmp_path / "bundle.tar.gz"
+    file.write_bytes(b"content")
+    uploads = ["--uploads", f"{store.uri}/{prefix}"]
+    with control_plane(tmp_path / "plane", *uploads, environ=store.env) as plane:
+        with registrar(plane) as process:
+            uri = process.upload(str(file), "ab.tar.gz")
+    directory, _, name = uri.rpartition("/")
+    assert directory.startswith(f"{store.uri}/{prefix}/bikes/development/")
+    for key, value in store.reader.items():
+        monkeypatch.setenv(key, value)
+    assert open_store(directory, "/").read(name, 100) == b"content"
 
 
 # --- running -------------------------------------------------------------------------------------

@@ -124,8 +124,10 @@ def test_a_control_plane_that_stays_away(root):
 def test_a_control_plane_that_does_not_answer_in_time(root, plane, monkeypatch):
     monkeypatch.setattr("flyte_pack.deploy.registration.CALL_SECONDS", 1.0)
     plane.fault("DeployTask", "slow", times=100, seconds=30)
-    message, _ = failure(root, plane, versions={"ml.score": "v1"})
+    said = []
+    message, _ = failure(root, plane, versions={"ml.score": "v1"}, say=said.append)
     assert "did not answer within 1 s" in message
+    assert [line.partition(";")[0] for line in said] == ["Flyte: deadline exceeded"] * 2
 
 
 def test_something_else_than_a_control_plane(root, plane):

@@ -359,7 +359,7 @@ class _Code:
         for name, (task, address) in self.tasks.items():
             request = await self._request(task, VERSION_HOLE)
             canonical = await self._request(task, VERSION_HOLE, canonical=True)
-            command, image = _container(request.spec.task_template)
+            command, image = images.container(request.spec.task_template)
             if not image:
                 raise Refused(
                     f"{address}: task {name} has no image: don't set `image=None` on its environment"
@@ -444,18 +444,6 @@ def _reached(env: Any) -> list[Any]:
     for one in found:
         found += [child for child in one.depends_on if not any(child is known for known in found)]
     return found
-
-
-def _container(template: Any) -> tuple[list[str], str]:
-    """The arguments and the image of the container that runs a task."""
-    if not template.HasField("k8s_pod"):
-        return list(template.container.args), template.container.image
-    from google.protobuf.json_format import MessageToDict
-
-    containers = MessageToDict(template.k8s_pod.pod_spec).get("containers") or [{}]
-    name = dict(template.config).get("primary_container_name")
-    primary = next((one for one in containers if one.get("name") == name), containers[0])
-    return list(primary.get("args") or []), primary.get("image") or ""
 
 
 if __name__ == "__main__":

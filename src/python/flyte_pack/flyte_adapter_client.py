@@ -199,7 +199,10 @@ class Client:
                 code = _code(error)
                 if code not in TRANSIENT or _is_tls(str(error)) or not left:
                     raise
-                await asyncio.sleep(2 ** (TRIES - 1 - left) * random.uniform(0.25, 0.75))  # noqa: S311
+                pause = 2 ** (TRIES - left) * random.uniform(0.25, 0.75)  # noqa: S311
+                what = code.lower().replace("_", " ")
+                self.answer({"note": f"Flyte: {what}; trying again in {pause:.1f} s"})
+                await asyncio.sleep(pause)
         raise AssertionError
 
     # -- uploading

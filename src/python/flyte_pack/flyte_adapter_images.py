@@ -1,4 +1,4 @@
-"""Which image each environment is registered with, what that one may lack, and the files that environments include.
+"""Images of environments, as they are registered: which, what it may lack, how they are told; and files they include.
 
 For `flyte_adapter.py`, which loads this file by its path and hands it what is said to users (`words`): it imports
 nothing of ours, and nothing of Flyte.
@@ -107,6 +107,18 @@ def transported(lookup: str) -> str:
     deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     member = b"\x1f\x8b\x08\0\0\0\0\0\x02\xff" + deflate.compress(data) + deflate.flush()
     return base64.b64encode(member + struct.pack("<LL", zlib.crc32(data), len(data))).decode()
+
+
+def container(template: Any) -> tuple[list[str], str]:
+    """The arguments and the image of the container that runs a task."""
+    if not template.HasField("k8s_pod"):
+        return list(template.container.args), template.container.image
+    from google.protobuf.json_format import MessageToDict
+
+    containers = MessageToDict(template.k8s_pod.pod_spec).get("containers") or [{}]
+    name = dict(template.config).get("primary_container_name")
+    primary = next((one for one in containers if one.get("name") == name), containers[0])
+    return list(primary.get("args") or []), primary.get("image") or ""
 
 
 def includes(words: Any, root: str, env: Any, address: str) -> Iterable[dict[str, str]]:

@@ -151,7 +151,7 @@ class Registrar:
         self._owner: dict[str, _Process] = {}
 
     def __enter__(self) -> Registrar:
-        self._client = _Process(self._python, "client", self._environ)
+        self._client = _Process(self._python, "client", self._environ, self._say)
         return self
 
     def __exit__(
@@ -172,7 +172,7 @@ class Registrar:
         """
         org = self._settings()
         # Started together, so that each has imported Flyte when it is its turn.
-        started = [_Process(self._python, "code", self._import_environ) for _ in codes]
+        started = [_Process(self._python, "code", self._import_environ, self._say) for _ in codes]
         self._codes += started
 
         def load(process: _Process, code: Code) -> Any:
@@ -220,7 +220,7 @@ class Registrar:
     def register(self, versions: Mapping[str, str]) -> Iterator[Registered]:
         """Register tasks that `describe` found, by their Flyte names, each under its version.
 
-        Yields what is registered as it happens. Raises `RegistrationError`, which has it all, if some is not.
+        Yields what is registered as it happens; take it all. Raises `RegistrationError`, which has it too, if some is not.
         """
         unknown = sorted(set(versions) - set(self._owner))
         assert not unknown, f"not described: {unknown}"
@@ -318,7 +318,13 @@ def _code_command(
 class _Process:
     """A process of the adapter: one request at a time, each with its answers."""
 
-    def __init__(self, python: Sequence[str], role: str, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        python: Sequence[str],
+        role: str,
+        environ: Mapping[str, str],
+        say: Callable[[str], None],
+    ) -> None:
         command, env = _command(python), dict(environ)
         if role == "code":
             command, env = _code_command(python, environ)
@@ -333,7 +339,7 @@ class _Process:
             )
         except OSError as error:
             raise RegistrationError(f"{python[0]}: {error.strerror}") from None
-        self._role = role
+        self._role, self._say = role, say
         self._buffer = b""
         self._importing = ""
 
@@ -357,6 +363,9 @@ class _Process:
             answer = json.loads(self._line(deadline))
             if "error" in answer:
                 raise RegistrationError(answer["error"])
+            if "note" in answer:
+                self._say(answer["note"])
+                continue
             self._importing = answer.get("importing", self._importing)
             yield answer
             if "done" in answer:
