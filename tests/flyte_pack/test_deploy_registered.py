@@ -1,0 +1,300 @@
+"""Deployments that register their tasks: the deploy program, a real control plane, and the real Flyte in between."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from textwrap import dedent
+
+import pytest
+
+from tests.support.control_plane import control_plane
+from tests.support.deploying import BuildRoot, snapshot
+from tests.support.flyte_versions import python_with_flyte
+
+TASK = """\
+    import flyte
+
+    env = flyte.TaskEnvironment(name="{name}-env"{more})
+
+    @env.task
+    async def {name}(x: int = 1) -> int:
+        return x + {value}
+"""
+ENTRIES = {"identity": "packages-1", "env": {}}
+
+
+def body(name: str, value: int = 1, more: str = "") -> str:
+    return dedent(TASK.format(name=name, value=value, more=more))
+
+
+class Registering(BuildRoot):
+    """A build root whose deployments know a control plane, and the packages of their tasks."""
+
+    def __init__(self, root, plane):
+        super().__init__(root)
+        self.plane = plane
+        program = self.dist / "python"
+        program.write_text(f'#!/bin/sh\nexec {python_with_flyte()} "$@"\n')
+        program.chmod(0o755)
+
+    def plan(self, **changes):
+        tasks = sorted(link.address for link in self.links.values())
+        environment = {"python": "python", "tasks": tasks, **ENTRIES}
+        given = {
+            "endpoint": self.plane.endpoint,
+            "insecure": True,
+            "environments": [environment],
+            **changes,
+        }
+        return super().plan(**given)
+
+    def deploy(self, *typed, **how):
+        if not typed or typed[0].startswith("-"):
+            typed = (*typed, "--no-image-check")
+        # No settings of whoever runs the tests.
+        env = {"HOME": str(self.root), "FLYTE_API_KEY": "", **how.pop("env", {})}
+        return super().deploy(*typed, env=env, **how)
+
+    def deployed(self):
+        return self.deploy("--output", "json").ok().json
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory):
+    with control_plane(tmp_path_factory.mktemp("plane"), "--project", "flytesnacks") as plane:
+        yield plane
+
+
+@pytest.fixture
+def root(tmp_path, plane):
+    # Each test has a domain's tasks for itself: versions depend on the store, and so on the directory.
+    root = Registering(tmp_path / "repo", plane)
+    root.package("train", body("train"))
+    root.package("score", body("score"))
+    return root
+
+
+def versions(document):
+    return {one["name"]: one["version"] for one in document["registered"]}
+
+
+def in_flyte(plane):
+    return {(task["name"], task["version"]) for task in plane.state()["tasks"]}
+
+
+def test_every_task_is_registered_under_its_version_with_the_bundle_that_is_in_the_store(
+    root, plane
+):
+    document = root.deployed()
+    assert document["control_plane"] == plane.endpoint
+    assert set(versions(document)) == {"train-env.train", "score-env.score"}
+    assert set(versions(document).items()) <= in_flyte(plane)
+    record = root.version(document["version"])
+    for task in record["tasks"]:
+        [one] = task["tasks"]
+        assert versions(document)[one["flyte_name"]] == one["version"]
+        archive = f"file://{root.store}/{task['bundle']['archive']}"
+        assert one["command"][one["command"].index("--tgz") + 1] == archive
+        assert one["command"][one["command"].index("--version") + 1] == one["version"]
+    entry = json.loads((root.records() / "history" / "1.json").read_bytes())
+    assert entry["registered"] == plane.endpoint
+
+
+def test_a_second_run_asks_nothing_of_flyte_and_imports_nothing(root, plane):
+    root.deploy().ok()
+    before, files = plane.state()["requests"], snapshot(root.store)
+    # A Python that can do nothing: the tasks can't be imported any more.
+    (root.dist / "python").write_text("#!/bin/sh\nexit 9\n")
+    done = root.deploy().ok()
+    assert "Nothing to do" in done.out
+    assert plane.state()["requests"] == before
+    assert snapshot(root.store) == files
+
+
+def test_only_what_changed_is_registered_anew(root, plane):
+    first = versions(root.deployed())
+    count = plane.requests("DeployTask")
+    root.package("score", body("score", 2))
+    second = root.deployed()
+    assert versions(second)["train-env.train"] == first["train-env.train"]
+    assert versions(second)["score-env.score"] != first["score-env.score"]
+    assert {one["name"]: one["status"] for one in second["registered"]} == {
+        "train-env.train": "unchanged",
+        "score-env.score": "new",
+    }
+    assert plane.requests("DeployTask") == count + 1
+
+
+def test_a_dry_run_imports_the_tasks_and_touches_nothing(root, plane, tmp_path):
+    before, requests = snapshot(tmp_path), plane.state()["requests"]
+    document = root.deploy("--dry-run", "--output", "json").ok().json
+    assert {one["status"] for one in document["registered"]} == {"new"}
+    assert plane.state()["requests"] == requests
+    plan = root.dist / "__deploy_plan.json"
+    assert {p for p, s in snapshot(tmp_path).items() if before.get(p) != s} <= {
+        str(plan),
+        str(root.dist),
+    }
+    root.deploy().ok()
+    assert set(versions(document).items()) <= in_flyte(plane)
+
+
+def test_a_broken_import_is_told_before_anything_is_written_or_registered(root, plane, tmp_path):
+    requests = plane.state()["requests"]
+    root.package("train", "import flyte\n\nimport libs.fetures\n" + body("train"))
+    done = root.deploy().failed(
+        1, "services/ml:train", "services/ml/train.py", "line 3", "imports libs"
+    )
+    assert "Traceback" not in done.err
+    assert plane.state()["requests"] == requests
+    assert not root.store.exists()
+
+
+def test_what_went_through_before_a_failure_is_told_and_the_next_run_does_the_rest(root, plane):
+    root.package("other", body("other"))
+    plane.fault("DeployTask", "permission_denied", times=1)
+    done = root.deploy().failed(1, "you may not do this")
+    assert root.records().joinpath("versions").exists()
+    assert not root.records().joinpath("history").exists()
+    through = {line.split()[1] for line in done.err.splitlines() if line.startswith("registered")}
+    assert 0 < len(through) < 3
+    document = root.deployed()
+    assert {one["name"] for one in document["registered"] if one["status"] == "present"} == through
+    assert set(versions(document).items()) <= in_flyte(plane)
+    assert [action for action, _ in root.history()] == ["deploy"]
+
+
+def test_an_answer_that_is_lost_is_no_failure(root, plane):
+    plane.fault("DeployTask", "drop", times=1)
+    document = root.deployed()
+    assert set(versions(document).items()) <= in_flyte(plane)
+
+
+def test_a_rollback_registers_what_was_recorded_even_where_flyte_never_saw_it(
+    root, plane, tmp_path
+):
+    first = root.deployed()
+    root.package("score", body("score", 2))
+    root.deploy().ok()
+    with control_plane(tmp_path / "other", "--project", "flytesnacks") as other:
+        plan = {"endpoint": other.endpoint}
+        done = root.deploy("rollback", first["version"], "--output", "json", plan=plan).ok()
+        assert in_flyte(other) == set(versions(first).items())
+        assert {one["status"] for one in done.json["registered"]} == {"new"}
+    assert root.history()[-1] == ("rollback", first["version"])
+
+
+def test_what_was_only_stored_is_registered_later_under_the_same_explicit_version(root, plane):
+    root.deploy("--version", "r1", "--no-register").ok()
+    document = root.deploy("--version", "r1", "--output", "json").ok().json
+    assert versions(document) == {"train-env.train": "r1", "score-env.score": "r1"}
+    assert {("train-env.train", "r1"), ("score-env.score", "r1")} <= in_flyte(plane)
+    assert root.history() == [("deploy", "r1"), ("deploy", "r1")]
+    assert "Nothing to do" in root.deploy("--version", "r1").ok().out
+
+
+def test_another_control_plane_gets_the_tasks_too(root, plane, tmp_path):
+    first = root.deployed()
+    with control_plane(tmp_path / "other", "--project", "flytesnacks") as other:
+        second = root.deploy("--output", "json", plan={"endpoint": other.endpoint}).ok().json
+        assert second["version"] == first["version"]
+        assert in_flyte(other) == set(versions(first).items())
+
+
+def test_the_domain_that_modules_ask_for_is_the_deployments_and_specs_differ_by_it(root, plane):
+    root.package("train", body("train", more=', env_vars={"D": flyte.current_domain()}'))
+    documents = [
+        root.deploy("--output", "json", plan={"domain": domain}).ok().json
+        for domain in ("development", "staging")
+    ]
+    names = [versions(document)["train-env.train"] for document in documents]
+    assert names[0] != names[1]
+    found = {
+        task["domain"]: task
+        for task in plane.state()["tasks"]
+        if task["name"] == "train-env.train" and task["version"] in names
+    }
+    assert set(found) == {"development", "staging"}
+
+
+@pytest.mark.parametrize(
+    ("given", "env", "changes"),
+    [
+        (["STAGE=one"], {}, True),
+        (["STAGE"], {"STAGE": "one"}, True),
+        (["STAGE"], {}, False),
+        ([], {"STAGE": "one"}, False),
+    ],
+)
+def test_modules_see_of_the_environment_what_they_are_given_and_it_counts(
+    root, given, env, changes
+):
+    more = ', env_vars={"S": __import__("os").environ.get("STAGE", "none")}'
+    root.package("train", body("train", more=more))
+    before = versions(root.deployed())
+    plan = {"import_env": given}
+    after = versions(root.deploy("--output", "json", plan=plan, env=env).ok().json)
+    assert (after["train-env.train"] != before["train-env.train"]) == changes
+    assert after["score-env.score"] == before["score-env.score"]
+
+
+def test_packages_that_change_no_specification_change_no_version(root, plane):
+    before = root.deployed()
+    tasks = sorted(link.address for link in root.links.values())
+    environment = {"python": "python", "env": {}, "identity": "packages-2", "tasks": tasks}
+    after = root.deploy("--output", "json", plan={"environments": [environment]}).ok().json
+    assert (after["version"], versions(after)) == (before["version"], versions(before))
+    assert not after["writes"]
+
+
+def test_two_targets_that_are_one_task_of_flytes_must_be_the_same(root):
+    root.package("twin", body("train", 7))
+    link = root.links["twin"]
+    entry = link.entry_point.replace(":twin", ":train")
+    tasks = (dataclasses.replace(link.tasks[0], name="train"),)
+    root.link("twin", dataclasses.replace(link, entry_point=entry, tasks=tasks))
+    root.deploy().failed(1, "services/ml:train", "services/ml:twin", "train-env.train")
+
+
+@pytest.mark.parametrize(
+    ("plan", "config", "env"),
+    [
+        ({"endpoint": None}, "config.yaml", {}),
+        ({"endpoint": None}, ".flyte/config.yaml", {}),
+        ({"endpoint": None}, "elsewhere.yaml", {"FLYTECTL_CONFIG": "elsewhere.yaml"}),
+        ({"endpoint": None, "flyte_config": "elsewhere.yaml"}, "elsewhere.yaml", {}),
+    ],
+)
+def test_flytes_own_settings_say_where_it_is_too(root, plane, plan, config, env):
+    path = root.root / config
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"admin:\n  endpoint: dns:///{plane.endpoint}\n  insecure: true\n")
+    document = root.deploy("--output", "json", plan={"insecure": None, **plan}, env=env).ok().json
+    assert document["control_plane"] == plane.endpoint
+    assert set(versions(document).items()) <= in_flyte(plane)
+
+
+@pytest.mark.parametrize(
+    "typed", [("--no-register",), ("--no-register", "--endpoint", "flyte.example.com")]
+)
+def test_nothing_is_registered_where_that_is_not_wanted(root, plane, typed):
+    before = plane.state()["requests"]
+    document = root.deploy(*typed, "--output", "json").ok().json
+    assert (document["control_plane"], document["registered"]) == (None, [])
+    assert plane.state()["requests"] == before
+
+
+def test_somebodys_config_file_that_is_not_flytes_is_none(root):
+    (root.root / "config.yaml").write_text("endpoint: nowhere\n")
+    document = root.deploy("--output", "json", plan={"endpoint": None}).ok().json
+    assert document["control_plane"] is None
+
+
+def test_an_unreachable_control_plane_leaves_a_version_that_the_next_run_registers(root, plane):
+    done = root.deploy("--endpoint", "localhost:1").failed(1, "localhost:1")
+    assert os.listdir(root.records()) == ["versions"]
+    assert "Traceback" not in done.err
+    root.deploy().ok()
+    assert len(root.history()) == 1
