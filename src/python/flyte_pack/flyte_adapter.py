@@ -222,6 +222,9 @@ class _Code:
         )
         deploy: Any = importlib.import_module(PRIVATE["deploy_status"][0][0])
         deploy.status = _Silent()
+        # No links to sources in whichever Git repository is around the directory (and no `git`, started for each task).
+        status = importlib.import_module("flyte.git").GitStatus
+        status.from_current_repo = classmethod(lambda cls: cls())
         with _Deadline(self, seconds):
             found = [(entry, self._entry_point(entry)) for entry in entries]
         self._plan(found)
@@ -349,10 +352,7 @@ class _Code:
             raise Refused(
                 f"{self.tasks[task.name][1]}: Flyte can't describe task {task.name}: {text}"
             ) from None
-        request = self.recorder.request
-        # A link to the sources' lines in a Git host, of whichever repository is around the directory.
-        request.spec.documentation.ClearField("source_code")
-        return request
+        return self.recorder.request
 
     async def _describe(self) -> dict[str, Any]:
         tasks = []
