@@ -45,8 +45,6 @@ from flyte_shim.hashing import sha256_file  # noqa: E402
 from flyte_shim.stores import locate  # noqa: E402
 from tests.support.codec_envs import codec_for  # noqa: E402
 from tests.support.flyte_env import flyte_python  # noqa: E402
-from tests.support.object_stores import seaweedfs  # noqa: E402
-from tests.support.shim_stores import publish  # noqa: E402
 
 STOCK = """
 import asyncio, os, sys, time
@@ -256,6 +254,10 @@ def main() -> None:
             with tempfile.TemporaryDirectory(prefix="shim-", dir=directory) as place:
                 bench = Bench(archive, Path(place), Path(scratch, "bytecode"))
                 if name == "s3":
+                    # What only this place takes: pytest and obstore.
+                    from tests.support.object_stores import seaweedfs
+                    from tests.support.shim_stores import publish
+
                     store = seaweedfs()
                     uri = publish(store, archive.name, archive.read_bytes())
                     bench = Bench(

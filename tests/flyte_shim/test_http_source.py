@@ -63,6 +63,7 @@ def range_of(asked: Asked) -> str:
     return asked.headers.get("range", "")
 
 
+HEAD = b"HTTP/1.1 200 OK\r\n"
 CUT = reply(200, DATA[:1000], length=len(DATA))
 SURVIVED = {
     "an answer that ends too early": ([CUT], ["", "bytes=1000-"]),
@@ -77,11 +78,15 @@ SURVIVED = {
     "no answer at all": ([b""], ["", ""]),
     "something else than HTTP": ([b"SSH-2.0-OpenSSH\r\n"], ["", ""]),
     "a chunked body that breaks off": (
-        [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3e8\r\n" + DATA[:1000] + b"\r\n"],
+        [HEAD + b"Transfer-Encoding: chunked\r\n\r\n3e8\r\n" + DATA[:1000] + b"\r\n"],
         ["", "bytes=1000-"],
     ),
+    "a line that breaks behind the last byte": (
+        [HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(DATA), DATA)],
+        [""],
+    ),
     "a chunked body with a wrong length": (
-        [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"],
+        [HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"],
         ["", ""],
     ),
     "a server that knows no ranges": ([CUT, reply(200, DATA)], ["", "bytes=1000-"]),
@@ -136,7 +141,6 @@ def drip(beginning: bytes, piece: bytes) -> Iterator[bytes]:
         time.sleep(0.02)
 
 
-HEAD = b"HTTP/1.1 200 OK\r\n"
 ENDLESS = {
     "its body": (HEAD + b"\r\n", b"x"),
     "its headers": (HEAD + b"X: ", b"x"),

@@ -9,7 +9,7 @@
         work/<hash>.d/                 an entry that is being made, or removed
 
 A lock is a flock on an open file: the kernel gives it up when its last holder dies, however it
-dies, and there is nothing in a file that could be stale. What makes that safe:
+dies, and no file says who holds it, which could be stale. What makes that safe:
 
 * A lock counts only if, once it is held, its path still names the file that was locked. A waiter
   may be given the lock of a file that was removed or moved away meanwhile; it lets go and begins

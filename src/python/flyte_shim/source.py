@@ -223,6 +223,8 @@ def download(
                     write_all(fd, chunk)
                 break
             except SourceUnavailable as error:
+                if digest.hexdigest() == sha256:
+                    break  # It broke off behind the last byte.
                 patience.left()
                 failures = 1 if count - before >= _PROGRESS else failures + 1
                 if failures >= patience.attempts:
