@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import shutil
+import signal
 import time
 
 import pytest
@@ -13,7 +16,7 @@ from flyte_pack.deploy.plan import Refused
 from flyte_pack.deploy.prune import DAY, Prune
 from flyte_pack.deploy.records import Provenance
 from flyte_pack.store.file import FileStore
-from tests.support.deploying import ADDRESS, BuildRoot, contents, snapshot
+from tests.support.deploying import ADDRESS, BuildRoot, contents, killed_at, snapshot
 
 CONTENT = ("archives", "manifests", "index")
 NOBODY = Provenance("2026-01-01T00:00:00Z", None, None)
@@ -384,6 +387,26 @@ def test_a_version_that_is_rolled_back_to_while_it_goes_stays(root, before):
     assert versions(root) == {"v1", "v2"}
     assert sorted(os.listdir(root.records() / "history")) == ["2.json", "3.json"]
     root.deploy("verify", "--all", "--no-image-check").ok()
+
+
+def test_killed_anywhere_it_leaves_what_is_needed_whole_and_the_next_run_does_the_rest(root):
+    deploy_each(root, "v1", "v2", "v3")
+    backup = root.root / "backup"
+    shutil.copytree(root.store, backup)
+    typed = ("prune", "--keep", "1", "--yes")
+    for step in itertools.count(1):
+        done = root.deploy(*typed, first=killed_at(step))
+        root.deploy("verify", "v3", "--no-image-check").ok()
+        root.deploy("list").ok()
+        if done.code == 0:
+            break
+        assert done.code == -signal.SIGKILL
+        root.deploy(*typed).ok()
+        assert versions(root) == {"v3"}
+        assert len(bundles(root)) == 3
+        shutil.rmtree(root.store)
+        shutil.copytree(backup, root.store)
+    assert step > 10
 
 
 def test_two_who_prune_at_once_both_succeed(root):
