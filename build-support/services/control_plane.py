@@ -22,7 +22,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, unquote, urlencode
 
 import uvicorn
 from control_plane_services import CLIENT_ID, Plane, Store, applications
@@ -97,6 +97,7 @@ class ControlPlane:
         self.store = Store(options.directory)
         self.plane = Plane(options, self.store)
         self.tokens: set[str] = set()
+        self.codes: dict[str, int] = {}
         self.faults: list[dict[str, Any]] = []
         self.services = {app.path: app for app in applications(self.plane)}
 
@@ -105,8 +106,9 @@ class ControlPlane:
         headers = {k.decode().lower(): v.decode() for k, v in scope["headers"]}
         if path.startswith("/control/"):
             await _json(send, 200, self._control(path, await _body(receive)))
-        elif path == "/oauth2/token":
-            await self._token(headers, await _body(receive), send)
+        elif path.startswith("/oauth2/"):
+            query = parse_qs(scope["query_string"].decode())
+            await self._log_in(path, query, headers, await _body(receive), send)
         elif path.startswith("/upload/"):
             await self._upload(path, scope["query_string"].decode(), await _body(receive), send)
         else:
@@ -160,21 +162,60 @@ class ControlPlane:
             self.plane.outcomes[told.pop("task")] = told
         return {}
 
-    async def _token(self, headers: dict[str, str], body: bytes, send: Any) -> None:
+    async def _log_in(
+        self,
+        path: str,
+        query: dict[str, list[str]],
+        headers: dict[str, str],
+        body: bytes,
+        send: Any,
+    ) -> None:
+        """OAuth 2: a client's secret (RFC 6749, 4.4), a browser (4.1), or another device (RFC 8628).
+
+        Whoever comes with a browser is let in; another device is, when its code is asked for a second time.
+        """
         form = {key: value[0] for key, value in parse_qs(body.decode()).items()}
-        given = headers.get("authorization", "").partition(" ")[2]
-        user, _, secret = base64.b64decode(given).decode().partition(":")
-        user, secret = (
-            form.get("client_id", unquote(user)),
-            form.get("client_secret", unquote(secret)),
-        )
-        self.store.count("token")
-        if (user, secret) != (CLIENT_ID, os.environ.get(CLIENT_SECRET)):
-            await _json(send, 401, {"error": "invalid_client", "error_description": "wrong secret"})
+        step = path.rpartition("/")[2]
+        self.store.count(step)
+        if step == "authorize":
+            code = self._code()
+            back = urlencode({"code": code, "state": query["state"][0]})
+            location = f"{query['redirect_uri'][0]}?{back}".encode()
+            await send(
+                {"type": "http.response.start", "status": 302, "headers": [(b"location", location)]}
+            )
+            await send({"type": "http.response.body"})
+            return
+        if step == "device":
+            at = f"{self.plane.address}/device"
+            told = {"user_code": "PLANT-ED", "verification_uri": at, "expires_in": 60}
+            await _json(send, 200, {"device_code": self._code(waits=1), "interval": 0, **told})
+            return
+        code = form.get("device_code") or form.get("code")
+        if code is not None:
+            if self.codes.get(code):
+                self.codes[code] -= 1
+                await _json(send, 400, {"error": "authorization_pending"})
+                return
+            known = self.codes.pop(code, None) is not None
+        else:
+            given = headers.get("authorization", "").partition(" ")[2]
+            user, _, secret = base64.b64decode(given).decode().partition(":")
+            user = form.get("client_id", unquote(user))
+            secret = form.get("client_secret", unquote(secret))
+            known = (user, secret) == (CLIENT_ID, os.environ.get(CLIENT_SECRET))
+        if not known:
+            error = {"error": "invalid_client", "error_description": "wrong secret, or code"}
+            await _json(send, 401, error)
             return
         token = secrets.token_hex(16)
         self.tokens.add(token)
         await _json(send, 200, {"access_token": token, "token_type": "bearer", "expires_in": 600})
+
+    def _code(self, waits: int = 0) -> str:
+        code = secrets.token_hex(8)
+        self.codes[code] = waits
+        return code
 
     async def _upload(self, path: str, query: str, body: bytes, send: Any) -> None:
         name = path[len("/upload/") :]

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import secrets
+import socket
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -289,6 +290,10 @@ class Projects(project_service_connect.ProjectService):
 class AuthMetadata(auth_service_connect.AuthMetadataService):
     def __init__(self, plane: Plane) -> None:
         self.plane = plane
+        # A real one has a fixed port, which two tests at once would fight for.
+        with socket.socket() as holder:
+            holder.bind(("localhost", 0))
+            self.callback = holder.getsockname()[1]
 
     async def get_o_auth2_metadata(self, request: Any, ctx: Any) -> Any:
         at = self.plane.address
@@ -296,12 +301,13 @@ class AuthMetadata(auth_service_connect.AuthMetadataService):
             issuer=at,
             token_endpoint=f"{at}/oauth2/token",
             authorization_endpoint=f"{at}/oauth2/authorize",
+            device_authorization_endpoint=f"{at}/oauth2/device",
         )
 
     async def get_public_client_config(self, request: Any, ctx: Any) -> Any:
         return auth_service_pb2.GetPublicClientConfigResponse(
             client_id=CLIENT_ID,
-            redirect_uri="http://localhost:53593/callback",
+            redirect_uri=f"http://localhost:{self.callback}/callback",
             scopes=["all"],
             authorization_metadata_key="authorization",
         )

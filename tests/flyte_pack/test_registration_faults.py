@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import ssl
+import sys
 from dataclasses import replace
 
 import pytest
@@ -235,6 +236,33 @@ def test_a_command_that_prints_a_token(root, guarded, config):
     config.helper.chmod(0o700)
     plane = config("  authType: ExternalCommand", "  command: [HELPER]")
     assert register(root, None, versions={"ml.score": "command"}, control_plane=plane)
+
+
+def test_another_device(root, guarded, config, capfd):
+    """Who registers is asked once, however many tasks are registered at once."""
+    before = guarded.requests("device")
+    plane = config("  authType: DeviceFlow")
+    versions = dict.fromkeys(VERSIONS, "device")
+    assert register(root, None, versions=versions, control_plane=plane, environ=config.environ)
+    assert guarded.requests("device") == before + 1
+    shown = capfd.readouterr()
+    assert f"https://{guarded.endpoint}/device" in "".join(shown.err.split())
+    assert shown.out == ""
+
+
+def test_a_browser(root, guarded, config, tmp_path):
+    before = guarded.requests("authorize")
+    config.helper.write_text(
+        f"#!{sys.executable}\n"
+        "import ssl, sys, urllib.request\n"
+        "context = ssl._create_unverified_context()\n"
+        "urllib.request.urlopen(sys.argv[1], context=context).read()\n"
+    )
+    config.helper.chmod(0o700)
+    environ = {**config.environ, "BROWSER": f"{config.helper} %s &"}
+    versions = dict.fromkeys(VERSIONS, "browser")
+    assert register(root, None, versions=versions, control_plane=config(), environ=environ)
+    assert guarded.requests("authorize") == before + 1
 
 
 def test_an_api_key(root, guarded, config):

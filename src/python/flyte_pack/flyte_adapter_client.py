@@ -20,6 +20,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+# As long as a person may take to log in; the first call alone waits for that.
+LOGIN_SECONDS = 600.0
+# Flyte itself gives a transfer ten minutes (FLYTE_UPLOAD_TIMEOUT), a few times.
+UPLOAD_SECONDS = 3600.0
+INTERACTIVE = ("Pkce", "DeviceFlow")
 TRIES = 3
 AT_ONCE = 8
 # What may go away by itself; Flyte's client retries some of it already, three times within seconds.
@@ -134,10 +139,24 @@ class Client:
                     return
                 self.answer({"registered": {"name": name, "version": version, "status": status}})
 
+        if requests and self._may_ask_the_user():
+            usual, self._seconds = self._seconds, LOGIN_SECONDS
+            await one(requests[0])
+            self._seconds, requests = usual, requests[1:]
         await asyncio.gather(*map(one, requests))
         if failed:
             lines = (f"{', '.join(names)}: {said}" for said, names in failed.items())
             raise self._words.Refused("\n".join(lines))
+
+    def _may_ask_the_user(self) -> bool:
+        _, insecure, _, _, _ = self._at
+        platform = self.config.platform
+        plain = platform.insecure if insecure is None else insecure
+        return (
+            not plain
+            and not os.environ.get("FLYTE_API_KEY")
+            and str(platform.auth_mode) in INTERACTIVE
+        )
 
     async def _deploy(self, request: Any) -> str:
         from connectrpc.code import Code
@@ -211,7 +230,8 @@ class Client:
         """Upload a file through the control plane's data proxy; its URI."""
         self.connect()
         try:
-            _, uri = self.flyte.remote.upload_file(Path(path), fname=name)
+            uploading = self.flyte.remote.upload_file.aio(Path(path), fname=name)
+            _, uri = asyncio.run(asyncio.wait_for(uploading, UPLOAD_SECONDS))
         except Exception as error:
             raise self._words.Refused(f"upload of {name}: {self.explain(error)}") from None
         return str(uri)
