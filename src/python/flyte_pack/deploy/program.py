@@ -66,6 +66,7 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         say("interrupted: what was written is whole, and running it again does the rest")
         return INTERRUPTED
+    say.draw("")  # of a transfer that turned out not to be needed
     _print(dump(document).decode() if options.output == "json" else report.text(document))
     return FAILED if document.get("broken") else DONE
 
