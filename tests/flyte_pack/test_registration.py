@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import flyte_pack
-from flyte_pack.deploy.registration import ControlPlane, Registered, RegistrationError
+from flyte_pack.deploy.registration import Registered, RegistrationError
 from flyte_pack.store import open_store
 from tests.support.control_plane import (
     IMAGE,
@@ -25,7 +25,7 @@ from tests.support.control_plane import (
     registrar,
     unpacked,
 )
-from tests.support.flyte_versions import MATRIX, NEWEST, pinned, python_with_flyte
+from tests.support.flyte_versions import MATRIX, pinned, python_with_flyte
 from tests.support.object_stores import clean_environment, seaweedfs, unique
 
 PYTHON_PATH = str(Path(flyte_pack.__file__).parent.parent)
@@ -164,6 +164,59 @@ def test_modules_of_two_bundles_never_meet(tmp_path, plane):
     assert env["two.work"] == {"SEEN": "two"}
 
 
+def test_many_bundles_are_not_all_kept_in_memory(tmp_path, plane, monkeypatch):
+    """Those that are not are imported once more, and are told to Flyte as they were described."""
+    monkeypatch.setattr("flyte_pack.deploy.registration._KEPT", 1)
+    imports = tmp_path / "imports"
+    codes = []
+    for name in ("first", "second", "third"):
+        tasks = f"""
+            import flyte
+            open({str(imports)!r}, "a").write("{name}\\n")
+            env = flyte.TaskEnvironment(name="{name}")
+            @env.task
+            def work() -> int:
+                return 1
+        """
+        root = unpacked(tmp_path / name, {"tasks.py": tasks})
+        codes.append(code(root, entry("tasks.py:env", address=f"services:{name}")))
+    with registrar(plane) as process:
+        described = process.describe(codes)
+        versions = {task.name: f"many-{task.spec[:8]}" for task in described.tasks}
+        list(process.register({"first.work": versions["first.work"]}))
+        assert sorted(imports.read_text().split()) == ["first", "second", "third"]
+        list(process.register(versions))
+    assert sorted(imports.read_text().split()) == ["first", "second", "second", "third", "third"]
+    assert versions.items() <= plane.tasks.items()
+
+
+def test_an_interrupt_while_modules_are_imported_ends_at_once(tmp_path):
+    files = {
+        "tasks.py": f"import time\nopen({str(tmp_path / 'at')!r}, 'w').close()\ntime.sleep(100)\n"
+    }
+    root = unpacked(tmp_path / "code", files)
+    program = f"""
+from tests.support.control_plane import *
+try:
+    with registrar() as process:
+        process.describe([code({root!r}, entry("tasks.py:env"))])
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([PYTHON_PATH, *filter(None, sys.path)])},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while not (tmp_path / "at").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    assert out == "interrupted\n"
+
+
 def test_the_current_domain_is_known_at_module_level_and_specs_are_per_domain(tmp_path):
     root = unpacked(
         tmp_path,
@@ -265,105 +318,6 @@ def test_an_upload_reaches_a_bucket_that_its_user_has_no_rights_to(tmp_path, mon
     for key, value in store.reader.items():
         monkeypatch.setenv(key, value)
     assert open_store(directory, "/").read(name, 100) == b"content"
-
-
-# --- running -------------------------------------------------------------------------------------
-
-
-def _run(plane, *arguments, line=NEWEST, **fields):
-    """A program that becomes a run of ml.score."""
-    program = (
-        "import json, os, sys; from flyte_pack.deploy.registration import *; a = json.loads(sys.argv[1]); "
-        "run(a['python'], os.environ, ControlPlane(**a['plane']), 'bikes', 'development', 'ml.score', a['version'], "
-        "sys.argv[2:], 'program')"
-    )
-    spec = {
-        "python": [str(python_with_flyte(line))],
-        "plane": vars(ControlPlane(endpoint=plane.endpoint, insecure=True)),
-        "version": fields.get("version", "v1"),
-    }
-    return subprocess.Popen(
-        [sys.executable, "-c", program, json.dumps(spec), *arguments],
-        env={**os.environ, "PYTHONPATH": PYTHON_PATH},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-@pytest.fixture(scope="module")
-def deployed(tmp_path_factory):
-    root = unpacked(tmp_path_factory.mktemp("code"))
-    with control_plane(tmp_path_factory.mktemp("plane")) as plane:
-        with registrar(plane) as process:
-            process.describe([code(root)])
-            list(process.register({"ml.score": "v1"}))
-        yield plane
-
-
-@pytest.mark.parametrize("line", MATRIX)
-def test_a_run_is_followed_to_its_outputs(deployed, line):
-    deployed.outcome("ml.score", outputs={"o0": 42})
-    process = _run(deployed, "--n", "5", line=line)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    assert f"http://{deployed.endpoint}/v2/domain/development/project/bikes/runs/" in out
-    assert [word for word in ("queued", "running", "succeeded") if word in out]
-    assert "42" in out.splitlines()[-1]
-    run = max(deployed.state()["runs"], key=lambda one: out.count(one["name"]))
-    assert (run["task"], run["version"]) == ("ml.score", "v1")
-    assert run["command"][-4:] == ["mod", "services.ml.workflows", "instance", "score"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "said"),
-    [
-        (("--help",), 0, "--name"),
-        ((), 2, "Missing required parameter"),
-        (("--n", "x"), 2, "'x' is not a valid integer"),
-        (("--m", "1"), 2, "No such option"),
-    ],
-)
-def test_inputs_are_flytes_own_options(deployed, arguments, code, said):
-    before = deployed.requests("CreateRun")
-    process = _run(deployed, *arguments)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == code, err
-    assert said in out + err
-    assert "Traceback" not in err
-    assert deployed.requests("CreateRun") == before
-
-
-def test_a_run_that_fails_says_why_and_ends_with_1(deployed):
-    deployed.outcome("ml.score", error="ValueError: no data for that day")
-    process = _run(deployed, "--n", "5")
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "ValueError: no data for that day" in err
-    assert "Traceback" not in err
-
-
-def test_a_version_that_is_not_registered(deployed):
-    process = _run(deployed, "--n", "5", version="other")
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "other" in err
-    assert "Traceback" not in err
-
-
-def test_an_interrupt_leaves_the_run_going_and_says_so(deployed):
-    deployed.outcome("ml.score", hold=True)
-    process = _run(deployed, "--n", "5")
-    assert process.stdout is not None
-    while "is running" not in process.stdout.readline():
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "goes on without you" in err
-    assert "Traceback" not in err
-    assert deployed.requests("AbortRun") == deployed.requests("AbortAction") == 0
 
 
 def test_no_process_is_left(tmp_path, plane):

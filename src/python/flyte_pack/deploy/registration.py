@@ -9,23 +9,33 @@ from __future__ import annotations
 
 import json
 import os
-import select
-import signal
-import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, NoReturn
+
+from flyte_pack.deploy.flyte_processes import Process, Registered, RegistrationError, command
+
+__all__ = (
+    "Code",
+    "ControlPlane",
+    "Described",
+    "DescribedTask",
+    "Entry",
+    "Include",
+    "Registered",
+    "Registrar",
+    "RegistrationError",
+    "run",
+)
 
 IMPORT_SECONDS = 120.0
 CALL_SECONDS = 60.0
 # What the process itself has its own deadline for gets that much more time to say so.
 _GRACE_SECONDS = 15.0
-_ADAPTER = str(Path(__file__).resolve().parent.parent / "flyte_adapter.py")
+# So many bundles stay imported; the others are imported once more to be registered. Each takes what its modules take.
+_KEPT = 8
 
 
 @dataclass(frozen=True)
@@ -102,26 +112,6 @@ class Described:
     flyte: str
 
 
-@dataclass(frozen=True)
-class Registered:
-    """A task that Flyte has. status: "new", or "present" if it had that version already."""
-
-    name: str
-    version: str
-    status: str
-
-
-@dataclass
-class RegistrationError(Exception):
-    """Why it can't be done, for the user. registered: what went through before."""
-
-    message: str
-    registered: tuple[Registered, ...] = field(default=())
-
-    def __str__(self) -> str:
-        return self.message
-
-
 class Registrar:
     """Describes and registers, for the time of a `with` block; no process is left after it.
 
@@ -145,13 +135,13 @@ class Registrar:
         self._python, self._environ, self._import_environ = python, environ, import_environ
         self._control_plane, self._project, self._domain = control_plane, project, domain
         self._images, self._say, self._import_seconds = dict(images), say, import_seconds
-        self._client: _Process | None = None
+        self._client: Process | None = None
         self._org: str | None = None
-        self._codes: list[_Process] = []
-        self._owner: dict[str, _Process] = {}
+        self._bundles: list[_Bundle] = []
+        self._owner: dict[str, _Bundle] = {}
 
     def __enter__(self) -> Registrar:
-        self._client = _Process(self._python, "client", self._environ, self._say)
+        self._client = Process(self._python, "client", self._environ, self._say)
         return self
 
     def __exit__(
@@ -160,45 +150,41 @@ class Registrar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for process in (self._client, *self._codes):
-            if process is not None:
-                process.end()
-        self._client, self._codes = None, []
+        self._end_bundles()
+        if self._client is not None:
+            self._client.end()
+        self._client = None
 
     def describe(self, codes: Sequence[Code]) -> Described:
         """Import the codes' modules and say what Flyte would be told; nothing is asked of the network.
 
         Raises `RegistrationError`, with all that is wrong.
         """
-        org = self._settings()
-        # Started together, so that each has imported Flyte when it is its turn.
-        started = [_Process(self._python, "code", self._import_environ, self._say) for _ in codes]
-        self._codes += started
-
-        def load(process: _Process, code: Code) -> Any:
-            return process.ask(
-                "load",
-                self._import_seconds + _GRACE_SECONDS,
-                **asdict(code),
-                org=org,
-                project=self._project,
-                domain=self._domain,
-                names=self._images,
-                seconds=self._import_seconds,
-            )
-
+        self._end_bundles()
+        self._bundles = [_Bundle(code, number < _KEPT) for number, code in enumerate(codes)]
+        for bundle in self._bundles[:_KEPT]:
+            # Each imports Flyte while this program goes on.
+            bundle.process = self._start()
+        self._settings()
         found: list[Any] = []
         problems: list[str] = []
+
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            for answer in [pool.submit(load, *pair) for pair in zip(started, codes)]:
-                try:
-                    found.append(answer.result())
-                except RegistrationError as error:
-                    problems.append(error.message)
+            try:
+                for answer in [pool.submit(self._describe, bundle) for bundle in self._bundles]:
+                    try:
+                        found.append(answer.result())
+                    except RegistrationError as error:
+                        problems.append(error.message)
+            except BaseException:
+                # Interrupted: what the threads wait for would go on.
+                for bundle in self._bundles:
+                    bundle.kill()
+                raise
         if problems:
             raise RegistrationError("\n".join(dict.fromkeys(problems)))
         tasks: dict[str, DescribedTask] = {}
-        for process, described in zip(started, found):
+        for bundle, described in zip(self._bundles, found):
             for one in described["tasks"]:
                 task = DescribedTask(
                     **{**one, "command": tuple(one["command"]), "triggers": tuple(one["triggers"])}
@@ -209,7 +195,7 @@ class Registrar:
                         f"{other.address} and {task.address} both have the task {task.name}, in different bundles: give "
                         "both the same `bundle`, or the environments different names"
                     )
-                self._owner[task.name] = process
+                self._owner[task.name] = bundle
         return Described(
             tuple(tasks.values()),
             tuple(Include(**one) for described in found for one in described["includes"]),
@@ -225,8 +211,14 @@ class Registrar:
         unknown = sorted(set(versions) - set(self._owner))
         assert not unknown, f"not described: {unknown}"
         requests = []
-        for process in dict.fromkeys(self._owner[name] for name in versions):
-            requests += process.ask("requests", self._import_seconds, versions=dict(versions))
+        for bundle in dict.fromkeys(self._owner[name] for name in versions):
+            if bundle.process is None:
+                self._load(bundle)
+            assert bundle.process is not None
+            requests += bundle.process.ask(
+                "requests", self._import_seconds, versions=dict(versions)
+            )
+            bundle.end_unless_kept()
         done: list[Registered] = []
         self._settings()
         assert self._client is not None
@@ -238,6 +230,34 @@ class Registrar:
                     yield one
         except RegistrationError as error:
             raise RegistrationError(error.message, tuple(done)) from None
+
+    def _start(self) -> Process:
+        return Process(self._python, "code", self._import_environ, self._say)
+
+    def _describe(self, bundle: _Bundle) -> Any:
+        described = self._load(bundle)
+        bundle.end_unless_kept()
+        return described
+
+    def _load(self, bundle: _Bundle) -> Any:
+        if bundle.process is None:
+            bundle.process = self._start()
+        return bundle.process.ask(
+            "load",
+            self._import_seconds + _GRACE_SECONDS,
+            **asdict(bundle.code),
+            org=self._org or None,
+            project=self._project,
+            domain=self._domain,
+            names=self._images,
+            seconds=self._import_seconds,
+        )
+
+    def _end_bundles(self) -> None:
+        for bundle in self._bundles:
+            if bundle.process is not None:
+                bundle.process.end()
+        self._bundles, self._owner = [], {}
 
     def upload(self, path: str, name: str) -> str:
         """Upload a file through the control plane's data proxy, for who has no rights to a bucket; returns its URI.
@@ -289,8 +309,8 @@ def run(
         "version": version,
         "program": program,
     }
-    command = [*_command(python), "run", json.dumps(spec), "--", *arguments]
-    os.execve(command[0], command, dict(environ))  # noqa: S606
+    whole = [*command(python), "run", json.dumps(spec), "--", *arguments]
+    os.execve(whole[0], whole, dict(environ))  # noqa: S606
 
 
 def _settings(control_plane: ControlPlane, project: str, domain: str) -> dict[str, Any]:
@@ -302,116 +322,19 @@ def _settings(control_plane: ControlPlane, project: str, domain: str) -> dict[st
     }
 
 
-def _command(python: Sequence[str]) -> list[str]:
-    # Isolated: neither PYTHONPATH, nor the working directory, nor the user's own packages bring modules in.
-    return [*python, "-I", "-u", "-X", "utf8", _ADAPTER]
+@dataclass(eq=False)
+class _Bundle:
+    """A bundle's code, and the process that has imported it, if there is one."""
 
+    code: Code
+    kept: bool
+    process: Process | None = None
 
-def _code_command(
-    python: Sequence[str], environ: Mapping[str, str]
-) -> tuple[list[str], dict[str, str]]:
-    """As isolated, but with a fixed hash seed: what task modules make of sets is the same each time."""
-    kept = {name: value for name, value in environ.items() if not name.startswith("PYTHON")}
-    return [*python, "-s", "-u", "-X", "utf8", _ADAPTER], {**kept, "PYTHONHASHSEED": "0"}
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
 
-
-class _Process:
-    """A process of the adapter: one request at a time, each with its answers."""
-
-    def __init__(
-        self,
-        python: Sequence[str],
-        role: str,
-        environ: Mapping[str, str],
-        say: Callable[[str], None],
-    ) -> None:
-        command, env = _command(python), dict(environ)
-        if role == "code":
-            command, env = _code_command(python, environ)
-        try:
-            self._process = subprocess.Popen(
-                [*command, role],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=env,
-                # In a group of its own, for what user code starts to be ended with it.
-                start_new_session=role == "code",
-            )
-        except OSError as error:
-            raise RegistrationError(f"{python[0]}: {error.strerror}") from None
-        self._role, self._say = role, say
-        self._buffer = b""
-        self._importing = ""
-
-    def ask(self, what: str, within: float | None, **values: Any) -> Any:
-        """The answer to a request. Raises `RegistrationError` with what is said against it, or if there is none in time."""
-        for answer in self.answers(what, within, **values):
-            if "done" in answer:
-                return answer["done"]
-        raise AssertionError
-
-    def answers(self, what: str, within: float | None, **values: Any) -> Iterator[dict[str, Any]]:
-        """Every answer until the request is done."""
-        deadline = None if within is None else time.monotonic() + within
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps({"do": what, **values}).encode() + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has ended: what it said before tells why
-        while True:
-            answer = json.loads(self._line(deadline))
-            if "error" in answer:
-                raise RegistrationError(answer["error"])
-            if "note" in answer:
-                self._say(answer["note"])
-                continue
-            self._importing = answer.get("importing", self._importing)
-            yield answer
-            if "done" in answer:
-                return
-
-    def _line(self, deadline: float | None) -> bytes:
-        assert self._process.stdout is not None
-        while b"\n" not in self._buffer:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            poll = select.poll()
-            poll.register(self._process.stdout, select.POLLIN)
-            if not poll.poll(None if left is None else left * 1000):
-                self.end()
-                raise RegistrationError(
-                    f"{self._what()} did not end within its time limit, and was stopped. What takes time, or waits for "
-                    "something, belongs in the task, not at the top of its module"
-                )
-            chunk = os.read(self._process.stdout.fileno(), 1 << 16)
-            if not chunk:
-                raise RegistrationError(
-                    f"{self._what()} {_ending(self._process.wait())} "
-                    "What it printed is above; run that import by itself to find out why"
-                )
-            self._buffer += chunk
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return line
-
-    def _what(self) -> str:
-        if self._role == "client":
-            return "the process that talks to Flyte"
-        return f"{self._importing or 'the process that imports the task modules'}: importing it"
-
-    def end(self) -> None:
-        """End it, and what it started."""
-        if self._role == "code":
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            with suppress(BrokenPipeError):
-                pipe.close()
-
-
-def _ending(code: int) -> str:
-    if code < 0:
-        return f"ended the process with signal {signal.Signals(-code).name}."
-    return f"ended the process with exit code {code}."
+    def end_unless_kept(self) -> None:
+        if self.process is not None and not self.kept:
+            self.process.end()
+            self.process = None

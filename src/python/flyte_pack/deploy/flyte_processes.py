@@ -1,0 +1,160 @@
+"""Processes of `flyte_adapter.py`: how they are started, asked, and ended, whatever becomes of them.
+
+They are told and answer in lines of JSON, over pipes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_ADAPTER = str(Path(__file__).resolve().parent.parent / "flyte_adapter.py")
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A task that Flyte has. status: "new", or "present" if it had that version already."""
+
+    name: str
+    version: str
+    status: str
+
+
+@dataclass(eq=False)  # like any exception
+class RegistrationError(Exception):
+    """Why it can't be done, for the user. registered: what went through before."""
+
+    message: str
+    registered: tuple[Registered, ...] = field(default=())
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def command(python: Sequence[str]) -> list[str]:
+    """The arguments that start the adapter, without its own."""
+    # Isolated: neither PYTHONPATH, nor the working directory, nor the user's own packages bring modules in.
+    return [*python, "-I", "-u", "-X", "utf8", _ADAPTER]
+
+
+def _code_command(
+    python: Sequence[str], environ: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """As isolated, but with a fixed hash seed: what task modules make of sets is the same each time."""
+    kept = {name: value for name, value in environ.items() if not name.startswith("PYTHON")}
+    return [*python, "-s", "-u", "-X", "utf8", _ADAPTER], {**kept, "PYTHONHASHSEED": "0"}
+
+
+class Process:
+    """A process of the adapter: one request at a time, each with its answers."""
+
+    def __init__(
+        self,
+        python: Sequence[str],
+        role: str,
+        environ: Mapping[str, str],
+        say: Callable[[str], None],
+    ) -> None:
+        arguments, env = command(python), dict(environ)
+        if role == "code":
+            arguments, env = _code_command(python, environ)
+        try:
+            self._process = subprocess.Popen(
+                [*arguments, role],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=env,
+                # In a group of its own, for what user code starts to be ended with it.
+                start_new_session=role == "code",
+            )
+        except OSError as error:
+            raise RegistrationError(f"{python[0]}: {error.strerror}") from None
+        self._role, self._say = role, say
+        self._buffer = b""
+        self._importing = ""
+
+    def ask(self, what: str, within: float | None, **values: Any) -> Any:
+        """The answer to a request. Raises `RegistrationError` with what is said against it, or if there is none in time."""
+        for answer in self.answers(what, within, **values):
+            if "done" in answer:
+                return answer["done"]
+        raise AssertionError
+
+    def answers(self, what: str, within: float | None, **values: Any) -> Iterator[dict[str, Any]]:
+        """Every answer until the request is done."""
+        deadline = None if within is None else time.monotonic() + within
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps({"do": what, **values}).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has ended: what it said before tells why
+        while True:
+            answer = json.loads(self._line(deadline))
+            if "error" in answer:
+                raise RegistrationError(answer["error"])
+            if "note" in answer:
+                self._say(answer["note"])
+                continue
+            self._importing = answer.get("importing", self._importing)
+            yield answer
+            if "done" in answer:
+                return
+
+    def _line(self, deadline: float | None) -> bytes:
+        assert self._process.stdout is not None
+        while b"\n" not in self._buffer:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            poll = select.poll()
+            poll.register(self._process.stdout, select.POLLIN)
+            if not poll.poll(None if left is None else left * 1000):
+                self.end()
+                raise RegistrationError(
+                    f"{self._what()} did not end within its time limit, and was stopped. What takes time, or waits for "
+                    "something, belongs in the task, not at the top of its module"
+                )
+            chunk = os.read(self._process.stdout.fileno(), 1 << 16)
+            if not chunk:
+                raise RegistrationError(
+                    f"{self._what()} {_ending(self._process.wait())} "
+                    "What it printed is above; run that import by itself to find out why"
+                )
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def _what(self) -> str:
+        if self._role == "client":
+            return "the process that talks to Flyte"
+        return f"{self._importing or 'the process that imports the task modules'}: importing it"
+
+    def kill(self) -> None:
+        """End it, and what it started."""
+        if self._role == "code":
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
+
+    def end(self) -> None:
+        """Leave nothing of it."""
+        self.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with suppress(BrokenPipeError):
+                pipe.close()
+
+
+def _ending(code: int) -> str:
+    if code < 0:
+        return f"ended the process with signal {signal.Signals(-code).name}."
+    return f"ended the process with exit code {code}."

@@ -1,0 +1,115 @@
+"""A run of a registered task is started by Flyte's own command, and followed to its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import flyte_pack
+from flyte_pack.deploy.registration import ControlPlane
+from tests.support.control_plane import code, control_plane, registrar, unpacked
+from tests.support.flyte_versions import MATRIX, NEWEST, python_with_flyte
+
+PYTHON_PATH = str(Path(flyte_pack.__file__).parent.parent)
+
+
+def _run(plane, *arguments, line=NEWEST, **fields):
+    """A program that becomes a run of ml.score."""
+    program = (
+        "import json, os, sys; from flyte_pack.deploy.registration import *; a = json.loads(sys.argv[1]); "
+        "run(a['python'], os.environ, ControlPlane(**a['plane']), 'bikes', 'development', 'ml.score', a['version'], "
+        "sys.argv[2:], 'program')"
+    )
+    spec = {
+        "python": [str(python_with_flyte(line))],
+        "plane": vars(ControlPlane(endpoint=plane.endpoint, insecure=True)),
+        "version": fields.get("version", "v1"),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", program, json.dumps(spec), *arguments],
+        env={**os.environ, "PYTHONPATH": PYTHON_PATH},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory):
+    root = unpacked(tmp_path_factory.mktemp("code"))
+    with control_plane(tmp_path_factory.mktemp("plane")) as plane:
+        with registrar(plane) as process:
+            process.describe([code(root)])
+            list(process.register({"ml.score": "v1"}))
+        yield plane
+
+
+@pytest.mark.parametrize("line", MATRIX)
+def test_a_run_is_followed_to_its_outputs(deployed, line):
+    deployed.outcome("ml.score", outputs={"o0": 42})
+    process = _run(deployed, "--n", "5", line=line)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert f"http://{deployed.endpoint}/v2/domain/development/project/bikes/runs/" in out
+    assert [word for word in ("queued", "running", "succeeded") if word in out]
+    assert "42" in out.splitlines()[-1]
+    run = max(deployed.state()["runs"], key=lambda one: out.count(one["name"]))
+    assert (run["task"], run["version"]) == ("ml.score", "v1")
+    assert run["command"][-4:] == ["mod", "services.ml.workflows", "instance", "score"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--help",), 0, "--name"),
+        ((), 2, "Missing required parameter"),
+        (("--n", "x"), 2, "'x' is not a valid integer"),
+        (("--m", "1"), 2, "No such option"),
+    ],
+)
+def test_inputs_are_flytes_own_options(deployed, arguments, code, said):
+    before = deployed.requests("CreateRun")
+    process = _run(deployed, *arguments)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert said in out + err
+    assert "Traceback" not in err
+    assert deployed.requests("CreateRun") == before
+
+
+def test_a_run_that_fails_says_why_and_ends_with_1(deployed):
+    deployed.outcome("ml.score", error="ValueError: no data for that day")
+    process = _run(deployed, "--n", "5")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "ValueError: no data for that day" in err
+    assert "Traceback" not in err
+
+
+def test_a_version_that_is_not_registered(deployed):
+    process = _run(deployed, "--n", "5", version="other")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "other" in err
+    assert "Traceback" not in err
+
+
+def test_an_interrupt_leaves_the_run_going_and_says_so(deployed):
+    deployed.outcome("ml.score", hold=True)
+    process = _run(deployed, "--n", "5")
+    assert process.stdout is not None
+    while "is running" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "goes on without you" in err
+    assert "Traceback" not in err
+    assert deployed.requests("AbortRun") == deployed.requests("AbortAction") == 0
