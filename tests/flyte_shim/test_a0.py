@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ import pytest
 from tests.support.a0 import A0Run, run_a0
 from tests.support.archives import Archive, archive_of
 from tests.support.flyte_env import flyte_python
+from tests.support.object_stores import REAL_STORES, unique
 from tests.support.shim import PYTHON_PATH
+from tests.support.shim_stores import behind_proxy, publish, signed_url
 
 FILES = {
     "services/ml/workflows.py": """\
@@ -127,3 +130,34 @@ def test_no_code_of_a_bundle_that_was_tampered_with_is_run(container, way):
     assert "expected was" in done.log
     assert done.value is None
     assert os.listdir(container.workdir) == []
+
+
+# Puts another address into the command line of a0, and becomes it.
+_ELSEWHERE = (
+    "import os, sys; uri, *a = sys.argv[1:]; a[a.index('--tgz') + 1] = uri; os.execvp(a[0], a)"
+)
+
+
+@pytest.mark.parametrize("way", ["entry point", "wrapper"])
+@pytest.mark.parametrize("scheme", [*REAL_STORES, "signed"])
+def test_a_task_runs_out_of_a_bundle_in_an_object_store(container, scheme, way):
+    """It is asked for once, by the shim alone: not by a0, and not at the second start."""
+    store = REAL_STORES["s3" if scheme == "signed" else scheme]()
+    key = f"{unique()}/{container.bundle.path.name}"
+    uri = publish(store, key, container.bundle.path.read_bytes())
+    shim = [str(flyte_python()), "-m", "flyte_shim"]
+    with behind_proxy(store) as (reached, proxy):
+        env = dict(reached.env)
+        if scheme == "signed":
+            uri, env = signed_url(reached, key, 60), {}
+        prefix = [sys.executable, "-c", _ELSEWHERE, uri]
+        if way == "wrapper":
+            env["_F_EXEC_WRAPPER"] = shlex.join(shim)
+        else:
+            prefix += [*shim, "--"]
+        for _ in range(2):
+            done = container.run(env, prefix)
+            assert (done.exit_code, done.error, done.value) == (0, None, 42), done.log
+            assert [(request.method, request.writes) for request in proxy.requests] == [
+                ("GET", False)
+            ]

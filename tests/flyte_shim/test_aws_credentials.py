@@ -10,10 +10,9 @@ import pytest
 
 from flyte_shim.aws_credentials import Credentials, find_credentials
 from flyte_shim.errors import ShimError, SourceDenied, SourceUnavailable, UsageError
-from flyte_shim.s3 import signed
 from flyte_shim.source import Patience
 from flyte_shim.stores import s3_settings
-from flyte_shim.web import Url, Web
+from flyte_shim.web import Web
 from tests.support.shim_servers import Asked, reply, scripted
 
 SECRET = "planted-secret-3e8b"
@@ -192,17 +191,3 @@ def test_settings_that_can_not_be_right_are_said(environ, message):
         find({**NO_MACHINE, **environ})
     assert isinstance(caught.value, ShimError)
     assert SECRET not in str(caught.value)
-
-
-def test_a_signature_is_the_one_of_aws_own_example():
-    """S3 API reference, "Signature Calculations for the Authorization Header", "GET Object"."""
-    credentials = Credentials(
-        "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", None, "the test"
-    )
-    url = Url("https://examplebucket.s3.amazonaws.com/test.txt")
-    headers = signed(url, {"Range": "bytes=0-9"}, "us-east-1", credentials, 1369353600.0)
-    assert headers["Authorization"] == (
-        "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request, "
-        "SignedHeaders=host;range;x-amz-content-sha256;x-amz-date, "
-        "Signature=f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41"
-    )

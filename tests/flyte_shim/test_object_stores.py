@@ -22,7 +22,6 @@ from flyte_shim.errors import (
     SourceUnavailable,
 )
 from flyte_shim.hashing import sha256_bytes
-from flyte_shim.s3 import S3Source
 from flyte_shim.source import Patience, download, open_source
 from tests.support.archives import Archive, archive_of
 from tests.support.flyte_env import flyte_python
@@ -39,7 +38,8 @@ from tests.support.object_stores import (
     seaweedfs,
     unique,
 )
-from tests.support.shim import PYTHON_PATH, environment, interpreters, run_shim
+from tests.support.shim import PYTHON_PATH, environment, interpreters, run_shim, start_shim
+from tests.support.shim_servers import Asked, ranged, reply, scripted
 from tests.support.shim_stores import behind_proxy, publish, signed_url
 
 FILES = {"main.py": "value = 1\n", "pkg/data.bin": os.urandom(100_000)}
@@ -56,7 +56,7 @@ def bundle(tmp_path) -> Archive:
 
 @pytest.fixture
 def shim(tmp_path):
-    """Runs the shim in a new working directory, with one cache."""
+    """Runs the shim in a new working directory, with one cache. Nothing that it leaves holds a secret."""
     numbers = itertools.count()
 
     def run(*arguments, python=None, **variables):
@@ -68,7 +68,11 @@ def shim(tmp_path):
             assert secret not in done.stdout + done.stderr
         return done
 
-    return run
+    yield run
+    for path in filter(Path.is_file, tmp_path.rglob("*")):
+        written = f"{path}\n".encode() + path.read_bytes()
+        assert b"ignature=" not in written
+        assert not any(secret.encode() in written for secret in SECRETS), path
 
 
 def containers() -> list:
@@ -98,6 +102,49 @@ def test_a_bundle_is_fetched_once_and_then_found_in_the_cache(scheme, python, sh
             (line,) = map(json.loads, done.stderr.splitlines())
             assert (line["event"], line["archive"]) == ("ready", bundle.sha256)
     assert line["cache"] == "hit"
+
+
+def test_all_containers_of_a_node_that_start_at_once_make_one_request(tmp_path, bundle):
+    store = seaweedfs()
+    uri = publish(store, f"{unique()}/{bundle.path.name}", bundle.path.read_bytes())
+    with behind_proxy(store) as (reached, proxy):
+        proxy.once(Delay(1))  # until all have started
+        variables = {**reached.reader, "FLYTE_SHIM_CACHE": str(tmp_path / "cache")}
+        starts = []
+        for number in range(32):
+            (tmp_path / f"w{number}").mkdir()
+            command = ["--archive", uri, "--", "cat", "main.py"]
+            starts.append(
+                start_shim(
+                    *command, home=tmp_path, cwd=tmp_path / f"w{number}", variables=variables
+                )
+            )
+        ends = {(*start.communicate(), start.returncode) for start in starts}
+        assert ends == {(FILES["main.py"], "", 0)}
+        assert len(proxy.requests) == 1
+
+
+def test_a_start_that_is_killed_while_it_downloads_leaves_nothing_for_long(shim, tmp_path, bundle):
+    data = bundle.path.read_bytes()
+
+    def stall(asked: Asked):
+        yield reply(200, data[:50_000], len(data))
+        time.sleep(60)
+
+    answers = iter([stall])
+    cache = tmp_path / "cache"
+    with scripted(lambda asked: next(answers, lambda a: ranged(data, a))(asked)) as server:
+        command = ["--archive", f"{server.url}/{bundle.path.name}", "--cache", str(cache), "--"]
+        killed = start_shim(*command, "true", home=tmp_path, cwd=tmp_path)
+        while not [path for path in cache.rglob("archive") if path.stat().st_size == 50_000]:
+            assert killed.poll() is None
+            time.sleep(0.01)
+        killed.kill()
+        killed.communicate()
+        done = shim(*command, "cat", "main.py")
+    assert (done.returncode, done.stdout, done.stderr) == (0, FILES["main.py"], "")
+    assert [asked.headers.get("range") for asked in server.asked] == [None, None]
+    assert os.listdir(cache / str(os.geteuid()) / "work") == []
 
 
 @pytest.fixture
@@ -311,80 +358,6 @@ def test_without_obstore_the_way_out_is_said(shim, tmp_path):
     done = shim("--archive", uri, "--", "true", PYTHONPATH=path)
     assert done.returncode == 64
     assert f"Reading {uri} needs the package obstore, which comes with Flyte" in done.stderr
-
-
-URLS = {
-    "AWS": ({}, "bucket", "https://bucket.s3.us-east-1.amazonaws.com/a%20b"),
-    "another region": (
-        {"AWS_REGION": "eu-west-1"},
-        "bucket",
-        "https://bucket.s3.eu-west-1.amazonaws.com/a%20b",
-    ),
-    "China": (
-        {"AWS_REGION": "cn-north-1"},
-        "bucket",
-        "https://bucket.s3.cn-north-1.amazonaws.com.cn/a%20b",
-    ),
-    "a dot in the bucket": ({}, "a.b", "https://s3.us-east-1.amazonaws.com/a.b/a%20b"),
-    "paths wanted": (
-        {"FLYTE_AWS_S3_ADDRESSING_STYLE": "path"},
-        "bucket",
-        "https://s3.us-east-1.amazonaws.com/bucket/a%20b",
-    ),
-    "an endpoint": ({"AWS_ENDPOINT_URL": "http://e:1/"}, "bucket", "http://e:1/bucket/a%20b"),
-    "an endpoint with hosts": (
-        {"AWS_ENDPOINT_URL": "http://e:1", "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "true"},
-        "bucket",
-        "http://bucket.e:1/a%20b",
-    ),
-    "one with the bucket, as obstore wants it": (
-        {"AWS_ENDPOINT_URL": "http://bucket.e", "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "true"},
-        "bucket",
-        "http://bucket.e/a%20b",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", URLS)
-def test_a_bucket_is_in_the_host_or_in_the_path(name):
-    environ, bucket, url = URLS[name]
-    assert S3Source(f"s3://{bucket}/a b", Patience(), environ).url() == url
-
-
-class Elsewhere:
-    """Stands in for AWS, which answers for one region about a bucket in another."""
-
-    def __init__(self, region: str) -> None:
-        self.region = region
-        self.hosts: list[str] = []
-
-    def send(self, method, url, headers):
-        self.hosts.append(url.host)
-        return self
-
-    status = 301
-
-    def header(self, name: str) -> str:
-        return self.region if name == "x-amz-bucket-region" else ""
-
-    def close(self) -> None:
-        pass
-
-
-@pytest.mark.parametrize(
-    ("region", "environ", "hosts"),
-    [
-        ("eu-west-1", {}, ["us-east-1.amazonaws.com", "eu-west-1.amazonaws.com"]),
-        ("us-east-1", {}, ["us-east-1.amazonaws.com"]),
-        ("evil.example/", {}, ["us-east-1.amazonaws.com"]),
-        ("eu-west-1", {"AWS_ENDPOINT_URL": "https://store.example"}, ["store.example"]),
-    ],
-)
-def test_a_bucket_in_another_region_is_asked_there_and_nowhere_else(region, environ, hosts):
-    source = S3Source("s3://bucket/a", Patience(), {**environ, "AWS_SKIP_SIGNATURE": "1"})
-    aws = source._web = Elsewhere(region)
-    source._answer({})
-    assert [host.replace("bucket.s3.", "") for host in aws.hosts] == hosts
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, bundle):
