@@ -67,7 +67,7 @@ def serve(directory: Path, port: int, bucket: str) -> None:
         make_bucket = lambda: urllib.request.Request(  # noqa: E731
             f"http://{HOST}:{filer}/buckets/{bucket}/", method="POST"
         )
-        request_until_it_works(server, log, make_bucket, (200, 201))
+        request_until_it_works(server, log, make_bucket, (200, 201, 409))  # 409: it was there
         # Without credentials it refuses to show the bucket, once it knows its users.
         ask = lambda: urllib.request.Request(f"http://{HOST}:{s3}/{bucket}")  # noqa: E731
         request_until_it_works(server, log, ask, (403,))

@@ -18,7 +18,7 @@ from pants.engine.target import FieldSet
 from pants.util.logging import LogLevel
 
 from flyte_pack.deploy.config import DeployConfig, Settings
-from flyte_pack.deploy.control_plane import VARIABLES, is_known
+from flyte_pack.deploy.flyte_settings import VARIABLES, is_known
 from flyte_pack.deploy.options import DeployOptions
 from flyte_pack.deploy.plan import DeployPlan, Environment
 from pants_flyte.engine import (

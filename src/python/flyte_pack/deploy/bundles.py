@@ -12,7 +12,7 @@ from flyte_pack.deploy.records import StoredBundle
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.progress import Progress
 from flyte_pack.store import Blob, State, Store, blob_of, read
-from flyte_pack.task_link import LinkedBundle, TaskLink
+from flyte_pack.task_link import LinkedBundle
 from flyte_shim.hashing import sha256_file
 from flyte_shim.manifest import Manifest, ManifestError
 
@@ -61,22 +61,6 @@ class Settled:
     bundle: StoredBundle
     status: Status
     puts: tuple[Put, ...]
-
-
-def read_links(directory: str, names: Iterable[str]) -> tuple[TaskLink, ...]:
-    """The task links in these files of `directory`, sorted by address. Raises `Refused` or `InvalidData`."""
-    links = []
-    for name in names:
-        try:
-            with open(os.path.join(directory, name), "rb") as file:
-                links.append(TaskLink.from_json(file.read(), name))
-        except OSError as error:
-            raise Refused(f"the packaged task {name} can not be read: {error.strerror}") from None
-    links.sort(key=lambda link: link.address)
-    for before, after in zip(links, links[1:]):
-        if before.address == after.address:
-            raise Refused(f"{after.address} is among the tasks twice: name it once")
-    return tuple(links)
 
 
 def check_files(directory: str, address: str, bundle: LinkedBundle) -> None:

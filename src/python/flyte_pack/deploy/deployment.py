@@ -9,8 +9,7 @@ rest.
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,6 @@ from flyte_pack.deploy.bundles import (
     check_files,
     check_kept,
     check_whole,
-    read_links,
     settle,
 )
 from flyte_pack.deploy.changes import TaskChange, compare, describe
@@ -29,6 +27,7 @@ from flyte_pack.deploy.control_plane import Found
 from flyte_pack.deploy.git import now, provenance
 from flyte_pack.deploy.images import push_all, read_pushes
 from flyte_pack.deploy.ledger import Ledger, Recorded, is_current
+from flyte_pack.deploy.links import one_copy_style, read_links, shipped_of
 from flyte_pack.deploy.plan import Refused, Request
 from flyte_pack.deploy.records import (
     DeployedTask,
@@ -40,12 +39,11 @@ from flyte_pack.deploy.records import (
     task_spec,
     version_of,
 )
-from flyte_pack.deploy.registering import Archive, Embedded, Registering, Shipped, Specifications
+from flyte_pack.deploy.registering import Registering, Specifications
 from flyte_pack.deploy.registration import Registered
+from flyte_pack.deploy.task_images import images_of, pinned
 from flyte_pack.json_fields import InvalidData
-from flyte_pack.names import InvalidName, check_image, check_ref_name
 from flyte_pack.progress import Progress
-from flyte_pack.registry.plan import PushPlan
 from flyte_pack.store import Store, StoreError, blob_of
 from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE, TaskLink
 
@@ -126,13 +124,13 @@ class Deployment:
         self._repair = repair
         self._say = say
         self._links = read_links(directory, request.tasks)
-        self._copy_style = _one_copy_style(request, self._links)
+        self._copy_style = one_copy_style(request, self._links)
         self._pushes = read_pushes(directory, request.pushes)
-        self._images = _images(request, self._links, self._pushes)
+        self._images = images_of(request, self._links, self._pushes)
         self.registered: list[Registered] = []
         self._registering: Registering | None = None
         if found is not None:
-            self._look_up_images()
+            self._images = pinned(self._images, self._links, request, say)
             self._registering = Registering(found, request, directory, self._ref_names(), say)
         # Each once: many tasks may share a bundle.
         bundles = {link.bundle: link.address for link in self._links if link.bundle is not None}
@@ -225,74 +223,10 @@ class Deployment:
 
     # --- registration ----------------------------------------------------------------------------
 
-    def _look_up_images(self) -> None:
-        """Pin the images that were not built here by their digests: what is registered must be there, and stay what it is.
-
-        Raises `Refused` or `RegistryError`.
-        """
-        built = {link.address for link in self._links if link.built_image is not None}
-        references = {
-            image
-            for address, (image, _) in self._images.items()
-            if image is not None and address not in built
-        }
-        if references:
-            # Only who needs it pays for the HTTP client.
-            from flyte_pack.deploy.mapped_images import resolve_images
-
-            resolved = resolve_images(
-                references,
-                self._request.insecure_registries,
-                say=self._say,
-                check=self._request.image_check,
-            )
-            for address, (image, ref_name) in self._images.items():
-                if image in resolved:
-                    self._images[address] = resolved[image].pinned, ref_name
-
     def _ref_names(self) -> dict[str, str]:
         """The image that code gets where it names one by a ref name."""
         used = {ref: image for image, ref in self._images.values() if ref and image}
         return {**self._request.images, **used}
-
-    def _shipped(self, bundles: Mapping[str, StoredBundle]) -> list[Shipped]:
-        shipped = []
-        for link in self._links:
-            code: Archive | Embedded
-            if link.bundle is not None:
-                stored = bundles[link.bundle.content_hash]
-                # What is in the store under another hash is the same content by another compressor.
-                code = Archive(
-                    os.path.join(self._directory, link.bundle.archive),
-                    link.bundle.archive_hash,
-                    self._store.uri_of(stored.archive.key),
-                )
-            elif link.built_image is not None:
-                code = Embedded(
-                    os.path.join(self._directory, link.built_image.layout),
-                    link.built_image.digest,
-                    link.built_image.workdir,
-                )
-            else:
-                raise Refused(
-                    f"{link.address} has copy_style='none' and an image that is not built here, so there is no code to "
-                    "register it from: set `image` to the `flyte_image` that holds it, and map no other in its place; or "
-                    "deploy with --no-register"
-                )
-            file, _, attribute = link.entry_point.rpartition(":")
-            shipped.append(
-                Shipped(
-                    address=link.address,
-                    file=file,
-                    module=link.module,
-                    kind=link.kind,
-                    attribute=attribute,
-                    names=tuple(task.name for task in link.tasks),
-                    image=self._images[link.address][0],
-                    code=code,
-                )
-            )
-        return shipped
 
     def _to_register(
         self, record: VersionRecord, current: HistoryEntry | None, before: VersionRecord | None
@@ -341,7 +275,7 @@ class Deployment:
         inputs: str | None = None
         specifications: Specifications | None = None
         if self._registering is not None:
-            shipped = self._shipped(bundles)
+            shipped = shipped_of(self._links, self._directory, self._store, bundles, self._images)
             inputs = self._registering.inputs(shipped)
             if (
                 not self._repair
@@ -468,84 +402,3 @@ def _versions_of(record: VersionRecord) -> dict[str, str]:
         for one in task.tasks
         if one.flyte_name is not None
     }
-
-
-def _one_copy_style(request: Request, links: Iterable[TaskLink]) -> str:
-    by_style = {link.copy_style: link.address for link in links}
-    if not by_style:
-        raise Refused("it has no tasks: name some in the field `tasks` of the target")
-    if len(by_style) > 1:
-        found = ", ".join(f"{address} has {style!r}" for style, address in sorted(by_style.items()))
-        raise Refused(
-            f"its tasks differ in copy_style ({found}), and a parent hands its own code to its children: "
-            "set `copy_style` in the target, or type --copy-style"
-        )
-    style = next(iter(by_style))
-    if request.copy_style not in (None, style):
-        raise Refused(
-            f"the tasks were packaged with copy_style={style!r}, not {request.copy_style!r}: package them again"
-        )
-    for link in links:
-        if request.root_dir is not None and link.root_dir != request.root_dir:
-            raise Refused(
-                f"{link.address} was packaged with root_dir={link.root_dir!r}, not {request.root_dir!r}: "
-                "package it again"
-            )
-    if style == "none" and request.version is None:
-        raise Refused(
-            "with copy_style='none' the code is in the images, so that no version can be computed from it: "
-            "type --version V, or set `version` in the target"
-        )
-    return style
-
-
-def _images(
-    request: Request, links: Iterable[TaskLink], pushes: Iterable[PushPlan]
-) -> dict[str, tuple[str | None, str | None]]:
-    """(image, the name it was looked up by) of each task, by its address."""
-    found: dict[str, tuple[str | None, str | None]] = {}
-    used: dict[str, str] = {}
-    built = {push.digest: push for push in pushes}
-    for link in links:
-        image, ref_name = link.image, None
-        try:
-            if link.built_image is not None:
-                image, ref_name = _pushed(link, built), link.built_image.ref_name
-            elif image is not None and link.image_is_reference:
-                check_image(image)
-            elif image is not None:
-                ref_name = check_ref_name(image)
-                used[ref_name] = link.address
-                image = request.images.get(ref_name)
-        except InvalidName as error:
-            raise InvalidName(f"{link.address}: {error}") from None
-        found[link.address] = image, ref_name
-    for ref_name, address in used.items():
-        if ref_name not in request.images:
-            raise Refused(
-                f"{address} uses the image {ref_name!r}, and nothing says which that is{_known(request.images)}: "
-                f"type --image {ref_name}=registry/name:tag, or set images={{{ref_name!r}: ...}} in the target"
-            )
-    for ref_name in sorted(request.typed_images - used.keys()):
-        raise Refused(f"--image {ref_name}=...: no task uses an image of that name{_known(used)}")
-    return found
-
-
-def _pushed(link: TaskLink, built: Mapping[str, PushPlan]) -> str:
-    assert link.built_image is not None
-    push = built.get(link.built_image.digest)
-    if push is None or not push.destinations:
-        ref_name = link.built_image.ref_name
-        instead = (
-            f" (or name one that is there already: --image {ref_name}=URI)" if ref_name else ""
-        )
-        raise Refused(
-            f"{link.address} runs in {link.built_image.address}, which is built here, and no registry is known to push it "
-            f"to: type --registry HOST, or set `registry` in the target, or `[flyte].registries`{instead}"
-        )
-    return f"{push.destinations[0].name}@{push.digest}"
-
-
-def _known(names: Iterable[str]) -> str:
-    known = ", ".join(sorted(names))
-    return f" (known: {known})" if known else " (none is known)"
