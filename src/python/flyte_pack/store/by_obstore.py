@@ -21,7 +21,7 @@ from flyte_pack.registry.retry import Broken
 from flyte_pack.store import StoredObject, StoreError
 from flyte_pack.store.credentials import azure_config, s3_credentials
 from flyte_pack.store.remote import SHA256, WRITER, Content, Exists, Found
-from flyte_pack.store.trouble import Doing, Place, failure, status_and_code
+from flyte_pack.store.trouble import Doing, Place, failure, no_bucket, status_and_code
 from flyte_shim.stores import S3, Location, allows_http, obstore_config
 
 CONNECT_SECONDS = 15
@@ -122,8 +122,9 @@ class ObstoreBackend:
     def delete(self, path: str) -> None:
         try:
             obstore.delete(self._client(), path)
-        except FileNotFoundError:
-            pass
+        except FileNotFoundError as error:
+            if no_bucket(status_and_code(str(error))[1]):
+                raise self._failure(Doing.DELETE, error) from None
         except _FAILURES as error:
             raise self._failure(Doing.DELETE, error) from None
 

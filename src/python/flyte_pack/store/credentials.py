@@ -17,6 +17,7 @@ from flyte_pack.store import StoreError
 from flyte_pack.store.trouble import Place
 from flyte_shim.stores import GCS, S3, Location, s3_settings
 
+_PROJECTS = "https://cloudresourcemanager."
 _GCS_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 
 
@@ -48,14 +49,18 @@ def s3_credentials(place: Place, environ: Mapping[str, str]) -> S3Credentials:
     try:
         session = boto3.Session()
         found = session.get_credentials()
-        if found is None:
-            return S3Credentials()
-        found.get_frozen_credentials()
+        if found is not None:
+            found.get_frozen_credentials()
     except (BotoCoreError, ClientError) as error:
         raise place.error(
             f"AWS credentials could not be had ({type(error).__name__}): log in anew (`aws sso login`), or correct "
             "AWS_PROFILE or what it is set to in AWS's configuration files"
         ) from None
+    if found is None:
+        raise place.error(
+            "no credentials were found, in the profile or elsewhere: log in, set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or choose another AWS_PROFILE"
+        )
     from obstore.auth.boto3 import Boto3CredentialProvider
 
     provider = Boto3CredentialProvider(session)
@@ -120,6 +125,14 @@ def _emulator(environ: Mapping[str, str]) -> str | None:
     return f"http://{host}" if host and "://" not in host else host or None
 
 
+class _Nothing:
+    """An answer of Google's that nobody asked for."""
+
+    status = 404
+    headers: Mapping[str, str] = {}
+    data = b"{}"
+
+
 class GoogleCredentials:
     """Google's "application default credentials": a key file, a log-in, a federated identity, or the machine's."""
 
@@ -137,12 +150,19 @@ class GoogleCredentials:
             import google.auth.transport.urllib3
             import urllib3
 
+        request = google.auth.transport.urllib3.Request(
+            urllib3.PoolManager(timeout=urllib3.Timeout(15, 30))
+        )
+
+        def send(url: str, *args: Any, **kwargs: Any) -> Any:
+            # Of federated identities it wants to know the project's number, too, which is of no use to us.
+            return _Nothing() if url.startswith(_PROJECTS) else request(url, *args, **kwargs)
+
         try:
             if self._found is None:
-                self._found, _ = google.auth.default(scopes=[_GCS_SCOPE])
+                self._found, _ = google.auth.default(scopes=[_GCS_SCOPE], request=send)
             if not self._found.valid:
-                pool = urllib3.PoolManager(timeout=urllib3.Timeout(15, 30))
-                self._found.refresh(google.auth.transport.urllib3.Request(pool))
+                self._found.refresh(send)
         except (google.auth.exceptions.GoogleAuthError, OSError, ValueError) as error:
             raise self._unusable(error) from None
         return f"Bearer {self._found.token}"

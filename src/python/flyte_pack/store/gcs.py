@@ -113,8 +113,7 @@ class GcsBackend:
         answer = self._send("POST", url, sent, body)
         if answer.status == 412 and new:
             raise Exists
-        if answer.status != 200:
-            raise self._failure(Doing.WRITE, answer)
+        self._document(Doing.WRITE, answer)
 
     def names(self, prefix: str) -> list[str]:
         pages = self._pages(prefix, delimiter="/")
@@ -137,7 +136,9 @@ class GcsBackend:
 
     def delete(self, path: str) -> None:
         answer = self._send("DELETE", self._url(path))
-        if answer.status not in (200, 204, 404):
+        if answer.status == 404:
+            self._know_bucket()
+        elif answer.status not in (200, 204):
             raise self._failure(Doing.DELETE, answer)
 
     def _pages(self, prefix: str, **more: str) -> Iterator[dict[str, Any]]:

@@ -90,6 +90,8 @@ _PATIENCE = {"SlowDown", "RequestLimitExceeded", "ThrottlingException", "ServerB
 
 _STATUS = re.compile(r"status code: ([1-5][0-9]{2})\b")
 _CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
+# Where machines are asked for credentials of their own: the last in every chain.
+_METADATA = re.compile(r"//169\.254\.169\.254/|//169\.254\.170\.2/|/metadata/identity")
 # What obstore says where there was no answer; ours, and how often it is tried again.
 _CONNECTION = (
     (
@@ -111,18 +113,23 @@ _CONNECTION = (
         0,
     ),
     (
-        re.compile(r"169\.254\.169\.254|169\.254\.170\.2|metadata\.google|/metadata/identity"),
-        "no credentials were found",
+        re.compile("token request|TokenRequest|Invalid Access Key|client assertion|azure cli|AzureCli"),
+        "the credentials could not be used",
         0,
     ),
     (
-        re.compile("token request|TokenRequest|Invalid Access Key|client assertion|azure cli|AzureCli"),
-        "the credentials could not be used",
+        re.compile("[Ii]nvalid list response|Invalid header|[Ee][Tt]ag Header missing|[Mm]issing ETag|MissingEtag"),
+        "what answers there is no object store: check the endpoint",
         0,
     ),
     (re.compile("URL scheme is not allowed"), "its endpoint has to be https://", 0),
     (re.compile("Account must be specified"), "set AZURE_STORAGE_ACCOUNT_NAME, or write the account into the URI", 0),
 )  # fmt: skip
+
+
+def no_bucket(code: str | None) -> bool:
+    """Whether it is not an object alone that is missing."""
+    return code in _NO_BUCKET
 
 
 def status_and_code(text: str) -> tuple[int | None, str | None]:
@@ -138,9 +145,13 @@ def failure(
 
     status, code: of the answer. text: looked through for what kept an answer from coming, and never repeated.
     """
+    if _METADATA.search(text):
+        return place.error(f"no credentials were found: {_CREDENTIALS[place.kind]}")
     if code in _PATIENCE or (status in STATUSES and code not in _CODES):
         again = STATUSES.get(status or 503, BROKEN)
         return Broken(_busy(status), again)
+    if status == 507:
+        code = "InsufficientStorage"
     if code in _CODES:
         return place.error(_CODES[code])
     if code in _NO_BUCKET or (status == 404 and code not in _NO_OBJECT and doing is not Doing.READ):
