@@ -148,12 +148,15 @@ ENDLESS = {
 }
 
 
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
 @pytest.mark.parametrize("name", ENDLESS)
 def test_a_server_that_never_comes_to_the_end_of_something_is_cut_off_at_the_deadline(
-    tmp_path, name
+    tmp_path, authority, monkeypatch, name, tls
 ):
+    trust(authority, tmp_path, monkeypatch)
+    context = server_context(authority, "localhost") if tls else None
     with (
-        scripted(lambda asked: drip(*ENDLESS[name])) as server,
+        scripted(lambda asked: drip(*ENDLESS[name]), context) as server,
         pytest.raises(SourceUnavailable, match=r"not done after 1 seconds.*FLYTE_SHIM_DEADLINE"),
     ):
         get(f"{server.url}/a", tmp_path / "copy", deadline=1)
@@ -271,6 +274,11 @@ def test_odd_characters_of_a_url_are_sent_encoded_and_encoded_ones_as_they_are(t
     assert "evil" not in server.asked[0].headers
 
 
+def test_a_name_that_no_host_can_have_is_said(tmp_path):
+    with pytest.raises(SourceUnavailable, match=r"no name of a host|not known|resolution"):
+        get(f"https://{'a' * 70}.example/a", tmp_path / "copy", attempts=1)
+
+
 def test_an_address_where_nobody_listens_is_tried_again_and_named(tmp_path):
     with pytest.raises(
         SourceUnavailable, match=r"No connection to localhost:1: .*refused.*4 attem"
@@ -292,9 +300,13 @@ def server_context(authority: trustme.CA, name: str) -> ssl.SSLContext:
     return context
 
 
+def trust(authority: trustme.CA, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority.cert_pem.write_to_path(str(directory / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(directory / "ca.pem"))
+
+
 def test_a_server_is_trusted_by_the_authorities_that_are_set(tmp_path, authority, monkeypatch):
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    trust(authority, tmp_path, monkeypatch)
     with scripted(in_turn(CUT), server_context(authority, "localhost")) as server:
         assert get(f"{server.url}/a", tmp_path / "copy") == 2
 
@@ -310,8 +322,7 @@ def test_a_certificate_that_does_not_hold_is_said_at_once(
     tmp_path, authority, monkeypatch, name, trusted, message
 ):
     if trusted:
-        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        trust(authority, tmp_path, monkeypatch)
     with scripted(in_turn(), server_context(authority, name)) as server:
         with pytest.raises(UntrustedSource, match=f"certificate of localhost:.*({message})"):
             get(f"{server.url}/a", tmp_path / "copy")
@@ -320,8 +331,7 @@ def test_a_certificate_that_does_not_hold_is_said_at_once(
 
 def test_no_redirect_leaves_tls(tmp_path, authority, monkeypatch):
     """Not even to this machine."""
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    trust(authority, tmp_path, monkeypatch)
     with scripted(in_turn()) as plain:
         redirect = reply(302, Location=f"{plain.url}/a")
         with scripted(lambda asked: redirect, server_context(authority, "localhost")) as server:
@@ -335,11 +345,13 @@ def test_no_redirect_leaves_tls(tmp_path, authority, monkeypatch):
 
 def test_a_proxy_is_asked_for_the_whole_url(tmp_path, monkeypatch):
     with scripted(in_turn(CUT)) as proxy:
-        monkeypatch.setenv("http_proxy", proxy.url)
-        environ = {"http_proxy": proxy.url, "FLYTE_SHIM_ALLOW_HTTP": "1"}
+        url = proxy.url.replace("//", "//user:pass%20word@")
+        monkeypatch.setenv("http_proxy", url)
+        environ = {"http_proxy": url, "FLYTE_SHIM_ALLOW_HTTP": "1"}
         get("http://bundles.example/a", tmp_path / "copy", environ)
     assert [asked.target for asked in proxy.asked] == ["http://bundles.example/a"] * 2
     assert proxy.asked[0].headers["host"] == "bundles.example"
+    assert proxy.asked[0].headers["proxy-authorization"] == "Basic dXNlcjpwYXNzIHdvcmQ="
 
 
 def test_a_proxy_that_refuses_a_tunnel_is_named(tmp_path, monkeypatch):

@@ -5,9 +5,17 @@ from __future__ import annotations
 import pytest
 
 from flyte_shim.aws_credentials import Credentials
+from flyte_shim.errors import (
+    SourceDenied,
+    SourceMissing,
+    SourceUnavailable,
+    UntrustedSource,
+    UsageError,
+)
 from flyte_shim.s3 import S3Source, signed
 from flyte_shim.source import Patience
 from flyte_shim.web import Url
+from tests.support.shim_servers import reply, scripted
 
 
 def test_a_signature_is_the_one_of_aws_own_example():
@@ -96,3 +104,93 @@ def test_a_bucket_in_another_region_is_asked_there_and_nowhere_else(region, envi
     aws = source._web = Elsewhere(region)
     source._answer({})
     assert [host.replace("bucket.s3.", "") for host in aws.hosts] == hosts
+
+
+SECRET, SESSION = "planted-secret-12ce", "planted-session-f0b4"
+KEY = {"AWS_ACCESS_KEY_ID": "KEY", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_SESSION_TOKEN": SESSION}
+
+
+def error(code: str) -> bytes:
+    return f"<Error><Code>{code}</Code><Message>{SECRET}</Message></Error>".encode()
+
+
+ANSWERS = {
+    "no right": (
+        reply(403, error("AccessDenied")),
+        SourceDenied,
+        "they need s3:GetObject for buck",
+    ),
+    "nothing that says why": (
+        reply(403),
+        SourceDenied,
+        r"\(403\) with the credentials from the env",
+    ),
+    "an expired session": (
+        reply(400, error("ExpiredToken")),
+        SourceDenied,
+        "session .* has expired",
+    ),
+    "an unknown key": (
+        reply(403, error("InvalidAccessKeyId")),
+        SourceDenied,
+        "the key from the env",
+    ),
+    "another secret": (reply(403, error("SignatureDoesNotMatch")), SourceDenied, "the secret from"),
+    "a clock that is off": (
+        reply(403, error("RequestTimeTooSkewed"), Date="Thu, 01 Jan 2015 00:00:00 GMT"),
+        SourceDenied,
+        r"clock is \d+ minutes ahead of the server's. Set it",
+    ),
+    "a clock that is off, at a store without one": (
+        reply(403, error("RequestTimeTooSkewed")),
+        SourceDenied,
+        "clock is wrong. Set it",
+    ),
+    "no bucket": (reply(404, error("NoSuchBucket")), SourceMissing, "There is no bucket bucket"),
+    "no archive": (
+        reply(404, error("NoSuchKey")),
+        SourceMissing,
+        "There is no archive at s3://buck",
+    ),
+    "too much at a time": (reply(503, error("SlowDown")), SourceUnavailable, "503 SlowDown"),
+    "a request that was slow": (
+        reply(400, error("RequestTimeout")),
+        SourceUnavailable,
+        "400 Request",
+    ),
+    "another place": (
+        reply(307, error("TemporaryRedirect"), Location="https://evil.example/"),
+        UntrustedSource,
+        r"redirects \(307 TemporaryRedirect\): not followed",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_what_the_store_answers_is_said_and_no_secret(name):
+    answer, expected, message = ANSWERS[name]
+    with scripted(lambda asked: answer) as server:
+        source = S3Source("s3://bucket/a", Patience(), {**KEY, "AWS_ENDPOINT_URL": server.url})
+        with pytest.raises(expected, match=message) as caught:
+            list(source.read(0))
+    (asked,) = server.asked
+    assert asked.headers["x-amz-security-token"] == SESSION
+    assert "x-amz-security-token" in asked.headers["authorization"]
+    assert SECRET not in f"{caught.value}{asked.headers}"
+    assert SESSION not in str(caught.value)
+
+
+def test_an_endpoint_with_a_password_is_refused_and_not_shown():
+    environ = {**KEY, "AWS_ENDPOINT_URL": f"http://user:{SECRET}@localhost:1"}
+    with pytest.raises(UsageError, match="http://localhost:1/bucket/a has user info") as caught:
+        list(S3Source("s3://bucket/a", Patience(), environ).read(0))
+    assert SECRET not in str(caught.value)
+
+
+def test_whoever_asks_pays_if_that_is_set_and_says_so_under_the_signature():
+    with scripted(lambda asked: reply(200)) as server:
+        environ = {**KEY, "AWS_ENDPOINT_URL": server.url, "AWS_REQUEST_PAYER": "requester"}
+        list(S3Source("s3://bucket/a", Patience(), environ).read(0))
+    headers = server.asked[0].headers
+    assert headers["x-amz-request-payer"] == "requester"
+    assert "x-amz-request-payer" in headers["authorization"]

@@ -169,11 +169,20 @@ class Web:
         `timeout` is how many seconds the server may be silent; `direct` takes no proxy.
         """
         timeout = min(timeout or self._patience.timeout, self._patience.left())
+        proxy = None if direct else _proxy(url, self._environ)
+        whole = {
+            "Host": url.netloc,
+            "User-Agent": f"flyte-shim/{__version__}",
+            "Accept-Encoding": "identity",
+            "Connection": "close",
+            **headers,
+        }
         target = url.target
+        if proxy and url.scheme == "http":  # with TLS it is asked for a tunnel instead
+            target = str(url)
+            whole.update(_authorization(proxy))
         try:
-            connection = self._connection(url, min(timeout, _CONNECT_SECONDS), direct)
-            if url.scheme == "http" and connection.host != url.host:
-                target = str(url)
+            connection = self._connection(url, proxy, min(timeout, _CONNECT_SECONDS))
             connection.connect()
         except ssl.SSLCertVerificationError as error:
             raise UntrustedSource(
@@ -190,18 +199,7 @@ class Web:
         watchdog.daemon = True
         watchdog.start()
         try:
-            connection.request(
-                method,
-                target,
-                body,
-                {
-                    "Host": url.netloc,
-                    "User-Agent": f"flyte-shim/{__version__}",
-                    "Accept-Encoding": "identity",
-                    "Connection": "close",
-                    **headers,
-                },
-            )
+            connection.request(method, target, body, whole)
             return Answer(connection, connection.getresponse(), watchdog, url.netloc)
         except (OSError, http.client.HTTPException, ValueError) as error:
             watchdog.cancel()
@@ -212,8 +210,9 @@ class Web:
             connection.close()
             raise
 
-    def _connection(self, url: Url, timeout: float, direct: bool) -> http.client.HTTPConnection:
-        proxy = None if direct else _proxy(url, self._environ)
+    def _connection(
+        self, url: Url, proxy: SplitResult | None, timeout: float
+    ) -> http.client.HTTPConnection:
         host, port = (proxy.hostname or "", proxy.port or 80) if proxy else (url.host, url.port)
         if url.scheme == "http":
             return http.client.HTTPConnection(host, port, timeout=timeout)
@@ -221,14 +220,7 @@ class Web:
             host, port, timeout=timeout, context=_tls(self._authorities)
         )
         if proxy:
-            headers = {}
-            if proxy.username:
-                from base64 import b64encode
-                from urllib.parse import unquote
-
-                pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-                headers["Proxy-Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
-            connection.set_tunnel(url.host, url.port, headers)
+            connection.set_tunnel(url.host, url.port, _authorization(proxy))
         return connection
 
 
@@ -243,6 +235,8 @@ def _cause(error: Exception) -> str:
     """Why a connection failed, in words of the system, never of the server."""
     if isinstance(error, ssl.SSLError):
         return f"TLS failed ({error.reason or 'the connection was closed'})"
+    if isinstance(error, UnicodeError):
+        return "that is no name of a host"
     if isinstance(error, TimeoutError):  # before 3.10 a class of its own, with a text
         return "it takes too long"
     if isinstance(error, OSError):
@@ -288,3 +282,14 @@ def _proxy(url: Url, environ: Mapping[str, str]) -> SplitResult | None:
     if parts.scheme != "http" or not parts.hostname:
         raise UsageError(f"{variable.upper()} names no proxy; write http://HOST:PORT.")
     return parts
+
+
+def _authorization(proxy: SplitResult) -> dict[str, str]:
+    """The header that a proxy with a user in its URL asks for."""
+    if not proxy.username:
+        return {}
+    from base64 import b64encode
+    from urllib.parse import unquote
+
+    pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    return {"Proxy-Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
