@@ -35,18 +35,47 @@ def in_flyte(line, program):
     )
 
 
+# What is looked at of the public classes, and is not public.
+FIELDS = {
+    "flyte.Image": ("_layers", "_ref_name", "base_image", "dockerfile", "python_version"),
+    "flyte.TaskEnvironment": ("_declaring_file", "depends_on", "include", "tasks"),
+    "flyte.extend.TaskTemplate": ("parent_env", "parent_env_name", "triggers"),
+    "flyte.cli._common.CLIConfig": ("init",),
+    "flyte.cli._run.RunRemoteTaskCommand": ("_execute_and_render",),
+}
+
+
 @pytest.mark.parametrize("line", MATRIX)
-def test_every_private_name_is_where_it_is_looked_for(line):
+def test_every_private_name_is_where_it_is_looked_for_and_since_when(line):
     done = in_flyte(
         line,
-        """
-        moved = []
-        for purpose in adapter.PRIVATE:
+        f"""
+        import dataclasses, flyte
+        def number(text):
+            return tuple(int(part) for part in text.split("."))
+        here = number(flyte.version())
+        for purpose, places in adapter.PRIVATE.items():
             try:
-                adapter.private(purpose)
+                found = adapter.private(purpose)
             except adapter.Refused as error:
-                moved.append(str(error))
-        print("\\n".join(moved), end="")
+                print(error)
+                continue
+            for module, name, versions in places:
+                since, _, until = versions.partition("-")
+                known = number(since) <= here and (not until or here[: len(number(until))] <= number(until))
+                if known:
+                    break
+            else:
+                print(purpose, "is in none of its places, by their versions")
+            if getattr(importlib.import_module(module), name) is not found:
+                print(purpose, "is not the one of", module)
+        for path, names in {FIELDS!r}.items():
+            module, _, name = path.rpartition(".")
+            thing = getattr(importlib.import_module(module), name)
+            fields = [field.name for field in dataclasses.fields(thing)] if dataclasses.is_dataclass(thing) else []
+            for one in names:
+                if one not in fields and not hasattr(thing, one):
+                    print("flyte", flyte.version(), "moved", path, one)
         """,
     )
     assert done.stdout == ""
@@ -56,7 +85,7 @@ def test_a_name_that_moves_is_named():
     done = in_flyte(
         NEWEST,
         """
-        adapter.PRIVATE["plan_deploy"] = (("flyte._gone", "plan_deploy"),)
+        adapter.PRIVATE["plan_deploy"] = (("flyte._gone", "plan_deploy", "2.5-"),)
         try:
             adapter.private("plan_deploy")
         except adapter.Refused as error:
@@ -153,6 +182,20 @@ def test_the_same_code_has_the_same_hash_wherever_and_whenever(tmp_path, usual, 
     finally:
         os.umask(before)
     assert again == usual[line]
+
+
+@pytest.mark.parametrize("line", MATRIX)
+def test_a_users_own_settings_of_flyte_change_nothing(tmp_path, line):
+    """Such as the registry that its own images are looked for in."""
+    seen = TASKS.replace('"A": "1"', '"A": str(flyte.Image.from_debian_base(name="n").registry)')
+    root = unpacked(tmp_path / "code", {"services/tasks.py": seen})
+    (tmp_path / "home" / ".flyte").mkdir(parents=True)
+    (tmp_path / "home" / ".flyte" / "config.yaml").write_text("image: {registry: other.example}\n")
+    one, other = (
+        described(root, line, import_environ={"PATH": os.defpath, "HOME": home})
+        for home in (str(tmp_path / "home"), "/nonexistent")
+    )
+    assert one == other
 
 
 def test_a_registered_task_says_nothing_of_the_repository_around_the_directory(tmp_path):

@@ -32,26 +32,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-# What is used of Flyte beyond its public names: what it is for, and where it is, newest first.
-PRIVATE: dict[str, tuple[tuple[str, str], ...]] = {
-    "plan_deploy": (("flyte._deploy", "plan_deploy"),),
-    "deploy_task": (("flyte._deploy", "_deploy_task"),),
-    "deploy_status": (("flyte._deploy", "status"),),
-    "init_config": (("flyte._initialize", "_init_config"),),
-    "get_init_config": (("flyte._initialize", "get_init_config"),),
-    "get_client": (("flyte._initialize", "get_client"),),
+# What is used of Flyte beyond its public names, by what it is for: module, name, and the versions that have it there
+# (newest first; an open end is the newest that is known).
+PRIVATE: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "plan_deploy": (("flyte._deploy", "plan_deploy", "2.5-"),),
+    "deploy_task": (("flyte._deploy", "_deploy_task", "2.5-"),),
+    "deploy_status": (("flyte._deploy", "status", "2.5-"),),
+    "init_config": (("flyte._initialize", "_init_config", "2.5-"),),
+    "get_init_config": (("flyte._initialize", "get_init_config", "2.5-"),),
+    "get_client": (("flyte._initialize", "get_client", "2.5-"),),
     "ImageCache": (
-        ("flyte._internal.image_cache", "ImageCache"),
-        ("flyte._internal.imagebuild.image_builder", "ImageCache"),  # up to 2.8
+        ("flyte._internal.image_cache", "ImageCache", "2.10.7-"),
+        ("flyte._internal.imagebuild.image_builder", "ImageCache", "2.5-2.10.6"),
     ),
     "offload_trigger_inputs": (
-        ("flyte._internal.runtime.trigger_serde", "offload_trigger_inputs"),
+        ("flyte._internal.runtime.trigger_serde", "offload_trigger_inputs", "2.5-"),
     ),
-    "org_from_endpoint": (("flyte._utils", "org_from_endpoint"),),
-    "decode_api_key": (("flyte.remote._client.auth._auth_utils", "decode_api_key"),),
-    "CLIConfig": (("flyte.cli._common", "CLIConfig"),),
-    "RunRemoteTaskCommand": (("flyte.cli._run", "RunRemoteTaskCommand"),),
-    "RunArguments": (("flyte.cli._run", "RunArguments"),),
+    "org_from_endpoint": (("flyte._utils", "org_from_endpoint", "2.5-"),),
+    "decode_api_key": (("flyte.remote._client.auth._auth_utils", "decode_api_key", "2.5-"),),
+    "CLIConfig": (("flyte.cli._common", "CLIConfig", "2.5-"),),
+    "RunRemoteTaskCommand": (("flyte.cli._run", "RunRemoteTaskCommand", "2.5-"),),
+    "RunArguments": (("flyte.cli._run", "RunArguments", "2.5-"),),
 }
 VERSION_HOLE = "${VERSION}"
 
@@ -75,14 +76,14 @@ Refused: type[Exception] = words.Refused
 
 def private(purpose: str) -> Any:
     """What `PRIVATE` has for a purpose, in the Flyte at hand."""
-    for module, name in PRIVATE[purpose]:
+    for module, name, _ in PRIVATE[purpose]:
         try:
             return getattr(importlib.import_module(module), name)
         except (ModuleNotFoundError, AttributeError):
             continue
     import flyte
 
-    module, name = PRIVATE[purpose][0]
+    module, name, _ = PRIVATE[purpose][0]
     raise Refused(
         f"flyte {flyte.version()} moved {module}.{name}: this pants-flyte doesn't know it. "
         "Use an older flyte (2.5 to 2.12 are known), or a newer pants-flyte."
@@ -208,7 +209,9 @@ class _Code:
         """Import the modules of `entries` out of `root` and describe their tasks; `seconds` is the time limit of that."""
         self.root, self.images, self.archive_hash, self.uri = root, names, archive_hash, uri
         os.chdir(root)
-        # As in a container: the code's directory is first.
+        # As in a container, nobody's settings of Flyte say anything (of which registry an Image is from, say) ...
+        os.environ["UCTL_CONFIG"] = os.devnull
+        # ... and the code's directory is first.
         more = [part for part in os.environ.get("_F_SYS_PATH", "").split(":") if part]
         sys.path[:0] = [root, *(os.path.normpath(os.path.join(root, part)) for part in more)]
         self.flyte.init(

@@ -278,8 +278,11 @@ class Client:
             "UNIMPLEMENTED": f"what answers at {where} is not a control plane of Flyte 2 ({said}): correct "
             "`endpoint`",
         }
-        return texts.get(
-            code, f"{at} refuses it ({code.lower() or type(causes[-1]).__name__}: {said})"
+        if code:
+            return texts.get(code, f"{at} refuses it ({code.lower()}: {said})")
+        return (
+            f"flyte {self.flyte.version()} fails to talk to {at} ({type(causes[-1]).__name__}: {said}). If `flyte whoami` does "
+            "so too in the environment of the resolve, the packages in its lock file don't fit one another"
         )
 
 
