@@ -97,7 +97,11 @@ def test_a_version_that_is_not_registered(deployed):
     process = _run(deployed, "--n", "5", version="other")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "other" in err
+    assert "ml.score (version other): the control plane" in err
+    assert (
+        "has no such version of the task in project bikes, domain development: deploy it there first"
+        in err
+    )
     assert "Traceback" not in err
 
 

@@ -254,6 +254,8 @@ class Client:
         whole = " ".join(str(one) for one in causes)
         source = getattr(self.config, "source", None)
         file = str(source) if source and str(source) != NO_FILE else "the Flyte config.yaml"
+        if any(type(one).__name__ == "RemoteTaskNotFoundError" for one in causes):
+            return f"{at} has no such version of the task in project {project}, domain {domain}: deploy it there first"
         if any(isinstance(one, (TimeoutError, asyncio.TimeoutError)) for one in causes):
             code = "DEADLINE_EXCEEDED"
         if _is_tls(whole):
@@ -332,7 +334,7 @@ def run(
         client.settings(**spec["settings"])
         sys.exit(_run_command(client, private, spec, arguments))
     except words.Refused as error:
-        sys.exit(f"{spec['name']}: {error}")
+        sys.exit(f"{spec['name']} (version {spec['version']}): {error}")
 
 
 def _run_command(

@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_ADAPTER = str(Path(__file__).resolve().parent.parent / "flyte_adapter.py")
+_ADAPTER = Path(__file__).resolve().parent.parent / "flyte_adapter.py"
+# What specifications are made by, beside Flyte: who remembers one has to remember the content of these.
+ADAPTER_FILES = tuple(str(path) for path in sorted(_ADAPTER.parent.glob("flyte_adapter*.py")))
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class RegistrationError(Exception):
 def command(python: Sequence[str]) -> list[str]:
     """The arguments that start the adapter, without its own."""
     # Isolated: neither PYTHONPATH, nor the working directory, nor the user's own packages bring modules in.
-    return [*python, "-I", "-u", "-X", "utf8", _ADAPTER]
+    return [*python, "-I", "-u", "-X", "utf8", str(_ADAPTER)]
 
 
 def _code_command(
@@ -51,7 +53,7 @@ def _code_command(
 ) -> tuple[list[str], dict[str, str]]:
     """As isolated, but with a fixed hash seed: what task modules make of sets is the same each time."""
     kept = {name: value for name, value in environ.items() if not name.startswith("PYTHON")}
-    return [*python, "-s", "-u", "-X", "utf8", _ADAPTER], {**kept, "PYTHONHASHSEED": "0"}
+    return [*python, "-s", "-u", "-X", "utf8", str(_ADAPTER)], {**kept, "PYTHONHASHSEED": "0"}
 
 
 class Process:
