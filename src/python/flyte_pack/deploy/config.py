@@ -20,7 +20,7 @@ from flyte_pack.names import (
     check_ref_name,
     check_registry,
 )
-from flyte_pack.store import StoreError, check_store_uri
+from flyte_pack.store.uris import StoreError, check_store_uri
 
 SCHEMA = 1
 

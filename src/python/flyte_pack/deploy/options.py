@@ -21,7 +21,7 @@ from flyte_pack.names import (
     check_registry,
     check_version,
 )
-from flyte_pack.store import StoreError, check_store_uri
+from flyte_pack.store.uris import StoreError, check_store_uri
 from flyte_pack.task_link import COPY_STYLES
 from flyte_shim.paths import path_problem
 

@@ -16,7 +16,7 @@ from flyte_pack.names import (
     check_ref_name,
     check_version,
 )
-from flyte_pack.store import check_store_uri
+from flyte_pack.store.uris import check_store_uri
 from flyte_pack.task_link import COPY_STYLES
 from flyte_shim.paths import path_problem
 
