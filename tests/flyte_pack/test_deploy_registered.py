@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from pathlib import Path
 from textwrap import dedent
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from flyte_shim.hashing import sha256_file
 from tests.support.control_plane import control_plane
 from tests.support.deploying import BuildRoot, snapshot
 from tests.support.flyte_versions import python_with_flyte
@@ -298,3 +301,43 @@ def test_an_unreachable_control_plane_leaves_a_version_that_the_next_run_registe
     assert "Traceback" not in done.err
     root.deploy().ok()
     assert len(root.history()) == 1
+
+
+# --- through Flyte's data proxy ------------------------------------------------------------------
+
+
+def test_who_may_not_write_to_a_bucket_ships_through_flytes_data_proxy(root, plane):
+    document = root.deploy("--upload", "flyte", "--output", "json").ok().json
+    for task in root.version(document["version"])["tasks"]:
+        [one] = task["tasks"]
+        uri = one["command"][one["command"].index("--tgz") + 1]
+        assert uri == task["code_uri"]
+        assert not uri.startswith(f"file://{root.store}")
+        assert uri.endswith(f"/{task['bundle']['archive_hash']}.tar.gz")
+        assert "?" not in uri
+        uploaded = Path(unquote(urlsplit(uri).path))
+        assert sha256_file(str(uploaded)) == task["bundle"]["archive_hash"]
+    assert set(versions(document).items()) <= in_flyte(plane)
+    before = plane.state()["requests"]
+    again = root.deploy("--upload", "flyte").ok()
+    assert "Nothing to do" in again.out
+    assert plane.state()["requests"] == before
+
+
+def test_a_dry_run_uploads_nothing(root, plane):
+    before = plane.state()["requests"]
+    done = root.deploy("--upload", "flyte", "--dry-run").ok()
+    assert "will be others" in done.err
+    assert plane.state()["requests"] == before
+
+
+def test_uploading_takes_a_control_plane(root):
+    root.deploy("--upload", "flyte", "--no-register").failed(1, "--endpoint")
+
+
+def test_a_rollback_finds_what_was_uploaded(root):
+    first = root.deploy("--upload", "flyte", "--output", "json").ok().json
+    root.package("score", body("score", 5))
+    root.deploy("--upload", "flyte").ok()
+    root.deploy("rollback", first["version"]).ok()
+    assert root.history()[-1] == ("rollback", first["version"])

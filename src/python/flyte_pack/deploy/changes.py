@@ -61,7 +61,8 @@ def describe(changes: tuple[TaskChange, ...]) -> str:
 def _parts(
     task: RecordedTask, record: VersionRecord, uri_of: Callable[[str], str]
 ) -> dict[str, object]:
-    uris = {uri_of(task.bundle.archive.key): BUNDLE_URI_HOLE} if task.bundle else {}
+    where = task.bundle and (task.code_uri or uri_of(task.bundle.archive.key))
+    uris = {where: BUNDLE_URI_HOLE} if where else {}
     return {
         "code": task.bundle and task.bundle.content_hash,
         "archive": task.bundle and task.bundle.archive_hash,

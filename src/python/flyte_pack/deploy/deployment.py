@@ -9,6 +9,7 @@ rest.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -112,6 +113,7 @@ class Deployment:
         repair: bool,
         found: Found | None,
         say: Callable[[str], None],
+        dry_run: bool = False,
         action: str = "deploy",
         origin: Provenance | None = None,
     ) -> None:
@@ -128,6 +130,10 @@ class Deployment:
         self._pushes = read_pushes(directory, request.pushes)
         self._images = images_of(request, self._links, self._pushes)
         self.registered: list[Registered] = []
+        self._dry_run = dry_run
+        self._uploads = request.upload == "flyte"
+        if self._uploads and found is None:
+            raise Refused("--upload flyte takes a control plane: type --endpoint HOST, too")
         self._registering: Registering | None = None
         if found is not None:
             self._images = pinned(self._images, self._links, request, say)
@@ -274,8 +280,9 @@ class Deployment:
         request = self._request
         inputs: str | None = None
         specifications: Specifications | None = None
+        uris = self._uris(bundles, before)
         if self._registering is not None:
-            shipped = shipped_of(self._links, self._directory, self._store, bundles, self._images)
+            shipped = shipped_of(self._links, self._directory, uris, self._images)
             inputs = self._registering.inputs(shipped)
             if (
                 not self._repair
@@ -295,7 +302,7 @@ class Deployment:
                 version=version or VERSION_HOLE,
                 copy_style=self._copy_style,
                 tasks=tuple(
-                    self._task(link, bundles, specifications, version is None)
+                    self._task(link, bundles, uris, specifications, version is None)
                     for link in self._links
                 ),
                 provenance=Provenance(now(), None, None),
@@ -305,16 +312,45 @@ class Deployment:
 
         return record(request.version or version_of(record(None).spec()))
 
+    def _uris(
+        self, bundles: Mapping[str, StoredBundle], before: VersionRecord | None
+    ) -> dict[str, str]:
+        """Where containers get each bundle, by content hash: the store, or where Flyte's data proxy puts it."""
+        if not self._uploads:
+            return {key: self._store.uri_of(one.archive.key) for key, one in bundles.items()}
+        known = {t.bundle: t.code_uri for t in before.tasks if t.bundle} if before else {}
+        uris = {key: known.get(bundle) or "" for key, bundle in bundles.items()}
+        files = {
+            f"{link.bundle.archive_hash}.tar.gz": (link.bundle.content_hash, link.bundle.archive)
+            for link in self._links
+            if link.bundle is not None and not uris[link.bundle.content_hash]
+        }
+        if files and self._dry_run:
+            self._say(
+                "warning: where Flyte will put the bundles is known when they are uploaded: the versions below will be others"
+            )
+            return {key: uri or f"flyte://{key}" for key, uri in uris.items()}
+        if files:
+            assert self._registering is not None
+            self._say(f"uploading {len(files)} bundles through Flyte's data proxy")
+            paths = {n: os.path.join(self._directory, path) for n, (_, path) in files.items()}
+            for name, uri in self._registering.upload(paths).items():
+                if not uri.endswith(f"/{name}"):
+                    raise Refused(f"Flyte's data proxy put {name} under another name: report this")
+                uris[files[name][0]] = uri
+        return uris
+
     def _task(
         self,
         link: TaskLink,
         bundles: Mapping[str, StoredBundle],
+        uris: Mapping[str, str],
         specifications: Specifications | None,
         with_holes: bool,
     ) -> RecordedTask:
         """with_holes: whether to leave versions open, as they are where one is computed."""
         bundle = None if link.bundle is None else bundles[link.bundle.content_hash]
-        uri = {} if bundle is None else {BUNDLE_URI_HOLE: self._store.uri_of(bundle.archive.key)}
+        uri = {} if bundle is None else {BUNDLE_URI_HOLE: uris[bundle.content_hash]}
         if specifications is None:
             ones = [
                 DeployedTask(task.name, tuple(uri.get(a, a) for a in task.command), VERSION_HOLE)
@@ -343,6 +379,7 @@ class Deployment:
             image=image,
             image_ref_name=ref_name,
             tasks=tuple(ones),
+            code_uri=uris[bundle.content_hash] if bundle and self._uploads else None,
         )
         if with_holes:
             return recorded

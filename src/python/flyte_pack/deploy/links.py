@@ -6,10 +6,8 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 
 from flyte_pack.deploy.plan import Refused, Request
-from flyte_pack.deploy.records import StoredBundle
 from flyte_pack.deploy.registering import Archive, Embedded, Shipped
 from flyte_pack.deploy.task_images import Images
-from flyte_pack.store import Store
 from flyte_pack.task_link import TaskLink
 
 
@@ -62,11 +60,10 @@ def one_copy_style(request: Request, links: Iterable[TaskLink]) -> str:
 def shipped_of(
     links: Iterable[TaskLink],
     directory: str,
-    store: Store,
-    bundles: Mapping[str, StoredBundle],
+    uris: Mapping[str, str],
     images: Images,
 ) -> Sequence[Shipped]:
-    """What is to be registered. directory: where the packaged files are. bundles: as the store has them, by content hash.
+    """What is to be registered. directory: where the packaged files are. uris: where containers get bundles, by content hash.
 
     Raises `Refused` for code that is nowhere here.
     """
@@ -79,21 +76,19 @@ def shipped_of(
             attribute=link.entry_point.rpartition(":")[2],
             names=tuple(task.name for task in link.tasks),
             image=images[link.address][0],
-            code=_code(link, directory, store, bundles),
+            code=_code(link, directory, uris),
         )
         for link in links
     ]
 
 
-def _code(
-    link: TaskLink, directory: str, store: Store, bundles: Mapping[str, StoredBundle]
-) -> Archive | Embedded:
+def _code(link: TaskLink, directory: str, uris: Mapping[str, str]) -> Archive | Embedded:
     if link.bundle is not None:
         # What is in the store under another hash is the same content by another compressor.
         return Archive(
             os.path.join(directory, link.bundle.archive),
             link.bundle.archive_hash,
-            store.uri_of(bundles[link.bundle.content_hash].archive.key),
+            uris[link.bundle.content_hash],
         )
     if link.built_image is not None:
         layout = os.path.join(directory, link.built_image.layout)

@@ -147,6 +147,7 @@ class Request:
     import_env: tuple[str, ...]
     register: bool
     image_check: bool
+    upload: str
 
 
 def resolve(plan: DeployPlan, options: DeployOptions) -> Request:
@@ -183,6 +184,7 @@ def resolve(plan: DeployPlan, options: DeployOptions) -> Request:
         import_env=plan.import_env,
         register=options.register,
         image_check=options.image_check,
+        upload=options.upload or "store",
     )
 
 

@@ -127,6 +127,7 @@ class _Run:
             options.repair,
             found,
             self._say,
+            options.dry_run,
             action,
             origin,
         )
@@ -335,7 +336,7 @@ class _Run:
 def _check_addresses(store: Store, record: VersionRecord) -> None:
     """Raises `Refused` for a version whose commands fetch its bundles from where they are not: a store that was moved."""
     for task in record.tasks:
-        archive = task.bundle and store.uri_of(task.bundle.archive.key)
+        archive = task.bundle and (task.code_uri or store.uri_of(task.bundle.archive.key))
         if archive and not all(archive in one.command for one in task.tasks):
             raise Refused(
                 f"version {record.version} was deployed while the store was not at {store.uri}, and the commands of "

@@ -71,5 +71,9 @@ def _shipped(task: RecordedTask, store: Store, scratch: str) -> Shipped:
         attribute=attribute,
         names=tuple(one.name for one in task.tasks),
         image=task.image,
-        code=Archive(path, task.bundle.archive_hash, store.uri_of(task.bundle.archive.key)),
+        code=Archive(
+            path,
+            task.bundle.archive_hash,
+            task.code_uri or store.uri_of(task.bundle.archive.key),
+        ),
     )

@@ -118,7 +118,8 @@ class DeployedTask:
 class RecordedTask:
     """A `flyte_task` as it was deployed: image references resolved, commands filled in.
 
-    image_ref_name: the name by which the image was looked up, None where the reference was written out.
+    image_ref_name: the name by which the image was looked up, None where the reference was written out. code_uri: where
+    containers get the bundle, None where that is the store.
     """
 
     address: str
@@ -130,6 +131,7 @@ class RecordedTask:
     image: str | None
     image_ref_name: str | None
     tasks: tuple[DeployedTask, ...]
+    code_uri: str | None = None
 
 
 @dataclass(frozen=True)
@@ -323,6 +325,7 @@ def _task_fields(task: RecordedTask) -> dict[str, Any]:
 
 def _task(fields: Fields, version: str) -> RecordedTask:
     bundle = fields.optional_nested("bundle")
+    fields.default("code_uri", None)
     task = RecordedTask(
         address=fields.text("address"),
         entry_point=fields.text("entry_point"),
@@ -332,6 +335,7 @@ def _task(fields: Fields, version: str) -> RecordedTask:
         bundle=None if bundle is None else StoredBundle.from_fields(bundle),
         image=fields.optional_text("image"),
         image_ref_name=fields.optional_text("image_ref_name"),
+        code_uri=fields.optional_text("code_uri"),
         tasks=tuple(DeployedTask.from_fields(t, version) for t in fields.nested_list("tasks")),
     )
     fields.end()

@@ -134,18 +134,7 @@ class Registering:
         described: list[DescribedTask] = []
         versions = []
         for environment, ones in self._by_environment(shipped):
-            registrar = self._stack.enter_context(
-                Registrar(
-                    (os.path.join(self._directory, environment.python),),
-                    {**os.environ, **environment.env},
-                    self._control_plane,
-                    self._request.project,
-                    self._request.domain,
-                    self._images,
-                    _environ(self._request.import_env),
-                    self._say,
-                )
-            )
+            registrar = self._stack.enter_context(self._registrar(environment))
             found = registrar.describe(_codes(ones, top))
             for warning in found.warnings:
                 self._say(f"warning: {warning}")
@@ -154,6 +143,16 @@ class Registering:
             self._registrars.append((registrar, frozenset(task.name for task in found.tasks)))
         return Specifications(_merged(described, shipped), ", ".join(sorted(set(versions))))
 
+    def upload(self, paths: Mapping[str, str]) -> dict[str, str]:
+        """Put files where Flyte's data proxy has them, by the names they shall end in; their URIs, by name.
+
+        Raises `RegistrationError` or `Refused`.
+        """
+        if not self._request.environments:
+            raise Refused("there is no task whose packages hold Flyte, which would upload it")
+        with self._registrar(self._request.environments[0]) as registrar:
+            return {name: registrar.upload(path, name) for name, path in paths.items()}
+
     def register(self, versions: Mapping[str, str]) -> Iterator[Registered]:
         """Register tasks that were described, each (by Flyte's name) under its version. Raises `RegistrationError`."""
         left = dict(versions)
@@ -161,6 +160,18 @@ class Registering:
             here = {name: left.pop(name) for name in sorted(left) if name in names}
             if here:
                 yield from registrar.register(here)
+
+    def _registrar(self, environment: Environment) -> Registrar:
+        return Registrar(
+            (os.path.join(self._directory, environment.python),),
+            {**os.environ, **environment.env},
+            self._control_plane,
+            self._request.project,
+            self._request.domain,
+            self._images,
+            _environ(self._request.import_env),
+            self._say,
+        )
 
     def _by_environment(
         self, shipped: Sequence[Shipped]
