@@ -19,6 +19,7 @@ from flyte_pack.deploy.registration import Registered, RegistrationError
 from flyte_pack.store import open_store
 from tests.support.control_plane import (
     IMAGE,
+    SCRIPT,
     code,
     control_plane,
     entry,
@@ -362,6 +363,28 @@ with registrar() as process:
     killed.kill()
     killed.communicate()
     _wait_for_the_end(pids)
+
+
+def test_a_control_plane_ends_with_the_program_that_started_it(tmp_path):
+    program = f"""
+import subprocess, sys
+server = subprocess.Popen({[str(python_with_flyte()), str(SCRIPT), str(tmp_path)]!r}, stdout=subprocess.PIPE, text=True)
+server.stdout.readline()
+print(server.pid, flush=True)
+sys.stdin.read()
+"""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    (tmp_path / "pids").write_text(parent.stdout.readline())
+    assert _lives(int((tmp_path / "pids").read_text()))
+    parent.kill()
+    parent.communicate()
+    _wait_for_the_end(tmp_path / "pids")
 
 
 def _lives(pid):
