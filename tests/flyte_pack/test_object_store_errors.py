@@ -101,8 +101,11 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("use", USES)
-@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize(
+    ("wrong", "use"),
+    # Azure, asked to delete many, says nothing of a container that is not there; that is how later obstores ask.
+    [(wrong, use) for wrong in WRONG for use in USES if (wrong, use) != ("no container", "delete")],
+)
 def test_whatever_is_done_says_what_is_wrong(wrong, use, monkeypatch):
     start, expected = WRONG[wrong]
     assert expected in complaint(USES[use], *start(), monkeypatch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from dataclasses import replace
 
 import pytest
@@ -197,6 +198,31 @@ def test_every_request_that_a_use_takes_may_break_once(behind, use):
         proxy.fault = in_turn(*[None] * number, CutRequest(0))
         USES[use](store)
         store.delete("new")
+
+
+@pytest.mark.parametrize("use", ["read", "names", "create"])
+@pytest.mark.parametrize("kind", REAL_STORES)
+def test_nobody_waits_for_ever_for_a_server_that_says_nothing(kind, use, monkeypatch):
+    clean_environment(monkeypatch)
+    monkeypatch.setattr("flyte_pack.store.by_obstore.SECONDS", 0.2)
+    monkeypatch.setattr("flyte_pack.store.gcs.SECONDS", 0.2)
+    silence = threading.Event()
+
+    def silent(request):
+        silence.wait(60)
+        return Answer(500)
+
+    with proxied(REAL_STORES[kind]()) as (real, proxy):
+        for name, value in real.env.items():
+            monkeypatch.setenv(name, value)
+        store = remote_store(f"{real.uri}/{unique()}", real.env, Clock().timing)
+        proxy.fault = silent
+        try:
+            with pytest.raises(StoreError, match=r"no answer in time, again and again.*try later"):
+                USES[use](store)
+        finally:
+            silence.set()
+    assert len(proxy.requests) > 1
 
 
 def test_pauses_are_said(monkeypatch):

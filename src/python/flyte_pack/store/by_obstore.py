@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Callable, TypeVar
 
 import obstore
@@ -26,7 +26,7 @@ from flyte_shim.stores import S3, Location, allows_http, obstore_config
 
 CONNECT_SECONDS = 15
 # For a whole request: where more is read than fits into it, reading goes on where it was.
-SECONDS = 60
+SECONDS = 30
 SLOWEST = 1 << 16  # bytes a second, for what is written in one request
 _PIECE = 1 << 20
 _TYPES = {".json": "application/json", ".gz": "application/gzip"}
@@ -41,7 +41,7 @@ class ObstoreBackend:
 
     def __init__(self, place: Place, location: Location, environ: Mapping[str, str]) -> None:
         self.place, self._location, self._environ = place, location, environ
-        self._clients: dict[tuple[int, str], Any] = {}
+        self._clients: dict[tuple[float, str], Any] = {}
         self._credentials: Any = None
         self._bucket_seen = False
 
@@ -89,7 +89,8 @@ class ObstoreBackend:
         attributes = {"Content-Type": kind or "application/octet-stream", **metadata}
         try:
             obstore.put(
-                self._client(SECONDS + len(content) // SLOWEST // SECONDS * SECONDS),
+                # In steps, that not every size makes a client of its own.
+                self._client(SECONDS * (1 + len(content) // (SLOWEST * SECONDS))),
                 path,
                 content,
                 attributes=attributes,
@@ -157,18 +158,19 @@ class ObstoreBackend:
         status, code = status_and_code(text)
         return failure(self.place, doing, status, code, text)
 
-    def _client(self, seconds: int = SECONDS, below: str = "") -> Any:
+    def _client(self, seconds: float = 0, below: str = "") -> Any:
         """below: a prefix of its own. (The one that a listing takes is escaped by obstore: `~` would find nothing.)"""
+        seconds = seconds or SECONDS
         if (seconds, below) not in self._clients:
             self._clients[seconds, below] = self._new_client(seconds, below)
         return self._clients[seconds, below]
 
-    def _new_client(self, seconds: int, below: str) -> Any:
+    def _new_client(self, seconds: float, below: str) -> Any:
         location, environ = self._location, self._environ
         config = obstore_config(location, environ)
         options: dict[str, Any] = {
-            "connect_timeout": f"{CONNECT_SECONDS}s",
-            "timeout": f"{seconds}s",
+            "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+            "timeout": timedelta(seconds=seconds),
             "user_agent": "pants-flyte",
         }
         if allows_http(location, environ):

@@ -160,10 +160,16 @@ class GoogleCredentials:
 
         try:
             if self._found is None:
-                self._found, _ = google.auth.default(scopes=[_GCS_SCOPE], request=send)
+                file = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+                # By `default` some kinds of files are read with the help of a library that we have no use for.
+                self._found, _ = (
+                    google.auth.load_credentials_from_file(file, scopes=[_GCS_SCOPE], request=send)
+                    if file
+                    else google.auth.default(scopes=[_GCS_SCOPE], request=send)
+                )
             if not self._found.valid:
                 self._found.refresh(send)
-        except (google.auth.exceptions.GoogleAuthError, OSError, ValueError) as error:
+        except (google.auth.exceptions.GoogleAuthError, ImportError, OSError, ValueError) as error:
             raise self._unusable(error) from None
         return f"Bearer {self._found.token}"
 

@@ -29,6 +29,7 @@ from flyte_pack.store.trouble import Doing, Place, failure
 from flyte_shim.stores import Location
 
 ENDPOINT = "https://storage.googleapis.com"
+SECONDS = 30.0  # without a byte
 _FIELDS = "size,generation,metadata"
 _LISTED = "prefixes,nextPageToken,items(name,size,updated)"
 _CODES = {"rateLimitExceeded": "SlowDown", "userRateLimitExceeded": "SlowDown"}
@@ -41,7 +42,7 @@ class GcsBackend:
         self.place = place
         self._endpoint = (endpoint_of(location, environ) or ENDPOINT).rstrip("/")
         self._credentials = None if gcs_asks_for_nothing(environ) else GoogleCredentials(place)
-        self._transport = Transport()
+        self._transport = Transport(read_seconds=SECONDS)
         self._objects = f"/storage/v1/b/{quote(location.bucket, safe='')}/o"
         self._prefix = f"{location.key}/" if location.key else ""
         self._bucket_seen = False

@@ -89,7 +89,8 @@ _NO_OBJECT = {"NoSuchKey", "BlobNotFound"}
 _PATIENCE = {"SlowDown", "RequestLimitExceeded", "ThrottlingException", "ServerBusy"}
 
 _STATUS = re.compile(r"status code: ([1-5][0-9]{2})\b")
-_CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
+# The other form is obstore's own, for one of many objects.
+_CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>|\(code: ([A-Za-z]{1,60})\)")
 # Where machines are asked for credentials of their own: the last in every chain.
 _METADATA = re.compile(r"//169\.254\.169\.254/|//169\.254\.170\.2/|/metadata/identity")
 # What obstore says where there was no answer; ours, and how often it is tried again.
@@ -135,7 +136,7 @@ def no_bucket(code: str | None) -> bool:
 def status_and_code(text: str) -> tuple[int | None, str | None]:
     """The HTTP status, and the store's own code of the error, in what obstore says."""
     status, code = _STATUS.search(text), _CODE.search(text)
-    return (int(status[1]) if status else None), (code[1] if code else None)
+    return (int(status[1]) if status else None), ((code[1] or code[2]) if code else None)
 
 
 def failure(
@@ -161,7 +162,7 @@ def failure(
         )
     if status == 401:
         return place.error(f"the credentials are not accepted: {_CREDENTIALS[place.kind]}")
-    if status == 403:
+    if status == 403 or code == "AccessDenied":
         return place.error(
             f"these credentials may not {doing.value[0]} there: grant {doing.right(place.kind)}, or use others"
         )
@@ -170,7 +171,7 @@ def failure(
             return place.error(
                 _REGION if place.kind == S3 else "it sends us elsewhere: check the endpoint"
             )
-        known = f" ({code})" if code else ""
+        known = f" ({code})" if code else ""  # letters alone
         return place.error(f"it refuses to {doing.value[0]}, with status {status}{known}")
     for pattern, words, again in _CONNECTION:
         if pattern.search(text):
