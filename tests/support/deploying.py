@@ -124,7 +124,7 @@ class Done:
 class Program:
     """The deploy program in a child process that is forked: it costs a tenth of a new interpreter.
 
-    first: called in the child before the program starts; env: changes to the environment, None removes one.
+    first: called in the child before the program starts; env: changes to the environment.
     """
 
     def __init__(
@@ -137,8 +137,8 @@ class Program:
     ) -> None:
         self._out = tempfile.TemporaryFile("w+")  # noqa: SIM115  # `end` closes them
         self._err = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        self._pid = os.fork()
-        if self._pid == 0:
+        self.pid = os.fork()
+        if self.pid == 0:
             code = 1
             try:
                 for stream, number in ((self._out, 1), (self._err, 2)):
@@ -158,7 +158,7 @@ class Program:
 
     def end(self) -> Done:
         """Wait for its end."""
-        _, status = os.waitpid(self._pid, 0)
+        _, status = os.waitpid(self.pid, 0)
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
         printed = []
         for stream in (self._out, self._err):
@@ -178,19 +178,32 @@ class BuildRoot:
         self.store = root / "dist" / "flyte"
         self.links: dict[str, TaskLink] = {}
 
-    def package(self, name: str = "train", body: str = "v = 1\n", **changes: Any) -> TaskLink:
-        """Package `services/ml:NAME`, whose module is `body`; `changes` are fields of its link."""
+    def package(
+        self,
+        name: str = "train",
+        body: str = "v = 1\n",
+        library: Mapping[str, str] | None = None,
+        **changes: Any,
+    ) -> TaskLink:
+        """Package `services/ml:NAME`, whose module is `body`; `changes` are fields of its link.
+
+        library: what else is in the bundle, by its path.
+        """
         path = f"services/ml/{name}.py"
         address = f"services/ml:{name}"
         sources = self.root / "sources"
-        (sources / path).parent.mkdir(parents=True, exist_ok=True)
-        (sources / path).write_text(body)
+        for file, content in {**(library or {}), path: body}.items():
+            (sources / file).parent.mkdir(parents=True, exist_ok=True)
+            (sources / file).write_text(content)
         summary = pack(
             BundlePlan(
                 copy_style="auto",
                 root_dir=None,
                 entry_points=(EntryPoint(f"services.ml.{name}", name, path, address),),
-                files=(PlanFile(path, path, "services/ml:lib", "entry_point", None),),
+                files=(
+                    PlanFile(path, path, "services/ml:lib", "entry_point", None),
+                    *(PlanFile(f, f, "libs:libs", "imported", address) for f in library or ()),
+                ),
             ),
             str(sources),
             str(self.dist / f"{name}.tar.gz"),
