@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -252,6 +253,35 @@ def test_a_writer_that_is_killed_while_it_sends_leaves_nothing_to_be_seen(kind, 
         assert store.objects("archives") == []
         assert store.size(KEY) is None
         assert put(store, content=LARGE)
+
+
+@pytest.mark.parametrize("kind", REAL_STORES)
+def test_a_writer_can_be_interrupted_while_it_sends(kind, monkeypatch):
+    clean_environment(monkeypatch)
+    real = REAL_STORES[kind]()
+    released = threading.Event()
+    with proxied(real) as (through, proxy):
+        for name, value in through.env.items():
+            monkeypatch.setenv(name, value)
+        uri = f"{real.uri}/{unique()}"
+
+        def interrupt(request):
+            if not request.writes:
+                return None
+            writer.send_signal(signal.SIGINT)
+            released.wait(60)
+            return CutRequest(0)
+
+        proxy.fault = interrupt
+        writer = start(WRITER, uri)
+        try:
+            writer.communicate(timeout=20)
+        finally:
+            released.set()
+        # Python ends itself by the signal, once nobody handles it.
+        assert writer.returncode == -signal.SIGINT
+        proxy.clear()
+        assert open_store(uri, "/").objects("archives") == []
 
 
 @pytest.mark.parametrize("kind", ["s3", "gs"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, Callable, TypeVar
 
 import obstore
@@ -87,15 +89,18 @@ class ObstoreBackend:
     def put(self, path: str, content: Content, metadata: Mapping[str, str], new: bool) -> None:
         kind = next((t for end, t in _TYPES.items() if path.endswith(end)), None)
         attributes = {"Content-Type": kind or "application/octet-stream", **metadata}
+        # In steps, that not every size makes a client of its own.
+        client = self._client(SECONDS * (1 + len(content) // (SLOWEST * SECONDS)))
         try:
-            obstore.put(
-                # In steps, that not every size makes a client of its own.
-                self._client(SECONDS * (1 + len(content) // (SLOWEST * SECONDS))),
-                path,
-                content,
-                attributes=attributes,
-                mode="create" if new else "overwrite",
-                use_multipart=False,
+            _interruptibly(
+                lambda: obstore.put(
+                    client,
+                    path,
+                    content,
+                    attributes=attributes,
+                    mode="create" if new else "overwrite",
+                    use_multipart=False,
+                )
             )
         except (AlreadyExistsError, PreconditionError):
             raise Exists from None
@@ -207,6 +212,27 @@ class ObstoreBackend:
         named = re.search(r"\b(?:AWS|AZURE)_[A-Z0-9_]+", str(error))
         what = str(failed) if failed.again == 0 else "the environment's settings for it are wrong"
         return self.place.error(what + (f" ({named[0]})" if named else ""))
+
+
+def _interruptibly(work: Callable[[], object]) -> None:
+    """Do what may take long where Ctrl-C reaches whoever waits for it: obstore itself looks for it only at its end.
+
+    What goes on then is given up with the process; the server throws away what did not come whole.
+    """
+    done: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            done.put(error)
+        else:
+            done.put(None)
+
+    Thread(target=run, daemon=True).start()
+    failed = done.get()
+    if failed is not None:
+        raise failed
 
 
 def _found(got: Any) -> Found:
