@@ -78,6 +78,12 @@ def azure_with(**changed):
     return lambda: (f"{azurite().uri}/{unique()}", {**azurite().env, **changed})
 
 
+def with_a_shared_access_signature():
+    env = {name: value for name, value in azurite().env.items() if not name.endswith("_KEY")}
+    signature = {"AZURE_STORAGE_SAS_TOKEN": f"?sv=2021-12-02&sp=r&sig={TOKEN}"}
+    return f"{azurite().uri}/{unique()}", {**env, **signature}
+
+
 def no_bucket(start):
     return lambda: (start().uri.replace(BUCKET, "not-there") + "/p", start().env)
 
@@ -95,6 +101,10 @@ WRONG = {
     "no Azure key at all": (
         azure_with(AZURE_STORAGE_ACCOUNT_KEY="planted-azure-account-key-77f0!"),
         "the credentials could not be used",
+    ),
+    "wrong shared access signature": (
+        with_a_shared_access_signature,
+        "check AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY (or whatever you log in with)",
     ),
     "no GCS bucket": (no_bucket(fake_gcs), "there is no bucket not-there: make it, or correct"),
     "no container": (no_bucket(azurite), "there is no container not-there: make it, or correct"),
