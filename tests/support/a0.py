@@ -90,19 +90,7 @@ def run_a0(
     with tarfile.open(archive) as bundle:
         bundle.extractall(plain)
 
-    def flyte_script(script: str, stdin: str) -> str:
-        done = subprocess.run(
-            [str(python), "-c", script, module, task, str(files)],
-            cwd=plain,
-            env=_bare_environment(python, directory),
-            input=stdin,
-            text=True,
-            capture_output=True,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()[-1] if done.stdout else ""
-
-    flyte_script(_WRITE_INPUTS, repr(dict(inputs)))
+    write_inputs(python, plain, module, task, inputs, files)
     done = subprocess.run(
         [
             *(*prefix, str(Path(python).parent / "a0")),
@@ -115,9 +103,42 @@ def run_a0(
         cwd=work, env={**_bare_environment(python, directory), **(env or {})},
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    found = json.loads(flyte_script(_READ_OUTPUTS, ""))
+    found = read_outputs(python, plain, module, task, files)
     value = ast.literal_eval(found["value"]) if found["value"] else None
     return A0Run(done.returncode, value, found["shown"], found["error"], done.stdout)
+
+
+def write_inputs(
+    python: Path | str,
+    code: Path,
+    module: str,
+    task: str,
+    inputs: Mapping[str, Any],
+    directory: Path,
+) -> None:
+    """Write `inputs.pb` into a directory, for a task of a module in the directory `code`."""
+    _flyte_script(python, code, _WRITE_INPUTS, repr(dict(inputs)), module, task, str(directory))
+
+
+def read_outputs(
+    python: Path | str, code: Path, module: str, task: str, directory: Path
+) -> dict[str, Any]:
+    """What a0 wrote there: {"value": its repr, "shown": as Flyte prints it, "error": its message}, each None if it is not there."""
+    found = _flyte_script(python, code, _READ_OUTPUTS, "", module, task, str(directory))
+    return dict(json.loads(found))
+
+
+def _flyte_script(python: Path | str, code: Path, script: str, stdin: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [str(python), "-c", script, *arguments],
+        cwd=code,
+        env=_bare_environment(python, Path(arguments[-1])),
+        input=stdin,
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1] if done.stdout else ""
 
 
 def _bare_environment(python: Path | str, home: Path) -> dict[str, str]:

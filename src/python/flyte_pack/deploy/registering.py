@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from flyte_pack.deploy.code import unpack_archive, unpack_embedded
 from flyte_pack.deploy.control_plane import Found
+from flyte_pack.deploy.flyte_processes import ADAPTER_FILES
 from flyte_pack.deploy.plan import Environment, Refused, Request
 from flyte_pack.deploy.registration import (
     Code,
@@ -30,10 +31,6 @@ from flyte_shim.hashing import sha256_file
 # What a task module may see while it is imported to be registered, besides what `[flyte].import_env_vars` names: what its
 # specification depends on has to be known, as it is what a version stands for.
 _IMPORT_ENV = ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR")
-# The adapter, and what else decides what is made of a task.
-_ADAPTER = os.path.join(
-    os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "flyte_adapter.py"
-)
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,7 @@ class Registering:
         request = self._request
         wanted = _environ(request.import_env)
         known = {
-            "adapter": sha256_file(_ADAPTER),
+            "adapter": [sha256_file(str(path)) for path in ADAPTER_FILES],
             "environments": sorted((e.identity, e.tasks) for e in request.environments),
             "environ": sorted((n, wanted[n]) for n in wanted.keys() - set(_IMPORT_ENV)),
             "project": request.project,
