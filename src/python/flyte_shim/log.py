@@ -77,7 +77,7 @@ def _json(fields: dict[str, Value]) -> str:
         # What the package json is built on; importing that takes longer than all of a warm start.
         from _json import encode_basestring_ascii as quoted
     except ImportError:
-        from json import dumps as quoted
+        from json import dumps as quoted  # type: ignore[assignment]
     items = (
         f"{quoted(name)}: {quoted(value) if isinstance(value, str) else value}"
         for name, value in fields.items()

@@ -20,6 +20,7 @@ from flyte_shim.paths import shown
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from typing import Any
 
     from flyte_shim.source import Patience
 
@@ -274,9 +275,10 @@ def _proxy(url: Url, environ: Mapping[str, str]) -> SplitResult | None:
         return None
     from urllib import request
 
-    proxy = request.getproxies_environment().get(url.scheme)
-    # Not in typeshed, and in every CPython.
-    if not proxy or request.proxy_bypass_environment(url.host):  # type: ignore[attr-defined]
+    # Neither is in typeshed, and both are in every CPython.
+    known: Any = request
+    proxy = known.getproxies_environment().get(url.scheme)
+    if not proxy or known.proxy_bypass_environment(url.host):
         return None
     parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     if parts.scheme != "http" or not parts.hostname:

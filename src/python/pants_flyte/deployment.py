@@ -116,8 +116,7 @@ def plan_of(
     return DeployPlan(
         address=deployment.address.spec,
         project=deployment.project.value
-        or settings.project
-        or (None if options.project else flyte.project),
+        or (None if options.project else settings.project or flyte.project),
         domain=deployment.domain.value or (None if options.domain else flyte.domain),
         version=deployment.version.value,
         store=settings.store or store_uri(flyte, dist_dir),

@@ -87,6 +87,7 @@ class GcsBackend:
             found = Found(int(whole), headers.get("x-goog-generation", tag or ""))
             pieces = self._transport.pieces(response)
             return found, _closing(pieces, stack.pop_all())
+        raise AssertionError("unreachable")
 
     def put(self, path: str, content: Content, metadata: Mapping[str, str], new: bool) -> None:
         # One request with two parts (RFC 2387): what is said of the object, and the object.

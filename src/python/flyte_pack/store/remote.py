@@ -220,7 +220,9 @@ def _whole(blob: Blob, content: Iterable[bytes]) -> Iterator[Content]:
                 raise changed
             file.flush()
             # The map holds the file open, and is let go of with its last user.
-            whole = b"".join(pieces) if small else mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+            whole: bytes | mmap.mmap = b"".join(pieces)
+            if not small:
+                whole = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
     except OSError as error:
         raise StoreError(
             f"{blob.key} could not be copied to {tempfile.gettempdir()}: {error.strerror}. Name a directory with "

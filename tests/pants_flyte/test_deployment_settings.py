@@ -1,0 +1,283 @@
+"""Where a deployment's settings come from, and what is brought along to register its tasks."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import pytest
+from pants.engine.fs import Snapshot
+from pants.engine.internals.scheduler import ExecutionError
+
+from tests.support.flyte_goals import app, deploy_process, packaged, paths, plan, run_request
+from tests.support.flyte_rules import RuleRoot, refusal
+
+YAML = """
+    endpoint: flyte.example.com
+    org: acme
+    project: bikes
+    store: s3://flyte-bundles/bikes
+    registry: registry.example.com/bikes
+    images: {trainer: "r/trainer:1", other: "r/other:1"}
+    domains:
+      staging:
+        endpoint: staging.example.com
+        insecure: true
+        images: {trainer: "r/trainer:2"}
+    """
+SETTINGS = ("endpoint", "insecure", "org", "project", "store", "registry", "images")
+OF_FILE: dict[str, Any] = {
+    "endpoint": "flyte.example.com",
+    "insecure": None,
+    "org": "acme",
+    "project": "bikes",
+    "store": "s3://flyte-bundles/bikes",
+    "registry": "registry.example.com/bikes",
+    "images": {"trainer": "r/trainer:1", "other": "r/other:1"},
+}
+STAGING = {
+    **OF_FILE,
+    "endpoint": "staging.example.com",
+    "insecure": True,
+    "images": {"trainer": "r/trainer:2", "other": "r/other:1"},
+}
+# So that no packages are brought along: that is for others to test.
+NO_PACKAGES = "--no-register"
+
+
+def settings_file(
+    root: RuleRoot, fields: str = "config='d.yaml'", path: str = "app/d.yaml"
+) -> None:
+    root.write({**app(deployment=fields), path: YAML})
+
+
+@pytest.mark.parametrize(
+    ("fields", "path", "options", "typed", "expected"),
+    [
+        ("config='d.yaml'", "app/d.yaml", (), (), OF_FILE),
+        ("config='../ops/d.yaml'", "ops/d.yaml", (), (), OF_FILE),
+        ("", "ops/d.yaml", ("--flyte-deploy-config=ops/d.yaml",), (), OF_FILE),
+        ("config='missing.yaml'", "d.yaml", (), ("--config=d.yaml",), OF_FILE),
+        ("config='d.yaml', domain='staging'", "app/d.yaml", (), (), STAGING),
+        ("config='d.yaml'", "app/d.yaml", (), ("--domain=staging",), STAGING),
+        ("config='d.yaml'", "app/d.yaml", ("--flyte-domain=staging",), (), STAGING),
+        # The target comes before the file, the file before options.
+        (
+            "config='d.yaml', endpoint='e', org='o', insecure=False, project='p', store='file:///s', registry='r.example', "
+            "images={'trainer': 'r/trainer:3'}, domain='staging'",
+            "app/d.yaml",
+            (),
+            (),
+            {
+                "endpoint": "e",
+                "insecure": False,
+                "org": "o",
+                "project": "p",
+                "store": "file:///s",
+                "registry": "r.example",
+                "images": {"trainer": "r/trainer:3", "other": "r/other:1"},
+            },
+        ),
+        (
+            "config='d.yaml'",
+            "app/d.yaml",
+            (
+                "--flyte-endpoint=e",
+                "--flyte-org=o",
+                "--flyte-store=file:///s",
+                "--flyte-images={'third': 'r/third:1'}",
+            ),
+            (),
+            {**OF_FILE, "images": {**OF_FILE["images"], "third": "r/third:1"}},
+        ),
+    ],
+)
+def test_a_file_has_settings_between_the_targets_and_the_options(
+    root: RuleRoot, fields, path, options, typed, expected
+):
+    settings_file(root, fields, path)
+    digest = run_request(root, "app:deploy", NO_PACKAGES, *typed, options=options).digest
+    made = plan(root, digest)
+    assert {name: made[name] for name in SETTINGS} == expected
+
+
+def test_a_project_that_is_typed_takes_the_place_of_the_files(root: RuleRoot):
+    settings_file(root)
+    digest = run_request(root, "app:deploy", NO_PACKAGES, "--project=x").digest
+    assert plan(root, digest)["project"] is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "typed", "message"),
+    [
+        ("config='no.yaml'", (), "app:deploy: `config` names the file 'app/no.yaml', and there is none"),
+        ("", ("--config=no.yaml",), "app:deploy: --config names the file 'no.yaml'"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_not_there_is_told_with_who_names_it(root: RuleRoot, fields, typed, message):
+    root.write(app(deployment=fields))
+    with pytest.raises(ExecutionError) as caught:
+        run_request(root, "app:deploy", *typed)
+    assert message in refusal(caught.value)
+
+
+def test_a_mistake_in_the_file_is_told_with_its_line(root: RuleRoot):
+    settings_file(root)
+    root.edit("app/d.yaml", "org: acme", "ogr: acme")
+    with pytest.raises(ExecutionError) as caught:
+        run_request(root, "app:deploy")
+    told = refusal(caught.value)
+    assert told.startswith("app:deploy: app/d.yaml:2: ")
+    assert "'ogr'" in told
+    assert "org" in told
+
+
+def test_commands_that_package_nothing_heed_the_file(root: RuleRoot):
+    settings_file(root)
+    request = run_request(root, "app:deploy", "list")
+    assert plan(root, request.digest)["store"] == OF_FILE["store"]
+    assert packaged(root, request.digest) == set()
+
+
+# --- the packages of the tasks --------------------------------------------------------------------
+
+
+def environments(root: RuleRoot, digest: Any) -> Any:
+    return plan(root, digest)["environments"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "options", "typed", "env"),
+    [
+        ("endpoint='flyte.example.com'", (), (), {}),
+        ("", ("--flyte-endpoint=flyte.example.com",), (), {}),
+        ("", (), ("--endpoint", "flyte.example.com"), {}),
+        ("", (), ("--flyte-config", "f.yaml"), {}),
+        ("", (), (), {"FLYTE_ADMIN_ENDPOINT": "flyte.example.com"}),
+        ("", (), (), {"FLYTE_API_KEY": "a-key"}),
+    ],
+)
+def test_where_a_control_plane_is_named_the_packages_of_the_tasks_come_along(
+    root: RuleRoot, fields, options, typed, env
+):
+    root.write(app(deployment=fields))
+    digest = run_request(root, "app:deploy", *typed, options=options, env=env).digest
+    [environment] = environments(root, digest)
+    assert environment["tasks"] == ["app:t", "app:u"]
+    found = root.runner.request(Snapshot, [digest]).files
+    assert environment["python"] in found
+    assert environment["identity"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "typed"),
+    [
+        ("", ()),
+        ("endpoint='flyte.example.com'", ("--no-register",)),
+        ("endpoint='flyte.example.com'", ("list",)),
+        ("endpoint='flyte.example.com'", ("--no-such-option",)),
+    ],
+)
+def test_where_nothing_is_registered_no_packages_come_along(root: RuleRoot, fields, typed):
+    root.write(app(deployment=fields))
+    assert environments(root, run_request(root, "app:deploy", *typed).digest) == []
+
+
+def test_flytes_own_settings_file_counts_as_soon_as_it_is_there(root: RuleRoot):
+    root.write(app())
+    home = root.path / "home"
+    home.mkdir()
+
+    def found() -> int:
+        process = deploy_process(root, "app:deploy", env={"HOME": str(home)})
+        return len(environments(root, process.process.input_digest))
+
+    assert found() == 0
+    (home / ".flyte").mkdir()
+    (home / ".flyte" / "config.yaml").write_text("admin:\n  endpoint: flyte.example.com\n")
+    # A session of its own, as each command of a user's is.
+    root.runner.new_session("another")
+    assert found() == 1
+
+
+def test_a_rollback_that_registers_brings_packages_and_no_bundles(root: RuleRoot):
+    root.write(app(deployment="endpoint='flyte.example.com'"))
+    request = run_request(root, "app:deploy", "rollback", "v1")
+    assert len(environments(root, request.digest)) == 1
+    assert packaged(root, request.digest) == set()
+
+
+# --- experimental-deploy --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("options", "typed"), [((), ()), (("--flyte-dry-run",), ("--dry-run",))])
+def test_experimental_deploy_has_a_dry_run_of_its_own(root: RuleRoot, options, typed):
+    root.write(app())
+    argv = deploy_process(root, "app:deploy", options=options).process.argv
+    assert argv[argv.index("--") + 1 :] == typed
+
+
+def test_experimental_deploy_passes_what_stores_and_flyte_are_configured_by(root: RuleRoot):
+    root.write(app())
+    given = {
+        "AWS_ENDPOINT_URL": "http://s3",
+        "FLYTE_AWS_SECRET_ACCESS_KEY": "k",
+        "AZURE_STORAGE_ACCOUNT_NAME": "a",
+        "STORAGE_EMULATOR_HOST": "h",
+        "FLYTE_ADMIN_AUTHTYPE": "ClientSecret",
+    }
+    env = deploy_process(root, "app:deploy", env={**given, "OTHER": "o"}).process.env
+    assert {name: env[name] for name in given} == given
+    assert "OTHER" not in env
+
+
+# --- run path:task -- --remote ---------------------------------------------------------------------
+
+
+def test_a_remote_run_brings_the_deployments_plan_and_the_tasks_packages_only(root: RuleRoot):
+    root.write(app(deployment="endpoint='flyte.example.com', domain='staging'"))
+    request = run_request(root, "app:t", "--remote", "--version", "v1", "--n", "3")
+    assert list(request.args[1:]) == [
+        *("run-remote", "--plan", "{chroot}/__deploy_plan.json", "--dir", "{chroot}"),
+        *("--task", "app:t", "--"),
+    ]
+    made = plan(root, request.digest)
+    assert (made["address"], made["domain"], made["tasks"]) == ("app:deploy", "staging", [])
+    assert [one["tasks"] for one in made["environments"]] == [["app:t"]]
+    assert packaged(root, request.digest) == set()
+    assert not any(os.path.basename(path) == "w.py" for path in paths(root, request.digest))
+
+
+@pytest.mark.parametrize(
+    ("fields", "typed", "message"),
+    [
+        ("", (), "app:t: no `flyte_deployment` has it in its `tasks`"),
+        (
+            "domain=parametrize('staging', 'production')",
+            (),
+            "app:t: several deployments have it: say which by --deployment, of: app:deploy@domain=production, "
+            "app:deploy@domain=staging.",
+        ),
+        (
+            "domain='staging'",
+            ("--deployment", "app:other"),
+            "app:t: no `flyte_deployment` app:other has it in its `tasks`; there are: app:deploy.",
+        ),
+        ("domain='staging'", ("--in-image",), "runs what was deployed, as it was deployed"),
+    ],
+)
+def test_which_deployment_runs_must_be_clear(root: RuleRoot, fields, typed, message):
+    root.write(app(deployment=fields))
+    if not fields:
+        root.edit("app/BUILD", '[":t", "app:u"]', '[":u"]')
+    with pytest.raises(ExecutionError) as caught:
+        run_request(root, "app:t", "--remote", *typed)
+    assert message in refusal(caught.value)
+
+
+def test_a_deployment_of_several_is_named(root: RuleRoot):
+    root.write(app(deployment="domain=parametrize('staging', 'production')"))
+    named = "app:deploy@domain=staging"
+    request = run_request(root, "app:t", "--remote", "--deployment", named)
+    assert json.loads(root.contents(request.digest)["__deploy_plan.json"])["address"] == named
