@@ -25,8 +25,13 @@ VERSIONS = ("3.12", "3.13", "3.11", "3.14")
 @functools.cache
 def flyte_python() -> Path:
     """The `python` of the environment; `a0` and `flyte` lie beside it. Made by the first who asks."""
+    return environment(LOCK)
+
+
+def environment(lock_file: Path) -> Path:
+    """The `python` of a virtual environment with what `lock_file` pins."""
     base, version = base_python()
-    key = hashlib.sha256(b"%b\0%b" % (version.encode(), LOCK.read_bytes())).hexdigest()[:16]
+    key = hashlib.sha256(b"%b\0%b" % (version.encode(), lock_file.read_bytes())).hexdigest()[:16]
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     directory = Path(cache) / "pants-flyte" / "test-envs" / key
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +46,7 @@ def flyte_python() -> Path:
             _run(
                 *(str(directory / "bin/python"), "-I", "-m", "pip", "install", "--quiet"),
                 *("--disable-pip-version-check", "--no-input", "--no-deps", "--require-hashes"),
-                *("--requirement", str(LOCK)),
+                *("--requirement", str(lock_file)),
             )
             complete.touch()
     return directory / "bin/python"

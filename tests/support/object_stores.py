@@ -9,9 +9,7 @@ from __future__ import annotations
 import atexit
 import base64
 import dataclasses
-import fcntl
 import functools
-import hashlib
 import http.client
 import itertools
 import os
@@ -35,7 +33,7 @@ import pytest
 
 import flyte_pack
 from tests.support.containers import SERVICES
-from tests.support.flyte_env import base_python
+from tests.support.flyte_env import environment
 
 BUCKET = "flyte-tests"
 ACCOUNT = "plantedaccount"
@@ -163,27 +161,7 @@ def _serve(name: str, env: dict[str, str], *options: str) -> str:
 @functools.cache
 def deploy_python() -> Path:
     """The `python` of an environment with what flyte-deploy.lock pins, for a CPython that all of it is there for."""
-    lock = Path(flyte_pack.__file__).with_name("flyte-deploy.lock")
-    base, version = base_python()
-    key = hashlib.sha256(b"%b\0%b" % (version.encode(), lock.read_bytes())).hexdigest()[:16]
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    directory = Path(cache) / "pants-flyte" / "test-envs" / f"deploy-{key}"
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    complete = directory / "complete"
-    with open(f"{directory}.lock", "w") as locked:
-        fcntl.flock(locked, fcntl.LOCK_EX)
-        if not complete.exists():
-            shutil.rmtree(directory, ignore_errors=True)
-            python = str(directory / "bin/python")
-            pip = ("-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-            for command in (
-                (base, "-I", "-m", "venv", str(directory)),
-                (python, *pip, "--no-deps", "--require-hashes", "--requirement", str(lock)),
-            ):
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-                assert done.returncode == 0, done.stdout + done.stderr
-            complete.touch()
-    return directory / "bin/python"
+    return environment(Path(flyte_pack.__file__).with_name("flyte-deploy.lock"))
 
 
 # --- the proxy -----------------------------------------------------------------------------------
