@@ -225,7 +225,22 @@ class FlytePackSubsystem(Subsystem):
         advanced=True,
     )
 
-    @property
-    def constraints(self) -> InterpreterConstraints:
-        options: Iterable[str] = self.interpreter_constraints
+    deploy_interpreter_constraints = StrListOption(
+        default=["CPython>=3.10,<3.15"],
+        help=softwrap(
+            """
+            As `interpreter_constraints`, for what deploys, pushes and runs images. Under CPython 3.9 the
+            profiles, SSO and roles of AWS can not be used.
+            """
+        ),
+        advanced=True,
+    )
+
+    def constraints(self, lockfile: str) -> InterpreterConstraints:
+        """Of the program with what the option `lockfile` names."""
+        options: Iterable[str] = (
+            self.deploy_interpreter_constraints
+            if lockfile == "deploy_lockfile"
+            else self.interpreter_constraints
+        )
         return InterpreterConstraints(options)

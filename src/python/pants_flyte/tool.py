@@ -101,7 +101,7 @@ async def program_pex(flyte_pack: FlytePackSubsystem, needs: str = "lockfile") -
                 resolve_name=flyte_pack.options_scope,
             )
         ),
-        interpreter_constraints=flyte_pack.constraints,
+        interpreter_constraints=flyte_pack.constraints(needs),
         main=EntryPoint("flyte_pack.__main__"),
         sources=await program_sources(),
         description=_PREPARE[needs],
