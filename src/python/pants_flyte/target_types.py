@@ -296,6 +296,7 @@ class FlyteTask(Target):
         `{bin_name()} run path/to:train -- --n 5` runs it on this machine, out of that bundle, with
         Flyte's own local runner; `-- --help` shows the task's inputs. `--root-dir DIR` and
         `--copy-style STYLE`, where they come first, are taken as this target's fields.
+        `-- --in-image --n 5` runs it in its image, `-- --remote --n 5` has Flyte run it as it was deployed.
         """
     )
 
