@@ -338,8 +338,8 @@ class FlyteDeploymentProjectField(StringField):
     alias = "project"
     help = help_text(
         """
-        The Flyte project to deploy to. If unset, `-- --project` says it, and `[flyte].project` where
-        that is not given either.
+        The Flyte project to deploy to. If unset, `-- --project` says it, and where that is not given
+        either, the settings file (`config`) or `[flyte].project`.
         """
     )
 
@@ -359,9 +359,11 @@ class FlyteDeploymentVersionField(StringField):
     alias = "version"
     help = help_text(
         """
-        The version to deploy under. If unset, it is computed from all that decides what runs (where
-        bundles lie and what they hold, images, commands, project, domain): the same deployment to
-        the same store has the same version on every machine. `-- --version` overrides it.
+        The version to deploy under, for the deployment and all its tasks. If unset, each task has a
+        version of its own, computed from all that decides what it runs (where its bundle lies and
+        what it holds, image, command, project, domain), so that only what changed is registered
+        anew: the same deployment to the same store has the same versions on every machine.
+        `-- --version` overrides it.
         """
     )
 
