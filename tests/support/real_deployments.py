@@ -13,6 +13,7 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any, Callable
 
+from flyte_pack.registry.credentials import Keychain
 from flyte_pack.registry.push import push_image
 from flyte_pack.store import Store, open_store
 from flyte_pack.task_link import LinkedImage
@@ -92,8 +93,9 @@ def servers(
     *plane: str,
     registry_auth: str = "none",
     proxy: Callable[[str], Proxy] = Proxy,
+    flyte_proxy: Callable[[str], Proxy] | None = None,
 ) -> Iterator[Servers]:
-    """Serve for the time of a `with` block. plane: options of the control plane. proxy: makes one, for an address."""
+    """Serve for the time of a `with` block. plane: options of the control plane. proxy, flyte_proxy: make one, for an address."""
     with ExitStack() as stack:
         registry = stack.enter_context(real_registry(directory / "registry", registry_auth))
         running = stack.enter_context(
@@ -102,17 +104,18 @@ def servers(
         store = seaweedfs()
         at = {"store": store.endpoint}
         at.update(registry=f"http://{registry.host}", flyte=f"http://{running.endpoint}")
-        proxies = {name: proxy(address) for name, address in at.items()}
+        makers = {"flyte": flyte_proxy or proxy}
+        proxies = {name: makers.get(name, proxy)(address) for name, address in at.items()}
         for one in proxies.values():
             stack.callback(one.close)
         yield Servers(store.at(proxies["store"].endpoint), registry, running, proxies)
 
 
-def push_named(servers: Servers, layout: Path) -> None:
+def push_named(servers: Servers, layout: Path, keychain: Keychain | None = None) -> None:
     """Push the image that `score` runs in."""
     image = make_image(layout, 5000)
     plan = image.plan(f"{servers.registry.host}/{NAMED}:1")
-    push_image(plan, str(layout.parent), [].append, session=session())
+    push_image(plan, str(layout.parent), [].append, session=session(keychain))
 
 
 class RealDeployment(BuildRoot):

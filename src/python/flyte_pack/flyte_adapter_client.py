@@ -16,6 +16,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -90,7 +91,8 @@ class Client:
             self.config = flyte.config.auto(config or NO_FILE)
         except Exception as error:
             raise self._words.Refused(
-                f"{config}: Flyte can't read its configuration file: {error}"
+                # What is said of a value repeats it.
+                f"{config}: Flyte can't read its configuration file ({type(error).__name__})"
             ) from None
 
     def connect(self) -> None:
@@ -245,12 +247,12 @@ class Client:
         if isinstance(error, self._words.Refused):
             return str(error)
         _, _, _, project, domain = self._at
-        where = _redacted(self.endpoint.replace("dns:///", ""))
+        where = self._redacted(self.endpoint.replace("dns:///", ""))
         at = f"the control plane at {where}"
         causes = list(self._words.causes(error))
         found = next((one for one in causes if isinstance(one, ConnectError)), None)
         code = _code(found) if found is not None else ""
-        said = _redacted(str(found.message if found is not None else causes[-1]) or "nothing")
+        said = self._redacted(str(found.message if found is not None else causes[-1]) or "nothing")
         whole = " ".join(str(one) for one in causes)
         source = getattr(self.config, "source", None)
         file = str(source) if source and str(source) != NO_FILE else "the Flyte config.yaml"
@@ -287,6 +289,17 @@ class Client:
             "so too in the environment of the resolve, the packages in its lock file don't fit one another"
         )
 
+    def _redacted(self, text: str) -> str:
+        """Without what makes a URL or a header a secret, and without what we sign in with: a server may repeat it all."""
+        key, of_key = os.environ.get("FLYTE_API_KEY") or "", ""
+        with suppress(Exception):
+            of_key = self._private("decode_api_key")(key)[2]
+        platform = getattr(self.config, "platform", None)
+        for secret in (key, of_key, getattr(platform, "client_credentials_secret", None)):
+            if secret:
+                text = text.replace(secret, "...")
+        return _redacted(text)
+
 
 def _code(error: Any) -> str:
     name = str(getattr(getattr(error, "code", None), "name", "DEADLINE_EXCEEDED"))
@@ -303,11 +316,21 @@ def _is_tls(text: str) -> bool:
     )
 
 
+_SECRETS = (
+    (re.compile(r"(\w+://)[^/@\s'\"]+@"), r"\1"),
+    (re.compile(r"(\w+://[^\s?'\"]+)\?[^\s'\"]*"), r"\1?..."),
+    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+"), r"\1 ..."),
+    # Tokens: JSON web tokens, and others by their length, which nothing readable has.
+    (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), "..."),
+    (re.compile(r"(?<!sha256:)\b(?=[A-Za-z_]*[0-9])[A-Za-z0-9_]{32,}\b"), "..."),
+)
+
+
 def _redacted(text: str) -> str:
     """Without what makes a URL or a header a secret."""
-    text = re.sub(r"(\w+://)[^/@\s'\"]+@", r"\1", text)
-    text = re.sub(r"(\w+://[^\s?'\"]+)\?[^\s'\"]*", r"\1?...", text)
-    return re.sub(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+", r"\1 ...", text)
+    for pattern, instead in _SECRETS:
+        text = pattern.sub(instead, text)
+    return text
 
 
 # --- running -------------------------------------------------------------------------------------

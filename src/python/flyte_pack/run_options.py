@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flyte_pack.names import shown
 from flyte_pack.task_link import COPY_STYLES
 
 _OPTIONS = {"--root-dir": "root_dir", "--copy-style": "copy_style", "--engine": "engine"}
@@ -81,7 +82,7 @@ def split(argv: Sequence[str]) -> RunOptions:
         del rest[: 1 if equals else 2]
     style = found.get("copy_style")
     if style is not None and style not in COPY_STYLES:
-        raise RunUsageError(f"--copy-style is one of {', '.join(COPY_STYLES)}, not {style!r}")
+        raise RunUsageError(f"--copy-style is one of {', '.join(COPY_STYLES)}, not {shown(style)}")
     if "engine" in found and not in_image:
         raise RunUsageError(f"--engine says how to run the task in its image: give {_IN_IMAGE} too")
     if remote and (in_image or found.keys() - {"deployment"}):

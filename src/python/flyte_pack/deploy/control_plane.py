@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from flyte_pack.deploy.flyte_settings import ENDPOINT_VARIABLE, KEY_VARIABLE, find_config
 from flyte_pack.deploy.plan import Refused, Request
 from flyte_pack.deploy.registration import ControlPlane
-from flyte_pack.names import InvalidName, check_endpoint
+from flyte_pack.names import InvalidName, check_endpoint, shown
 
 _SCHEME = re.compile(r"^(dns:///|https?://)", re.IGNORECASE)
 
@@ -34,7 +34,9 @@ def find_control_plane(
     if config is not None:
         config = os.path.join(build_root, os.path.expanduser(config))
         if not os.path.isfile(config):
-            raise Refused(f"there is no file {config}, which is named as Flyte's config.yaml")
+            raise Refused(
+                f"there is no file {shown(config, 300)}, which is named as Flyte's config.yaml"
+            )
     else:
         # It says how to log in, too: so it is of use even where the endpoint comes from elsewhere.
         config = find_config(build_root, environ)
@@ -42,6 +44,11 @@ def find_control_plane(
     named = request.endpoint or environ.get(ENDPOINT_VARIABLE)
     endpoint = named or _of_key(environ.get(KEY_VARIABLE)) or settings.get("endpoint")
     if not endpoint:
+        if request.flyte_config is not None:
+            raise Refused(
+                f"{config} names no control plane: write `admin.endpoint` into it, type --endpoint HOST, or type "
+                "--no-register to store and record only"
+            )
         return None
     try:
         check_endpoint(str(endpoint))

@@ -248,13 +248,13 @@ def _parser() -> _Parser:
     parser.add_argument("--version", type=_checked(check_version))
     parser.add_argument("--project", type=_checked(check_project))
     parser.add_argument("--domain", type=_checked(check_domain))
-    parser.add_argument("--copy-style", choices=COPY_STYLES)
+    parser.add_argument("--copy-style", type=_one_of("--copy-style", COPY_STYLES))
     parser.add_argument("--root-dir", type=_root_dir)
     parser.add_argument("--image", type=_image, action="append", default=[])
     parser.add_argument("--no-image-check", action="store_true")
     parser.add_argument("--registry", type=_checked(check_registry, "--registry: "))
     parser.add_argument("--store", type=_checked(check_store_uri))
-    parser.add_argument("--upload", choices=("store", "flyte"))
+    parser.add_argument("--upload", type=_one_of("--upload", ("store", "flyte")))
     parser.add_argument("--repair", action="store_true")
     parser.add_argument("--config", type=_config)
     parser.add_argument("--endpoint", type=_checked(check_endpoint, "--endpoint: "))
@@ -266,7 +266,7 @@ def _parser() -> _Parser:
     parser.add_argument("--yes", action="store_true")
     parser.add_argument("--keep", type=_number("--keep", 1, _MOST_KEPT))
     parser.add_argument("--older-than", type=_number("--older-than", 0, _MOST_DAYS))
-    parser.add_argument("--output", choices=("text", "json"), default="text")
+    parser.add_argument("--output", type=_one_of("--output", ("text", "json")), default="text")
     return parser
 
 
@@ -306,8 +306,18 @@ def _config(text: str) -> str:
 
 def _path(option: str) -> Callable[[str], str]:
     def checked(text: str) -> str:
-        if not text or not text.isprintable():
-            raise UsageError(f"{option} takes a path, not {text!a:.40}")
+        if not text or not text.isprintable() or "://" in text:
+            raise UsageError(f"{option} takes a path, not {_shown(text)}")
+        return text
+
+    return checked
+
+
+def _one_of(option: str, known: Sequence[str]) -> Callable[[str], str]:
+    # (What argparse says of its own `choices` repeats what was typed.)
+    def checked(text: str) -> str:
+        if text not in known:
+            raise UsageError(f"{option} is one of {', '.join(known)}, not {_shown(text)}")
         return text
 
     return checked

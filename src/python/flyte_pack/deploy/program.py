@@ -81,7 +81,7 @@ class _Run:
         self._request = request
         self._directory = directory
         self._say = say
-        self._store: Store = open_store(request.store, os.getcwd())
+        self._store: Store = open_store(request.store, os.getcwd(), say)
         self._ledger = Ledger(self._store, request.project, request.domain, request.address)
 
     def document(self) -> dict[str, Any]:

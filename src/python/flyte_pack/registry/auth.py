@@ -26,6 +26,7 @@ MARGIN = 0.1  # of its life, by which a token is renewed early
 
 _CHALLENGE = re.compile(r"(?:^|,)\s*(basic|bearer)(?=[\s,]|$)", re.IGNORECASE)
 _PARAMETER = re.compile(r'([A-Za-z][\w-]*)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+_QUERY = re.compile(r"(\w+://[^\s?'\"]+)\?[^\s'\"]*")  # of a URL, which it signs
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class Auth:
         return f"{who} (from {credentials.source}) is refused: log in again ({login}), or ask for the right to do this"
 
     def redact(self, text: str) -> str:
-        """`text`, which a server wrote, without what we told it in confidence."""
+        """`text`, which a server wrote, without what we told it in confidence, and without signatures of its own."""
         with self._lock:
             secrets = [token.text for token in self._tokens.values()]
             if self._credentials is not None:
@@ -137,7 +138,7 @@ class Auth:
                 ]
         for secret in filter(None, secrets):
             text = text.replace(secret, "***")
-        return text
+        return _QUERY.sub(r"\1?***", text)
 
     def _find(self) -> Credentials | None:
         if not self._asked:
