@@ -200,6 +200,7 @@ def undisturbed(root, killer):
     killer.disarm()
     before = time.monotonic()
     root.deploy().ok()
+    assert root.pids.read_text().split()
     return time.monotonic() - before, list(killer.bodies)
 
 
