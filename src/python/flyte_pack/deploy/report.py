@@ -129,10 +129,10 @@ def _verify(document: dict[str, Any]) -> list[str]:
             lines += [f"           {one['problem']}", f"           to do: {one['fix']}"]
     count, broken = len(document["checked"]), document["broken"]
     versions = document["versions"]
-    of = f"version {versions[0]}" if len(versions) == 1 else f"{len(versions)} versions"
+    of = f"{len(versions)} versions need" if versions[1:] else f"version {''.join(versions)} needs"
     if broken:
-        return [*lines, f"{broken} of the {count} things that {of} needs are not as they must be."]
-    return [*lines, f"All {count} things that {of} needs are there, and whole."]
+        return [*lines, f"{broken} of the {count} things that {of} are not as they must be."]
+    return [*lines, f"All {count} things that {of} are there, and whole."]
 
 
 def _prune(document: dict[str, Any]) -> list[str]:
