@@ -22,7 +22,6 @@ import pytest
 import trustme
 
 from tests.support.control_plane import SECRET as CLIENT_SECRET
-from tests.support.deploying import BuildRoot
 from tests.support.object_stores import (
     ACCOUNT_KEY,
     READER,
@@ -415,93 +414,6 @@ BROKEN = (
 def test_a_module_that_breaks_has_no_secret_to_tell(root, body):
     root.package("score", body, image="scorer")
     root.deploy().failed(1, "services/ml/score.py")
-
-
-# --- what is typed and written by mistake ---------------------------------------------------------
-
-URI = "://someone:planted-typed-9d2e@host.example/a?X-Amz-Signature=planted-b"
-
-
-@pytest.mark.parametrize(
-    "typed",
-    [
-        ("--store", f"s3{URI}"),
-        ("--store", f"https{URI}"),
-        ("--store", "abfss://c:planted-typed@account.dfs.core.windows.net/a"),
-        (f"--stroe=s3{URI}",),
-        ("--endpoint", f"https{URI}"),
-        ("--registry", f"https{URI}"),
-        ("--registry", "someone:planted-typed@host.example/a"),
-        ("--image", f"scorer=https{URI}"),
-        ("--image", "scorer=someone:planted-typed@host.example/a:1"),
-        ("--image", f"https{URI}"),
-        ("--org", f"https{URI}"),
-        ("--project", f"https{URI}"),
-        ("--version", f"https{URI}"),
-        ("--config", f"https{URI}"),
-        ("--flyte-config", f"https{URI}"),
-        ("--keep", f"https{URI}"),
-        ("--output", f"https{URI}"),
-        ("--copy-style", f"https{URI}"),
-        ("--upload", f"https{URI}"),
-        ("--root-dir", f"https{URI}"),
-        ("rollback", f"https{URI}"),
-        ("show", "a", f"https{URI}"),
-        (f"https{URI}",),
-    ],
-    ids=" ".join,
-)
-def test_a_password_that_is_typed_is_refused_and_not_repeated(tmp_path, typed):
-    root = BuildRoot(tmp_path / "build")
-    root.package("train")
-    done = root.deploy(*typed)
-    assert done.code in (1, 2), done.out
-    assert WORD not in done.out + done.err
-    assert "Traceback" not in done.err
-
-
-@pytest.mark.parametrize(
-    "field",
-    ["store", "endpoint", "flyte_config", "org", "project", "domain", "version", "copy_style"],
-)
-def test_a_password_in_a_field_is_refused_and_not_repeated(tmp_path, field):
-    root = BuildRoot(tmp_path / "build")
-    root.package("train")
-    done = root.deploy(plan={field: f"s3{URI}"}).failed(1)
-    assert WORD not in done.out + done.err
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        f"store: s3{URI}",
-        f"endpoint: https{URI}",
-        f"registry: https{URI}",
-        f"images: {{scorer: 'https{URI}'}}",
-        f"images: {{'https{URI}': a}}",
-        f"org: https{URI}",
-        "password: planted-in-yaml",
-        "planted-in-yaml: 1",
-        "store: [planted-in-yaml",
-        "store: {planted-in-yaml: 1}",
-        "insecure: planted-in-yaml",
-        "domains: {'planted-in-yaml@': {}}",
-        "store: &planted-in-yaml a",
-        "store: !planted-in-yaml a",
-        "store: 'planted-in-yaml\n",
-        "- planted-in-yaml",
-    ],
-)
-def test_a_password_in_settings_is_refused_and_not_repeated(tmp_path, text):
-    root = BuildRoot(tmp_path / "build")
-    (root.root / "deploy.yaml").write_text(text)
-    done = root.run("deploy-config", "--file", "deploy.yaml", "--output", "out.json")
-    assert done.code, done.out
-    assert "planted-in-yaml" not in done.out + done.err.replace(
-        "unknown setting 'planted-in-yaml'", ""
-    )
-    assert "planted-typed" not in done.out + done.err
-    assert not (root.root / "out.json").exists()
 
 
 # --- the shim ------------------------------------------------------------------------------------
