@@ -181,11 +181,12 @@ def test_a_container_fetches_its_code_from_the_store_through_the_shim_and_comple
         "_U_RUN_BASE": "/io/base",
         "DO_NOT_TRACK": "1",
     }
+    variables = tmp_path / "variables"
+    variables.write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
     docker("pull", "--quiet", fit["image"])
     done = docker(
         *("run", "--rm", "--network", "host", "--volume", f"{io}:/io"),
-        *(part for name, value in environment.items() for part in ("--env", f"{name}={value}")),
-        *(fit["image"], *command),
+        *("--env-file", str(variables), fit["image"], *command),
     )
     found = read_outputs(python, tmp_path, "interface", "fit", io)
     assert found["error"] is None, done.stderr
