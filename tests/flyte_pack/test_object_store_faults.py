@@ -218,7 +218,9 @@ def test_nobody_waits_for_ever_for_a_server_that_says_nothing(kind, use, monkeyp
         store = remote_store(f"{real.uri}/{unique()}", real.env, Clock().timing)
         proxy.fault = silent
         try:
-            with pytest.raises(StoreError, match=r"no answer in time \(tried several times\).*try later"):
+            with pytest.raises(
+                StoreError, match=r"no answer in time \(tried several times\).*try later"
+            ):
                 USES[use](store)
         finally:
             silence.set()

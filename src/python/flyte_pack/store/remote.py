@@ -195,7 +195,11 @@ class RemoteStore:
         if not tries.again(broken):
             server = self._backend.place.server
             at = f" at {server}" if server else ""
-            tried = " (tried several times). What is written is whole; try later" if broken.again else ""
+            tried = (
+                " (tried several times). What is written is whole; try later"
+                if broken.again
+                else ""
+            )
             raise StoreError(f"{self.uri}{at}: {broken}{tried}") from None
 
 
