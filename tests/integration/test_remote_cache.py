@@ -147,6 +147,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
             f"--remote-store-address={address}",
             # However busy the machine is: no answer is too late, and no entry is left behind.
             "--remote-cache-rpc-timeout-millis=120000",
+            "--remote-store-rpc-timeout-millis=120000",
             "--session-end-tasks-timeout=120",
         )
         accounts = [first.package(*options)]
