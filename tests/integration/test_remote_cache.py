@@ -194,7 +194,7 @@ def test_the_first_one_executes_everything_and_leaves_it_in_the_cache(shared: Sh
         assert any(description.startswith(beginning) for description in executed), beginning
     assert all(description.startswith(SHARED) for description in executed)
     assert shared.first.hits == frozenset()
-    assert counters["remote_cache_write_successes"] == len(executed)
+    assert counters["remote_cache_write_successes"] == len(executed), counters
 
 
 def test_the_second_one_executes_nothing_that_a_cache_can_hold(shared: Shared) -> None:
