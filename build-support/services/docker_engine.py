@@ -62,7 +62,12 @@ def serve(directory: Path) -> None:
         with started(command, log, new_session=True, stop_seconds=STOP_SECONDS) as server:
             _wait_until_it_answers(server, docker, address, log)
             print(address, docker, sep="\n", flush=True)
-            wait_for_the_end(server, parent, log)
+            try:
+                wait_for_the_end(server, parent, log)
+            finally:
+                # Made for containers on the host's network, and left mounted by the engine.
+                namespace = f"{short}/exec/netns/default"
+                subprocess.run(["umount", "--lazy", namespace], capture_output=True, check=False)
     shutil.rmtree(data, ignore_errors=True)
 
 

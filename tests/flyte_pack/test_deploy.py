@@ -86,6 +86,7 @@ def test_the_record_says_all_that_was_deployed(root):
                 "image": "registry.example/t:3",
                 "image_ref_name": "trainer",
                 "code_uri": None,
+                "inputs": None,
                 "bundle": {
                     "content_hash": bundle.content_hash,
                     "archive": f"archives/{bundle.archive_hash}.tar.gz",

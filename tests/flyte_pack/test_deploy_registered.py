@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 from textwrap import dedent
 from urllib.parse import unquote, urlsplit
@@ -128,6 +129,25 @@ def test_only_what_changed_is_registered_anew(root, plane):
         "score-env.score": "new",
     }
     assert plane.requests("DeployTask") == count + 1
+
+
+def test_what_has_not_changed_is_not_imported_again(root, plane):
+    first = root.deployed()
+    (root.root / "imported").mkdir()
+    # Each import leaves a mark behind, which is no part of what is registered.
+    mark = f"open({str(root.root)!r} + '/imported/' + __name__.rpartition('.')[2], 'w')\n"
+    root.package("train", mark + body("train"))
+    root.package("score", mark + body("score"))
+    second = root.deployed()
+    assert sorted(os.listdir(root.root / "imported")) == ["score", "train"]
+    shutil.rmtree(root.root / "imported")
+    (root.root / "imported").mkdir()
+    root.package("score", mark + body("score", 3))
+    third = root.deployed()
+    assert os.listdir(root.root / "imported") == ["score"]
+    assert versions(third)["train-env.train"] == versions(second)["train-env.train"]
+    assert len({versions(d)["score-env.score"] for d in (first, second, third)}) == 3
+    assert set(versions(third).items()) <= in_flyte(plane)
 
 
 def test_a_dry_run_imports_the_tasks_and_touches_nothing(root, plane, tmp_path):

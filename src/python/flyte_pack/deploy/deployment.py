@@ -9,6 +9,8 @@ rest.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ from flyte_pack.deploy.images import push_all, read_pushes
 from flyte_pack.deploy.ledger import Ledger, Recorded, is_current
 from flyte_pack.deploy.links import one_copy_style, read_links, shipped_of
 from flyte_pack.deploy.plan import Refused, Request
+from flyte_pack.deploy.recorded import described
 from flyte_pack.deploy.records import (
     DeployedTask,
     HistoryEntry,
@@ -240,10 +243,10 @@ class Deployment:
         """Version by Flyte's name, of the tasks that the control plane may not have."""
         if self._registering is None:
             return {}
-        wanted = _versions_of(record)
+        wanted = record.flyte_versions
         if current is None or current.registered != self._registering.identity or self._repair:
             return wanted
-        known = {} if before is None else _versions_of(before)
+        known = {} if before is None else before.flyte_versions
         return {name: version for name, version in wanted.items() if known.get(name) != version}
 
     def registrations(self, work: Work) -> list[dict[str, str]]:
@@ -251,7 +254,7 @@ class Deployment:
         if self._registering is None:
             return []
         done = {one.name: one.status for one in self.registered}
-        record = {**_versions_of(work.record), **work.registers}
+        record = {**work.record.flyte_versions, **work.registers}
         return [
             {
                 "name": name,
@@ -278,21 +281,22 @@ class Deployment:
     ) -> VersionRecord:
         """The record to write, with the bundles as the store has them. Its provenance is filled in when it is written."""
         request = self._request
-        inputs: str | None = None
+        inputs: dict[str, str] = {}
         specifications: Specifications | None = None
         uris = self._uris(bundles, before)
         if self._registering is not None:
             shipped = shipped_of(self._links, self._directory, uris, self._images)
             inputs = self._registering.inputs(shipped)
-            if (
-                not self._repair
-                and before is not None
-                and before.inputs == inputs
-                and current is not None
-                and current.registered == self._registering.identity
-            ):
+            known = self._known(inputs, current, before)
+            if before is not None and len(known) == len(before.tasks) == len(inputs):
                 return before  # importing the tasks would come to the same
-            specifications = self._registering.describe(shipped)
+            specifications = self._registering.describe(
+                shipped, [one for task in known for one in described(task)]
+            )
+
+        flyte = specifications.flyte if specifications else None
+        if flyte == "" and before is not None:  # there was nothing to make one of
+            flyte = before.flyte
 
         def record(version: str | None) -> VersionRecord:
             return VersionRecord(
@@ -302,15 +306,34 @@ class Deployment:
                 version=version or VERSION_HOLE,
                 copy_style=self._copy_style,
                 tasks=tuple(
-                    self._task(link, bundles, uris, specifications, version is None)
+                    dataclasses.replace(
+                        self._task(link, bundles, uris, specifications, version is None),
+                        inputs=inputs.get(link.address),
+                    )
                     for link in self._links
                 ),
                 provenance=Provenance(now(), None, None),
-                inputs=inputs,
-                flyte=specifications.flyte if specifications else None,
+                inputs=_digest(inputs) if inputs else None,
+                flyte=flyte,
             )
 
         return record(request.version or version_of(record(None).spec()))
+
+    def _known(
+        self,
+        inputs: Mapping[str, str],
+        current: HistoryEntry | None,
+        before: VersionRecord | None,
+    ) -> list[RecordedTask]:
+        """What the current version has at this control plane already, made of the same."""
+        assert self._registering is not None
+        if before is None or current is None or self._repair:
+            return []
+        if current.registered != self._registering.identity:
+            return []
+        return [
+            t for t in before.tasks if t.inputs is not None and t.inputs == inputs.get(t.address)
+        ]
 
     def _uris(
         self, bundles: Mapping[str, StoredBundle], before: VersionRecord | None
@@ -432,10 +455,5 @@ class Deployment:
         return recorded.record
 
 
-def _versions_of(record: VersionRecord) -> dict[str, str]:
-    return {
-        one.flyte_name: one.version
-        for task in record.tasks
-        for one in task.tasks
-        if one.flyte_name is not None
-    }
+def _digest(inputs: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(sorted(inputs.items())).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Registers a version again from its record and the store alone: for a rollback, and for what was carried in."""
+"""What was registered, out of its record: to register it again from the store alone, or to know that it has not changed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from flyte_pack.deploy.code import fetch_archive
 from flyte_pack.deploy.plan import Refused
 from flyte_pack.deploy.records import RecordedTask, VersionRecord
 from flyte_pack.deploy.registering import Archive, Registering, Shipped
-from flyte_pack.deploy.registration import Registered
+from flyte_pack.deploy.registration import DescribedTask, Registered
 from flyte_pack.store import Store
+from flyte_pack.task_link import VERSION_HOLE
 
 
 def register_recorded(
@@ -77,3 +78,22 @@ def _shipped(task: RecordedTask, store: Store, scratch: str) -> Shipped:
             task.code_uri or store.uri_of(task.bundle.archive.key),
         ),
     )
+
+
+def described(task: RecordedTask) -> list[DescribedTask]:
+    """What Flyte made of a task when it was registered."""
+    return [
+        DescribedTask(
+            address=task.address,
+            attribute=one.name,
+            name=one.flyte_name,
+            environment="",
+            spec=one.spec,
+            size=0,
+            command=tuple(VERSION_HOLE if part == one.version else part for part in one.command),
+            image=task.image or "",
+            triggers=one.triggers,
+        )
+        for one in task.tasks
+        if one.flyte_name is not None and one.spec is not None
+    ]

@@ -119,7 +119,8 @@ class RecordedTask:
     """A `flyte_task` as it was deployed: image references resolved, commands filled in.
 
     image_ref_name: the name by which the image was looked up, None where the reference was written out. code_uri: where
-    containers get the bundle, None where that is the store.
+    containers get the bundle, None where that is the store. inputs: SHA-256 of all that its specifications follow from, None
+    where it was not registered.
     """
 
     address: str
@@ -132,6 +133,7 @@ class RecordedTask:
     image_ref_name: str | None
     tasks: tuple[DeployedTask, ...]
     code_uri: str | None = None
+    inputs: str | None = None
 
 
 @dataclass(frozen=True)
@@ -164,8 +166,8 @@ class Provenance:
 class VersionRecord:
     """`versions/<version>.json`: all that was deployed under a version. Tasks are sorted by address.
 
-    inputs: SHA-256 of all that registering starts from; where it is the same, so are the specifications. None where
-    nothing was registered. flyte: the version of Flyte that made them.
+    inputs: of all its tasks; where it is the same, nothing of what is registered has changed. None where nothing was
+    registered. flyte: the version of Flyte that made the specifications.
     """
 
     address: str
@@ -182,6 +184,16 @@ class VersionRecord:
     def bundles(self) -> tuple[StoredBundle, ...]:
         """The bundles of its tasks, each once."""
         return tuple(dict.fromkeys(t.bundle for t in self.tasks if t.bundle is not None))
+
+    @property
+    def flyte_versions(self) -> dict[str, str]:
+        """The version of each Flyte task that was registered, by Flyte's name."""
+        return {
+            one.flyte_name: one.version
+            for task in self.tasks
+            for one in task.tasks
+            if one.flyte_name is not None
+        }
 
     def is_same(self, other: VersionRecord) -> bool:
         """Whether both are the same deployment; that one of them was not registered makes no difference."""
@@ -326,6 +338,7 @@ def _task_fields(task: RecordedTask) -> dict[str, Any]:
 def _task(fields: Fields, version: str) -> RecordedTask:
     bundle = fields.optional_nested("bundle")
     fields.default("code_uri", None)
+    fields.default("inputs", None)
     task = RecordedTask(
         address=fields.text("address"),
         entry_point=fields.text("entry_point"),
@@ -336,6 +349,7 @@ def _task(fields: Fields, version: str) -> RecordedTask:
         image=fields.optional_text("image"),
         image_ref_name=fields.optional_text("image_ref_name"),
         code_uri=fields.optional_text("code_uri"),
+        inputs=fields.optional_text("inputs"),
         tasks=tuple(DeployedTask.from_fields(t, version) for t in fields.nested_list("tasks")),
     )
     fields.end()

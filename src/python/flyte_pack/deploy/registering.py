@@ -101,26 +101,40 @@ class Registering:
         """End the processes, and remove what was unpacked for them."""
         self._stack.close()
 
-    def inputs(self, shipped: Sequence[Shipped]) -> str:
-        """SHA-256 of all that the specifications follow from: where it is the same, they need not be made to be known."""
+    def inputs(self, shipped: Sequence[Shipped]) -> dict[str, str]:
+        """SHA-256, by address, of all that its specifications follow from: where it is the same, they need not be made.
+
+        What is shipped in one bundle counts together, for one task's image can be another's.
+        """
         request = self._request
         wanted = _environ(request.import_env)
-        known = {
+        identity = {task: one.identity for one in request.environments for task in one.tasks}
+        common = {
             "adapter": [sha256_file(str(path)) for path in ADAPTER_FILES],
-            "environments": sorted((e.identity, e.tasks) for e in request.environments),
             "environ": sorted((n, wanted[n]) for n in wanted.keys() - set(_IMPORT_ENV)),
             "project": request.project,
             "domain": request.domain,
             "version": request.version,
             "org": request.org,
             "images": sorted(self._images.items()),
-            "shipped": sorted(_identity(one) for one in shipped),
         }
-        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+        found: dict[str, str] = {}
+        for ones in _by_code(shipped):
+            known = {
+                **common,
+                "environments": sorted({identity.get(one.address, "") for one in ones}),
+                "shipped": sorted(_identity(one) for one in ones),
+            }
+            digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+            found.update((one.address, digest) for one in ones)
+        return found
 
-    def describe(self, shipped: Sequence[Shipped]) -> Specifications:
+    def describe(
+        self, shipped: Sequence[Shipped], known: Sequence[DescribedTask] = ()
+    ) -> Specifications:
         """Import the tasks from what is shipped, and have Flyte make their specifications; no control plane is asked.
 
+        known: those of targets that need not be imported, as nothing about them has changed; they can't be registered.
         Raises `Refused` or `RegistrationError`.
         """
         self._stack.close()
@@ -128,9 +142,11 @@ class Registering:
         top = os.path.realpath(tempfile.mkdtemp(prefix="flyte-deploy-"))
         self._stack.callback(remove_tree, top)
         self._say("importing the tasks from what is shipped")
-        described: list[DescribedTask] = []
+        described = list(known)
         versions = []
-        for environment, ones in self._by_environment(shipped):
+        unchanged = {task.address for task in known}
+        changed = [one for one in shipped if one.address not in unchanged]
+        for environment, ones in self._by_environment(changed):
             registrar = self._stack.enter_context(self._registrar(environment))
             found = registrar.describe(_codes(ones, top))
             for warning in found.warnings:
@@ -191,11 +207,9 @@ class Registering:
 
 
 def _identity(one: Shipped) -> tuple[str, ...]:
-    code = one.code
-    where = (code.sha256, code.uri) if isinstance(code, Archive) else (code.digest, code.workdir)
     return (
         *(one.address, one.file, one.module, one.kind, one.attribute, one.image or ""),
-        *(*where, *one.names),
+        *(*_code(one), *one.names),
     )
 
 
@@ -209,13 +223,24 @@ def _environ(import_env: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def _by_code(shipped: Sequence[Shipped]) -> list[list[Shipped]]:
+    """What has one code; two files of the same hash are one."""
+    by_code: dict[tuple[str, str], list[Shipped]] = {}
+    for one in shipped:
+        by_code.setdefault(_code(one), []).append(one)
+    return list(by_code.values())
+
+
+def _code(one: Shipped) -> tuple[str, str]:
+    code = one.code
+    return (code.sha256, code.uri) if isinstance(code, Archive) else (code.digest, code.workdir)
+
+
 def _codes(shipped: Sequence[Shipped], top: str) -> list[Code]:
     """What is shipped, unpacked below `top`, each code once."""
-    by_code: dict[Archive | Embedded, list[Shipped]] = {}
-    for one in shipped:
-        by_code.setdefault(one.code, []).append(one)
     codes = []
-    for code, ones in by_code.items():
+    for ones in _by_code(shipped):
+        code = ones[0].code
         root = os.path.join(tempfile.mkdtemp(dir=top), "files")
         if isinstance(code, Archive):
             unpack_archive(code.path, code.sha256, root)
