@@ -309,6 +309,17 @@ def test_nothing_is_registered_where_that_is_not_wanted(root, plane, typed):
     assert plane.state()["requests"] == before
 
 
+@pytest.mark.parametrize("named", [{}, {"endpoint": "localhost:1"}])
+def test_a_users_own_settings_send_no_directory_of_this_machine_to_others(root, named):
+    (root.root / "config.yaml").write_text("admin:\n  endpoint: dns:///flyte.example.com\n")
+    done = root.deploy(plan={"endpoint": None, **named})
+    if named:
+        done.failed(1, "localhost:1")
+    else:
+        assert "not registered at flyte.example.com" in done.ok().err
+        assert "Deployed version" in done.out
+
+
 def test_somebodys_config_file_that_is_not_flytes_is_none(root):
     (root.root / "config.yaml").write_text("endpoint: nowhere\n")
     document = root.deploy("--output", "json", plan={"endpoint": None}).ok().json

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from flyte_pack.deploy.flyte_settings import ENDPOINT_VARIABLE, KEY_VARIABLE, find_config
@@ -13,6 +13,7 @@ from flyte_pack.deploy.plan import Refused, Request
 from flyte_pack.deploy.registration import ControlPlane
 from flyte_pack.names import InvalidName, check_endpoint, shown
 
+_LOCAL = re.compile(r"(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?$")
 _SCHEME = re.compile(r"^(dns:///|https?://)", re.IGNORECASE)
 
 
@@ -25,9 +26,16 @@ class Found:
 
 
 def find_control_plane(
-    request: Request, build_root: str, environ: Mapping[str, str]
+    request: Request,
+    build_root: str,
+    environ: Mapping[str, str],
+    say: Callable[[str], object] = lambda line: None,
 ) -> Found | None:
-    """None where nothing names an endpoint, or nothing is to be registered. Raises `Refused`."""
+    """None where nothing names an endpoint, or nothing is to be registered. Raises `Refused`.
+
+    That a user has settings of Flyte's is no reason to register what is in a directory of this machine somewhere else: only
+    an endpoint that is meant for the deployment is. say: is told so.
+    """
     if not request.register:
         return None
     config = request.flyte_config
@@ -54,6 +62,17 @@ def find_control_plane(
         check_endpoint(str(endpoint))
     except InvalidName as error:
         raise Refused(str(error)) from None
+    is_meant = named or request.flyte_config
+    if (
+        not is_meant
+        and request.store.startswith("file:")
+        and not _LOCAL.match(_host(str(endpoint)))
+    ):
+        say(
+            f"not registered at {_host(str(endpoint))}, which Flyte's own settings name: its containers could not read "
+            f"{request.store}. Name a store that they reach; or, where they have that directory, type --endpoint HOST"
+        )
+        return None
     return Found(
         ControlPlane(
             endpoint=named,

@@ -117,7 +117,7 @@ class _Run:
     ) -> dict[str, Any]:
         """Deploy what was packaged into `directory`; the others are for `Deployment`."""
         options = self._options
-        found = find_control_plane(request, os.getcwd(), os.environ)
+        found = find_control_plane(request, os.getcwd(), os.environ, self._say)
         deployment = Deployment(
             request,
             self._store,
@@ -217,7 +217,7 @@ class _Run:
         current = self._ledger.current()
         check_whole(self._store, recorded.record.bundles)
         _check_addresses(self._store, recorded.record)
-        found = find_control_plane(self._request, os.getcwd(), os.environ)
+        found = find_control_plane(self._request, os.getcwd(), os.environ, self._say)
         where = found.identity if found else None
         adds = not is_current(current, recorded, where)
         number = (current.number if current else 0) + adds
