@@ -21,7 +21,6 @@ from flyte_pack.store import (
     State,
     StoreError,
     blob_of,
-    read,
 )
 from flyte_pack.store.file import FileStore
 from tests.support.deploying import SOURCE_ROOT, snapshot
@@ -98,7 +97,7 @@ def test_damage_is_seen_by_size_and_by_checksum_and_can_be_repaired(store, conte
 
 def test_reading_looks_at_nothing_that_is_not_there_and_makes_nothing(store, tmp_path):
     assert store.names("anything/below") == []
-    assert read(store, "a/b/c", 10) is None
+    assert store.read("a/b/c", 10) is None
     store.sweep()
     assert list(tmp_path.iterdir()) == []
 

@@ -11,7 +11,7 @@ from flyte_pack.deploy.plan import Refused
 from flyte_pack.deploy.records import StoredBundle
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.progress import Progress
-from flyte_pack.store import Blob, State, Store, blob_of, read
+from flyte_pack.store import Blob, State, Store, blob_of
 from flyte_pack.task_link import LinkedBundle
 from flyte_shim.hashing import sha256_file
 from flyte_shim.manifest import Manifest, ManifestError
@@ -140,7 +140,7 @@ def check_kept(store: Store, bundles: Iterable[StoredBundle]) -> None:
 
 
 def _indexed(store: Store, mine: StoredBundle) -> StoredBundle | None:
-    data = read(store, mine.index_key, _INDEX_LIMIT)
+    data = store.read(mine.index_key, _INDEX_LIMIT)
     if data is None:
         return None
     what = store.uri_of(mine.index_key)

@@ -10,7 +10,7 @@ from flyte_pack.deploy.plan import Refused
 from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord, deployment_key
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.names import InvalidName, check_version
-from flyte_pack.store import Store, StoreError, blob_of, read
+from flyte_pack.store import Store, StoreError, blob_of
 from flyte_shim.hashing import sha256_bytes
 
 _RECORD_LIMIT = 64 << 20
@@ -75,7 +75,7 @@ class Ledger:
         """What was deployed under a version, None where nothing was."""
         key = self.version_key(version)
         what = self._store.uri_of(key)
-        data = read(self._store, key, _RECORD_LIMIT)
+        data = self._store.read(key, _RECORD_LIMIT)
         if data is None:
             return None
         recorded = Recorded(VersionRecord.from_json(data, what), sha256_bytes(data))
@@ -122,7 +122,7 @@ class Ledger:
     def _entry(self, number: int) -> HistoryEntry:
         key = self.entry_key(number)
         what = self._store.uri_of(key)
-        data = read(self._store, key, _ENTRY_LIMIT)
+        data = self._store.read(key, _ENTRY_LIMIT)
         if data is None:
             raise StoreError(f"{what} has disappeared")
         try:

@@ -17,7 +17,7 @@ from flyte_pack.deploy.plan import Refused
 from flyte_pack.deploy.records import StoredBundle, VersionRecord
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.progress import Say
-from flyte_pack.store import Store, StoredObject, StoreError, blob_of, read
+from flyte_pack.store import Store, StoredObject, StoreError, blob_of
 
 DAY = 86400.0
 GRACE_DAYS = 1
@@ -182,7 +182,7 @@ class Prune:
     def _bundles(self, key: str) -> tuple[StoredBundle, ...]:
         what = self._store.uri_of(key)
         try:
-            data = read(self._store, key, _RECORD_LIMIT)
+            data = self._store.read(key, _RECORD_LIMIT)
             # Gone since it was listed: another one prunes.
             return () if data is None else VersionRecord.from_json(data, what).bundles
         except (InvalidData, StoreError) as error:
@@ -200,7 +200,7 @@ class Prune:
 
     def _index_entry(self, key: str) -> StoredBundle | None:
         try:
-            data = read(self._store, key, _INDEX_LIMIT)
+            data = self._store.read(key, _INDEX_LIMIT)
             return None if data is None else StoredBundle.from_json(data, key)
         except (InvalidData, StoreError):
             return None
@@ -238,7 +238,7 @@ class Prune:
         return False
 
     def _delete_record(self, record: Unneeded) -> bool:
-        data = read(self._store, record.key, _RECORD_LIMIT)
+        data = self._store.read(record.key, _RECORD_LIMIT)
         if data is None or self._is_used_again(record.key):
             return False
         self._store.delete(record.key)

@@ -15,7 +15,7 @@ from flyte_pack.oci.model import Index, InvalidImage, parse_document
 from flyte_pack.oci.reference import Reference
 from flyte_pack.progress import Progress, Say
 from flyte_pack.registry import RegistryError
-from flyte_pack.store import Blob, Store, StoreError, read
+from flyte_pack.store import Blob, Store, StoreError
 from flyte_shim.errors import ArchiveError
 from flyte_shim.extract import Limits, read_members
 from flyte_shim.manifest import Manifest, ManifestError
@@ -146,7 +146,7 @@ def _index(store: Store, bundle: StoredBundle) -> Checked:
     name = store.uri_of(bundle.index_key)
     fix = "deploy that commit again (with --repair, where it is damaged): it is written anew"
     try:
-        data = read(store, bundle.index_key, _INDEX_LIMIT)
+        data = store.read(bundle.index_key, _INDEX_LIMIT)
         if data is None:
             return Checked("index", name, "missing", "it is not in the store", fix)
         if StoredBundle.from_json(data, name).content_hash != bundle.content_hash:
@@ -159,7 +159,7 @@ def _index(store: Store, bundle: StoredBundle) -> Checked:
 def _manifest(store: Store, bundle: StoredBundle) -> Manifest:
     blob = bundle.manifest
     try:
-        data = read(store, blob.key, _MANIFEST_LIMIT)
+        data = store.read(blob.key, _MANIFEST_LIMIT)
     except StoreError as error:
         raise _Wrong("damaged", str(error)) from None
     if data is None:

@@ -112,11 +112,6 @@ def open_store(uri: str, cwd: str, say: Callable[[str], object] | None = None) -
     return FileStore(path)
 
 
-def read(store: Store, key: str, limit: int) -> bytes | None:
-    """As `Store.read`."""
-    return store.read(key, limit)
-
-
 def verified(store: Store, blob: Blob) -> Iterator[bytes]:
     """The content of an object that is there, piece by piece; raises `StoreError` where it is not what `blob` says.
 
