@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Tuple
 
 from pants.backend.python.subsystems.setup import PythonSetup
-from pants.backend.python.target_types import InterpreterConstraintsField
-from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
 from pants.backend.python.util_rules.pex import VenvPexProcess
 from pants.build_graph.address import Address
 from pants.engine.fs import EMPTY_DIGEST, Digest, PathGlobs
@@ -24,6 +22,7 @@ from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import InvalidImage, Platform
 from flyte_pack.oci.reference import Reference
 from pants_flyte.engine import (
+    configured_constraints,
     contents_matching,
     find_python,
     snapshot,
@@ -152,10 +151,7 @@ async def _locked(target: Target) -> BaseImage:
 async def _from_host(
     target: Target, flyte_pack: FlytePackSubsystem, python_setup: PythonSetup
 ) -> Tuple[BaseImage, Digest]:
-    constraints = InterpreterConstraints(
-        target[InterpreterConstraintsField].value_or_global_default(python_setup)
-    )
-    python = await find_python(constraints)
+    python = await find_python(configured_constraints(target, python_setup))
     tool = await venv_pex(await program_pex(flyte_pack, "image_lockfile"))
     return await _base_from(
         target.address,

@@ -9,10 +9,14 @@ from pants.engine.rules import Rule
 from pants.engine.target import Target
 from pants.engine.unions import UnionRule
 
-from pants_flyte import image, task
-from pants_flyte.goals import deploy, package, publish, run, run_image, test
-from pants_flyte.image_target_types import FlyteBaseImage, FlyteImage
-from pants_flyte.target_types import FlyteBundle, FlyteDeployment, FlyteTask
+from pants_flyte.engine.tried import explained
+
+# Pants reads each rule when its module is imported.
+with explained():
+    from pants_flyte import engine, image, task
+    from pants_flyte.goals import deploy, package, publish, run, run_image, test
+    from pants_flyte.image_target_types import FlyteBaseImage, FlyteImage
+    from pants_flyte.target_types import FlyteBundle, FlyteDeployment, FlyteTask
 
 
 def target_types() -> Iterable[Type[Target]]:
@@ -21,6 +25,7 @@ def target_types() -> Iterable[Type[Target]]:
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:
     return [
+        *engine.rules(),
         *image.rules(),
         *task.rules(),
         *package.rules(),

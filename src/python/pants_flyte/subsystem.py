@@ -203,8 +203,9 @@ class FlytePackSubsystem(Subsystem):
         help=softwrap(
             """
             The lock file of what the program needs from others (a codec), as a path from the
-            build root. The default comes with the backend. Another codec version may give other
-            archive bytes for the same content.
+            build root: a requirements file, with hashes, or a PEX lock file. The default comes
+            with the backend. Another codec version may give other archive bytes for the same
+            content.
             """
         ),
         advanced=True,

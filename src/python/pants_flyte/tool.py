@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.resources
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,22 +11,25 @@ from typing import Mapping, Sequence, Tuple
 
 from pants.backend.python.target_types import EntryPoint
 from pants.backend.python.util_rules.pex import PexRequest
-from pants.backend.python.util_rules.pex_requirements import EntireLockfile, Lockfile
 from pants.core.goals.run import RunRequest
 from pants.engine.env_vars import EnvironmentVars, EnvironmentVarsRequest
-from pants.engine.fs import CreateDigest, Digest, FileContent
+from pants.engine.fs import CreateDigest, Digest, FileContent, GlobMatchErrorBehavior, PathGlobs
 from pants.engine.process import InteractiveProcess
 from pants.util.frozendict import FrozenDict
 
 from pants_flyte.engine import (
+    contents_matching,
     create_digest,
     environment_variables,
     merge_digests,
     tool_environment,
 )
+from pants_flyte.layout import literal_glob
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 
 _PACKAGES = ("flyte_pack", "flyte_shim")
+_RESOURCE = "resource://"
+_LOCK = "flyte_pack.lock"
 _PREPARE = {
     "lockfile": "Prepare the packer",
     "image_lockfile": "Prepare what builds images",
@@ -86,21 +90,47 @@ async def program_sources() -> Digest:
     return await create_digest(CreateDigest(files))
 
 
+async def _lock_file(flyte_pack: FlytePackSubsystem, needs: str) -> bytes:
+    """The lock file that the option `needs` names."""
+    option = f"[{flyte_pack.options_scope}].{needs}"
+    place: str = getattr(flyte_pack, needs)
+    if place.startswith(_RESOURCE):
+        package, _, name = place[len(_RESOURCE) :].partition("/")
+        try:
+            return importlib.resources.files(package).joinpath(name).read_bytes()
+        except (ImportError, OSError, ValueError):
+            raise ValueError(
+                f"`{option}` is {place}, and no Python package of this name has this file: give a "
+                "path from the build root, or leave the option unset."
+            ) from None
+    found = await contents_matching(
+        PathGlobs(
+            [literal_glob(place)],
+            glob_match_error_behavior=GlobMatchErrorBehavior.error,
+            description_of_origin=f"the option `{option}`",
+        )
+    )
+    return found[0].content
+
+
 async def program_pex(flyte_pack: FlytePackSubsystem, needs: str = "lockfile") -> PexRequest:
     """The program with what it needs from others, ready to be asked for in a sandbox or the workspace.
 
+    The lock file goes to PEX as it is. Pants' own loader of lock files wants other things beside them in each
+    version, and is about to refuse requirements files.
+
     needs: the option of `[flyte-pack]` that names the lock file: packing a bundle installs less than deploying it.
     """
+    # Pants puts a head of `//` lines on the lock files that it generates; no format has such lines.
+    lines = (await _lock_file(flyte_pack, needs)).splitlines(keepends=True)
+    lock = b"".join(line for line in lines if not line.lstrip().startswith(b"//"))
+    # PEX knows two formats: its own, which is JSON, and requirements files.
+    form = ("--lock",) if lock.lstrip().startswith(b"{") else ("--no-transitive", "--requirement")
     return PexRequest(
         output_filename="flyte_pack.pex",
         internal_only=True,
-        requirements=EntireLockfile(
-            Lockfile(
-                url=getattr(flyte_pack, needs),
-                url_description_of_origin=f"the option `[flyte-pack].{needs}`",
-                resolve_name=flyte_pack.options_scope,
-            )
-        ),
+        additional_args=(*form, _LOCK),
+        additional_inputs=await create_digest(CreateDigest([FileContent(_LOCK, lock)])),
         interpreter_constraints=flyte_pack.constraints(needs),
         main=EntryPoint("flyte_pack.__main__"),
         sources=await program_sources(),

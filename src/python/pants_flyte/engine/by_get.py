@@ -1,15 +1,17 @@
-"""The engine port for Pants versions that have `Get` and `MultiGet` (tried: 2.17).
+"""The engine port for Pants 2.17 to 2.29: by `Get` and `MultiGet`.
 
-Each function stands beside the rule that call-by-name will call in its place, so that the second
-implementation is a table to be filled in.
+Each function has a twin of the same name and signature in `by_name`; a test compares them.
+What it does is told here, how the twin does it is told there.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import PurePath
-from typing import Dict, Iterable, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Optional, Sequence, Tuple, Union
 
+from pants.backend.python.subsystems.setup import PythonSetup
+from pants.backend.python.target_types import InterpreterConstraintsField
 from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
 from pants.backend.python.util_rules.pex import (
     PexRequest,
@@ -24,9 +26,8 @@ from pants.backend.python.util_rules.pex_from_targets import (
 )
 from pants.build_graph.address import Address
 from pants.core.goals.test import TestResult, TestSubsystem
-from pants.core.util_rules.environments import EnvironmentField
 from pants.core.util_rules.subprocess_environment import SubprocessEnvironmentVars
-from pants.core.util_rules.system_binaries import SEARCH_PATHS, BinaryPathRequest, BinaryPaths
+from pants.core.util_rules.system_binaries import BinaryPathRequest, BinaryPaths
 from pants.engine.addresses import Addresses, UnparsedAddressInputs
 from pants.engine.env_vars import EnvironmentVars, EnvironmentVarsRequest
 from pants.engine.fs import (
@@ -43,7 +44,7 @@ from pants.engine.fs import (
 )
 from pants.engine.internals.graph import Owners, OwnersRequest
 from pants.engine.process import FallibleProcessResult, Process, ProcessResult
-from pants.engine.rules import Get, MultiGet
+from pants.engine.rules import Get, MultiGet, Rule, collect_rules, rule
 from pants.engine.target import (
     AllTargets,
     Dependencies,
@@ -51,15 +52,23 @@ from pants.engine.target import (
     ExplicitlyProvidedDependencies,
     HydratedSources,
     HydrateSourcesRequest,
+    Target,
     Targets,
     TransitiveTargets,
     TransitiveTargetsRequest,
 )
+from pants.engine.unions import UnionRule
 from pants.source.source_root import SourceRootsRequest, SourceRootsResult
 from pants.util.frozendict import FrozenDict
+from pants.version import PANTS_SEMVER
 
 from pants_flyte.build_types import BuiltImage, BuiltTask, ImageRequest, TaskRequest
-from pants_flyte.engine.types import ToolEnvironment
+from pants_flyte.engine.types import SearchPath, ToolEnvironment
+
+if TYPE_CHECKING or PANTS_SEMVER.release < (2, 28):
+    from pants.core.util_rules.environments import EnvironmentField
+else:
+    from pants.core.environments.target_types import EnvironmentField
 
 __all__ = ("EnvironmentField",)
 
@@ -68,51 +77,42 @@ __all__ = ("EnvironmentField",)
 
 
 async def transitive_targets(roots: Iterable[Address]) -> TransitiveTargets:
-    """The closure of `roots`, them included. By name: `graph.transitive_targets`."""
+    """The closure of `roots`, them included."""
     return await Get(TransitiveTargets, TransitiveTargetsRequest(roots))
 
 
 async def direct_dependencies(fields: Sequence[Dependencies]) -> Tuple[Targets, ...]:
-    """What each field's target depends on, inferred and declared, generators expanded.
-
-    By name: `resolve_targets(**implicitly(DependenciesRequest(field)))`.
-    """
+    """What each field's target depends on, inferred and declared, generators expanded."""
     return await MultiGet(Get(Targets, DependenciesRequest(field)) for field in fields)
 
 
 async def explicit_dependencies(
     fields: Sequence[Dependencies],
 ) -> Tuple[ExplicitlyProvidedDependencies, ...]:
-    """What each BUILD file declares.
-
-    By name: `determine_explicitly_provided_dependencies(**implicitly(DependenciesRequest(field)))`.
-    """
+    """What each BUILD file declares."""
     return await MultiGet(
         Get(ExplicitlyProvidedDependencies, DependenciesRequest(field)) for field in fields
     )
 
 
 async def resolve_addresses(inputs: UnparsedAddressInputs) -> Addresses:
-    """Addresses as a user wrote them in a field. By name: `resolve_unparsed_address_inputs`."""
+    """Addresses as a user wrote them in a field."""
     return await Get(Addresses, UnparsedAddressInputs, inputs)
 
 
 async def targets_at(addresses: Iterable[Address]) -> Targets:
-    """The targets of these addresses, generators expanded.
-
-    By name: `resolve_targets(**implicitly(Addresses(addresses)))`.
-    """
+    """The targets of these addresses, generators expanded."""
     return await Get(Targets, Addresses(addresses))
 
 
 async def owners_of_each(paths: Sequence[str]) -> Tuple[Tuple[Address, ...], ...]:
-    """For each path, the addresses that own it; none is no error. By name: `find_owners`."""
+    """For each path, the addresses that own it; none is no error."""
     owners = await MultiGet(Get(Owners, OwnersRequest((path,))) for path in paths)
     return tuple(tuple(found) for found in owners)
 
 
 async def all_targets() -> Targets:
-    """Every target of the repository. By name: `find_all_targets`."""
+    """Every target of the repository."""
     return Targets(await Get(AllTargets))
 
 
@@ -122,12 +122,12 @@ async def all_targets() -> Targets:
 async def hydrated_sources(
     requests: Sequence[HydrateSourcesRequest],
 ) -> Tuple[HydratedSources, ...]:
-    """The files of each field, generated ones too. By name: `hydrate_sources`."""
+    """The files of each field, generated ones too."""
     return await MultiGet(Get(HydratedSources, HydrateSourcesRequest, req) for req in requests)
 
 
 async def source_roots(paths: Iterable[str]) -> Dict[str, str]:
-    """The source root of each file, as a path; the build root is ".". By name: `get_source_roots`.
+    """The source root of each file, as a path; the build root is ".".
 
     Asked for by directory: there are far fewer of them, and Pants sorts what it is asked for, as path objects.
     """
@@ -139,47 +139,40 @@ async def source_roots(paths: Iterable[str]) -> Dict[str, str]:
 
 
 async def files_matching(globs: PathGlobs) -> Paths:
-    """Names only. By name: `path_globs_to_paths`."""
+    """Names only."""
     return await Get(Paths, PathGlobs, globs)
 
 
 async def contents_matching(globs: PathGlobs) -> DigestContents:
-    """The contents of the files that match. By name: `get_digest_contents(**implicitly(globs))`."""
+    """The contents of the files that match."""
     return await Get(DigestContents, PathGlobs, globs)
 
 
 async def snapshot(globs: PathGlobs) -> Snapshot:
-    """By name: `digest_to_snapshot(**implicitly(globs))`."""
     return await Get(Snapshot, PathGlobs, globs)
 
 
 async def contents(digest: Digest) -> DigestContents:
-    """By name: `get_digest_contents`."""
     return await Get(DigestContents, Digest, digest)
 
 
 async def create_digest(request: CreateDigest) -> Digest:
-    """By name: `create_digest`."""
     return await Get(Digest, CreateDigest, request)
 
 
 async def merge_digests(digests: Iterable[Digest]) -> Digest:
-    """By name: `merge_digests`."""
     return await Get(Digest, MergeDigests(digests))
 
 
 async def under_prefix(digest: Digest, prefix: str) -> Digest:
-    """By name: `add_prefix`."""
     return await Get(Digest, AddPrefix(digest, prefix))
 
 
 async def without_prefix(digest: Digest, prefix: str) -> Digest:
-    """By name: `remove_prefix`."""
     return await Get(Digest, RemovePrefix(digest, prefix))
 
 
 async def subset(request: DigestSubset) -> Digest:
-    """By name: `digest_subset_to_digest`."""
     return await Get(Digest, DigestSubset, request)
 
 
@@ -187,39 +180,29 @@ async def subset(request: DigestSubset) -> Digest:
 
 
 async def run_process(process: Process) -> FallibleProcessResult:
-    """Run to completion, whatever the exit code. By name: `execute_process`."""
+    """Run to completion, whatever the exit code."""
     return await Get(FallibleProcessResult, Process, process)
 
 
 async def run_venv_pex(process: VenvPexProcess) -> ProcessResult:
-    """Run a tool in a sandbox; a failure is an error.
-
-    By name: `execute_process_or_raise(**implicitly(process))`.
-    """
+    """Run a tool in a sandbox; a failure is an error."""
     return await Get(ProcessResult, VenvPexProcess, process)
 
 
 async def run_venv_pexes(processes: Sequence[VenvPexProcess]) -> Tuple[FallibleProcessResult, ...]:
-    """Run tools in sandboxes at the same time, each to completion, whatever the exit code.
-
-    By name: `concurrently(execute_process(**implicitly(process)) for process in processes)`.
-    """
+    """Run tools in sandboxes at the same time, each to completion, whatever the exit code."""
     return await MultiGet(
         Get(FallibleProcessResult, VenvPexProcess, process) for process in processes
     )
 
 
 async def venv_pex(request: PexRequest) -> VenvPex:
-    """A tool that runs in sandboxes. By name: `create_venv_pex(**implicitly(request))`."""
+    """A tool that runs in sandboxes."""
     return await Get(VenvPex, PexRequest, request)
 
 
 async def tool_environment(request: PexRequest) -> ToolEnvironment:
-    """A PEX made ready for an interactive process, with the environment that it wants there.
-
-    By name: `create_venv_pex(VenvPexRequest(...))` and `find_interpreter`; in the versions that
-    have them, `environment_dict` takes `python_configured` in place of the interpreter.
-    """
+    """A PEX made ready for an interactive process, with the environment that it wants there."""
     pex_environment = await Get(PexEnvironment)
     complete = pex_environment.in_workspace()
     pex, python = await MultiGet(
@@ -239,52 +222,81 @@ async def tool_environment(request: PexRequest) -> ToolEnvironment:
 
 
 async def requirements_pex(request: PexFromTargetsRequest) -> PexRequest:
-    """The third-party part of targets, from their resolve. By name: `create_pex_from_targets`."""
+    """The third-party part of targets, from their resolve."""
     return await Get(PexRequest, PexFromTargetsRequest, request)
 
 
 async def interpreter_constraints(addresses: Iterable[Address]) -> InterpreterConstraints:
-    """What the closure of `addresses` allows. By name: `interpreter_constraints_for_targets`."""
+    """What the closure of `addresses` allows."""
     return await Get(InterpreterConstraints, InterpreterConstraintsRequest(addresses))
 
 
+def configured_constraints(target: Target, python_setup: PythonSetup) -> InterpreterConstraints:
+    """What the target's own field allows, or else the options of `[python]`."""
+    field = target[InterpreterConstraintsField]
+    return InterpreterConstraints(field.value_or_global_default(python_setup))
+
+
 async def find_python(constraints: InterpreterConstraints) -> PythonExecutable:
-    """A CPython on this machine. By name: `find_interpreter`."""
+    """A CPython on this machine."""
     return await Get(PythonExecutable, InterpreterConstraints, constraints)
 
 
 async def find_binary(name: str) -> Optional[str]:
-    """The path of a program on the system's search path. By name: `find_binary`."""
-    request = BinaryPathRequest(binary_name=name, search_path=SEARCH_PATHS)
+    """The path of a program in the directories that Pants looks for programs in."""
+    search_path = await Get(SearchPath)
+    request = BinaryPathRequest(binary_name=name, search_path=search_path.directories)
     found = (await Get(BinaryPaths, BinaryPathRequest, request)).first_path
     return found.path if found else None
 
 
 async def environment_variables(request: EnvironmentVarsRequest) -> EnvironmentVars:
-    """The named variables of the caller. By name: `environment_vars_subset`."""
+    """The named variables of the caller."""
     return await Get(EnvironmentVars, EnvironmentVarsRequest, request)
 
 
 async def subprocess_environment() -> EnvironmentVars:
-    """What `[subprocess-environment]` hands to every process. By name: `get_subprocess_environment`."""
+    """What `[subprocess-environment]` hands to every process."""
     return EnvironmentVars((await Get(SubprocessEnvironmentVars)).vars)
 
 
 def test_result(
     process: FallibleProcessResult, address: Address, subsystem: TestSubsystem
 ) -> TestResult:
-    """What a test's process came to. (Later versions take a list of tries.)"""
-    return TestResult.from_fallible_process_result(process, address, subsystem.output)
+    """What a test's process came to."""
+    tries: Any = process if PANTS_SEMVER.release < (2, 19) else (process,)
+    return TestResult.from_fallible_process_result(tries, address, subsystem.output)
 
 
 # --- our own rules, where they fan out -----------------------------------------------------------
 
 
 async def build_tasks(requests: Sequence[TaskRequest]) -> Tuple[BuiltTask, ...]:
-    """Build each task's link and bundle. By name: `concurrently(build_task(r) for r in requests)`."""
+    """Build each task's link and bundle."""
     return await MultiGet(Get(BuiltTask, TaskRequest, request) for request in requests)
 
 
 async def build_images(requests: Sequence[ImageRequest]) -> Tuple[BuiltImage, ...]:
-    """Build each image's layout. By name: `concurrently(build_image(r) for r in requests)`."""
+    """Build each image's layout."""
     return await MultiGet(Get(BuiltImage, ImageRequest, request) for request in requests)
+
+
+# --- rules of the port ---------------------------------------------------------------------------
+
+if TYPE_CHECKING or PANTS_SEMVER.release < (2, 19):
+    from pants.core.util_rules.system_binaries import SEARCH_PATHS
+
+    @rule
+    async def search_path() -> SearchPath:
+        return SearchPath(SEARCH_PATHS)
+
+else:
+    from pants.core.util_rules.system_binaries import SystemBinariesSubsystem
+
+    @rule
+    async def search_path(options: SystemBinariesSubsystem.EnvironmentAware) -> SearchPath:
+        return SearchPath(tuple(options.system_binary_paths))
+
+
+def rules() -> Iterable[Union[Rule, UnionRule]]:
+    return collect_rules()

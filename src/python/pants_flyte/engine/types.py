@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Mapping
+from typing import Mapping, Tuple
 
 from pants.engine.fs import Digest
 from pants.util.frozendict import FrozenDict
@@ -37,3 +37,10 @@ class ToolEnvironment:
         object.__setattr__(self, "python", python)
         object.__setattr__(self, "env", FrozenDict(env))
         object.__setattr__(self, "append_only_caches", FrozenDict(append_only_caches))
+
+
+@dataclass(frozen=True)
+class SearchPath:
+    """The directories that Pants looks for programs in."""
+
+    directories: Tuple[str, ...]

@@ -1,0 +1,323 @@
+"""The engine port for Pants 2.30 and later: rules are called by their names.
+
+What each function does is told at its twin in `by_get`. Pants reads this code before it runs it
+(`pants/engine/internals/rule_visitor.py`), which asks three things of it: what stands in
+`implicitly(name)` is a parameter whose annotation is a plain name; helpers stand above the rules of
+a module; what is called is named here, not handed about.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from pathlib import PurePath
+from typing import Dict, Iterable, Optional, Sequence, Tuple, Union
+
+from pants.backend.python.subsystems.setup import PythonSetup
+from pants.backend.python.target_types import InterpreterConstraintsField, PythonResolveField
+from pants.backend.python.util_rules import pex, pex_from_targets
+from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
+from pants.backend.python.util_rules.pex import (
+    PexRequest,
+    VenvPex,
+    VenvPexProcess,
+    VenvPexRequest,
+)
+from pants.backend.python.util_rules.pex_environment import (
+    CompletePexEnvironment,
+    PythonExecutable,
+    find_pex_python,
+)
+from pants.backend.python.util_rules.pex_from_targets import (
+    InterpreterConstraintsRequest,
+    PexFromTargetsRequest,
+)
+from pants.build_graph.address import Address
+from pants.core.environments.target_types import EnvironmentField
+from pants.core.goals.test import TestResult, TestSubsystem
+from pants.core.util_rules import system_binaries
+from pants.core.util_rules.env_vars import environment_vars_subset
+from pants.core.util_rules.subprocess_environment import get_subprocess_environment
+from pants.core.util_rules.system_binaries import BinaryPathRequest, SystemBinariesSubsystem
+from pants.engine import intrinsics
+from pants.engine.addresses import Addresses, UnparsedAddressInputs
+from pants.engine.env_vars import EnvironmentVars, EnvironmentVarsRequest
+from pants.engine.environment import EnvironmentName
+from pants.engine.fs import (
+    AddPrefix,
+    CreateDigest,
+    Digest,
+    DigestContents,
+    DigestSubset,
+    MergeDigests,
+    PathGlobs,
+    Paths,
+    RemovePrefix,
+    Snapshot,
+)
+from pants.engine.internals import graph
+from pants.engine.internals.graph import OwnersRequest
+from pants.engine.process import (
+    FallibleProcessResult,
+    Process,
+    ProcessResult,
+    execute_process_or_raise,
+)
+from pants.engine.rules import Rule, collect_rules, concurrently, implicitly, rule
+from pants.engine.target import (
+    Dependencies,
+    DependenciesRequest,
+    ExplicitlyProvidedDependencies,
+    HydratedSources,
+    HydrateSourcesRequest,
+    Target,
+    Targets,
+    TransitiveTargets,
+    TransitiveTargetsRequest,
+)
+from pants.engine.unions import UnionRule, union
+from pants.source import source_root
+from pants.source.source_root import SourceRootsRequest
+from pants.util.frozendict import FrozenDict
+
+from pants_flyte.build_types import BuiltImage, BuiltTask, ImageRequest, TaskRequest
+from pants_flyte.engine.types import SearchPath, ToolEnvironment
+
+__all__ = ("EnvironmentField",)
+
+# 2.30.0 still asks for the interpreter itself.
+_PYTHON_CONFIGURED = (
+    "python_configured" in inspect.signature(CompletePexEnvironment.environment_dict).parameters
+)
+
+
+# --- the graph -----------------------------------------------------------------------------------
+
+
+async def transitive_targets(roots: Iterable[Address]) -> TransitiveTargets:
+    return await graph.transitive_targets(TransitiveTargetsRequest(roots), **implicitly())
+
+
+async def direct_dependencies(fields: Sequence[Dependencies]) -> Tuple[Targets, ...]:
+    return await concurrently(
+        graph.resolve_targets(**implicitly(DependenciesRequest(field))) for field in fields
+    )
+
+
+async def explicit_dependencies(
+    fields: Sequence[Dependencies],
+) -> Tuple[ExplicitlyProvidedDependencies, ...]:
+    return await concurrently(
+        graph.determine_explicitly_provided_dependencies(**implicitly(DependenciesRequest(field)))
+        for field in fields
+    )
+
+
+async def resolve_addresses(inputs: UnparsedAddressInputs) -> Addresses:
+    return await graph.resolve_unparsed_address_inputs(inputs, **implicitly())
+
+
+async def targets_at(addresses: Iterable[Address]) -> Targets:
+    return await graph.resolve_targets(**implicitly(Addresses(addresses)))
+
+
+async def owners_of_each(paths: Sequence[str]) -> Tuple[Tuple[Address, ...], ...]:
+    owners = await concurrently(
+        graph.find_owners(OwnersRequest((path,)), **implicitly()) for path in paths
+    )
+    return tuple(tuple(found) for found in owners)
+
+
+async def all_targets() -> Targets:
+    return Targets(await graph.find_all_targets())
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+async def hydrated_sources(
+    requests: Sequence[HydrateSourcesRequest],
+) -> Tuple[HydratedSources, ...]:
+    return await concurrently(graph.hydrate_sources(req, **implicitly()) for req in requests)
+
+
+async def source_roots(paths: Iterable[str]) -> Dict[str, str]:
+    directory_of = {path: os.path.dirname(path) for path in paths}
+    request = SourceRootsRequest((), {PurePath(d) for d in set(directory_of.values())})
+    found = (await source_root.get_source_roots(request)).path_to_root
+    roots = {str(directory): root.path for directory, root in found.items()}
+    return {path: roots[directory or "."] for path, directory in directory_of.items()}
+
+
+async def files_matching(globs: PathGlobs) -> Paths:
+    return await intrinsics.path_globs_to_paths(globs)
+
+
+async def contents_matching(globs: PathGlobs) -> DigestContents:
+    return await intrinsics.get_digest_contents(**implicitly(globs))
+
+
+async def snapshot(globs: PathGlobs) -> Snapshot:
+    return await intrinsics.digest_to_snapshot(**implicitly(globs))
+
+
+async def contents(digest: Digest) -> DigestContents:
+    return await intrinsics.get_digest_contents(digest)
+
+
+async def create_digest(request: CreateDigest) -> Digest:
+    return await intrinsics.create_digest(request)
+
+
+async def merge_digests(digests: Iterable[Digest]) -> Digest:
+    return await intrinsics.merge_digests(MergeDigests(digests))
+
+
+async def under_prefix(digest: Digest, prefix: str) -> Digest:
+    return await intrinsics.add_prefix(AddPrefix(digest, prefix))
+
+
+async def without_prefix(digest: Digest, prefix: str) -> Digest:
+    return await intrinsics.remove_prefix(RemovePrefix(digest, prefix))
+
+
+async def subset(request: DigestSubset) -> Digest:
+    return await intrinsics.digest_subset_to_digest(request)
+
+
+# --- processes and Python ------------------------------------------------------------------------
+
+
+async def run_process(process: Process) -> FallibleProcessResult:
+    return await intrinsics.execute_process(process, **implicitly())
+
+
+async def run_venv_pex(process: VenvPexProcess) -> ProcessResult:
+    return await execute_process_or_raise(**implicitly(process))
+
+
+async def run_venv_pexes(processes: Sequence[VenvPexProcess]) -> Tuple[FallibleProcessResult, ...]:
+    return await concurrently(
+        intrinsics.execute_process(**implicitly({process: VenvPexProcess})) for process in processes
+    )
+
+
+async def venv_pex(request: PexRequest) -> VenvPex:
+    return await pex.create_venv_pex(**implicitly(request))
+
+
+async def tool_environment(request: PexRequest) -> ToolEnvironment:
+    pex_environment = await find_pex_python(**implicitly())
+    complete = pex_environment.in_workspace()
+    tool, python = await concurrently(
+        pex.create_venv_pex(VenvPexRequest(request, complete), **implicitly()),
+        pex.find_interpreter(request.interpreter_constraints, **implicitly()),
+    )
+    chosen = {"python_configured": True} if _PYTHON_CONFIGURED else {"python": python}
+    return ToolEnvironment(
+        digest=tool.digest,
+        argv0=tool.pex.argv0,
+        python=tool.python.argv0,
+        env=complete.environment_dict(**chosen),
+        append_only_caches={
+            **complete.append_only_caches,
+            **(tool.append_only_caches or FrozenDict()),
+        },
+    )
+
+
+async def requirements_pex(request: PexFromTargetsRequest) -> PexRequest:
+    return await pex_from_targets.create_pex_from_targets(request, **implicitly())
+
+
+async def interpreter_constraints(addresses: Iterable[Address]) -> InterpreterConstraints:
+    return await pex_from_targets.interpreter_constraints_for_targets(
+        InterpreterConstraintsRequest(addresses), **implicitly()
+    )
+
+
+def configured_constraints(target: Target, python_setup: PythonSetup) -> InterpreterConstraints:
+    field = target[InterpreterConstraintsField]
+    if not hasattr(field, "value_or_configured_default"):  # 2.30
+        return InterpreterConstraints(field.value_or_global_default(python_setup))
+    resolve = target[PythonResolveField] if target.has_field(PythonResolveField) else None
+    return InterpreterConstraints(field.value_or_configured_default(python_setup, resolve))
+
+
+async def find_python(constraints: InterpreterConstraints) -> PythonExecutable:
+    return await pex.find_interpreter(constraints, **implicitly())
+
+
+async def find_binary(name: str) -> Optional[str]:
+    directories = await search_path(**implicitly())
+    request = BinaryPathRequest(binary_name=name, search_path=directories.directories)
+    found = (await system_binaries.find_binary(request, **implicitly())).first_path
+    return found.path if found else None
+
+
+async def environment_variables(request: EnvironmentVarsRequest) -> EnvironmentVars:
+    return await environment_vars_subset(request, **implicitly())
+
+
+async def subprocess_environment() -> EnvironmentVars:
+    return EnvironmentVars((await get_subprocess_environment(**implicitly())).vars)
+
+
+def test_result(
+    process: FallibleProcessResult, address: Address, subsystem: TestSubsystem
+) -> TestResult:
+    return TestResult.from_fallible_process_result((process,), address, subsystem.output)
+
+
+# --- our own rules, where they fan out -----------------------------------------------------------
+#
+# The modules of these rules import this one, so their names are not to be had here. Stand-ins are:
+# Pants calls the rule that takes the member of the union and returns the same type.
+
+
+async def build_tasks(requests: Sequence[TaskRequest]) -> Tuple[BuiltTask, ...]:
+    return await concurrently(
+        build_task(**implicitly({request: AnyTaskRequest})) for request in requests
+    )
+
+
+async def build_images(requests: Sequence[ImageRequest]) -> Tuple[BuiltImage, ...]:
+    return await concurrently(
+        build_image(**implicitly({request: AnyImageRequest})) for request in requests
+    )
+
+
+# --- rules of the port ---------------------------------------------------------------------------
+
+
+@union(in_scope_types=[EnvironmentName])
+class AnyTaskRequest:
+    """What stands for `TaskRequest`, its only member."""
+
+
+@union(in_scope_types=[EnvironmentName])
+class AnyImageRequest:
+    """What stands for `ImageRequest`, its only member."""
+
+
+@rule(polymorphic=True)
+async def build_task(request: AnyTaskRequest, environment: EnvironmentName) -> BuiltTask:
+    raise NotImplementedError
+
+
+@rule(polymorphic=True)
+async def build_image(request: AnyImageRequest, environment: EnvironmentName) -> BuiltImage:
+    raise NotImplementedError
+
+
+@rule
+async def search_path(options: SystemBinariesSubsystem.EnvironmentAware) -> SearchPath:
+    return SearchPath(tuple(options.system_binary_paths))
+
+
+def rules() -> Iterable[Union[Rule, UnionRule]]:
+    return [
+        *collect_rules(),
+        UnionRule(AnyTaskRequest, TaskRequest),
+        UnionRule(AnyImageRequest, ImageRequest),
+    ]
