@@ -37,6 +37,7 @@ from pants.engine.internals.parametrize import Parametrize
 from pants.engine.internals.scheduler import ExecutionError
 from pants.engine.target import Dependencies, DependenciesRequest
 from pants.testutil.rule_runner import PYTHON_BOOTSTRAP_ENV, QueryRule, RuleRunner
+from pants.version import PANTS_SEMVER
 
 from flyte_pack.task_link import TaskLink
 from flyte_shim.manifest import Manifest
@@ -55,6 +56,9 @@ from pants_flyte.goals.run_image import RunBaseImageFieldSet, RunImageFieldSet
 from pants_flyte.image_target_types import FlyteImage
 from pants_flyte.target_types import FlyteTask
 from tests.support.layouts import Layout
+
+if PANTS_SEMVER.release >= (2, 18):
+    from pants.engine.target import AlwaysTraverseDeps
 
 _LAUNCHER = Path(__file__).resolve().parents[2] / "build-support" / "bootstrap"
 _BACKENDS = (core_backend, python_backend, shell_backend, flyte_backend)
@@ -172,7 +176,7 @@ class RuleRoot:
         """Remove every file, and set the options back."""
         gone = []
         for path in self.path.iterdir():
-            if path.name == ".pants.d":
+            if path.name in (".pants.d", "BUILDROOT"):  # the runner's own
                 continue
             inside = path.rglob("*") if path.is_dir() and not path.is_symlink() else ()
             gone += [str(p.relative_to(self.path)) for p in (path, *inside)]
@@ -213,9 +217,12 @@ class RuleRoot:
 
     def dependencies(self, spec: str, *, special_cased: bool = False) -> list[str]:
         """What a target depends on, as Pants' `dependencies` goal has it, sorted."""
-        request = DependenciesRequest(
-            self.target(spec).get(Dependencies), include_special_cased_deps=special_cased
-        )
+        every: dict[str, Any] = {}
+        if special_cased and PANTS_SEMVER.release < (2, 18):
+            every = {"include_special_cased_deps": True}
+        elif special_cased:
+            every = {"should_traverse_deps_predicate": AlwaysTraverseDeps()}
+        request = DependenciesRequest(self.target(spec).get(Dependencies), **every)
         return sorted(a.spec for a in self.runner.request(Addresses, [request]))
 
     def dependents(self, spec: str) -> set[str]:
@@ -288,4 +295,6 @@ def launcher_environment(root: Path) -> dict[str, str]:
     assert spec.loader is not None
     launch = module_from_spec(spec)
     spec.loader.exec_module(launch)
-    return launch.additions(dict(os.environ), made[0], str(root), str(_LAUNCHER))
+    added = launch.additions(dict(os.environ), made[0], str(root), str(_LAUNCHER))
+    # Another Pants wants another PEX tool, and whoever runs the tests on it says which.
+    return {**added, **{n: v for n, v in os.environ.items() if n.startswith("PANTS_PEX_CLI_")}}
