@@ -37,6 +37,8 @@ from pants.engine.internals.parametrize import Parametrize
 from pants.engine.internals.scheduler import ExecutionError
 from pants.engine.target import Dependencies, DependenciesRequest
 from pants.testutil.rule_runner import PYTHON_BOOTSTRAP_ENV, QueryRule, RuleRunner
+from pants.vcs import changed
+from pants.vcs.changed import ChangedAddresses, ChangedRequest, DependentsOption
 from pants.version import PANTS_SEMVER
 
 from flyte_pack.task_link import TaskLink
@@ -153,6 +155,8 @@ class RuleRoot:
                 QueryRule(DeployProcess, [DeployDeploymentFieldSet]),
                 *dependents.rules(),
                 QueryRule(Dependents, [DependentsRequest]),
+                *changed.rules(),
+                QueryRule(ChangedAddresses, [ChangedRequest]),
                 QueryRule(Address, [AddressInput]),
                 QueryRule(Addresses, [DependenciesRequest]),
             ],
@@ -229,6 +233,12 @@ class RuleRoot:
         """What a change of this target reaches, as `--changed-dependents=transitive` has it."""
         request = DependentsRequest([self.address(spec)], transitive=True, include_roots=False)
         return {a.spec for a in self.runner.request(Dependents, [request])}
+
+    def changed_by(self, *paths: str, dependents: bool = True) -> set[str]:
+        """What `--changed-since` selects where these files have changed, with `--changed-dependents=transitive` or without."""
+        which = DependentsOption.TRANSITIVE if dependents else DependentsOption.NONE
+        found = self.runner.request(ChangedAddresses, [ChangedRequest(paths, which)])
+        return {address.spec for address in found}
 
     def package(self, spec: str) -> Packaged:
         target = self.target(spec)

@@ -18,9 +18,9 @@ from pants.engine.target import (
     HydrateSourcesRequest,
     SourcesField,
     Target,
-    TransitiveTargets,
 )
 
+from pants_flyte.changed import named_elsewhere
 from pants_flyte.engine import (
     contents_matching,
     direct_dependencies,
@@ -79,8 +79,8 @@ async def closure_of(
     """
     package_roots: Tuple[Address, ...] = ()
     while True:
-        transitive = await transitive_targets((address, *package_roots))
-        targets = _with_sources(transitive)
+        reached = await reached_from((address, *package_roots))
+        targets = [target for target in reached if target.has_field(SourcesField)]
         hydrated = await hydrated_sources(
             [
                 HydrateSourcesRequest(
@@ -126,12 +126,32 @@ async def closure_of(
             files.append(SourceFile(path, owner, missing[path], python=True))
     why: Mapping[Address, Reason] = {}
     if reasons:
-        why = await _reasons(address, package_roots, entry_owners, transitive)
+        why = await _reasons(address, package_roots, entry_owners, reached)
     return Closure(tuple(files), digest_of, why, tuple(unowned_code))
 
 
-def _with_sources(transitive: TransitiveTargets) -> List[Target]:
-    return [target for target in transitive.closure if target.has_field(SourcesField)]
+async def reached_from(roots: Sequence[Address]) -> Tuple[Target, ...]:
+    """The closure of `roots`, without what the first depends on only because a field of it names a file.
+
+    Such a dependency is there for `--changed-since`. The file gets where it belongs by way of the field.
+    """
+    whole = await transitive_targets(roots)
+    target = next(target for target in whole.roots if target.address == roots[0])
+    named = {
+        owner.address for owners in (await named_elsewhere(target)).values() for owner in owners
+    }
+    if not named:
+        return tuple(whole.closure)
+    (declared,) = await explicit_dependencies([target.get(Dependencies)])
+    (direct,) = await direct_dependencies([target.get(Dependencies)])
+    needed = [
+        dependency.address
+        for dependency in direct
+        if dependency.address not in named or _is_any_of(dependency.address, declared.includes)
+    ]
+    kept = set((await transitive_targets([*needed, *roots[1:]])).closure)
+    # What `!!` takes out is known of the whole alone.
+    return tuple(t for t in whole.closure if t in kept or t.address in roots)
 
 
 def _has_source_root(sources: HydratedSources) -> bool:
@@ -206,10 +226,10 @@ async def _reasons(
     address: Address,
     package_roots: Iterable[Address],
     entry_owners: FrozenSet[Address],
-    transitive: TransitiveTargets,
+    reached: Sequence[Target],
 ) -> Dict[Address, Reason]:
     """Walk the graph breadth first, so that each target's reason is a shortest way to it."""
-    targets = sorted(transitive.closure, key=lambda t: t.address)
+    targets = sorted(reached, key=lambda t: t.address)
     fields = [target.get(Dependencies) for target in targets]
     direct = await direct_dependencies(fields)
     explicit = await explicit_dependencies(fields)

@@ -93,9 +93,8 @@ async def settings_of(
     path, origin = flyte.deploy_config, "`[flyte].deploy_config`"
     if options.config is not None:
         path, origin = options.config, "--config"
-    elif deployment.config.value is not None:
-        path = os.path.normpath(os.path.join(address.spec_path, deployment.config.value))
-        origin = "`config`"
+    elif deployment.config.path is not None:
+        path, origin = deployment.config.path, "`config`"
     domain = deployment.domain.value or options.domain or flyte.domain
     in_file = await _file_settings(address, path, origin, domain, flyte_pack)
     return own.over(in_file).over(_of_options(flyte))

@@ -16,6 +16,7 @@ from pants.engine.target import HydrateSourcesRequest
 from pants.util.logging import LogLevel
 
 from flyte_pack.module_scan import ModuleScan, scan
+from pants_flyte.changed import ordinary_owners
 from pants_flyte.engine import (
     contents,
     create_digest,
@@ -161,8 +162,10 @@ async def included(address: Address, module: EntryModule) -> Tuple[Address, ...]
     matched = await files_matching(
         PathGlobs([part for glob in globs for part in (glob, os.path.join(glob, "**"))])
     )
-    owners = await owners_of_each(matched.files)
-    return tuple(sorted({owner for found_owners in owners for owner in found_owners}))
+    owners = await ordinary_owners(matched.files)
+    return tuple(
+        sorted({owner.address for found_owners in owners.values() for owner in found_owners})
+    )
 
 
 def name_tasks(address: Address, module: EntryModule, found: ModuleScan) -> NamedTasks:

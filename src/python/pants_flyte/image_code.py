@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional, Tuple
 
@@ -42,6 +41,7 @@ from pants_flyte.errors import FlyteTargetError
 from pants_flyte.image_process import OUT, run_steps
 from pants_flyte.image_target_types import FlyteImageSourceFilesField, FlyteImageSourceFoldersField
 from pants_flyte.layout import SourceFile, check_root_dir, literal_glob, module_name, place_all
+from pants_flyte.named_files import path_from_root
 from pants_flyte.subsystem import FlyteSubsystem
 from pants_flyte.target_types import FlyteRootDirField
 from pants_flyte.tool import program_sources
@@ -203,9 +203,8 @@ async def _copied(
     address: Address, row: Mapping[str, Any], alias: str, workdir: str, flyte: FlyteSubsystem
 ) -> Tuple[Dict[str, str], Digest]:
     src, dst = row["src"], row.get("dst", ".")
-    start = "" if src.startswith("//") else address.spec_path
-    path = os.path.normpath(os.path.join(start, src.lstrip("/") if not start else src))
-    if os.path.isabs(path) or path.split(os.sep)[0] == os.pardir:
+    path = path_from_root(address, src)
+    if path is None:
         raise FlyteTargetError(address, f"`{alias}`: {src!r} leaves the build root.")
     if alias == FlyteImageSourceFilesField.alias:
         found = await snapshot(PathGlobs([literal_glob(path)]))

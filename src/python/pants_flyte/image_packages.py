@@ -23,13 +23,13 @@ from pants.util.logging import LogLevel
 from flyte_pack.oci.model import Platform
 from flyte_pack.oci.parts import Layer
 from pants_flyte.base_image import Base
+from pants_flyte.closure import reached_from
 from pants_flyte.engine import (
     contents_matching,
     create_digest,
     find_python,
     merge_digests,
     subprocess_environment,
-    transitive_targets,
 )
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.image_process import OUT, blobs, layers_of, run_steps
@@ -42,7 +42,7 @@ _UV_CACHE = ".cache/flyte_uv"
 async def requirements_of(address: Address, resolve: str, python_setup: PythonSetup) -> List[str]:
     """What the closure asks for, as it is written, sorted. Raises `FlyteTargetError` for another resolve's."""
     found: Set[str] = set()
-    for target in (await transitive_targets([address])).closure:
+    for target in await reached_from([address]):
         if not target.has_field(PythonRequirementsField):
             continue
         its = target[PythonRequirementResolveField].normalized_value(python_setup)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Optional, Tuple
+from typing import Any, Tuple
 
 from pants.backend.python.target_types import InterpreterConstraintsField, PythonResolveField
 from pants.core.goals.package import OutputPathField
@@ -15,49 +15,20 @@ from pants.engine.target import (
     Dependencies,
     DictStringToStringField,
     Field,
-    InvalidFieldException,
     InvalidFieldTypeException,
-    SecondaryOwnerMixin,
     StringField,
     StringSequenceField,
-    Target,
     TriBoolField,
 )
-from pants.source.filespec import Filespec
 from pants.util.docutil import bin_name
 from pants.util.frozendict import FrozenDict
 from pants.util.strutil import help_text
 
 from pants_flyte.engine import EnvironmentField
-from pants_flyte.target_types import FlyteRootDirField, OneAddressField
+from pants_flyte.named_files import FileNamingTarget, NamedFilesField, NamesFiles, path_from_root
+from pants_flyte.target_types import FlyteRootDirField, OneAddressField, PathField
 
 HOST = "host"
-
-
-class _FileField(StringField, AsyncFieldMixin, SecondaryOwnerMixin):
-    """A file or directory beside the BUILD file, which has a part in `--changed-since`."""
-
-    @classmethod
-    def compute_value(cls, raw_value: Optional[str], address: Address) -> Optional[str]:
-        value = super().compute_value(raw_value, address)
-        path = os.path.normpath(os.path.join(address.spec_path, value or ""))
-        if os.path.isabs(path) or path.split(os.sep)[0] == os.pardir:
-            raise InvalidFieldException(
-                f"The `{cls.alias}` field in target {address} is {value!r}, which leaves the build root."
-            )
-        return value
-
-    @property
-    def path(self) -> Optional[str]:
-        """From the build root, normalised; None where unset."""
-        if self.value is None:
-            return None
-        return os.path.normpath(os.path.join(self.address.spec_path, self.value))
-
-    @property
-    def filespec(self) -> Filespec:
-        path = self.path
-        return {"includes": [] if path is None else [path, os.path.join(path, "**")]}
 
 
 # --- flyte_base_image ----------------------------------------------------------------------------
@@ -75,7 +46,7 @@ class FlyteBaseImageField(StringField):
     )
 
 
-class FlyteBaseSourceField(_FileField):
+class FlyteBaseSourceField(PathField):
     alias = "source"
     help = help_text(
         """
@@ -91,11 +62,11 @@ class FlyteBaseSourceField(_FileField):
     )
 
     @property
-    def filespec(self) -> Filespec:
-        return {"includes": []} if self.value == HOST else super().filespec
+    def named_paths(self) -> Tuple[str, ...]:
+        return () if self.value == HOST else super().named_paths
 
 
-class FlyteBaseLockfileField(_FileField):
+class FlyteBaseLockfileField(PathField):
     alias = "lockfile"
     help = help_text(
         """
@@ -109,6 +80,14 @@ class FlyteBaseLockfileField(_FileField):
         return super().path or os.path.join(
             self.address.spec_path, f"{self.address.target_name}.lock.json"
         )
+
+
+class FlyteBaseDependenciesField(Dependencies):
+    help = help_text(
+        """
+        Not needed: the files that the other fields name are known.
+        """
+    )
 
 
 class FlyteBasePlatformsField(StringSequenceField):
@@ -133,10 +112,12 @@ class FlyteBasePythonField(StringField):
     )
 
 
-class FlyteBaseImage(Target):
+class FlyteBaseImage(FileNamingTarget):
     alias = "flyte_base_image"
     core_fields = (
         *COMMON_TARGET_FIELDS,
+        NamedFilesField,
+        FlyteBaseDependenciesField,
         FlyteBaseImageField,
         FlyteBaseSourceField,
         FlyteBaseLockfileField,
@@ -202,7 +183,7 @@ class FlyteImagePlatformsField(StringSequenceField):
     )
 
 
-class _CopyField(Field):
+class _CopyField(AsyncFieldMixin, Field, NamesFiles):
     """A list of dictionaries with `src`, `dst` and, for folders, `copy_contents_only`."""
 
     default = ()
@@ -226,6 +207,11 @@ class _CopyField(Field):
                 expected_type=f"a list of dictionaries with {', '.join(map(repr, keys))}",
             )
         return tuple(FrozenDict(sorted(row.items())) for row in rows)
+
+    @property
+    def named_paths(self) -> Tuple[str, ...]:
+        paths = (path_from_root(self.address, row["src"]) for row in self.value)
+        return tuple(path for path in paths if path is not None)
 
 
 class FlyteImageSourceFilesField(_CopyField):
@@ -372,10 +358,11 @@ class FlyteImageOutputPathField(OutputPathField):
     )
 
 
-class FlyteImage(Target):
+class FlyteImage(FileNamingTarget):
     alias = "flyte_image"
     core_fields = (
         *COMMON_TARGET_FIELDS,
+        NamedFilesField,
         FlyteImageBaseField,
         FlyteImageDependenciesField,
         FlyteImageCodeField,

@@ -13,7 +13,7 @@ from pants_flyte.engine.tried import explained
 
 # Pants reads each rule when its module is imported.
 with explained():
-    from pants_flyte import engine, image, task
+    from pants_flyte import changed, engine, image, task
     from pants_flyte.goals import deploy, package, publish, run, run_image, test
     from pants_flyte.image_target_types import FlyteBaseImage, FlyteImage
     from pants_flyte.target_types import FlyteBundle, FlyteDeployment, FlyteTask
@@ -26,6 +26,7 @@ def target_types() -> Iterable[Type[Target]]:
 def rules() -> Iterable[Union[Rule, UnionRule]]:
     return [
         *engine.rules(),
+        *changed.rules(),
         *image.rules(),
         *task.rules(),
         *package.rules(),

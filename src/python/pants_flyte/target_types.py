@@ -15,13 +15,13 @@ from pants.engine.target import (
     InvalidFieldException,
     SpecialCasedDependencies,
     StringField,
-    Target,
     TriBoolField,
 )
 from pants.util.docutil import bin_name
 from pants.util.strutil import help_text
 
 from pants_flyte.engine import EnvironmentField
+from pants_flyte.named_files import FileNamingTarget, NamedFilesField, NamesFiles, path_from_root
 
 # What design and contract call the three ways to ship code; `none` makes no bundle.
 BUNDLE_COPY_STYLES = ("auto", "all")
@@ -35,6 +35,42 @@ _COPY_STYLE_HELP = """
     - `all`: that, and every other file under `root_dir` that Pants does not ignore, but for the
     patterns of `[flyte].all_excludes`.
 """
+
+
+class PathField(StringField, AsyncFieldMixin, NamesFiles):
+    """A file or directory: relative to the BUILD file, or with `//` before it to the build root."""
+
+    @classmethod
+    def compute_value(cls, raw_value: Optional[str], address: Address) -> Optional[str]:
+        value = super().compute_value(raw_value, address)
+        if path_from_root(address, value or "") is None:
+            raise InvalidFieldException(
+                f"The `{cls.alias}` field in target {address} is {value!r}, which leaves the build root."
+            )
+        return value
+
+    @property
+    def path(self) -> Optional[str]:
+        """From the build root, normalised; None where unset."""
+        return None if self.value is None else path_from_root(self.address, self.value)
+
+    @property
+    def named_paths(self) -> Tuple[str, ...]:
+        return () if self.path is None else (self.path,)
+
+
+class CodeTarget(FileNamingTarget):
+    """A target with a `copy_style`: `all` reads what lies beside the code, owned or not."""
+
+    def named_paths(self) -> Tuple[str, ...]:
+        named = super().named_paths()
+        styles = (FlyteTaskCopyStyleField, FlyteBundleCopyStyleField)
+        if all(self.get(style).value != "all" for style in styles):
+            return named
+        root = self[FlyteRootDirField].value
+        # Without a root it is the source root, which is not known here: so all below the BUILD file.
+        path = path_from_root(self.address, "" if root is None else f"//{root}")
+        return named if path is None else (*named, path)
 
 
 class FlyteRootDirField(StringField):
@@ -171,10 +207,11 @@ class FlyteBundleDependenciesField(Dependencies):
     )
 
 
-class FlyteBundle(Target):
+class FlyteBundle(CodeTarget):
     alias = "flyte_bundle"
     core_fields = (
         *COMMON_TARGET_FIELDS,
+        NamedFilesField,
         FlyteBundleDependenciesField,
         FlyteBundleCopyStyleField,
         FlyteRootDirField,
@@ -263,10 +300,11 @@ class FlyteTaskBundleField(OneAddressField):
     )
 
 
-class FlyteTask(Target):
+class FlyteTask(CodeTarget):
     alias = "flyte_task"
     core_fields = (
         *COMMON_TARGET_FIELDS,
+        NamedFilesField,
         FlyteEntryPointField,
         FlyteTaskDependenciesField,
         FlyteTaskImageField,
@@ -422,7 +460,7 @@ class FlyteDeploymentOrgField(StringField):
     help = "The organization at the endpoint, where it serves several."
 
 
-class FlyteDeploymentConfigField(StringField):
+class FlyteDeploymentConfigField(PathField):
     alias = "config"
     help = help_text(
         """
@@ -433,10 +471,11 @@ class FlyteDeploymentConfigField(StringField):
     )
 
 
-class FlyteDeployment(Target):
+class FlyteDeployment(FileNamingTarget):
     alias = "flyte_deployment"
     core_fields = (
         *COMMON_TARGET_FIELDS,
+        NamedFilesField,
         FlyteDeploymentDependenciesField,
         FlyteDeploymentTasksField,
         FlyteDeploymentCopyStyleField,

@@ -1,0 +1,198 @@
+"""For `--changed-since`: dependencies on the files that a target reads and does not stand above.
+
+A target's own `NamedFilesField` sees files below its BUILD file. For one elsewhere, the target depends on whoever
+owns it. Files that options name are owned by targets that this backend makes, as Pants does for lock files.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from dataclasses import dataclass
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple, Union
+
+from pants.backend.python.subsystems.setup import PythonSetup
+from pants.backend.python.target_types import PythonResolveField
+from pants.build_graph.address import Address
+from pants.core.target_types import LockfileSourceField
+from pants.engine.fs import PathGlobs
+from pants.engine.internals.synthetic_targets import SyntheticAddressMaps, SyntheticTargetsRequest
+from pants.engine.internals.target_adaptor import TargetAdaptor
+from pants.engine.rules import Rule, collect_rules, rule
+from pants.engine.target import FieldSet, InferDependenciesRequest, InferredDependencies, Target
+from pants.engine.unions import UnionRule
+from pants.util.logging import LogLevel
+
+from pants_flyte.engine import files_matching, owners_of_each, targets_at
+from pants_flyte.image_target_types import FlyteBaseImage, FlyteImage
+from pants_flyte.layout import listing
+from pants_flyte.named_files import FileNamingTarget, NamedFilesField, globs_of
+from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
+from pants_flyte.target_types import (
+    FlyteBundle,
+    FlyteDeployment,
+    FlyteDeploymentConfigField,
+    FlyteTask,
+)
+
+logger = logging.getLogger(__name__)
+
+# What a target's rules start of the program, by the option of `[flyte-pack]` that names its lock file.
+_TOOL_LOCKS = (
+    ("lockfile", (FlyteTask, FlyteBundle)),
+    ("image_lockfile", (FlyteImage, FlyteBaseImage)),
+    ("deploy_lockfile", (FlyteDeployment,)),
+)
+
+
+# --- files that options name ---------------------------------------------------------------------
+
+
+def _in_build_root(path: Optional[str]) -> Tuple[str, ...]:
+    """The path of a file as an option has it, if it is one in the build root."""
+    if not path or "://" in path:
+        return ()
+    path = os.path.normpath(path)
+    return () if os.path.isabs(path) or path.split(os.sep)[0] in (os.pardir, ".") else (path,)
+
+
+def _option_files_of(
+    target: Target,
+    flyte: FlyteSubsystem,
+    flyte_pack: FlytePackSubsystem,
+    python_setup: PythonSetup,
+) -> Tuple[str, ...]:
+    """The files in the build root that options name and the rules for this target read."""
+    found = [
+        getattr(flyte_pack, option) for option, types in _TOOL_LOCKS if isinstance(target, types)
+    ]
+    if isinstance(target, FlyteDeployment) and target[FlyteDeploymentConfigField].value is None:
+        found.append(flyte.deploy_config)
+    if isinstance(target, (FlyteTask, FlyteImage)) and python_setup.enable_resolves:
+        resolve = target[PythonResolveField].normalized_value(python_setup)
+        found.append(python_setup.resolves.get(resolve))
+    return tuple(path for one in found for path in _in_build_root(one))
+
+
+# --- owners --------------------------------------------------------------------------------------
+
+
+# Pants looks for what a rule awaits while this module is loaded: so its helpers stand above it.
+
+
+async def ordinary_owners(paths: Sequence[str]) -> Dict[str, Tuple[Target, ...]]:
+    """Whoever owns each file, without the targets that only name it in a field."""
+    found = await owners_of_each(paths)
+    targets = await targets_at(sorted(set(itertools.chain.from_iterable(found))))
+    ordinary = {t.address: t for t in targets if not t.has_field(NamedFilesField)}
+    return {
+        path: tuple(ordinary[owner] for owner in sorted(owners) if owner in ordinary)
+        for path, owners in zip(paths, found)
+    }
+
+
+async def named_elsewhere(target: Target) -> Dict[str, Tuple[Target, ...]]:
+    """The files that the fields of a target name and that are not below its BUILD file, each with its owners."""
+    if not isinstance(target, FileNamingTarget):
+        return {}
+    top = target.address.spec_path
+    paths = [path for path in target.named_paths() if not _is_below(path, top)]
+    if not paths:
+        return {}
+    found = await files_matching(PathGlobs([glob for path in paths for glob in globs_of(path)]))
+    return await ordinary_owners([path for path in found.files if not _is_below(path, top)])
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return not directory or f"{path}/".startswith(f"{directory}/")
+
+
+# --- rules ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OptionFilesRequest(SyntheticTargetsRequest):
+    """All of them at once: they are known without looking at a directory."""
+
+    path: str = SyntheticTargetsRequest.SINGLE_REQUEST_FOR_ALL_TARGETS
+
+
+@rule(desc="Make targets for the files that options of Flyte name", level=LogLevel.DEBUG)
+async def option_files(
+    request: OptionFilesRequest,
+    flyte: FlyteSubsystem,
+    flyte_pack: FlytePackSubsystem,
+    python_setup: PythonSetup,
+) -> SyntheticAddressMaps:
+    files: List[Tuple[str, str, Optional[str]]] = [
+        ("[flyte].deploy_config", "_flyte_deploy_config", flyte.deploy_config)
+    ]
+    for option, _ in _TOOL_LOCKS:
+        files.append(
+            (f"[flyte-pack].{option}", f"_flyte_pack_{option}", getattr(flyte_pack, option))
+        )
+    if python_setup.enable_resolves and not python_setup.enable_synthetic_lockfiles:
+        for resolve, lock in python_setup.resolves.items():
+            files.append(("[python].resolves", f"_flyte_{resolve}_lockfile", lock))
+    adaptors: Dict[str, List[TargetAdaptor]] = {}
+    for origin, name, path in files:
+        for inside in _in_build_root(path):
+            # Pants' type for files that are there for the graph alone, and may be missing.
+            adaptor = TargetAdaptor(
+                "_lockfiles",
+                name=name,
+                sources=[os.path.basename(inside)],
+                __description_of_origin__=f"the option `{origin}`",
+            )
+            adaptors.setdefault(os.path.dirname(inside), []).append(adaptor)
+    return SyntheticAddressMaps.for_targets_request(
+        request,
+        [(os.path.join(path, "BUILD.flyte-options"), of) for path, of in sorted(adaptors.items())],
+    )
+
+
+@dataclass(frozen=True)
+class NamedFilesFieldSet(FieldSet):
+    required_fields = (NamedFilesField,)
+
+
+class InferNamedFiles(InferDependenciesRequest):  # type: ignore[type-arg]  # generic only since later versions
+    infer_from = NamedFilesFieldSet
+
+
+@rule(desc="Infer which files a Flyte target reads", level=LogLevel.DEBUG)
+async def infer_named_files(
+    request: InferNamedFiles,
+    flyte: FlyteSubsystem,
+    flyte_pack: FlytePackSubsystem,
+    python_setup: PythonSetup,
+) -> InferredDependencies:
+    target = (await targets_at([request.field_set.address]))[0]
+    elsewhere = await named_elsewhere(target)
+    _warn_of_unowned(target.address, [path for path, owners in elsewhere.items() if not owners])
+    owners = {owner.address for found in elsewhere.values() for owner in found}
+    options = _option_files_of(target, flyte, flyte_pack, python_setup)
+    for found in (await ordinary_owners(options)).values():
+        owners.update(owner.address for owner in found if owner.has_field(LockfileSourceField))
+    return InferredDependencies(sorted(owners))
+
+
+def _warn_of_unowned(address: Address, paths: Sequence[str]) -> None:
+    if not paths:
+        return
+    directory, name = os.path.split(paths[0])
+    build = os.path.join(directory, "BUILD")
+    logger.warning(
+        f"{address}: `--changed-since` does not see that an edit of these files matters to this target, as they are not below "
+        f"its BUILD file and no target owns them:\n{listing(paths)}\n"
+        f'Give them an owner, such as `files(name="named", sources=["{name}"])` in {build}.'
+    )
+
+
+def rules() -> Iterable[Union[Rule, UnionRule]]:
+    return [
+        *collect_rules(),
+        *OptionFilesRequest.rules(),
+        UnionRule(InferDependenciesRequest, InferNamedFiles),
+    ]

@@ -1,0 +1,82 @@
+"""Files that the fields of a target name: an edit of one selects the target under `--changed-since`.
+
+Pants asks of each target whether its `SourcesField` matches a changed file. Ours has such a field, which
+users do not see. It only answers that question: as it has no globs of its own, its files are no sources for anyone, so
+they are not shipped, linted, counted or taken for owned by `tailor`, and need not exist yet. What it matches is what the
+other fields name; it learns that from `Target.validate`, the one hook in which a target has all its fields.
+
+Pants asks only targets whose BUILD file is above the changed file; for the others see `changed.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from typing import Iterable, Optional, Tuple
+
+from pants.build_graph.address import Address
+from pants.engine.target import MultipleSourcesField, Target
+from pants.source.filespec import Filespec, FilespecMatcher
+
+from pants_flyte.layout import literal_glob
+
+
+def path_from_root(address: Address, text: str) -> Optional[str]:
+    """What a BUILD file calls `text`, from the build root and normalised; None where that is outside of it.
+
+    Relative to the BUILD file; `//` before it means the build root.
+    """
+    rooted = text.startswith("//")
+    path = os.path.normpath(os.path.join("" if rooted else address.spec_path, text[2 * rooted :]))
+    return None if os.path.isabs(path) or path.split(os.sep)[0] == os.pardir else path
+
+
+def globs_of(path: str) -> Tuple[str, ...]:
+    """Globs for a file, or for all that is in a directory. path: from the build root, which is "." itself."""
+    if path == ".":
+        return ("**",)
+    glob = literal_glob(path)
+    return (glob, os.path.join(glob, "**"))
+
+
+class NamesFiles:
+    """A field that names files or directories."""
+
+    @property
+    def named_paths(self) -> Tuple[str, ...]:
+        """From the build root, normalised."""
+        raise NotImplementedError
+
+
+class NamedFilesField(MultipleSourcesField):
+    alias = "_named_files"
+    uses_source_roots = False
+    help = "Not to be set: the files that the other fields name, for `--changed-since`."
+    named: Tuple[str, ...] = ()
+
+    def learn(self, paths: Iterable[str]) -> None:
+        """What it matches from now on. Of use before anyone has asked."""
+        object.__setattr__(self, "named", tuple(paths))
+
+    @cached_property
+    def filespec(self) -> Filespec:
+        return {"includes": [glob for path in self.named for glob in globs_of(path)]}
+
+    @cached_property
+    def filespec_matcher(self) -> FilespecMatcher:
+        return FilespecMatcher(self.filespec["includes"], [])
+
+
+class FileNamingTarget(Target):
+    """A target that the files which its fields name select. It has a `NamedFilesField`."""
+
+    def named_paths(self) -> Tuple[str, ...]:
+        """What its fields name, from the build root."""
+        fields = self.field_values.values()
+        return tuple(
+            p for field in fields if isinstance(field, NamesFiles) for p in field.named_paths
+        )
+
+    def validate(self) -> None:
+        super().validate()
+        self[NamedFilesField].learn(self.named_paths())
