@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Tuple
+from typing import Any, Mapping, Tuple
 
 from pants.backend.python.target_types import InterpreterConstraintsField, PythonResolveField
 from pants.core.goals.package import OutputPathField
@@ -195,7 +195,7 @@ class _CopyField(AsyncFieldMixin, Field, NamesFiles):
         rows = super().compute_value(raw_value, address) or ()
         keys = dict(cls.keys)
         if not isinstance(rows, (list, tuple)) or not all(
-            isinstance(row, dict)
+            isinstance(row, Mapping)  # later versions freeze what a BUILD file says
             and "src" in row
             and all(isinstance(value, keys.get(key, ())) for key, value in row.items())
             for row in rows
