@@ -23,13 +23,12 @@ import tempfile
 import time
 from pathlib import Path
 
-TOP = Path(__file__).resolve().parents[2]
-BOOTSTRAP = TOP / "build-support" / "bootstrap"
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.support.build_root import CHECKOUT, BuildRoot, clone_checkout
+
+BOOTSTRAP = CHECKOUT / "build-support" / "bootstrap"
 OLD = "2.17.1"
-sys.path.insert(0, str(TOP))
-
-from tests.support.build_root import BuildRoot, clone_checkout
-
 EDITED = "libs/limits/plausible.py"  # reached by every task of the example
 
 
@@ -84,7 +83,9 @@ def old(scratch: Path) -> Contender:
     sys.path.insert(0, str(BOOTSTRAP))
     import launch
 
-    subprocess.run([str(TOP / "pants"), "--version"], cwd=TOP, check=True, capture_output=True)
+    subprocess.run(
+        [str(CHECKOUT / "pants"), "--version"], cwd=CHECKOUT, check=True, capture_output=True
+    )
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     choice = cache / "pants-flyte" / f"pants-{OLD}" / "default"
     installed = choice.read_text().splitlines()[1]
@@ -101,7 +102,10 @@ def new(program: Path, scratch: Path) -> Contender:
         version = subprocess.run(
             [str(program), "--no-pantsd", "--version"],
             cwd=empty,
-            env={**{k: v for k, v in os.environ.items() if k != "PANTS_VERSION"}, "NO_SCIE_WARNING": "1"},
+            env={
+                **{k: v for k, v in os.environ.items() if k != "PANTS_VERSION"},
+                "NO_SCIE_WARNING": "1",
+            },
             check=True,
             capture_output=True,
             text=True,

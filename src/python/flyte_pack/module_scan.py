@@ -65,10 +65,16 @@ class ModuleScan:
         )
 
 
-def scan(source: str | bytes, filename: str = "<module>") -> ModuleScan:
-    """Scan a module's source. Raises `SyntaxError` as `ast.parse` does, `ValueError` for NUL bytes."""
+def scan(
+    source: str | bytes, filename: str = "<module>", newest: tuple[int, int] | None = None
+) -> ModuleScan:
+    """Scan a module's source. Raises `SyntaxError` as `ast.parse` does, `ValueError` for NUL bytes.
+
+    newest: of the Pythons that the module is for; what only a newer one has is a `SyntaxError`, as
+    far as `ast.parse` knows. None: all that this Python can parse.
+    """
     try:
-        tree = ast.parse(source, filename)
+        tree = ast.parse(source, filename, feature_version=newest)
     except (RecursionError, MemoryError):  # which of them depends on the version and the construct
         raise SyntaxError(f"{filename} is nested too deeply") from None
     tasks: dict[str, str | None] = {}

@@ -12,12 +12,13 @@ from pants.backend.python.target_types import PythonResolveField, PythonSourceFi
 from pants.engine.addresses import Address
 from pants.engine.fs import CreateDigest, FileContent, PathGlobs
 from pants.engine.process import Process
-from pants.engine.target import HydrateSourcesRequest
+from pants.engine.target import HydrateSourcesRequest, Target
 from pants.util.logging import LogLevel
 
 from flyte_pack.module_scan import ModuleScan, scan
 from pants_flyte.changed import ordinary_owners
 from pants_flyte.engine import (
+    configured_constraints,
     contents,
     create_digest,
     files_matching,
@@ -111,18 +112,36 @@ async def find_entry_module(
     return EntryModule(path, in_resolve[0].address, name)
 
 
-async def scan_module(address: Address, module: EntryModule) -> ModuleScan:
+async def scan_module(
+    address: Address, module: EntryModule, python_setup: PythonSetup
+) -> ModuleScan:
     """The syntax tree's facts about the entry module. Raises `FlyteTargetError` for a syntax error."""
     target = (await targets_at([module.owner]))[0]
     sources = await hydrated_sources([HydrateSourcesRequest(target[PythonSourceField])])
     source = (await contents(sources[0].snapshot.digest))[0].content
-    return await scan_source(address, module.path, module.owner, source)
+    newest = _newest_python(target, python_setup)
+    return await scan_source(address, module.path, module.owner, source, newest)
 
 
-async def scan_source(address: Address, path: str, owner: Address, source: bytes) -> ModuleScan:
-    """The same for a module that is at hand. `owner` says which Python it is for."""
+def _newest_python(target: Target, python_setup: PythonSetup) -> Optional[Tuple[int, int]]:
+    """Of the minor versions that the target allows, as far as `[python]` knows of versions."""
+    versions = configured_constraints(target, python_setup).partition_into_major_minor_versions(
+        python_setup.interpreter_versions_universe
+    )
+    found = [tuple(map(int, version.split("."))) for version in versions]
+    return max(((major, minor) for major, minor in found), default=None)
+
+
+async def scan_source(
+    address: Address,
+    path: str,
+    owner: Address,
+    source: bytes,
+    newest: Optional[Tuple[int, int]] = None,
+) -> ModuleScan:
+    """The same for a module that is at hand. `owner` says which Python it is for; newest: as `scan` has it."""
     try:
-        return scan(source, path)
+        return scan(source, path, newest)
     except (SyntaxError, ValueError):
         # Perhaps it is newer syntax than this Python's: ask the Python that the module is for.
         constraints = await interpreter_constraints([owner])
@@ -145,13 +164,15 @@ async def scan_source(address: Address, path: str, owner: Address, source: bytes
         return ModuleScan.from_json(result.stdout)
 
 
-async def included(address: Address, module: EntryModule) -> Tuple[Address, ...]:
+async def included(
+    address: Address, module: EntryModule, python_setup: PythonSetup
+) -> Tuple[Address, ...]:
     """The owners of what the module's environments `include`: files beside it, that no import shows.
 
     What nobody owns is told when the environment is registered, which looks for it as Flyte does.
     """
     try:
-        found = await scan_module(address, module)
+        found = await scan_module(address, module, python_setup)
     except FlyteTargetError:
         return ()  # whoever builds the task is told; who asks about the graph needs an answer
     directory = os.path.dirname(module.path)

@@ -112,7 +112,8 @@ async def infer_entry_point(
         fields.resolve.normalized_value(python_setup),
         python_setup,
     )
-    return InferredDependencies([module.owner, *await included(fields.address, module)])
+    owners = await included(fields.address, module, python_setup)
+    return InferredDependencies([module.owner, *owners])
 
 
 # --- building ------------------------------------------------------------------------------------
@@ -237,7 +238,7 @@ async def build_task(
     resolve = target[PythonResolveField].normalized_value(python_setup)
     entry = target[FlyteEntryPointField].value
     module = await find_entry_module(address, entry, resolve, python_setup)
-    named = name_tasks(address, module, await scan_module(address, module))
+    named = name_tasks(address, module, await scan_module(address, module, python_setup))
     shared = await _shared_bundle(target)
     own = target[FlyteTaskCopyStyleField].value if shared else None  # nothing but `none`
     copy_style = task_copy_style(request.copy_style or own, shared or target, flyte)
