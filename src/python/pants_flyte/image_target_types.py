@@ -50,8 +50,8 @@ class FlyteBaseSourceField(PathField):
     alias = "source"
     help = help_text(
         """
-        An image that needs no registry: the path, relative to the BUILD file, of an OCI image layout
-        (a directory) or of an archive (as `docker save` or `skopeo copy ... oci-archive:` write
+        An image that needs no registry: the path, relative to the BUILD file (`//` before it means the build root), of an OCI
+        image layout (a directory) or of an archive (as `docker save` or `skopeo copy ... oci-archive:` write
         them); or `"host"`.
 
         `"host"` puts a base together from this machine: a CPython that Pants finds, the libraries
@@ -70,7 +70,7 @@ class FlyteBaseLockfileField(PathField):
     alias = "lockfile"
     help = help_text(
         """
-        The lock file, relative to the BUILD file; to be committed. If unset, it is the target's name with the ending
+        The lock file, relative to the BUILD file (`//` before it means the build root); to be committed. If unset, it is the target's name with the ending
         `.lock.json`.
         """
     )

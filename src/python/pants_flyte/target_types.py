@@ -33,7 +33,7 @@ _COPY_STYLE_HELP = """
     files above them.
 
     - `all`: that, and every other file under `root_dir` that Pants does not ignore, but for the
-    patterns of `[flyte].all_excludes`.
+    patterns of `[flyte].all_excludes`. `--changed-since` sees those of them that are below the BUILD file.
 """
 
 
@@ -464,7 +464,7 @@ class FlyteDeploymentConfigField(PathField):
     alias = "config"
     help = help_text(
         """
-        A YAML file, relative to the BUILD file, with settings of deployments: `endpoint`, `insecure`, `org`, `flyte_config`,
+        A YAML file, relative to the BUILD file (`//` before it means the build root), with settings of deployments: `endpoint`, `insecure`, `org`, `flyte_config`,
         `store`, `registry`, `project` and `images`, and under `domains` the same once more for single domains. What
         this target says itself comes first. If unset, `[flyte].deploy_config` holds; `-- --config` overrides it.
         """
