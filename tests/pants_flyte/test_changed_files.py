@@ -276,6 +276,27 @@ def test_a_lock_of_ones_own_for_the_program_selects_what_it_makes(root: RuleRoot
     assert address in root.changed_by("tools/flyte.lock")
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "flyte_config: shared/flyte.yaml  # where Flyte is\n",
+        "project: bikes\ndomains:\n  staging:\n    flyte_config: 'shared/flyte.yaml'\n",
+        "domains: {staging: {flyte_config: shared/flyte.yaml, insecure: true}}\n",
+        'domains: {staging: {"flyte_config": "./shared/flyte.yaml"}}\n',
+    ],
+)
+@pytest.mark.parametrize("fields", ["", 'config="own.yaml"'])
+def test_a_settings_file_names_files_too(root: RuleRoot, caplog, settings, fields):
+    image_options(root, "--flyte-deploy-config=ops/all.yaml")
+    address = declare(root, "ops", DEPLOYMENT.format(fields))
+    path = "ops/own.yaml" if fields else "ops/all.yaml"
+    root.write({path: settings, "shared/flyte.yaml": ""})
+    assert address not in root.changed_by("shared/flyte.yaml")
+    assert f"{address}: `--changed-since` does not see" in caplog.text
+    root.write({"shared/BUILD": 'file(name="f", source="flyte.yaml")'})
+    assert address in root.changed_by("shared/flyte.yaml")
+
+
 def test_options_that_name_nothing_of_the_build_root_make_no_targets(root: RuleRoot):
     image_options(root, "--flyte-deploy-config=/etc/live.yaml", "--flyte-pack-lockfile=../x.lock")
     assert root.dependencies(declare(root, "ops", DEPLOYMENT.format(""))) == []

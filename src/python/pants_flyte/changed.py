@@ -1,7 +1,8 @@
 """For `--changed-since`: dependencies on the files that a target reads and does not stand above.
 
-A target's own `NamedFilesField` sees files below its BUILD file. For one elsewhere, the target depends on whoever
-owns it. Files that options name are owned by targets that this backend makes, as Pants does for lock files.
+A target's own `NamedFilesField` sees files below its BUILD file. For one elsewhere, the target depends
+on whoever owns it. Files that options name are owned by targets that this backend makes, as Pants does
+for lock files.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import re
 from dataclasses import dataclass
 from typing import Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
@@ -24,9 +26,9 @@ from pants.engine.target import FieldSet, InferDependenciesRequest, InferredDepe
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
-from pants_flyte.engine import files_matching, owners_of_each, targets_at
+from pants_flyte.engine import contents_matching, files_matching, owners_of_each, targets_at
 from pants_flyte.image_target_types import FlyteBaseImage, FlyteImage
-from pants_flyte.layout import listing
+from pants_flyte.layout import listing, literal_glob
 from pants_flyte.named_files import FileNamingTarget, NamedFilesField, globs_of
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.target_types import (
@@ -38,12 +40,15 @@ from pants_flyte.target_types import (
 
 logger = logging.getLogger(__name__)
 
-# What a target's rules start of the program, by the option of `[flyte-pack]` that names its lock file.
+# Which lock file of `[flyte-pack]` the rules for a target use.
 _TOOL_LOCKS = (
     ("lockfile", (FlyteTask, FlyteBundle)),
     ("image_lockfile", (FlyteImage, FlyteBaseImage)),
     ("deploy_lockfile", (FlyteDeployment,)),
 )
+
+# It is flat: no key of a settings file stands in another but that of a domain.
+_FLYTE_CONFIG = re.compile(rb"""\bflyte_config["']?:[ \t]*["']?([^\s"',}#]+)""")
 
 
 # --- files that options name ---------------------------------------------------------------------
@@ -93,7 +98,7 @@ async def ordinary_owners(paths: Sequence[str]) -> Dict[str, Tuple[Target, ...]]
 
 
 async def named_elsewhere(target: Target) -> Dict[str, Tuple[Target, ...]]:
-    """The files that the fields of a target name and that are not below its BUILD file, each with its owners."""
+    """The files that fields of a target name and that are not below its BUILD file, with their owners."""
     if not isinstance(target, FileNamingTarget):
         return {}
     top = target.address.spec_path
@@ -102,6 +107,20 @@ async def named_elsewhere(target: Target) -> Dict[str, Tuple[Target, ...]]:
         return {}
     found = await files_matching(PathGlobs([glob for path in paths for glob in globs_of(path)]))
     return await ordinary_owners([path for path in found.files if not _is_below(path, top)])
+
+
+async def _named_in_settings(path: Optional[str]) -> Dict[str, Tuple[Target, ...]]:
+    """The files that a settings file of deployments names, from the build root, with their owners."""
+    globs = [literal_glob(inside) for inside in _in_build_root(path)]
+    settings = await contents_matching(PathGlobs(globs))
+    named = [
+        inside
+        for file in settings
+        for found in _FLYTE_CONFIG.findall(file.content)
+        for inside in _in_build_root(found.decode(errors="replace"))
+    ]
+    existing = await files_matching(PathGlobs([literal_glob(name) for name in named]))
+    return await ordinary_owners(existing.files)
 
 
 def _is_below(path: str, directory: str) -> bool:
@@ -170,6 +189,9 @@ async def infer_named_files(
 ) -> InferredDependencies:
     target = (await targets_at([request.field_set.address]))[0]
     elsewhere = await named_elsewhere(target)
+    if isinstance(target, FlyteDeployment):
+        path = target[FlyteDeploymentConfigField].path or flyte.deploy_config
+        elsewhere.update(await _named_in_settings(path))
     _warn_of_unowned(target.address, [path for path, owners in elsewhere.items() if not owners])
     owners = {owner.address for found in elsewhere.values() for owner in found}
     options = _option_files_of(target, flyte, flyte_pack, python_setup)
@@ -184,8 +206,8 @@ def _warn_of_unowned(address: Address, paths: Sequence[str]) -> None:
     directory, name = os.path.split(paths[0])
     build = os.path.join(directory, "BUILD")
     logger.warning(
-        f"{address}: `--changed-since` does not see that an edit of these files matters to this target, as they are not below "
-        f"its BUILD file and no target owns them:\n{listing(paths)}\n"
+        f"{address}: `--changed-since` does not see that an edit of these files matters to this "
+        f"target, as none of its fields sees them and no target owns them:\n{listing(paths)}\n"
         f'Give them an owner, such as `files(name="named", sources=["{name}"])` in {build}.'
     )
 

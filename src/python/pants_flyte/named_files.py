@@ -1,9 +1,10 @@
 """Files that the fields of a target name: an edit of one selects the target under `--changed-since`.
 
-Pants asks of each target whether its `SourcesField` matches a changed file. Ours has such a field, which
-users do not see. It only answers that question: as it has no globs of its own, its files are no sources for anyone, so
-they are not shipped, linted, counted or taken for owned by `tailor`, and need not exist yet. What it matches is what the
-other fields name; it learns that from `Target.validate`, the one hook in which a target has all its fields.
+Pants asks of each target whether its `SourcesField` matches a changed file. Ours have such a field,
+which users do not see. It only answers that question: as it has no globs of its own, its files are no
+sources for anyone. So they are not shipped, linted, counted or taken for owned by `tailor`, and need not
+exist yet. What it matches is what the other fields name. It learns that in `Target.validate`, the one
+hook in which a target has all its fields.
 
 Pants asks only targets whose BUILD file is above the changed file; for the others see `changed.py`.
 """
@@ -22,7 +23,7 @@ from pants_flyte.layout import literal_glob
 
 
 def path_from_root(address: Address, text: str) -> Optional[str]:
-    """What a BUILD file calls `text`, from the build root and normalised; None where that is outside of it.
+    """What a BUILD file calls `text`, from the build root, normalised; None where that is outside of it.
 
     Relative to the BUILD file; `//` before it means the build root.
     """
@@ -32,7 +33,7 @@ def path_from_root(address: Address, text: str) -> Optional[str]:
 
 
 def globs_of(path: str) -> Tuple[str, ...]:
-    """Globs for a file, or for all that is in a directory. path: from the build root, which is "." itself."""
+    """Globs for a file, or for all in a directory. path: from the build root, which is "." itself."""
     if path == ".":
         return ("**",)
     glob = literal_glob(path)
