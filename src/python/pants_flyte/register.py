@@ -9,7 +9,7 @@ from pants.engine.rules import Rule
 from pants.engine.target import Target
 from pants.engine.unions import UnionRule
 
-from pants_flyte import image, task
+from pants_flyte import image, lost_imports, task
 from pants_flyte.goals import deploy, package, publish, run, run_image, test
 from pants_flyte.image_target_types import FlyteBaseImage, FlyteImage
 from pants_flyte.target_types import FlyteBundle, FlyteDeployment, FlyteTask
@@ -23,6 +23,7 @@ def rules() -> Iterable[Union[Rule, UnionRule]]:
     return [
         *image.rules(),
         *task.rules(),
+        *lost_imports.rules(),
         *package.rules(),
         *run.rules(),
         *deploy.rules(),

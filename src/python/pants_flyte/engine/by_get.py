@@ -8,8 +8,22 @@ from __future__ import annotations
 
 import os
 from pathlib import PurePath
-from typing import Dict, Iterable, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Mapping, Optional, Sequence, Tuple
 
+from pants.backend.python.dependency_inference.parse_python_dependencies import (
+    ParsedPythonAssetPaths,
+    ParsedPythonDependencies,
+    ParsedPythonImportInfo,
+    ParsedPythonImports,
+)
+from pants.backend.python.dependency_inference.rules import (
+    ImportOwnerStatus,
+    PythonImportDependenciesInferenceFieldSet,
+    ResolvedParsedPythonDependencies,
+    ResolvedParsedPythonDependenciesRequest,
+    _exec_parse_deps,
+)
+from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
 from pants.backend.python.util_rules.pex import (
     PexRequest,
@@ -59,7 +73,7 @@ from pants.source.source_root import SourceRootsRequest, SourceRootsResult
 from pants.util.frozendict import FrozenDict
 
 from pants_flyte.build_types import BuiltImage, BuiltTask, ImageRequest, TaskRequest
-from pants_flyte.engine.types import ToolEnvironment
+from pants_flyte.engine.types import ImportInfo, ImportOwners, ToolEnvironment
 
 __all__ = ("EnvironmentField",)
 
@@ -181,6 +195,49 @@ async def without_prefix(digest: Digest, prefix: str) -> Digest:
 async def subset(request: DigestSubset) -> Digest:
     """By name: `digest_subset_to_digest`."""
     return await Get(Digest, DigestSubset, request)
+
+
+# --- Pants' own inference ------------------------------------------------------------------------
+
+
+async def parsed_imports(
+    field_set: PythonImportDependenciesInferenceFieldSet, python_setup: PythonSetup
+) -> Dict[str, ImportInfo]:
+    """What Pants' own parser finds in a file, by dotted name.
+
+    By name: the same. `_exec_parse_deps` is Pants' own helper, from 2.17 to 2.33 with this
+    signature; what it asks the parser differs, and its result has `imports` in all of them.
+    """
+    parsed = await _exec_parse_deps(field_set, python_setup)
+    return {name: ImportInfo(info.lineno, info.weak) for name, info in parsed.imports.items()}
+
+
+async def owners_of_imports(
+    field_set: PythonImportDependenciesInferenceFieldSet,
+    imports: Mapping[str, ImportInfo],
+    resolve: str,
+) -> ImportOwners:
+    """Whom Pants takes for the owners of these, with all that it goes by, and its warnings.
+
+    By name: `resolve_parsed_dependencies(ResolvedParsedPythonDependenciesRequest(...),
+    **implicitly())`; from 2.31 what is parsed is a `PythonFileDependencies(imports, assets,
+    ExplicitPythonDependencies())`.
+    """
+    parsed = ParsedPythonDependencies(
+        ParsedPythonImports(
+            (name, ParsedPythonImportInfo(info.line, info.weak)) for name, info in imports.items()
+        ),
+        ParsedPythonAssetPaths(),
+    )
+    request = ResolvedParsedPythonDependenciesRequest(field_set, parsed, resolve)
+    resolved = await Get(
+        ResolvedParsedPythonDependencies, ResolvedParsedPythonDependenciesRequest, request
+    )
+    results = resolved.resolve_results
+    return ImportOwners(
+        tuple(sorted({address for result in results.values() for address in result.address})),
+        frozenset(n for n, r in results.items() if r.status is ImportOwnerStatus.unowned),
+    )
 
 
 # --- processes and Python ------------------------------------------------------------------------

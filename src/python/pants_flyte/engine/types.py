@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Mapping
+from typing import FrozenSet, Mapping, Tuple
 
+from pants.build_graph.address import Address
 from pants.engine.fs import Digest
 from pants.util.frozendict import FrozenDict
 
@@ -37,3 +38,19 @@ class ToolEnvironment:
         object.__setattr__(self, "python", python)
         object.__setattr__(self, "env", FrozenDict(env))
         object.__setattr__(self, "append_only_caches", FrozenDict(append_only_caches))
+
+
+@dataclass(frozen=True)
+class ImportInfo:
+    """Where a module is imported, and whether only perhaps: no owner is then no mistake of the user's."""
+
+    line: int
+    weak: bool
+
+
+@dataclass(frozen=True)
+class ImportOwners:
+    """What Pants makes of imported names: their owners, and the names that should have one and have none."""
+
+    addresses: Tuple[Address, ...]
+    unowned: FrozenSet[str]
