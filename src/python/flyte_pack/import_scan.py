@@ -19,7 +19,7 @@ NO_INFER = "# pants: no-infer-dep"
 # match costs time, less would lose modules.
 _SUSPECT = re.compile(
     rb"""
-    (?:^|[;:\r]) [ \t\f]* (?:
+    (?: ^ (?: \xef\xbb\xbf )? | [;:\r] ) [ \t\f]* (?:
         import \b [^\n\r\#;]* ,                   # `import a, b`: the parser keeps `a`
       | import [ \t\f]* \\                        # `import \` and the name on the next line
       | (?: import | from ) \b [^\n\r\#;]* (?:
