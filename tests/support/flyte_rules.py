@@ -70,11 +70,13 @@ _OPTIONS = (
     "--python-resolves={'python-default': 'locks/default.txt', 'other': 'locks/other.txt'}",
     "--no-python-resolves-generate-lockfiles",
     "--python-bootstrap-search-path=['<PYENV>', '<PATH>']",
-    "--no-python-infer-use-rust-parser",
     "--source-root-patterns=['/']",
 )
-# A flag would outweigh the `interpreter_constraints` fields of targets.
-_ENVIRONMENT = {"PANTS_PYTHON_INTERPRETER_CONSTRAINTS": "['CPython>=3.9,<3.14']"}
+# A flag would outweigh the `interpreter_constraints` fields of targets, and can not be given twice.
+_ENVIRONMENT = {
+    "PANTS_PYTHON_INTERPRETER_CONSTRAINTS": "['CPython>=3.9,<3.14']",
+    "PANTS_PYTHON_INFER_USE_RUST_PARSER": "true",
+}
 
 
 @dataclass(frozen=True)

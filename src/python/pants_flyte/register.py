@@ -13,7 +13,7 @@ from pants_flyte.engine.tried import explained
 
 # Pants reads each rule when its module is imported.
 with explained():
-    from pants_flyte import changed, engine, image, task
+    from pants_flyte import changed, engine, image, lost_imports, task
     from pants_flyte.goals import deploy, package, publish, run, run_image, test
     from pants_flyte.image_target_types import FlyteBaseImage, FlyteImage
     from pants_flyte.target_types import FlyteBundle, FlyteDeployment, FlyteTask
@@ -29,6 +29,7 @@ def rules() -> Iterable[Union[Rule, UnionRule]]:
         *changed.rules(),
         *image.rules(),
         *task.rules(),
+        *lost_imports.rules(),
         *package.rules(),
         *run.rules(),
         *deploy.rules(),

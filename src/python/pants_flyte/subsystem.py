@@ -169,6 +169,19 @@ class FlyteSubsystem(Subsystem):
         ),
         advanced=True,
     )
+    infer_lost_imports = BoolOption(
+        default=True,
+        help=softwrap(
+            """
+            Whether to infer the dependencies on modules that Pants' own parser of Python sources
+            loses: of `import a, b` it keeps `a` alone, and `b` would be missing from bundles. What
+            is found is resolved as every other import: `[python-infer]` and the comment
+            `# pants: no-infer-dep` hold for it. A source in which nothing can be lost costs next
+            to nothing.
+            """
+        ),
+        advanced=True,
+    )
     dry_run = BoolOption(
         default=False,
         help=softwrap(

@@ -8,8 +8,21 @@ from __future__ import annotations
 
 import os
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Dict, Iterable, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Mapping, Optional, Sequence, Tuple, Union
 
+from pants.backend.python.dependency_inference.parse_python_dependencies import (
+    ParsedPythonAssetPaths,
+    ParsedPythonDependencies,
+    ParsedPythonImportInfo,
+    ParsedPythonImports,
+)
+from pants.backend.python.dependency_inference.rules import (
+    ImportOwnerStatus,
+    PythonImportDependenciesInferenceFieldSet,
+    ResolvedParsedPythonDependencies,
+    ResolvedParsedPythonDependenciesRequest,
+    _exec_parse_deps,
+)
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import InterpreterConstraintsField
 from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
@@ -63,7 +76,7 @@ from pants.util.frozendict import FrozenDict
 from pants.version import PANTS_SEMVER
 
 from pants_flyte.build_types import BuiltImage, BuiltTask, ImageRequest, TaskRequest
-from pants_flyte.engine.types import SearchPath, ToolEnvironment
+from pants_flyte.engine.types import ImportInfo, ImportOwners, SearchPath, ToolEnvironment
 
 if TYPE_CHECKING or PANTS_SEMVER.release < (2, 28):
     from pants.core.util_rules.environments import EnvironmentField
@@ -174,6 +187,44 @@ async def without_prefix(digest: Digest, prefix: str) -> Digest:
 
 async def subset(request: DigestSubset) -> Digest:
     return await Get(Digest, DigestSubset, request)
+
+
+# --- Pants' own inference ------------------------------------------------------------------------
+
+
+async def parsed_imports(
+    field_set: PythonImportDependenciesInferenceFieldSet, python_setup: PythonSetup
+) -> Dict[str, ImportInfo]:
+    """What Pants' own parser finds in a file, by dotted name.
+
+    `_exec_parse_deps` is Pants' own helper, from 2.17 to 2.33 with this signature; what it asks the
+    parser differs, and its result has `imports` in all of them.
+    """
+    parsed = await _exec_parse_deps(field_set, python_setup)
+    return {name: ImportInfo(info.lineno, info.weak) for name, info in parsed.imports.items()}
+
+
+async def owners_of_imports(
+    field_set: PythonImportDependenciesInferenceFieldSet,
+    imports: Mapping[str, ImportInfo],
+    resolve: str,
+) -> ImportOwners:
+    """Whom Pants takes for the owners of these, with all that it goes by, and its warnings."""
+    parsed = ParsedPythonDependencies(
+        ParsedPythonImports(
+            (name, ParsedPythonImportInfo(info.line, info.weak)) for name, info in imports.items()
+        ),
+        ParsedPythonAssetPaths(),
+    )
+    request = ResolvedParsedPythonDependenciesRequest(field_set, parsed, resolve)
+    resolved = await Get(
+        ResolvedParsedPythonDependencies, ResolvedParsedPythonDependenciesRequest, request
+    )
+    results = resolved.resolve_results
+    return ImportOwners(
+        tuple(sorted({address for result in results.values() for address in result.address})),
+        frozenset(n for n, r in results.items() if r.status is ImportOwnerStatus.unowned),
+    )
 
 
 # --- processes and Python ------------------------------------------------------------------------

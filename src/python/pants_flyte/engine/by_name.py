@@ -11,8 +11,21 @@ from __future__ import annotations
 import inspect
 import os
 from pathlib import PurePath
-from typing import Dict, Iterable, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterable, Mapping, Optional, Sequence, Tuple, Union
 
+from pants.backend.python.dependency_inference import parse_python_dependencies as parser
+from pants.backend.python.dependency_inference.parse_python_dependencies import (
+    ParsedPythonAssetPaths,
+    ParsedPythonImportInfo,
+    ParsedPythonImports,
+)
+from pants.backend.python.dependency_inference.rules import (
+    ImportOwnerStatus,
+    PythonImportDependenciesInferenceFieldSet,
+    ResolvedParsedPythonDependenciesRequest,
+    _exec_parse_deps,
+    resolve_parsed_dependencies,
+)
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import InterpreterConstraintsField, PythonResolveField
 from pants.backend.python.util_rules import pex, pex_from_targets
@@ -81,7 +94,7 @@ from pants.source.source_root import SourceRootsRequest
 from pants.util.frozendict import FrozenDict
 
 from pants_flyte.build_types import BuiltImage, BuiltTask, ImageRequest, TaskRequest
-from pants_flyte.engine.types import SearchPath, ToolEnvironment
+from pants_flyte.engine.types import ImportInfo, ImportOwners, SearchPath, ToolEnvironment
 
 __all__ = ("EnvironmentField",)
 
@@ -183,6 +196,40 @@ async def without_prefix(digest: Digest, prefix: str) -> Digest:
 
 async def subset(request: DigestSubset) -> Digest:
     return await intrinsics.digest_subset_to_digest(request)
+
+
+# --- Pants' own inference ------------------------------------------------------------------------
+
+
+async def parsed_imports(
+    field_set: PythonImportDependenciesInferenceFieldSet, python_setup: PythonSetup
+) -> Dict[str, ImportInfo]:
+    parsed = await _exec_parse_deps(field_set, python_setup)
+    return {name: ImportInfo(info.lineno, info.weak) for name, info in parsed.imports.items()}
+
+
+async def owners_of_imports(
+    field_set: PythonImportDependenciesInferenceFieldSet,
+    imports: Mapping[str, ImportInfo],
+    resolve: str,
+) -> ImportOwners:
+    found = ParsedPythonImports(
+        (name, ParsedPythonImportInfo(info.line, info.weak)) for name, info in imports.items()
+    )
+    if hasattr(parser, "PythonFileDependencies"):
+        parsed = parser.PythonFileDependencies(
+            found, ParsedPythonAssetPaths(), parser.ExplicitPythonDependencies()
+        )
+    else:  # before 2.32
+        parsed = parser.ParsedPythonDependencies(found, ParsedPythonAssetPaths())
+    resolved = await resolve_parsed_dependencies(
+        ResolvedParsedPythonDependenciesRequest(field_set, parsed, resolve), **implicitly()
+    )
+    results = resolved.resolve_results
+    return ImportOwners(
+        tuple(sorted({address for result in results.values() for address in result.address})),
+        frozenset(n for n, r in results.items() if r.status is ImportOwnerStatus.unowned),
+    )
 
 
 # --- processes and Python ------------------------------------------------------------------------

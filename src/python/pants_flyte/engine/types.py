@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Mapping, Tuple
+from typing import FrozenSet, Mapping, Tuple
 
+from pants.build_graph.address import Address
 from pants.engine.fs import Digest
 from pants.util.frozendict import FrozenDict
 
@@ -44,3 +45,19 @@ class SearchPath:
     """The directories that Pants looks for programs in."""
 
     directories: Tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ImportInfo:
+    """Where a module is imported, and whether only perhaps: no owner is then no mistake of the user's."""
+
+    line: int
+    weak: bool
+
+
+@dataclass(frozen=True)
+class ImportOwners:
+    """What Pants makes of imported names: their owners, and the names that should have one and have none."""
+
+    addresses: Tuple[Address, ...]
+    unowned: FrozenSet[str]
