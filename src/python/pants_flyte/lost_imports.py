@@ -46,7 +46,7 @@ class InferLostImports(InferDependenciesRequest):  # type: ignore[type-arg]  # g
 async def _package(path: str) -> str:
     """The dotted package whose directory the file is in; "" for a source root."""
     root = root_path((await source_roots([path]))[path])
-    directory = os.path.relpath(os.path.dirname(path), root or ".")
+    directory = os.path.relpath(os.path.dirname(path) or ".", root or ".")
     return "" if directory == "." else directory.replace(os.path.sep, ".")
 
 
