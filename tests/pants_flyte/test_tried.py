@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pants.base.exceptions import BackendConfigurationError
 from pants.engine.rules import rule
 from pants.version import PANTS_SEMVER
 
+import pants_flyte
 from flyte_shim import __version__
 from pants_flyte.engine import tried
+
+PAGE = Path(__file__).parents[2] / "docs" / "pants-versions.md"
+# Packages of Pants that its plugin documentation does not describe.
+UNPROMISED = re.compile(r"pants\.(engine\.internals|base)\.|pants\.option\.global_options$")
 
 
 @pytest.mark.parametrize(
@@ -59,3 +67,26 @@ def test_what_is_missing_in_pants_is_told_of_with_the_versions():
     with pytest.raises(BackendConfigurationError, match="Pants says: ImportError: cannot import"):
         with tried.explained():
             from pants.engine.rules import no_such_name  # noqa: F401
+
+
+def unpromised_names() -> Iterator[str]:
+    """What we import that Pants does not promise, but for its own types of errors and options."""
+    for path in Path(pants_flyte.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and UNPROMISED.match(f"{node.module}."[:-1]):
+                for alias in node.names:
+                    if alias.name not in ("BackendConfigurationError", "GlobalOptions"):
+                        yield f"{node.module}.{alias.name}"
+
+
+def test_the_page_of_versions_lists_what_pants_does_not_promise():
+    page = PAGE.read_text()
+    names = set(unpromised_names())
+    assert "pants.engine.internals.session.RunId" in names
+    missing = [n for n in names if n not in page and n.rpartition(".")[0] not in page]
+    assert missing == []
+
+
+def test_the_page_of_versions_names_the_newest_one_tried():
+    (row,) = re.findall(r"^\| (2\.\d+)\.\d+ \|.*test_on\.sh", PAGE.read_text(), re.MULTILINE)
+    assert row == tried.NEWEST
