@@ -205,8 +205,8 @@ async def parsed_imports(
 ) -> Dict[str, ImportInfo]:
     """What Pants' own parser finds in a file, by dotted name.
 
-    By name: the same. `_exec_parse_deps` is Pants' own helper, from 2.17 to 2.33 with this
-    signature; what it asks the parser differs, and its result has `imports` in all of them.
+    By name: `_exec_parse_deps`, as here. It is a helper of Pants' own inference, with this signature from
+    2.17 to 2.33; what it asks the parser differs, and its result has `imports` in all of them.
     """
     parsed = await _exec_parse_deps(field_set, python_setup)
     return {name: ImportInfo(info.lineno, info.weak) for name, info in parsed.imports.items()}
