@@ -1,7 +1,7 @@
 """Which imports Pants' own parser loses or invents, counted over real code, against our scan of it.
 
-Copies the standard library of the Python that runs this, and the packages in the directories named,
-into a build root; has Pants analyse them (`python-dump-source-analysis`), and compares name by name.
+Has Pants analyse the standard library of the Python that runs this, and each of the wheels named
+(`python-dump-source-analysis` in a build root of its own), and compares name by name.
 Prints a line for each library, and each difference that is not of the kind `import a, b`.
 
   pip download --no-deps --only-binary :all: --dest /tmp/wheels django pandas ...
@@ -21,11 +21,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "src" / "python")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src" / "python"))
 
 from flyte_pack.import_scan import StatedImport, is_suspect, stated_imports
-from tests.support.build_root import clean_environment
+from tests.support.build_root import CHECKOUT, clean_environment
 
 PANTS_TOML = """\
 [GLOBAL]
@@ -92,25 +92,6 @@ def main() -> None:
 
     libraries = {f"python{sys.version_info[0]}.{sys.version_info[1]}": standard_library()}
     libraries.update({path.name.split("-")[0]: wheel(path) for path in options.wheels})
-    sources: dict[str, dict[str, bytes]] = {}
-    refused: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as scratch:
-        root = Path(scratch)
-        for library, files in libraries.items():
-            sources[library] = {}
-            for name, content in files:
-                try:
-                    content.decode()
-                except UnicodeDecodeError:
-                    refused[library] += 1  # Pants stops at such a file
-                    continue
-                path = root / library / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-                sources[library][name] = content
-            (root / library / "BUILD").write_text('python_sources(sources=["**/*.py"])\n')
-        found = pants_finds(options.pants, options.pants_version, root)
-
     heads = (
         "files",
         "suspect",
@@ -124,14 +105,36 @@ def main() -> None:
     print(f"{'Pants ' + options.pants_version:16}" + "".join(f"{head:>13}" for head in heads))
     totals: Counter[str] = Counter()
     details: list[str] = []
-    for library, files_of in sources.items():
-        counts: Counter[str] = Counter({"not UTF-8": refused[library]})
-        for name, content in files_of.items():
+    for library, files in libraries.items():
+        counts: Counter[str] = Counter()
+        with tempfile.TemporaryDirectory() as scratch:
+            sources = written(files, Path(scratch) / library, counts)
+            found = pants_finds(options.pants, options.pants_version, Path(scratch))
+        for name, content in sources.items():
             compare(f"{library}/{name}", content, found[f"{library}/{name}"], counts, details)
         totals += counts
-        print(f"{library:16}" + "".join(f"{counts[head]:>13}" for head in heads))
+        print(f"{library:16}" + "".join(f"{counts[head]:>13}" for head in heads), flush=True)
     print(f"{'all':16}" + "".join(f"{totals[head]:>13}" for head in heads))
     print(*details, sep="\n")
+
+
+def written(
+    files: Iterator[tuple[str, bytes]], directory: Path, counts: Counter[str]
+) -> dict[str, bytes]:
+    """Write the files as sources of one target, but for those that Pants would stop at."""
+    sources = {}
+    for name, content in files:
+        try:
+            content.decode()
+        except UnicodeDecodeError:
+            counts["not UTF-8"] += 1
+            continue
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        sources[name] = content
+    (directory / "BUILD").write_text('python_sources(sources=["**/*.py"])\n')
+    return sources
 
 
 def compare(

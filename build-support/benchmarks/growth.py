@@ -5,11 +5,17 @@ one line of a module that the task reaches, and times the whole command, daemon 
 the same run: `./pants --version`, and `package` when nothing has changed. Prints medians and ratios.
 
   python3 build-support/benchmarks/growth.py [--runs 5] [--modules 2000 10000]
+
+With `--lost-imports`: what `[flyte].infer_lost_imports` costs where nothing is lost, for the larger
+number of modules: `dependencies ::` on a cold graph (no daemon) and warm, with and without.
+
+  python3 build-support/benchmarks/growth.py --lost-imports [--runs 3]
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
 import sys
 import tempfile
@@ -68,11 +74,48 @@ def measure(modules: int, runs: int, scratch: Path) -> dict[str, float]:
     return {name: statistics.median(measured) for name, measured in times.items()}
 
 
+def lost_imports(modules: int, runs: int, scratch: Path) -> None:
+    """Prints medians, wall and CPU, and ratios. The two take turns, so that both meet the same weather."""
+    root = BuildRoot.create(scratch / str(modules), ["/"])
+    populate(root, modules)
+    options = {"without": "--no-flyte-infer-lost-imports", "with": "--flyte-infer-lost-imports"}
+    try:
+        for title, daemon in (("cold graph", "--no-pantsd"), ("warm", "--pantsd")):
+            wall: dict[str, list[float]] = {name: [] for name in options}
+            cpu: dict[str, list[float]] = {name: [] for name in options}
+            if title == "cold graph":  # the files are to be in the local store for both
+                root.pants(daemon, options["without"], "dependencies", "::")
+            for _ in range(runs):
+                for name, option in options.items():
+                    command = (daemon, option, "dependencies", "::")
+                    if title == "warm":  # another option's value is another graph
+                        root.pants(*command)
+                    before = _cpu()
+                    wall[name].append(timed(root, *command))
+                    cpu[name].append(_cpu() - before)
+            for what, times in (("wall", wall), ("CPU", cpu)):
+                without, used = (statistics.median(times[name]) for name in options)
+                ratio = f"{used / without:>8.3f}"
+                print(f"{title:12}{what:6}{without:>10.2f}{used:>10.2f}{ratio}", times, flush=True)
+    finally:
+        root.stop()
+
+
+def _cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--modules", type=int, nargs=2, default=[2000, 10000])
+    parser.add_argument("--lost-imports", action="store_true")
     options = parser.parse_args()
+    if options.lost_imports:
+        with tempfile.TemporaryDirectory() as scratch:
+            lost_imports(options.modules[1], options.runs, Path(scratch))
+        return
     with tempfile.TemporaryDirectory() as scratch:
         small, large = (measure(n, options.runs, Path(scratch)) for n in options.modules)
     print(f"medians of {options.runs}, seconds; {REACHED} modules in the closure, warm daemon")

@@ -174,7 +174,6 @@ def measure_commands(
     root = BuildRoot.create(place, ["/"], more=f'[flyte]\nregistries = ["{registry.address}"]\n')
     settings = (place / "pants.toml").read_text()
     for old, new in (
-        ("use_rust_parser = false", "use_rust_parser = true"),  # else a process for each module
         ('["CPython>=3.11,<3.14"]', '["CPython==3.12.*"]'),
         (
             "[GLOBAL]\n",

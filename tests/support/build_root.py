@@ -40,7 +40,7 @@ python-default = "3rdparty/python/default.lock"
 search_path = ["<PYENV>", "<PATH>"]
 
 [python-infer]
-use_rust_parser = false
+use_rust_parser = true
 """
 
 # What the surrounding test run sets for itself, and a user's shell would not have.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Dict, Iterable, Mapping, Union
+from typing import Dict, Iterable, Mapping, Optional, Union
 
 from pants.backend.python.dependency_inference.rules import (
     PythonImportDependenciesInferenceFieldSet,
@@ -13,27 +13,25 @@ from pants.backend.python.dependency_inference.rules import (
 from pants.backend.python.dependency_inference.subsystem import PythonInferSubsystem
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.build_graph.address import Address
+from pants.engine.fs import PathGlobs
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.target import (
-    HydrateSourcesRequest,
     InferDependenciesRequest,
     InferredDependencies,
-    SourcesField,
 )
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
 from flyte_pack.import_scan import NO_INFER, StatedImport, is_suspect, stated_imports
 from pants_flyte.engine import (
-    contents,
-    hydrated_sources,
+    contents_matching,
     owners_of_imports,
     parsed_imports,
     source_roots,
 )
 from pants_flyte.engine.types import ImportInfo
 from pants_flyte.errors import FlyteTargetError
-from pants_flyte.layout import root_path
+from pants_flyte.layout import literal_glob, root_path
 from pants_flyte.subsystem import FlyteSubsystem
 
 logger = logging.getLogger(__name__)
@@ -41,6 +39,22 @@ logger = logging.getLogger(__name__)
 
 class InferLostImports(InferDependenciesRequest):  # type: ignore[type-arg]  # generic only since later versions
     infer_from = PythonImportDependenciesInferenceFieldSet
+
+
+async def _source(path: str) -> Optional[bytes]:
+    """The content of a file; None where it is gone, of which Pants tells.
+
+    Asked for by directory: the engine then answers once for all files in it, and what it does for
+    one file is most of what this inference costs.
+    """
+    directory = literal_glob(os.path.dirname(path))
+    globs = [os.path.join(directory, "*.py"), os.path.join(directory, "*.pyi")]
+    if not path.endswith((".py", ".pyi")):
+        globs = [literal_glob(path)]
+    for file in await contents_matching(PathGlobs(globs)):
+        if file.path == path:
+            return file.content
+    return None
 
 
 async def _package(path: str) -> str:
@@ -99,16 +113,11 @@ async def infer_lost_imports(
     if not (flyte.infer_lost_imports and python_infer.imports):
         return InferredDependencies([])
     fields = request.field_set
-    # Asked for as Pants' own inference does, so that the files are looked for once.
-    (sources,) = await hydrated_sources(
-        [HydrateSourcesRequest(fields.source, for_sources_types=(SourcesField,))]
-    )
-    found = await contents(sources.snapshot.digest)
-    suspects = [file for file in found if is_suspect(file.content)]
-    if not suspects:
+    path = fields.source.file_path
+    source = await _source(path)
+    if source is None or not is_suspect(source):
         return InferredDependencies([])
-    (file,) = suspects
-    stated = stated_imports(file.content, await _package(file.path))
+    stated = stated_imports(source, await _package(path))
     lost = _lost(stated, await parsed_imports(fields, python_setup))
     if not lost:
         return InferredDependencies([])
