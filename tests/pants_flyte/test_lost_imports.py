@@ -65,6 +65,11 @@ def test_tests_and_their_helpers_are_sources_too(root: RuleRoot, build, path):
     assert root.dependencies("t:x" if "name=" in build else path) == ["lib/one.py", "lib/two.py"]
 
 
+def test_a_module_in_the_build_root_is_one_too(root: RuleRoot):
+    root.write({**LIB, "BUILD": "python_sources(name='top')", "m.py": COMMA})
+    assert root.dependencies("m.py:top") == ["lib/one.py", "lib/two.py"]
+
+
 def test_the_python_parser_of_2_17_loses_nothing_and_nothing_is_added(root: RuleRoot):
     root.options("--no-python-infer-use-rust-parser")
     root.write({**LIB, "a/BUILD": "python_sources()", "a/m.py": COMMA})
