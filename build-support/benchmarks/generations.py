@@ -101,7 +101,10 @@ def new(program: Path, scratch: Path) -> Contender:
         version = subprocess.run(
             [str(program), "--no-pantsd", "--version"],
             cwd=empty,
-            env={**{k: v for k, v in os.environ.items() if k != "PANTS_VERSION"}, "NO_SCIE_WARNING": "1"},
+            env={
+                **{k: v for k, v in os.environ.items() if k != "PANTS_VERSION"},
+                "NO_SCIE_WARNING": "1",
+            },
             check=True,
             capture_output=True,
             text=True,
