@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 if TYPE_CHECKING:
     import pip_settings
@@ -46,8 +46,17 @@ def main() -> None:
     pants_main()
 
 
-def additions(env: dict[str, str], installed: str, root: str, here: str) -> dict[str, str]:
-    """Environment variables that Pants needs beyond the user's `env`; never one that he set."""
+def additions(
+    env: dict[str, str],
+    installed: str,
+    root: str,
+    here: str,
+    pex_tool: Callable[[], dict[str, str]] | None = None,
+) -> dict[str, str]:
+    """Environment variables that Pants needs beyond the user's `env`; never one that he set.
+
+    pex_tool: those of the PEX tool, where it is not the one in `installed`.
+    """
     sys.path.insert(0, here)
     import pex_cli
     import pip_settings
@@ -60,7 +69,10 @@ def additions(env: dict[str, str], installed: str, root: str, here: str) -> dict
     wanted: dict[str, str] = {"NO_SCIE_WARNING": "1"}
 
     if not configured.has("pex-cli", "version", "known_versions", "url_template"):
-        wanted.update(pex_cli.variables(os.path.join(installed, "pex-cli")))
+        if pex_tool is None:
+            wanted.update(pex_cli.variables(os.path.join(installed, "pex-cli")))
+        else:
+            wanted.update(pex_tool())
     if not configured.has("GLOBAL", "named_caches_dir"):
         wanted.update(_named_caches(env))
     indexes = _indexes(settings)

@@ -1,8 +1,8 @@
 """Makes the PEX tool, which Pants would download from GitHub, out of the package index.
 
 A directory holds one: the tool, `pex`, and `known_versions`, what Pants has to be told of it. The
-digest of the tool is part of Pants' cache keys, so its bytes are the same wherever it is made: no
-compression (zlib differs between systems), no time stamps and no path of this machine. Pants names
+digest of the tool is part of Pants' cache keys, so its bytes are the same wherever it is made by the
+same version of Python: no compression (zlib differs between systems), no time stamps and no path of this machine. Pants names
 the interpreter that it runs it with; the shebang is never used.
 """
 
@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from typing import Mapping
 from urllib.parse import quote
@@ -33,16 +34,11 @@ def wanted_version(site_packages: str) -> str | None:
     return found[1] if found else None
 
 
-def command(python: str, version: str, wheels: str, directory: str) -> list[str]:
-    """What makes `directory`/pex; `python` has PEX, and `wheels` the wheel of that version."""
+def command(python: str, version: str, directory: str, *source: str) -> list[str]:
+    """What makes `directory`/pex; `python` has PEX, and `source` tells it where the wheel is."""
     same_bytes = ["--no-compress", "--no-compile", "--python-shebang", "/usr/bin/env python3"]
-    offline = ["--no-index", "-f", wheels, "--disable-cache"]
-    target = os.path.join(directory, "pex")
-    return [
-        *(python, "-I", "-m", "pex", f"pex=={version}", "-c", "pex", "-o", target),
-        *same_bytes,
-        *offline,
-    ]
+    target = ["-c", "pex", "-o", os.path.join(directory, "pex"), "--disable-cache"]
+    return [python, "-I", "-m", "pex", f"pex=={version}", *target, *same_bytes, *source]
 
 
 def record(version: str, directory: str) -> None:
@@ -54,43 +50,55 @@ def record(version: str, directory: str) -> None:
         file.writelines(f"v{version}|{name}|{fact}\n" for name in _PLATFORMS)
 
 
-def make(version: str, directory: str, python: str, env: Mapping[str, str]) -> None:
-    """Makes `directory`, unless it is there, with a CPython that can make virtual environments.
+def make(version: str, cache: str, env: Mapping[str, str]) -> str:
+    """The directory of the tool in `cache`, made by this very Python, unless it is there.
 
     `env` tells pip where to look. Raises OSError or subprocess.CalledProcessError. Two at once both
     make it, and the second to be ready throws its own away.
     """
+    # Another minor version of Python makes other bytes.
+    maker = f"cpython-{sys.version_info[0]}.{sys.version_info[1]}"
+    directory = os.path.join(cache, f"pex-cli-{version}-{maker}")
     if os.path.isdir(directory):
-        return
-    os.makedirs(os.path.dirname(directory), exist_ok=True)
-    making = tempfile.mkdtemp(prefix=".pex-cli.making-", dir=os.path.dirname(directory))
+        return directory
+    os.makedirs(cache, exist_ok=True)
+    making = tempfile.mkdtemp(prefix=".pex-cli.making-", dir=cache)
     try:
         venv, wheels, tool = (os.path.join(making, name) for name in ("venv", "wheels", "tool"))
         inside = os.path.join(venv, "bin", "python")
         pip = [inside, "-I", "-m", "pip", "--disable-pip-version-check", "--no-input"]
         os.mkdir(tool)
-        for step in (
-            [python, "-I", "-m", "venv", venv],
-            [*pip, "wheel", "--no-deps", "--wheel-dir", wheels, f"pex=={version}"],
-            [*pip, "install", "--no-index", "--no-deps", "-f", wheels, f"pex=={version}"],
-            command(inside, version, wheels, tool),
-        ):
-            subprocess.run(
-                step,
-                env={**env, "PEX_IGNORE_RCFILES": "1", "PIP_USER": "0", "TMPDIR": making},
-                check=True,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                preexec_fn=_common_modes,
-            )
+        _run([sys.executable, "-I", "-m", "venv", venv], env, making)
+        pinned = ["--no-deps", f"pex=={version}"]
+        # Of the two wheels of newer versions, the one that runs on all Pythons, as the tasks' may be
+        # older than ours.
+        any_python = ["--only-binary=:all:", "--python-version", "3.11"]
+        _run([*pip, "download", "--dest", wheels, *any_python, *pinned], env, making)
+        (wheel,) = os.listdir(wheels)
+        _run([*pip, "install", "--no-deps", os.path.join(wheels, wheel)], env, making)
+        # Not resolved by PEX: the pip in it does not run on the newest Pythons.
+        source = ["--pre-resolved-dist", os.path.join(wheels, wheel)]
+        _run(command(inside, version, tool, *source), env, making)
         record(version, tool)
         with contextlib.suppress(OSError):
             os.rename(tool, directory)
         if not os.path.isdir(directory):
             raise FileNotFoundError(directory)
+        return directory
     finally:
         shutil.rmtree(making, ignore_errors=True)
+
+
+def _run(command: list[str], env: Mapping[str, str], scratch: str) -> None:
+    subprocess.run(
+        command,
+        env={**env, "PEX_IGNORE_RCFILES": "1", "PIP_USER": "0", "TMPDIR": scratch},
+        check=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=_common_modes,
+    )
 
 
 def _common_modes() -> None:

@@ -118,7 +118,7 @@ class _Installation:
         self.env = {
             **{k: v for k, v in os.environ.items() if not k.startswith("PYTHON")},
             # `pip wheel` does not read the section [install] of a pip.conf, but variables it does.
-            **_as_variables(self.settings),
+            **pip_settings.as_variables(self.settings),
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             "PIP_NO_INPUT": "1",
             # What a person set for his own installations would send these elsewhere.
@@ -196,7 +196,7 @@ class _Installation:
         tool = os.path.join(self.making, "pex-cli")
         os.mkdir(tool)
         self._run(
-            pex_cli.command(python, version, wheels, tool),
+            pex_cli.command(python, version, tool, "--no-index", "-f", wheels),
             "make the PEX tool",
             extra_env={"PEX_IGNORE_RCFILES": "1"},
         )
@@ -288,20 +288,6 @@ def _lock(path: str) -> Iterator[int | None]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _as_variables(settings: pip_settings.PipSettings) -> dict[str, str]:
-    """The environment variables that tell pip, whatever its command, what `settings` say."""
-    values = {
-        "PIP_INDEX_URL": settings.index_url,
-        "PIP_EXTRA_INDEX_URL": " ".join(settings.extra_index_urls),
-        "PIP_FIND_LINKS": " ".join(settings.find_links),
-        "PIP_TRUSTED_HOST": " ".join(settings.trusted_hosts),
-        "PIP_CERT": settings.cert,
-        "PIP_PROXY": settings.proxy,
-        "PIP_NO_INDEX": "1" if settings.no_index else None,
-    }
-    return {name: value for name, value in values.items() if value}
 
 
 def _rename(source: str, target: str) -> None:

@@ -21,7 +21,7 @@ from typing import Optional
 
 import pytest
 
-from tests.support.bootstrapping import BOOTSTRAP, PYTHON
+from tests.support.bootstrapping import BOOTSTRAP
 from tests.support.build_root import clean_environment
 
 OLDEST = (2, 30)
@@ -51,9 +51,8 @@ class CurrentPants:
         wanted = pex_cli.wanted_version(str(self.sources)) if self.sources else None
         if not wanted:
             return {}
-        directory = _cache_home() / "pants-flyte" / f"pex-cli-{wanted}"
-        pex_cli.make(wanted, str(directory), PYTHON, clean_environment())
-        return dict(pex_cli.variables(str(directory)))
+        cache = _cache_home() / "pants-flyte"
+        return dict(pex_cli.variables(pex_cli.make(wanted, str(cache), clean_environment())))
 
 
 def require_current_pants() -> CurrentPants:
