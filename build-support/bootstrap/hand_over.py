@@ -40,8 +40,8 @@ def pex_tool(installed: str, cache: str, version: str) -> dict[str, str]:
     decision = os.path.join(cache, f"pants-{version}", "pex-cli-made")
     try:
         with open(decision, encoding="utf-8") as file:
-            made = file.read()
-        return pex_cli.variables(made) if made else {}
+            decided = file.read()
+        return pex_cli.variables(decided) if decided else {}
     except OSError:
         pass  # the first start, or the cache was cleared
     for found in glob(os.path.join(escape(installed), "lib", "python3*", "site-packages")):
