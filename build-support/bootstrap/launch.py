@@ -7,12 +7,9 @@ keep two people from sharing a remote cache.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
 import sys
-from typing import TYPE_CHECKING
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Callable
 
 if TYPE_CHECKING:
     import pip_settings
@@ -49,9 +46,19 @@ def main() -> None:
     pants_main()
 
 
-def additions(env: dict[str, str], installed: str, root: str, here: str) -> dict[str, str]:
-    """Environment variables that Pants needs beyond the user's `env`; never one that he set."""
+def additions(
+    env: dict[str, str],
+    installed: str,
+    root: str,
+    here: str,
+    pex_tool: Callable[[], dict[str, str]] | None = None,
+) -> dict[str, str]:
+    """Environment variables that Pants needs beyond the user's `env`; never one that he set.
+
+    pex_tool: those of the PEX tool, where it is not the one in `installed`.
+    """
     sys.path.insert(0, here)
+    import pex_cli
     import pip_settings
 
     sys.path.remove(here)
@@ -62,12 +69,10 @@ def additions(env: dict[str, str], installed: str, root: str, here: str) -> dict
     wanted: dict[str, str] = {"NO_SCIE_WARNING": "1"}
 
     if not configured.has("pex-cli", "version", "known_versions", "url_template"):
-        tool = os.path.join(installed, "pex-cli")
-        with open(os.path.join(tool, "known_versions"), encoding="ascii") as file:
-            known_versions = file.read().split()
-        wanted["PANTS_PEX_CLI_VERSION"] = known_versions[0].partition("|")[0]
-        wanted["PANTS_PEX_CLI_KNOWN_VERSIONS"] = repr(known_versions)
-        wanted["PANTS_PEX_CLI_URL_TEMPLATE"] = "file://" + _plain_path(os.path.join(tool, "pex"))
+        if pex_tool is None:
+            wanted.update(pex_cli.variables(os.path.join(installed, "pex-cli")))
+        else:
+            wanted.update(pex_tool())
     if not configured.has("GLOBAL", "named_caches_dir"):
         wanted.update(_named_caches(env))
     indexes = _indexes(settings)
@@ -106,24 +111,6 @@ def _indexes(settings: pip_settings.PipSettings) -> str | None:
     if settings.index_url:
         return repr([settings.index_url, *extra])
     return "+" + repr(extra) if extra else None
-
-
-def _plain_path(path: str) -> str:
-    """A path to the same file that a file:// URL can hold as it is.
-
-    Pants escapes the path of such a URL and opens it without unescaping: one with a space in it is
-    never found. A link in the directory for temporary files helps; it needs no trust, as Pants
-    checks the hash of what it finds there.
-    """
-    if quote(path) == path:
-        return path
-    name = f"pants-flyte-{os.getuid()}-{hashlib.sha256(path.encode()).hexdigest()[:16]}"
-    link = os.path.join("/tmp", name, os.path.basename(path))
-    if not os.path.exists(link):
-        os.makedirs(os.path.dirname(link), mode=0o700, exist_ok=True)
-        with contextlib.suppress(FileExistsError):  # another start made it just now
-            os.symlink(path, link)
-    return link
 
 
 def _proxies(env: dict[str, str], pip_proxy: str | None) -> list[str]:

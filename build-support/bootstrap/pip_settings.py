@@ -57,6 +57,20 @@ def read(env: Mapping[str, str], prefix: str = sys.prefix) -> PipSettings:
     )
 
 
+def as_variables(settings: PipSettings) -> dict[str, str]:
+    """The environment variables that tell pip, whatever its command, what `settings` say."""
+    values = {
+        "PIP_INDEX_URL": settings.index_url,
+        "PIP_EXTRA_INDEX_URL": " ".join(settings.extra_index_urls),
+        "PIP_FIND_LINKS": " ".join(settings.find_links),
+        "PIP_TRUSTED_HOST": " ".join(settings.trusted_hosts),
+        "PIP_CERT": settings.cert,
+        "PIP_PROXY": settings.proxy,
+        "PIP_NO_INDEX": "1" if settings.no_index else None,
+    }
+    return {name: value for name, value in values.items() if value}
+
+
 def _files(env: Mapping[str, str], prefix: str) -> list[str]:
     """pip's configuration files, the weaker first, whether or not they exist."""
     own = env.get("PIP_CONFIG_FILE")

@@ -26,9 +26,8 @@ from typing import Iterator, NoReturn
 HERE = os.path.dirname(os.path.realpath(__file__))
 sys.path.insert(0, HERE)
 
+import pex_cli  # noqa: E402
 import pip_settings  # noqa: E402  (isolated mode leaves this directory out of sys.path)
-
-_PLATFORMS = ("linux_x86_64", "linux_arm64", "macos_x86_64", "macos_arm64")
 
 # Parts of pip's output by what the user has to do about them, the more telling first.
 _NO_SPACE = ("No space left on device", "Disk quota exceeded", "File too large", "[Errno 28]")
@@ -119,7 +118,7 @@ class _Installation:
         self.env = {
             **{k: v for k, v in os.environ.items() if not k.startswith("PYTHON")},
             # `pip wheel` does not read the section [install] of a pip.conf, but variables it does.
-            **_as_variables(self.settings),
+            **pip_settings.as_variables(self.settings),
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             "PIP_NO_INPUT": "1",
             # What a person set for his own installations would send these elsewhere.
@@ -190,32 +189,18 @@ class _Installation:
         say(f"Pants {self.version} is ready after {took:.0f} s, in {self.final}")
 
     def _make_pex_cli(self, wheels: str) -> None:
-        """The `pex` in `wheels` (that of pex-cli-<Pants version>.lock, or the one Pants asks for), as a
-        PEX of known bytes.
-
-        Its digest is part of Pants' cache keys: so no compression (zlib differs between systems),
-        no time stamps and no path of this machine. Pants names the interpreter that it runs it
-        with; the shebang is never used.
-        """
+        """Of the `pex` in `wheels`: that of pex-cli-<Pants version>.lock, or the one Pants asks for."""
         python = os.path.join(self.making, "bin", "python")
         found = next(name for name in os.listdir(wheels) if name.startswith("pex-"))
         version = found.split("-")[1]
         tool = os.path.join(self.making, "pex-cli")
         os.mkdir(tool)
-        target = os.path.join(tool, "pex")
-        pinned = f"pex=={version}"
-        same_bytes = ["--no-compress", "--no-compile", "--python-shebang", "/usr/bin/env python3"]
-        offline = ["--no-index", "-f", wheels, "--disable-cache"]
         self._run(
-            [python, "-I", "-m", "pex", pinned, "-c", "pex", "-o", target, *same_bytes, *offline],
+            pex_cli.command(python, version, tool, "--no-index", "-f", wheels),
             "make the PEX tool",
             extra_env={"PEX_IGNORE_RCFILES": "1"},
         )
-        with open(target, "rb") as file:
-            data = file.read()
-        fact = f"{hashlib.sha256(data).hexdigest()}|{len(data)}"
-        lines = "".join(f"v{version}|{name}|{fact}\n" for name in _PLATFORMS)
-        _write(os.path.join(tool, "known_versions"), lines)
+        pex_cli.record(version, tool)
 
     def _sources(self) -> str:
         places = map(_without_password, self.settings.places("PyPI"))
@@ -303,20 +288,6 @@ def _lock(path: str) -> Iterator[int | None]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _as_variables(settings: pip_settings.PipSettings) -> dict[str, str]:
-    """The environment variables that tell pip, whatever its command, what `settings` say."""
-    values = {
-        "PIP_INDEX_URL": settings.index_url,
-        "PIP_EXTRA_INDEX_URL": " ".join(settings.extra_index_urls),
-        "PIP_FIND_LINKS": " ".join(settings.find_links),
-        "PIP_TRUSTED_HOST": " ".join(settings.trusted_hosts),
-        "PIP_CERT": settings.cert,
-        "PIP_PROXY": settings.proxy,
-        "PIP_NO_INDEX": "1" if settings.no_index else None,
-    }
-    return {name: value for name, value in values.items() if value}
 
 
 def _rename(source: str, target: str) -> None:

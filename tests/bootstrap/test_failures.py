@@ -52,14 +52,14 @@ def test_no_version_pinned(somebody: Stranger, content: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        'pants_version = "2.99.1"',
-        "  pants_version='2.99.1'  # the one we use",
-        'pants_version\t=\t"2.99.1"\r',
+        'pants_version = "2.16.99"',
+        "  pants_version='2.16.99'  # the one we use",
+        'pants_version\t=\t"2.16.99"\r',
     ],
 )
 def test_the_version_is_read_as_toml_writes_it(somebody: Stranger, line: str) -> None:
     (somebody.root / "pants.toml").write_text(f"[GLOBAL]\npants_version_x = 1\n{line}\n")
-    assert "Pants 2.99.1 runs on CPython 3.9" in _complaint(
+    assert "Pants 2.16.99 runs on CPython 3.9" in _complaint(
         somebody.run(PATH=somebody.path.split(":")[1])
     )
 
@@ -124,7 +124,7 @@ def test_an_authority_that_nobody_trusts(somebody: Stranger, tmp_path: Path) -> 
     assert "PIP_CERT" in complaint
 
 
-@pytest.mark.parametrize("version", [VERSION, "2.99.0"])
+@pytest.mark.parametrize("version", [VERSION, "2.16.99"])
 def test_an_index_without_this_pants(somebody: Stranger, tmp_path: Path, version: str) -> None:
     with mirror(tmp_path, tmp_path) as running:
         finished = somebody.run(

@@ -30,6 +30,7 @@ def _load(name: str) -> ModuleType:
 
 
 pip_settings = _load("pip_settings")
+pex_cli = _load("pex_cli")
 launch = _load("launch")
 
 
@@ -300,7 +301,7 @@ def test_a_path_that_a_url_would_escape_is_given_as_a_link(tmp_path: Path) -> No
     directory.mkdir()
     (directory / "pex").write_text("the tool")
     for _ in range(2):
-        plain = launch._plain_path(str(directory / "pex"))
+        plain = pex_cli.plain_path(str(directory / "pex"))
         assert plain.isascii()
         assert " " not in plain
         assert Path(plain).read_text() == "the tool"

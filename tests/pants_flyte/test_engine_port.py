@@ -11,13 +11,14 @@ import pytest
 
 import pants_flyte
 from pants_flyte import engine
-from pants_flyte.engine import by_get
 
 PACKAGE = Path(pants_flyte.__file__).parent
 OUTSIDE = sorted(p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE / "engine")
 
 # What is in the port only because it differs from one version to the next.
-NOT_AWAITED = {"EnvironmentField", "test_result"}
+NOT_AWAITED = {"EnvironmentField", "configured_constraints", "rules", "test_result"}
+
+HALVES = ("pants_flyte.engine.by_get", "pants_flyte.engine.by_name")
 
 # How rules ask the engine for something: before Pants 2.32, and since.
 AWAIT_API = {"Get", "MultiGet", "Effect", "concurrently", "implicitly"}
@@ -154,18 +155,41 @@ async def unused(): ...
     assert unseen_helpers(source) == ["build: below", "build: deep"]
 
 
-def test_the_port_exports_all_that_an_implementation_has():
-    implemented = {
-        name
-        for name, value in vars(by_get).items()
-        if inspect.iscoroutinefunction(value) and value.__module__ == by_get.__name__
+def signatures(half: str) -> dict[str, str]:
+    """The public functions of a half of the port, as it is written: the other may not be importable."""
+    tree = ast.parse((PACKAGE / "engine" / half).read_text())
+    return {
+        node.name: f"{type(node).__name__}({ast.unparse(node.args)}) -> {ast.unparse(node.returns)}"
+        for node in tree.body
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and node.returns is not None
+        and not node.name.startswith("_")
+        and not any("rule" in ast.unparse(decorator) for decorator in node.decorator_list)
     }
-    assert set(engine.__all__) == implemented | NOT_AWAITED
+
+
+def test_both_halves_of_the_port_have_the_same_functions() -> None:
+    by_get, by_name = signatures("by_get.py"), signatures("by_name.py")
+    assert by_get == by_name
+    assert len(by_get) > 20
+
+
+def test_the_port_exports_all_that_its_halves_have() -> None:
+    assert set(engine.__all__) == set(signatures("by_get.py")) | {"EnvironmentField"}
     assert list(engine.__all__) == sorted(engine.__all__)
 
 
-@pytest.mark.parametrize("name", sorted(set(engine.__all__) - NOT_AWAITED))
-def test_each_function_of_the_port_says_what_call_by_name_will_call(name: str):
-    function = getattr(engine, name)
-    assert inspect.iscoroutinefunction(function)  # what both engines look through
-    assert "By name: `" in (function.__doc__ or "")
+def test_the_port_imports_the_same_from_both_halves() -> None:
+    tree = ast.parse((PACKAGE / "engine" / "__init__.py").read_text())
+    imported = {
+        node.module: {alias.name for alias in node.names}
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(HALVES)
+    }
+    assert imported == {module: set(engine.__all__) for module in HALVES}
+
+
+@pytest.mark.parametrize("name", sorted(signatures("by_get.py")))
+def test_a_function_of_the_port_is_a_coroutine_or_needs_no_engine(name: str) -> None:
+    """What rules await through: both engines look through `async def` alone."""
+    assert inspect.iscoroutinefunction(getattr(engine, name)) == (name not in NOT_AWAITED)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from textwrap import dedent
+from typing import Optional
 
 # The repository, or the sandbox's copy of it: `//:checkout` is among the inputs of these tests.
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -60,9 +61,13 @@ def clean_environment(**extra: str) -> dict[str, str]:
 class BuildRoot:
     """A directory with a pants.toml. Its daemon, if one was started, ends with `stop`."""
 
-    def __init__(self, path: Path, pants: Path = CHECKOUT / "pants") -> None:
+    def __init__(
+        self, path: Path, pants: Path = CHECKOUT / "pants", env: Optional[Mapping[str, str]] = None
+    ) -> None:
+        """env: for every run of Pants here, beside what a shell on this machine has."""
         self.path = path
         self._pants = pants
+        self._env = env or {}
 
     @classmethod
     def create(cls, path: Path, source_roots: list[str], more: str = "") -> BuildRoot:
@@ -94,7 +99,7 @@ class BuildRoot:
         done = subprocess.run(
             [str(self._pants), *args],
             cwd=self.path,
-            env={**clean_environment(), **(env or {})},
+            env={**clean_environment(), **self._env, **(env or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
