@@ -23,6 +23,7 @@ import pip_settings  # noqa: E402
 
 _DOWNLOAD = "https://github.com/pex-tool/pex/releases/download/v{version}/pex"
 _PATIENCE_SECONDS = 5
+_NATIVE_CLIENT = os.path.join("pants", "bin", "native_client")
 
 
 def main(argv: list[str]) -> None:
@@ -32,6 +33,11 @@ def main(argv: list[str]) -> None:
         launch.additions(env, installed, root, HERE, lambda: pex_tool(installed, cache, version))
     )
     program = os.path.join(installed, "bin", "pants")
+    client = os.path.join(escape(installed), "lib", "python3*", "site-packages", _NATIVE_CLIENT)
+    for found in glob(client):
+        if os.access(found, os.X_OK):
+            # As the launcher does: it asks the daemon, and starts `program` where none answers.
+            os.execve(found, [found, *arguments], {**env, "_PANTS_SERVER_EXE": program})
     os.execve(program, [program, *arguments], env)
 
 

@@ -49,6 +49,14 @@ def test_an_installation_is_started(somebody: Stranger) -> None:
     assert done.code == 0
 
 
+def test_the_native_client_of_an_installation_is_told_what_to_start(somebody: Stranger) -> None:
+    directory = installation(somebody.home / ".cache" / "nce")
+    client = directory / "lib" / "python3.14" / "site-packages" / "pants" / "bin" / "native_client"
+    program(client, '#!/bin/sh\nprintf "%s\\n" "$_PANTS_SERVER_EXE" "$@"\n')
+    done = somebody.run("a", "b c")
+    assert done.out.splitlines() == [str(directory / "bin" / "pants"), "a", "b c"]
+
+
 @pytest.mark.parametrize("version", ["2.34.0.dev3", "2.18.0a0", "2.17.2", "3.0.0"])
 def test_a_version_by_variable(somebody: Stranger, version: str) -> None:
     installation(somebody.home / ".cache" / "nce", version)
