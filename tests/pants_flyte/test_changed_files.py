@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 from pants.engine.target import SourcesField
-from pants.option.global_options import UnmatchedBuildFileGlobs
+from pants.version import PANTS_SEMVER
 
 import pants_flyte
 from pants_flyte.named_files import NamesFiles
@@ -29,6 +29,11 @@ from pants_flyte.register import target_types
 from tests.support.bases import base_image
 from tests.support.flyte_images import image_options
 from tests.support.flyte_rules import RuleRoot
+
+if PANTS_SEMVER.release < (2, 29):
+    from pants.option.global_options import UnmatchedBuildFileGlobs
+else:
+    from pants.option.bootstrap_options import UnmatchedBuildFileGlobs
 
 TASK = "env = flyte.TaskEnvironment('e')\n@env.task\ndef train(): ...\n"
 REFERENCE = 'image="docker.io/library/python:3.12-slim"'

@@ -7,13 +7,16 @@ import re
 
 import pytest
 from pants.engine.internals.scheduler import ExecutionError
-from pants.option.option_types import OptionsInfo
+from pants.option import option_types
 from pants.util.strutil import strval
 
 from pants_flyte.register import target_types
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.target_types import FlyteTaskBundleField
 from tests.support.flyte_rules import RuleRoot
+
+# Renamed in later versions.
+OPTION = getattr(option_types, "OptionInfo", None) or option_types.OptionsInfo
 
 TARGETS = list(target_types())
 FIELDS = sorted(
@@ -63,7 +66,7 @@ def test_every_target_shows_an_example_that_uses_fields_it_has(target):
 def test_every_option_has_help(subsystem):
     assert len(strval(subsystem.help).split()) > 5
     found = [getattr(subsystem, name) for name in vars(subsystem)]
-    options = [option for option in found if isinstance(option, OptionsInfo)]
+    options = [option for option in found if isinstance(option, OPTION)]
     assert options
     for option in options:
         assert len(strval(option.flag_options["help"]).split()) > 5
