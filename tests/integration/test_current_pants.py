@@ -95,7 +95,7 @@ def test_package_gives_the_same_bytes(example: Example, expected: dict[str, byte
 @pytest.mark.parametrize("where", [[], ["--in-image"]], ids=["here", "in the image"])
 def test_a_task_runs(example: Example, where: list[str]) -> None:
     done = example.pants("run", "services/ml:train", "--", *where, "--n", "3")
-    assert "{" in done.stdout, done.stderr
+    assert "Busiest tomorrow: central, 338.0 rides" in done.stdout, done.stderr
 
 
 def test_a_second_deployment_writes_nothing(example: Example) -> None:
@@ -124,8 +124,8 @@ def test_what_changed_is_deployed(example: Example) -> None:
         assert files_in(records) == before
         example.pants(*changed)
         assert files_in(records) != before
-    nothing = example.pants(*changed)
-    assert "Deployed version" not in nothing.stdout + nothing.stderr
+    nothing = example.pants(*changed, check=False)
+    assert "No files or targets specified" in nothing.stderr
 
 
 def test_the_tests_of_the_example_pass(example: Example) -> None:
@@ -160,7 +160,8 @@ def test_the_wheel_does_the_same_in_a_build_root_of_its_own(
     tmp_path: Path,
 ) -> None:
     """As README's "In your own repository" says, with the wheel that 2.17.1 makes at the top."""
-    BuildRoot(clone, pants=clone / "pants").pants("--no-pantsd", "package", "src/python::")
+    wheel = "build-support/wheels/pants-flyte:"
+    BuildRoot(clone, pants=clone / "pants").pants("--no-pantsd", "package", wheel)
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     for wheel in (clone / "dist").glob("pants_flyte-*.whl"):

@@ -15,8 +15,9 @@ from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.target_types import FlyteTaskBundleField
 from tests.support.flyte_rules import RuleRoot
 
-# Renamed in later versions.
+# Later versions have other names for both.
 OPTION = getattr(option_types, "OptionInfo", None) or option_types.OptionsInfo
+SETTINGS = "kwargs" if hasattr(option_types, "OptionInfo") else "flag_options"
 
 TARGETS = list(target_types())
 FIELDS = sorted(
@@ -69,7 +70,7 @@ def test_every_option_has_help(subsystem):
     options = [option for option in found if isinstance(option, OPTION)]
     assert options
     for option in options:
-        assert len(strval(option.flag_options["help"]).split()) > 5
+        assert len(strval(getattr(option, SETTINGS)["help"]).split()) > 5
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -133,7 +134,9 @@ def test_a_value_that_cant_be_meant_is_refused_with_the_target(
 )
 def test_a_field_that_is_needed_is_asked_for(root: RuleRoot, call, missing):
     root.write({"app/BUILD": call})
-    with pytest.raises(ExecutionError, match=f"'{missing}' field in target app:t must be defined"):
+    with pytest.raises(
+        ExecutionError, match=f"['`]{missing}['`] field in target app:t must be defined"
+    ):
         root.target("app:t")
 
 

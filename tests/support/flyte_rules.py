@@ -37,6 +37,7 @@ from pants.engine.internals.parametrize import Parametrize
 from pants.engine.internals.scheduler import ExecutionError
 from pants.engine.target import Dependencies, DependenciesRequest
 from pants.testutil.rule_runner import PYTHON_BOOTSTRAP_ENV, QueryRule, RuleRunner
+from pants.util.frozendict import FrozenDict
 from pants.vcs import changed
 from pants.vcs.changed import ChangedAddresses, ChangedRequest, DependentsOption
 from pants.version import PANTS_SEMVER
@@ -239,7 +240,10 @@ class RuleRoot:
     def changed_by(self, *paths: str, dependents: bool = True) -> set[str]:
         """What `--changed-since` selects where these files have changed, with `--changed-dependents=transitive` or without."""
         which = DependentsOption.TRANSITIVE if dependents else DependentsOption.NONE
-        found = self.runner.request(ChangedAddresses, [ChangedRequest(paths, which)])
+        # Later versions can be told of lines, too.
+        more = {} if PANTS_SEMVER.release < (2, 30) else {"sources_blocks": FrozenDict()}
+        request = ChangedRequest(sources=paths, dependents=which, **more)
+        found = self.runner.request(ChangedAddresses, [request])
         return {address.spec for address in found}
 
     def package(self, spec: str) -> Packaged:

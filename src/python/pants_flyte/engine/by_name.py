@@ -92,6 +92,7 @@ from pants.engine.unions import UnionRule, union
 from pants.source import source_root
 from pants.source.source_root import SourceRootsRequest
 from pants.util.frozendict import FrozenDict
+from pants.version import PANTS_SEMVER
 
 from pants_flyte.build_types import BuiltImage, BuiltTask, ImageRequest, TaskRequest
 from pants_flyte.engine.types import ImportInfo, ImportOwners, SearchPath, ToolEnvironment
@@ -216,12 +217,12 @@ async def owners_of_imports(
     found = ParsedPythonImports(
         (name, ParsedPythonImportInfo(info.line, info.weak)) for name, info in imports.items()
     )
-    if hasattr(parser, "PythonFileDependencies"):
+    if PANTS_SEMVER.release < (2, 32):
+        parsed = parser.ParsedPythonDependencies(found, ParsedPythonAssetPaths())
+    else:
         parsed = parser.PythonFileDependencies(
             found, ParsedPythonAssetPaths(), parser.ExplicitPythonDependencies()
         )
-    else:  # before 2.32
-        parsed = parser.ParsedPythonDependencies(found, ParsedPythonAssetPaths())
     resolved = await resolve_parsed_dependencies(
         ResolvedParsedPythonDependenciesRequest(field_set, parsed, resolve), **implicitly()
     )
@@ -285,7 +286,7 @@ async def interpreter_constraints(addresses: Iterable[Address]) -> InterpreterCo
 
 def configured_constraints(target: Target, python_setup: PythonSetup) -> InterpreterConstraints:
     field = target[InterpreterConstraintsField]
-    if not hasattr(field, "value_or_configured_default"):  # 2.30
+    if PANTS_SEMVER.release < (2, 31):
         return InterpreterConstraints(field.value_or_global_default(python_setup))
     resolve = target[PythonResolveField] if target.has_field(PythonResolveField) else None
     return InterpreterConstraints(field.value_or_configured_default(python_setup, resolve))
