@@ -13,7 +13,6 @@ import os
 from pathlib import PurePath
 from typing import Dict, Iterable, Mapping, Optional, Sequence, Tuple, Union
 
-from pants.backend.python.dependency_inference import parse_python_dependencies as parser
 from pants.backend.python.dependency_inference.parse_python_dependencies import (
     ParsedPythonAssetPaths,
     ParsedPythonImportInfo,
@@ -96,6 +95,16 @@ from pants.version import PANTS_SEMVER
 
 from pants_flyte.build_types import BuiltImage, BuiltTask, ImageRequest, TaskRequest
 from pants_flyte.engine.types import ImportInfo, ImportOwners, SearchPath, ToolEnvironment
+
+if PANTS_SEMVER.release < (2, 32):
+    from pants.backend.python.dependency_inference.parse_python_dependencies import (
+        ParsedPythonDependencies,
+    )
+else:
+    from pants.backend.python.dependency_inference.parse_python_dependencies import (
+        ExplicitPythonDependencies,
+        PythonFileDependencies,
+    )
 
 __all__ = ("EnvironmentField",)
 
@@ -218,10 +227,10 @@ async def owners_of_imports(
         (name, ParsedPythonImportInfo(info.line, info.weak)) for name, info in imports.items()
     )
     if PANTS_SEMVER.release < (2, 32):
-        parsed = parser.ParsedPythonDependencies(found, ParsedPythonAssetPaths())
+        parsed = ParsedPythonDependencies(found, ParsedPythonAssetPaths())
     else:
-        parsed = parser.PythonFileDependencies(
-            found, ParsedPythonAssetPaths(), parser.ExplicitPythonDependencies()
+        parsed = PythonFileDependencies(
+            found, ParsedPythonAssetPaths(), ExplicitPythonDependencies()
         )
     resolved = await resolve_parsed_dependencies(
         ResolvedParsedPythonDependenciesRequest(field_set, parsed, resolve), **implicitly()
