@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Dict, Iterable, Mapping, Optional, Union
+from typing import Dict, Iterable, Mapping, Union
 
 from pants.backend.python.dependency_inference.rules import (
     PythonImportDependenciesInferenceFieldSet,
@@ -12,6 +12,7 @@ from pants.backend.python.dependency_inference.rules import (
 )
 from pants.backend.python.dependency_inference.subsystem import PythonInferSubsystem
 from pants.backend.python.subsystems.setup import PythonSetup
+from pants.backend.python.target_types import PythonSourceField
 from pants.build_graph.address import Address
 from pants.engine.fs import PathGlobs
 from pants.engine.rules import Rule, collect_rules, rule
@@ -22,14 +23,16 @@ from pants.engine.target import (
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
-from flyte_pack.import_scan import NO_INFER, StatedImport, is_suspect, stated_imports
+from flyte_pack.import_scan import NO_INFER, StatedImport, stated_imports
 from pants_flyte.engine import (
+    all_targets,
     contents_matching,
     owners_of_imports,
     parsed_imports,
     source_roots,
+    suspects_in_each,
 )
-from pants_flyte.engine.types import ImportInfo
+from pants_flyte.engine.types import ImportInfo, SuspectSources
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.layout import literal_glob, root_path
 from pants_flyte.subsystem import FlyteSubsystem
@@ -41,20 +44,10 @@ class InferLostImports(InferDependenciesRequest):  # type: ignore[type-arg]  # g
     infer_from = PythonImportDependenciesInferenceFieldSet
 
 
-async def _source(path: str) -> Optional[bytes]:
-    """The content of a file; None where it is gone, of which Pants tells.
-
-    Asked for by directory: the engine then answers once for all files in it, and what it does for
-    one file is most of what this inference costs.
-    """
-    directory = literal_glob(os.path.dirname(path))
-    globs = [os.path.join(directory, "*.py"), os.path.join(directory, "*.pyi")]
-    if not path.endswith((".py", ".pyi")):
-        globs = [literal_glob(path)]
-    for file in await contents_matching(PathGlobs(globs)):
-        if file.path == path:
-            return file.content
-    return None
+async def _source(path: str) -> bytes:
+    """The content of a file; empty where it is gone, of which Pants tells."""
+    found = await contents_matching(PathGlobs([literal_glob(path)]))
+    return found[0].content if found else b""
 
 
 async def _package(path: str) -> str:
@@ -103,21 +96,40 @@ def _tell_of_unowned(
     logger.warning(str(error))
 
 
+@rule(desc="Look for sources of which Pants' parser may lose something", level=LogLevel.DEBUG)
+async def suspect_sources(
+    flyte: FlyteSubsystem, python_infer: PythonInferSubsystem
+) -> SuspectSources:
+    """All of the repository's, for all targets at once.
+
+    They are asked for by directory, and what is found is a parameter of the inference: an await in
+    the rule of each target would cost more than all that is read here.
+    """
+    if not (flyte.infer_lost_imports and python_infer.imports):
+        return SuspectSources(frozenset())
+    targets = [target for target in await all_targets() if target.has_field(PythonSourceField)]
+    paths = {target[PythonSourceField].file_path for target in targets}
+    ordinary = {path for path in paths if path.endswith((".py", ".pyi"))}
+    directories = sorted({literal_glob(os.path.dirname(path)) for path in ordinary})
+    found = await suspects_in_each(
+        [PathGlobs([os.path.join(d, "*.py"), os.path.join(d, "*.pyi")]) for d in directories]
+    )
+    # A program without an ending is not looked for by directory: it is read where it is inferred.
+    return SuspectSources(frozenset(paths - ordinary).union(*(one.paths for one in found)))
+
+
 @rule(desc="Infer what Pants' parser of Python sources loses", level=LogLevel.DEBUG)
 async def infer_lost_imports(
     request: InferLostImports,
-    flyte: FlyteSubsystem,
+    suspects: SuspectSources,
     python_infer: PythonInferSubsystem,
     python_setup: PythonSetup,
 ) -> InferredDependencies:
-    if not (flyte.infer_lost_imports and python_infer.imports):
-        return InferredDependencies([])
     fields = request.field_set
     path = fields.source.file_path
-    source = await _source(path)
-    if source is None or not is_suspect(source):
+    if path not in suspects.paths:
         return InferredDependencies([])
-    stated = stated_imports(source, await _package(path))
+    stated = stated_imports(await _source(path), await _package(path))
     lost = _lost(stated, await parsed_imports(fields, python_setup))
     if not lost:
         return InferredDependencies([])

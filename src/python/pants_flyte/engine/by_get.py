@@ -75,8 +75,15 @@ from pants.source.source_root import SourceRootsRequest, SourceRootsResult
 from pants.util.frozendict import FrozenDict
 from pants.version import PANTS_SEMVER
 
+from flyte_pack.import_scan import is_suspect
 from pants_flyte.build_types import BuiltImage, BuiltTask, ImageRequest, TaskRequest
-from pants_flyte.engine.types import ImportInfo, ImportOwners, SearchPath, ToolEnvironment
+from pants_flyte.engine.types import (
+    ImportInfo,
+    ImportOwners,
+    SearchPath,
+    SuspectSources,
+    ToolEnvironment,
+)
 
 if TYPE_CHECKING or PANTS_SEMVER.release < (2, 28):
     from pants.core.util_rules.environments import EnvironmentField
@@ -202,6 +209,11 @@ async def parsed_imports(
     """
     parsed = await _exec_parse_deps(field_set, python_setup)
     return {name: ImportInfo(info.lineno, info.weak) for name, info in parsed.imports.items()}
+
+
+async def suspects_in_each(requests: Sequence[PathGlobs]) -> Tuple[SuspectSources, ...]:
+    """Of the sources that each matches, those of which Pants' parser could have lost an import."""
+    return await MultiGet(Get(SuspectSources, PathGlobs, globs) for globs in requests)
 
 
 async def owners_of_imports(
@@ -347,6 +359,13 @@ else:
     @rule
     async def search_path(options: SystemBinariesSubsystem.EnvironmentAware) -> SearchPath:
         return SearchPath(tuple(options.system_binary_paths))
+
+
+@rule
+async def suspects_in(globs: PathGlobs) -> SuspectSources:
+    """A rule, so that an edit has the sources of one directory looked through again, and not all."""
+    found = await Get(DigestContents, PathGlobs, globs)
+    return SuspectSources(frozenset(file.path for file in found if is_suspect(file.content)))
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:

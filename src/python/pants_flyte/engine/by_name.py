@@ -93,8 +93,15 @@ from pants.source.source_root import SourceRootsRequest
 from pants.util.frozendict import FrozenDict
 from pants.version import PANTS_SEMVER
 
+from flyte_pack.import_scan import is_suspect
 from pants_flyte.build_types import BuiltImage, BuiltTask, ImageRequest, TaskRequest
-from pants_flyte.engine.types import ImportInfo, ImportOwners, SearchPath, ToolEnvironment
+from pants_flyte.engine.types import (
+    ImportInfo,
+    ImportOwners,
+    SearchPath,
+    SuspectSources,
+    ToolEnvironment,
+)
 
 if PANTS_SEMVER.release < (2, 32):
     from pants.backend.python.dependency_inference.parse_python_dependencies import (
@@ -216,6 +223,10 @@ async def parsed_imports(
 ) -> Dict[str, ImportInfo]:
     parsed = await _exec_parse_deps(field_set, python_setup)
     return {name: ImportInfo(info.lineno, info.weak) for name, info in parsed.imports.items()}
+
+
+async def suspects_in_each(requests: Sequence[PathGlobs]) -> Tuple[SuspectSources, ...]:
+    return await concurrently(suspects_in(globs) for globs in requests)
 
 
 async def owners_of_imports(
@@ -370,6 +381,12 @@ async def build_image(request: AnyImageRequest, environment: EnvironmentName) ->
 @rule
 async def search_path(options: SystemBinariesSubsystem.EnvironmentAware) -> SearchPath:
     return SearchPath(tuple(options.system_binary_paths))
+
+
+@rule
+async def suspects_in(globs: PathGlobs) -> SuspectSources:
+    found = await intrinsics.get_digest_contents(**implicitly(globs))
+    return SuspectSources(frozenset(file.path for file in found if is_suspect(file.content)))
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:

@@ -48,6 +48,13 @@ class SearchPath:
 
 
 @dataclass(frozen=True)
+class SuspectSources:
+    """Sources of which Pants' parser could have lost an import, by their paths."""
+
+    paths: FrozenSet[str]
+
+
+@dataclass(frozen=True)
 class ImportInfo:
     """Where a module is imported, and whether only perhaps: no owner is then no mistake of the user's."""
 
