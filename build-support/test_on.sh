@@ -10,4 +10,5 @@ shift
 cd "$(dirname "$0")/.."
 
 # `--force`: that Pants is no input of the tests.
-./pants test --force "$@" tests/integration/test_current_pants.py tests/pants_flyte/test_pants_symbols.py
+./pants test --force "$@" tests/integration/test_current_pants.py tests/integration/test_changed_since.py \
+  tests/pants_flyte/test_pants_symbols.py

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.support.build_root import BuildRoot, build_root
+from tests.support.current_pants import require_current_pants
 
 BUILD = """
     flyte_base_image(name="locked", image="docker.io/library/python:3.12-slim")
@@ -51,12 +53,18 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BuildRoot]:
+@pytest.fixture(scope="module", params=["the pinned Pants", "a newer Pants"])
+def root(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[BuildRoot]:
     """A commit with all these files but the lock of the base, which nobody has made yet."""
+    how: dict[str, Any] = {}
+    if request.param == "a newer Pants":
+        current = require_current_pants()
+        how = {"pants": current.program, "env": current.environment}
     path = tmp_path_factory.mktemp("changed")
     more = '\n[flyte]\ndeploy_config = "ops/all.yaml"\n'
-    with build_root(path, ["/"], more) as root:
+    with build_root(path, ["/"], more, **how) as root:
         named = [file for file, _, _ in CASES if file.startswith(("app/", "ops/", "shared/"))]
         root.write(dict.fromkeys(named, "first\n"))
         (path / "app" / "locked.lock.json").unlink()

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from textwrap import dedent
-from typing import Optional
+from typing import Any, Optional
 
 # The repository, or the sandbox's copy of it: `//:checkout` is among the inputs of these tests.
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -70,9 +70,9 @@ class BuildRoot:
         self._env = env or {}
 
     @classmethod
-    def create(cls, path: Path, source_roots: list[str], more: str = "") -> BuildRoot:
-        """A new one whose resolve is the example's (so that all tests share its environment)."""
-        root = cls(path)
+    def create(cls, path: Path, source_roots: list[str], more: str = "", **how: Any) -> BuildRoot:
+        """A new one whose resolve is the example's (so that all tests share its environment). how: as `BuildRoot` has it."""
+        root = cls(path, **how)
         source = str(CHECKOUT / "src" / "python")
         root.write(
             {
@@ -145,9 +145,11 @@ def umask(mask: int) -> Iterator[None]:
 
 
 @contextmanager
-def build_root(path: Path, source_roots: list[str], more: str = "") -> Iterator[BuildRoot]:
+def build_root(
+    path: Path, source_roots: list[str], more: str = "", **how: Any
+) -> Iterator[BuildRoot]:
     """`BuildRoot.create` for the time of a `with` block."""
-    root = BuildRoot.create(path, source_roots, more)
+    root = BuildRoot.create(path, source_roots, more, **how)
     try:
         yield root
     finally:
