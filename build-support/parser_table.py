@@ -87,10 +87,13 @@ def main() -> None:
     )
     parser.add_argument("--pants", default=str(CHECKOUT / "pants"))
     parser.add_argument("--pants-version", default="2.17.1")
+    parser.add_argument("--wheels-alone", action="store_true", help="no standard library")
     parser.add_argument("wheels", nargs="*", type=Path)
     options = parser.parse_args()
 
-    libraries = {f"python{sys.version_info[0]}.{sys.version_info[1]}": standard_library()}
+    libraries = {}
+    if not options.wheels_alone:
+        libraries[f"python{sys.version_info[0]}.{sys.version_info[1]}"] = standard_library()
     libraries.update({path.name.split("-")[0]: wheel(path) for path in options.wheels})
     heads = (
         "files",
@@ -121,7 +124,10 @@ def main() -> None:
 def written(
     files: Iterator[tuple[str, bytes]], directory: Path, counts: Counter[str]
 ) -> dict[str, bytes]:
-    """Write the files as sources of one target, but for those that Pants would stop at."""
+    """Write the files, but for those that Pants would stop at.
+
+    Each directory has a target: what Pants tells of a file names all files of its target.
+    """
     sources = {}
     for name, content in files:
         try:
@@ -132,8 +138,8 @@ def written(
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+        (path.parent / "BUILD").write_text('python_sources(sources=["*.py"])\n')
         sources[name] = content
-    (directory / "BUILD").write_text('python_sources(sources=["**/*.py"])\n')
     return sources
 
 
