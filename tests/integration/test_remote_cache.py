@@ -60,7 +60,7 @@ LOCAL = (
 
 # Everything else that packaging the example takes, by what the descriptions begin with.
 SHARED = (
-    *("Determine Python dependencies for ", "Prepare the packer", "Pack "),
+    *("Prepare the packer", "Pack "),
     *("Prepare what builds images", "Find the packages that ", "Install the packages of "),
 )
 
