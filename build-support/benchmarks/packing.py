@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "src/python")]
 
 from flyte_pack.bundle_plan import BundlePlan, PlanFile  # noqa: E402
-from flyte_shim.manifest import EntryPoint  # noqa: E402
+from flyte_pack.manifest import EntryPoint  # noqa: E402
 from tests.support.codec_envs import codec_for  # noqa: E402
 from tests.support.flyte_env import flyte_python as flyte_environment  # noqa: E402
 

@@ -18,8 +18,8 @@ from flyte_pack import bundle as packing
 from flyte_pack.bundle_plan import PlanFile
 from flyte_pack.codec import CHUNK
 from flyte_pack.json_fields import InvalidData
+from flyte_pack.manifest import EntryPoint, ManifestFile
 from flyte_pack.sources import SourceError
-from flyte_shim.manifest import EntryPoint, ManifestFile
 from tests.support.codec_envs import codec_for
 from tests.support.packing import Bundle, packer, plan_of, run_packer, write_tree
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flyte_pack.bundle_plan import BundlePlan, BundleSummary, PlanFile
 from flyte_pack.json_fields import InvalidData
-from flyte_shim.manifest import EntryPoint
+from flyte_pack.manifest import EntryPoint
 
 PLAN = BundlePlan(
     copy_style="auto",

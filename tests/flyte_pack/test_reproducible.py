@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from flyte_pack.bundle_plan import PlanFile
-from flyte_shim.manifest import EntryPoint
+from flyte_pack.manifest import EntryPoint
 from tests.support.codec_envs import codec_for, find_cpython
 from tests.support.packing import Bundle, noise, packer, plan_of, run_packer, write_tree
 

@@ -28,6 +28,7 @@ import flyte_pack.store.file
 from flyte_pack.__main__ import main
 from flyte_pack.bundle import pack
 from flyte_pack.bundle_plan import BundlePlan, PlanFile
+from flyte_pack.manifest import EntryPoint, Manifest
 from flyte_pack.task_link import (
     BUNDLE_URI_HOLE,
     VERSION_HOLE,
@@ -36,7 +37,6 @@ from flyte_pack.task_link import (
     TaskLink,
 )
 from flyte_shim.hashing import sha256_bytes
-from flyte_shim.manifest import EntryPoint, Manifest
 
 ADDRESS = "services:deploy"
 SOURCE_ROOT = str(Path(flyte_pack.__file__).parent.parent)

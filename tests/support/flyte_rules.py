@@ -42,8 +42,8 @@ from pants.vcs import changed
 from pants.vcs.changed import ChangedAddresses, ChangedRequest, DependentsOption
 from pants.version import PANTS_SEMVER
 
+from flyte_pack.manifest import Manifest
 from flyte_pack.task_link import TaskLink
-from flyte_shim.manifest import Manifest
 from pants_flyte import register as flyte_backend
 from pants_flyte.build_types import BuiltImage, ImageRequest
 from pants_flyte.errors import FlyteTargetError

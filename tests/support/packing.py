@@ -12,7 +12,7 @@ from pathlib import Path
 
 import flyte_shim
 from flyte_pack.bundle_plan import BundlePlan, BundleSummary, PlanFile
-from flyte_shim.manifest import Manifest
+from flyte_pack.manifest import Manifest
 
 SOURCE_ROOT = str(Path(flyte_shim.__file__).parent.parent)
 

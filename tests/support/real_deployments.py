@@ -267,4 +267,4 @@ def _runs(pid: str) -> bool:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
-    return b"flyte_adapter" in command  # one that has ended, and that nobody waits for, has none
+    return b"flyte_side" in command  # one that has ended, and that nobody waits for, has none

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flyte_pack.http.retry import Timing
+from flyte_pack.http.transport import Transport
 from flyte_pack.oci.layer import LayerWriter
 from flyte_pack.oci.layout import layout_files
 from flyte_pack.oci.model import (
@@ -33,8 +35,6 @@ from flyte_pack.oci.model import (
 from flyte_pack.registry.client import Session
 from flyte_pack.registry.credentials import Keychain
 from flyte_pack.registry.plan import Destination, PushPlan
-from flyte_pack.registry.retry import Timing
-from flyte_pack.registry.transport import Transport
 from tests.support.containers import need
 
 SCRIPT = Path(__file__).resolve().parents[2] / "build-support" / "services" / "registry.py"

@@ -10,11 +10,11 @@ import sys
 
 _COMMANDS = {
     "bundle": "flyte_pack.bundle",
-    "run": "flyte_pack.local_run",
+    "run": "flyte_pack.run.local",
     "deploy": "flyte_pack.deploy",
     "deploy-config": "flyte_pack.deploy.config_file",
     "push": "flyte_pack.registry.program",
-    "base-lock": "flyte_pack.registry.locks",
+    "base-lock": "flyte_pack.image.base_lock",
     "image-host-base": "flyte_pack.image.host_base",
     "image-local-base": "flyte_pack.image.local_base",
     "image-resolve": "flyte_pack.image.resolve",
@@ -23,8 +23,8 @@ _COMMANDS = {
     "image-join": "flyte_pack.image.join",
     "image-run": "flyte_pack.image.run",
     "image-smoke": "flyte_pack.image.smoke",
-    "run-in-image": "flyte_pack.image_run_task",
-    "run-remote": "flyte_pack.remote_run",
+    "run-in-image": "flyte_pack.run.in_image",
+    "run-remote": "flyte_pack.run.remote",
 }
 
 

@@ -16,9 +16,9 @@ from flyte_pack import tar
 from flyte_pack.bundle_plan import BundlePlan, BundleSummary, PlanFile
 from flyte_pack.codec import CodecError, GzipWriter
 from flyte_pack.json_fields import InvalidData
+from flyte_pack.manifest import Manifest, ManifestFile
 from flyte_pack.sources import SourceError, SourceTree
 from flyte_shim.hashing import content_hash, sha256_bytes
-from flyte_shim.manifest import Manifest, ManifestFile
 from flyte_shim.paths import path_problem
 
 _READ = 1 << 20

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from flyte_pack.json_fields import Fields, InvalidData, dump, load
-from flyte_shim.manifest import COPY_STYLES, REASONS, EntryPoint
+from flyte_pack.manifest import COPY_STYLES, REASONS, EntryPoint
 
 SCHEMA = 1
 _Bytes = bytes  # a field of the summary has that name

@@ -6,8 +6,15 @@ The codes are those of BSD's sysexits.h. A message says what is wrong and what t
 from __future__ import annotations
 
 
-class ShimError(Exception):
-    """A failure that the person who reads the log can mend; never raised as such."""
+class UserError(Exception):
+    """A failure that a person can mend; the message says what is wrong and what to change.
+
+    The root of every error that this project raises on purpose: whoever catches it forgets none.
+    """
+
+
+class ShimError(UserError):
+    """A failure of the shim, with its exit code; never raised as such."""
 
     code = 70
 

@@ -10,8 +10,8 @@ from pants.engine.fs import Digest
 from pants.util.frozendict import FrozenDict
 
 from flyte_pack.bundle_plan import BundleSummary
+from flyte_pack.manifest import EntryPoint
 from flyte_pack.task_link import TaskLink
-from flyte_shim.manifest import EntryPoint
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ _SHIPPED = (PythonSourceField, ResourceSourceField, FileSourceField)
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a target is in a closure (see `flyte_shim.manifest.REASONS`), and who brought it."""
+    """Why a target is in a closure (see `flyte_pack.manifest.REASONS`), and who brought it."""
 
     kind: str
     by: Optional[str]

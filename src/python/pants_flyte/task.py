@@ -16,6 +16,7 @@ from pants.engine.target import FieldSet, InferDependenciesRequest, InferredDepe
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
+from flyte_pack.manifest import EntryPoint
 from flyte_pack.names import InvalidName, check_image, check_ref_name
 from flyte_pack.task_link import (
     BUNDLE_URI_HOLE,
@@ -25,7 +26,6 @@ from flyte_pack.task_link import (
     LinkedTask,
     TaskLink,
 )
-from flyte_shim.manifest import EntryPoint
 from flyte_shim.paths import path_problem
 from pants_flyte.build_types import (
     BuiltBundle,

@@ -10,11 +10,11 @@ from enum import Enum
 from flyte_pack.deploy.plan import Refused
 from flyte_pack.deploy.records import StoredBundle
 from flyte_pack.json_fields import InvalidData
+from flyte_pack.manifest import Manifest, ManifestError
 from flyte_pack.progress import Progress
 from flyte_pack.store import Blob, State, Store, blob_of
 from flyte_pack.task_link import LinkedBundle
 from flyte_shim.hashing import sha256_file
-from flyte_shim.manifest import Manifest, ManifestError
 
 _CHUNK = 1 << 20
 _INDEX_LIMIT = 1 << 20

@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from flyte_pack.deploy.config import CHECKS, DeployConfig, Settings
+from flyte_pack.fresh import fresh_file
 from flyte_pack.json_fields import InvalidData, printable
 from flyte_pack.names import InvalidName, check_domain, check_image, check_ref_name
-from flyte_pack.oci.fresh import fresh_file
 from flyte_pack.store import StoreError
 
 _MOST_BYTES = 256 << 10

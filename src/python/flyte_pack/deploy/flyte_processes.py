@@ -1,4 +1,4 @@
-"""Processes of `flyte_adapter.py`: how they are started, asked, and ended, whatever becomes of them.
+"""Processes of `flyte_side/adapter.py`: how they are started, asked, and ended, whatever becomes of them.
 
 They are told and answer in lines of JSON, over pipes.
 """
@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_ADAPTER = Path(__file__).resolve().parent.parent / "flyte_adapter.py"
+_ADAPTER = Path(__file__).resolve().parent.parent / "flyte_side" / "adapter.py"
 # What specifications are made by, beside Flyte: who remembers one has to remember the content of these.
-ADAPTER_FILES = tuple(str(path) for path in sorted(_ADAPTER.parent.glob("flyte_adapter*.py")))
+ADAPTER_FILES = tuple(str(path) for path in sorted(_ADAPTER.parent.glob("*.py")))
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from flyte_pack.deploy.ledger import Recorded
 from flyte_pack.deploy.plan import Refused
 from flyte_pack.deploy.records import VersionRecord, deployment_key
+from flyte_pack.http import HttpError
 from flyte_pack.json_fields import Fields, InvalidData, dump, load
 from flyte_pack.names import InvalidName
 from flyte_pack.oci.layout import layout_files
@@ -187,7 +188,7 @@ def _write_images(
     for text in references:
         try:
             tops[text] = _pull(session, Reference.parse(text), text, layout, say)
-        except (InvalidName, InvalidImage, RegistryError) as error:
+        except (InvalidName, InvalidImage, HttpError) as error:
             raise RegistryError(f"{text} can not be exported: {error}") from None
     for path, data in layout_files(
         sorted({d.digest: d for d in tops.values()}.values(), key=_digest)

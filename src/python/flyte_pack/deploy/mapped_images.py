@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flyte_pack.http import HttpError
 from flyte_pack.names import InvalidName
 from flyte_pack.oci.reference import Reference
 from flyte_pack.progress import Say
@@ -49,8 +50,8 @@ def resolve_images(
         )
         return {text: ResolvedImage(text, None, text) for text in wanted}
     # Only a deployment with such images pays for the HTTP client.
+    from flyte_pack.http.transfers import in_parallel
     from flyte_pack.registry.client import Session
-    from flyte_pack.registry.transfers import in_parallel
 
     session = session or Session(insecure, say=say)
     found: dict[str, ResolvedImage] = {}
@@ -59,12 +60,12 @@ def resolve_images(
     def look(session: Session, text: str, reference: Reference) -> None:
         try:
             digest = _look(session, reference)
-        except RegistryError as error:
+        except HttpError as error:
             failed[text] = str(error)
         else:
             found[text] = ResolvedImage(text, digest, f"{reference.name}@{digest}")
 
-    with in_parallel(session) as submit:
+    with in_parallel(session.transport.stopped) as submit:
         for text, reference in wanted.items():
             submit(look, session, text, reference)
     if failed:
@@ -86,7 +87,7 @@ def _look(session: Session, reference: Reference) -> str:
         raise RegistryError(
             f"{error}; is {reference.name} its name, and may you pull from there?"
         ) from None
-    except RegistryError as error:
+    except HttpError as error:
         raise RegistryError(
             f"{error}. Where that registry can't be reached from here, --no-image-check deploys images unseen"
         ) from None

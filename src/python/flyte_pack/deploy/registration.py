@@ -1,6 +1,6 @@
 """Has the tasks of unpacked bundles described and registered with Flyte's control plane, by processes that have the SDK.
 
-This program runs in an environment without Flyte. What needs it is done by `flyte_adapter.py`, on the interpreter of
+This program runs in an environment without Flyte. What needs it is done by `flyte_side/adapter.py`, on the interpreter of
 the tasks' resolve: one process for each bundle, which imports its task modules and never sees the network, and one
 that talks to the control plane and never imports user code. They are told and answer in lines of JSON, over pipes.
 """

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from flyte_pack.deploy.ledger import Ledger
 from flyte_pack.deploy.records import StoredBundle, VersionRecord
+from flyte_pack.http import HttpError
 from flyte_pack.json_fields import InvalidData, printable
+from flyte_pack.manifest import Manifest, ManifestError
 from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import Index, InvalidImage, parse_document
 from flyte_pack.oci.reference import Reference
 from flyte_pack.progress import Progress, Say
-from flyte_pack.registry import RegistryError
 from flyte_pack.store import Blob, Store, StoreError
 from flyte_shim.errors import ArchiveError
 from flyte_shim.extract import Limits, read_members
-from flyte_shim.manifest import Manifest, ManifestError
 
 if TYPE_CHECKING:
     from flyte_pack.registry.client import Registry, Session
@@ -260,8 +260,8 @@ def _images(
     references: Iterable[str], insecure: Collection[str], say: Say, session: Session | None
 ) -> list[Checked]:
     # Only versions with images pay for the HTTP client.
+    from flyte_pack.http.transfers import in_parallel
     from flyte_pack.registry.client import Session
-    from flyte_pack.registry.transfers import in_parallel
 
     session = session or Session(insecure, say=say)
     found: dict[str, Checked] = {}
@@ -269,7 +269,7 @@ def _images(
     def look(session: Session, text: str) -> None:
         found[text] = _image(session, text)
 
-    with in_parallel(session) as submit:
+    with in_parallel(session.transport.stopped) as submit:
         for text in references:
             submit(look, session, text)
     return [found[text] for text in references]
@@ -288,7 +288,7 @@ def _image(session: Session, text: str) -> Checked:
         if refused.status == 404:
             return Checked("image", text, "missing", "the registry does not have it", push)
         return Checked("image", text, "unknown", str(refused), "see to it that it can be pulled")
-    except RegistryError as error:
+    except HttpError as error:
         fix = "try again where the registry can be reached, or leave images out: --no-image-check"
         return Checked("image", text, "unknown", str(error), fix)
     except (InvalidImage, InvalidName) as error:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 
 from flyte_pack.codec import CodecError
+from flyte_pack.fresh import AlreadyThere, fresh_entries
 from flyte_pack.image.base import BaseImage, BasePlatform
 from flyte_pack.image.host_python import (
     PREFIX,
@@ -23,7 +24,6 @@ from flyte_pack.image.host_python import (
     python_files,
     system_files,
 )
-from flyte_pack.oci.fresh import AlreadyThere, fresh_entries
 from flyte_pack.oci.layer import LayerWriter
 from flyte_pack.oci.model import (
     OCI_CONFIG,

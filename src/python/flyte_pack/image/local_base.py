@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from flyte_pack.codec import CodecError, GzipWriter
+from flyte_pack.fresh import AlreadyThere, fresh_entries
 from flyte_pack.image.base import BaseImage, BasePlatform
 from flyte_pack.json_fields import printable
-from flyte_pack.oci.fresh import AlreadyThere, fresh_entries
 from flyte_pack.oci.inflate import inflate
 from flyte_pack.oci.layout import Layout, LayoutImage, checked_blob, open_layout, read_layout
 from flyte_pack.oci.model import (

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from flyte_pack.fresh import AlreadyThere, fresh_entries
 from flyte_pack.image.engines import ENGINES, open_runner
 from flyte_pack.image.running import Command, Mount, RunError, Runner, config_of
 from flyte_pack.json_fields import printable
 from flyte_pack.oci.docker_archive import write_archive
-from flyte_pack.oci.fresh import AlreadyThere, fresh_entries
 from flyte_pack.oci.layout import (
     REF_NAME,
     DirectoryFiles,
@@ -255,13 +255,13 @@ def _fetch(
             "layers are missing in the layout, and it does not say where they are: package it anew"
         )
     # Only here, as it needs an HTTP library.
-    from flyte_pack.registry import RegistryError
+    from flyte_pack.http import HttpError
     from flyte_pack.registry.pull import complete
 
     os.makedirs(cache, exist_ok=True)
     try:
         complete(base, absent, cache, say, insecure)
-    except RegistryError as error:
+    except HttpError as error:
         raise RunError(str(error)) from None
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from flyte_pack import tar
-from flyte_pack.oci.fresh import fresh_file
+from flyte_pack.fresh import fresh_file
 from flyte_pack.oci.layout import REF_NAME, Layout, LayoutImage, checked_blob, layout_files
 from flyte_pack.oci.model import (
     DOCKER_LAYER_GZIP,

@@ -1,10 +1,9 @@
-"""Talks HTTP to registries: pushes images, fetches the layers of bases, pins bases (OCI distribution specification 1.0)."""
+"""Pushes images to registries and fetches layers of bases (OCI distribution specification 1.0)."""
 
 from __future__ import annotations
 
+from flyte_pack.http import HttpError
 
-class RegistryError(Exception):
-    """What keeps an image from being pushed or fetched; the message says where, what is wrong and what to change.
 
-    It never holds a password, a token or a signed address.
-    """
+class RegistryError(HttpError):
+    """An image cannot be pushed or fetched; the message says where, what is wrong and what to change."""

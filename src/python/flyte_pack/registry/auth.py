@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from threading import Lock
 from urllib.parse import urlencode, urlsplit
 
+from flyte_pack.http.retry import STATUSES, Broken, Timing, Tries
+from flyte_pack.http.transport import Answer, Transport
 from flyte_pack.json_fields import printable
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.credentials import Credentials, Keychain
-from flyte_pack.registry.retry import STATUSES, Broken, Timing, Tries
-from flyte_pack.registry.transport import Answer, Transport
 
 CLIENT_ID = "pants-flyte"
 SHORTEST_LIFE = 60.0  # seconds; what a token without expires_in lives

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from urllib3.response import BaseHTTPResponse
 
+from flyte_pack.http.retry import STATUSES, Broken, Timing, Tries, real_timing
+from flyte_pack.http.transport import Answer, Transport
 from flyte_pack.json_fields import printable
 from flyte_pack.oci.model import (
     INDEX_TYPES,
@@ -21,8 +23,6 @@ from flyte_pack.oci.model import (
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.auth import Auth
 from flyte_pack.registry.credentials import Keychain
-from flyte_pack.registry.retry import STATUSES, Broken, Timing, Tries, real_timing
-from flyte_pack.registry.transport import Answer, Transport
 
 ACCEPT = ", ".join((*INDEX_TYPES, *MANIFEST_TYPES))
 _REDIRECTS = (301, 302, 303, 307, 308)

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
+from flyte_pack.http import HttpError
 from flyte_pack.json_fields import InvalidData, printable
 from flyte_pack.names import InvalidName
-from flyte_pack.registry import RegistryError
 from flyte_pack.registry.plan import PushPlan, check_host
 
 EPILOG = "Credentials come from docker's config.json ($DOCKER_CONFIG or ~/.docker) and its credential helpers."
@@ -65,7 +65,7 @@ def guarded(name: str, work: Callable[[], int], failed: int = 1) -> int:
     """What `work` returns; `failed` and one message where it can't be done."""
     try:
         return work()
-    except (RegistryError, InvalidData, InvalidName) as error:
+    except (HttpError, InvalidData, InvalidName) as error:
         say(f"{name}: {error}")
     except OSError as error:
         say(f"{name}: {error.filename or ''}: {error.strerror}")

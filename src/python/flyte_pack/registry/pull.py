@@ -11,14 +11,14 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import BinaryIO, Callable
 
+from flyte_pack.http.retry import Broken, Tries
+from flyte_pack.http.transfers import in_parallel
 from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import Descriptor, blob_path
 from flyte_pack.oci.reference import Reference
 from flyte_pack.progress import Progress, megabytes
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.client import Registry, Session, may_pull
-from flyte_pack.registry.retry import Broken, Tries
-from flyte_pack.registry.transfers import in_parallel
 
 
 def complete(
@@ -51,7 +51,7 @@ def complete(
     say(f"fetching {len(missing)} layers ({megabytes(total)}) from {base.name}")
     progress = Progress(say, f"from {base.name}", total)
     os.makedirs(os.path.join(directory, "blobs", "sha256"), exist_ok=True)
-    with in_parallel(session) as submit:
+    with in_parallel(session.transport.stopped) as submit:
         for one in sorted(missing.values(), key=lambda one: -one.size):
             submit(_fetch, registry, base.repository, one, directory, progress)
     return progress.done

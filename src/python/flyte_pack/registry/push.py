@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Callable
 
+from flyte_pack.http import HttpError
+from flyte_pack.http.transfers import in_parallel
 from flyte_pack.names import InvalidName
 from flyte_pack.oci.reference import Reference
 from flyte_pack.progress import Progress, megabytes
@@ -18,7 +20,6 @@ from flyte_pack.registry.auth import Denied
 from flyte_pack.registry.client import Refused, Session, may_pull, may_push
 from flyte_pack.registry.layout import Blob, Image, read_image
 from flyte_pack.registry.plan import Destination, PushPlan
-from flyte_pack.registry.transfers import in_parallel
 from flyte_pack.registry.upload import CHUNK, FileSource, RegistrySource, Source, Upload
 
 Say = Callable[[str], object]
@@ -74,7 +75,7 @@ def push_image(
             target.push_content()
         for target in targets:
             target.move_tags()
-    except (RegistryError, InvalidName) as error:
+    except (HttpError, InvalidName) as error:
         raise RegistryError(f"{plan.address}: {error}") from None
     return PushResult(tuple(target.result for target in targets))
 
@@ -182,7 +183,7 @@ class _Target:
         progress = Progress(
             self._say, self._place.name, sum(blob.descriptor.size for blob in blobs)
         )
-        with in_parallel(self._session) as submit:
+        with in_parallel(self._session.transport.stopped) as submit:
             for blob in sorted(blobs, key=lambda blob: -blob.descriptor.size):
                 submit(self._push_blob, blob, progress, ask)
 

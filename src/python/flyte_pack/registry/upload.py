@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from typing import Callable, Protocol
 from urllib.parse import urlencode
 
+from flyte_pack.http.retry import Broken, Tries
+from flyte_pack.http.transport import Answer
 from flyte_pack.oci.model import Descriptor
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.auth import Denied
 from flyte_pack.registry.client import Refused, Registry, may_pull, may_push
 from flyte_pack.registry.pull import pieces
-from flyte_pack.registry.retry import Broken, Tries
-from flyte_pack.registry.transport import Answer
 
 CHUNK = 16 << 20  # bytes in one request, and at most held in memory for one blob
 SMALLEST_CHUNK = 1 << 20  # what a chunk is cut down to for a proxy that takes no more

@@ -100,7 +100,7 @@ def open_store(uri: str, cwd: str, say: Callable[[str], object] | None = None) -
     """
     scheme, _, rest = check_store_uri(uri).partition("://")
     if scheme.lower() != "file":
-        from flyte_pack.registry.retry import Timing
+        from flyte_pack.http.retry import Timing
         from flyte_pack.store.remote import remote_store
 
         timing = Timing(time.sleep) if say is None else Timing(time.sleep, say=say)

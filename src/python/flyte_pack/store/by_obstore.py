@@ -19,7 +19,7 @@ from obstore.exceptions import (
     UnauthenticatedError,
 )
 
-from flyte_pack.registry.retry import Broken
+from flyte_pack.http.retry import Broken
 from flyte_pack.store import StoredObject, StoreError
 from flyte_pack.store.credentials import azure_config, s3_credentials
 from flyte_pack.store.remote import SHA256, WRITER, Content, Exists, Found

@@ -15,9 +15,9 @@ from hashlib import md5
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from flyte_pack.registry import RegistryError
-from flyte_pack.registry.retry import Broken
-from flyte_pack.registry.transport import Answer, Transport
+from flyte_pack.http import HttpError
+from flyte_pack.http.retry import Broken
+from flyte_pack.http.transport import Answer, Transport
 from flyte_pack.store import StoredObject, StoreError
 from flyte_pack.store.credentials import (
     GoogleCredentials,
@@ -190,7 +190,7 @@ class GcsBackend:
     ) -> Answer:
         try:
             return self._transport.send(method, url, self._signed(headers), body)
-        except RegistryError:
+        except HttpError:
             raise self.place.error("what answers is no object store: check the endpoint") from None
 
     def _failure(self, doing: Doing, answer: Answer) -> StoreError | Broken:

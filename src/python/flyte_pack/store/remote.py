@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Callable, Protocol, TypeVar, Union
 from urllib.parse import urlsplit
 
-from flyte_pack.registry.retry import Broken, Timing, Tries
+from flyte_pack.http.retry import Broken, Timing, Tries
 from flyte_pack.store import Blob, State, StoredObject, StoreError, check_key, too_large
 from flyte_pack.store.credentials import endpoint_of
 from flyte_pack.store.trouble import Place

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
-from flyte_pack.registry.retry import BROKEN, STATUSES, Broken
+from flyte_pack.http.retry import BROKEN, STATUSES, Broken
 from flyte_pack.store import StoreError
 from flyte_shim.stores import AZURE, GCS, S3
 

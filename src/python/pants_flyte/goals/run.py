@@ -22,7 +22,7 @@ from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
 from flyte_pack.deploy.options import UsageError, parse
-from flyte_pack.run_options import RunOptions, RunUsageError, split
+from flyte_pack.run.options import RunOptions, RunUsageError, split
 from pants_flyte.build_types import BuiltTask, TaskRequest
 from pants_flyte.deployment import (
     DeploymentFieldSet,

@@ -16,7 +16,8 @@ from tests.support.control_plane import IMAGE, code, control_plane, entry, regis
 from tests.support.flyte_versions import MATRIX, NEWEST, OLDEST, python_with_flyte
 
 PACKAGE = Path(flyte_pack.__file__).parent
-ADAPTER = PACKAGE / "flyte_adapter.py"
+SIDE = PACKAGE / "flyte_side"
+ADAPTER = SIDE / "adapter.py"
 LOAD = f"""
 import importlib.util
 spec = importlib.util.spec_from_file_location("adapter", {str(ADAPTER)!r})
@@ -98,7 +99,7 @@ def test_a_name_that_moves_is_named():
 def test_no_other_file_knows_private_names():
     """Of the adapter's files and of whatever else there is (the local runner has its own command line's)."""
     for file in PACKAGE.rglob("*.py"):
-        if file.name in ("flyte_adapter.py", "flyte_runner.py"):
+        if file in (ADAPTER, SIDE / "runner.py"):
             continue
         lines = [line for line in file.read_text().splitlines() if "flyte._" in line]
         assert not [line for line in lines if "import" in line], file
@@ -283,7 +284,7 @@ def test_a_default_that_would_have_to_be_uploaded(tmp_path):
 
 def test_the_adapter_is_no_part_of_what_it_describes():
     """It is run by its path, on another Python than ours: syntax of 3.10, the standard library and Flyte alone."""
-    for file in sorted(PACKAGE.glob("flyte_adapter*.py")):
+    for file in sorted(SIDE.glob("*.py")):
         program = f"import ast; ast.parse(open({str(file)!r}).read(), feature_version=(3, 10))"
         subprocess.run([sys.executable, "-c", program], check=True)
         assert "flyte_pack" not in "".join(

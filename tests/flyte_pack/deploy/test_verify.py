@@ -15,10 +15,10 @@ import pytest
 
 from flyte_pack.deploy.ledger import Ledger
 from flyte_pack.deploy.verify import Checked, verify
+from flyte_pack.manifest import Manifest
 from flyte_pack.registry.push import push_image
 from flyte_pack.store.file import FileStore
 from flyte_shim.hashing import sha256_bytes
-from flyte_shim.manifest import Manifest
 from tests.support.deploying import ADDRESS, SOURCE_ROOT, BuildRoot, snapshot
 from tests.support.registries import AMD64, ARM64, make_image, real_registry, session
 

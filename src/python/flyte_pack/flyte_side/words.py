@@ -1,6 +1,6 @@
 """What the registering processes say to the user: why a module can't be imported, above all.
 
-For `flyte_adapter.py`, which loads this file by its path: it imports nothing of ours, and nothing of Flyte.
+For `adapter.py`, which loads this file by its path: it imports nothing of ours, and nothing of Flyte.
 """
 
 from __future__ import annotations

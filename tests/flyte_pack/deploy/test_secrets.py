@@ -236,7 +236,7 @@ def test_all_that_a_deployment_does_gives_no_secret_away(root, running, tmp_path
 
     # Everybody did sign in, with secrets that would have been found.
     assert all(proxy.signed for proxy in running.proxies.values())
-    assert any(b"flyte_adapter" in one for one in arguments.seen)
+    assert any(b"flyte_side" in one for one in arguments.seen)
     for one in arguments.seen:
         root.look_through("the arguments of a process", one)
     for deployment in (root, site):

@@ -1,7 +1,7 @@
 """Flyte's own local runner, on the code of a task that is in the working directory.
 
-`flyte_pack.local_run` starts this file by its path, in the environment of the task: it must import nothing of ours.
-`flyte_pack.image_run_task` does so in the task's image; there, what the runner would do itself is handed to `a0`, the
+`flyte_pack.run.local` starts this file by its path, in the environment of the task: it must import nothing of ours.
+`flyte_pack.run.in_image` does so in the task's image; there, what the runner would do itself is handed to `a0`, the
 program that runs tasks in containers.
 
 What differs from `flyte run --local FILE NAME` is what differs in a container: the bundle's directory comes first on

@@ -24,10 +24,10 @@ from urllib3.exceptions import (
 )
 from urllib3.response import BaseHTTPResponse
 
+from flyte_pack.http import HttpError
+from flyte_pack.http.retry import BROKEN, Broken
 from flyte_pack.json_fields import printable
 from flyte_pack.oci.reference import DOCKER_HUB, is_loopback
-from flyte_pack.registry import RegistryError
-from flyte_pack.registry.retry import BROKEN, Broken
 
 CONNECT_SECONDS = 15.0
 PROBE_SECONDS = 5.0
@@ -79,7 +79,7 @@ class Transport:
             return self._origins[host]
 
     def resolve(self, url: str, location: str, registry: str) -> str:
-        """A whole address, of one that `registry` named in its answer to `url`. Raises `RegistryError` where nothing
+        """A whole address, of one that `registry` named in its answer to `url`. Raises `HttpError` where nothing
         may be sent to it: plain HTTP is only for those hosts that may be spoken to so, and never after TLS on this
         machine's own word.
         """
@@ -88,12 +88,12 @@ class Transport:
             parts = urlsplit(target)
             netloc, host, _ = parts.netloc, parts.hostname, parts.port
         except ValueError:
-            raise RegistryError(f"{registry} names an address that is none") from None
+            raise HttpError(f"{registry} names an address that is none") from None
         if parts.scheme not in ("http", "https") or not host or "@" in netloc:
-            raise RegistryError(f"{registry} names an address that can't be used: {_shown(parts)}")
+            raise HttpError(f"{registry} names an address that can't be used: {_shown(parts)}")
         meant = netloc in self._insecure or (is_loopback(netloc) and url.startswith("http:"))
         if parts.scheme == "http" and not meant:
-            raise RegistryError(
+            raise HttpError(
                 f"{registry} names an address without TLS: {_shown(parts)}. Set the registry's external address to "
                 "https (behind a proxy that ends TLS: X-Forwarded-Proto), or name that host as insecure if it is meant"
             )
@@ -102,7 +102,7 @@ class Transport:
     def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
     ) -> Answer:
-        """Raises `Broken` where no whole answer came, `RegistryError` for one that is too long."""
+        """Raises `Broken` where no whole answer came, `HttpError` for one that is too long."""
         with self.open(method, url, headers, body) as response:
             return self.read(response, method, url)
 
@@ -112,7 +112,7 @@ class Transport:
         for piece in self.pieces(response, method):
             data += piece
             if len(data) > MAX_ANSWER:
-                raise RegistryError(
+                raise HttpError(
                     f"{urlsplit(url).netloc} answered with more than {MAX_ANSWER:,} bytes where a document was asked for"
                 )
         headers = {name.lower(): value for name, value in response.headers.items()}

@@ -1,6 +1,6 @@
-"""Talks to Flyte's control plane: registers what `flyte_adapter.py` described, uploads, and runs a deployed task.
+"""Talks to Flyte's control plane: registers what `adapter.py` described, uploads, and runs a deployed task.
 
-For `flyte_adapter.py`, which loads this file by its path and hands it what is private to Flyte (`private`, by purpose)
+For `adapter.py`, which loads this file by its path and hands it what is private to Flyte (`private`, by purpose)
 and what is said to users (`words`). It imports nothing of ours. Who the user is, is the SDK's business: its own
 command line's way of reading a config file and the environment is used as it is.
 """

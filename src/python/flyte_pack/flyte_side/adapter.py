@@ -59,7 +59,7 @@ VERSION_HOLE = "${VERSION}"
 
 def _sibling(name: str) -> Any:
     """A file beside this one, as a module: its directory is not on `sys.path`, and must not be."""
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), f"flyte_adapter_{name}.py")
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), f"{name}.py")
     spec = importlib.util.spec_from_file_location(f"flyte_adapter_{name}", path)
     assert spec is not None
     assert spec.loader is not None

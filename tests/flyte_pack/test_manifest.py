@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flyte_pack.manifest import EntryPoint, Manifest, ManifestError, ManifestFile
 from flyte_shim.hashing import content_hash, sha256_bytes, sha256_file
-from flyte_shim.manifest import EntryPoint, Manifest, ManifestError, ManifestFile
 from flyte_shim.paths import is_sha256, path_problem, sha256_in_name
 
 A = sha256_bytes(b"a")

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import flyte_pack
+from flyte_pack.http.retry import BROKEN, DEADLINE, STATUSES, Broken, Tries
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.registry.plan import Destination, PushPlan
-from flyte_pack.registry.retry import BROKEN, DEADLINE, STATUSES, Broken, Tries
 from tests.support.registries import Clock
 
 DIGEST = "sha256:" + "0" * 64

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flyte_pack.run_options import RunOptions, RunUsageError, split
+from flyte_pack.run.options import RunOptions, RunUsageError, split
 
 
 @pytest.mark.parametrize(

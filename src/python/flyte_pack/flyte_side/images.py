@@ -1,6 +1,6 @@
 """Images of environments, as they are registered: which, what it may lack, how they are told; and files they include.
 
-For `flyte_adapter.py`, which loads this file by its path and hands it what is said to users (`words`): it imports
+For `adapter.py`, which loads this file by its path and hands it what is said to users (`words`): it imports
 nothing of ours, and nothing of Flyte.
 """
 

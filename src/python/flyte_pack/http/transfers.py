@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from threading import Event
 from typing import Any, Callable
-
-from flyte_pack.registry.client import Session
 
 THREADS = 4
 
 
 @contextmanager
-def in_parallel(session: Session) -> Iterator[Callable[..., None]]:
+def in_parallel(stopped: Event) -> Iterator[Callable[..., None]]:
     """Takes functions and their arguments, and ends when all have ended.
 
-    The first failure, or an interrupt, calls off the others (and all else that the session does), and is raised.
+    The first failure, or an interrupt, calls off the others (and all else that heeds `stopped`), and is raised.
     """
     futures: list[Future[Any]] = []
 
@@ -30,7 +29,7 @@ def in_parallel(session: Session) -> Iterator[Callable[..., None]]:
         for future in done:  # nothing is called off yet: whatever failed is a reason
             future.result()
     except BaseException:
-        session.transport.stopped.set()
+        stopped.set()
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

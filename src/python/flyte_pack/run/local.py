@@ -2,7 +2,7 @@
 
 The build starts it in the build root, on the interpreter of an environment with the target's resolve. The bundle goes
 into the store, the shim verifies it and unpacks it into a fresh directory, and there this process becomes Flyte's own
-local runner (`flyte_runner.py`), on the same interpreter. It is one process all along: terminal, signals and exit code
+local runner (`flyte_side/runner.py`), on the same interpreter. It is one process all along: terminal, signals and exit code
 are the task's. What it leaves behind is removed by a process that waits for its end, however it ends.
 """
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from flyte_pack.deploy.bundles import Beaten, check_files, settle
 from flyte_pack.deploy.plan import Refused
 from flyte_pack.json_fields import InvalidData
-from flyte_pack.run_options import RunUsageError, split
+from flyte_pack.run.options import RunUsageError, split
 from flyte_pack.store import Blob, Store, StoreError, open_store
 from flyte_pack.task_link import LinkedBundle, TaskLink
 from flyte_shim.cli import main as shim
@@ -133,7 +133,9 @@ def _become_task(archive_uri: str, sha256: str, link: TaskLink, arguments: Seque
         "config": config,
     }
     chosen = (name,) if link.kind == "task" else ()
-    runner = os.path.join(os.path.dirname(os.path.abspath(__file__)), "flyte_runner.py")
+    runner = os.path.join(
+        os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "flyte_side", "runner.py"
+    )
     return shim(
         [
             *("--archive", archive_uri, "--sha256", sha256),

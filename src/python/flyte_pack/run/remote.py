@@ -19,7 +19,7 @@ from flyte_pack.deploy.records import DeployedTask, RecordedTask
 from flyte_pack.deploy.registration import RegistrationError, run
 from flyte_pack.json_fields import InvalidData, printable
 from flyte_pack.names import InvalidName
-from flyte_pack.run_options import RunUsageError, split
+from flyte_pack.run.options import RunUsageError, split
 from flyte_pack.store import StoreError, open_store
 
 

@@ -15,7 +15,7 @@ from tests.support.codec_envs import CACHE, find_cpython
 from tests.support.containers import need
 from tests.support.image_tools import Done, Tools, real_index
 
-LOCK = Path(__file__).parents[1] / "support" / "image-dependencies.lock"
+LOCK = Path(__file__).parents[2] / "support" / "image-dependencies.lock"
 MACHINES = {"linux/amd64": (62, "x86_64"), "linux/arm64": (183, "aarch64")}  # ELF, "e_machine"
 
 

@@ -1,7 +1,7 @@
 """Runs a task in its image, as a cluster would: `python -m flyte_pack run-in-image`.
 
 The image's entry point is the shim, which verifies the bundle and unpacks it in the working directory; then Flyte's command
-line reads what was typed (`flyte_runner.py`), and `a0` runs the task. One directory of this machine is seen inside: it holds the
+line reads what was typed (`flyte_side/runner.py`), and `a0` runs the task. One directory of this machine is seen inside: it holds the
 bundle, the runner, and what goes in and out.
 """
 
@@ -20,9 +20,9 @@ from flyte_pack.deploy.plan import Refused
 from flyte_pack.image.run import image_runner
 from flyte_pack.image.running import Command, Mount, RunError
 from flyte_pack.json_fields import InvalidData, printable
-from flyte_pack.local_run import SETTINGS
 from flyte_pack.oci.model import InvalidImage
-from flyte_pack.run_options import RunUsageError, split
+from flyte_pack.run.local import SETTINGS
+from flyte_pack.run.options import RunUsageError, split
 from flyte_pack.task_link import TaskLink
 
 _INSIDE = "/tmp/flyte-run"  # noqa: S108  # in the image, where it is there and ours alone
@@ -89,7 +89,9 @@ def _prepare(
     # The image's user is another one than ours.
     os.chmod(shared, 0o755)  # noqa: S103
     os.chmod(files, 0o777)  # noqa: S103
-    runner = os.path.join(os.path.dirname(os.path.abspath(__file__)), "flyte_runner.py")
+    runner = os.path.join(
+        os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "flyte_side", "runner.py"
+    )
     shutil.copyfile(runner, os.path.join(shared, "flyte_runner.py"))
     with open(os.path.join(shared, "config.yaml"), "w") as file:
         file.write(SETTINGS)

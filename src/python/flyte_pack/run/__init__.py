@@ -1,0 +1,1 @@
+"""Runs a packaged task: on this machine, in its image, or on the control plane."""
