@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flyte_pack.errors import UserError
+
 _ADAPTER = Path(__file__).resolve().parent.parent / "flyte_side" / "adapter.py"
 # What specifications are made by, beside Flyte: who remembers one has to remember the content of these.
 ADAPTER_FILES = tuple(str(path) for path in sorted(_ADAPTER.parent.glob("*.py")))
@@ -32,7 +34,7 @@ class Registered:
 
 
 @dataclass(eq=False)  # like any exception
-class RegistrationError(Exception):
+class RegistrationError(UserError):
     """Why it can't be done, for the user. registered: what went through before."""
 
     message: str

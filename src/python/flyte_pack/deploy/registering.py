@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from flyte_pack.deploy.code import unpack_archive, unpack_embedded
 from flyte_pack.deploy.control_plane import Found
 from flyte_pack.deploy.flyte_processes import ADAPTER_FILES
-from flyte_pack.deploy.plan import Environment, Refused, Request
+from flyte_pack.deploy.plan import Environment, Request
 from flyte_pack.deploy.registration import (
     Code,
     DescribedTask,
@@ -25,6 +25,7 @@ from flyte_pack.deploy.registration import (
     Registered,
     Registrar,
 )
+from flyte_pack.errors import UserError
 from flyte_shim.files import remove_tree
 from flyte_shim.hashing import sha256_file
 
@@ -135,7 +136,7 @@ class Registering:
         """Import the tasks from what is shipped, and have Flyte make their specifications; no control plane is asked.
 
         known: those of targets that need not be imported, as nothing about them has changed; they can't be registered.
-        Raises `Refused` or `RegistrationError`.
+        Raises `UserError` or `RegistrationError`.
         """
         self._stack.close()
         self._registrars = []
@@ -159,10 +160,10 @@ class Registering:
     def upload(self, paths: Mapping[str, str]) -> dict[str, str]:
         """Put files where Flyte's data proxy has them, by the names they shall end in; their URIs, by name.
 
-        Raises `RegistrationError` or `Refused`.
+        Raises `RegistrationError` or `UserError`.
         """
         if not self._request.environments:
-            raise Refused("there is no task whose packages hold Flyte, which would upload it")
+            raise UserError("there is no task whose packages hold Flyte, which would upload it")
         with self._registrar(self._request.environments[0]) as registrar:
             return {name: registrar.upload(path, name) for name, path in paths.items()}
 
@@ -195,7 +196,7 @@ class Registering:
             if one.address not in where:
                 # A task of a recorded version that is no target any more: its packages are any resolve's, if there is one.
                 if len(environments) != 1:
-                    raise Refused(
+                    raise UserError(
                         f"{one.address} can not be registered: it is none of this deployment's tasks any more, so which "
                         "packages it needs is not known. Check out the commit that it was deployed from"
                     )
@@ -273,7 +274,7 @@ def _merged(
 ) -> dict[str, tuple[DescribedTask, ...]]:
     """By target: the tasks that it names, and those that its environment depends on and that nobody names.
 
-    Raises `Refused` where two targets name one Flyte task and it is not the same in both.
+    Raises `UserError` where two targets name one Flyte task and it is not the same in both.
     """
     named = {(one.address, name) for one in shipped for name in one.names}
     merged: dict[str, list[DescribedTask]] = {one.address: [] for one in shipped}
@@ -283,7 +284,7 @@ def _merged(
         first = chosen.setdefault(task.name, task)
         is_named = (task.address, task.attribute) in named
         if is_named and first.spec != task.spec:
-            raise Refused(
+            raise UserError(
                 f"{first.address} and {task.address} are both the Flyte task {task.name}, with different code or images: "
                 "give them one `bundle` and one `image`, or drop one from the deployment"
             )

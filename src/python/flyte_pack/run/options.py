@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flyte_pack.errors import UsageError
 from flyte_pack.names import shown
 from flyte_pack.task_link import COPY_STYLES
 
@@ -22,10 +23,6 @@ _OF_DEPLOYMENT = (
 )
 _DEPLOYMENT = "--deployment"
 _INSECURE = "--insecure"
-
-
-class RunUsageError(Exception):
-    """An option of ours that can't be understood; the message says what to type instead."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class RunOptions:
 
 
 def split(argv: Sequence[str]) -> RunOptions:
-    """Take our options off the front of `argv`. Raises `RunUsageError`.
+    """Take our options off the front of `argv`. Raises `UsageError`.
 
     A task's own input of that name (`--root_dir` to Flyte, which also takes dashes) stays reachable:
     a `--` ends our options.
@@ -74,7 +71,7 @@ def split(argv: Sequence[str]) -> RunOptions:
         if not equals:
             value = "".join(rest[1:2])
         if not value or (value.startswith("--") and not equals):
-            raise RunUsageError(f"{option} needs a value")
+            raise UsageError(f"{option} needs a value")
         if option in _OF_DEPLOYMENT:
             of_deployment.append(f"{option}={value}")
         else:
@@ -82,11 +79,11 @@ def split(argv: Sequence[str]) -> RunOptions:
         del rest[: 1 if equals else 2]
     style = found.get("copy_style")
     if style is not None and style not in COPY_STYLES:
-        raise RunUsageError(f"--copy-style is one of {', '.join(COPY_STYLES)}, not {shown(style)}")
+        raise UsageError(f"--copy-style is one of {', '.join(COPY_STYLES)}, not {shown(style)}")
     if "engine" in found and not in_image:
-        raise RunUsageError(f"--engine says how to run the task in its image: give {_IN_IMAGE} too")
+        raise UsageError(f"--engine says how to run the task in its image: give {_IN_IMAGE} too")
     if remote and (in_image or found.keys() - {"deployment"}):
-        raise RunUsageError(
+        raise UsageError(
             f"{_REMOTE} runs what was deployed, as it was deployed: leave {_IN_IMAGE}, --copy-style and --root-dir out"
         )
     return RunOptions(

@@ -12,8 +12,9 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Callable, Protocol
+from typing import Protocol
 
+from flyte_pack.progress import Say
 from flyte_pack.store.uris import StoreError as StoreError
 from flyte_pack.store.uris import check_store_uri as check_store_uri
 
@@ -92,7 +93,7 @@ class Store(Protocol):
         """Remove what writers that were killed left behind, and nothing of those that live."""
 
 
-def open_store(uri: str, cwd: str, say: Callable[[str], object] | None = None) -> Store:
+def open_store(uri: str, cwd: str, say: Say | None = None) -> Store:
     """The store that `uri` names; a relative `file://` path is below the directory `cwd`. Writes and asks for nothing.
 
     Object stores are reached by what the environment says. say: is told of each pause before a request is sent again.
