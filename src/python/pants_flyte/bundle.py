@@ -30,13 +30,13 @@ from pants_flyte.engine import (
 )
 from pants_flyte.entry_point import scan_source
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.globs import exactly, literal_glob
 from pants_flyte.layout import (
     SourceFile,
     broken_imports,
     broken_imports_error,
     case_collisions,
     files_beside_modules,
-    literal_glob,
     moves_modules,
     place_all,
     root_path,
@@ -180,9 +180,7 @@ async def _everything_beside(
                 continue
         if path not in have:
             beside.append(SourceFile(path, None, root, python=path.endswith(".py"), beside=True))
-    kept = await subset(
-        DigestSubset(found.digest, PathGlobs([literal_glob(file.path) for file in beside]))
-    )
+    kept = await subset(DigestSubset(found.digest, exactly(file.path for file in beside)))
     return beside, kept
 
 
@@ -191,9 +189,7 @@ async def _check_imports(
 ) -> None:
     """A set `root_dir` moves modules; an import of a moved module finds nothing."""
     modules = {file.path: file for file in closure.files if file.python}
-    sources = await contents(
-        await subset(DigestSubset(digest, PathGlobs([literal_glob(path) for path in modules])))
-    )
+    sources = await contents(await subset(DigestSubset(digest, exactly(modules))))
     scans: Dict[str, ModuleScan] = {}
     for source in sources:
         owner = modules[source.path].owner or request.address

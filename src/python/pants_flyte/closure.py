@@ -11,7 +11,7 @@ from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import PythonResolveField, PythonSourceField
 from pants.core.target_types import FileSourceField, ResourceSourceField
 from pants.engine.addresses import Address
-from pants.engine.fs import Digest, PathGlobs
+from pants.engine.fs import Digest
 from pants.engine.target import (
     Dependencies,
     HydratedSources,
@@ -32,7 +32,8 @@ from pants_flyte.engine import (
     targets_at,
     transitive_targets,
 )
-from pants_flyte.layout import SourceFile, literal_glob, root_path
+from pants_flyte.globs import exactly
+from pants_flyte.layout import SourceFile, root_path
 
 _SHIPPED = (PythonSourceField, ResourceSourceField, FileSourceField)
 
@@ -120,7 +121,7 @@ async def closure_of(
         package_roots = tuple(sorted({*package_roots, *new_roots}))
 
     if bare:
-        found = await snapshot(PathGlobs([literal_glob(path) for path in bare]))
+        found = await snapshot(exactly(bare))
         for path, owner in bare.items():
             digest_of[path, owner] = found.digest
             files.append(SourceFile(path, owner, missing[path], python=True))
@@ -194,7 +195,7 @@ async def _owners_of_packages(
     """
     if not possible:
         return {}, [], []
-    existing = await contents_matching(PathGlobs([literal_glob(path) for path in sorted(possible)]))
+    existing = await contents_matching(exactly(sorted(possible)))
     paths = [content.path for content in existing]
     owners = await owners_of_each(paths)
     targets = await targets_at(sorted({owner for found in owners for owner in found}))

@@ -54,12 +54,12 @@ from pants_flyte.entry_point import (
     scan_module,
 )
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.globs import literal_glob
 from pants_flyte.image_packages import requirements_of
 from pants_flyte.image_target_types import FlyteImage, FlyteImageRefNameField
 from pants_flyte.layout import (
     SourceFile,
     check_root_dir,
-    literal_glob,
     module_name,
     place,
     place_all,
