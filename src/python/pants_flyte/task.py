@@ -169,8 +169,8 @@ async def _path_in_bundle(address: Address, module: EntryModule, root_dir: Optio
     if path is None:
         raise FlyteTargetError(
             address,
-            f"`root_dir` is {root_dir!r}, but the entry point is {module.path}. Set `root_dir` to a "
-            "directory above it (`.` is the build root), or leave it unset.",
+            f"`root_dir` is {root_dir!r}, but the entry point is {module.path}. Set `root_dir` to "
+            "a directory above it (`.` is the build root), or leave it unset.",
         )
     if "." in path[: -len(".py")]:
         raise FlyteTargetError(
@@ -443,7 +443,7 @@ def _linked_image(image: BuiltImage) -> LinkedImage:
 
 
 def _command(module: str, task: str, has_bundle: bool) -> Tuple[str, ...]:
-    """The container's arguments, as Flyte's own serialisation of a task writes them (flyte 2.12)."""
+    """The container's arguments, as flyte 2.12 serialises a task."""
     return (
         "a0",
         *("--inputs", "{{.input}}"),
