@@ -250,7 +250,7 @@ def test_task_modules_see_the_bundle_and_their_resolve_and_nothing_else(tmp_path
                 assert sys.path[0] == os.getcwd() == os.path.dirname(__file__)
                 assert "SECRET_OF_THE_CALLER" not in os.environ
                 assert os.environ["GIVEN"] == "yes"
-                for name in ("flyte_pack", "flyte_shim", "stray", "flyte_side"):
+                for name in ("flyte_pack", "flyte_shim", "stray", "flyte_side", "describe", "words"):
                     assert importlib.util.find_spec(name) is None, name
                 print("to stdout")
                 env = flyte.TaskEnvironment(name="etl")

@@ -79,7 +79,7 @@ IMPORTS = [
     ({"tasks.py": "import flyte\n"}, "tasks.py has no `env` once it is imported"),
     (
         {"tasks.py": "import flyte\nenv = 5\n"},
-        "`env` in tasks.py is no environment of Flyte once it is imported, but a int",
+        "`env` in tasks.py is not a Flyte environment once it is imported, but a int",
     ),
 ]
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from flyte_pack.deploy.code import unpack_archive, unpack_embedded
 from flyte_pack.deploy.control_plane import Found
-from flyte_pack.deploy.flyte_processes import ADAPTER_FILES
+from flyte_pack.deploy.flyte_processes import SIDE_FILES
 from flyte_pack.deploy.plan import Environment, Refused, Request
 from flyte_pack.deploy.registration import (
     Code,
@@ -110,7 +110,7 @@ class Registering:
         wanted = _environ(request.import_env)
         identity = {task: one.identity for one in request.environments for task in one.tasks}
         common = {
-            "adapter": [sha256_file(str(path)) for path in ADAPTER_FILES],
+            "adapter": [sha256_file(str(path)) for path in SIDE_FILES],
             "environ": sorted((n, wanted[n]) for n in wanted.keys() - set(_IMPORT_ENV)),
             "project": request.project,
             "domain": request.domain,

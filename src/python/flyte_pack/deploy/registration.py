@@ -232,7 +232,7 @@ class Registrar:
             raise RegistrationError(error.message, tuple(done)) from None
 
     def _start(self) -> Process:
-        return Process(self._python, "code", self._import_environ, self._say)
+        return Process(self._python, "describe", self._import_environ, self._say)
 
     def _describe(self, bundle: _Bundle) -> Any:
         described = self._load(bundle)
@@ -309,8 +309,8 @@ def run(
         "version": version,
         "program": program,
     }
-    whole = [*command(python), "run", json.dumps(spec), "--", *arguments]
-    os.execve(whole[0], whole, dict(environ))  # noqa: S606
+    whole = [*command(python), "run_deployed", json.dumps(spec), "--", *arguments]
+    os.execve(whole[0], whole, {**environ, "DO_NOT_TRACK": "1"})  # noqa: S606
 
 
 def _settings(control_plane: ControlPlane, project: str, domain: str) -> dict[str, Any]:
