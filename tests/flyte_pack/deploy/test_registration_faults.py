@@ -11,7 +11,8 @@ from dataclasses import replace
 import pytest
 import trustme
 
-from flyte_pack.deploy.registration import ControlPlane, RegistrationError
+from flyte_pack.deploy.flyte_processes import RegistrationError
+from flyte_pack.deploy.registration import ControlPlane
 from tests.support.control_plane import SECRET, code, control_plane, registrar, unpacked
 from tests.support.flyte_versions import MATRIX, NEWEST
 

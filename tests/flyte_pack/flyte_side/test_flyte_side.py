@@ -12,7 +12,7 @@ from textwrap import dedent
 
 import pytest
 
-from flyte_pack.deploy.registration import RegistrationError
+from flyte_pack.deploy.flyte_processes import RegistrationError
 from flyte_pack.flyte_side import MAIN
 from flyte_pack.flyte_side.private import RESOLVER
 from tests.support.control_plane import IMAGE, code, control_plane, entry, registrar, unpacked

@@ -61,8 +61,8 @@ class Client:
         project: str,
         domain: str,
         seconds: float,
-    ) -> dict[str, Any]:
-        """Take the settings, without the network; returns organisation and endpoint."""
+    ) -> str | None:
+        """Take the settings, without the network; returns the organisation of the tasks."""
         self._read_config(config)
         self._at = (endpoint, insecure, org, project, domain)
         self._seconds = seconds
@@ -84,8 +84,8 @@ class Client:
                 "`flyte_config` names"
             )
         self.endpoint = address
-        org = org or self.config.task.org or private("org_from_endpoint")(address)
-        return {"org": org, "endpoint": address}
+        found: str | None = org or self.config.task.org or private("org_from_endpoint")(address)
+        return found
 
     def _read_config(self, config: str | None) -> None:
         if config is not None and not os.path.isfile(config):

@@ -162,11 +162,8 @@ class _Code:
         own = partial(images.own_image, self.flyte.Image.from_debian_base(), self.images)
         self.lookup, warnings = images.choose(self.root, roots, envs, owners, own)
         self.warnings += warnings
-        self.includes = [
-            include
-            for name, env in envs.items()
-            for include in images.includes(self.root, env, owners.get(name, addresses))
-        ]
+        for name, env in envs.items():
+            images.check_includes(self.root, env, owners.get(name, addresses))
 
     def _find_tasks(self, found: _Found, roots: _Found) -> dict[str, str]:
         """Set `tasks`, each with its address; returns the addresses of the environments."""
@@ -246,28 +243,18 @@ class _Code:
                     f"{address}: task {name} has no image: do not set `image=None` on its "
                     "environment"
                 )
-            loader = command[-1] if command else ""
+            spec = canonical.SerializeToString(deterministic=True)
             tasks.append(
                 {
                     "address": address,
-                    "attribute": loader or name.rpartition(".")[2],
+                    "attribute": (command[-1] if command else "") or name.rpartition(".")[2],
                     "name": name,
-                    "environment": task.parent_env_name,
-                    "spec": hashlib.sha256(
-                        canonical.SerializeToString(deterministic=True)
-                    ).hexdigest(),
-                    "size": request.ByteSize(),
+                    "spec": hashlib.sha256(spec).hexdigest(),
                     "command": command,
-                    "image": image,
                     "triggers": [trigger.name for trigger in request.triggers],
                 }
             )
-        return {
-            "tasks": tasks,
-            "includes": self.includes,
-            "warnings": self.warnings,
-            "flyte": self.flyte.version(),
-        }
+        return {"tasks": tasks, "warnings": self.warnings, "flyte": self.flyte.version()}
 
     def requests(self, versions: dict[str, str]) -> list[str]:
         """The requests, in base64, of this code's tasks that `versions` names."""

@@ -130,28 +130,21 @@ def container(template: Any) -> tuple[list[str], str]:
     return list(primary.get("args") or []), primary.get("image") or ""
 
 
-def includes(root: str, env: Any, address: str) -> Iterable[dict[str, str]]:
-    """The files that an environment includes: relative to the file that declares it."""
+def check_includes(root: str, env: Any, address: str) -> None:
+    """Refuse a bundle that lacks what an environment includes, relative to its own file."""
     for wanted in env.include:
         anchor = os.path.dirname(env._declaring_file or "")
         pattern = os.path.normpath(os.path.join(anchor, wanted))
         if os.path.isdir(pattern):
-            files = [str(path) for path in Path(pattern).glob("**/*") if path.is_file()]
-        elif os.path.isfile(pattern):
-            files = [pattern]
+            found = any(path.is_file() for path in Path(pattern).glob("**/*"))
         else:
-            files = [path for path in glob.glob(pattern) if os.path.isfile(path)]
-        shown = without(root, pattern)
-        if not files or not pattern.startswith(f"{root}{os.sep}"):
+            found = any(map(os.path.isfile, (pattern, *glob.glob(pattern))))
+        if not found or not pattern.startswith(f"{root}{os.sep}"):
             raise Refused(
                 f"{address}: environment {env.name} includes {wanted!r}, and the bundle has no "
-                f"{shown}. Add the target that owns it (files or resources) to `dependencies` "
+                f"{without(root, pattern)}. Add the target that owns it (files or resources) to `dependencies` "
                 f"of {address}"
             )
-        for file in sorted(files):
-            if os.path.basename(os.path.dirname(file)) != "__pycache__":
-                path = os.path.relpath(file, root)
-                yield {"address": address, "environment": env.name, "path": path}
 
 
 def lacking(root: str, image: Any, linked: str) -> Iterable[str]:

@@ -12,11 +12,12 @@ import sys
 from collections.abc import Sequence
 
 from flyte_pack.deploy.control_plane import find_control_plane
+from flyte_pack.deploy.flyte_processes import RegistrationError
 from flyte_pack.deploy.ledger import Ledger
 from flyte_pack.deploy.options import UsageError, parse
 from flyte_pack.deploy.plan import DeployPlan, Refused, resolve
 from flyte_pack.deploy.records import DeployedTask, RecordedTask
-from flyte_pack.deploy.registration import RegistrationError, run
+from flyte_pack.deploy.registration import run
 from flyte_pack.json_fields import InvalidData, printable
 from flyte_pack.names import InvalidName
 from flyte_pack.run.options import RunUsageError, split
@@ -91,15 +92,15 @@ def _run(plan_file: str, directory: str, address: str, typed: Sequence[str]) -> 
             f"version {version} of {where} was not registered. Deploy it: ./pants run {request.address}"
         )
     run(
-        (os.path.join(directory, environment.python),),
-        {**os.environ, **environment.env},
-        found.control_plane,
-        request.project,
-        request.domain,
-        one.flyte_name,
-        one.version,
-        arguments,
-        f"./pants run {address} -- --remote",
+        python=(os.path.join(directory, environment.python),),
+        environ={**os.environ, **environment.env},
+        control_plane=found.control_plane,
+        project=request.project,
+        domain=request.domain,
+        name=one.flyte_name,
+        version=one.version,
+        arguments=arguments,
+        program=f"./pants run {address} -- --remote",
     )
 
 
