@@ -53,7 +53,7 @@ def command(python: Sequence[str]) -> list[str]:
 def _code_command(
     python: Sequence[str], environ: Mapping[str, str]
 ) -> tuple[list[str], dict[str, str]]:
-    """As isolated, with a fixed hash seed: task modules iterate over sets in one order each time."""
+    """As isolated, with a fixed hash seed: task modules iterate over sets in one order."""
     kept = {name: value for name, value in environ.items() if not name.startswith("PYTHON")}
     return [*python, "-s", "-u", "-X", "utf8", MAIN], {**kept, "PYTHONHASHSEED": "0"}
 
@@ -126,7 +126,8 @@ class Process:
             if not poll.poll(None if left is None else left * 1000):
                 self.end()
                 raise RegistrationError(
-                    f"{self._what()} did not end within its time limit, and was stopped. {TAKES_TIME}"
+                    f"{self._what()} did not end within its time limit, and was stopped. "
+                    f"{TAKES_TIME}"
                 )
             chunk = os.read(self._process.stdout.fileno(), 1 << 16)
             if not chunk:

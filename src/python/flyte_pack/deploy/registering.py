@@ -24,7 +24,8 @@ from flyte_shim.files import remove_tree
 from flyte_shim.hashing import sha256_file
 
 # The variables that a task module may see while it is imported to be registered, besides those that
-# `[flyte].import_env_vars` names. A specification must not depend on unknown ones: a version has one.
+# `[flyte].import_env_vars` names. A specification must not depend on unknown ones: a version has
+# one.
 _IMPORT_ENV = ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR")
 
 

@@ -1,8 +1,8 @@
 """Has the tasks of unpacked bundles described, and registered with Flyte's control plane.
 
 This program runs without Flyte. `flyte_side` does what needs Flyte, on the interpreter of the
-tasks' resolve: one process for each bundle imports its task modules, and never sees a token; one talks
-to the control plane, and never imports user code.
+tasks' resolve: one process for each bundle imports its task modules, and never sees a token; one
+talks to the control plane, and never imports user code.
 """
 
 from __future__ import annotations
@@ -189,8 +189,8 @@ class Registrar:
     def register(self, versions: Mapping[str, str]) -> Iterator[Registered]:
         """Register described tasks, by their Flyte names, each under its version.
 
-        Yields each as it is registered; exhaust it. Raises `RegistrationError`, with those that were
-        registered before.
+        Yields each as it is registered; exhaust it. Raises `RegistrationError`, with those that
+        were registered before.
         """
         unknown = sorted(set(versions) - set(self._owner))
         assert not unknown, f"not described: {unknown}"
@@ -243,7 +243,7 @@ class Registrar:
         self._bundles, self._owner = [], {}
 
     def upload(self, path: str, name: str) -> str:
-        """Upload a file through the control plane's data proxy; returns its URI, which ends in `name`.
+        """Upload a file through Flyte's data proxy; returns its URI, which ends in `name`.
 
         The same content gets the same URI. Raises `RegistrationError`.
         """
@@ -270,7 +270,7 @@ def run(
     arguments: Sequence[str],
     program: str,
 ) -> NoReturn:
-    """Become a process that runs a registered task and follows it; its exit code is 0 if it succeeds.
+    """Become a process that runs a registered task; its exit code is 0 if the run succeeds.
 
     arguments: inputs, as options (`--n 5`), as `flyte run deployed-task` takes them. program: what
     the help calls the program.

@@ -142,8 +142,8 @@ def check_includes(root: str, env: Any, address: str) -> None:
         if not found or not pattern.startswith(f"{root}{os.sep}"):
             raise Refused(
                 f"{address}: environment {env.name} includes {wanted!r}, and the bundle has no "
-                f"{without(root, pattern)}. Add the target that owns it (files or resources) to `dependencies` "
-                f"of {address}"
+                f"{without(root, pattern)}. Add the target that owns it (files or resources) to "
+                f"`dependencies` of {address}"
             )
 
 
@@ -169,31 +169,34 @@ def lacking(root: str, image: Any, linked: str) -> Iterable[str]:
         yield from _lacking_of_layer(root, layer, check)
 
 
+_FILES = ("pyproject", "manifest", "script", "file")
+_NEW_LOCK = "to the requirements of its resolve and make the lock file anew"
+_ASKS = {
+    "AptPackages": "declares apt packages {packages}: {check}",
+    "CopyConfig": "copies {src} to {dst}: use `source_files` or `source_folders` of the linked "
+    "image",
+    "WorkDir": "declares the working directory {workdir}: the linked image has its own (`workdir`)",
+}
+
+
 def _lacking_of_layer(root: str, layer: Any, check: str) -> Iterable[str]:
     kind = type(layer).__name__
-
-    def of(field: str) -> str:
-        value = getattr(layer, field, None)
-        text = " ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
-        return str(without(root, text))
-
+    fields = [f.name for f in dataclasses.fields(layer)] if dataclasses.is_dataclass(layer) else []
+    text = {name: _text(root, getattr(layer, name)) for name in fields}
     if kind == "PipPackages":
-        missing = [one for one in layer.packages or () if not _installed(one)]
+        missing = ", ".join(one for one in layer.packages or () if not _installed(one))
         if missing:
             yield (
-                f"its Image declares pip packages that its resolve lacks: {', '.join(missing)}. "
-                "Add them to the requirements of its resolve and make the lock file anew, "
-                "or drop them from the Image"
+                f"its Image declares pip packages that its resolve lacks: {missing}. "
+                f"Add them {_NEW_LOCK}, or drop them from the Image"
             )
     elif kind == "Requirements" and (declared := _requirements(root, layer.file)) is not None:
-        missing = [one for one in declared if not _installed(one)]
+        missing = ", ".join(one for one in declared if not _installed(one))
         if missing:
             yield (
-                f"its Image declares {of('file')}, and its resolve lacks {', '.join(missing)}. "
-                "Add them to the requirements of its resolve and make the lock file anew"
+                f"its Image declares {text['file']}, and its resolve lacks {missing}. "
+                f"Add them {_NEW_LOCK}"
             )
-    elif kind == "AptPackages":
-        yield f"its Image declares apt packages {of('packages')}: {check}"
     elif kind == "Commands":
         yield f"its Image declares commands ({'; '.join(map(str, layer.commands))}): {check}"
     elif kind == "Env":
@@ -203,24 +206,16 @@ def _lacking_of_layer(root: str, layer: Any, check: str) -> Iterable[str]:
             f"its Image declares environment variables {names}: "
             "set them in `env` of the linked image"
         )
-    elif kind == "WorkDir":
-        yield (
-            f"its Image declares the working directory {of('workdir')}: "
-            "the linked image has its own (`workdir`)"
-        )
-    elif kind == "CopyConfig":
-        yield (
-            f"its Image copies {of('src')} to {of('dst')}: "
-            "use `source_files` or `source_folders` of the linked image"
-        )
+    elif kind in _ASKS:
+        yield f"its Image {_ASKS[kind].format(check=check, **text)}"
     elif kind not in ("CodeBundleLayer", "DockerIgnore"):
-        fields = dataclasses.fields(layer) if dataclasses.is_dataclass(layer) else ()
-        file = next(
-            (of(f.name) for f in fields if f.name in ("pyproject", "manifest", "script", "file")),
-            None,
-        )
-        what = f"{kind} ({file})" if file else kind
-        yield f"its Image declares {what}: {check}"
+        files = [text[name] for name in fields if name in _FILES]
+        yield f"its Image declares {' '.join((kind, *(f'({file})' for file in files[:1])))}: {check}"
+
+
+def _text(root: str, value: object) -> str:
+    parts = value if isinstance(value, (tuple, list)) else (value,)
+    return without(root, " ".join(map(str, parts)))
 
 
 def _requirements(root: str, file: Any) -> list[str] | None:

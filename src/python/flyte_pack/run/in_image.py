@@ -85,7 +85,7 @@ def _run(
 def _prepare(
     link: TaskLink, directory: str, shared: str, arguments: Sequence[str]
 ) -> tuple[str, ...]:
-    """Put what the container needs into `shared`; returns the command for the image's entry point."""
+    """Put what the container needs into `shared`; returns what its entry point runs."""
     files = os.path.join(shared, "io")
     os.mkdir(files)
     # The image may run as another user.
@@ -107,5 +107,5 @@ def _prepare(
         bundle = ("--tgz", f"file://{_INSIDE}/{name}", "--dest", ".")
     config = f"{_INSIDE}/config.yaml"
     ours = runner_arguments(link, config, arguments, a0=f"{_INSIDE}/io", bundle=bundle)
-    # The shim finds the bundle in the command, as in a0's own; the runner skips what is before "--".
+    # The shim finds the bundle in the command, as in a0's; the runner skips what is before "--".
     return ("python", f"{_INSIDE}/flyte_side/__main__.py", "run_here", *bundle, "--", *ours)

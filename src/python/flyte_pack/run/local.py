@@ -31,8 +31,8 @@ _PYTHON = (
     *("PEX", "__PEX", "PYTHONEXECUTABLE", "PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH"),
     *("PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"),
 )
-# Settings of a control plane or a container: a local run has neither. FLYTE_AWS_* and the like stay:
-# a task reaches its data with them.
+# Settings of a control plane or a container: a local run has neither. FLYTE_AWS_* and the like
+# stay: a task reaches its data with them.
 _CONTROL_PLANE = (
     *("FLYTE_ADMIN_", "FLYTE_API_KEY", "FLYTE_AUTH_", "FLYTE_CONSOLE_", "FLYTE_IMAGE_"),
     *("FLYTE_INTERNAL_", "FLYTE_LOCAL_", "FLYTECTL_CONFIG", "UCTL_CONFIG", "_F_", "_U_", "_UNION_"),
@@ -132,7 +132,8 @@ def _become_task(archive_uri: str, sha256: str, link: TaskLink, arguments: Seque
             # Its own cache, and copies: as in a new container, where the task may write anywhere.
             *("--cache", os.path.join(fresh, "cache"), "--mode", "copy"),
             *("--workdir", os.path.join(fresh, "bundle"), "--"),
-            # After "--" the shim looks for no options that it knows (a task may have an input "tgz").
+            # After "--" the shim looks for no options that it knows (a task may have an input
+            # "tgz").
             *(sys.executable, "-s", "-u", MAIN, "run_here", "--"),
             *runner_arguments(link, config, arguments),
         ]
