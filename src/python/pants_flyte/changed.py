@@ -27,8 +27,9 @@ from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
 from pants_flyte.engine import contents_matching, files_matching, owners_of_each, targets_at
+from pants_flyte.globs import exactly
 from pants_flyte.image_target_types import FlyteBaseImage, FlyteImage
-from pants_flyte.layout import listing, literal_glob
+from pants_flyte.layout import listing
 from pants_flyte.named_files import FileNamingTarget, NamedFilesField, globs_of
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.target_types import (
@@ -111,15 +112,14 @@ async def named_elsewhere(target: Target) -> Dict[str, Tuple[Target, ...]]:
 
 async def _named_in_settings(path: Optional[str]) -> Dict[str, Tuple[Target, ...]]:
     """The files that a settings file of deployments names, from the build root, with their owners."""
-    globs = [literal_glob(inside) for inside in _in_build_root(path)]
-    settings = await contents_matching(PathGlobs(globs))
+    settings = await contents_matching(exactly(_in_build_root(path)))
     named = [
         inside
         for file in settings
         for found in _FLYTE_CONFIG.findall(file.content)
         for inside in _in_build_root(found.decode(errors="replace"))
     ]
-    existing = await files_matching(PathGlobs([literal_glob(name) for name in named]))
+    existing = await files_matching(exactly(named))
     return await ordinary_owners(existing.files)
 
 

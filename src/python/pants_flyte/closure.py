@@ -11,7 +11,7 @@ from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import PythonResolveField, PythonSourceField
 from pants.core.target_types import FileSourceField, ResourceSourceField
 from pants.engine.addresses import Address
-from pants.engine.fs import Digest, PathGlobs
+from pants.engine.fs import Digest
 from pants.engine.target import (
     Dependencies,
     HydratedSources,
@@ -32,7 +32,8 @@ from pants_flyte.engine import (
     targets_at,
     transitive_targets,
 )
-from pants_flyte.layout import SourceFile, literal_glob, root_path
+from pants_flyte.globs import exactly
+from pants_flyte.layout import SourceFile, root_path
 
 _SHIPPED = (PythonSourceField, ResourceSourceField, FileSourceField)
 
@@ -80,47 +81,15 @@ async def closure_of(
     package_roots: Tuple[Address, ...] = ()
     while True:
         reached = await reached_from((address, *package_roots))
-        targets = [target for target in reached if target.has_field(SourcesField)]
-        hydrated = await hydrated_sources(
-            [
-                HydrateSourcesRequest(
-                    target[SourcesField], for_sources_types=_SHIPPED, enable_codegen=True
-                )
-                for target in targets
-            ]
-        )
-        files: List[SourceFile] = []
-        digest_of: Dict[Tuple[str, Optional[Address]], Digest] = {}
-        rooted = [
-            path
-            for sources in hydrated
-            if _has_source_root(sources)
-            for path in sources.snapshot.files
-        ]
-        roots = await source_roots(rooted)
-        for target, sources in zip(targets, hydrated):
-            if sources.sources_type is None:
-                continue
-            for path in sources.snapshot.files:
-                digest_of[path, target.address] = sources.snapshot.digest
-                files.append(
-                    SourceFile(
-                        path=path,
-                        owner=target.address,
-                        source_root=root_path(roots[path]) if _has_source_root(sources) else None,
-                        python=issubclass(sources.sources_type, PythonSourceField),
-                        generated=not isinstance(target[SourcesField], _SHIPPED),
-                    )
-                )
+        files, digest_of = await _files_of(reached)
         missing = _packages_above(files)
         bare, owned, unowned_code = await _owners_of_packages(missing, resolve, python_setup)
-        new_roots = tuple(sorted(set(owned) - set(package_roots)))
-        if not new_roots:
+        if set(owned) <= set(package_roots):
             break
-        package_roots = tuple(sorted({*package_roots, *new_roots}))
+        package_roots = tuple(sorted({*package_roots, *owned}))
 
     if bare:
-        found = await snapshot(PathGlobs([literal_glob(path) for path in bare]))
+        found = await snapshot(exactly(bare))
         for path, owner in bare.items():
             digest_of[path, owner] = found.digest
             files.append(SourceFile(path, owner, missing[path], python=True))
@@ -128,6 +97,40 @@ async def closure_of(
     if reasons:
         why = await _reasons(address, package_roots, entry_owners, reached)
     return Closure(tuple(files), digest_of, why, tuple(unowned_code))
+
+
+async def _files_of(
+    reached: Sequence[Target],
+) -> Tuple[List[SourceFile], Dict[Tuple[str, Optional[Address]], Digest]]:
+    """The files of these targets, with the digest that holds each."""
+    targets = [target for target in reached if target.has_field(SourcesField)]
+    hydrated = await hydrated_sources(
+        [
+            HydrateSourcesRequest(
+                target[SourcesField], for_sources_types=_SHIPPED, enable_codegen=True
+            )
+            for target in targets
+        ]
+    )
+    rooted = [s for s in hydrated if _has_source_root(s)]
+    roots = await source_roots([path for sources in rooted for path in sources.snapshot.files])
+    files: List[SourceFile] = []
+    digest_of: Dict[Tuple[str, Optional[Address]], Digest] = {}
+    for target, sources in zip(targets, hydrated):
+        if sources.sources_type is None:
+            continue
+        for path in sources.snapshot.files:
+            digest_of[path, target.address] = sources.snapshot.digest
+            files.append(
+                SourceFile(
+                    path=path,
+                    owner=target.address,
+                    source_root=root_path(roots[path]) if _has_source_root(sources) else None,
+                    python=issubclass(sources.sources_type, PythonSourceField),
+                    generated=not isinstance(target[SourcesField], _SHIPPED),
+                )
+            )
+    return files, digest_of
 
 
 async def reached_from(roots: Sequence[Address]) -> Tuple[Target, ...]:
@@ -194,7 +197,7 @@ async def _owners_of_packages(
     """
     if not possible:
         return {}, [], []
-    existing = await contents_matching(PathGlobs([literal_glob(path) for path in sorted(possible)]))
+    existing = await contents_matching(exactly(sorted(possible)))
     paths = [content.path for content in existing]
     owners = await owners_of_each(paths)
     targets = await targets_at(sorted({owner for found in owners for owner in found}))

@@ -30,7 +30,7 @@ from pants_flyte.engine import (
     targets_at,
 )
 from pants_flyte.errors import FlyteTargetError
-from pants_flyte.layout import literal_glob
+from pants_flyte.globs import exactly, literal_glob
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ async def find_entry_module(
     """The one target of that resolve that owns the entry point's file. Raises `FlyteTargetError`."""
     path, name = parse_entry_point(address, value)
     directory = os.path.dirname(path)
-    found = await files_matching(PathGlobs([literal_glob(path)]))
+    found = await files_matching(exactly([path]))
     if path not in found.files:
         beside = await files_matching(PathGlobs([os.path.join(literal_glob(directory), "*.py")]))
         raise FlyteTargetError(

@@ -61,12 +61,6 @@ def root_path(root: str) -> str:
     return "" if root == "." else root
 
 
-def literal_glob(path: str) -> str:
-    """A path from the build root as a glob that matches it alone."""
-    literal = "".join(f"[{c}]" if c in "*?[" else c for c in path)
-    return f"./{literal}" if path.startswith("!") else literal  # where it would mean "but not"
-
-
 def place(file: SourceFile, root_dir: Optional[str]) -> Optional[str]:
     """The file's path in the bundle; None where it lies outside `root_dir` ("" is the build root)."""
     if root_dir is None:

@@ -34,7 +34,8 @@ from pants_flyte.engine import (
 )
 from pants_flyte.engine.types import ImportInfo, SuspectSources
 from pants_flyte.errors import FlyteTargetError
-from pants_flyte.layout import literal_glob, root_path
+from pants_flyte.globs import exactly, literal_glob
+from pants_flyte.layout import root_path
 from pants_flyte.subsystem import FlyteSubsystem
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class InferLostImports(InferDependenciesRequest):  # type: ignore[type-arg]  # g
 
 async def _source(path: str) -> bytes:
     """The content of a file; empty where it is gone, of which Pants tells."""
-    found = await contents_matching(PathGlobs([literal_glob(path)]))
+    found = await contents_matching(exactly([path]))
     return found[0].content if found else b""
 
 

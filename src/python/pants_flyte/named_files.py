@@ -19,7 +19,7 @@ from pants.build_graph.address import Address
 from pants.engine.target import MultipleSourcesField, Target
 from pants.source.filespec import Filespec, FilespecMatcher
 
-from pants_flyte.layout import literal_glob
+from pants_flyte.globs import literal_glob
 
 
 def path_from_root(address: Address, text: str) -> Optional[str]:

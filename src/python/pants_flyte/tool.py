@@ -24,7 +24,7 @@ from pants_flyte.engine import (
     merge_digests,
     tool_environment,
 )
-from pants_flyte.layout import literal_glob
+from pants_flyte.globs import literal_glob
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 
 _PACKAGES = ("flyte_pack", "flyte_shim")
