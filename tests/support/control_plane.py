@@ -59,7 +59,7 @@ class RealControlPlane:
             urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=unverified)
         )
         url = f"{scheme}://{self.endpoint}/control/{what}"
-        with opener.open(url, data, timeout=30) as answer:
+        with opener.open(url, data, timeout=120) as answer:
             return json.load(answer)
 
 

@@ -193,7 +193,7 @@ def test_many_bundles_are_not_all_kept_in_memory(tmp_path, plane, monkeypatch):
 
 def test_an_interrupt_while_modules_are_imported_ends_at_once(tmp_path):
     files = {
-        "tasks.py": f"import time\nopen({str(tmp_path / 'at')!r}, 'w').close()\ntime.sleep(100)\n"
+        "tasks.py": f"import time\nopen({str(tmp_path / 'at')!r}, 'w').close()\ntime.sleep(600)\n"
     }
     root = unpacked(tmp_path / "code", files)
     program = f"""
@@ -214,7 +214,7 @@ except KeyboardInterrupt:
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=120)
     assert out == "interrupted\n"
 
 
@@ -395,7 +395,7 @@ def _lives(pid):
 
 
 def _wait_for_the_end(pids):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while any(_lives(int(pid)) for pid in pids.read_text().split()):
         assert time.monotonic() < deadline, "processes are left"
         time.sleep(0.05)
