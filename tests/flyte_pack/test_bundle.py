@@ -335,7 +335,7 @@ def test_an_archive_that_cannot_be_written_leaves_nothing(tmp_path, bundle, size
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
     )
     assert done.returncode == 1
-    assert done.stderr == "flyte_pack bundle: writing: File too large\n"
+    assert done.stderr == "flyte_pack bundle: File too large\n"
     assert os.listdir(bundle.directory) == []
 
 

@@ -15,6 +15,7 @@ from flyte_pack.deploy import report
 from flyte_pack.deploy.bundles import check_whole
 from flyte_pack.deploy.control_plane import Found, find_control_plane
 from flyte_pack.deploy.deployment import Deployment
+from flyte_pack.deploy.flyte_processes import Registered
 from flyte_pack.deploy.git import now
 from flyte_pack.deploy.ledger import Ledger, Recorded, is_current
 from flyte_pack.deploy.options import HELP, DeployOptions, parse
@@ -22,7 +23,6 @@ from flyte_pack.deploy.plan import DeployPlan, Request, resolve
 from flyte_pack.deploy.recorded import register_recorded
 from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord
 from flyte_pack.deploy.registering import Registering
-from flyte_pack.deploy.registration import Registered
 from flyte_pack.errors import UsageError, UserError
 from flyte_pack.json_fields import InvalidData, dump, printable
 from flyte_pack.progress import Console
