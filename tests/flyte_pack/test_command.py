@@ -1,4 +1,4 @@
-"""Every failure has one base class, and the funnel of the commands turns it into a message and an exit code."""
+"""Every failure has one base class; the commands turn it into a message and an exit code."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def exceptions():
             assert name.startswith(("flyte_pack.flyte_side.", "flyte_pack.store.by_obstore"))
             continue
         for thing in vars(module).values():
-            if isinstance(thing, type) and issubclass(thing, BaseException):
-                if thing.__module__ == name:
-                    found[f"{name}.{thing.__qualname__}"] = thing
+            ours = isinstance(thing, type) and thing.__module__ == name
+            if ours and issubclass(thing, BaseException):
+                found[f"{name}.{thing.__qualname__}"] = thing
     return found
 
 
