@@ -27,7 +27,8 @@ from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import InvalidImage
 from flyte_pack.progress import Console
 from flyte_pack.registry import RegistryError
-from flyte_pack.store import Store, StoreError, open_store
+from flyte_pack.store import Store, StoreError
+from flyte_pack.store.opening import open_store
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 _FAILURES = (

@@ -20,7 +20,8 @@ from flyte_pack.deploy.bundles import Beaten, check_files, settle
 from flyte_pack.deploy.plan import Refused
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.run.options import RunUsageError, split
-from flyte_pack.store import Blob, Store, StoreError, open_store
+from flyte_pack.store import Blob, Store, StoreError
+from flyte_pack.store.opening import open_store
 from flyte_pack.task_link import LinkedBundle, TaskLink
 from flyte_shim.cli import main as shim
 from flyte_shim.files import remove_tree

@@ -20,7 +20,8 @@ from flyte_pack.deploy.registration import RegistrationError, run
 from flyte_pack.json_fields import InvalidData, printable
 from flyte_pack.names import InvalidName
 from flyte_pack.run.options import RunUsageError, split
-from flyte_pack.store import StoreError, open_store
+from flyte_pack.store import StoreError
+from flyte_pack.store.opening import open_store
 
 
 def main(argv: Sequence[str]) -> int:
