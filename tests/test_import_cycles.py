@@ -25,12 +25,14 @@ def imports(module: str, path: Path, known: dict[str, Path]) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in known)
         elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{module} has a relative import"
+            parents = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+            base = parents[: len(parents) + 1 - node.level] if node.level else []
+            source = ".".join([*base, *filter(None, [node.module])])
             for alias in node.names:
-                name = f"{node.module}.{alias.name}"
-                target = name if name in known else node.module
+                name = f"{source}.{alias.name}"
+                target = name if name in known else source
                 if target in known and target != module:
-                    yield str(target)
+                    yield target
 
 
 def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
@@ -77,6 +79,8 @@ def test_no_module_is_part_of_an_import_cycle() -> None:
     [
         "from pack import one",
         "import pack.one",
+        "from . import one",
+        "from .one import name",
         "def later():\n    from pack.one import name",
         "if TYPE_CHECKING:\n    from pack.one import name",
     ],
