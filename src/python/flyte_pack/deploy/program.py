@@ -26,7 +26,8 @@ from flyte_pack.deploy.registering import Registering
 from flyte_pack.errors import UsageError, UserError
 from flyte_pack.json_fields import InvalidData, dump, printable
 from flyte_pack.progress import Console
-from flyte_pack.store import Store, StoreError, open_store
+from flyte_pack.store import Store, StoreError
+from flyte_pack.store.opening import open_store
 
 _SCHEMA = 1
 

@@ -20,7 +20,8 @@ from flyte_pack.deploy.bundles import Beaten, check_files, settle
 from flyte_pack.errors import UserError
 from flyte_pack.flyte_side import MAIN
 from flyte_pack.run.options import split
-from flyte_pack.store import Blob, Store, open_store
+from flyte_pack.store import Blob, Store
+from flyte_pack.store.opening import open_store
 from flyte_pack.task_link import LinkedBundle, TaskLink
 from flyte_shim.cli import main as shim
 from flyte_shim.files import remove_tree

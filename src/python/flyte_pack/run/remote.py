@@ -19,7 +19,7 @@ from flyte_pack.deploy.records import DeployedTask, RecordedTask
 from flyte_pack.deploy.registration import run
 from flyte_pack.errors import UsageError, UserError
 from flyte_pack.run.options import split
-from flyte_pack.store import open_store
+from flyte_pack.store.opening import open_store
 
 
 def main(argv: Sequence[str]) -> int:
