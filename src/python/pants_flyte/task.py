@@ -16,6 +16,7 @@ from pants.engine.target import FieldSet, InferDependenciesRequest, InferredDepe
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
+from flyte_pack.flyte_side.private import RESOLVER
 from flyte_pack.manifest import EntryPoint
 from flyte_pack.names import InvalidName, check_image, check_ref_name
 from flyte_pack.task_link import (
@@ -83,8 +84,6 @@ from pants_flyte.target_types import (
 )
 
 logger = logging.getLogger(__name__)
-
-_RESOLVER = "flyte._internal.resolvers.default.DefaultTaskResolver"
 
 
 # --- dependency inference ------------------------------------------------------------------------
@@ -456,7 +455,7 @@ def _command(module: str, task: str, has_bundle: bool) -> Tuple[str, ...]:
         *("--name", "{{.actionName}}"),
         *("--run-start-time", "{{.runStartTime}}"),
         *(("--tgz", BUNDLE_URI_HOLE, "--dest", ".") if has_bundle else ()),
-        *("--resolver", _RESOLVER, "mod", module, "instance", task),
+        *("--resolver", RESOLVER, "mod", module, "instance", task),
     )
 
 
