@@ -129,7 +129,7 @@ def entry(
 ) -> Entry:
     file, _, attribute = point.partition(":")
     module = file[: -len(".py")].replace("/", ".")
-    return Entry(address, file, module, kind, attribute, (attribute,), image)
+    return Entry(address, file, module, kind, attribute, image)
 
 
 def code(root: str, *entries: Entry, uri: str | None = "s3://bundles/archives/ab.tar.gz") -> Code:

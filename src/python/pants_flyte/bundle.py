@@ -226,21 +226,21 @@ def _warn(address: Address, placed: Mapping[str, SourceFile], closure: Closure) 
     for group in case_collisions(placed):
         logger.warning(
             f"{address}: the bundle holds files whose names differ only in case, which a file "
-            f"system that ignores case (macOS, Windows) can't unpack: {', '.join(group)}"
+            f"system that ignores case (macOS, Windows) cannot unpack: {', '.join(group)}"
         )
     apart = files_beside_modules(placed)
     if apart:
         (path, module), others = apart[0], len(apart) - 1
         logger.warning(
-            f"{address}: {path} comes from a `files` target, which keeps its path from the build root, "
-            f"while the module that lies beside it in the repository is at {module} in the bundle. "
+            f"{address}: {path} comes from a `files` target, which keeps its path from the build "
+            f"root, while the module beside it in the repository is at {module} in the bundle. "
             "Code that opens it by a path relative to the working directory finds it; code that "
             "looks beside its own `__file__` does not: make it a `resource` for that."
             + (f" ({others} more files are parted in the same way.)" if others else "")
         )
     if closure.unowned_code:
         logger.warning(
-            f"{address}: no target owns {', '.join(closure.unowned_code)}, which Python runs on the "
-            "way to modules of the bundle. What they import is not known, and so not in the "
+            f"{address}: no target owns {', '.join(closure.unowned_code)}, which Python runs on "
+            "the way to modules of the bundle. What they import is not known, and so not in the "
             "bundle: put `python_sources()` into the BUILD files beside them."
         )

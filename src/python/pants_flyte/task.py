@@ -16,6 +16,7 @@ from pants.engine.target import FieldSet, InferDependenciesRequest, InferredDepe
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
+from flyte_pack.flyte_side.private import RESOLVER
 from flyte_pack.manifest import EntryPoint
 from flyte_pack.names import InvalidName, check_image, check_ref_name
 from flyte_pack.task_link import (
@@ -83,8 +84,6 @@ from pants_flyte.target_types import (
 )
 
 logger = logging.getLogger(__name__)
-
-_RESOLVER = "flyte._internal.resolvers.default.DefaultTaskResolver"
 
 
 # --- dependency inference ------------------------------------------------------------------------
@@ -169,8 +168,8 @@ async def _path_in_bundle(address: Address, module: EntryModule, root_dir: Optio
     if path is None:
         raise FlyteTargetError(
             address,
-            f"`root_dir` is {root_dir!r}, but the entry point is {module.path}. Set `root_dir` to a "
-            "directory above it (`.` is the build root), or leave it unset.",
+            f"`root_dir` is {root_dir!r}, but the entry point is {module.path}. Set `root_dir` to "
+            "a directory above it (`.` is the build root), or leave it unset.",
         )
     if "." in path[: -len(".py")]:
         raise FlyteTargetError(
@@ -443,7 +442,7 @@ def _linked_image(image: BuiltImage) -> LinkedImage:
 
 
 def _command(module: str, task: str, has_bundle: bool) -> Tuple[str, ...]:
-    """The container's arguments, as Flyte's own serialisation of a task writes them (flyte 2.12)."""
+    """The container's arguments, as flyte 2.12 serialises a task."""
     return (
         "a0",
         *("--inputs", "{{.input}}"),
@@ -456,7 +455,7 @@ def _command(module: str, task: str, has_bundle: bool) -> Tuple[str, ...]:
         *("--name", "{{.actionName}}"),
         *("--run-start-time", "{{.runStartTime}}"),
         *(("--tgz", BUNDLE_URI_HOLE, "--dest", ".") if has_bundle else ()),
-        *("--resolver", _RESOLVER, "mod", module, "instance", task),
+        *("--resolver", RESOLVER, "mod", module, "instance", task),
     )
 
 

@@ -22,9 +22,10 @@ PYTHON_PATH = str(Path(flyte_pack.__file__).parent.parent)
 def _run(plane, *arguments, line=NEWEST, **fields):
     """A program that becomes a run of ml.score."""
     program = (
-        "import json, os, sys; from flyte_pack.deploy.registration import *; a = json.loads(sys.argv[1]); "
-        "run(a['python'], os.environ, ControlPlane(**a['plane']), 'bikes', 'development', 'ml.score', a['version'], "
-        "sys.argv[2:], 'program')"
+        "import json, os, sys; from flyte_pack.deploy.registration import *; "
+        "a = json.loads(sys.argv[1]); "
+        "run(environ=os.environ, control_plane=ControlPlane(**a.pop('plane')), name='ml.score', "
+        "project='bikes', domain='development', arguments=sys.argv[2:], program='program', **a)"
     )
     spec = {
         "python": [str(python_with_flyte(line))],

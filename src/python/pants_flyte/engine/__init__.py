@@ -1,4 +1,4 @@
-"""The only place that awaits Pants' engine: one set of functions, one implementation per generation.
+"""The only place that awaits Pants' engine: one set of functions, one half per generation.
 
 Pants knew only `Get`/`MultiGet` before 2.22 and knows only call-by-name since 2.32. Both engines
 find what a rule awaits by following plain `async def` helpers across modules, by name, so the rules

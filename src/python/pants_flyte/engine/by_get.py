@@ -1,7 +1,7 @@
 """The engine port for Pants 2.17 to 2.29: by `Get` and `MultiGet`.
 
 Each function has a twin of the same name and signature in `by_name`; a test compares them.
-What it does is told here, how the twin does it is told there.
+The docstrings are here; comments in the twin are about call-by-name.
 """
 
 from __future__ import annotations
@@ -350,7 +350,7 @@ else:
 
 @rule
 async def suspects_in(globs: PathGlobs) -> SuspectSources:
-    """A rule, so that an edit has the sources of one directory looked through again, and not all."""
+    """A rule, so that an edit repeats the search of one directory only."""
     found = await Get(DigestContents, PathGlobs, globs)
     return SuspectSources.among(found)
 

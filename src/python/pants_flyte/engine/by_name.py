@@ -1,9 +1,9 @@
 """The engine port for Pants 2.30 and later: rules are called by their names.
 
-What each function does is told at its twin in `by_get`. Pants reads this code before it runs it
-(`pants/engine/internals/rule_visitor.py`), which asks three things of it: what stands in
+The docstrings are at the twins in `by_get`. Pants parses this code before it runs it
+(`pants/engine/internals/rule_visitor.py`), which asks three things of it: the argument of
 `implicitly(name)` is a parameter whose annotation is a plain name; helpers stand above the rules of
-a module; what is called is named here, not handed about.
+a module; a rule is called by its name, not through a variable.
 """
 
 from __future__ import annotations
@@ -317,8 +317,8 @@ def test_result(
 
 # --- our own rules, where they fan out -----------------------------------------------------------
 #
-# The modules of these rules import this one, so their names are not to be had here. Stand-ins are:
-# Pants calls the rule that takes the member of the union and returns the same type.
+# The modules of these rules import this one, so it cannot import them. It has stand-ins: Pants
+# calls the rule that takes the member of the union and returns the same type.
 
 
 async def build_tasks(requests: Sequence[TaskRequest]) -> Tuple[BuiltTask, ...]:
@@ -338,12 +338,12 @@ async def build_images(requests: Sequence[ImageRequest]) -> Tuple[BuiltImage, ..
 
 @union(in_scope_types=[EnvironmentName])
 class AnyTaskRequest:
-    """What stands for `TaskRequest`, its only member."""
+    """Stands for `TaskRequest`, its only member."""
 
 
 @union(in_scope_types=[EnvironmentName])
 class AnyImageRequest:
-    """What stands for `ImageRequest`, its only member."""
+    """Stands for `ImageRequest`, its only member."""
 
 
 @rule(polymorphic=True)
