@@ -53,7 +53,7 @@ def refused(root, *typed, plan=None, said=(), code=1):
         ((), {"tasks": ["nowhere.json"]}, ["nowhere.json", "No such file"]),
         ((), {"tasks": ["../build/packaged/train.json"]}, ["'..' in the path"]),
         ((), {"schema": 2}, ["schema 2"]),
-        ((), {"unheard": 1}, ["unknown fields: 'unheard'"]),
+        ((), {"unheard": 1}, ["unknown keys: 'unheard'"]),
         ((), {"address": ""}, ["empty"]),
     ],
 )

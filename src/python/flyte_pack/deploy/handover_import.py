@@ -146,13 +146,9 @@ def _link(
 
 def _bundle(bundle: StoredBundle) -> LinkedBundle:
     return LinkedBundle(
-        archive=f"store/{bundle.archive.key}",
-        manifest=f"store/{bundle.manifest.key}",
-        content_hash=bundle.content_hash,
-        archive_hash=bundle.archive_hash,
-        archive_size=bundle.archive_size,
-        manifest_hash=bundle.manifest_hash,
-        manifest_size=bundle.manifest_size,
+        archive=f"store/{bundle.archive_key}",
+        manifest=f"store/{bundle.manifest_key}",
+        **bundle.hashes,
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Dict, Optional, Tuple
 
 from flyte_pack.deploy.options import DeployOptions
-from flyte_pack.json_fields import Fields, InvalidData, dump, load
+from flyte_pack.json_fields import Document, InvalidData, SafePath
 from flyte_pack.names import (
     InvalidName,
     check_domain,
@@ -19,9 +20,7 @@ from flyte_pack.names import (
 )
 from flyte_pack.store.uris import check_store_uri
 from flyte_pack.task_link import COPY_STYLES
-from flyte_shim.paths import path_problem
 
-SCHEMA = 1
 DEFAULT_STORE = "file://dist/flyte"
 
 
@@ -37,25 +36,14 @@ class Environment:
     another one where any package is another one. tasks: addresses.
     """
 
-    python: str
-    env: dict[str, str]
+    python: SafePath
+    env: Dict[str, str]
     identity: str
-    tasks: tuple[str, ...]
-
-    @classmethod
-    def from_fields(cls, fields: Fields) -> Environment:
-        environment = cls(
-            python=fields.text("python"),
-            env=fields.text_map("env"),
-            identity=fields.text("identity"),
-            tasks=fields.texts("tasks"),
-        )
-        fields.end()
-        return environment
+    tasks: Tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class DeployPlan:
+class DeployPlan(Document):
     """A `flyte_deployment` as the build rules have it: its fields, on top of settings from files and options.
 
     address: the target. images: image by ref name. tasks: files of task links, relative to a directory that is given
@@ -65,62 +53,25 @@ class DeployPlan:
     nothing says what they are.
     """
 
+    NAME = "deploy plan"
+
     address: str
-    project: str | None
-    domain: str | None
-    version: str | None
-    store: str | None
-    images: dict[str, str]
-    copy_style: str | None
-    tasks: tuple[str, ...]
-    pushes: tuple[str, ...] = ()
-    endpoint: str | None = None
-    insecure: bool | None = None
-    org: str | None = None
-    flyte_config: str | None = None
-    registry: str | None = None
-    insecure_registries: tuple[str, ...] = ()
-    environments: tuple[Environment, ...] = ()
-    import_env: tuple[str, ...] = ()
-
-    def to_json(self) -> bytes:
-        """The plan as the build rules hand it over; equal plans give equal bytes."""
-        environments = [vars(environment) for environment in self.environments]
-        return dump({"schema": SCHEMA, **vars(self), "environments": environments})
-
-    @classmethod
-    def from_json(cls, data: bytes) -> DeployPlan:
-        """Parse a plan. Raises `InvalidData`, `InvalidName` or `StoreError`."""
-        fields = load(data, "deploy plan", SCHEMA)
-        for name in ("tasks", "pushes", "insecure_registries", "environments", "import_env"):
-            fields.default(name, [])
-        for name in ("endpoint", "insecure", "org", "flyte_config", "registry"):
-            fields.default(name, None)
-        plan = cls(
-            address=fields.text("address"),
-            project=fields.optional_text("project"),
-            domain=fields.optional_text("domain"),
-            version=fields.optional_text("version"),
-            store=fields.optional_text("store"),
-            images=fields.text_map("images"),
-            copy_style=fields.optional_text("copy_style"),
-            tasks=fields.texts("tasks"),
-            pushes=fields.texts("pushes"),
-            endpoint=fields.optional_text("endpoint"),
-            insecure=fields.optional_boolean("insecure"),
-            org=fields.optional_text("org"),
-            flyte_config=fields.optional_text("flyte_config"),
-            registry=fields.optional_text("registry"),
-            insecure_registries=fields.texts("insecure_registries"),
-            environments=tuple(map(Environment.from_fields, fields.nested_list("environments"))),
-            import_env=fields.texts("import_env"),
-        )
-        fields.end()
-        for name in (*plan.tasks, *plan.pushes, *(e.python for e in plan.environments)):
-            problem = path_problem(name)
-            if problem:
-                raise InvalidData(f"deploy plan: {problem} among the files: {name!a:.200}")
-        return plan
+    project: Optional[str]
+    domain: Optional[str]
+    version: Optional[str]
+    store: Optional[str]
+    images: Dict[str, str]
+    copy_style: Optional[str]
+    tasks: Tuple[SafePath, ...]
+    pushes: Tuple[SafePath, ...] = ()
+    endpoint: Optional[str] = None
+    insecure: Optional[bool] = None
+    org: Optional[str] = None
+    flyte_config: Optional[str] = None
+    registry: Optional[str] = None
+    insecure_registries: Tuple[str, ...] = ()
+    environments: Tuple[Environment, ...] = ()
+    import_env: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

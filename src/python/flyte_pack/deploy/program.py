@@ -22,7 +22,7 @@ from flyte_pack.deploy.recorded import register_recorded
 from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord
 from flyte_pack.deploy.registering import Registering
 from flyte_pack.deploy.registration import Registered, RegistrationError
-from flyte_pack.json_fields import InvalidData, dump, printable
+from flyte_pack.json_fields import InvalidData, as_json, dump, printable
 from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import InvalidImage
 from flyte_pack.progress import Console
@@ -153,7 +153,7 @@ class _Run:
             "registered": deployment.registrations(work),
             "upload": upload,
             "images": images,
-            "bundles": [{"status": s.status.value, **s.bundle.as_fields()} for s in work.settled],
+            "bundles": [{"status": s.status.value, **as_json(s.bundle)} for s in work.settled],
             "tasks": [
                 {
                     "address": change.address,

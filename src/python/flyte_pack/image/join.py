@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from flyte_pack.codec import CodecError
 from flyte_pack.image.layer import LAYERS
 from flyte_pack.oci.layer import join_parts
-from flyte_pack.oci.parts import layers_to_json
+from flyte_pack.oci.parts import Layers
 
 
 def main(argv: Sequence[str]) -> int:
@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         layer = join_parts(options.parts, options.out, options.what)
         with open(os.path.join(options.out, LAYERS), "wb") as file:
-            file.write(layers_to_json([layer]))
+            file.write(Layers((layer,)).to_json())
     except (CodecError, zlib.error) as error:
         message = str(error)
     except OSError as error:

@@ -12,7 +12,7 @@ from flyte_pack.codec import CodecError
 from flyte_pack.image.layer_plan import PART, LayerPlan
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.oci.layer import LayerWriter
-from flyte_pack.oci.parts import Layer, layers_to_json
+from flyte_pack.oci.parts import Layer, Layers
 from flyte_pack.sources import SourceError, SourceTree
 
 LAYERS = "layers.json"
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
             return 0
         layer = pack_layer(plan, options.sources, options.out)
         with open(os.path.join(options.out, LAYERS), "wb") as file:
-            file.write(layers_to_json([layer]))
+            file.write(Layers((layer,)).to_json())
     except (InvalidData, SourceError, CodecError) as error:
         message = str(error)
     except OSError as error:

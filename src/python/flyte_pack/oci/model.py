@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -58,6 +58,9 @@ def check_digest(text: object, what: str = "a digest") -> str:
     if not isinstance(text, str) or not _DIGEST.fullmatch(text):
         raise InvalidImage(f"{what} is {text!a:.100}, not sha256: and 64 hexadecimal digits")
     return text
+
+
+Digest = Annotated[str, check_digest]
 
 
 def blob_path(digest: str) -> str:
