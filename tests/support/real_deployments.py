@@ -15,7 +15,8 @@ from typing import Any, Callable
 
 from flyte_pack.registry.credentials import Keychain
 from flyte_pack.registry.push import push_image
-from flyte_pack.store import Store, open_store
+from flyte_pack.store import Store
+from flyte_pack.store.opening import open_store
 from flyte_pack.task_link import LinkedImage
 from tests.support.control_plane import RealControlPlane, control_plane
 from tests.support.deploying import BuildRoot, Done, Program
@@ -253,7 +254,7 @@ class RealDeployment(BuildRoot):
         """Wait until all that the program started is gone; what goes on is an error."""
         started = self.pids.read_text().split() if self.pids.exists() else []
         self.pids.unlink(missing_ok=True) if started else None
-        for _ in range(600):
+        for _ in range(2400):
             left = [pid for pid in started if _runs(pid)]
             if not left:
                 return
