@@ -28,7 +28,9 @@ import flyte_pack.store.file
 from flyte_pack.__main__ import main
 from flyte_pack.bundle import pack
 from flyte_pack.bundle_plan import BundlePlan, PlanFile
-from flyte_pack.deploy.plan import DeployPlan
+from flyte_pack.deploy.config import Settings
+from flyte_pack.deploy.plan import FIXED, DeployPlan
+from flyte_pack.json_fields import as_json
 from flyte_pack.manifest import EntryPoint, Manifest
 from flyte_pack.task_link import (
     BUNDLE_URI_HOLE,
@@ -265,19 +267,19 @@ class BuildRoot:
         return self.link(name, dataclasses.replace(link, bundle=bundle))
 
     def plan(self, **changes: Any) -> Path:
-        """Write the deploy plan; `changes` are fields of it."""
+        """Write the deploy plan; `changes` are fields of it or of its settings."""
         path = self.dist / "__deploy_plan.json"
+        settings = {
+            **as_json(Settings(project="flytesnacks", domain="development")),
+            **{name: changes.pop(name) for name in as_json(Settings()) if name in changes},
+        }
         plan = DeployPlan(
             address=ADDRESS,
-            project="flytesnacks",
-            domain="development",
-            version=None,
-            store=None,
-            images={},
-            copy_style=None,
+            fixed=tuple(name for name in FIXED if settings[name] is not None),
             tasks=tuple(f"{name}.json" for name in self.links),
         )
-        path.write_text(json.dumps({**json.loads(plan.to_json()), **changes}))
+        document = {**json.loads(plan.to_json()), "settings": settings, **changes}
+        path.write_text(json.dumps(document))
         return path
 
     def deploy(self, *typed: str, plan: Mapping[str, Any] | None = None, **how: Any) -> Done:

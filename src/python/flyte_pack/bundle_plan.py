@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, Optional, Tuple
+from dataclasses import dataclass
+from typing import NamedTuple, Optional, Tuple
 
-from flyte_pack.json_fields import Document, Raw, Sha256
-from flyte_pack.manifest import BundleCopyStyle, EntryPoint, Reason
+from flyte_pack.json_fields import Document, Raw
+from flyte_pack.manifest import BundleCopyStyle, BundleHashes, EntryPoint, Reason
 
 
 class PlanFile(NamedTuple):
@@ -35,22 +35,6 @@ class BundlePlan(Document):
     root_dir: Optional[str]
     entry_points: Tuple[EntryPoint, ...]
     files: Tuple[PlanFile, ...]
-
-
-@dataclass(frozen=True)
-class BundleHashes:
-    """What an archive and its manifest are; sizes are in bytes."""
-
-    content_hash: Sha256
-    archive_hash: Sha256
-    archive_size: int
-    manifest_hash: Sha256
-    manifest_size: int
-
-    @property
-    def hashes(self) -> dict[str, Any]:
-        """These fields, without those of a subclass."""
-        return {field.name: getattr(self, field.name) for field in fields(BundleHashes)}
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,12 @@ def _sha256(text: str) -> str:
     return text
 
 
+def _digest(text: str) -> str:
+    if not text.startswith("sha256:") or not is_sha256(text[len("sha256:") :]):
+        raise ValueError("not sha256: and 64 hexadecimal digits")
+    return text
+
+
 def safe_path(text: str) -> str:
     """A check: the path is relative and stays below the directory that it is relative to."""
     if problem := path_problem(text):
@@ -76,6 +82,7 @@ def safe_path(text: str) -> str:
 
 
 Sha256 = Annotated[str, _sha256]
+Digest = Annotated[str, _digest]
 SafePath = Annotated[str, safe_path]
 
 
@@ -126,6 +133,14 @@ def as_json(value: Any) -> dict[str, Any]:
     write = _codec(type(value)).write
     assert write is not None
     return write(value)  # type: ignore[no-any-return]
+
+
+def read(kind: Any, raw: object, what: str) -> Any:
+    """A single value of a type, such as a field's; `what` names it. Raises `InvalidData`."""
+    try:
+        return _codec(kind).read(raw)
+    except _Wrong as wrong:
+        raise InvalidData(str(wrong.below(what))) from None
 
 
 def dump(document: dict[str, Any]) -> bytes:
@@ -302,10 +317,13 @@ def _map(key: _Codec, value: _Codec, make: Callable[[dict[Any, Any]], Any]) -> _
             raise _Wrong("not a JSON object")
         values = {}
         for name, one in raw.items():
+            step = "[?]"  # an invalid key may hold a secret
             try:
-                values[key.read(name)] = value.read(one)
+                known = key.read(name)
+                step = f"[{known}]"
+                values[known] = value.read(one)
             except _Wrong as wrong:
-                raise wrong.below(f"[{name!a:.80}]") from None
+                raise wrong.below(step) from None
         return make(values)
 
     return _Codec(read, lambda values: {name: write(one) for name, one in dict(values).items()})

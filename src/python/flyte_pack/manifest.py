@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from json.encoder import encode_basestring
-from typing import Annotated, NamedTuple, Optional, Tuple
+from typing import Annotated, Any, NamedTuple, Optional, Tuple
 
 from flyte_pack.json_fields import (
     OBJECT,
@@ -60,6 +60,22 @@ class ManifestFile(NamedTuple):
     owner: Optional[Raw]
     reason: Reason
     by: Optional[Raw]
+
+
+@dataclass(frozen=True)
+class BundleHashes:
+    """What an archive and its manifest are; sizes are in bytes."""
+
+    content_hash: Sha256
+    archive_hash: Sha256
+    archive_size: int
+    manifest_hash: Sha256
+    manifest_size: int
+
+    @property
+    def hashes(self) -> dict[str, Any]:
+        """These fields, without those of a subclass."""
+        return {field.name: getattr(self, field.name) for field in fields(BundleHashes)}
 
 
 @dataclass(frozen=True)

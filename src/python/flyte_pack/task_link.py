@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Optional, Tuple
 
-from flyte_pack.bundle_plan import BundleHashes
-from flyte_pack.json_fields import Document, InvalidData, SafePath, one_of
-from flyte_pack.oci.model import Digest
+from flyte_pack.json_fields import Digest, Document, InvalidData, SafePath, one_of
+from flyte_pack.manifest import BundleHashes
 
 VERSION_HOLE = "${VERSION}"
 BUNDLE_URI_HOLE = "${BUNDLE_URI}"

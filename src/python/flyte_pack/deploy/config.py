@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Optional, Tuple
+from typing import Annotated, Any, Optional, Tuple, get_type_hints
 
-from flyte_pack.json_fields import OBJECT, Document
+from flyte_pack.json_fields import OBJECT, Document, read, safe_path
 from flyte_pack.names import (
     InvalidName,
     check_domain,
@@ -18,15 +18,29 @@ from flyte_pack.names import (
     check_project,
     check_ref_name,
     check_registry,
+    check_version,
 )
 from flyte_pack.store.uris import check_store_uri
+from flyte_pack.task_link import CopyStyle
 
 
 def check_path(text: str) -> str:
     """`text`, if it may be a path. Raises `InvalidName`."""
-    if not text or not text.isprintable():
+    if not text or not text.isprintable() or "://" in text:
         raise InvalidName("expected a path")
     return text
+
+
+def check_directory(text: str) -> str:
+    """The path of a directory below the build root, in its shortest form. Raises `InvalidName`."""
+    path = text[2:] if text.startswith("./") else text
+    path = path.rstrip("/") or text
+    try:
+        return path if path == "." else safe_path(path)
+    except ValueError as error:
+        raise InvalidName(
+            f"expected a directory below the build root, such as src or '.', not {error}"
+        ) from None
 
 
 _RefName = Annotated[str, check_ref_name]
@@ -36,9 +50,10 @@ _Domain = Annotated[str, check_domain]
 
 @dataclass(frozen=True)
 class Settings:
-    """Each is None where it is not set. images: (ref name, reference) pairs, sorted by name.
+    """Each is None where it is not set. A setting is stated here, with its check.
 
-    flyte_config: path of a config.yaml of Flyte's own, relative to the build root. insecure: no TLS.
+    insecure: no TLS. flyte_config: path of a config.yaml of Flyte's own, from the build root.
+    images: (ref name, reference) pairs, sorted by name.
     """
 
     endpoint: Optional[Annotated[str, check_endpoint]] = None
@@ -48,7 +63,16 @@ class Settings:
     store: Optional[Annotated[str, check_store_uri]] = None
     registry: Optional[Annotated[str, check_registry]] = None
     project: Optional[Annotated[str, check_project]] = None
+    domain: Optional[_Domain] = None
+    version: Optional[Annotated[str, check_version]] = None
+    copy_style: Optional[CopyStyle] = None
+    root_dir: Optional[Annotated[str, check_directory]] = None
     images: Annotated[Tuple[Tuple[_RefName, _Image], ...], OBJECT] = ()
+
+    @staticmethod
+    def read(name: str, value: object, what: str) -> Any:
+        """The value of a setting, checked; `what` names it in errors. Raises `InvalidData`."""
+        return read(_TYPES[name], value, what)
 
     def over(self, below: Settings) -> Settings:
         """These settings, and those of `below` where there is none of these; images name by name."""
@@ -60,6 +84,9 @@ class Settings:
         return Settings(**{**merged, "images": tuple(sorted(images.items()))})
 
 
+UNSET = Settings()
+
+
 @dataclass(frozen=True)
 class DeployConfig(Document):
     """A settings file. settings: at its top. domains: its sections, by domain, sorted.
@@ -69,21 +96,18 @@ class DeployConfig(Document):
 
     NAME = "settings"
 
-    settings: Settings = Settings()
+    settings: Settings = UNSET
     domains: Annotated[Tuple[Tuple[_Domain, Settings], ...], OBJECT] = ()
 
     def for_domain(self, domain: str | None) -> Settings:
         """What holds in a domain; None where none is known."""
-        section = dict(self.domains).get(domain or "", Settings())
+        section = dict(self.domains).get(domain or "", UNSET)
         return section.over(self.settings)
 
 
-# The settings that are texts.
-CHECKS = {
-    "endpoint": check_endpoint,
-    "org": check_org,
-    "flyte_config": check_path,
-    "store": check_store_uri,
-    "registry": check_registry,
-    "project": check_project,
-}
+_TYPES = get_type_hints(Settings, include_extras=True)
+TEXTS = tuple(name for name in _TYPES if name not in ("insecure", "images"))
+# A file has sections for domains. The others belong to a target or a command line.
+IN_FILES = tuple(
+    name for name in _TYPES if name not in ("domain", "version", "copy_style", "root_dir")
+)

@@ -129,13 +129,13 @@ class Deployment:
         self._build_root = build_root
         self._repair = repair
         self._say = say
-        self._links = read_links(directory, request.tasks)
+        self._links = read_links(directory, request.plan.tasks)
         self._copy_style = one_copy_style(request, self._links)
-        self._pushes = read_pushes(directory, request.pushes)
+        self._pushes = read_pushes(directory, request.plan.pushes)
         self._images = images_of(request, self._links, self._pushes)
         self.registered: list[Registered] = []
         self._dry_run = dry_run
-        self._uploads = request.upload == "flyte"
+        self._uploads = request.options.upload == "flyte"
         if self._uploads and found is None:
             raise UserError("--upload flyte takes a control plane: type --endpoint HOST, too")
         self._registering: Registering | None = None
@@ -301,7 +301,7 @@ class Deployment:
 
         def record(version: str | None) -> VersionRecord:
             return VersionRecord(
-                address=request.address,
+                address=request.plan.address,
                 project=request.project,
                 domain=request.domain,
                 version=version or VERSION_HOLE,
@@ -318,7 +318,7 @@ class Deployment:
                 flyte=flyte,
             )
 
-        return record(request.version or version_of(record(None).spec()))
+        return record(request.settings.version or version_of(record(None).spec()))
 
     def _known(
         self,
@@ -415,7 +415,7 @@ class Deployment:
 
     def _with_version(self, task: RecordedTask, one: DeployedTask) -> DeployedTask:
         request = self._request
-        version = request.version or version_of(
+        version = request.settings.version or version_of(
             task_spec(request.project, request.domain, task, one)
         )
         command = tuple(version if part == VERSION_HOLE else part for part in one.command)
@@ -428,7 +428,7 @@ class Deployment:
         try:
             existing = self._ledger.recorded(record.version)
         except InvalidData as error:
-            if self._request.version is not None:
+            if self._request.settings.version is not None:
                 raise InvalidData(
                     f"{error}. Bring it back from a backup, or deploy under another version"
                 ) from None

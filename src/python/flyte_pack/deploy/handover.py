@@ -24,12 +24,11 @@ from flyte_pack.deploy.ledger import Recorded
 from flyte_pack.deploy.records import VersionRecord, deployment_key
 from flyte_pack.errors import UserError
 from flyte_pack.http import HttpError
-from flyte_pack.json_fields import Document, InvalidData, Sha256
+from flyte_pack.json_fields import Digest, Document, InvalidData, Sha256
 from flyte_pack.names import InvalidName
 from flyte_pack.oci.layout import layout_files
 from flyte_pack.oci.model import (
     Descriptor,
-    Digest,
     Index,
     InvalidImage,
     blob_path,

@@ -79,7 +79,7 @@ class _Run:
         self._directory = directory
         self._say = say
         self._store: Store = open_store(request.store, os.getcwd(), say)
-        self._ledger = Ledger(self._store, request.project, request.domain, request.address)
+        self._ledger = Ledger(self._store, request.project, request.domain, request.plan.address)
 
     def document(self) -> dict[str, Any]:
         run = {
@@ -95,7 +95,7 @@ class _Run:
         return {
             "schema": _SCHEMA,
             "command": self._options.command,
-            "address": self._request.address,
+            "address": self._request.plan.address,
             "project": self._request.project,
             "domain": self._request.domain,
             "store": self._store.uri,
@@ -247,7 +247,7 @@ class _Run:
             self._ledger,
             versions,
             say=self._say,
-            insecure=self._request.insecure_registries,
+            insecure=self._request.plan.insecure_registries,
             images=self._options.image_check,
         )
         return {
@@ -280,7 +280,7 @@ class _Run:
 
         assert self._options.directory is not None
         recorded = self._recorded(self._version())
-        insecure = self._request.insecure_registries
+        insecure = self._request.plan.insecure_registries
         folder = self._options.directory
         handover = export(self._store, recorded, folder, say=self._say, insecure=insecure)
         return {

@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Optional, Tuple
 
-from flyte_pack.bundle_plan import BundleHashes
 from flyte_pack.json_fields import Document, InvalidData, Sha256, one_of
+from flyte_pack.manifest import BundleHashes
 from flyte_pack.names import check_version, escape_address
 from flyte_pack.store import Blob
 from flyte_pack.task_link import CopyStyle, Kind

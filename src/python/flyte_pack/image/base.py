@@ -9,10 +9,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any, Optional, Tuple
 
-from flyte_pack.json_fields import Document
+from flyte_pack.json_fields import Digest, Document
 from flyte_pack.oci.model import (
     Descriptor,
-    Digest,
     Index,
     InvalidImage,
     Manifest,

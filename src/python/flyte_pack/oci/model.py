@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 from flyte_pack.errors import UserError
 
@@ -60,9 +60,6 @@ def check_digest(text: object, what: str = "a digest") -> str:
     if not isinstance(text, str) or not _DIGEST.fullmatch(text):
         raise InvalidImage(f"{what} is {text!a:.100}, not sha256: and 64 hexadecimal digits")
     return text
-
-
-Digest = Annotated[str, check_digest]
 
 
 def blob_path(digest: str) -> str:

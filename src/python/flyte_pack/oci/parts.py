@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Tuple
 
-from flyte_pack.json_fields import Document
-from flyte_pack.oci.model import OCI_LAYER_GZIP, Descriptor, Digest
+from flyte_pack.json_fields import Digest, Document
+from flyte_pack.oci.model import OCI_LAYER_GZIP, Descriptor
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Tuple
 
-from flyte_pack.json_fields import Document, SafePath
+from flyte_pack.json_fields import Digest, Document, SafePath
 from flyte_pack.names import InvalidName
-from flyte_pack.oci.model import Digest
 from flyte_pack.oci.reference import Reference
 
 # distribution specification, "Pulling manifests"
