@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import PythonResolveField
@@ -17,10 +17,11 @@ from pants.engine.fs import Digest, PathGlobs
 from pants.engine.target import FieldSet
 from pants.util.logging import LogLevel
 
-from flyte_pack.deploy.config import DeployConfig, Settings
+from flyte_pack.deploy.config import UNSET, DeployConfig, Settings
 from flyte_pack.deploy.flyte_settings import VARIABLES, named
 from flyte_pack.deploy.options import DeployOptions
 from flyte_pack.deploy.plan import FIXED, DeployPlan, Environment
+from flyte_pack.json_fields import InvalidData
 from pants_flyte.engine import (
     contents,
     environment_variables,
@@ -93,7 +94,7 @@ async def settings_of(
     )
     if options.command == "help":
         return of_options
-    own = own_settings(deployment)
+    own = _own_settings(deployment)
     address = deployment.address
     path, origin = flyte.deploy_config, "`[flyte].deploy_config`"
     if options.config is not None:
@@ -105,12 +106,19 @@ async def settings_of(
     return own.over(in_file).over(of_options)
 
 
-def own_settings(deployment: DeploymentFieldSet) -> Settings:
+def _own_settings(deployment: DeploymentFieldSet) -> Settings:
     """Those that the target itself makes: by its fields that are called like a setting."""
-    names = [name for name in vars(Settings()) if hasattr(deployment, name)]
-    values = {name: getattr(deployment, name).value for name in names}
-    images = tuple(sorted((values.pop("images") or {}).items()))
-    return Settings(**{k: v for k, v in values.items() if v != ""}, images=images)
+    values = {}
+    for name in vars(UNSET).keys() & vars(deployment).keys():
+        value = getattr(deployment, name).value
+        if value is None or value == "":
+            continue
+        raw = dict(value) if isinstance(value, Mapping) else value
+        try:
+            values[name] = Settings.read(name, raw, f"`{name}`")
+        except InvalidData as error:
+            raise FlyteTargetError(deployment.address, f"{error}.") from None
+    return Settings(**values)
 
 
 def plan_of(
@@ -123,11 +131,10 @@ def plan_of(
     environments: Tuple[Environment, ...] = (),
 ) -> DeployPlan:
     """tasks, pushes: files that were packaged for it."""
-    own = own_settings(deployment)
     return DeployPlan(
         address=deployment.address.spec,
         settings=settings,
-        fixed=tuple(name for name in FIXED if getattr(own, name) is not None),
+        fixed=tuple(name for name in FIXED if getattr(deployment, name).value),
         tasks=tasks,
         pushes=pushes,
         insecure_registries=tuple(flyte.insecure_registries),

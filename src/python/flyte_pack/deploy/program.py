@@ -18,7 +18,7 @@ from flyte_pack.deploy.deployment import Deployment
 from flyte_pack.deploy.flyte_processes import Registered
 from flyte_pack.deploy.git import now
 from flyte_pack.deploy.ledger import Ledger, Recorded, is_current
-from flyte_pack.deploy.options import HELP, DeployOptions, parse
+from flyte_pack.deploy.options import HELP, parse
 from flyte_pack.deploy.plan import DeployPlan, Request, resolve
 from flyte_pack.deploy.recorded import register_recorded
 from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord
@@ -54,7 +54,7 @@ def _main(argv: Sequence[str], say: Console) -> int:
         with open(plan_file, "rb") as file:
             plan = DeployPlan.from_json(file.read())
         address = plan.address
-        document = _Run(options, resolve(plan, options), directory, say).document()
+        document = _Run(resolve(plan, options), directory, say).document()
         say.draw("")  # of a transfer that turned out not to be needed
         _print(dump(document).decode() if options.output == "json" else report.text(document))
         return FAILED if document.get("broken") else DONE
@@ -71,10 +71,8 @@ def _main(argv: Sequence[str], say: Console) -> int:
 class _Run:
     """One run of the program, once everything that was typed is understood; `document` is what it comes to."""
 
-    def __init__(
-        self, options: DeployOptions, request: Request, directory: str, say: Console
-    ) -> None:
-        self._options = options
+    def __init__(self, request: Request, directory: str, say: Console) -> None:
+        self._options = request.options
         self._request = request
         self._directory = directory
         self._say = say
@@ -117,22 +115,20 @@ class _Run:
         found = find_control_plane(request, os.getcwd(), os.environ, self._say)
         deployment = Deployment(
             request,
-            self._store,
-            self._ledger,
-            directory,
-            os.getcwd(),
-            options.repair,
-            found,
-            self._say,
-            options.dry_run,
-            action,
-            origin,
+            store=self._store,
+            ledger=self._ledger,
+            directory=directory,
+            build_root=os.getcwd(),
+            found=found,
+            say=self._say,
+            action=action,
+            origin=origin,
         )
         with deployment:
             work = deployment.prepare()
             previous, number = work.current, work.history_number
             writes = work.writes(self._ledger)
-            images = deployment.push_images(options.dry_run)
+            images = deployment.push_images()
             upload = {
                 "bundles": sum(put.blob.size for put in work.puts),
                 "images": sum(image["bytes"] for image in images),
