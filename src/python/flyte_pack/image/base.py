@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from flyte_pack.json_fields import Fields, dump, load
+from flyte_pack.oci.config import ImageConfig
 from flyte_pack.oci.model import (
     Descriptor,
     Index,
@@ -19,7 +19,6 @@ from flyte_pack.oci.model import (
     check_digest,
     digest_of,
     parse_document,
-    parse_object,
 )
 
 SCHEMA = 1
@@ -35,12 +34,10 @@ class BasePlatform:
 
     def __post_init__(self) -> None:
         """Raises `InvalidImage` where the two do not fit together."""
-        manifest, config = self.parsed_manifest, parse_object(self.config, self._what)
+        manifest = self.parsed_manifest
         if digest_of(self.config) != manifest.config.digest:
             raise InvalidImage(f"{self._what}: the config is not the one that the manifest names")
-        if len(_diff_ids(config)) != len(manifest.layers):
-            raise InvalidImage(f"{self._what}: the config and the manifest differ in their layers")
-        _check_settings(config.get("config"), self._what)
+        self.parsed_config.check_layers(manifest.layers, self._what)
 
     @property
     def _what(self) -> str:
@@ -62,8 +59,8 @@ class BasePlatform:
         return self.parsed_manifest.layers
 
     @property
-    def parsed_config(self) -> dict[str, Any]:
-        return parse_object(self.config, self._what)
+    def parsed_config(self) -> ImageConfig:
+        return ImageConfig.parse(self.config, self._what)
 
 
 @dataclass(frozen=True)
@@ -111,11 +108,8 @@ class BaseImage:
         """`python`, or where Docker's official Python images have it, which say their version in PYTHON_VERSION."""
         if self.python is not None:
             return self.python
-        env = (self.platforms[0].parsed_config.get("config") or {}).get("Env") or []
-        versions = [
-            re.fullmatch(r"PYTHON_VERSION=(3\.[0-9]+)(\..*)?", str(variable)) for variable in env
-        ]
-        found = next(filter(None, versions), None)
+        version = self.platforms[0].parsed_config.env.get("PYTHON_VERSION", "")
+        found = re.fullmatch(r"(3\.[0-9]+)(\..*)?", version)
         return f"/usr/local/bin/python{found[1]}" if found else None
 
     def to_json(self) -> bytes:
@@ -164,24 +158,3 @@ def _platform(fields: Fields) -> BasePlatform:
     )
     fields.end()
     return platform
-
-
-def _diff_ids(config: dict[str, Any]) -> list[str]:
-    rootfs = config.get("rootfs")
-    found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
-    if not isinstance(found, list):
-        raise InvalidImage("a config without the diff_ids of its layers")
-    return [check_digest(one, "a diff_id") for one in found]
-
-
-def _check_settings(settings: object, what: str) -> None:
-    """What we build on of a config's `config`: it comes from a registry, and may be anything."""
-    if settings is None:
-        return
-    if not isinstance(settings, dict):
-        raise InvalidImage(f"{what}: `config` of the config is not an object")
-    env, labels = settings.get("Env") or [], settings.get("Labels") or {}
-    if not isinstance(env, list) or not all(isinstance(variable, str) for variable in env):
-        raise InvalidImage(f"{what}: `Env` of the config is not a list of texts")
-    if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
-        raise InvalidImage(f"{what}: `Labels` of the config are not text by text")

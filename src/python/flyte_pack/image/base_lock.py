@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import re
 import sys
 from collections.abc import Collection, Sequence
 
 from flyte_pack.image.base import BaseImage, BasePlatform
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.names import InvalidName
+from flyte_pack.oci.config import ImageConfig
 from flyte_pack.oci.model import (
     MAX_DOCUMENT,
     Descriptor,
@@ -21,7 +20,6 @@ from flyte_pack.oci.model import (
     Platform,
     digest_of,
     parse_document,
-    parse_object,
 )
 from flyte_pack.oci.reference import Reference
 from flyte_pack.registry import RegistryError
@@ -97,7 +95,7 @@ def fetch(
             )
             return BaseImage(name, digest_of(data), data, found, python)
         config = _config(registry, reference, document)
-        own = Platform.from_fields(parse_object(config, image), image)
+        own = ImageConfig.parse(config, image).platform
         for platform in platforms:
             if platform != own:
                 raise _lacks(image, platform, [own])
@@ -125,12 +123,7 @@ def _from_index(
 
 def _config(registry: Registry, reference: Reference, document: Manifest | Index) -> bytes:
     assert isinstance(document, Manifest)
-    config = read(registry, reference.repository, document.config, MAX_DOCUMENT)
-    parsed = parse_object(config, f"the config {document.config.digest}")
-    for key in ("config", "rootfs"):
-        if not isinstance(parsed.get(key) or {}, dict):
-            raise InvalidImage(f"the config {document.config.digest}: {key!r} is not an object")
-    return config
+    return read(registry, reference.repository, document.config, MAX_DOCUMENT)
 
 
 def _lacks(image: str, platform: Platform, known: Collection[Platform]) -> RegistryError:
@@ -224,7 +217,7 @@ def differences(old: BaseImage, new: BaseImage) -> list[str]:
                 f"  {platform}: {len(after - before)} layers added, {len(before - after)} removed, "
                 f"{len(before & after)} kept"
             )
-            versions = _python_version(was), _python_version(now)
+            versions = [p.parsed_config.env.get("PYTHON_VERSION") for p in (was, now)]
             if versions[0] != versions[1]:
                 lines.append(_changed(f"{platform}: PYTHON_VERSION", *versions))
     return lines
@@ -236,9 +229,3 @@ def _changed(what: str, old: object, new: object) -> str:
 
 def _digests(layers: Sequence[Descriptor]) -> set[str]:
     return {layer.digest for layer in layers}
-
-
-def _python_version(base: BasePlatform) -> str | None:
-    env = (base.parsed_config.get("config") or {}).get("Env") or []
-    found = re.search(r'"PYTHON_VERSION=([^"]*)"', json.dumps(env))
-    return found[1] if found else None

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from flyte_pack.image.installed import VENV, Distribution, Member
+from flyte_pack.image.filesystem import VENV
+from flyte_pack.image.installed import Distribution, Member
 from flyte_pack.oci.layer import LayerWriter
 from flyte_pack.oci.parts import Layer
 

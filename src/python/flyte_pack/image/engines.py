@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from flyte_pack.image.running import Command, RunError, Runner, Say, supervise
+from flyte_pack.image.running import Command, RunError, Runner, supervise
 from flyte_pack.image.unpacked import unpacked
 from flyte_pack.oci.docker_archive import stream_archive
 from flyte_pack.oci.layout import Layout, LayoutImage
+from flyte_pack.progress import Say
 
 ENGINES = ("auto", "docker", "podman", "unpack")
 _ANSWER_SECONDS = 5

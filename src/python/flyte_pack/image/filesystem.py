@@ -42,7 +42,7 @@ def console_script(module: str, function: str) -> str:
     return (
         f"#!/{VENV}/bin/python\n"
         "import sys\n"
-        f"from {module} import {name}\n"
+        f"from {module} import {name}\n\n"
         'if __name__ == "__main__":\n'
         f"    sys.exit({function}())\n"
     )

@@ -24,14 +24,15 @@ from flyte_pack.image.host_python import (
     python_files,
     system_files,
 )
+from flyte_pack.oci.config import ImageConfig, history_entry
 from flyte_pack.oci.layer import LayerWriter
 from flyte_pack.oci.model import (
+    DESCRIPTION,
     OCI_CONFIG,
     OCI_MANIFEST,
     Descriptor,
     Manifest,
     blob_path,
-    canonical,
     digest_of,
 )
 from flyte_pack.oci.parts import Layer
@@ -40,7 +41,6 @@ from flyte_pack.sources import SourceError
 NOTICE = "Made of one machine's own files by pants-flyte, to try images out. Not for production."
 _USER = 1000
 _NOBODY = 65534
-_CREATED = "1970-01-01T00:00:00Z"
 _FILES = {
     "etc/passwd": (
         "root:x:0:0:root:/root:/bin/sh\n"
@@ -148,37 +148,27 @@ def _version(interpreter: Interpreter) -> str:
 
 def _base(directory: str, interpreter: Interpreter, layers: Sequence[Layer]) -> BaseImage:
     python = f"/{PREFIX}/bin/{interpreter.name}"
-    config = canonical(
-        {
-            **interpreter.platform.as_fields(),
-            "created": _CREATED,
-            "config": {
-                "Env": [
-                    "PATH=/usr/local/bin:/usr/bin:/bin",
-                    "LANG=C.UTF-8",
-                    f"PYTHON_VERSION={_version(interpreter)}",
-                    # An OpenSSL of this machine may have been told of another place when it was built.
-                    *(
-                        ["SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"]
-                        if certificates()
-                        else []
-                    ),
-                ],
-                "Cmd": [python],
-                "Labels": {"org.opencontainers.image.description": NOTICE},
-            },
-            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
-            "history": [
-                {"created": _CREATED, "created_by": f"pants-flyte: {layer.what}"}
-                for layer in layers
-            ],
-        }
-    )
+    environment = {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "PYTHON_VERSION": _version(interpreter),
+    }
+    if certificates():
+        # An OpenSSL of this machine may have been told of another place when it was built.
+        environment["SSL_CERT_FILE"] = "/etc/ssl/certs/ca-certificates.crt"
+    config = ImageConfig(
+        interpreter.platform,
+        diff_ids=tuple(layer.diff_id for layer in layers),
+        history=tuple(history_entry(f"pants-flyte: {layer.what}") for layer in layers),
+        env=environment,
+        cmd=(python,),
+        labels={DESCRIPTION: NOTICE},
+    ).to_json()
     manifest = Manifest(
         OCI_MANIFEST,
         Descriptor(OCI_CONFIG, digest_of(config), len(config)),
         tuple(layer.descriptor for layer in layers),
-        {"org.opencontainers.image.description": NOTICE},
+        {DESCRIPTION: NOTICE},
     ).to_json()
     for document in (config, manifest):
         with open(os.path.join(directory, blob_path(digest_of(document))), "wb") as file:

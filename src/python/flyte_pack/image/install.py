@@ -19,7 +19,8 @@ from collections.abc import Sequence
 
 from flyte_pack.codec import CodecError
 from flyte_pack.image.dependency_layers import MAX_LAYERS, split, write_layers
-from flyte_pack.image.installed import VENV, read_installed
+from flyte_pack.image.filesystem import site_packages
+from flyte_pack.image.installed import read_installed
 from flyte_pack.image.lock_files import read_lock
 from flyte_pack.image.packages import Package, Packages
 from flyte_pack.image.resolve import format_pins
@@ -153,7 +154,7 @@ def _compile(prefix: str, python: str, target: WheelTarget, empty: str) -> None:
         *(python, "-s", "-S", "-B", "-X", "utf8", "-W", "ignore", program),
         *(
             os.path.join(library, here, "site-packages"),
-            f"/{VENV}/lib/python{target.minor}/site-packages",
+            f"/{site_packages(target.minor)}",
         ),
     ]
     done = subprocess.run(

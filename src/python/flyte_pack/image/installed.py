@@ -22,10 +22,9 @@ from typing import NamedTuple
 
 from packaging.utils import canonicalize_name
 
+from flyte_pack.image.filesystem import VENV, console_script
 from flyte_pack.image.wheel_target import DependencyError
 from flyte_pack.json_fields import printable
-
-VENV = "opt/venv"
 
 # Notes of the installer about how it came by a distribution; they would differ between machines.
 _LEFT_OUT = frozenset(("REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json"))
@@ -36,14 +35,6 @@ _CALLABLE = re.compile(
 )
 # What the installer puts in place of `#!python`: the interpreter, or a shell that starts it if its path is no shebang's.
 _LONG_SHEBANG = re.compile(rb"#!/bin/sh\n'''exec' (.*?) \"\$0\" \"\$@\"\n' '''\n")
-_SCRIPT = """\
-#!/{venv}/bin/python
-import sys
-from {module} import {first}
-
-if __name__ == "__main__":
-    sys.exit({object}())
-"""
 
 
 class Member(NamedTuple):
@@ -282,15 +273,7 @@ def _entry_points(prefix: str, site: str, found: _Found) -> Iterator[tuple[str, 
             raise DependencyError(
                 f"{found.name} {found.version} has a program that can't be made: {point.name!a:.80} = {point.value!a:.80}"
             )
-        yield (
-            point.name,
-            _SCRIPT.format(
-                venv=VENV,
-                module=called["module"],
-                first=called["object"].split(".")[0],
-                object=called["object"],
-            ).encode(),
-        )
+        yield point.name, console_script(called["module"], called["object"]).encode()
 
 
 def _left_out(path: str) -> bool:

@@ -9,18 +9,17 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from flyte_pack.fresh import AlreadyThere, fresh_entries
 from flyte_pack.image.engines import ENGINES, open_runner
-from flyte_pack.image.running import Command, Mount, RunError, Runner, config_of
+from flyte_pack.image.running import Command, Mount, RunError, Runner
 from flyte_pack.json_fields import printable
 from flyte_pack.oci.docker_archive import write_archive
 from flyte_pack.oci.layout import (
-    REF_NAME,
     DirectoryFiles,
     Layout,
     LayoutImage,
@@ -28,7 +27,15 @@ from flyte_pack.oci.layout import (
     layout_files,
     read_layout,
 )
-from flyte_pack.oci.model import BASE_NAME, Descriptor, InvalidImage, Platform, blob_path
+from flyte_pack.oci.model import (
+    BASE_NAME,
+    REF_NAME,
+    Descriptor,
+    InvalidImage,
+    Platform,
+    blob_path,
+)
+from flyte_pack.progress import Say
 
 _HELP = """\
 Run a command in the image, by a docker or podman engine where one answers, otherwise unpacked on this machine.
@@ -104,7 +111,7 @@ def image_runner(
     address: str,
     engine: str = "auto",
     insecure: Collection[str] = (),
-    say: Callable[[str], None] | None = None,
+    say: Say | None = None,
 ) -> Iterator[Runner]:
     """The image of this machine's platform in the layout `directory`, ready to run any number of commands.
 
@@ -120,7 +127,7 @@ def image_runner(
 def _run(
     layout: Layout, image: LayoutImage, address: str, tags: Sequence[str], options: _Options
 ) -> int:
-    command, config = options.command, config_of(image)
+    command, config = options.command, image.parsed_config
     if not command.argv:
         if not config.cmd:
             raise RunError(
@@ -227,7 +234,7 @@ def parse_mount(text: str) -> Mount:
 
 @contextmanager
 def ready_image(
-    directory: str, say: Callable[[str], None], insecure: Collection[str] = ()
+    directory: str, say: Say, insecure: Collection[str] = ()
 ) -> Iterator[tuple[Layout, LayoutImage]]:
     """The image of this machine's platform in the layout `directory`, with all its layers at hand.
 
@@ -246,7 +253,7 @@ def _fetch(
     image: LayoutImage,
     absent: Sequence[Descriptor],
     cache: str,
-    say: Callable[[str], None],
+    say: Say,
     insecure: Collection[str],
 ) -> None:
     base = image.manifest.annotations.get(BASE_NAME)

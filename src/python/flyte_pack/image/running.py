@@ -9,13 +9,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import IO, Any, Protocol
-
-from flyte_pack.oci.layout import LayoutImage
-from flyte_pack.oci.model import InvalidImage, parse_object
-
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-Say = Callable[[str], None]
+from typing import IO, Protocol
 
 
 class RunError(Exception):
@@ -52,38 +46,6 @@ class Runner(Protocol):
 
     def run(self, command: Command) -> int:
         """Run it; the exit code is the program's, or 128 and the signal that ended it. Raises `RunError` or `OSError`."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """What an image's config says of running it (image specification 1.0, "Image Configuration")."""
-
-    entrypoint: tuple[str, ...]
-    cmd: tuple[str, ...]
-    env: Mapping[str, str]
-    user: str
-    workdir: str
-
-
-def config_of(image: LayoutImage) -> Config:
-    """Raises `InvalidImage`."""
-    raw = parse_object(image.config, "the image's config").get("config") or {}
-    if not isinstance(raw, dict):
-        raise InvalidImage("the image's config: `config` is not an object")
-    return Config(
-        entrypoint=_texts(raw, "Entrypoint"),
-        cmd=_texts(raw, "Cmd"),
-        env=dict(variable.partition("=")[::2] for variable in _texts(raw, "Env")),
-        user=str(raw.get("User") or ""),
-        workdir=str(raw.get("WorkingDir") or "/"),
-    )
-
-
-def _texts(raw: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    value = raw.get(key) or []
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise InvalidImage(f"the image's config: {key} is not a list of texts")
-    return tuple(value)
 
 
 def supervise(

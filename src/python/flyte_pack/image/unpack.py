@@ -18,9 +18,8 @@ from threading import Thread
 from flyte_pack.oci.inflate import inflate_pieces
 from flyte_pack.oci.layout import Layout, checked_blob
 from flyte_pack.oci.model import (
-    DOCKER_LAYER_GZIP,
-    OCI_LAYER,
-    OCI_LAYER_GZIP,
+    GZIP_LAYERS,
+    PLAIN_LAYERS,
     Descriptor,
     InvalidImage,
 )
@@ -30,8 +29,6 @@ MAX_FILES = 2_000_000
 MAX_BYTES = 64 << 30
 _MAX_LINKS = 40  # as the kernel has it (path_resolution(7))
 _MAX_PATH = 4095
-_GZIP = (OCI_LAYER_GZIP, DOCKER_LAYER_GZIP)
-_PLAIN = (OCI_LAYER, "application/vnd.docker.image.rootfs.diff.tar")
 _WHITEOUT, _OPAQUE = b".wh.", b".wh..wh..opq"
 
 
@@ -44,12 +41,12 @@ def unpack(layout: Layout, layers: tuple[Descriptor, ...], root: str, owners: bo
     tree = _Tree(os.fsencode(root), owners)
     for layer in layers:
         what = f"{layout.name}: the layer {layer.digest}"
-        if layer.media_type not in (*_GZIP, *_PLAIN):
+        if layer.media_type not in (*GZIP_LAYERS, *PLAIN_LAYERS):
             raise InvalidImage(
                 f"{what} is {layer.media_type!a:.100}, which only a container engine can unpack here"
             )
         blob = checked_blob(layout, layer)
-        pieces = inflate_pieces(blob, what) if layer.media_type in _GZIP else blob
+        pieces = inflate_pieces(blob, what) if layer.media_type in GZIP_LAYERS else blob
         ahead = _Ahead(pieces)
         try:
             tree.apply(TarStream(iter(ahead), what), what)

@@ -19,17 +19,15 @@ from dataclasses import dataclass
 
 from flyte_pack.image import enter
 from flyte_pack.image.running import (
-    DEFAULT_PATH,
     Command,
-    Config,
     RunError,
     Runner,
-    Say,
-    config_of,
     supervise,
 )
 from flyte_pack.image.unpack import Resolver, unpack
+from flyte_pack.oci.config import DEFAULT_PATH, ImageConfig
 from flyte_pack.oci.layout import Layout, LayoutImage
+from flyte_pack.progress import Say
 
 _IN_MEMORY = 512 << 20  # bytes of compressed layers that may be unpacked into memory
 _ST_NOEXEC = 8  # <sys/statvfs.h>
@@ -44,7 +42,7 @@ def unpacked(layout: Layout, image: LayoutImage, say: Say) -> Iterator[Runner]:
     """`image` unpacked and ready. Raises `RunError`, `InvalidImage` or `OSError`."""
     if not sys.platform.startswith("linux"):
         raise RunError("an image runs unpacked on Linux only: start docker or podman")
-    config = config_of(image)
+    config = image.parsed_config
     bubblewrap = _bubblewrap()
     directory, lock = _make_directory(_scratch(sum(layer.size for layer in image.manifest.layers)))
     root = os.path.join(directory, "root")
@@ -200,7 +198,7 @@ def _entries(root: str, path: str, fields: int) -> list[list[str]]:
 @dataclass(frozen=True)
 class _Unpacked:
     root: str
-    config: Config
+    config: ImageConfig
     user: _User
 
     def _words(self, command: Command) -> tuple[str, ...]:
@@ -209,6 +207,9 @@ class _Unpacked:
         if not words:
             raise RunError("there is no command to run")
         return words
+
+    def _workdir(self, command: Command) -> str:
+        return command.workdir or self.config.workdir or "/"
 
     def _environment(self, command: Command) -> dict[str, str]:
         terminal = (
@@ -233,7 +234,7 @@ class _Unpacked:
             for path in filter(os.path.isfile, _OF_THIS_MACHINE):
                 self._copy(path, resolver)
         self._make_place(resolver, "/tmp", directory=True)  # noqa: S108  # the image's
-        self._make_place(resolver, command.workdir or self.config.workdir, directory=True)
+        self._make_place(resolver, self._workdir(command), directory=True)
         mounts = []
         for mount in command.mounts:
             if not os.path.exists(mount.source):
@@ -279,7 +280,7 @@ class _Bubblewrap(_Unpacked):
         ]
         for source, target, read_only in mounts:
             argv += ["--ro-bind" if read_only else "--bind", source, f"/{target}"]
-        argv += ["--chdir", command.workdir or self.config.workdir, "--clearenv"]
+        argv += ["--chdir", self._workdir(command), "--clearenv"]
         for name, value in self._environment(command).items():
             argv += ["--setenv", name, value]
         # In a file, where no list of processes shows the variables' values.
@@ -331,7 +332,7 @@ class _Entered(_Unpacked):
             "groups": self.user.groups,
             "network": command.network != "none",
             "mounts": [(s, os.path.join(self.root, t), read_only) for s, t, read_only in mounts],
-            "workdir": command.workdir or self.config.workdir,
+            "workdir": self._workdir(command),
             "env": self._environment(command),
             "command": words,
         }

@@ -6,22 +6,20 @@ wants them gzip'd or plain. What reads layouts finds the same blobs.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from flyte_pack import tar
 from flyte_pack.fresh import fresh_file
-from flyte_pack.oci.layout import REF_NAME, Layout, LayoutImage, checked_blob, layout_files
+from flyte_pack.oci.layout import Layout, LayoutImage, checked_blob, layout_files
 from flyte_pack.oci.model import (
-    DOCKER_LAYER_GZIP,
-    OCI_LAYER,
-    OCI_LAYER_GZIP,
+    GZIP_LAYERS,
+    PLAIN_LAYERS,
+    REF_NAME,
     InvalidImage,
     blob_path,
+    canonical,
 )
-
-_LOADABLE = (OCI_LAYER, OCI_LAYER_GZIP, DOCKER_LAYER_GZIP)
 
 
 def write_archive(layout: Layout, image: LayoutImage, tags: Sequence[str], path: str) -> None:
@@ -41,7 +39,7 @@ def stream_archive(
     Raises `InvalidImage` (a layer is missing, damaged, or nothing that docker loads), `OSError`, and what `write` raises.
     """
     for layer in image.manifest.layers:
-        if layer.media_type not in _LOADABLE:
+        if layer.media_type not in (*PLAIN_LAYERS, *GZIP_LAYERS):
             raise InvalidImage(
                 f"{layout.name}: the layer {layer.digest} is {layer.media_type!a:.100}, which `docker load` does not take"
             )
@@ -52,7 +50,7 @@ def stream_archive(
     named = [replace(image.descriptor, annotations={REF_NAME: tag}) for tag in tags]
     documents = {
         **layout_files(named or [image.descriptor]),
-        "manifest.json": _json(
+        "manifest.json": canonical(
             [
                 {
                     "Config": blob_path(image.manifest.config.digest),
@@ -72,7 +70,3 @@ def stream_archive(
             write(piece)
         write(tar.padding(descriptor.size))
     write(tar.END)
-
-
-def _json(document: object) -> bytes:
-    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()

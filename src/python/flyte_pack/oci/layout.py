@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
 from flyte_pack.json_fields import printable
+from flyte_pack.oci.config import ImageConfig
 from flyte_pack.oci.model import (
     INDEX_TYPES,
     MANIFEST_TYPES,
     MAX_DOCUMENT,
     OCI_INDEX,
+    REF_NAME,
     Descriptor,
     Index,
     InvalidImage,
@@ -32,7 +34,6 @@ from flyte_pack.oci.model import (
 )
 
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
-REF_NAME = "org.opencontainers.image.ref.name"
 _CONTAINERD_NAME = (
     "io.containerd.image.name"  # what docker and nerdctl write the whole reference to
 )
@@ -91,6 +92,11 @@ class LayoutImage:
     manifest_bytes: bytes
     config: bytes
     platform: Platform
+
+    @property
+    def parsed_config(self) -> ImageConfig:
+        """Raises `InvalidImage`."""
+        return ImageConfig.parse(self.config, f"the config {self.manifest.config.digest}")
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
@@ -172,10 +178,8 @@ class Layout:
                 yield from self._images(descriptor, depth + 1)
             return
         config = self.document(document.config)
-        platform = top.platform or Platform.from_fields(
-            parse_object(config, f"{self.name}: {document.config.digest}"),
-            f"{self.name}: {document.config.digest}",
-        )
+        what = f"{self.name}: {document.config.digest}"
+        platform = top.platform or ImageConfig.parse(config, what).platform
         yield LayoutImage(top, document, data, config, platform)
 
     def image(self, platform: Platform | None, ref: str | None = None) -> LayoutImage:

@@ -22,19 +22,20 @@ OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
 INDEX_TYPES = (OCI_INDEX, DOCKER_INDEX)
 MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
+PLAIN_LAYERS = (OCI_LAYER, DOCKER_LAYER)
+GZIP_LAYERS = (OCI_LAYER_GZIP, DOCKER_LAYER_GZIP)
 
 # The annotations of the image specification ("Pre-Defined Annotation Keys") that we write or read.
 BASE_NAME = "org.opencontainers.image.base.name"
 BASE_DIGEST = "org.opencontainers.image.base.digest"
+DESCRIPTION = "org.opencontainers.image.description"
 REF_NAME = "org.opencontainers.image.ref.name"
-REVISION = "org.opencontainers.image.revision"
-SOURCE = "org.opencontainers.image.source"
 TITLE = "org.opencontainers.image.title"
-VERSION = "org.opencontainers.image.version"
 
 MAX_DOCUMENT = (
     4 << 20
@@ -130,20 +131,15 @@ class Descriptor:
         if not isinstance(raw, dict):
             raise InvalidImage(f"{where}: not an object")
         media_type, size = raw.get("mediaType"), raw.get("size")
-        annotations = raw.get("annotations") or {}
         if not isinstance(media_type, str) or not media_type:
             raise InvalidImage(f"{where}: no mediaType")
         if type(size) is not int or not 0 <= size < 1 << 63:
             raise InvalidImage(f"{where}: the size is {size!r:.80}")
-        if not isinstance(annotations, dict) or not all(
-            isinstance(text, str) for pair in annotations.items() for text in pair
-        ):
-            raise InvalidImage(f"{where}: the annotations are not text by text")
         return cls(
             media_type=media_type,
             digest=check_digest(raw.get("digest"), f"{where}: the digest"),
             size=size,
-            annotations=annotations,
+            annotations=string_map(raw.get("annotations"), f"{where}: annotations"),
             platform=None
             if raw.get("platform") is None
             else Platform.from_fields(raw["platform"], where),
@@ -207,11 +203,7 @@ def parse_document(data: bytes, what: str, media_type: str | None = None) -> Man
             f"{what}: {stated!a:.100}, schema version {document.get('schemaVersion')!r:.20}, is no image manifest or "
             "index of the OCI specification or Docker's schema 2"
         )
-    annotations = document.get("annotations") or {}
-    if not isinstance(annotations, dict) or not all(
-        isinstance(text, str) for pair in annotations.items() for text in pair
-    ):
-        raise InvalidImage(f"{what}: the annotations are not text by text")
+    annotations = string_map(document.get("annotations"), f"{what}: annotations")
     if stated in INDEX_TYPES:
         return Index(stated, _descriptors(document, "manifests", what), annotations)
     return Manifest(
@@ -235,7 +227,15 @@ def parse_object(data: bytes, what: str) -> dict[str, Any]:
     return document
 
 
-def canonical(document: Mapping[str, Any]) -> bytes:
+def string_map(raw: object, what: str) -> dict[str, str]:
+    """A JSON object of strings, empty where it is absent. Raises `InvalidImage`."""
+    raw = raw or {}
+    if not isinstance(raw, dict) or not all(isinstance(value, str) for value in raw.values()):
+        raise InvalidImage(f"{what}: not an object of strings")
+    return raw
+
+
+def canonical(document: object) -> bytes:
     """JSON with sorted keys and no white space."""
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
