@@ -81,7 +81,7 @@ def site(scratch: Path) -> Iterator[Site]:
             )
         )
         engine = stack.enter_context(docker_engine(scratch / "docker"))
-        root = stack.enter_context(monorepo(scratch / "clone"))
+        root = stack.enter_context(monorepo())
         replace(
             root.path / "services/live.yaml",
             ("localhost:8090", plane.endpoint),

@@ -28,7 +28,7 @@ from debian_packages import ensure
 from service import ServiceError, run, started, wait_for_the_end
 
 HOST = "127.0.0.1"
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 PASSWORD = "REGISTRY_PASSWORD"
 ISSUER, SERVICE = "pants-flyte", "registry"
 

@@ -54,7 +54,8 @@ instances:
         storage: *blobs
       - !bytestream
         storage: *blobs
-thread-pool-size: 20
+# More requests at a time are refused. Pants may have 128 at each of the two services.
+thread-pool-size: 300
 """
 
 

@@ -77,7 +77,7 @@ def setting(tmp_path) -> Setting:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline, "it never came to that"
         time.sleep(0.005)

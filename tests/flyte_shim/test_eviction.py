@@ -31,10 +31,13 @@ class Setting:
         self.root = root
         self.bound = bound
         self.cache = root / "cache"
+        self.archives: dict[int, Archive] = {}
 
     def archive(self, number: int) -> Archive:
-        content = f"{number} ".ljust(5000, "x") + "\n"
-        return archive_of(self.root / "store", {"file": content})
+        if number not in self.archives:
+            content = f"{number} ".ljust(5000, "x") + "\n"
+            self.archives[number] = archive_of(self.root / "store", {"file": content})
+        return self.archives[number]
 
     def arguments(self, number: int) -> list[str]:
         workdir = self.root / f"work{number}"
@@ -66,9 +69,9 @@ class Setting:
     def entry(self, number: int) -> Path:
         return self.cache / UID / "entries" / self.archive(number).sha256
 
-    def cached(self, count: int = 100) -> list[int]:
-        there = set(os.listdir(self.cache / UID / "entries"))
-        names = {self.archive(number).sha256: number for number in range(count)}
+    def cached(self) -> list[int]:
+        there = os.listdir(self.cache / UID / "entries")
+        names = {archive.sha256: number for number, archive in self.archives.items()}
         return sorted(names[name] for name in there)
 
     def work(self) -> list[str]:

@@ -11,15 +11,15 @@ import os
 import subprocess
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.a0 import run_a0
-from tests.support.build_root import BuildRoot, clone_checkout
+from tests.support.build_root import BuildRoot
 from tests.support.flyte_env import flyte_python
+from tests.support.monorepo import edited, git, monorepo
 
 TREND = "libs/features/trend.py"
 WORKFLOWS = "services/ml/workflows.py"
@@ -55,36 +55,10 @@ BUNDLES = {
 
 
 @pytest.fixture(scope="module")
-def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BuildRoot]:
-    clone = clone_checkout(tmp_path_factory.mktemp("fresh") / "clone")
-    monorepo = clone / "examples" / "monorepo"
-    git(clone, "init", "--quiet")
-    git(clone, "add", "--all")
-    git(clone, "commit", "--quiet", "--message", "All of it")
-    root = BuildRoot(monorepo, pants=monorepo / "pants")
-    root.pants("package", "::")
-    yield root
-    root.stop()
-
-
-def git(directory: Path, *args: str) -> str:
-    identity = ("-c", "user.name=Someone", "-c", "user.email=someone@example.com")
-    done = subprocess.run(
-        ["git", *identity, *args], cwd=directory, check=True, capture_output=True, text=True
-    )
-    return done.stdout.strip()
-
-
-@contextmanager
-def edited(root: BuildRoot, name: str, more: str) -> Iterator[None]:
-    """`more` at the end of a file, for the time of a `with` block."""
-    path = root.path / name
-    before = path.read_text()
-    path.write_text(before + more)
-    try:
-        yield
-    finally:
-        path.write_text(before)
+def example() -> Iterator[BuildRoot]:
+    with monorepo() as root:
+        root.pants("package", "::")
+        yield root
 
 
 def content_hashes(root: BuildRoot) -> dict[str, str]:
@@ -132,7 +106,7 @@ def test_a_changed_library_changes_the_bundles_that_reach_it_and_no_other(
     example: BuildRoot,
 ) -> None:
     before = content_hashes(example)
-    with edited(example, TREND, "\nCHANGED = True\n"):
+    with edited(example, TREND, "", "\nCHANGED = True\n"):
         example.pants("package", "::")
         after = content_hashes(example)
     changed = {name for name in before if before[name] != after[name]}
@@ -173,26 +147,6 @@ def test_a_wrong_argument_is_refused_as_flyte_refuses_it(example: BuildRoot) -> 
     assert done.returncode != 0
     assert "No such option" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-
-
-def test_the_bundle_runs_without_the_checkout(example: BuildRoot, tmp_path: Path) -> None:
-    archive = tmp_path / "pipeline.tar.gz"
-    archive.write_bytes((example.path / "dist/services.etl/pipeline.tar.gz").read_bytes())
-    clone = example.path.parents[1]
-    away = clone.with_name("away")
-    clone.rename(away)
-    try:
-        run = run_a0(
-            python=flyte_python(),
-            archive=archive,
-            module="services.etl.pipeline",
-            task="distance",
-            inputs={"station": "harbour"},
-            directory=tmp_path / "a0",
-        )
-    finally:
-        away.rename(clone)
-    assert (run.error, run.value) == (None, 2.9), run.log
 
 
 # --- deploy --------------------------------------------------------------------------------------
@@ -237,7 +191,7 @@ def test_deploy_again_edit_deploy_list_and_roll_back(
     assert "Nothing to do" in again.stdout
     assert everything_in(deploy.store) == before
 
-    with edited(example, TREND, "\nCHANGED = True\n"):
+    with edited(example, TREND, "", "\nCHANGED = True\n"):
         deploy()
     second = deploy.current
     assert second != first
@@ -260,7 +214,7 @@ def test_the_record_names_the_commit_and_whether_files_were_changed(
 ) -> None:
     commit = git(example.path, "rev-parse", "HEAD")
     deploy("--version", "clean")
-    with edited(example, WORKFLOWS, "\n"):
+    with edited(example, WORKFLOWS, "", "\n"):
         deploy("--version", "changed")
     history = deploy.json("list")["history"]
     assert [(e["version"], e["commit"], e["dirty"]) for e in history] == [
@@ -273,7 +227,7 @@ def test_list_show_and_rollback_work_where_the_code_does_not(
     example: BuildRoot, deploy: Deployment
 ) -> None:
     deploy("--version", "good")
-    with edited(example, WORKFLOWS, "\ndef broken(:\n"):
+    with edited(example, WORKFLOWS, "", "\ndef broken(:\n"):
         assert deploy(check=False).returncode != 0
         assert "good" in deploy("list").stdout
         assert "services/ml:train" in deploy("show").stdout
@@ -304,7 +258,7 @@ def test_what_can_not_be_deployed_is_refused_before_anything_is_written(
 def test_a_version_keeps_its_content(example: BuildRoot, deploy: Deployment) -> None:
     deploy("--version", "v1")
     before = everything_in(deploy.store)
-    with edited(example, TREND, "\nCHANGED = True\n"):
+    with edited(example, TREND, "", "\nCHANGED = True\n"):
         done = deploy("--version", "v1", check=False)
     assert done.returncode != 0
     assert "v1" in done.stderr
@@ -337,3 +291,24 @@ def test_the_bundle_has_no_member_but_plain_files(example: BuildRoot) -> None:
     for path in (example.path / "dist").glob("services.*/*.tar.gz"):
         with tarfile.open(path) as archive:
             assert all(member.isreg() and member.mtime == 0 for member in archive)
+
+
+# Last, as the daemon ends when its build root goes away.
+def test_the_bundle_runs_without_the_checkout(example: BuildRoot, tmp_path: Path) -> None:
+    archive = tmp_path / "pipeline.tar.gz"
+    archive.write_bytes((example.path / "dist/services.etl/pipeline.tar.gz").read_bytes())
+    clone = example.path.parents[1]
+    away = clone.with_name("away")
+    clone.rename(away)
+    try:
+        run = run_a0(
+            python=flyte_python(),
+            archive=archive,
+            module="services.etl.pipeline",
+            task="distance",
+            inputs={"station": "harbour"},
+            directory=tmp_path / "a0",
+        )
+    finally:
+        away.rename(clone)
+    assert (run.error, run.value) == (None, 2.9), run.log

@@ -93,8 +93,8 @@ MORE = {
 
 
 @pytest.fixture(scope="module")
-def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BuildRoot]:
-    with monorepo(tmp_path_factory.mktemp("hybrid") / "clone", MORE) as root:
+def example() -> Iterator[BuildRoot]:
+    with monorepo(MORE) as root:
         settings = root.path / "pants.toml"
         added = '[python.resolves]\nsource-only = "3rdparty/python/source-only.lock"'
         settings.write_text(settings.read_text().replace("[python.resolves]", added))

@@ -85,7 +85,7 @@ def credentials(
 
 
 @pytest.fixture(scope="module")
-def example(bases: Switched, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BuildRoot]:
+def example(bases: Switched) -> Iterator[BuildRoot]:
     assert bases.registry is not None
     more = {
         "images/BUILD": f"""
@@ -97,7 +97,7 @@ def example(bases: Switched, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             flyte_image(name="on-debian", base="images:debian", dependencies=[":train", ":fit"])
             """,
     }
-    with monorepo(tmp_path_factory.mktemp("push") / "clone", more) as root:
+    with monorepo(more) as root:
         yield root
 
 

@@ -43,8 +43,8 @@ MORE = {
 
 
 @pytest.fixture(scope="module")
-def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BuildRoot]:
-    with monorepo(tmp_path_factory.mktemp("images") / "clone", MORE) as root:
+def example() -> Iterator[BuildRoot]:
+    with monorepo(MORE) as root:
         root.pants("package", "::")
         yield root
 

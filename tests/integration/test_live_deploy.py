@@ -67,7 +67,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     with ExitStack() as stack:
         registry = stack.enter_context(real_registry(top / "registry"))
         plane = stack.enter_context(control_plane(top / "plane", "--project", "flytesnacks"))
-        root = stack.enter_context(monorepo(top / "clone"))
+        root = stack.enter_context(monorepo())
         store = seaweedfs()
         settings = root.path / "services" / "live.yaml"
         text = settings.read_text()

@@ -53,7 +53,7 @@ def example(
             )
             """,
     }
-    with monorepo(tmp_path_factory.mktemp("platforms") / "clone", more) as root:
+    with monorepo(more) as root:
         root.pants("run", "images:both", "--", "lock")
         root.pants("package", "services/ml:both", "services/ml:arm")
         yield root

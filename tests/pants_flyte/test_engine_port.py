@@ -40,7 +40,7 @@ def trespasses(source: str) -> list[str]:
 def _found(node: ast.AST, ours: set[str]) -> Iterator[tuple[int, str]]:
     if isinstance(node, ast.ImportFrom):
         names = {alias.name for alias in node.names}
-        if _package(node.module) == "pants" and names & {*AWAIT_API, "*"}:
+        if _package(node.module) in ("pants", "pants_flyte") and names & {*AWAIT_API, "*"}:
             yield node.lineno, "imports the await API"
         if node.module == "pants_flyte.engine" and names & {"by_get", "by_name", "*"}:
             yield node.lineno, "imports an implementation of the port"
@@ -95,6 +95,7 @@ def test_the_modules_outside_the_port_were_found():
         "from pants_flyte.engine.by_get import snapshot",
         "from pants_flyte.engine import by_get",
         "from pants_flyte.engine import *",
+        "from pants_flyte.engine import Get",
         "import pants_flyte.engine.by_get as port",
     ],
 )
@@ -175,18 +176,19 @@ def test_both_halves_of_the_port_have_the_same_functions() -> None:
 
 
 def test_the_port_exports_all_that_its_halves_have() -> None:
-    assert set(engine.__all__) == set(signatures("by_get.py")) | {"EnvironmentField"}
-    assert list(engine.__all__) == sorted(engine.__all__)
+    exported = set(signatures("by_get.py")) | {"EnvironmentField"}
+    assert exported - set(vars(engine)) == set()
 
 
-def test_the_port_imports_the_same_from_both_halves() -> None:
+def test_the_port_has_each_half_whole() -> None:
+    """Names are not listed, so no list can lack one; mypy hides what a half imports for itself."""
     tree = ast.parse((PACKAGE / "engine" / "__init__.py").read_text())
     imported = {
-        node.module: {alias.name for alias in node.names}
+        node.module: [alias.name for alias in node.names]
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(HALVES)
     }
-    assert imported == {module: set(engine.__all__) for module in HALVES}
+    assert imported == {module: ["*"] for module in HALVES}
 
 
 @pytest.mark.parametrize("name", sorted(signatures("by_get.py")))

@@ -322,7 +322,7 @@ def test_an_odd_file_name_is_taken_literally(root: RuleRoot, name):
 def test_a_syntax_error_is_told_with_its_line_and_the_python_that_was_asked(root: RuleRoot):
     root.write({"app/BUILD": task("w.py:train"), "app/w.py": "x = 1\ndef train(:\n"})
     message = root.refusal("app:t")
-    assert "app:t: app/w.py can't be parsed by /" in message
+    assert "app:t: app/w.py cannot be parsed by /" in message
     assert message.endswith("(CPython<3.14,>=3.9): invalid syntax (w.py, line 2)")
 
 

@@ -166,7 +166,7 @@ def test_what_deploys_tells_what_is_broken(root: RuleRoot, typed):
     root.write(BROKEN)
     with pytest.raises(ExecutionError) as caught:
         run_request(root, "app:deploy", *typed)
-    assert ": app/w.py can't be parsed by " in refusal(caught.value)
+    assert ": app/w.py cannot be parsed by " in refusal(caught.value)
 
 
 @pytest.mark.parametrize(

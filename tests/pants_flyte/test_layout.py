@@ -7,6 +7,7 @@ from pants.build_graph.address import Address
 
 from flyte_pack.module_scan import scan
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.globs import literal_glob
 from pants_flyte.layout import (
     BrokenImport,
     SourceFile,
@@ -15,7 +16,6 @@ from pants_flyte.layout import (
     case_collisions,
     check_root_dir,
     files_beside_modules,
-    literal_glob,
     module_name,
     moves_modules,
     place,

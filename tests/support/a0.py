@@ -8,6 +8,7 @@ A parent task does not work: it would wait for a control plane to queue its chil
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import os
 import subprocess
@@ -18,37 +19,54 @@ from typing import Any, Iterable, Mapping
 
 RESOLVER = "flyte._internal.resolvers.default.DefaultTaskResolver"
 
-# Runs in the Flyte environment, in the unpacked bundle. argv: module, task, directory of the protobuf files.
-_WRITE_INPUTS = """
-import ast, asyncio, importlib, sys
-sys.path.insert(0, "")
-module, name, directory = sys.argv[1:]
-task = getattr(importlib.import_module(module), name)
+# Runs in the Flyte environment. It imports Flyte once; each request is a line of JSON, which a fork
+# answers in the unpacked bundle.
+_CONVERTER = """
+import ast, asyncio, contextlib, importlib, json, os, sys, traceback
 from flyte._internal.runtime import convert
-values = ast.literal_eval(sys.stdin.read())
-inputs = asyncio.run(convert.convert_from_native_to_inputs(task.native_interface, **values))
-open(directory + "/inputs.pb", "wb").write(inputs.proto_inputs.SerializeToString())
-"""
+from flyte.remote import ActionOutputs
+from flyteidl2.core import execution_pb2
+from flyteidl2.task import common_pb2
 
-_READ_OUTPUTS = """
-import asyncio, importlib, json, os, sys
-sys.path.insert(0, "")
-module, name, directory = sys.argv[1:]
-found = {"value": None, "shown": None, "error": None}
-if os.path.exists(directory + "/error.pb"):
-    from flyteidl2.core import execution_pb2
-    document = execution_pb2.ErrorDocument.FromString(open(directory + "/error.pb", "rb").read())
-    found["error"] = document.error.message
-if os.path.exists(directory + "/outputs.pb"):
-    task = getattr(importlib.import_module(module), name)
-    from flyte._internal.runtime import convert
-    from flyte.remote import ActionOutputs
-    from flyteidl2.task import common_pb2
-    pb = common_pb2.Outputs.FromString(open(directory + "/outputs.pb", "rb").read())
-    value = asyncio.run(convert.convert_outputs_to_native(task.native_interface, convert.Outputs(pb)))
-    found["value"] = repr(value)
-    found["shown"] = repr(ActionOutputs(pb, value if isinstance(value, tuple) else (value,)))
-print(json.dumps(found))
+def write(directory, module, task, inputs):
+    interface = getattr(importlib.import_module(module), task).native_interface
+    values = ast.literal_eval(inputs)
+    inputs = asyncio.run(convert.convert_from_native_to_inputs(interface, **values))
+    with open(directory + "/inputs.pb", "wb") as file:
+        file.write(inputs.proto_inputs.SerializeToString())
+
+def read(directory, module, task):
+    found = {"value": None, "shown": None, "error": None}
+    if os.path.exists(directory + "/error.pb"):
+        with open(directory + "/error.pb", "rb") as file:
+            found["error"] = execution_pb2.ErrorDocument.FromString(file.read()).error.message
+    if os.path.exists(directory + "/outputs.pb"):
+        interface = getattr(importlib.import_module(module), task).native_interface
+        with open(directory + "/outputs.pb", "rb") as file:
+            pb = common_pb2.Outputs.FromString(file.read())
+        value = asyncio.run(convert.convert_outputs_to_native(interface, convert.Outputs(pb)))
+        shown = ActionOutputs(pb, value if isinstance(value, tuple) else (value,))
+        found.update(value=repr(value), shown=repr(shown))
+    return found
+
+def answer(do, code, **arguments):
+    os.chdir(code)
+    sys.path.insert(0, "")
+    with contextlib.redirect_stdout(sys.stderr):
+        return {"write": write, "read": read}[do](**arguments)
+
+for line in sys.stdin:
+    child = os.fork()
+    if child:
+        if os.waitpid(child, 0)[1]:
+            print(json.dumps({"failed": "the converter died"}), flush=True)
+        continue
+    try:
+        said = {"answer": answer(**json.loads(line))}
+    except BaseException:
+        said = {"failed": traceback.format_exc()}
+    print(json.dumps(said), flush=True)
+    os._exit(0)
 """
 
 
@@ -117,28 +135,43 @@ def write_inputs(
     directory: Path,
 ) -> None:
     """Write `inputs.pb` into a directory, for a task of a module in the directory `code`."""
-    _flyte_script(python, code, _WRITE_INPUTS, repr(dict(inputs)), module, task, str(directory))
+    _convert(python, "write", code, module, task, directory, inputs=repr(dict(inputs)))
 
 
 def read_outputs(
     python: Path | str, code: Path, module: str, task: str, directory: Path
 ) -> dict[str, Any]:
-    """What a0 wrote there: {"value": its repr, "shown": as Flyte prints it, "error": its message}, each None if it is not there."""
-    found = _flyte_script(python, code, _READ_OUTPUTS, "", module, task, str(directory))
-    return dict(json.loads(found))
+    """What a0 wrote there: {"value": its repr, "shown": as Flyte prints it, "error": its message}.
+
+    Each is None if it is not there.
+    """
+    return dict(_convert(python, "read", code, module, task, directory))
 
 
-def _flyte_script(python: Path | str, code: Path, script: str, stdin: str, *arguments: str) -> str:
-    done = subprocess.run(
-        [str(python), "-c", script, *arguments],
-        cwd=code,
-        env=_bare_environment(python, Path(arguments[-1])),
-        input=stdin,
+def _convert(
+    python: Path | str, do: str, code: Path, module: str, task: str, directory: Path, **more: Any
+) -> Any:
+    converter = _converter(str(python))
+    assert converter.stdin is not None
+    assert converter.stdout is not None
+    request = {"do": do, "code": str(code), "module": module, "task": task, **more}
+    converter.stdin.write(json.dumps({**request, "directory": str(directory)}) + "\n")
+    converter.stdin.flush()
+    said = json.loads(converter.stdout.readline() or '{"failed": "the converter has ended"}')
+    assert "failed" not in said, said["failed"]
+    return said["answer"]
+
+
+@functools.cache
+def _converter(python: str) -> subprocess.Popen[str]:
+    """Ends with this process, which holds the other end of its standard input."""
+    return subprocess.Popen(
+        [python, "-c", _CONVERTER],
+        env=_bare_environment(python, Path("/nonexistent")),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        capture_output=True,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()[-1] if done.stdout else ""
 
 
 def _bare_environment(python: Path | str, home: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,8 +41,15 @@ def store(directory: Path, data: bytes) -> Archive:
     sha256 = sha256_bytes(data)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{sha256}.tar.gz"
-    path.write_bytes(data)
+    write_whole(path, data)
     return Archive(path, sha256)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that others may be reading: they see the old content or the new one."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}")
+    beside.write_bytes(data)
+    beside.replace(path)
 
 
 def member(

@@ -114,7 +114,7 @@ class BuildRoot:
             pid = int(pid_file.read_text())
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-                deadline = time.monotonic() + 30
+                deadline = time.monotonic() + 60
                 while time.monotonic() < deadline:
                     os.kill(pid, 0)
                     time.sleep(0.05)

@@ -59,7 +59,7 @@ class RealControlPlane:
             urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=unverified)
         )
         url = f"{scheme}://{self.endpoint}/control/{what}"
-        with opener.open(url, data, timeout=30) as answer:
+        with opener.open(url, data, timeout=120) as answer:
             return json.load(answer)
 
 
@@ -129,7 +129,7 @@ def entry(
 ) -> Entry:
     file, _, attribute = point.partition(":")
     module = file[: -len(".py")].replace("/", ".")
-    return Entry(address, file, module, kind, attribute, (attribute,), image)
+    return Entry(address, file, module, kind, attribute, image)
 
 
 def code(root: str, *entries: Entry, uri: str | None = "s3://bundles/archives/ab.tar.gz") -> Code:

@@ -41,7 +41,7 @@ class Exchange:
 
     def forward(self, **headers: str) -> tuple[int, dict[str, str], bytes]:
         """The real registry's answer; `headers` stand in for the request's own, with _ for -."""
-        connection = http.client.HTTPConnection(self.backend, timeout=30)
+        connection = http.client.HTTPConnection(self.backend, timeout=120)
         try:
             changed = {name.replace("_", "-").lower(): value for name, value in headers.items()}
             kept = {n: v for n, v in self.headers.items() if n.lower() not in changed}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,26 +14,45 @@ from textwrap import dedent
 
 from tests.support.build_root import BuildRoot, clone_checkout
 
+DAEMONS = ("--exclude=.pids", "--exclude=.pants.d", "--exclude=.pants.workdir.file_lock*")
+
 
 @contextmanager
-def monorepo(directory: Path, more: Mapping[str, str] | None = None) -> Iterator[BuildRoot]:
-    """A clone in `directory`, a git checkout with one commit, for the time of a `with` block. more: what is put at the end
-    of files, by their path, dedented."""
-    clone = clone_checkout(directory)
-    path = clone / "examples" / "monorepo"
+def monorepo(more: Mapping[str, str] | None = None) -> Iterator[BuildRoot]:
+    """A clone, a git checkout with a commit, for the time of a `with` block.
+
+    more: text for the end of files, by their path; it is dedented. All clones of a process are the
+    same directory, in turn: so one daemon serves them all.
+    """
+    root = _clone()
     for name, text in (more or {}).items():
-        file = path / name
+        file = root.path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         before = file.read_text() if file.exists() else ""
         file.write_text(before + dedent(text))
-    git(clone, "init", "--quiet")
-    git(clone, "add", "--all")
-    git(clone, "commit", "--quiet", "--message", "All of it")
-    root = BuildRoot(path, pants=path / "pants")
+    git(root.path, "add", "--all")
+    git(root.path, "commit", "--quiet", "--allow-empty", "--message", "More")
     try:
         yield root
     finally:
-        root.stop()
+        top = root.path.parents[1]
+        git(top, "reset", "--quiet", "--hard", "example")
+        git(top, "clean", "--quiet", "--force", "-dx", *DAEMONS)
+
+
+@functools.cache
+def _clone() -> BuildRoot:
+    directory = Path(tempfile.mkdtemp(prefix="monorepo-"))
+    clone = clone_checkout(directory / "clone")
+    git(clone, "init", "--quiet")
+    git(clone, "add", "--all")
+    git(clone, "commit", "--quiet", "--message", "All of it")
+    git(clone, "tag", "example")
+    path = clone / "examples" / "monorepo"
+    root = BuildRoot(path, pants=path / "pants")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    atexit.register(root.stop)
+    return root
 
 
 def git(directory: Path, *args: str) -> str:
@@ -42,7 +65,10 @@ def git(directory: Path, *args: str) -> str:
 
 @contextmanager
 def edited(root: BuildRoot, name: str, old: str, new: str) -> Iterator[None]:
-    """A file with `new` in the place of `old` (at its end, if that is empty), for the time of a `with` block."""
+    """A file with `new` in the place of `old`, for the time of a `with` block.
+
+    Where `old` is empty, `new` comes at its end.
+    """
     path = root.path / name
     before = path.read_text()
     assert old in before

@@ -253,7 +253,7 @@ class RealDeployment(BuildRoot):
         """Wait until all that the program started is gone; what goes on is an error."""
         started = self.pids.read_text().split() if self.pids.exists() else []
         self.pids.unlink(missing_ok=True) if started else None
-        for _ in range(600):
+        for _ in range(2400):
             left = [pid for pid in started if _runs(pid)]
             if not left:
                 return

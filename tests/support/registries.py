@@ -220,7 +220,7 @@ def docker_config(
     directory.mkdir(parents=True, exist_ok=True)
     document = {"auths": {host: {"auth": auth} for host in hosts}, **more}
     (directory / "config.json").write_text(json.dumps(document))
-    return Keychain({"DOCKER_CONFIG": str(directory)}, helper_seconds=2.0)
+    return Keychain({"DOCKER_CONFIG": str(directory)}, helper_seconds=30.0)
 
 
 def session(keychain: Keychain | None = None, clock: Clock | None = None, **transport) -> Session:

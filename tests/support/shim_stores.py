@@ -25,7 +25,7 @@ def publish(store: RealStore, key: str, data: bytes) -> str:
         )
         request = urllib.request.Request(f"{store.endpoint}/{path}", data, method="POST")
         request.add_header("Content-Type", "application/gzip")
-        urllib.request.urlopen(request, timeout=30).read()
+        urllib.request.urlopen(request, timeout=120).read()
     else:
         obstore.put(_client(store), key, data)
     return location.uri

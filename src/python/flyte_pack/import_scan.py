@@ -1,7 +1,7 @@
-"""The imports that a Python source states, read from its tokens: what Pants' own parser may have lost.
+"""Reads the imports of a Python source from its tokens, to find those that Pants' parser loses.
 
-Tokens, not a syntax tree: the Python that reads may be older than the one that the source is written
-for, and import statements have looked the same in all of them. Nothing is imported or run.
+Tokens rather than a syntax tree: the source may be written for a newer Python than the one that
+reads it, and import statements look the same in all of them. Nothing is imported or run.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Iterator
 
 NO_INFER = "# pants: no-infer-dep"
 
-# What Pants' parser was seen to get wrong (docs/lost-imports.md has the table). More than it must
-# match costs time, less would lose modules.
+# What Pants' parser gets wrong (docs/lost-imports.md has the table). Matching too much costs time,
+# matching too little loses modules.
 _SUSPECT = re.compile(
     rb"""
     (?: ^ (?: \xef\xbb\xbf )? | [;:\r] ) [ \t\f]* (?:
@@ -44,8 +44,8 @@ _LINE_STARTS = (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENC
 class StatedImport:
     """One imported name.
 
-    module: absolute and dotted; `a.b` for `from a import b`, `a` for `from a import *`. first: the
-    first name of its statement, in the same form.
+    module: absolute and dotted; `a.b` for `from a import b`, `a` for `from a import *`.
+    first: the first name of its statement, in the same form.
     """
 
     module: str
@@ -54,16 +54,16 @@ class StatedImport:
 
 
 def is_suspect(source: bytes) -> bool:
-    """Whether Pants' parser could have lost an import of this source. Fast, and often wrong in saying yes."""
+    """Whether Pants' parser could have lost an import. Fast, with many false positives."""
     return _SUSPECT.search(source) is not None
 
 
 def stated_imports(source: bytes, package: str) -> list[StatedImport]:
-    """Every import statement's names, in source order, but for those that a pragma takes out.
+    """The names of all import statements, in source order, without those that a pragma excludes.
 
-    package: the dotted package that the source is a module of ("" for none); relative imports start
-    there, and those that lead out of it are left out. What stands behind something that is no
-    Python is read as far as its tokens allow.
+    package: the dotted package of the source ("" for none). Relative imports start there; those
+    that lead out of it are left out. A source with a syntax error is read as far as its tokens
+    allow.
     """
     found: list[StatedImport] = []
     for statement in _statements(_text(source)):
@@ -73,7 +73,7 @@ def stated_imports(source: bytes, package: str) -> list[StatedImport]:
 
 
 def _text(source: bytes) -> str:
-    """The source as Python decodes it. Names are composed: older tokenizers split others in two."""
+    """The source as Python decodes it, composed: older tokenizers split decomposed names."""
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(source).readline)
     except SyntaxError:  # an unknown encoding
@@ -113,7 +113,7 @@ def _statements(text: str) -> Iterator[list[tokenize.TokenInfo]]:
 
 
 def _names(statement: list[tokenize.TokenInfo], package: str) -> Iterator[tuple[str, int, bool]]:
-    """Of one statement: each name, its line, and whether no pragma is on that line or the last one."""
+    """Each name of a statement, its line, and whether no pragma is on that line or the last."""
     code = [token for token in statement if token.type != tokenize.COMMENT]
     ignored = {t.start[0] for t in statement if t.type == tokenize.COMMENT and NO_INFER in t.string}
     all_ignored = code[-1].end[0] in ignored
@@ -142,7 +142,7 @@ def _names(statement: list[tokenize.TokenInfo], package: str) -> Iterator[tuple[
 
 
 def _split(tokens: list[tokenize.TokenInfo]) -> Iterator[tuple[str, int]]:
-    """The names of `a.b as c, (d, *)`, without their aliases: dotted, "" for the star; and their lines."""
+    """The names of `a.b as c, (d, *)` without aliases ("" for the star), and their lines."""
     words: list[str] = []
     line, aliased = 0, False
     for token in [*tokens, None]:

@@ -1,8 +1,9 @@
 """Reads one module's syntax tree: which tasks and environments it defines, and what it imports.
 
-Nothing is imported or run. The rules call `scan` themselves; where the module uses syntax that is
+Nothing is imported or run. The rules call `scan` themselves. Where the module uses syntax that is
 newer than the Python of the rules, they run this file as a program under the module's own Python:
-`python module_scan.py MODULE.py` prints `ModuleScan.to_json()`. So it imports the standard library alone.
+`python module_scan.py MODULE.py` prints `ModuleScan.to_json()`. So this file imports the standard
+library alone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from typing import Iterable, Iterator
 
 @dataclass(frozen=True)
 class Import:
-    """One imported name: `module` without leading dots, `level` dots, `name` for `from module import name`."""
+    """One imported name.
+
+    module: without its leading dots. level: how many dots. name: of `from module import name`.
+    """
 
     module: str
     level: int
@@ -28,11 +32,13 @@ class Import:
 class ModuleScan:
     """What a module says at its top level.
 
-    tasks: (name, name of its environment or None), in source order; environments: names bound to a
-    task environment; plain: functions and classes that are neither; names: all names bound;
-    open_ended: whether names may exist that can't be seen (`import *`, a module `__getattr__`, `globals()`);
-    imports: every import in the file, also inside functions; includes: what the `include` of its environments names,
-    as far as it is written out.
+    tasks: (name, name of its environment or None), in source order.
+    environments: names bound to a task environment.
+    plain: functions and classes that are neither.
+    names: all names bound.
+    open_ended: whether other names may exist (`import *`, a module `__getattr__`, `globals()`).
+    imports: every import in the file, also inside functions.
+    includes: the literal strings in the `include` of its environments.
     """
 
     tasks: tuple[tuple[str, str | None], ...]
@@ -70,87 +76,96 @@ def scan(
 ) -> ModuleScan:
     """Scan a module's source. Raises `SyntaxError` as `ast.parse` does, `ValueError` for NUL bytes.
 
-    newest: of the Pythons that the module is for; what only a newer one has is a `SyntaxError`, as
-    far as `ast.parse` knows. None: all that this Python can parse.
+    newest: the newest Python that the module is for. Newer syntax is a `SyntaxError`, as far as
+    `ast.parse` knows. None: all that this Python can parse.
     """
     try:
         tree = ast.parse(source, filename, feature_version=newest)
     except (RecursionError, MemoryError):  # which of them depends on the version and the construct
         raise SyntaxError(f"{filename} is nested too deeply") from None
-    tasks: dict[str, str | None] = {}
-    environments: dict[str, None] = {}
-    plain: dict[str, None] = {}
-    names: dict[str, None] = {}
-    open_ended = any(map(_hides_names, ast.walk(tree)))
-
-    def bind(name: str, maybe: bool) -> None:
-        # A later binding wins, as it does when the module runs, unless it may be in a branch not taken.
-        if not maybe:
-            tasks.pop(name, None)
-            environments.pop(name, None)
-            plain.pop(name, None)
-        names[name] = None
-
+    found = _Bindings()
     for node, maybe in _top_level(tree.body):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            bind(node.name, maybe)
-            found, env = _task_decorator(node.decorator_list)
-            if found:
-                tasks[node.name] = env
-            elif not node.decorator_list:
-                plain[node.name] = None
-            open_ended = open_ended or node.name == "__getattr__"
-        elif isinstance(node, ast.ClassDef):
-            bind(node.name, maybe)
-            if not node.decorator_list:
-                plain[node.name] = None
-        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            for name in (n for target in targets for n in _bound(target)):
-                if node.value is None:
-                    continue  # `name: type` alone binds nothing
-                bind(name, maybe)
-                if isinstance(node.value, ast.Call):
-                    kind, env = _call_kind(node.value)
-                    if kind == "environment":
-                        environments[name] = None
-                    elif kind == "task":
-                        tasks[name] = env
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            for alias in node.names:
-                if alias.name != "*":
-                    bind(alias.asname or alias.name.partition(".")[0], maybe)
-        elif isinstance(node, (ast.For, ast.AsyncFor)):
-            for name in _bound(node.target):
-                bind(name, maybe)
-        elif isinstance(node, (ast.With, ast.AsyncWith)):
-            for item in node.items:
-                for name in _bound(item.optional_vars) if item.optional_vars else ():
-                    bind(name, maybe)
+        found.read(node, maybe)
     for expression in ast.walk(tree):
         if isinstance(expression, ast.NamedExpr):
-            bind(expression.target.id, maybe=True)
-
-    for name in (*tasks, *environments):
-        plain.pop(name, None)
-    # An environment may come from another module; that tasks hang on it shows what it is.
-    for env in tasks.values():
-        if env in names and env not in plain and env not in tasks:
-            environments[env] = None
-
+            found.bind(expression.target.id, maybe=True)
+    found.settle()
     return ModuleScan(
-        tasks=tuple(tasks.items()),
-        environments=tuple(environments),
-        plain=tuple(plain),
-        names=tuple(names),
-        open_ended=open_ended,
+        tasks=tuple(found.tasks.items()),
+        environments=tuple(found.environments),
+        plain=tuple(found.plain),
+        names=tuple(found.names),
+        open_ended="__getattr__" in found.functions or any(map(_hides_names, ast.walk(tree))),
         imports=tuple(_imports(tree)),
         includes=tuple(dict.fromkeys(_includes(tree))),
     )
 
 
+class _Bindings:
+    """The names that a module's top level binds, and what they are. The dictionaries keep order."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, str | None] = {}
+        self.environments: dict[str, None] = {}
+        self.plain: dict[str, None] = {}
+        self.names: dict[str, None] = {}
+        self.functions: set[str] = set()
+
+    def bind(self, name: str, maybe: bool) -> None:
+        """A later binding wins, unless it may be in a branch that is not taken."""
+        if not maybe:
+            self.tasks.pop(name, None)
+            self.environments.pop(name, None)
+            self.plain.pop(name, None)
+        self.names[name] = None
+
+    def read(self, node: ast.stmt, maybe: bool) -> None:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            self._define(node, maybe)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            self._assign(node, maybe)
+        else:
+            for name in _bound_by(node):
+                self.bind(name, maybe)
+
+    def _define(
+        self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, maybe: bool
+    ) -> None:
+        self.bind(node.name, maybe)
+        is_task, environment = False, None
+        if not isinstance(node, ast.ClassDef):
+            self.functions.add(node.name)
+            is_task, environment = _task_decorator(node.decorator_list)
+        if is_task:
+            self.tasks[node.name] = environment
+        elif not node.decorator_list:
+            self.plain[node.name] = None
+
+    def _assign(self, node: ast.Assign | ast.AnnAssign, maybe: bool) -> None:
+        if node.value is None:
+            return  # `name: type` alone binds nothing
+        kind, environment = (
+            _call_kind(node.value) if isinstance(node.value, ast.Call) else (None, None)
+        )
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        for name in (n for target in targets for n in _bound(target)):
+            self.bind(name, maybe)
+            if kind == "environment":
+                self.environments[name] = None
+            elif kind == "task":
+                self.tasks[name] = environment
+
+    def settle(self) -> None:
+        for name in (*self.tasks, *self.environments):
+            self.plain.pop(name, None)
+        # An environment may come from another module; that tasks hang on it shows what it is.
+        for env in self.tasks.values():
+            if env in self.names and env not in self.plain and env not in self.tasks:
+                self.environments[env] = None
+
+
 def _top_level(body: Iterable[ast.stmt], maybe: bool = False) -> Iterator[tuple[ast.stmt, bool]]:
-    """Statements that run when the module is imported, and whether only perhaps: those inside `if`, `try`, ..."""
+    """Statements that run on import. A `maybe` one is inside `if`, `try` and the like."""
     for node in body:
         yield node, maybe
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -163,12 +178,26 @@ def _top_level(body: Iterable[ast.stmt], maybe: bool = False) -> Iterator[tuple[
 
 
 def _hides_names(node: ast.AST) -> bool:
-    """Whether the module may bind names in a way that its statements don't show."""
+    """Whether the module may bind names in a way that its statements do not show."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         return node.func.id in ("exec", "globals", "locals", "vars")
     if isinstance(node, ast.ImportFrom):
         return node.names[0].name == "*"
     return isinstance(node, ast.Global)
+
+
+def _bound_by(node: ast.stmt) -> Iterator[str]:
+    """The names that an import, a loop or a `with` binds."""
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        for alias in node.names:
+            if alias.name != "*":
+                yield alias.asname or alias.name.partition(".")[0]
+    elif isinstance(node, (ast.For, ast.AsyncFor)):
+        yield from _bound(node.target)
+    elif isinstance(node, (ast.With, ast.AsyncWith)):
+        for item in node.items:
+            if item.optional_vars is not None:
+                yield from _bound(item.optional_vars)
 
 
 def _bound(target: ast.expr) -> Iterator[str]:
@@ -245,8 +274,8 @@ def main(argv: list[str]) -> int:
         source = f.read()
     try:
         print(scan(source, argv[0]).to_json())
-    except (SyntaxError, ValueError) as e:
-        print(e, file=sys.stderr)
+    except (SyntaxError, ValueError) as error:
+        print(error, file=sys.stderr)
         return 1
     return 0
 

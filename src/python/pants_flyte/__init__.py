@@ -1,1 +1,1 @@
-"""The Pants backend: targets, fields, the `[flyte]` subsystem, `package`, `run` and `experimental-deploy`."""
+"""The Pants backend: targets, fields, subsystems, goals."""

@@ -29,6 +29,7 @@ from pants_flyte.engine import (
     venv_pex,
 )
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.globs import literal_glob
 from pants_flyte.image_process import OUT, blobs, described, run_steps
 from pants_flyte.image_target_types import (
     HOST,
@@ -39,7 +40,6 @@ from pants_flyte.image_target_types import (
     FlyteBasePythonField,
     FlyteBaseSourceField,
 )
-from pants_flyte.layout import literal_glob
 from pants_flyte.subsystem import FlytePackSubsystem
 from pants_flyte.tool import program_pex
 

@@ -1,4 +1,4 @@
-"""What the rules of this backend ask of each other, and get: requests and results, no rules."""
+"""Requests and results of the rules of this backend."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from flyte_pack.task_link import TaskLink
 
 @dataclass(frozen=True)
 class BundleRequest:
-    """A code bundle: what `address` reaches in the graph, and for `all` what lies beside it.
+    """Asks for a code bundle: what `address` reaches, and for `all` what lies beside it.
 
-    root_dir: "" is the build root, None strips source roots. stem: the output path without its
-    ending. resolve: the Python resolve whose targets may own files.
+    root_dir: "" is the build root, None strips source roots.
+    stem: the output path without its ending.
+    resolve: the Python resolve whose targets may own files.
     """
 
     address: Address
@@ -32,9 +33,11 @@ class BundleRequest:
 
 @dataclass(frozen=True)
 class BuiltBundle:
-    """`digest` holds the archive and the manifest at their output paths; `modules` are the bundle's
-    modules, path in the bundle -> path from the build root, by which a shared bundle proves that it
-    holds an entry point."""
+    """`digest` holds the archive and the manifest at their output paths.
+
+    modules: path in the bundle -> path from the build root. They show whether a shared bundle
+        holds an entry point.
+    """
 
     digest: Digest
     archive: str
@@ -45,7 +48,10 @@ class BuiltBundle:
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """A `flyte_image`; code: whether it holds its first-party code, where None asks for what the target says."""
+    """Asks for a `flyte_image`.
+
+    code: whether it holds its first-party code; None leaves that to the target.
+    """
 
     address: Address
     code: Optional[bool] = None
@@ -55,9 +61,11 @@ class ImageRequest:
 class BuiltImage:
     """`digest` holds the OCI image layout at `layout`, sparse where `base_name` is not None.
 
-    image_digest: of its index, or its one manifest. code: path in the image -> path from the build root of each first-party
-    file that is in it. modules: names of the first-party modules that its dependencies reach, by which it is tested.
-    embeds_code: whether it was made to hold them. own_output: whether the target's own package writes this very layout.
+    image_digest: of its index, or its one manifest.
+    embeds_code: whether it was made to hold its first-party code.
+    own_output: whether the target's own package writes this very layout.
+    code: first-party files in it: path in the image -> path from the build root.
+    modules: first-party modules that its dependencies reach; its test imports them.
     """
 
     address: Address
@@ -79,10 +87,10 @@ class BuiltImage:
 
 @dataclass(frozen=True)
 class TaskRequest:
-    """A `flyte_task`; `copy_style` and `root_dir`, where not None, override what it says.
+    """Asks for a `flyte_task`. `copy_style` and `root_dir` override the target's where not None.
 
-    image: whether to build its image, where that is a `flyte_image`. mapped: names that stand for images that
-    are there already: a `flyte_image` with such a `ref_name` is not built.
+    image: whether to build its `flyte_image`, if it has one.
+    mapped: names of images that exist: a `flyte_image` with such a `ref_name` is not built.
     """
 
     address: Address
@@ -94,10 +102,11 @@ class TaskRequest:
 
 @dataclass(frozen=True)
 class BuiltTask:
-    """The link at `link_path` in `link_digest`, and the bundle it names (None: the code is in an image).
+    """The link, at `link_path` in `link_digest`, with the bundle and the image that it names.
 
-    `owns_bundle` is False where the bundle is that of a `flyte_bundle`. image: what was built for it, if that was
-    asked for and `image` names a `flyte_image`.
+    bundle: None where the code is in an image.
+    owns_bundle: False where the bundle is that of a `flyte_bundle`.
+    image: what was built for it, if anything.
     """
 
     address: Address

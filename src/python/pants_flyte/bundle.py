@@ -30,13 +30,13 @@ from pants_flyte.engine import (
 )
 from pants_flyte.entry_point import scan_source
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.globs import exactly, literal_glob
 from pants_flyte.layout import (
     SourceFile,
     broken_imports,
     broken_imports_error,
     case_collisions,
     files_beside_modules,
-    literal_glob,
     moves_modules,
     place_all,
     root_path,
@@ -54,23 +54,13 @@ async def build_bundle(
     flyte_pack: FlytePackSubsystem,
     python_setup: PythonSetup,
 ) -> BuiltBundle:
-    """Pack what `request` asks for. Raises `FlyteTargetError` where it can't work as asked.
-
-    The process has no path of the checkout in its arguments, environment or inputs, so that its
-    cache key is the same in every clone.
-    """
+    """Pack what `request` asks for. Raises `FlyteTargetError` where it cannot work as asked."""
     closure = await closure_of(request.address, entry_owners, request.resolve, python_setup)
+    _check_entries(request, entry_owners, closure)
     files, digests = closure.files, tuple(set(closure.digest_of.values()))
     if request.copy_style == "all":
         beside, beside_digest = await _everything_beside(request, entry_owners, closure, flyte)
         files, digests = (*files, *beside), (*digests, beside_digest)
-    for owner in entry_owners:
-        if owner not in closure.reasons:
-            raise FlyteTargetError(
-                request.address,
-                f"the bundle does not hold the entry point: `dependencies` takes {owner} out "
-                f"(`!{owner}`). Leave that line out.",
-            )
     placed = place_all(request.address, files, request.root_dir)
     if not placed:
         raise FlyteTargetError(
@@ -81,8 +71,23 @@ async def build_bundle(
     if request.root_dir is not None and moves_modules(closure.files, request.root_dir):
         await _check_imports(request, request.root_dir, closure, digest)
     _warn(request.address, placed, closure)
+    return await _pack(request, placed, _plan(request, placed, closure), digest, flyte_pack)
 
-    plan = BundlePlan(
+
+def _check_entries(
+    request: BundleRequest, entry_owners: FrozenSet[Address], closure: Closure
+) -> None:
+    for owner in entry_owners:
+        if owner not in closure.reasons:
+            raise FlyteTargetError(
+                request.address,
+                f"the bundle does not hold the entry point: `dependencies` takes {owner} out "
+                f"(`!{owner}`). Leave that line out.",
+            )
+
+
+def _plan(request: BundleRequest, placed: Mapping[str, SourceFile], closure: Closure) -> BundlePlan:
+    return BundlePlan(
         copy_style=request.copy_style,
         root_dir=request.root_dir if request.root_dir != "" else ".",
         entry_points=request.entry_points,
@@ -98,13 +103,26 @@ async def build_bundle(
             for reason in (_reason(file, closure),)
         ),
     )
+
+
+async def _pack(
+    request: BundleRequest,
+    placed: Mapping[str, SourceFile],
+    plan: BundlePlan,
+    digest: Digest,
+    flyte_pack: FlytePackSubsystem,
+) -> BuiltBundle:
+    """Run the packer.
+
+    Its arguments, environment and inputs hold no path of the checkout, so that its cache key is the
+    same in every clone.
+    """
     archive, manifest = f"{request.stem}.tar.gz", f"{request.stem}.manifest.json"
     plan_digest = await create_digest(CreateDigest([FileContent("plan.json", plan.to_json())]))
     sources = await under_prefix(digest, "sources")
-    packer = await venv_pex(await program_pex(flyte_pack))
     packed = await run_venv_pex(
         VenvPexProcess(
-            packer,
+            await venv_pex(await program_pex(flyte_pack)),
             argv=(
                 "bundle",
                 *("--plan", "plan.json"),
@@ -180,9 +198,7 @@ async def _everything_beside(
                 continue
         if path not in have:
             beside.append(SourceFile(path, None, root, python=path.endswith(".py"), beside=True))
-    kept = await subset(
-        DigestSubset(found.digest, PathGlobs([literal_glob(file.path) for file in beside]))
-    )
+    kept = await subset(DigestSubset(found.digest, exactly(file.path for file in beside)))
     return beside, kept
 
 
@@ -191,9 +207,7 @@ async def _check_imports(
 ) -> None:
     """A set `root_dir` moves modules; an import of a moved module finds nothing."""
     modules = {file.path: file for file in closure.files if file.python}
-    sources = await contents(
-        await subset(DigestSubset(digest, PathGlobs([literal_glob(path) for path in modules])))
-    )
+    sources = await contents(await subset(DigestSubset(digest, exactly(modules))))
     scans: Dict[str, ModuleScan] = {}
     for source in sources:
         owner = modules[source.path].owner or request.address
@@ -212,21 +226,21 @@ def _warn(address: Address, placed: Mapping[str, SourceFile], closure: Closure) 
     for group in case_collisions(placed):
         logger.warning(
             f"{address}: the bundle holds files whose names differ only in case, which a file "
-            f"system that ignores case (macOS, Windows) can't unpack: {', '.join(group)}"
+            f"system that ignores case (macOS, Windows) cannot unpack: {', '.join(group)}"
         )
     apart = files_beside_modules(placed)
     if apart:
         (path, module), others = apart[0], len(apart) - 1
         logger.warning(
-            f"{address}: {path} comes from a `files` target, which keeps its path from the build root, "
-            f"while the module that lies beside it in the repository is at {module} in the bundle. "
+            f"{address}: {path} comes from a `files` target, which keeps its path from the build "
+            f"root, while the module beside it in the repository is at {module} in the bundle. "
             "Code that opens it by a path relative to the working directory finds it; code that "
             "looks beside its own `__file__` does not: make it a `resource` for that."
             + (f" ({others} more files are parted in the same way.)" if others else "")
         )
     if closure.unowned_code:
         logger.warning(
-            f"{address}: no target owns {', '.join(closure.unowned_code)}, which Python runs on the "
-            "way to modules of the bundle. What they import is not known, and so not in the "
+            f"{address}: no target owns {', '.join(closure.unowned_code)}, which Python runs on "
+            "the way to modules of the bundle. What they import is not known, and so not in the "
             "bundle: put `python_sources()` into the BUILD files beside them."
         )

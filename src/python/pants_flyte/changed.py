@@ -1,8 +1,8 @@
-"""For `--changed-since`: dependencies on the files that a target reads and does not stand above.
+"""For `--changed-since`: dependencies on files that a target reads from outside its directory.
 
-A target's own `NamedFilesField` sees files below its BUILD file. For one elsewhere, the target depends
-on whoever owns it. Files that options name are owned by targets that this backend makes, as Pants does
-for lock files.
+A target's own `NamedFilesField` sees files below its BUILD file. For a file elsewhere, the target
+depends on the file's owner. Files that options name are owned by targets that this backend makes,
+as Pants does for lock files.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
 from pants_flyte.engine import contents_matching, files_matching, owners_of_each, targets_at
+from pants_flyte.globs import exactly
 from pants_flyte.image_target_types import FlyteBaseImage, FlyteImage
-from pants_flyte.layout import listing, literal_glob
+from pants_flyte.layout import listing
 from pants_flyte.named_files import FileNamingTarget, NamedFilesField, globs_of
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.target_types import (
@@ -47,7 +48,7 @@ _TOOL_LOCKS = (
     ("deploy_lockfile", (FlyteDeployment,)),
 )
 
-# It is flat: no key of a settings file stands in another but that of a domain.
+# A regular expression does: a settings file is flat, apart from its domains.
 _FLYTE_CONFIG = re.compile(rb"""\bflyte_config["']?:[ \t]*["']?([^\s"',}#]+)""")
 
 
@@ -55,7 +56,7 @@ _FLYTE_CONFIG = re.compile(rb"""\bflyte_config["']?:[ \t]*["']?([^\s"',}#]+)""")
 
 
 def _in_build_root(path: Optional[str]) -> Tuple[str, ...]:
-    """The path of a file as an option has it, if it is one in the build root."""
+    """The path that an option names, if it is in the build root."""
     if not path or "://" in path:
         return ()
     path = os.path.normpath(path)
@@ -87,7 +88,7 @@ def _option_files_of(
 
 
 async def ordinary_owners(paths: Sequence[str]) -> Dict[str, Tuple[Target, ...]]:
-    """Whoever owns each file, without the targets that only name it in a field."""
+    """The owners of each file, without the targets that only name it in a field."""
     found = await owners_of_each(paths)
     targets = await targets_at(sorted(set(itertools.chain.from_iterable(found))))
     ordinary = {t.address: t for t in targets if not t.has_field(NamedFilesField)}
@@ -98,7 +99,7 @@ async def ordinary_owners(paths: Sequence[str]) -> Dict[str, Tuple[Target, ...]]
 
 
 async def named_elsewhere(target: Target) -> Dict[str, Tuple[Target, ...]]:
-    """The files that fields of a target name and that are not below its BUILD file, with their owners."""
+    """The files that a target's fields name and that are not below its BUILD file, with owners."""
     if not isinstance(target, FileNamingTarget):
         return {}
     top = target.address.spec_path
@@ -110,16 +111,15 @@ async def named_elsewhere(target: Target) -> Dict[str, Tuple[Target, ...]]:
 
 
 async def _named_in_settings(path: Optional[str]) -> Dict[str, Tuple[Target, ...]]:
-    """The files that a settings file of deployments names, from the build root, with their owners."""
-    globs = [literal_glob(inside) for inside in _in_build_root(path)]
-    settings = await contents_matching(PathGlobs(globs))
+    """The files that a settings file of deployments names, with their owners."""
+    settings = await contents_matching(exactly(_in_build_root(path)))
     named = [
         inside
         for file in settings
         for found in _FLYTE_CONFIG.findall(file.content)
         for inside in _in_build_root(found.decode(errors="replace"))
     ]
-    existing = await files_matching(PathGlobs([literal_glob(name) for name in named]))
+    existing = await files_matching(exactly(named))
     return await ordinary_owners(existing.files)
 
 
@@ -132,7 +132,7 @@ def _is_below(path: str, directory: str) -> bool:
 
 @dataclass(frozen=True)
 class OptionFilesRequest(SyntheticTargetsRequest):
-    """All of them at once: they are known without looking at a directory."""
+    """Asks for all at once: no directory needs a look."""
 
     path: str = SyntheticTargetsRequest.SINGLE_REQUEST_FOR_ALL_TARGETS
 
@@ -157,7 +157,7 @@ async def option_files(
     adaptors: Dict[str, List[TargetAdaptor]] = {}
     for origin, name, path in files:
         for inside in _in_build_root(path):
-            # Pants' type for files that are there for the graph alone, and may be missing.
+            # Pants' type for files that only the graph needs, and that may be missing.
             adaptor = TargetAdaptor(
                 "_lockfiles",
                 name=name,
@@ -207,7 +207,7 @@ def _warn_of_unowned(address: Address, paths: Sequence[str]) -> None:
     build = os.path.join(directory, "BUILD")
     logger.warning(
         f"{address}: `--changed-since` does not see that an edit of these files matters to this "
-        f"target, as none of its fields sees them and no target owns them:\n{listing(paths)}\n"
+        f"target, as no target owns them:\n{listing(paths)}\n"
         f'Give them an owner, such as `files(name="named", sources=["{name}"])` in {build}.'
     )
 

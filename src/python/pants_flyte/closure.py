@@ -11,7 +11,7 @@ from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import PythonResolveField, PythonSourceField
 from pants.core.target_types import FileSourceField, ResourceSourceField
 from pants.engine.addresses import Address
-from pants.engine.fs import Digest, PathGlobs
+from pants.engine.fs import Digest
 from pants.engine.target import (
     Dependencies,
     HydratedSources,
@@ -32,7 +32,8 @@ from pants_flyte.engine import (
     targets_at,
     transitive_targets,
 )
-from pants_flyte.layout import SourceFile, literal_glob, root_path
+from pants_flyte.globs import exactly
+from pants_flyte.layout import SourceFile, directories_above, root_path
 
 _SHIPPED = (PythonSourceField, ResourceSourceField, FileSourceField)
 
@@ -47,11 +48,13 @@ class Reason:
 
 @dataclass(frozen=True)
 class Closure:
-    """Files, with digests that hold them at their paths, and what is known of them.
+    """Files, with digests that hold them at their paths.
 
-    digest_of: the digest that holds the file, by its path and owner; merging some fails where two have different files at one path.
-    reasons: by address of the owner, if they were asked for; a file without an owner is there as part of a package.
-    unowned_code: `__init__.py` files among those that are not empty.
+    digest_of: the digest that holds a file, by its path and owner. Two digests may have different
+        files at one path, and then cannot be merged.
+    reasons: by address of the owner, if they were asked for. A file without an owner is part of a
+        package.
+    unowned_code: the `__init__.py` files that have code and no owner.
     """
 
     files: Tuple[SourceFile, ...]
@@ -70,57 +73,24 @@ async def closure_of(
 ) -> Closure:
     """All that `address` reaches, and the `__init__.py` files above every module and resource.
 
-    reasons: whether to find out why each is there, which is most of the work.
+    reasons: whether to find out why each file is there, which is most of the work.
 
-    Python runs each `__init__.py` on the way to a module, or to package data that is read by the
-    package's name, whether or not dependency inference thinks it worth a dependency. One that has
-    code is a root of its own: what it imports must be there as well. That can bring in new
-    packages, so this goes round until nothing is new.
+    Python runs each `__init__.py` on the way to a module or to package data, whether or not Pants
+    infers a dependency on it. One that has code is a root of its own: what it imports must be there
+    as well. That can bring in new packages, so this repeats until nothing is new.
     """
     package_roots: Tuple[Address, ...] = ()
     while True:
         reached = await reached_from((address, *package_roots))
-        targets = [target for target in reached if target.has_field(SourcesField)]
-        hydrated = await hydrated_sources(
-            [
-                HydrateSourcesRequest(
-                    target[SourcesField], for_sources_types=_SHIPPED, enable_codegen=True
-                )
-                for target in targets
-            ]
-        )
-        files: List[SourceFile] = []
-        digest_of: Dict[Tuple[str, Optional[Address]], Digest] = {}
-        rooted = [
-            path
-            for sources in hydrated
-            if _has_source_root(sources)
-            for path in sources.snapshot.files
-        ]
-        roots = await source_roots(rooted)
-        for target, sources in zip(targets, hydrated):
-            if sources.sources_type is None:
-                continue
-            for path in sources.snapshot.files:
-                digest_of[path, target.address] = sources.snapshot.digest
-                files.append(
-                    SourceFile(
-                        path=path,
-                        owner=target.address,
-                        source_root=root_path(roots[path]) if _has_source_root(sources) else None,
-                        python=issubclass(sources.sources_type, PythonSourceField),
-                        generated=not isinstance(target[SourcesField], _SHIPPED),
-                    )
-                )
+        files, digest_of = await _files_of(reached)
         missing = _packages_above(files)
         bare, owned, unowned_code = await _owners_of_packages(missing, resolve, python_setup)
-        new_roots = tuple(sorted(set(owned) - set(package_roots)))
-        if not new_roots:
+        if set(owned) <= set(package_roots):
             break
-        package_roots = tuple(sorted({*package_roots, *new_roots}))
+        package_roots = tuple(sorted({*package_roots, *owned}))
 
     if bare:
-        found = await snapshot(PathGlobs([literal_glob(path) for path in bare]))
+        found = await snapshot(exactly(bare))
         for path, owner in bare.items():
             digest_of[path, owner] = found.digest
             files.append(SourceFile(path, owner, missing[path], python=True))
@@ -130,10 +100,45 @@ async def closure_of(
     return Closure(tuple(files), digest_of, why, tuple(unowned_code))
 
 
-async def reached_from(roots: Sequence[Address]) -> Tuple[Target, ...]:
-    """The closure of `roots`, without what the first depends on only because a field of it names a file.
+async def _files_of(
+    reached: Sequence[Target],
+) -> Tuple[List[SourceFile], Dict[Tuple[str, Optional[Address]], Digest]]:
+    """The files of these targets, with the digest that holds each."""
+    targets = [target for target in reached if target.has_field(SourcesField)]
+    hydrated = await hydrated_sources(
+        [
+            HydrateSourcesRequest(
+                target[SourcesField], for_sources_types=_SHIPPED, enable_codegen=True
+            )
+            for target in targets
+        ]
+    )
+    rooted = [s for s in hydrated if _has_source_root(s)]
+    roots = await source_roots([path for sources in rooted for path in sources.snapshot.files])
+    files: List[SourceFile] = []
+    digest_of: Dict[Tuple[str, Optional[Address]], Digest] = {}
+    for target, sources in zip(targets, hydrated):
+        if sources.sources_type is None:
+            continue
+        for path in sources.snapshot.files:
+            digest_of[path, target.address] = sources.snapshot.digest
+            files.append(
+                SourceFile(
+                    path=path,
+                    owner=target.address,
+                    source_root=root_path(roots[path]) if _has_source_root(sources) else None,
+                    python=issubclass(sources.sources_type, PythonSourceField),
+                    generated=not isinstance(target[SourcesField], _SHIPPED),
+                )
+            )
+    return files, digest_of
 
-    Such a dependency is there for `--changed-since`. The file gets where it belongs by way of the field.
+
+async def reached_from(roots: Sequence[Address]) -> Tuple[Target, ...]:
+    """The closure of `roots`, without dependencies that exist only for `--changed-since`.
+
+    The first root has those on files that its fields name. The fields put these files where they
+    belong.
     """
     whole = await transitive_targets(roots)
     target = next(target for target in whole.roots if target.address == roots[0])
@@ -150,7 +155,7 @@ async def reached_from(roots: Sequence[Address]) -> Tuple[Target, ...]:
         if dependency.address not in named or _is_any_of(dependency.address, declared.includes)
     ]
     kept = set((await transitive_targets([*needed, *roots[1:]])).closure)
-    # What `!!` takes out is known of the whole alone.
+    # Pants applies `!!` to the whole closure only.
     return tuple(t for t in whole.closure if t in kept or t.address in roots)
 
 
@@ -162,9 +167,9 @@ def _has_source_root(sources: HydratedSources) -> bool:
 
 
 def _packages_above(files: Sequence[SourceFile]) -> Dict[str, str]:
-    """Every `__init__.py` that could be above one of the files and is not among them: path -> source root.
+    """Paths of `__init__.py` files that could be above the files, with their source roots.
 
-    Below its source root: one in the root itself is part of no package.
+    Those in a source root itself are part of no package.
     """
     have = {file.path for file in files}
     possible: Dict[str, str] = {}
@@ -173,28 +178,27 @@ def _packages_above(files: Sequence[SourceFile]) -> Dict[str, str]:
         root = file.source_root
         if root is None:
             continue
-        directory = os.path.dirname(file.path)
-        while directory and directory != root and directory not in done:
+        for directory in directories_above(file.path):
+            if directory == root or directory in done:
+                break
             done.add(directory)
             init = os.path.join(directory, "__init__.py")
             if init not in have:
                 possible[init] = root
-            directory = os.path.dirname(directory)
     return possible
 
 
 async def _owners_of_packages(
     possible: Mapping[str, str], resolve: str, python_setup: PythonSetup
 ) -> Tuple[Dict[str, Optional[Address]], List[Address], List[str]]:
-    """Of the `__init__.py` files that exist: the bare ones with their owners, the owners of the others,
-    and those of the bare ones that are not empty.
+    """Sorts the `__init__.py` files that exist: bare ones, owners of the others, unowned code.
 
-    A bare one (empty, or without an owner) is taken as a file: that its target may depend on other
-    things for the sake of its siblings is no reason to ship those.
+    A bare one is empty or has no owner. It is shipped as a file, without what its target depends
+    on for the sake of other files. Unowned code: the bare ones that are not empty.
     """
     if not possible:
         return {}, [], []
-    existing = await contents_matching(PathGlobs([literal_glob(path) for path in sorted(possible)]))
+    existing = await contents_matching(exactly(sorted(possible)))
     paths = [content.path for content in existing]
     owners = await owners_of_each(paths)
     targets = await targets_at(sorted({owner for found in owners for owner in found}))
@@ -269,7 +273,7 @@ async def _reasons(
 
 
 def _is_any_of(dependency: Address, written: Iterable[Address]) -> bool:
-    """Whether a BUILD file means this target: by itself, by its generator, or with fewer parameters."""
+    """Whether a BUILD file means this target: itself, its generator, or with fewer parameters."""
     generator = dependency.maybe_convert_to_target_generator()
     return any(
         address.is_parametrized_subset_of(dependency)

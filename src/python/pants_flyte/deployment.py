@@ -31,8 +31,8 @@ from pants_flyte.engine import (
     venv_pex,
 )
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.globs import literal_glob
 from pants_flyte.image_process import run_steps
-from pants_flyte.layout import literal_glob
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.target_types import (
     FlyteDeploymentConfigField,

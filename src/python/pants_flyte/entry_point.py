@@ -1,4 +1,4 @@
-"""Finds what an `entry_point` field means: the file, its owner, and the tasks it names. Imports nothing."""
+"""Finds the file, the owner and the tasks that an `entry_point` names. Imports no user code."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from pants_flyte.engine import (
     targets_at,
 )
 from pants_flyte.errors import FlyteTargetError
-from pants_flyte.layout import literal_glob
+from pants_flyte.globs import exactly, literal_glob
 
 
 @dataclass(frozen=True)
 class EntryModule:
-    """The file of an entry point, from the build root; the target that owns it; the name asked for."""
+    """An entry point: its file, from the build root, the owner of that, and the name in it."""
 
     path: str
     owner: Address
@@ -44,14 +44,14 @@ class EntryModule:
 
 @dataclass(frozen=True)
 class NamedTasks:
-    """What the name stands for: a `task`, or an `environment` and all its tasks in that file."""
+    """The tasks that a name stands for; kind: `task`, or `environment` for all its tasks."""
 
     kind: str
     tasks: Tuple[str, ...]
 
 
 def parse_entry_point(address: Address, value: str) -> Tuple[str, Optional[str]]:
-    """`file.py:name` -> (path from the build root, name or None). Raises `FlyteTargetError`."""
+    """`file.py:name` -> (path from the build root, name or None)."""
     file, _, name = value.partition(":")
     if not file.endswith(".py") or ":" in name or not (name.isidentifier() or value == file):
         raise FlyteTargetError(
@@ -68,10 +68,10 @@ def parse_entry_point(address: Address, value: str) -> Tuple[str, Optional[str]]
 async def find_entry_module(
     address: Address, value: str, resolve: str, python_setup: PythonSetup
 ) -> EntryModule:
-    """The one target of that resolve that owns the entry point's file. Raises `FlyteTargetError`."""
+    """The file of an entry point, which exactly one target of the resolve owns."""
     path, name = parse_entry_point(address, value)
     directory = os.path.dirname(path)
-    found = await files_matching(PathGlobs([literal_glob(path)]))
+    found = await files_matching(exactly([path]))
     if path not in found.files:
         beside = await files_matching(PathGlobs([os.path.join(literal_glob(directory), "*.py")]))
         raise FlyteTargetError(
@@ -100,8 +100,8 @@ async def find_entry_module(
     if not in_resolve:
         raise FlyteTargetError(
             address,
-            f"`entry_point={value!r}`: no target owns {path} in the resolve `{resolve}`. Set `resolve` to that of "
-            + _candidates("its owners", (t.address.spec for t in owners)),
+            f"`entry_point={value!r}`: no target owns {path} in the resolve `{resolve}`. Set "
+            "`resolve` to that of " + _candidates("its owners", (t.address.spec for t in owners)),
         )
     if len(in_resolve) > 1:
         raise FlyteTargetError(
@@ -115,7 +115,7 @@ async def find_entry_module(
 async def scan_module(
     address: Address, module: EntryModule, python_setup: PythonSetup
 ) -> ModuleScan:
-    """The syntax tree's facts about the entry module. Raises `FlyteTargetError` for a syntax error."""
+    """What the entry module defines and imports."""
     target = (await targets_at([module.owner]))[0]
     sources = await hydrated_sources([HydrateSourcesRequest(target[PythonSourceField])])
     source = (await contents(sources[0].snapshot.digest))[0].content
@@ -124,7 +124,7 @@ async def scan_module(
 
 
 def _newest_python(target: Target, python_setup: PythonSetup) -> Optional[Tuple[int, int]]:
-    """Of the minor versions that the target allows, as far as `[python]` knows of versions."""
+    """The newest minor version that the target allows, of those that `[python]` knows."""
     versions = configured_constraints(target, python_setup).partition_into_major_minor_versions(
         python_setup.interpreter_versions_universe
     )
@@ -139,11 +139,14 @@ async def scan_source(
     source: bytes,
     newest: Optional[Tuple[int, int]] = None,
 ) -> ModuleScan:
-    """The same for a module that is at hand. `owner` says which Python it is for; newest: as `scan` has it."""
+    """The same for a source at hand.
+
+    owner: the target that says which Python it is for. newest: as for `scan`.
+    """
     try:
         return scan(source, path, newest)
     except (SyntaxError, ValueError):
-        # Perhaps it is newer syntax than this Python's: ask the Python that the module is for.
+        # The syntax may be newer than this Python: ask the Python that the module is for.
         constraints = await interpreter_constraints([owner])
         python = await find_python(constraints)
         program = (importlib.resources.files("flyte_pack") / "module_scan.py").read_bytes()
@@ -159,7 +162,7 @@ async def scan_source(
         if result.exit_code != 0:
             said = result.stderr.decode(errors="replace").strip()
             raise FlyteTargetError(
-                address, f"{path} can't be parsed by {python.path} ({constraints}): {said}"
+                address, f"{path} cannot be parsed by {python.path} ({constraints}): {said}"
             ) from None
         return ModuleScan.from_json(result.stdout)
 
@@ -167,14 +170,14 @@ async def scan_source(
 async def included(
     address: Address, module: EntryModule, python_setup: PythonSetup
 ) -> Tuple[Address, ...]:
-    """The owners of what the module's environments `include`: files beside it, that no import shows.
+    """The owners of the files that the module's environments `include`.
 
-    What nobody owns is told when the environment is registered, which looks for it as Flyte does.
+    Registration reports files without an owner: it looks for files as Flyte does.
     """
     try:
         found = await scan_module(address, module, python_setup)
     except FlyteTargetError:
-        return ()  # whoever builds the task is told; who asks about the graph needs an answer
+        return ()  # building the task reports it; a question about the graph needs an answer
     directory = os.path.dirname(module.path)
     globs = [os.path.normpath(os.path.join(directory, pattern)) for pattern in found.includes]
     globs = [glob for glob in globs if not os.path.isabs(glob) and not glob.startswith(os.pardir)]
@@ -190,7 +193,7 @@ async def included(
 
 
 def name_tasks(address: Address, module: EntryModule, found: ModuleScan) -> NamedTasks:
-    """What the entry point's name stands for in its module. Raises `FlyteTargetError`."""
+    """What the entry point's name stands for in its module."""
     name = module.name
     candidates = _candidates(
         f"Tasks and environments in {module.path}",
@@ -212,7 +215,8 @@ def name_tasks(address: Address, module: EntryModule, found: ModuleScan) -> Name
     if name in found.plain:
         raise FlyteTargetError(
             address,
-            f"{module.path}:{name} is not a task: nothing like `@env.task` stands above it. {candidates}",
+            f"{module.path}:{name} is not a task: nothing like `@env.task` stands above it. "
+            f"{candidates}",
         )
     if name not in found.names and not found.open_ended:
         raise FlyteTargetError(address, f"{module.path} has no `{name}`. {candidates}")

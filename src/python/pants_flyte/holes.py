@@ -1,4 +1,4 @@
-"""What may stand in braces in labels, tags and variables of an image: `{git_commit}`, `{version}`, `{env.NAME}`."""
+"""Values for `{git_commit}`, `{version}` and `{env.NAME}` in labels, tags and variables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pants_flyte.errors import FlyteTargetError
 async def hole_values(
     address: Address, wanted: Collection[str], version: Optional[str]
 ) -> Dict[str, str]:
-    """The values of those of `wanted` that have one. Raises `FlyteTargetError` for `git_commit` where there is none."""
+    """The values of those of `wanted` that have one; `git_commit` must."""
     values = {} if version is None else {"version": version}
     if "git_commit" in wanted:
         values["git_commit"] = await _git_commit(address)
@@ -35,7 +35,8 @@ async def _git_commit(address: Address) -> str:
                 (git, "-C", get_buildroot(), "rev-parse", "--verify", "HEAD"),
                 env={
                     "HOME": "/",
-                    # Someone else's checkout, as in a container: reading the name of a commit runs nothing of it.
+                    # The checkout may be someone else's, as in a container. Reading the name of a
+                    # commit runs nothing of it.
                     "GIT_CONFIG_COUNT": "1",
                     "GIT_CONFIG_KEY_0": "safe.directory",
                     "GIT_CONFIG_VALUE_0": "*",

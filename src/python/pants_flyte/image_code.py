@@ -38,9 +38,10 @@ from pants_flyte.engine import (
     under_prefix,
 )
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.globs import literal_glob
 from pants_flyte.image_process import OUT, run_steps
 from pants_flyte.image_target_types import FlyteImageSourceFilesField, FlyteImageSourceFoldersField
-from pants_flyte.layout import SourceFile, check_root_dir, literal_glob, module_name, place_all
+from pants_flyte.layout import SourceFile, check_root_dir, module_name, place_all
 from pants_flyte.named_files import path_from_root
 from pants_flyte.subsystem import FlyteSubsystem
 from pants_flyte.target_types import FlyteRootDirField

@@ -32,9 +32,9 @@ from pants_flyte.engine import (
     subprocess_environment,
 )
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.globs import literal_glob
 from pants_flyte.image_process import OUT, blobs, layers_of, run_steps
 from pants_flyte.image_target_types import FlyteImageBytecodeField
-from pants_flyte.layout import literal_glob
 
 _UV_CACHE = ".cache/flyte_uv"
 

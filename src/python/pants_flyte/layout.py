@@ -1,11 +1,11 @@
-"""Where each file goes in a bundle, and whether imports still work there. Pure functions of values."""
+"""Where each file goes in a bundle, and whether imports still work there. Pure functions."""
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from pants.build_graph.address import Address
 
@@ -20,11 +20,11 @@ class SourceFile:
     """A file of a bundle, before it has a place there.
 
     path: from the build root, as hydrated (so a generated file has its generated path).
-    owner: who brings it; None for a file that no target owns.
+    owner: the target that brings it; None for a file that no target owns.
     source_root: the root that Pants knows for it; None where it keeps its path (`files` targets).
     python: whether it is a module.
     generated: whether it comes from a rule rather than from the file of that path.
-    beside: whether nothing needs it, and `copy_style="all"` alone brings it.
+    beside: whether it is there only for `copy_style="all"`.
     """
 
     path: str
@@ -50,8 +50,8 @@ def check_root_dir(address: Address, value: Optional[str]) -> Optional[str]:
     if os.path.isabs(root) or root.split(os.sep)[0] == os.pardir:
         raise FlyteTargetError(
             address,
-            f"`root_dir` is {value!r}, which is not below the build root. Give a directory relative "
-            "to the build root, such as `src`, or `.` for the build root itself.",
+            f"`root_dir` is {value!r}, which is not below the build root. Give a directory "
+            "relative to the build root, such as `src`, or `.` for the build root itself.",
         )
     return root_path(root)
 
@@ -61,14 +61,8 @@ def root_path(root: str) -> str:
     return "" if root == "." else root
 
 
-def literal_glob(path: str) -> str:
-    """A path from the build root as a glob that matches it alone."""
-    literal = "".join(f"[{c}]" if c in "*?[" else c for c in path)
-    return f"./{literal}" if path.startswith("!") else literal  # where it would mean "but not"
-
-
 def place(file: SourceFile, root_dir: Optional[str]) -> Optional[str]:
-    """The file's path in the bundle; None where it lies outside `root_dir` ("" is the build root)."""
+    """The file's path in the bundle; None where it lies outside `root_dir`."""
     if root_dir is None:
         return file.stripped
     if root_dir == "":
@@ -83,9 +77,10 @@ def place_all(
     root_dir: Optional[str],
     what: str = "the bundle",
 ) -> Dict[str, SourceFile]:
-    """All files by their path in the bundle (or below an image's working directory: `what` it is, for errors).
+    """All files by their path in the bundle, or below an image's working directory.
 
-    Raises `FlyteTargetError` for files outside `root_dir` and for different sources on one path.
+    what: names the place in errors, which are about files outside `root_dir`, and about different
+    sources on one path.
     """
     placed: Dict[str, SourceFile] = {}
     outside: List[SourceFile] = []
@@ -107,12 +102,7 @@ def place_all(
             "Set `root_dir` to a directory above them all (`.` is the build root), or leave it "
             "unset, so that each source root is stripped.",
         )
-    for path, file in placed.items():
-        directory = os.path.dirname(path)
-        while directory:
-            if directory in placed:  # a file there, where this one needs a directory
-                clashes.append((directory, placed[directory], file))
-            directory = os.path.dirname(directory)
+    clashes += _files_for_directories(placed)
     if clashes:
         lines = listing(
             f"{path}: {a.path} ({a.owner or 'no owner'}) and {b.path} ({b.owner or 'no owner'})"
@@ -125,6 +115,24 @@ def place_all(
             "set `root_dir` so that their source roots stay apart.",
         )
     return placed
+
+
+def _files_for_directories(
+    placed: Mapping[str, SourceFile],
+) -> List[Tuple[str, SourceFile, SourceFile]]:
+    """Paths where one file lies and another needs a directory."""
+    return [
+        (parent, placed[parent], file)
+        for path, file in placed.items()
+        for parent in directories_above(path)
+        if parent in placed
+    ]
+
+
+def directories_above(path: str) -> Iterator[str]:
+    """Innermost first, without the top."""
+    while path := os.path.dirname(path):
+        yield path
 
 
 def case_collisions(paths: Iterable[str]) -> List[Tuple[str, ...]]:
@@ -159,7 +167,7 @@ def files_beside_modules(placed: Mapping[str, SourceFile]) -> List[Tuple[str, st
 
 @dataclass(frozen=True)
 class BrokenImport:
-    """An import statement that does not find its module at `module_path`, where the bundle has it."""
+    """An import statement that does not find its module, which the bundle has at `module_path`."""
 
     importer: str
     line: int
@@ -209,9 +217,10 @@ def _statement(found: Import) -> str:
 
 
 def _imported_names(found: Import, importer: str) -> Tuple[str, ...]:
-    """The modules that an import in the module at `importer` may mean: `m`, and `m.n` of `from m import n`.
+    """The modules that an import may mean: `m`, and `m.n` of `from m import n`.
 
-    Nothing for a relative import that leaves the top-level package.
+    importer: the path of the module that has it. Nothing for a relative import that leaves the
+    top-level package.
     """
     base: List[str] = []
     if found.level:
@@ -235,7 +244,8 @@ def broken_imports_error(
         f"({', '.join(roots)}), and each of them is then stripped."
     )
     lines = listing(
-        f"{b.importer}:{b.line}: `{b.statement}`, but the module is at {b.module_path} in the bundle"
+        f"{b.importer}:{b.line}: `{b.statement}`, but the module is at {b.module_path} in the "
+        "bundle"
         for b in broken
     )
     return FlyteTargetError(

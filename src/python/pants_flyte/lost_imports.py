@@ -1,4 +1,4 @@
-"""Infers the dependencies on modules whose imports Pants' own parser loses, such as `b` of `import a, b`."""
+"""Infers dependencies from imports that Pants' parser loses, such as `b` of `import a, b`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ from pants_flyte.engine import (
 )
 from pants_flyte.engine.types import ImportInfo, SuspectSources
 from pants_flyte.errors import FlyteTargetError
-from pants_flyte.layout import literal_glob, root_path
+from pants_flyte.globs import exactly, literal_glob
+from pants_flyte.layout import root_path
 from pants_flyte.subsystem import FlyteSubsystem
 
 logger = logging.getLogger(__name__)
@@ -45,8 +46,8 @@ class InferLostImports(InferDependenciesRequest):  # type: ignore[type-arg]  # g
 
 
 async def _source(path: str) -> bytes:
-    """The content of a file; empty where it is gone, of which Pants tells."""
-    found = await contents_matching(PathGlobs([literal_glob(path)]))
+    """The content of a file; empty where it is gone, which Pants reports."""
+    found = await contents_matching(exactly([path]))
     return found[0].content if found else b""
 
 
@@ -62,8 +63,8 @@ def _lost(
 ) -> Dict[str, ImportInfo]:
     """What the source states and Pants' parser did not find.
 
-    Only the parser knows whether a statement is weak, as inside `try: ... except ImportError`; the
-    first name of a statement, which it keeps, tells.
+    Only the parser knows whether a statement is weak, as inside `try: ... except ImportError`. It
+    keeps the first name of a statement, so that name tells for all.
     """
     return {
         found.module: ImportInfo(
@@ -77,7 +78,7 @@ def _lost(
 def _tell_of_unowned(
     address: Address, line_of: Mapping[str, int], python_infer: PythonInferSubsystem
 ) -> None:
-    """Warn or fail as `[python-infer]` says; Pants never saw these names and can't."""
+    """Warn or fail as `[python-infer]` says: Pants cannot, since it never saw these names."""
     behavior = python_infer.unowned_dependency_behavior.value
     names = sorted(
         f"{name} (line: {line})"
@@ -88,8 +89,8 @@ def _tell_of_unowned(
         return
     error = FlyteTargetError(
         address,
-        f"no target owns what it imports as {', '.join(names)}. Declare the target that provides it, or write "
-        f"`{NO_INFER}` on the line of an import that needs none.",
+        f"no target owns what it imports as {', '.join(names)}. Declare the target that provides "
+        f"it, or write `{NO_INFER}` on the line of an import that needs none.",
     )
     if behavior == "error":
         raise error
@@ -100,10 +101,10 @@ def _tell_of_unowned(
 async def suspect_sources(
     flyte: FlyteSubsystem, python_infer: PythonInferSubsystem
 ) -> SuspectSources:
-    """All of the repository's, for all targets at once.
+    """The suspects of the whole repository, found by directory.
 
-    They are asked for by directory, and what is found is a parameter of the inference: an await in
-    the rule of each target would cost more than all that is read here.
+    They are a parameter of the inference: an await in the rule of each target would cost more than
+    all that is read here.
     """
     if not (flyte.infer_lost_imports and python_infer.imports):
         return SuspectSources(frozenset())

@@ -1,10 +1,10 @@
-"""Files that the fields of a target name: an edit of one selects the target under `--changed-since`.
+"""Files that a target's fields name: an edit of one selects the target under `--changed-since`.
 
-Pants asks of each target whether its `SourcesField` matches a changed file. Ours have such a field,
-which users do not see. It only answers that question: as it has no globs of its own, its files are no
-sources for anyone. So they are not shipped, linted, counted or taken for owned by `tailor`, and need not
-exist yet. What it matches is what the other fields name. It learns that in `Target.validate`, the one
-hook in which a target has all its fields.
+Pants asks each target whether its `SourcesField` matches a changed file. Ours have such a field,
+hidden from users, which only answers that question. It has no globs of its own, so its files are
+not shipped, linted, counted or taken for owned by `tailor`, and need not exist yet. It matches what
+the other fields name, and learns that in `Target.validate`, the one hook in which a target has all
+its fields.
 
 Pants asks only targets whose BUILD file is above the changed file; for the others see `changed.py`.
 """
@@ -19,13 +19,13 @@ from pants.build_graph.address import Address
 from pants.engine.target import MultipleSourcesField, Target
 from pants.source.filespec import Filespec, FilespecMatcher
 
-from pants_flyte.layout import literal_glob
+from pants_flyte.globs import literal_glob
 
 
 def path_from_root(address: Address, text: str) -> Optional[str]:
-    """What a BUILD file calls `text`, from the build root, normalised; None where that is outside of it.
+    """A path in a BUILD file, from the build root, normalised; None where that is outside of it.
 
-    Relative to the BUILD file; `//` before it means the build root.
+    text: relative to the BUILD file; `//` before it means the build root.
     """
     rooted = text.startswith("//")
     path = os.path.normpath(os.path.join("" if rooted else address.spec_path, text[2 * rooted :]))
@@ -33,7 +33,7 @@ def path_from_root(address: Address, text: str) -> Optional[str]:
 
 
 def globs_of(path: str) -> Tuple[str, ...]:
-    """Globs for a file, or for all in a directory. path: from the build root, which is "." itself."""
+    """Globs for a file, or for all in a directory; "." is the build root."""
     if path == ".":
         return ("**",)
     glob = literal_glob(path)
@@ -69,7 +69,7 @@ class NamedFilesField(MultipleSourcesField):
 
 
 class FileNamingTarget(Target):
-    """A target that the files which its fields name select. It has a `NamedFilesField`."""
+    """A target that files in its fields select. It has a `NamedFilesField`."""
 
     def named_paths(self) -> Tuple[str, ...]:
         """What its fields name, from the build root."""

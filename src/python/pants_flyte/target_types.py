@@ -23,7 +23,7 @@ from pants.util.strutil import help_text
 from pants_flyte.engine import EnvironmentField
 from pants_flyte.named_files import FileNamingTarget, NamedFilesField, NamesFiles, path_from_root
 
-# What design and contract call the three ways to ship code; `none` makes no bundle.
+# The ways to ship code; `none` makes no bundle.
 BUNDLE_COPY_STYLES = ("auto", "all")
 COPY_STYLES = (*BUNDLE_COPY_STYLES, "none")
 
@@ -32,8 +32,8 @@ _COPY_STYLE_HELP = """
     only inside functions or for type checking), resources, declared files, and the `__init__.py`
     files above them.
 
-    - `all`: that, and every other file under `root_dir` that Pants does not ignore, but for the
-    patterns of `[flyte].all_excludes`. `--changed-since` sees those of them that are below the BUILD file.
+    - `all`: that, and every other file under `root_dir` that neither Pants ignores nor
+    `[flyte].all_excludes` matches. `--changed-since` sees those below the BUILD file.
 """
 
 
@@ -45,7 +45,8 @@ class PathField(StringField, AsyncFieldMixin, NamesFiles):
         value = super().compute_value(raw_value, address)
         if path_from_root(address, value or "") is None:
             raise InvalidFieldException(
-                f"The `{cls.alias}` field in target {address} is {value!r}, which leaves the build root."
+                f"The `{cls.alias}` field in target {address} is {value!r}, which leaves the build "
+                "root."
             )
         return value
 
@@ -68,7 +69,7 @@ class CodeTarget(FileNamingTarget):
         if all(self.get(style).value != "all" for style in styles):
             return named
         root = self[FlyteRootDirField].value
-        # Without a root it is the source root, which is not known here: so all below the BUILD file.
+        # Without a root it is the source root, which is not known here: take the BUILD file's.
         path = path_from_root(self.address, "" if root is None else f"//{root}")
         return named if path is None else (*named, path)
 
@@ -120,37 +121,38 @@ class FlyteTaskCopyStyleField(StringField):
     )
 
 
-class FlyteBundleOutputPathField(OutputPathField):
-    help = help_text(
-        f"""
-        Where the archive goes, below `--distdir`; must end in `.tar.gz`. The manifest is written
-        beside it, with the ending `.manifest.json`.
+def output_path_help(what: str, name: str) -> str:
+    """Help of an `output_path`; name: the output of a target `src/app:name`."""
+    target = name.partition(".")[0]
+    return (
+        f"{what}\n\nIf unset, it is the path of the BUILD file with dots, then the target's name: "
+        f"`src/app:{target}` is `src.app/{name}`."
+    )
 
-        If undefined, it is the path to the BUILD file with dots, then the target's name: `src/app:code` is
-        `src.app/code.tar.gz` (as with `{bin_name()} package` of other targets).
-        """
+
+class FlyteBundleOutputPathField(OutputPathField):
+    help = output_path_help(
+        "Where the archive goes, below `--distdir`; must end in `.tar.gz`. The manifest is written "
+        "beside it, with the ending `.manifest.json`.",
+        "code.tar.gz",
     )
 
 
 class FlyteTaskOutputPathField(OutputPathField):
-    help = help_text(
-        f"""
-        Where the task's JSON file goes, below `--distdir`; must end in `.json`. The bundle is
-        written beside it, with the endings `.tar.gz` and `.manifest.json`.
-
-        If undefined, it is the path to the BUILD file with dots, then the target's name: `src/app:train` is
-        `src.app/train.json` (as with `{bin_name()} package` of other targets).
-        """
+    help = output_path_help(
+        "Where the task's JSON file goes, below `--distdir`; must end in `.json`. The bundle is "
+        "written beside it, with the endings `.tar.gz` and `.manifest.json`.",
+        "train.json",
     )
 
 
-# --- images -----------------------------------------------------------------------------------------
+# --- addresses and images ------------------------------------------------------------------------
 
 
 def is_address(image: str) -> bool:
-    """Whether an `image` means a target: `:name`, `//dir:name`, or `dir:name` where `dir` is no registry's host.
+    """Whether an `image` means a target: `:name`, `//dir:name`, or `dir/...:name` without a host.
 
-    (`library/debian:12` alone could be both; Docker Hub's is written `docker.io/library/debian:12`.)
+    `library/debian:12` could be both; the image is written `docker.io/library/debian:12`.
     """
     if image.startswith((":", "//")):
         return True
@@ -178,7 +180,7 @@ class OneAddressField(SpecialCasedDependencies):
 
 
 class ImageReferenceField(OneAddressField):
-    """One image, as text that may be an address: then, and only then, the target depends on it."""
+    """One image. The target depends on it only if the text is an address."""
 
     @property
     def text(self) -> Optional[str]:
@@ -199,11 +201,9 @@ class ImageReferenceField(OneAddressField):
 class FlyteBundleDependenciesField(Dependencies):
     required = True
     supports_transitive_excludes = True
-    help = help_text(
-        """
-        The roots of the bundle: addresses of the code to ship, such as
-        `["./workflows.py", "libs/features"]`. Everything that they reach goes along.
-        """
+    help = (
+        'The roots of the bundle: addresses of the code to ship, such as `["./workflows.py", '
+        '"libs/features"]`. The bundle holds everything that they reach.'
     )
 
 
@@ -223,7 +223,7 @@ class FlyteBundle(CodeTarget):
     help = help_text(
         f"""
         A code bundle: a reproducible `.tar.gz` of the code that its dependencies reach, with a
-        manifest that says of every file which target owns it and why it is there.
+        manifest that names each file's owner and the reason it is there.
 
         You need this target only to share one bundle among several `flyte_task` targets; a task
         without one makes its own.
@@ -244,13 +244,10 @@ class FlyteBundle(CodeTarget):
 
 class FlyteTaskDependenciesField(Dependencies):
     supports_transitive_excludes = True
-    help = help_text(
-        """
-        More to ship than the entry point reaches, such as plugins that are found by name, or
-        `files` that are opened by path.
-
-        The module of `entry_point` is inferred: do not list it.
-        """
+    help = (
+        "What to ship besides what the entry point reaches, such as plugins that are found by "
+        "name, or `files` that are opened by path. Do not list the module of `entry_point`: it is "
+        "inferred."
     )
 
 
@@ -264,8 +261,8 @@ class FlyteEntryPointField(StringField, AsyncFieldMixin):
         `entry_point="workflows.py:train"`. The name is that of a task (`@env.task def train()`),
         or of a `flyte.TaskEnvironment`, which stands for all its tasks in that file.
 
-        The file is read, never imported, to check that the name exists. The target depends on the
-        file's owner without your saying so.
+        The file is read, never imported, to check that the name exists. The dependency on the
+        file's owner is inferred.
         """
     )
 
@@ -278,11 +275,11 @@ class FlyteTaskImageField(ImageReferenceField):
 
         - the address of a `flyte_image`, such as `":image"` or `"services/ml:image"`;
 
-        - a reference, such as `"ghcr.io/org/trainer:2026.1"` or one with a digest (one of Docker Hub is written with its
-        host, `"docker.io/org/trainer:2026.1"`);
+        - a reference, such as `"ghcr.io/org/trainer:2026.1"` or one with a digest (on Docker Hub,
+        write the host: `"docker.io/org/trainer:2026.1"`);
 
-        - the name of a reference (a word without `/`, `:` or `@`, such as `"trainer"`) that `images` of the
-        `flyte_deployment`, `[flyte].images` or `--image trainer=URI` maps to one.
+        - a name (a word without `/`, `:` or `@`, such as `"trainer"`) that `images` of the
+        `flyte_deployment`, `[flyte].images` or `--image trainer=URI` maps to a reference.
 
         Leave it out where the code's own `flyte.Image` needs no build.
         """
@@ -291,12 +288,10 @@ class FlyteTaskImageField(ImageReferenceField):
 
 class FlyteTaskBundleField(OneAddressField):
     alias = "bundle"
-    help = help_text(
-        """
-        The address of a `flyte_bundle` to use, rather than a bundle of this task's own:
-        `bundle=":code"`. It must hold the entry point. `root_dir` and `copy_style` are then the
-        bundle's, and must not be set here.
-        """
+    help = (
+        'The address of a `flyte_bundle` to use instead of a bundle of its own: `bundle=":code"`. '
+        "It must hold the entry point. `root_dir` and `copy_style` are then the bundle's, and "
+        "must not be set here."
     )
 
 
@@ -327,14 +322,14 @@ class FlyteTask(CodeTarget):
                 image="ghcr.io/org/trainer:2026.1",
             )
 
-        `{bin_name()} package path/to:train` writes its code bundle (`dist/path.to/train.tar.gz`, with
-        `train.manifest.json`) and `train.json`, which names them, the image and the exact
+        `{bin_name()} package path/to:train` writes its code bundle (`dist/path.to/train.tar.gz`,
+        with `train.manifest.json`) and `train.json`, which names them, the image and the exact
         container command.
 
-        `{bin_name()} run path/to:train -- --n 5` runs it on this machine, out of that bundle, with
+        `{bin_name()} run path/to:train -- --n 5` runs it on this machine, from that bundle, with
         Flyte's own local runner; `-- --help` shows the task's inputs. `--root-dir DIR` and
-        `--copy-style STYLE`, where they come first, are taken as this target's fields.
-        `-- --in-image --n 5` runs it in its image, `-- --remote --n 5` has Flyte run it as it was deployed.
+        `--copy-style STYLE`, where they come first, override this target's fields.
+        `-- --in-image --n 5` runs it in its image, `-- --remote --n 5` has Flyte run it.
         """
     )
 
@@ -343,110 +338,91 @@ class FlyteTask(CodeTarget):
 
 
 class FlyteDeploymentDependenciesField(Dependencies):
-    help = help_text(
-        """
-        Not needed: what a deployment ships is named by `tasks`.
-        """
-    )
+    help = "Not needed: `tasks` names what a deployment ships."
 
 
 class FlyteDeploymentTasksField(SpecialCasedDependencies):
     alias = "tasks"
     required = True
-    help = help_text(
-        """
-        Addresses of the `flyte_task` targets to deploy together, under one version:
-        `["services/ml:train", "services/etl:ingest"]`.
-        """
+    help = (
+        "Addresses of the `flyte_task` targets to deploy together, under one version: "
+        '`["services/ml:train", "services/etl:ingest"]`.'
     )
 
 
 class FlyteDeploymentCopyStyleField(StringField):
     alias = "copy_style"
     valid_choices = COPY_STYLES
-    help = help_text(
-        """
-        Overrides the `copy_style` of all its tasks: say, `"auto"` where you develop, and `"none"`
-        in production, where the code is in the images. `none` needs a `version`.
-        """
+    help = (
+        'Overrides the `copy_style` of all its tasks: say, `"auto"` for development, and `"none"` '
+        "for production, where the code is in the images. `none` needs a `version`."
     )
 
 
 class FlyteDeploymentProjectField(StringField):
     alias = "project"
-    help = help_text(
-        """
-        The Flyte project to deploy to. If unset, `-- --project` says it, and where that is not given
-        either, the settings file (`config`) or `[flyte].project`.
-        """
+    help = (
+        "The Flyte project to deploy to. If unset: `-- --project`, the settings file (`config`) "
+        "or `[flyte].project`."
     )
 
 
 class FlyteDeploymentDomainField(StringField):
     alias = "domain"
-    help = help_text(
-        """
-        The Flyte domain (`development`, `staging`, `production`, ...). Several deployments from one
-        target: `domain=parametrize("staging", "production")`. If unset, `-- --domain` says it, and
-        `[flyte].domain` where that is not given either.
-        """
+    help = (
+        "The Flyte domain (`development`, `staging`, `production`, ...). One target makes several "
+        'deployments: `domain=parametrize("staging", "production")`. If unset: `-- --domain` or '
+        "`[flyte].domain`."
     )
 
 
 class FlyteDeploymentVersionField(StringField):
     alias = "version"
-    help = help_text(
-        """
-        The version to deploy under, for the deployment and all its tasks. If unset, each task has a
-        version of its own, computed from all that decides what it runs (where its bundle lies and
-        what it holds, image, command, project, domain), so that only what changed is registered
-        anew: the same deployment to the same store has the same versions on every machine.
-        `-- --version` overrides it.
-        """
+    help = (
+        "The version of the deployment and all its tasks. If unset, each task has a version of "
+        "its own, computed from all that decides what it runs (where its bundle lies and what it "
+        "holds, image, command, project, domain). Then only what changed is registered anew, and "
+        "the same deployment to the same store has the same versions on every machine. `-- "
+        "--version` overrides it."
     )
 
 
 class FlyteDeploymentStoreField(StringField):
     alias = "store"
-    help = help_text(
-        """
-        Where bundles and deployment records go, a URI such as `s3://bucket/path`, `gs://bucket/path`,
-        `abfs://container@account.dfs.core.windows.net/path` or `file:///srv/flyte`. A relative
-        `file://` path starts at the build root. If unset, the settings file (`config`) and `[flyte].store` hold.
-        """
+    help = (
+        "Where bundles and deployment records go, a URI such as `s3://bucket/path`, "
+        "`gs://bucket/path`, `abfs://container@account.dfs.core.windows.net/path` or "
+        "`file:///srv/flyte`. A relative `file://` path starts at the build root. If unset: the "
+        "settings file (`config`) or `[flyte].store`."
     )
 
 
 class FlyteDeploymentImagesField(DictStringToStringField):
     alias = "images"
-    help = help_text(
-        """
-        Which image each name stands for that a task's `image` field uses, or that is the `ref_name` of the
-        `flyte_image` it uses, which is then neither built nor pushed:
-        `images={"trainer": "ghcr.io/org/trainer:2026.1"}`. Comes before `[flyte].images`;
-        `-- --image trainer=URI` overrides both.
-        """
+    help = (
+        'Maps names of images to references: `images={"trainer": "ghcr.io/org/trainer:2026.1"}`. '
+        "A name is what a task's `image` field says, or the `ref_name` of the `flyte_image` it "
+        "uses, which is then neither built nor pushed. Comes before `[flyte].images`; `-- --image "
+        "trainer=URI` overrides both."
     )
 
 
 class FlyteDeploymentRegistryField(StringField):
     alias = "registry"
-    help = help_text(
-        """
-        Where the images of its tasks are pushed, as far as they are `flyte_image` targets: a host, perhaps with a path,
-        such as `"ghcr.io/org"`. Takes the place of the images' own `registries`; `-- --registry` overrides it.
-        """
+    help = (
+        "Where the `flyte_image` targets of its tasks are pushed: a host, perhaps with a path, "
+        'such as `"ghcr.io/org"`. Overrides the images\' own `registries`; `-- --registry` '
+        "overrides it."
     )
 
 
 class FlyteDeploymentEndpointField(StringField):
     alias = "endpoint"
-    help = help_text(
-        """
-        The Flyte control plane that the tasks are registered with, such as `"flyte.example.com"`. If unset, the
-        settings file (`config`), `[flyte].endpoint` and then Flyte's own `config.yaml` say it, which also says how to log in;
-        where nothing does, the deployment is stored and recorded only. `-- --endpoint` overrides it.
-        """
+    help = (
+        "The Flyte control plane that the tasks are registered with, such as "
+        '`"flyte.example.com"`. If unset: the settings file (`config`), `[flyte].endpoint` or '
+        "Flyte's own `config.yaml`, which also says how to log in. Without an endpoint, the "
+        "deployment is only stored and recorded. `-- --endpoint` overrides it."
     )
 
 
@@ -462,12 +438,12 @@ class FlyteDeploymentOrgField(StringField):
 
 class FlyteDeploymentConfigField(PathField):
     alias = "config"
-    help = help_text(
-        """
-        A YAML file, relative to the BUILD file (`//` before it means the build root), with settings of deployments: `endpoint`, `insecure`, `org`, `flyte_config`,
-        `store`, `registry`, `project` and `images`, and under `domains` the same once more for single domains. What
-        this target says itself comes first. If unset, `[flyte].deploy_config` holds; `-- --config` overrides it.
-        """
+    help = (
+        "A YAML file, relative to the BUILD file (`//` before it means the build root), with "
+        "settings of deployments: `endpoint`, `insecure`, `org`, `flyte_config`, `store`, "
+        "`registry`, `project` and `images`, and under `domains` the same for single domains. The "
+        "fields of this target override it. If unset: `[flyte].deploy_config`; `-- --config` "
+        "overrides both."
     )
 
 
@@ -501,12 +477,14 @@ class FlyteDeployment(FileNamingTarget):
                 domain="staging",
             )
 
-        `{bin_name()} run path/to:deploy` packages the tasks, pushes their images, puts into the store what is missing there,
-        writes a deployment record, and registers the tasks with Flyte (`endpoint`); a second run finds nothing to do. After
-        `--` come options (`--dry-run`, `--version V`, `--domain D`, `--endpoint HOST`, `--output json`, ...) and
-        subcommands: `list`, `show`, `rollback VERSION`, `verify`, `prune`, `export`, `import`. `-- --help` lists them all.
+        `{bin_name()} run path/to:deploy` packages the tasks, pushes their images, uploads what the
+        store lacks, writes a deployment record, and registers the tasks with Flyte (`endpoint`); a
+        second run finds nothing to do. After `--` come options (`--dry-run`, `--version V`,
+        `--domain D`, `--endpoint HOST`, `--output json`, ...) and subcommands: `list`, `show`,
+        `rollback VERSION`, `verify`, `prune`, `export`, `import`. `-- --help` lists them all.
 
-        `{bin_name()} experimental-deploy ::` deploys every deployment, `{bin_name()} --changed-since=main
-        --changed-dependents=transitive experimental-deploy` those that a branch has changed.
+        `{bin_name()} experimental-deploy ::` deploys every deployment, `{bin_name()}
+        --changed-since=main --changed-dependents=transitive experimental-deploy` those that a
+        branch has changed.
         """
     )

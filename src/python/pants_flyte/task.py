@@ -1,4 +1,4 @@
-"""Builds a `flyte_task`: its bundle, and the link that ties it to entry point, image and command."""
+"""Builds a `flyte_task`: its bundle, and the link of code, image and command."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pants.engine.target import FieldSet, InferDependenciesRequest, InferredDepe
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
+from flyte_pack.flyte_side.private import RESOLVER
 from flyte_pack.manifest import EntryPoint
 from flyte_pack.names import InvalidName, check_image, check_ref_name
 from flyte_pack.task_link import (
@@ -48,18 +49,19 @@ from pants_flyte.engine import (
 )
 from pants_flyte.entry_point import (
     EntryModule,
+    NamedTasks,
     find_entry_module,
     included,
     name_tasks,
     scan_module,
 )
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.globs import literal_glob
 from pants_flyte.image_packages import requirements_of
 from pants_flyte.image_target_types import FlyteImage, FlyteImageRefNameField
 from pants_flyte.layout import (
     SourceFile,
     check_root_dir,
-    literal_glob,
     module_name,
     place,
     place_all,
@@ -83,8 +85,6 @@ from pants_flyte.target_types import (
 
 logger = logging.getLogger(__name__)
 
-_RESOLVER = "flyte._internal.resolvers.default.DefaultTaskResolver"
-
 
 # --- dependency inference ------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ class EntryPointFieldSet(FieldSet):
     resolve: PythonResolveField
 
 
-class InferEntryPointDependency(InferDependenciesRequest):  # type: ignore[type-arg]  # generic only since later versions
+class InferEntryPointDependency(InferDependenciesRequest):  # type: ignore[type-arg]  # generic in later versions
     infer_from = EntryPointFieldSet
 
 
@@ -119,6 +119,24 @@ async def infer_entry_point(
 # --- building ------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What a `flyte_task` says, with the overrides of a request, checked.
+
+    path: of the entry point's module in the bundle. stem: the output path without its ending.
+    """
+
+    target: Target
+    resolve: str
+    module: EntryModule
+    named: NamedTasks
+    shared: Optional[Target]
+    copy_style: str
+    root_dir: Optional[str]
+    stem: str
+    path: str
+
+
 # Pants looks for what a rule awaits while this module is loaded: so its helpers stand above it.
 
 
@@ -131,7 +149,8 @@ async def _shared_bundle(target: Target) -> Optional[Target]:
     if not isinstance(shared, FlyteBundle):
         raise FlyteTargetError(
             address,
-            f"`bundle` names {shared.address}, which is a `{shared.alias}`, not a `{FlyteBundle.alias}`.",
+            f"`bundle` names {shared.address}, which is a `{shared.alias}`, not a "
+            f"`{FlyteBundle.alias}`.",
         )
     for field_type, allowed in ((FlyteTaskCopyStyleField, "none"), (FlyteRootDirField, None)):
         if target[field_type].value not in (None, allowed):
@@ -144,91 +163,25 @@ async def _shared_bundle(target: Target) -> Optional[Target]:
 
 
 async def _path_in_bundle(address: Address, module: EntryModule, root_dir: Optional[str]) -> str:
-    roots = await source_roots([module.path])
-    root = root_path(roots[module.path])
-    file = SourceFile(module.path, module.owner, source_root=root, python=True)
-    path = place(file, root_dir)
+    root = root_path((await source_roots([module.path]))[module.path])
+    path = place(SourceFile(module.path, module.owner, source_root=root, python=True), root_dir)
     if path is None:
         raise FlyteTargetError(
             address,
-            f"`root_dir` is {root_dir!r}, but the entry point is {module.path}. Set `root_dir` to a "
-            "directory above it (`.` is the build root), or leave it unset.",
+            f"`root_dir` is {root_dir!r}, but the entry point is {module.path}. Set `root_dir` to "
+            "a directory above it (`.` is the build root), or leave it unset.",
+        )
+    if "." in path[: -len(".py")]:
+        raise FlyteTargetError(
+            address,
+            f"the entry point is at {path} in the bundle, and no module can be imported from "
+            "there: in its name, dots part packages. Rename it, or set `root_dir` to a directory "
+            "below.",
         )
     return path
 
 
-async def _image(target: Target) -> Optional[str]:
-    image = target[FlyteTaskImageField].text
-    if image is None or is_address(image):
-        return None
-    directory, colon, name = image.partition(":")
-    if colon and "/" not in image and "@" not in image:
-        found = await files_matching(PathGlobs([f"{literal_glob(directory)}/BUILD*"]))
-        if found.files:
-            raise FlyteTargetError(
-                target.address,
-                f"`image={image!r}` is a target or an image on Docker Hub: write `//{image}` for the target {name!r} of "
-                f"{found.files[0]}, or `docker.io/library/{image}`.",
-            )
-    try:
-        return check_image(image) if any(c in image for c in "/:@") else check_ref_name(image)
-    except InvalidName as error:
-        raise FlyteTargetError(
-            target.address,
-            "`image` is neither an image reference such as `ghcr.io/org/name:tag` nor the name of one "
-            f"that `[flyte].images` or a deployment's `images` maps: {error}",
-        ) from None
-
-
-async def _image_target(target: Target) -> Optional[Target]:
-    """The `flyte_image` that `image` names, if it is an address."""
-    addresses = await resolve_addresses(target[FlyteTaskImageField].to_unparsed_address_inputs())
-    if not addresses:
-        return None
-    image = (await targets_at(addresses))[0]
-    if not isinstance(image, FlyteImage):
-        raise FlyteTargetError(
-            target.address,
-            f"`image` names {image.address}, which is a `{image.alias}`, not a `{FlyteImage.alias}`.",
-        )
-    return image
-
-
-async def _check_embedded(
-    address: Address,
-    module: EntryModule,
-    root_dir: Optional[str],
-    resolve: str,
-    image: BuiltImage,
-    python_setup: PythonSetup,
-) -> None:
-    """The image must hold all that the task reaches, where its imports look for it. Raises `FlyteTargetError`."""
-    owners = frozenset([module.owner])
-    closure = await closure_of(address, owners, resolve, python_setup, reasons=False)
-    placed = place_all(address, closure.files, root_dir)
-    check_embedded(address, module.path, placed, image)
-
-
-async def _warn_of_packages(
-    address: Address, image: Address, resolve: str, python_setup: PythonSetup
-) -> None:
-    """Tell which third-party packages the task asks for and its image does not have, unless its base brings them."""
-    wanted = await requirements_of(address, resolve, python_setup)
-    missing = sorted(set(wanted) - set(await requirements_of(image, resolve, python_setup)))
-    if missing:
-        logger.warning(
-            f"{address}: its image {image} is not made for {', '.join(missing)}, which the task reaches. Name the task in "
-            f"the `dependencies` of {image}, unless the base of the image has them."
-        )
-
-
-@rule(desc="Build a Flyte task", level=LogLevel.DEBUG)
-async def build_task(
-    request: TaskRequest,
-    flyte: FlyteSubsystem,
-    flyte_pack: FlytePackSubsystem,
-    python_setup: PythonSetup,
-) -> BuiltTask:
+async def _plan_of(request: TaskRequest, flyte: FlyteSubsystem, python_setup: PythonSetup) -> _Plan:
     address = request.address
     target = (await targets_at([address]))[0]
     if not isinstance(target, FlyteTask):
@@ -241,82 +194,165 @@ async def build_task(
     named = name_tasks(address, module, await scan_module(address, module, python_setup))
     shared = await _shared_bundle(target)
     own = target[FlyteTaskCopyStyleField].value if shared else None  # nothing but `none`
-    copy_style = task_copy_style(request.copy_style or own, shared or target, flyte)
     root_dir = bundle_root_dir(request.root_dir, shared or target, flyte)
-    stem = output_stem(target[OutputPathField], "json")
-    in_bundle = await _path_in_bundle(address, module, root_dir)
-    if "." in in_bundle[: -len(".py")]:
+    return _Plan(
+        target=target,
+        resolve=resolve,
+        module=module,
+        named=named,
+        shared=shared,
+        copy_style=task_copy_style(request.copy_style or own, shared or target, flyte),
+        root_dir=root_dir,
+        stem=output_stem(target[OutputPathField], "json"),
+        path=await _path_in_bundle(address, module, root_dir),
+    )
+
+
+async def _bundle_of(
+    plan: _Plan, flyte: FlyteSubsystem, flyte_pack: FlytePackSubsystem, python_setup: PythonSetup
+) -> Optional[BuiltBundle]:
+    if plan.copy_style == "none":
+        return None
+    address, module = plan.target.address, plan.module
+    entry = EntryPoint(module_name(plan.path), module.name, plan.path, address.spec)
+    request = bundle_request_of(
+        plan.shared or plan.target,
+        flyte,
+        python_setup,
+        copy_style=plan.copy_style,
+        root_dir=plan.root_dir,
+        entry_points=() if plan.shared else (entry,),
+    )
+    owners = frozenset() if plan.shared else frozenset([module.owner])
+    bundle = await build_bundle(request, owners, flyte, flyte_pack, python_setup)
+    if bundle.modules.get(plan.path) != module.path:
         raise FlyteTargetError(
             address,
-            f"the entry point is at {in_bundle} in the bundle, and no module can be imported from "
-            "there: in its name, dots part packages. Rename it, or set `root_dir` to a directory below.",
+            f"the bundle {request.address} does not hold {module.path}. Add {module.owner} to its "
+            "`dependencies`, or drop `bundle` from this target.",
+        )
+    return bundle
+
+
+async def _named_image(target: Target) -> Optional[str]:
+    """The image that `image` names, unless it is an address."""
+    image = target[FlyteTaskImageField].text
+    if image is None or is_address(image):
+        return None
+    directory, colon, name = image.partition(":")
+    if colon and "/" not in image and "@" not in image:
+        found = await files_matching(PathGlobs([f"{literal_glob(directory)}/BUILD*"]))
+        if found.files:
+            raise FlyteTargetError(
+                target.address,
+                f"`image={image!r}` is a target or an image on Docker Hub: write `//{image}` for "
+                f"the target {name!r} of {found.files[0]}, or `docker.io/library/{image}`.",
+            )
+    try:
+        return check_image(image) if any(c in image for c in "/:@") else check_ref_name(image)
+    except InvalidName as error:
+        raise FlyteTargetError(
+            target.address,
+            "`image` is neither an image reference such as `ghcr.io/org/name:tag` nor the name of "
+            f"one that `[flyte].images` or a deployment's `images` maps: {error}",
+        ) from None
+
+
+async def _image_target(target: Target) -> Optional[Target]:
+    """The `flyte_image` that `image` names, if it is an address."""
+    addresses = await resolve_addresses(target[FlyteTaskImageField].to_unparsed_address_inputs())
+    if not addresses:
+        return None
+    image = (await targets_at(addresses))[0]
+    if not isinstance(image, FlyteImage):
+        raise FlyteTargetError(
+            target.address,
+            f"`image` names {image.address}, which is a `{image.alias}`, not a "
+            f"`{FlyteImage.alias}`.",
+        )
+    return image
+
+
+async def _check_embedded(plan: _Plan, image: BuiltImage, python_setup: PythonSetup) -> None:
+    """Check that the image holds all that the task reaches, where its imports look for it."""
+    address, owners = plan.target.address, frozenset([plan.module.owner])
+    closure = await closure_of(address, owners, plan.resolve, python_setup, reasons=False)
+    placed = place_all(address, closure.files, plan.root_dir)
+    check_embedded(address, plan.module.path, placed, image)
+
+
+async def _warn_of_packages(plan: _Plan, image: Address, python_setup: PythonSetup) -> None:
+    """Warn of third-party packages that the task asks for and its image is not made for."""
+    address, resolve = plan.target.address, plan.resolve
+    wanted = await requirements_of(address, resolve, python_setup)
+    missing = sorted(set(wanted) - set(await requirements_of(image, resolve, python_setup)))
+    if missing:
+        logger.warning(
+            f"{address}: its image {image} is not made for {', '.join(missing)}, which the task "
+            f"reaches. Name the task in the `dependencies` of {image}, unless the base of the "
+            "image has them."
         )
 
-    bundle: Optional[BuiltBundle] = None
-    if copy_style != "none":
-        if shared:
-            bundle_request = bundle_request_of(
-                shared, flyte, python_setup, copy_style=copy_style, root_dir=root_dir
-            )
-        else:
-            bundle_request = BundleRequest(
-                address=address,
-                copy_style=copy_style,
-                root_dir=root_dir,
-                entry_points=(
-                    EntryPoint(module_name(in_bundle), module.name, in_bundle, address.spec),
-                ),
-                stem=stem,
-                resolve=resolve,
-            )
-        owners = frozenset() if shared else frozenset([module.owner])
-        bundle = await build_bundle(bundle_request, owners, flyte, flyte_pack, python_setup)
-        if bundle.modules.get(in_bundle) != module.path:
-            raise FlyteTargetError(
-                address,
-                f"the bundle {bundle_request.address} does not hold {module.path}. Add "
-                f"{module.owner} to its `dependencies`, or drop `bundle` from this target.",
-            )
 
-    image_target = await _image_target(target)
-    ref_name = image_target[FlyteImageRefNameField].value if image_target else None
+async def _build_image(plan: _Plan, image: Address, python_setup: PythonSetup) -> BuiltImage:
+    embeds = plan.copy_style == "none"
+    built = (await build_images([ImageRequest(image, True if embeds else None)]))[0]
+    if embeds:
+        await _check_embedded(plan, built, python_setup)
+    await _warn_of_packages(plan, image, python_setup)
+    return built
+
+
+@rule(desc="Build a Flyte task", level=LogLevel.DEBUG)
+async def build_task(
+    request: TaskRequest,
+    flyte: FlyteSubsystem,
+    flyte_pack: FlytePackSubsystem,
+    python_setup: PythonSetup,
+) -> BuiltTask:
+    plan = await _plan_of(request, flyte, python_setup)
+    bundle = await _bundle_of(plan, flyte, flyte_pack, python_setup)
+    target = await _image_target(plan.target)
+    named = target[FlyteImageRefNameField].value if target else await _named_image(plan.target)
     image: Optional[BuiltImage] = None
-    if image_target and ref_name not in request.mapped and (request.image or copy_style == "none"):
-        code = True if copy_style == "none" else None
-        image = (await build_images([ImageRequest(image_target.address, code)]))[0]
-        if copy_style == "none":
-            await _check_embedded(address, module, root_dir, resolve, image, python_setup)
-        await _warn_of_packages(address, image_target.address, resolve, python_setup)
-
-    link = TaskLink(
-        address=address.spec,
-        entry_point=f"{in_bundle}:{module.name}",
-        kind=named.kind,
-        module=module_name(in_bundle),
-        root_dir=root_dir if root_dir != "" else ".",
-        copy_style=copy_style,
-        bundle=_linked(bundle) if bundle else None,
-        image=ref_name if image_target and image is None else await _image(target),
-        built_image=_linked_image(image) if image else None,
-        tasks=tuple(
-            LinkedTask(name, _command(module_name(in_bundle), name, bundle is not None))
-            for name in named.tasks
-        ),
-    )
-    link_path = f"{stem}.json"
+    if target and named not in request.mapped and (request.image or plan.copy_style == "none"):
+        image = await _build_image(plan, target.address, python_setup)
+    link = _link(plan, bundle, image, None if image else named)
+    path = f"{plan.stem}.json"
     return BuiltTask(
-        address=address,
+        address=request.address,
         link=link,
-        link_path=link_path,
-        link_digest=await create_digest(CreateDigest([FileContent(link_path, link.to_json())])),
+        link_path=path,
+        link_digest=await create_digest(CreateDigest([FileContent(path, link.to_json())])),
         bundle=bundle,
-        owns_bundle=shared is None,
+        owns_bundle=plan.shared is None,
         image=image,
     )
 
 
+def _link(
+    plan: _Plan, bundle: Optional[BuiltBundle], image: Optional[BuiltImage], named: Optional[str]
+) -> TaskLink:
+    module = module_name(plan.path)
+    return TaskLink(
+        address=plan.target.address.spec,
+        entry_point=f"{plan.path}:{plan.module.name}",
+        kind=plan.named.kind,
+        module=module,
+        root_dir=plan.root_dir if plan.root_dir != "" else ".",
+        copy_style=plan.copy_style,
+        bundle=_linked(bundle) if bundle else None,
+        image=named,
+        built_image=_linked_image(image) if image else None,
+        tasks=tuple(
+            LinkedTask(name, _command(module, name, bundle is not None))
+            for name in plan.named.tasks
+        ),
+    )
+
+
 def task_copy_style(override: Optional[str], target: Target, flyte: FlyteSubsystem) -> str:
-    """An override, else the field, else the option. `target` is a task or the bundle that it shares."""
+    """An override, else the field, else the option. target: a task or the bundle that it shares."""
     field = (
         target.get(FlyteBundleCopyStyleField)
         if isinstance(target, FlyteBundle)
@@ -336,7 +372,7 @@ def task_copy_style(override: Optional[str], target: Target, flyte: FlyteSubsyst
 def bundle_root_dir(
     override: Optional[str], target: Target, flyte: FlyteSubsystem
 ) -> Optional[str]:
-    """An override, else the field, else the option; "" is the build root, None strips source roots."""
+    """An override, else the field, else the option. "" is the build root."""
     for value in (override, target[FlyteRootDirField].value, flyte.root_dir):
         if value is not None:
             return check_root_dir(target.address, value)
@@ -350,20 +386,23 @@ def bundle_request_of(
     *,
     copy_style: Optional[str] = None,
     root_dir: Optional[str] = None,
+    entry_points: Tuple[EntryPoint, ...] = (),
 ) -> BundleRequest:
-    """What a `flyte_bundle` asks for; the same for `package` and for the tasks that share it."""
+    """The bundle of a `flyte_bundle`, or a task's own."""
     return BundleRequest(
         address=target.address,
         copy_style=copy_style or task_copy_style(None, target, flyte),
         root_dir=root_dir if root_dir is not None else bundle_root_dir(None, target, flyte),
-        entry_points=(),
-        stem=output_stem(target[OutputPathField], "tar.gz"),
+        entry_points=entry_points,
+        stem=output_stem(
+            target[OutputPathField], "tar.gz" if isinstance(target, FlyteBundle) else "json"
+        ),
         resolve=target[PythonResolveField].normalized_value(python_setup),
     )
 
 
 def output_stem(field: OutputPathField, ending: str) -> str:
-    """The output path without `.ending`. Raises `FlyteTargetError` where it ends otherwise."""
+    """The output path without `.ending`."""
     path = field.value_or_default(file_ending=ending)
     if not path.endswith(f".{ending}"):
         raise FlyteTargetError(
@@ -403,7 +442,7 @@ def _linked_image(image: BuiltImage) -> LinkedImage:
 
 
 def _command(module: str, task: str, has_bundle: bool) -> Tuple[str, ...]:
-    """The container's arguments, as Flyte's own serialisation of a task writes them (flyte 2.12)."""
+    """The container's arguments, as flyte 2.12 serialises a task."""
     return (
         "a0",
         *("--inputs", "{{.input}}"),
@@ -416,7 +455,7 @@ def _command(module: str, task: str, has_bundle: bool) -> Tuple[str, ...]:
         *("--name", "{{.actionName}}"),
         *("--run-start-time", "{{.runStartTime}}"),
         *(("--tgz", BUNDLE_URI_HOLE, "--dest", ".") if has_bundle else ()),
-        *("--resolver", _RESOLVER, "mod", module, "instance", task),
+        *("--resolver", RESOLVER, "mod", module, "instance", task),
     )
 
 

@@ -1,4 +1,4 @@
-"""The program of this backend: `flyte_pack` with `flyte_shim`, from the installed package's own files."""
+"""The program of this backend: `flyte_pack` with `flyte_shim`, from the installed packages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Mapping, Sequence, Tuple
 from pants.backend.python.target_types import EntryPoint
 from pants.backend.python.util_rules.pex import PexRequest
 from pants.core.goals.run import RunRequest
-from pants.engine.env_vars import EnvironmentVars, EnvironmentVarsRequest
 from pants.engine.fs import CreateDigest, Digest, FileContent, GlobMatchErrorBehavior, PathGlobs
 from pants.engine.process import InteractiveProcess
 from pants.util.frozendict import FrozenDict
@@ -20,11 +19,10 @@ from pants.util.frozendict import FrozenDict
 from pants_flyte.engine import (
     contents_matching,
     create_digest,
-    environment_variables,
     merge_digests,
     tool_environment,
 )
-from pants_flyte.layout import literal_glob
+from pants_flyte.globs import literal_glob
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 
 _PACKAGES = ("flyte_pack", "flyte_shim")
@@ -35,52 +33,10 @@ _PREPARE = {
     "image_lockfile": "Prepare what builds images",
     "deploy_lockfile": "Prepare what deploys and runs images",
 }
-_ENVIRONMENT = (
-    *("HOME", "LANG", "LC_ALL", "PATH", "TERM", "TMPDIR", "USER", "XDG_CACHE_HOME"),
-    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
-    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
-    *("DOCKER_CONFIG", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY"),
-    # What stores, and the credential helpers of registries, go by.
-    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"),
-    *(
-        "AWS_REGION",
-        "AWS_DEFAULT_REGION",
-        "AWS_DEFAULT_PROFILE",
-        "AWS_CONFIG_FILE",
-        "AWS_CA_BUNDLE",
-    ),
-    *("AWS_SHARED_CREDENTIALS_FILE", "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME"),
-    *("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"),
-    *("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"),
-    *("AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
-    *("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "AWS_REQUEST_PAYER", "AWS_SKIP_SIGNATURE"),
-    *("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "AWS_EC2_METADATA_DISABLED", "AWS_TOKEN"),
-    *("AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_CONFIG_DIR", "AZURE_ENDPOINT"),
-    *("AZURE_FEDERATED_TOKEN_FILE", "AZURE_SKIP_SIGNATURE", "AZURE_TENANT_ID"),
-    *("AZURE_USE_AZURE_CLI", "AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_ACCOUNT_KEY"),
-    *("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_CLIENT_ID", "AZURE_STORAGE_CLIENT_SECRET"),
-    *("AZURE_STORAGE_ENDPOINT", "AZURE_STORAGE_SAS_KEY", "AZURE_STORAGE_SAS_TOKEN"),
-    *("AZURE_STORAGE_TENANT_ID", "AZURE_STORAGE_TOKEN", "AZURE_STORAGE_USE_EMULATOR"),
-    *("IDENTITY_ENDPOINT", "IDENTITY_HEADER", "MSI_ENDPOINT", "MSI_SECRET"),
-    *("CLOUDSDK_CONFIG", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_BASE_URL"),
-    *("GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_KEY", "GOOGLE_SKIP_SIGNATURE"),
-    *("GCE_METADATA_HOST", "STORAGE_EMULATOR_HOST"),
-    *("FLYTE_AWS_ENDPOINT", "FLYTE_AWS_ACCESS_KEY_ID", "FLYTE_AWS_SECRET_ACCESS_KEY"),
-    *("FLYTE_AWS_S3_ADDRESSING_STYLE", "GOOGLE_CLOUD_PROJECT"),
-    # Where Flyte is, and how to log in there.
-    *("UCTL_CONFIG", "FLYTECTL_CONFIG", "FLYTE_API_KEY", "FLYTE_ADMIN_ENDPOINT"),
-    *("FLYTE_ADMIN_AUTHTYPE", "FLYTE_ADMIN_CACERTFILEPATH", "FLYTE_ADMIN_CLIENTID"),
-    *("FLYTE_ADMIN_CLIENTSECRETENVVAR", "FLYTE_ADMIN_CLIENTSECRETLOCATION"),
-    *("FLYTE_ADMIN_COMMAND", "FLYTE_AUTH_COMMAND", "FLYTE_AUTH_PROXY_COMMAND"),
-    *("FLYTE_ADMIN_DISABLEKEYRING", "FLYTE_ADMIN_HTTPPROXYURL", "FLYTE_ADMIN_INSECURE"),
-    *("FLYTE_ADMIN_INSECURESKIPVERIFY", "FLYTE_ADMIN_SCOPES"),
-    *("DBUS_SESSION_BUS_ADDRESS", "GNUPGHOME"),
-    *("PASSWORD_STORE_DIR", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"),
-)
 
 
 async def program_sources() -> Digest:
-    """The modules of the program, wherever this backend is installed (a checkout, a wheel)."""
+    """The modules of the program, from a checkout or a wheel."""
     files = []
     for package in _PACKAGES:
         top = Path(str(importlib.import_module(package).__file__)).parent
@@ -114,12 +70,13 @@ async def _lock_file(flyte_pack: FlytePackSubsystem, needs: str) -> bytes:
 
 
 async def program_pex(flyte_pack: FlytePackSubsystem, needs: str = "lockfile") -> PexRequest:
-    """The program with what it needs from others, ready to be asked for in a sandbox or the workspace.
+    """The program with its third-party packages, ready for a sandbox or the workspace.
 
-    The lock file goes to PEX as it is. Pants' own loader of lock files wants other things beside them in each
+    needs: the option of `[flyte-pack]` that names the lock file. Packing a bundle installs less
+    than deploying it.
+
+    The lock file goes to PEX as it is. Pants' own loader wants other things beside it in each
     version, and is about to refuse requirements files.
-
-    needs: the option of `[flyte-pack]` that names the lock file: packing a bundle installs less than deploying it.
     """
     # Pants puts a head of `//` lines on the lock files that it generates; no format has such lines.
     lines = (await _lock_file(flyte_pack, needs)).splitlines(keepends=True)
@@ -140,8 +97,10 @@ async def program_pex(flyte_pack: FlytePackSubsystem, needs: str = "lockfile") -
 
 @dataclass(frozen=True)
 class Program:
-    """The program, ready to start in the build root; what the user typed goes behind `args`. In `args` and in the names of
-    files, `{chroot}` is where `digest` is."""
+    """The program, ready to start in the build root, with what the user types behind `args`.
+
+    `{chroot}` in `args` is where `digest` is.
+    """
 
     digest: Digest
     args: Tuple[str, ...]
@@ -180,11 +139,5 @@ async def interactive_program(
 
 
 def insecure_arguments(flyte: FlyteSubsystem) -> Tuple[str, ...]:
-    """`[flyte].insecure_registries`, for whatever speaks to registries."""
+    """`[flyte].insecure_registries`, as arguments of the program."""
     return tuple(part for host in flyte.insecure_registries for part in ("--insecure", host))
-
-
-async def callers_environment(flyte: FlyteSubsystem) -> EnvironmentVars:
-    """What a program that reaches stores and registries wants of the caller's environment; more by option."""
-    names = (*_ENVIRONMENT, *flyte.deploy_env_vars)
-    return await environment_variables(EnvironmentVarsRequest(names))

@@ -77,7 +77,7 @@ class Killer:
             return self.count == self.at
 
     def kill(self) -> None:
-        assert self._known.wait(10)
+        assert self._known.wait(120)
         os.kill(self._target, signal.SIGKILL)
         self.killed = True
 

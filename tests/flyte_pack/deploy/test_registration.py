@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import flyte_pack
-from flyte_pack.deploy.registration import Registered, RegistrationError
+from flyte_pack.deploy.flyte_processes import Registered, RegistrationError
 from flyte_pack.store import open_store
 from tests.support.control_plane import (
     IMAGE,
@@ -61,7 +61,7 @@ def test_an_environment_is_registered_with_what_it_depends_on_once(tmp_path, lin
                 *("mod", "services.ml.workflows", "instance", told.attribute)
             ]
             assert (kept["project"], kept["domain"]) == ("bikes", "development")
-            assert kept["image"] == told.image == IMAGE
+            assert kept["image"] == IMAGE
             assert kept["triggers"] == list(told.triggers)
             assert command[command.index("--tgz") + 1] == "s3://bundles/archives/ab.tar.gz"
             assert command[command.index("--dest") + 1] == "."
@@ -193,7 +193,7 @@ def test_many_bundles_are_not_all_kept_in_memory(tmp_path, plane, monkeypatch):
 
 def test_an_interrupt_while_modules_are_imported_ends_at_once(tmp_path):
     files = {
-        "tasks.py": f"import time\nopen({str(tmp_path / 'at')!r}, 'w').close()\ntime.sleep(100)\n"
+        "tasks.py": f"import time\nopen({str(tmp_path / 'at')!r}, 'w').close()\ntime.sleep(600)\n"
     }
     root = unpacked(tmp_path / "code", files)
     program = f"""
@@ -214,7 +214,7 @@ except KeyboardInterrupt:
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=120)
     assert out == "interrupted\n"
 
 
@@ -250,7 +250,7 @@ def test_task_modules_see_the_bundle_and_their_resolve_and_nothing_else(tmp_path
                 assert sys.path[0] == os.getcwd() == os.path.dirname(__file__)
                 assert "SECRET_OF_THE_CALLER" not in os.environ
                 assert os.environ["GIVEN"] == "yes"
-                for name in ("flyte_pack", "flyte_shim", "stray", "flyte_side"):
+                for name in ("flyte_pack", "flyte_shim", "stray", "flyte_side", "describe", "words"):
                     assert importlib.util.find_spec(name) is None, name
                 print("to stdout")
                 env = flyte.TaskEnvironment(name="etl")
@@ -395,7 +395,7 @@ def _lives(pid):
 
 
 def _wait_for_the_end(pids):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while any(_lives(int(pid)) for pid in pids.read_text().split()):
         assert time.monotonic() < deadline, "processes are left"
         time.sleep(0.05)

@@ -11,7 +11,8 @@ from dataclasses import replace
 import pytest
 import trustme
 
-from flyte_pack.deploy.registration import ControlPlane, RegistrationError
+from flyte_pack.deploy.flyte_processes import RegistrationError
+from flyte_pack.deploy.registration import ControlPlane
 from tests.support.control_plane import SECRET, code, control_plane, registrar, unpacked
 from tests.support.flyte_versions import MATRIX, NEWEST
 
@@ -118,7 +119,7 @@ def test_a_project_or_domain_that_is_not_there(root, plane, fields, said):
 
 def test_a_control_plane_that_stays_away(root):
     message, _ = failure(root, None)
-    assert "the control plane at localhost:1 can't be reached" in message
+    assert "the control plane at localhost:1 cannot be reached" in message
     assert "see that" in message.lower()
 
 
@@ -295,13 +296,13 @@ def test_task_modules_never_see_credentials(tmp_path, guarded, config):
 @pytest.mark.parametrize(
     ("lines", "secret", "trusted", "said"),
     [
-        (CLIENT_SECRET, "planted-secret-wrong", True, "doesn't let you in"),
+        (CLIENT_SECRET, "planted-secret-wrong", True, "does not let you in"),
         (CLIENT_SECRET, SECRET, False, "admin.caCertFilePath"),
         (
             ("  authType: ExternalCommand", "  command: ['false']"),
             SECRET,
             True,
-            "doesn't let you in",
+            "does not let you in",
         ),
     ],
 )
@@ -324,7 +325,7 @@ def test_who_is_not_let_in_is_told_what_to_change(
 def test_plain_http_where_there_is_tls_and_the_other_way_round(root, guarded, plane):
     at = ControlPlane(endpoint=guarded.endpoint, insecure=True)
     message, _ = failure(root, None, control_plane=at)
-    assert "can't be reached" in message or "TLS" in message
+    assert "cannot be reached" in message or "TLS" in message
     at = ControlPlane(endpoint=plane.endpoint, insecure=False)
     message, _ = failure(root, None, control_plane=at)
     assert "insecure: true" in message

@@ -22,9 +22,10 @@ PYTHON_PATH = str(Path(flyte_pack.__file__).parent.parent)
 def _run(plane, *arguments, line=NEWEST, **fields):
     """A program that becomes a run of ml.score."""
     program = (
-        "import json, os, sys; from flyte_pack.deploy.registration import *; a = json.loads(sys.argv[1]); "
-        "run(a['python'], os.environ, ControlPlane(**a['plane']), 'bikes', 'development', 'ml.score', a['version'], "
-        "sys.argv[2:], 'program')"
+        "import json, os, sys; from flyte_pack.deploy.registration import *; "
+        "a = json.loads(sys.argv[1]); "
+        "run(environ=os.environ, control_plane=ControlPlane(**a.pop('plane')), name='ml.score', "
+        "project='bikes', domain='development', arguments=sys.argv[2:], program='program', **a)"
     )
     spec = {
         "python": [str(python_with_flyte(line))],
@@ -55,7 +56,7 @@ def deployed(tmp_path_factory):
 def test_a_run_is_followed_to_its_outputs(deployed, line):
     deployed.outcome("ml.score", outputs={"o0": 42})
     process = _run(deployed, "--n", "5", line=line)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert f"http://{deployed.endpoint}/v2/domain/development/project/bikes/runs/" in out
     assert [word for word in ("queued", "running", "succeeded") if word in out]
@@ -77,7 +78,7 @@ def test_a_run_is_followed_to_its_outputs(deployed, line):
 def test_inputs_are_flytes_own_options(deployed, arguments, code, said):
     before = deployed.requests("CreateRun")
     process = _run(deployed, *arguments)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == code, err
     assert said in out + err
     assert "Traceback" not in err
@@ -87,7 +88,7 @@ def test_inputs_are_flytes_own_options(deployed, arguments, code, said):
 def test_a_run_that_fails_says_why_and_ends_with_1(deployed):
     deployed.outcome("ml.score", error="ValueError: no data for that day")
     process = _run(deployed, "--n", "5")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "ValueError: no data for that day" in err
     assert "Traceback" not in err
@@ -95,7 +96,7 @@ def test_a_run_that_fails_says_why_and_ends_with_1(deployed):
 
 def test_a_version_that_is_not_registered(deployed):
     process = _run(deployed, "--n", "5", version="other")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "ml.score (version other): the control plane" in err
     assert (
@@ -112,7 +113,7 @@ def test_an_interrupt_leaves_the_run_going_and_says_so(deployed):
     while "is running" not in process.stdout.readline():
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "goes on without you" in err
     assert "Traceback" not in err

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from flyte_pack.http import retry
+from flyte_pack.image import base_lock
 from flyte_pack.image.base import BaseImage
 from flyte_pack.oci.model import Platform
-from flyte_pack.registry import locks, retry
 from flyte_pack.registry.push import push_image
 from tests.support.faulty_registry import Fault, damaged, faulty_registry, status
 from tests.support.registries import AMD64, ARM64, docker_config, make_image, real_registry, session
@@ -58,7 +59,7 @@ class Base:
             argv += ["--platform", platform]
         if python is not None:
             argv += ["--python", python]
-        code = locks.main([*argv, "--", *typed])
+        code = base_lock.main([*argv, "--", *typed])
         out, err = self.capsys.readouterr()
         assert "planted" not in out + err
         return code, out, err
@@ -254,7 +255,7 @@ def test_fetching_asks_for_no_layer(base):
     with faulty_registry(base.registry.host) as front:
         keychain = docker_config(base.directory / "docker", front.host)
         name = f"{front.host}/library/{base.name}:3.12"
-        fetched = locks.fetch(name, [Platform("linux", "amd64")], session=session(keychain))
+        fetched = base_lock.fetch(name, [Platform("linux", "amd64")], session=session(keychain))
         assert fetched.digest == image.digest
         asked = [one for one in front.requests if "/blobs/" in one]
         assert asked == [f"GET /v2/library/{base.name}/blobs/{image.manifest.config.digest}"]

@@ -227,7 +227,7 @@ def test_signals_reach_the_command(way, image, number):
         "import signal, sys, time\n"
         f"signal.signal({int(number)}, lambda *_: sys.exit(42))\n"
         "print('ready', flush=True)\n"
-        "time.sleep(60)"
+        "time.sleep(600)"
     )
     child = subprocess.Popen(
         way.command(image, "python3", "-c", code),
@@ -240,7 +240,7 @@ def test_signals_reach_the_command(way, image, number):
     try:
         assert child.stdout.readline() == "ready\n"
         child.send_signal(number)
-        err = child.communicate(timeout=50)[1]
+        err = child.communicate(timeout=300)[1]
     finally:
         child.kill()
         child.communicate()
@@ -452,7 +452,7 @@ def test_an_image_is_removed_when_its_runner_is_interrupted(image, open_path):
     place = scratch(open_path)
     way = Way("", env={"PATH": "/usr/bin:/bin", "TMPDIR": str(place)})
     child = subprocess.Popen(
-        way.command(image, "sh", "-c", "echo ready; sleep 60"),
+        way.command(image, "sh", "-c", "echo ready; sleep 600"),
         env=way.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -465,7 +465,7 @@ def test_an_image_is_removed_when_its_runner_is_interrupted(image, open_path):
     ):  # a shell that is the first process of its namespace heeds no SIGTERM; the second ends it
         child.send_signal(signal.SIGTERM)
         time.sleep(0.2)
-    assert child.wait(30) == 128 + signal.SIGKILL
+    assert child.wait(120) == 128 + signal.SIGKILL
     child.stdout.close()
     assert os.listdir(place) == []
 
@@ -474,7 +474,7 @@ def test_what_a_killed_runner_left_is_removed_by_the_next(image, open_path):
     need("bubblewrap")
     place = scratch(open_path)
     way = Way("", env={"PATH": "/usr/bin:/bin", "TMPDIR": str(place)})
-    typed = ("sh", "-c", "echo ready; sleep 60")
+    typed = ("sh", "-c", "echo ready; sleep 600")
     killed, running = (
         subprocess.Popen(
             way.command(image, *typed),

@@ -169,7 +169,7 @@ WORKFLOWS = """\
 
 
     @env.task
-    def waits(seconds: int = 60) -> int:
+    def waits(seconds: int = 600) -> int:
         import time
 
         Path(os.environ["READY"]).touch()
@@ -261,7 +261,7 @@ class Machine:
 
     def wait_until_tidy(self) -> None:
         """What a run leaves is removed by a process that outlives it by a moment."""
-        for _ in range(600):
+        for _ in range(2400):
             if not any(self.tmp.glob("flyte-run-*")):
                 return
             time.sleep(0.05)

@@ -269,13 +269,13 @@ def test_a_writer_can_be_interrupted_while_it_sends(kind, monkeypatch):
             if not request.writes:
                 return None
             writer.send_signal(signal.SIGINT)
-            released.wait(60)
+            released.wait(300)
             return CutRequest(0)
 
         proxy.fault = interrupt
         writer = start(WRITER, uri)
         try:
-            writer.communicate(timeout=20)
+            writer.communicate(timeout=120)
         finally:
             released.set()
         # Python ends itself by the signal, once nobody handles it.

@@ -27,6 +27,7 @@ from flyte_pack.deploy.bundles import (
 )
 from flyte_pack.deploy.changes import TaskChange, compare, describe
 from flyte_pack.deploy.control_plane import Found
+from flyte_pack.deploy.flyte_processes import Registered
 from flyte_pack.deploy.git import now, provenance
 from flyte_pack.deploy.images import push_all, read_pushes
 from flyte_pack.deploy.ledger import Ledger, Recorded, is_current
@@ -44,7 +45,6 @@ from flyte_pack.deploy.records import (
     version_of,
 )
 from flyte_pack.deploy.registering import Registering, Specifications
-from flyte_pack.deploy.registration import Registered
 from flyte_pack.deploy.task_images import images_of, pinned
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.progress import Progress

@@ -1,6 +1,6 @@
-"""Processes of `flyte_side/adapter.py`: how they are started, asked, and ended, whatever becomes of them.
+"""Processes of `flyte_side`: how they are started, asked, and ended.
 
-They are told and answer in lines of JSON, over pipes.
+Requests and answers are lines of JSON, over pipes.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_ADAPTER = Path(__file__).resolve().parent.parent / "flyte_side" / "adapter.py"
-# What specifications are made by, beside Flyte: who remembers one has to remember the content of these.
-ADAPTER_FILES = tuple(str(path) for path in sorted(_ADAPTER.parent.glob("*.py")))
+from flyte_pack.flyte_side import MAIN
+from flyte_pack.flyte_side.words import TAKES_TIME
+
+# What makes specifications, besides Flyte: their content is part of the identity of one.
+SIDE_FILES = tuple(str(path) for path in sorted(Path(MAIN).parent.glob("*.py")))
 
 
 @dataclass(frozen=True)
 class Registered:
-    """A task that Flyte has. status: "new", or "present" if it had that version already."""
+    """A task that Flyte has. status: "new", or "present" if Flyte had that version before."""
 
     name: str
     version: str
@@ -33,7 +35,7 @@ class Registered:
 
 @dataclass(eq=False)  # like any exception
 class RegistrationError(Exception):
-    """Why it can't be done, for the user. registered: what went through before."""
+    """Why something cannot be done, for the user. registered: what was registered before."""
 
     message: str
     registered: tuple[Registered, ...] = field(default=())
@@ -43,21 +45,24 @@ class RegistrationError(Exception):
 
 
 def command(python: Sequence[str]) -> list[str]:
-    """The arguments that start the adapter, without its own."""
-    # Isolated: neither PYTHONPATH, nor the working directory, nor the user's own packages bring modules in.
-    return [*python, "-I", "-u", "-X", "utf8", str(_ADAPTER)]
+    """The arguments that start `flyte_side`, without its own."""
+    # Isolated from PYTHONPATH, the working directory and the user's own packages.
+    return [*python, "-I", "-u", "-X", "utf8", MAIN]
 
 
 def _code_command(
     python: Sequence[str], environ: Mapping[str, str]
 ) -> tuple[list[str], dict[str, str]]:
-    """As isolated, but with a fixed hash seed: what task modules make of sets is the same each time."""
+    """As isolated, with a fixed hash seed: task modules iterate over sets in one order."""
     kept = {name: value for name, value in environ.items() if not name.startswith("PYTHON")}
-    return [*python, "-s", "-u", "-X", "utf8", str(_ADAPTER)], {**kept, "PYTHONHASHSEED": "0"}
+    return [*python, "-s", "-u", "-X", "utf8", MAIN], {**kept, "PYTHONHASHSEED": "0"}
 
 
 class Process:
-    """A process of the adapter: one request at a time, each with its answers."""
+    """A process of `flyte_side`: one request at a time, each with its answers.
+
+    role: `describe` or `client`, the module of `flyte_side` to run.
+    """
 
     def __init__(
         self,
@@ -67,7 +72,7 @@ class Process:
         say: Callable[[str], None],
     ) -> None:
         arguments, env = command(python), dict(environ)
-        if role == "code":
+        if role == "describe":
             arguments, env = _code_command(python, environ)
         try:
             self._process = subprocess.Popen(
@@ -75,8 +80,8 @@ class Process:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=env,
-                # In a group of its own, for what user code starts to be ended with it.
-                start_new_session=role == "code",
+                # A new group, so that what user code starts can be ended with it.
+                start_new_session=role == "describe",
             )
         except OSError as error:
             raise RegistrationError(f"{python[0]}: {error.strerror}") from None
@@ -85,7 +90,7 @@ class Process:
         self._importing = ""
 
     def ask(self, what: str, within: float | None, **values: Any) -> Any:
-        """The answer to a request. Raises `RegistrationError` with what is said against it, or if there is none in time."""
+        """The answer to a request. Raises `RegistrationError`, also if there is none in time."""
         for answer in self.answers(what, within, **values):
             if "done" in answer:
                 return answer["done"]
@@ -99,7 +104,7 @@ class Process:
             self._process.stdin.write(json.dumps({"do": what, **values}).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # it has ended: what it said before tells why
+            pass  # it has ended; what it said before tells why
         while True:
             answer = json.loads(self._line(deadline))
             if "error" in answer:
@@ -121,8 +126,8 @@ class Process:
             if not poll.poll(None if left is None else left * 1000):
                 self.end()
                 raise RegistrationError(
-                    f"{self._what()} did not end within its time limit, and was stopped. What takes time, or waits for "
-                    "something, belongs in the task, not at the top of its module"
+                    f"{self._what()} did not end within its time limit, and was stopped. "
+                    f"{TAKES_TIME}"
                 )
             chunk = os.read(self._process.stdout.fileno(), 1 << 16)
             if not chunk:
@@ -141,13 +146,13 @@ class Process:
 
     def kill(self) -> None:
         """End it, and what it started."""
-        if self._role == "code":
+        if self._role == "describe":
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
 
     def end(self) -> None:
-        """Leave nothing of it."""
+        """End it, and wait until it is gone."""
         self.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):

@@ -68,17 +68,7 @@ def shipped_of(
     Raises `Refused` for code that is nowhere here.
     """
     return [
-        Shipped(
-            address=link.address,
-            file=link.entry_point.rpartition(":")[0],
-            module=link.module,
-            kind=link.kind,
-            attribute=link.entry_point.rpartition(":")[2],
-            names=tuple(task.name for task in link.tasks),
-            image=images[link.address][0],
-            code=_code(link, directory, uris),
-        )
-        for link in links
+        Shipped.of(link, images[link.address][0], _code(link, directory, uris)) for link in links
     ]
 
 

@@ -14,6 +14,7 @@ from flyte_pack.deploy import report
 from flyte_pack.deploy.bundles import check_whole
 from flyte_pack.deploy.control_plane import Found, find_control_plane
 from flyte_pack.deploy.deployment import Deployment
+from flyte_pack.deploy.flyte_processes import Registered, RegistrationError
 from flyte_pack.deploy.git import now
 from flyte_pack.deploy.ledger import Ledger, Recorded, is_current
 from flyte_pack.deploy.options import HELP, DeployOptions, UsageError, parse
@@ -21,7 +22,6 @@ from flyte_pack.deploy.plan import DeployPlan, Refused, Request, resolve
 from flyte_pack.deploy.recorded import register_recorded
 from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord
 from flyte_pack.deploy.registering import Registering
-from flyte_pack.deploy.registration import Registered, RegistrationError
 from flyte_pack.json_fields import InvalidData, dump, printable
 from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import InvalidImage

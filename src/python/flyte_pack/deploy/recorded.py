@@ -7,10 +7,11 @@ import tempfile
 from collections.abc import Callable
 
 from flyte_pack.deploy.code import fetch_archive
+from flyte_pack.deploy.flyte_processes import Registered
 from flyte_pack.deploy.plan import Refused
 from flyte_pack.deploy.records import RecordedTask, VersionRecord
 from flyte_pack.deploy.registering import Archive, Registering, Shipped
-from flyte_pack.deploy.registration import DescribedTask, Registered
+from flyte_pack.deploy.registration import DescribedTask
 from flyte_pack.store import Store
 from flyte_pack.task_link import VERSION_HOLE
 
@@ -63,21 +64,8 @@ def _shipped(task: RecordedTask, store: Store, scratch: str) -> Shipped:
     path = os.path.join(scratch, f"{task.bundle.archive_hash}.tar.gz")
     if not os.path.exists(path):
         fetch_archive(store, task.bundle.archive.key, path)
-    file, _, attribute = task.entry_point.rpartition(":")
-    return Shipped(
-        address=task.address,
-        file=file,
-        module=task.module,
-        kind=task.kind,
-        attribute=attribute,
-        names=tuple(one.name for one in task.tasks),
-        image=task.image,
-        code=Archive(
-            path,
-            task.bundle.archive_hash,
-            task.code_uri or store.uri_of(task.bundle.archive.key),
-        ),
-    )
+    uri = task.code_uri or store.uri_of(task.bundle.archive.key)
+    return Shipped.of(task, task.image, Archive(path, task.bundle.archive_hash, uri))
 
 
 def described(task: RecordedTask) -> list[DescribedTask]:
@@ -87,11 +75,8 @@ def described(task: RecordedTask) -> list[DescribedTask]:
             address=task.address,
             attribute=one.name,
             name=one.flyte_name,
-            environment="",
             spec=one.spec,
-            size=0,
             command=tuple(VERSION_HOLE if part == one.version else part for part in one.command),
-            image=task.image or "",
             triggers=one.triggers,
         )
         for one in task.tasks

@@ -1,7 +1,6 @@
-"""Has the tasks of a deployment described and registered: each where the packages of its resolve are, from what is shipped.
+"""Decides which tasks of a deployment are described and registered, in which environment.
 
-What Flyte is asked, and how, is in `registration`; here it is decided which task goes where, what comes out of it for the
-record, and whether it has to be done at all.
+`registration` has the processes that do it.
 """
 
 from __future__ import annotations
@@ -12,24 +11,21 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from flyte_pack.deploy.code import unpack_archive, unpack_embedded
 from flyte_pack.deploy.control_plane import Found
-from flyte_pack.deploy.flyte_processes import ADAPTER_FILES
+from flyte_pack.deploy.flyte_processes import SIDE_FILES, Registered
 from flyte_pack.deploy.plan import Environment, Refused, Request
-from flyte_pack.deploy.registration import (
-    Code,
-    DescribedTask,
-    Entry,
-    Registered,
-    Registrar,
-)
+from flyte_pack.deploy.records import RecordedTask
+from flyte_pack.deploy.registration import Code, DescribedTask, Entry, Registrar
+from flyte_pack.task_link import TaskLink
 from flyte_shim.files import remove_tree
 from flyte_shim.hashing import sha256_file
 
-# What a task module may see while it is imported to be registered, besides what `[flyte].import_env_vars` names: what its
-# specification depends on has to be known, as it is what a version stands for.
+# The variables that a task module may see while it is imported to be registered, besides those that
+# `[flyte].import_env_vars` names. A specification must not depend on unknown ones: a version has
+# one.
 _IMPORT_ENV = ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR")
 
 
@@ -53,23 +49,30 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Shipped:
-    """A `flyte_task`, what it runs in and where its code is. file, module, attribute: of the entry point in the code."""
+    """A `flyte_task`, the names of its tasks in its module, and where its code is."""
 
-    address: str
-    file: str
-    module: str
-    kind: str
-    attribute: str
+    entry: Entry
     names: tuple[str, ...]
-    image: str | None
     code: Archive | Embedded
+
+    @classmethod
+    def of(
+        cls, task: TaskLink | RecordedTask, image: str | None, code: Archive | Embedded
+    ) -> Shipped:
+        file, _, attribute = task.entry_point.rpartition(":")
+        entry = Entry(task.address, file, task.module, task.kind, attribute, image)
+        return cls(entry, tuple(one.name for one in task.tasks), code)
+
+    @property
+    def address(self) -> str:
+        return self.entry.address
 
 
 @dataclass(frozen=True)
 class Specifications:
-    """What Flyte makes of the tasks. tasks: by the target that they are registered for; no Flyte task is in there twice.
+    """What Flyte makes of the tasks, by the target that they are registered for.
 
-    flyte: the version of the SDK, or of each of them.
+    No Flyte task is in there twice. flyte: the versions of the SDKs.
     """
 
     tasks: Mapping[str, tuple[DescribedTask, ...]]
@@ -87,7 +90,7 @@ class Registering:
         images: Mapping[str, str],
         say: Callable[[str], None],
     ) -> None:
-        """directory: where the packaged files are. images: reference by ref name, for code that names images so."""
+        """directory: where the packaged files are. images: references by ref name."""
         self.identity = found.identity
         self._control_plane = found.control_plane
         self._request = request
@@ -102,15 +105,15 @@ class Registering:
         self._stack.close()
 
     def inputs(self, shipped: Sequence[Shipped]) -> dict[str, str]:
-        """SHA-256, by address, of all that its specifications follow from: where it is the same, they need not be made.
+        """By address, SHA-256 of all that its specifications depend on: if it is equal, they are.
 
-        What is shipped in one bundle counts together, for one task's image can be another's.
+        The tasks of one bundle count together, since one task's image can be another's.
         """
         request = self._request
         wanted = _environ(request.import_env)
         identity = {task: one.identity for one in request.environments for task in one.tasks}
         common = {
-            "adapter": [sha256_file(str(path)) for path in ADAPTER_FILES],
+            "adapter": [sha256_file(str(path)) for path in SIDE_FILES],
             "environ": sorted((n, wanted[n]) for n in wanted.keys() - set(_IMPORT_ENV)),
             "project": request.project,
             "domain": request.domain,
@@ -132,10 +135,9 @@ class Registering:
     def describe(
         self, shipped: Sequence[Shipped], known: Sequence[DescribedTask] = ()
     ) -> Specifications:
-        """Import the tasks from what is shipped, and have Flyte make their specifications; no control plane is asked.
+        """Import the tasks from what is shipped, and have Flyte make their specifications.
 
-        known: those of targets that need not be imported, as nothing about them has changed; they can't be registered.
-        Raises `Refused` or `RegistrationError`.
+        known: the tasks of unchanged targets, which are not imported, and cannot be registered.
         """
         self._stack.close()
         self._registrars = []
@@ -157,17 +159,14 @@ class Registering:
         return Specifications(_merged(described, shipped), ", ".join(sorted(set(versions))))
 
     def upload(self, paths: Mapping[str, str]) -> dict[str, str]:
-        """Put files where Flyte's data proxy has them, by the names they shall end in; their URIs, by name.
-
-        Raises `RegistrationError` or `Refused`.
-        """
+        """Upload files through Flyte's data proxy; returns their URIs by the names they end in."""
         if not self._request.environments:
-            raise Refused("there is no task whose packages hold Flyte, which would upload it")
+            raise Refused("no task has an environment with Flyte, which the upload needs")
         with self._registrar(self._request.environments[0]) as registrar:
             return {name: registrar.upload(path, name) for name, path in paths.items()}
 
     def register(self, versions: Mapping[str, str]) -> Iterator[Registered]:
-        """Register tasks that were described, each (by Flyte's name) under its version. Raises `RegistrationError`."""
+        """Register described tasks, by Flyte's names, each under its version."""
         left = dict(versions)
         for registrar, names in self._registrars:
             here = {name: left.pop(name) for name in sorted(left) if name in names}
@@ -176,14 +175,14 @@ class Registering:
 
     def _registrar(self, environment: Environment) -> Registrar:
         return Registrar(
-            (os.path.join(self._directory, environment.python),),
-            {**os.environ, **environment.env},
-            self._control_plane,
-            self._request.project,
-            self._request.domain,
-            self._images,
-            _environ(self._request.import_env),
-            self._say,
+            python=(os.path.join(self._directory, environment.python),),
+            environ={**os.environ, **environment.env},
+            control_plane=self._control_plane,
+            project=self._request.project,
+            domain=self._request.domain,
+            images=self._images,
+            import_environ=_environ(self._request.import_env),
+            say=self._say,
         )
 
     def _by_environment(
@@ -193,11 +192,12 @@ class Registering:
         where = {address: e for e in environments for address in e.tasks}
         for one in shipped:
             if one.address not in where:
-                # A task of a recorded version that is no target any more: its packages are any resolve's, if there is one.
+                # A recorded task that is not a target any more takes the only resolve.
                 if len(environments) != 1:
                     raise Refused(
-                        f"{one.address} can not be registered: it is none of this deployment's tasks any more, so which "
-                        "packages it needs is not known. Check out the commit that it was deployed from"
+                        f"{one.address} cannot be registered: this deployment does not have it any "
+                        "more, so its packages are not known. Check out the commit that it was "
+                        "deployed from"
                     )
                 where[one.address] = environments[0]
         for environment in environments:
@@ -207,14 +207,11 @@ class Registering:
 
 
 def _identity(one: Shipped) -> tuple[str, ...]:
-    return (
-        *(one.address, one.file, one.module, one.kind, one.attribute, one.image or ""),
-        *(*_code(one), *one.names),
-    )
+    return (*(value or "" for value in astuple(one.entry)), *_code(one), *one.names)
 
 
 def _environ(import_env: Sequence[str]) -> dict[str, str]:
-    """What task modules see as `os.environ`. import_env: NAME, to be taken from ours, or NAME=value."""
+    """What task modules see as `os.environ`. import_env: NAME, taken from ours, or NAME=value."""
     found = {name: os.environ[name] for name in _IMPORT_ENV if name in os.environ}
     for entry in import_env:
         name, equals, value = entry.partition("=")
@@ -224,7 +221,7 @@ def _environ(import_env: Sequence[str]) -> dict[str, str]:
 
 
 def _by_code(shipped: Sequence[Shipped]) -> list[list[Shipped]]:
-    """What has one code; two files of the same hash are one."""
+    """Groups with equal code."""
     by_code: dict[tuple[str, str], list[Shipped]] = {}
     for one in shipped:
         by_code.setdefault(_code(one), []).append(one)
@@ -237,55 +234,39 @@ def _code(one: Shipped) -> tuple[str, str]:
 
 
 def _codes(shipped: Sequence[Shipped], top: str) -> list[Code]:
-    """What is shipped, unpacked below `top`, each code once."""
+    """Unpack the code of what is shipped below `top`, each code once."""
     codes = []
     for ones in _by_code(shipped):
-        code = ones[0].code
+        code, entries = ones[0].code, tuple(one.entry for one in ones)
         root = os.path.join(tempfile.mkdtemp(dir=top), "files")
         if isinstance(code, Archive):
             unpack_archive(code.path, code.sha256, root)
+            codes.append(Code(root, code.uri, code.sha256, entries))
         else:
             unpack_embedded(code.layout, code.workdir, root)
-        codes.append(
-            Code(
-                root=root,
-                uri=code.uri if isinstance(code, Archive) else None,
-                archive_hash=code.sha256 if isinstance(code, Archive) else None,
-                entries=tuple(
-                    Entry(
-                        address=one.address,
-                        file=one.file,
-                        module=one.module,
-                        kind=one.kind,
-                        attribute=one.attribute,
-                        names=one.names,
-                        image=one.image,
-                    )
-                    for one in ones
-                ),
-            )
-        )
+            codes.append(Code(root, None, None, entries))
     return codes
 
 
 def _merged(
     described: Sequence[DescribedTask], shipped: Sequence[Shipped]
 ) -> dict[str, tuple[DescribedTask, ...]]:
-    """By target: the tasks that it names, and those that its environment depends on and that nobody names.
+    """By target: the tasks that it names, and those it depends on that no target names.
 
-    Raises `Refused` where two targets name one Flyte task and it is not the same in both.
+    Raises `Refused` if two targets name one Flyte task with different specifications.
     """
     named = {(one.address, name) for one in shipped for name in one.names}
     merged: dict[str, list[DescribedTask]] = {one.address: [] for one in shipped}
     chosen: dict[str, DescribedTask] = {}
-    # Those that are named come first.
+    # Named ones come first.
     for task in sorted(described, key=lambda t: ((t.address, t.attribute) not in named, t.address)):
         first = chosen.setdefault(task.name, task)
         is_named = (task.address, task.attribute) in named
         if is_named and first.spec != task.spec:
             raise Refused(
-                f"{first.address} and {task.address} are both the Flyte task {task.name}, with different code or images: "
-                "give them one `bundle` and one `image`, or drop one from the deployment"
+                f"{first.address} and {task.address} are both the Flyte task {task.name}, with "
+                "different code or images: give them one `bundle` and one `image`, or drop one "
+                "from the deployment"
             )
         if is_named or first is task:
             merged[task.address].append(task)

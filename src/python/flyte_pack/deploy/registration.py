@@ -1,8 +1,8 @@
-"""Has the tasks of unpacked bundles described and registered with Flyte's control plane, by processes that have the SDK.
+"""Has the tasks of unpacked bundles described, and registered with Flyte's control plane.
 
-This program runs in an environment without Flyte. What needs it is done by `flyte_side/adapter.py`, on the interpreter of
-the tasks' resolve: one process for each bundle, which imports its task modules and never sees the network, and one
-that talks to the control plane and never imports user code. They are told and answer in lines of JSON, over pipes.
+This program runs without Flyte. `flyte_side` does what needs Flyte, on the interpreter of the
+tasks' resolve: one process for each bundle imports its task modules, and never sees a token; one
+talks to the control plane, and never imports user code.
 """
 
 from __future__ import annotations
@@ -17,30 +17,17 @@ from typing import Any, NoReturn
 
 from flyte_pack.deploy.flyte_processes import Process, Registered, RegistrationError, command
 
-__all__ = (
-    "Code",
-    "ControlPlane",
-    "Described",
-    "DescribedTask",
-    "Entry",
-    "Include",
-    "Registered",
-    "Registrar",
-    "RegistrationError",
-    "run",
-)
-
 IMPORT_SECONDS = 120.0
 CALL_SECONDS = 60.0
-# What the process itself has its own deadline for gets that much more time to say so.
+# A process with its own deadline gets this much more time to report that it passed.
 _GRACE_SECONDS = 15.0
-# So many bundles stay imported; the others are imported once more to be registered. Each takes what its modules take.
+# This many bundles stay imported, in their memory; the others are imported again to be registered.
 _KEPT = 8
 
 
 @dataclass(frozen=True)
 class ControlPlane:
-    """Where Flyte is. endpoint, insecure, org: override what `config`, the absolute path of a Flyte config.yaml, says."""
+    """Where Flyte is. config: absolute path of a Flyte config.yaml, which the others override."""
 
     endpoint: str | None = None
     insecure: bool | None = None
@@ -50,8 +37,10 @@ class ControlPlane:
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry point. address: its target. file: in the bundle. kind: "task" or "environment". attribute: its name in
-    the module. names: of its tasks there. image: reference of the linked image; None: the code's own needs no build.
+    """An entry point of the target `address`.
+
+    file: its path in the bundle. kind: "task" or "environment". attribute: its name in the module.
+    image: reference of the linked image; None if the code's own image needs no build.
     """
 
     address: str
@@ -59,13 +48,15 @@ class Entry:
     module: str
     kind: str
     attribute: str
-    names: tuple[str, ...]
     image: str | None
 
 
 @dataclass(frozen=True)
 class Code:
-    """The code of a bundle, unpacked into the clean directory `root`, a real path. uri, archive_hash: None if embedded."""
+    """A bundle's code, unpacked into the clean directory `root`, which is a real path.
+
+    uri, archive_hash: None if the code is embedded in an image.
+    """
 
     root: str
     uri: str | None
@@ -75,53 +66,41 @@ class Code:
 
 @dataclass(frozen=True)
 class DescribedTask:
-    """What Flyte will be told of a task.
+    """What Flyte will be told of a task of the target `address`.
 
-    address: the target it is there for. attribute: its name in its module. name: Flyte's, "environment.function". spec:
-    SHA-256 in hexadecimal digits of all that is told, but for the version. size: of that, in bytes. command: arguments of
-    the container, with "${VERSION}" where the version goes. triggers: their names.
+    attribute: its name in its module. name: Flyte's, "environment.function". spec: SHA-256 in
+    hexadecimal digits of all but the version. command: arguments of the container, with
+    `task_link.VERSION_HOLE` for the version. triggers: their names.
     """
 
     address: str
     attribute: str
     name: str
-    environment: str
     spec: str
-    size: int
     command: tuple[str, ...]
-    image: str
     triggers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Include:
-    """A file that an environment's `include` names; path: in the bundle."""
-
-    address: str
-    environment: str
-    path: str
-
-
-@dataclass(frozen=True)
 class Described:
-    """The tasks of all codes. warnings: for the user, whole sentences. flyte: the SDK's version."""
+    """The tasks of all codes. warnings: for the user. flyte: the SDK's version."""
 
     tasks: tuple[DescribedTask, ...]
-    includes: tuple[Include, ...]
     warnings: tuple[str, ...]
     flyte: str
 
 
 class Registrar:
-    """Describes and registers, for the time of a `with` block; no process is left after it.
+    """Describes and registers tasks in a `with` block, which leaves no process.
 
-    python: the arguments that start the interpreter of the resolve. environ: the caller's environment, for whatever
-    authentication needs. import_environ: the whole environment while task modules are imported. images: what
-    `Image.from_ref_name` names, by name. say: is told what happens meanwhile.
+    python: the arguments that start the interpreter of the resolve. environ: the environment for
+    signing in. import_environ: the whole environment of task modules. images: references by the
+    names of `Image.from_ref_name`.
     """
 
     def __init__(
         self,
+        *,
         python: Sequence[str],
         environ: Mapping[str, str],
         control_plane: ControlPlane,
@@ -133,7 +112,7 @@ class Registrar:
         import_seconds: float = IMPORT_SECONDS,
     ) -> None:
         self._python, self._environ, self._import_environ = python, environ, import_environ
-        self._control_plane, self._project, self._domain = control_plane, project, domain
+        self._where = _settings(control_plane, project, domain)
         self._images, self._say, self._import_seconds = dict(images), say, import_seconds
         self._client: Process | None = None
         self._org: str | None = None
@@ -156,9 +135,9 @@ class Registrar:
         self._client = None
 
     def describe(self, codes: Sequence[Code]) -> Described:
-        """Import the codes' modules and say what Flyte would be told; nothing is asked of the network.
+        """Import the codes' modules and describe their tasks, without the network.
 
-        Raises `RegistrationError`, with all that is wrong.
+        Raises `RegistrationError`, with all problems.
         """
         self._end_bundles()
         self._bundles = [_Bundle(code, number < _KEPT) for number, code in enumerate(codes)]
@@ -166,23 +145,7 @@ class Registrar:
             # Each imports Flyte while this program goes on.
             bundle.process = self._start()
         self._settings()
-        found: list[Any] = []
-        problems: list[str] = []
-
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            try:
-                for answer in [pool.submit(self._describe, bundle) for bundle in self._bundles]:
-                    try:
-                        found.append(answer.result())
-                    except RegistrationError as error:
-                        problems.append(error.message)
-            except BaseException:
-                # Interrupted: what the threads wait for would go on.
-                for bundle in self._bundles:
-                    bundle.kill()
-                raise
-        if problems:
-            raise RegistrationError("\n".join(dict.fromkeys(problems)))
+        found = self._describe_each()
         tasks: dict[str, DescribedTask] = {}
         for bundle, described in zip(self._bundles, found):
             for one in described["tasks"]:
@@ -192,21 +155,42 @@ class Registrar:
                 other = tasks.setdefault(task.name, task)
                 if other is not task:
                     raise RegistrationError(
-                        f"{other.address} and {task.address} both have the task {task.name}, in different bundles: give "
-                        "both the same `bundle`, or the environments different names"
+                        f"{other.address} and {task.address} both have the task {task.name}, in "
+                        "different bundles: give both the same `bundle`, or the environments "
+                        "different names"
                     )
                 self._owner[task.name] = bundle
         return Described(
             tuple(tasks.values()),
-            tuple(Include(**one) for described in found for one in described["includes"]),
             tuple(dict.fromkeys(line for described in found for line in described["warnings"])),
             found[0]["flyte"] if found else "",
         )
 
-    def register(self, versions: Mapping[str, str]) -> Iterator[Registered]:
-        """Register tasks that `describe` found, by their Flyte names, each under its version.
+    def _describe_each(self) -> list[Any]:
+        found: list[Any] = []
+        problems: list[str] = []
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            try:
+                for answer in [pool.submit(self._describe, bundle) for bundle in self._bundles]:
+                    try:
+                        found.append(answer.result())
+                    except RegistrationError as error:
+                        problems.append(error.message)
+            except BaseException:
+                # Interrupted: end what the threads wait for.
+                for bundle in self._bundles:
+                    if bundle.process is not None:
+                        bundle.process.kill()
+                raise
+        if problems:
+            raise RegistrationError("\n".join(dict.fromkeys(problems)))
+        return found
 
-        Yields what is registered as it happens; take it all. Raises `RegistrationError`, which has it too, if some is not.
+    def register(self, versions: Mapping[str, str]) -> Iterator[Registered]:
+        """Register described tasks, by their Flyte names, each under its version.
+
+        Yields each as it is registered; exhaust it. Raises `RegistrationError`, with those that
+        were registered before.
         """
         unknown = sorted(set(versions) - set(self._owner))
         assert not unknown, f"not described: {unknown}"
@@ -215,9 +199,8 @@ class Registrar:
             if bundle.process is None:
                 self._load(bundle)
             assert bundle.process is not None
-            requests += bundle.process.ask(
-                "requests", self._import_seconds, versions=dict(versions)
-            )
+            given = dict(versions)
+            requests += bundle.process.ask("requests", self._import_seconds, versions=given)
             bundle.end_unless_kept()
         done: list[Registered] = []
         self._settings()
@@ -232,7 +215,7 @@ class Registrar:
             raise RegistrationError(error.message, tuple(done)) from None
 
     def _start(self) -> Process:
-        return Process(self._python, "code", self._import_environ, self._say)
+        return Process(self._python, "describe", self._import_environ, self._say)
 
     def _describe(self, bundle: _Bundle) -> Any:
         described = self._load(bundle)
@@ -247,8 +230,8 @@ class Registrar:
             self._import_seconds + _GRACE_SECONDS,
             **asdict(bundle.code),
             org=self._org or None,
-            project=self._project,
-            domain=self._domain,
+            project=self._where["project"],
+            domain=self._where["domain"],
             names=self._images,
             seconds=self._import_seconds,
         )
@@ -260,34 +243,23 @@ class Registrar:
         self._bundles, self._owner = [], {}
 
     def upload(self, path: str, name: str) -> str:
-        """Upload a file through the control plane's data proxy, for who has no rights to a bucket; returns its URI.
+        """Upload a file through Flyte's data proxy; returns its URI, which ends in `name`.
 
-        name: its last part. The same content gets the same URI. Raises `RegistrationError`.
+        The same content gets the same URI. Raises `RegistrationError`.
         """
         self._settings()
         assert self._client is not None
         return str(self._client.ask("upload", None, path=os.path.abspath(path), name=name))
 
-    @property
-    def endpoint(self) -> str:
-        """Where the control plane is, whoever says so."""
-        self._settings()
-        return str(self._endpoint)
-
-    def _settings(self) -> str | None:
-        """Have the client know its settings; the organisation that tasks will belong to."""
+    def _settings(self) -> None:
+        """Give the client its settings, once; learn the organisation of the tasks."""
         assert self._client is not None, "use it in a `with` block"
         if self._org is None:
-            answer = self._client.ask(
-                "settings",
-                _GRACE_SECONDS * 4,
-                **_settings(self._control_plane, self._project, self._domain),
-            )
-            self._org, self._endpoint = answer["org"] or "", answer["endpoint"]
-        return self._org or None
+            self._org = self._client.ask("settings", _GRACE_SECONDS * 4, **self._where) or ""
 
 
 def run(
+    *,
     python: Sequence[str],
     environ: Mapping[str, str],
     control_plane: ControlPlane,
@@ -298,28 +270,20 @@ def run(
     arguments: Sequence[str],
     program: str,
 ) -> NoReturn:
-    """Become a process that starts a run of a registered task and follows it; its exit code is 0 if that succeeds.
+    """Become a process that runs a registered task; its exit code is 0 if the run succeeds.
 
-    name, version: the task, as registered. arguments: its inputs, as options (`--n 5`), as `flyte run deployed-task`
-    takes them; `--help` lists them. program: what the help calls the program.
+    arguments: inputs, as options (`--n 5`), as `flyte run deployed-task` takes them. program: what
+    the help calls the program.
     """
-    spec = {
-        "settings": _settings(control_plane, project, domain),
-        "name": name,
-        "version": version,
-        "program": program,
-    }
-    whole = [*command(python), "run", json.dumps(spec), "--", *arguments]
-    os.execve(whole[0], whole, dict(environ))  # noqa: S606
+    settings = _settings(control_plane, project, domain)
+    spec = {"settings": settings, "name": name, "version": version, "program": program}
+    whole = [*command(python), "run_deployed", json.dumps(spec), "--", *arguments]
+    os.execve(whole[0], whole, {**environ, "DO_NOT_TRACK": "1"})  # noqa: S606
 
 
 def _settings(control_plane: ControlPlane, project: str, domain: str) -> dict[str, Any]:
-    return {
-        **asdict(control_plane),
-        "project": project,
-        "domain": domain,
-        "seconds": CALL_SECONDS,
-    }
+    where = {"project": project, "domain": domain}
+    return {**asdict(control_plane), **where, "seconds": CALL_SECONDS}
 
 
 @dataclass(eq=False)
@@ -329,10 +293,6 @@ class _Bundle:
     code: Code
     kept: bool
     process: Process | None = None
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.kill()
 
     def end_unless_kept(self) -> None:
         if self.process is not None and not self.kept:

@@ -1,1 +1,12 @@
-"""Runs in the environment of a user's task, where Flyte is and nothing of ours: started by path, never imported by the rest."""
+"""Runs beside Flyte, in the environment of the user's tasks, where nothing of ours is installed.
+
+`__main__.py` is started by its path and loads this directory as the package `_flyte_side`, so that
+user code cannot import it. Its modules import each other relatively, and else only the standard
+library and Flyte.
+"""
+
+from __future__ import annotations
+
+import os
+
+MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")

@@ -1,8 +1,4 @@
-"""Images of environments, as they are registered: which, what it may lack, how they are told; and files they include.
-
-For `adapter.py`, which loads this file by its path and hands it what is said to users (`words`): it imports
-nothing of ours, and nothing of Flyte.
-"""
+"""The images of environments as they are registered, and the files that environments include."""
 
 from __future__ import annotations
 
@@ -19,57 +15,39 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from .words import Refused, without
+
 
 def choose(
-    words: Any,
     root: str,
     roots: list[tuple[dict[str, Any], Any]],
     envs: dict[str, Any],
-    owner: dict[str, str],
+    owners: dict[str, str],
     own: Callable[[Any, str], str | None],
 ) -> tuple[dict[str, str], list[str]]:
-    """The image of each environment, by its name, and what has to be said about them.
+    """The image of each environment, by its name, and warnings.
 
-    roots: entries, and the environment of each. envs: all that are found, by name. owner: address, by name. own: the
-    image that the code names, where that needs no build; else None.
+    roots: entries, and the environment of each. envs: all that were found, by name. owners:
+    addresses, by name. own: the image that the code names, or None if Flyte would have to build it.
     """
-    lookup: dict[str, str] = {}
-    warnings: list[str] = []
-    linked: dict[str, tuple[str, str]] = {}
-    for entry, env in roots:
-        if entry["image"] is None:
-            continue
-        other = linked.setdefault(env.name, (entry["image"], entry["address"]))
-        if other[0] != entry["image"]:
-            raise words.Refused(
-                f"{entry['address']}: environment {env.name} has another image there than in {other[1]}: "
-                f"{entry['image']}, {other[0]}. An environment has one: set the same `image` on both"
-            )
-    for name, (image, address) in linked.items():
-        lookup[name] = image
-        warnings += [
-            f"{address}: environment {name}: {line}"
-            for line in lacking(words, root, envs[name].image, image)
-        ]
-    by_entry = {env.name for _, env in roots}
-    # Breadth first: the nearest one that depends on it lends its image.
+    linked = _linked(roots)
+    lookup = {name: image for name, (image, _) in linked.items()}
+    warnings = [
+        f"{address}: environment {name}: {line}"
+        for name, (image, address) in linked.items()
+        for line in lacking(root, envs[name].image, image)
+    ]
     waiting = [env for _, env in roots]
+    named = {env.name for env in waiting}
+    # Breadth first: an environment without an image takes that of the nearest one that depends on
+    # it.
     for env in waiting:
-        address = owner.get(env.name, "")
         if env.name not in lookup:
-            named = own(env, address)
-            if named is None:
-                raise words.Refused(
-                    f"{address}: environment {env.name} has an Image that Flyte would have to build, and nothing is "
-                    "built here. "
-                    + (
-                        "Set `image` on this target to a flyte_image with what it needs"
-                        if env.name in by_entry
-                        else f"Write a flyte_task with the environment {env.name} as its entry_point and a "
-                        "flyte_image as its `image`, and add it to the deployment's `tasks`"
-                    )
-                )
-            lookup[env.name] = named
+            address = owners.get(env.name, "")
+            image = own(env, address)
+            if image is None:
+                raise _needs_a_build(address, env.name, env.name in named)
+            lookup[env.name] = image
         for child in env.depends_on:
             if child.name not in lookup:
                 if child.image in ("auto", None):
@@ -78,10 +56,40 @@ def choose(
     return lookup, warnings
 
 
-def own_image(words: Any, stock: Any, given: dict[str, str], env: Any, address: str) -> str | None:
-    """The reference of the image that the code names, where it is one that needs no build.
+def _linked(roots: list[tuple[dict[str, Any], Any]]) -> dict[str, tuple[str, str]]:
+    """By environment: the image that its entry is linked to, and the entry's address."""
+    linked: dict[str, tuple[str, str]] = {}
+    for entry, env in roots:
+        image, address = entry["image"], entry["address"]
+        if image is None:
+            continue
+        other, where = linked.setdefault(env.name, (image, address))
+        if other != image:
+            raise Refused(
+                f"{address}: environment {env.name} has another image there than in {where}: "
+                f"{image}, {other}. An environment has one image: set the same `image` on both"
+            )
+    return linked
 
-    stock: the Image that stands for none. given: references, by the names that `Image.from_ref_name` takes.
+
+def _needs_a_build(address: str, name: str, is_entry: bool) -> Refused:
+    fix = (
+        "Set `image` on this target to a flyte_image with what it needs"
+        if is_entry
+        else f"Write a flyte_task with the environment {name} as its entry_point and a "
+        "flyte_image as its `image`, and add it to the deployment's `tasks`"
+    )
+    return Refused(
+        f"{address}: environment {name} has an Image that Flyte would have to build, "
+        f"and nothing is built here. {fix}"
+    )
+
+
+def own_image(stock: Any, given: dict[str, str], env: Any, address: str) -> str | None:
+    """The reference of the image that the code names, if that needs no build.
+
+    stock: the Image of an environment without one. given: references, by names for
+    `Image.from_ref_name`.
     """
     image = env.image
     if image in ("auto", None):
@@ -93,16 +101,17 @@ def own_image(words: Any, stock: Any, given: dict[str, str], env: Any, address: 
     if image._ref_name is None:
         return str(image.base_image) if image.base_image else None
     if image._ref_name not in given:
-        raise words.Refused(
-            f"{address}: environment {env.name} uses the image name {image._ref_name!r}, which maps to nothing. "
-            f"Say which image it is: `images={{'{image._ref_name}': 'REFERENCE'}}` on the deployment, "
-            f"`--image {image._ref_name}=REFERENCE`, or `images:` in its configuration file"
+        raise Refused(
+            f"{address}: environment {env.name} uses the image name {image._ref_name!r}, which is "
+            f"not mapped to an image. Map it: `images={{'{image._ref_name}': 'REFERENCE'}}` on the "
+            f"deployment, `--image {image._ref_name}=REFERENCE`, or `images:` in its "
+            "configuration file"
         )
     return given[image._ref_name]
 
 
 def transported(lookup: str) -> str:
-    """As Flyte hands an image cache to a container: JSON, gzip (RFC 1952) and base64; with nothing of time in it."""
+    """An image cache as Flyte hands it to a container: base64 of gzip, here without a time."""
     data = lookup.encode()
     deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     member = b"\x1f\x8b\x08\0\0\0\0\0\x02\xff" + deflate.compress(data) + deflate.flush()
@@ -121,31 +130,25 @@ def container(template: Any) -> tuple[list[str], str]:
     return list(primary.get("args") or []), primary.get("image") or ""
 
 
-def includes(words: Any, root: str, env: Any, address: str) -> Iterable[dict[str, str]]:
-    """The files that an environment asks for, as Flyte finds them: relative to the file that declares it."""
+def check_includes(root: str, env: Any, address: str) -> None:
+    """Refuse a bundle that lacks what an environment includes, relative to its own file."""
     for wanted in env.include:
         anchor = os.path.dirname(env._declaring_file or "")
         pattern = os.path.normpath(os.path.join(anchor, wanted))
         if os.path.isdir(pattern):
-            files = [str(path) for path in Path(pattern).glob("**/*") if path.is_file()]
-        elif os.path.isfile(pattern):
-            files = [pattern]
+            found = any(path.is_file() for path in Path(pattern).glob("**/*"))
         else:
-            files = [path for path in glob.glob(pattern) if os.path.isfile(path)]
-        shown = words.without(root, pattern)
-        if not files or not pattern.startswith(f"{root}{os.sep}"):
-            raise words.Refused(
-                f"{address}: environment {env.name} includes {wanted!r}, and the bundle has no {shown}. "
-                f"Add the target that owns it (files or resources) to `dependencies` of {address}"
+            found = any(map(os.path.isfile, (pattern, *glob.glob(pattern))))
+        if not found or not pattern.startswith(f"{root}{os.sep}"):
+            raise Refused(
+                f"{address}: environment {env.name} includes {wanted!r}, and the bundle has no "
+                f"{without(root, pattern)}. Add the target that owns it (files or resources) to "
+                f"`dependencies` of {address}"
             )
-        for file in sorted(files):
-            if os.path.basename(os.path.dirname(file)) != "__pycache__":
-                path = os.path.relpath(file, root)
-                yield {"address": address, "environment": env.name, "path": path}
 
 
-def lacking(words: Any, root: str, image: Any, linked: str) -> Iterable[str]:
-    """What the code's Image asks for that the linked image may lack, each with what to do about it."""
+def lacking(root: str, image: Any, linked: str) -> Iterable[str]:
+    """What the code's Image asks for and the linked image may lack, with what to do about it."""
     if isinstance(image, str):
         if image not in ("auto", linked):
             yield f"it names the image {image}, and the linked image {linked} is used instead"
@@ -155,59 +158,64 @@ def lacking(words: Any, root: str, image: Any, linked: str) -> Iterable[str]:
     check = "the linked image is used as it is; see that it has that, or drop it from the Image"
     stock = (image.base_image or "").startswith("ghcr.io/flyteorg/flyte:")
     if image.dockerfile:
-        yield f"its Image has a Dockerfile ({words.without(root, str(image.dockerfile))}): {check}"
+        yield f"its Image has a Dockerfile ({without(root, str(image.dockerfile))}): {check}"
     elif image.base_image and not stock and image.base_image != linked:
         yield f"its Image is based on {image.base_image}: {check}"
     here = sys.version_info[:2]
     if stock and tuple(image.python_version) != here:
         wanted, ours = (".".join(map(str, v)) for v in (image.python_version, here))
-        yield f"its Image wants Python {wanted}, and its resolve is for {ours}: that is what is in the linked image"
+        yield (f"its Image wants Python {wanted}; the linked image has {ours}, as its resolve has")
     for layer in image._layers:
-        yield from _lacking_of_layer(words, root, layer, check)
+        yield from _lacking_of_layer(root, layer, check)
 
 
-def _lacking_of_layer(words: Any, root: str, layer: Any, check: str) -> Iterable[str]:
+_FILES = ("pyproject", "manifest", "script", "file")
+_NEW_LOCK = "to the requirements of its resolve and make the lock file anew"
+_ASKS = {
+    "AptPackages": "declares apt packages {packages}: {check}",
+    "CopyConfig": "copies {src} to {dst}: use `source_files` or `source_folders` of the linked "
+    "image",
+    "WorkDir": "declares the working directory {workdir}: the linked image has its own (`workdir`)",
+}
+
+
+def _lacking_of_layer(root: str, layer: Any, check: str) -> Iterable[str]:
     kind = type(layer).__name__
-
-    def of(field: str) -> str:
-        value = getattr(layer, field, None)
-        text = " ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
-        return str(words.without(root, text))
-
+    fields = [f.name for f in dataclasses.fields(layer)] if dataclasses.is_dataclass(layer) else []
+    text = {name: _text(root, getattr(layer, name)) for name in fields}
     if kind == "PipPackages":
-        missing = [one for one in layer.packages or () if not _installed(one)]
+        missing = ", ".join(one for one in layer.packages or () if not _installed(one))
         if missing:
             yield (
-                f"its Image declares pip packages that its resolve lacks: {', '.join(missing)}. Add them to the "
-                "requirements of its resolve and make the lock file anew, or drop them from the Image"
+                f"its Image declares pip packages that its resolve lacks: {missing}. "
+                f"Add them {_NEW_LOCK}, or drop them from the Image"
             )
-    elif kind == "Requirements" and _requirements(root, layer.file) is not None:
-        missing = [one for one in _requirements(root, layer.file) or () if not _installed(one)]
+    elif kind == "Requirements" and (declared := _requirements(root, layer.file)) is not None:
+        missing = ", ".join(one for one in declared if not _installed(one))
         if missing:
             yield (
-                f"its Image declares {of('file')}, and its resolve lacks {', '.join(missing)}. Add them to the "
-                "requirements of its resolve and make the lock file anew"
+                f"its Image declares {text['file']}, and its resolve lacks {missing}. "
+                f"Add them {_NEW_LOCK}"
             )
-    elif kind == "AptPackages":
-        yield f"its Image declares apt packages {of('packages')}: {check}"
     elif kind == "Commands":
         yield f"its Image declares commands ({'; '.join(map(str, layer.commands))}): {check}"
     elif kind == "Env":
         # Names alone: a value may be a secret.
         names = ", ".join(name for name, _ in layer.env_vars)
-        yield f"its Image declares environment variables {names}: set them in `env` of the linked image"
-    elif kind == "WorkDir":
-        yield f"its Image declares the working directory {of('workdir')}: the linked image has its own (`workdir`)"
-    elif kind == "CopyConfig":
-        yield f"its Image copies {of('src')} to {of('dst')}: use `source_files` or `source_folders` of the linked image"
-    elif kind not in ("CodeBundleLayer", "DockerIgnore"):
-        fields = dataclasses.fields(layer) if dataclasses.is_dataclass(layer) else ()
-        file = next(
-            (of(f.name) for f in fields if f.name in ("pyproject", "manifest", "script", "file")),
-            None,
+        yield (
+            f"its Image declares environment variables {names}: "
+            "set them in `env` of the linked image"
         )
-        what = f"{kind} ({file})" if file else kind
-        yield f"its Image declares {what}: {check}"
+    elif kind in _ASKS:
+        yield f"its Image {_ASKS[kind].format(check=check, **text)}"
+    elif kind not in ("CodeBundleLayer", "DockerIgnore"):
+        files = [text[name] for name in fields if name in _FILES]
+        yield f"its Image declares {' '.join((kind, *(f'({file})' for file in files[:1])))}: {check}"
+
+
+def _text(root: str, value: object) -> str:
+    parts = value if isinstance(value, (tuple, list)) else (value,)
+    return without(root, " ".join(map(str, parts)))
 
 
 def _requirements(root: str, file: Any) -> list[str] | None:

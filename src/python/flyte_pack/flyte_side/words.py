@@ -1,7 +1,4 @@
-"""What the registering processes say to the user: why a module can't be imported, above all.
-
-For `adapter.py`, which loads this file by its path: it imports nothing of ours, and nothing of Flyte.
-"""
+"""What the processes say to the user, above all why a module cannot be imported."""
 
 from __future__ import annotations
 
@@ -9,46 +6,75 @@ import os
 import traceback
 from collections.abc import Iterable
 
+NO_FLYTE = (
+    "there is no `flyte` among the requirements of the resolve. "
+    "Add flyte 2.5 or newer to them, and make the lock file anew"
+)
+TAKES_TIME = (
+    "What takes time, or waits for something, belongs in the task, not at the top of its module"
+)
+
 
 class Refused(Exception):
-    """What keeps a request from being done, and what to do about it: for the user."""
+    """Why a request cannot be done, and what to do about it."""
 
 
 def import_failure(root: str, file: str, error: BaseException) -> str:
-    """Why the module could not be imported: where in the bundle, who imports that, what it is, what to do."""
-    frames = traceback.extract_tb(error.__traceback__)
-    chain = [
-        (without(root, frame.filename), frame.lineno)
-        for frame in frames
-        if frame.filename.startswith(f"{root}{os.sep}")
-    ]
-    if isinstance(error, SyntaxError) and (error.filename or "").startswith(f"{root}{os.sep}"):
-        chain.append((without(root, error.filename or ""), error.lineno))
-    where, line = chain[-1] if chain else (file, None)
-    at = f"{where}, line {line}" if line else where
-    importers = list(
-        dict.fromkeys(f"{path}, line {number}" for path, number in reversed(chain[:-1]))
-    )
-    by = "".join(f" (imported by {one})" for one in importers)
-    detail = without(root, str(error)) if not isinstance(error, SyntaxError) else error.msg
+    """Why the module could not be imported: where, through which imports, and what to do."""
+    places = [f"{path}, line {line}" if line else path for path, line in _places(root, file, error)]
+    at, by = places[-1], ""
+    for importer in dict.fromkeys(reversed(places[:-1])):
+        by += f" (imported by {importer})"
     if isinstance(error, ModuleNotFoundError) and error.name:
-        text = f"{at}, imports {error.name}, which is neither in the bundle nor among the requirements of its resolve.{by} "
-        outside = frames and not frames[-1].filename.startswith((f"{root}{os.sep}", "<frozen"))
-        if outside and "site-packages" in frames[-1].filename:
-            package = frames[-1].filename.rpartition("site-packages" + os.sep)[2]
-            text = f"{at}, imports a package that needs {error.name} ({package}, line {frames[-1].lineno}), which is not among the requirements of its resolve.{by} "
-            return text + "Add it to the requirements, and make the lock file anew"
-        return text + (
-            "First-party code that is not inferred goes into `dependencies`, third-party code into the resolve's "
-            "requirements"
-        )
+        return _missing_module(root, at, by, error)
     if isinstance(error, SystemExit):
-        return f"{at}, ends the program (SystemExit: {error.code}) when it is imported.{by} Put that below `if __name__ == '__main__':`"
-    return f"{at}: {type(error).__name__}: {detail}.{by} Task modules are imported to register them: they must import without what only a run has"
+        return (
+            f"{at}, ends the program (SystemExit: {error.code}) when it is imported.{by} "
+            "Put that below `if __name__ == '__main__':`"
+        )
+    detail = error.msg if isinstance(error, SyntaxError) else without(root, str(error))
+    return (
+        f"{at}: {type(error).__name__}: {detail}.{by} Task modules are imported to register them: "
+        "they must import without what only a run has"
+    )
+
+
+def _places(root: str, file: str, error: BaseException) -> list[tuple[str, int | None]]:
+    """The files of the bundle that import one another, down to the failure, with lines."""
+    below = f"{root}{os.sep}"
+    found: list[tuple[str, int | None]] = [
+        (frame.filename, frame.lineno)
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename.startswith(below)
+    ]
+    if isinstance(error, SyntaxError) and (error.filename or "").startswith(below):
+        found.append((error.filename or "", error.lineno))
+    return [(without(root, path), line) for path, line in found] or [(file, None)]
+
+
+def _missing_module(root: str, at: str, by: str, error: ModuleNotFoundError) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    last = frames[-1] if frames else None
+    if (
+        last
+        and "site-packages" in last.filename
+        and not last.filename.startswith(f"{root}{os.sep}")
+    ):
+        package = last.filename.rpartition(f"site-packages{os.sep}")[2]
+        return (
+            f"{at}, imports a package that needs {error.name} ({package}, line {last.lineno}), "
+            f"which is not among the requirements of its resolve.{by} "
+            "Add it to the requirements, and make the lock file anew"
+        )
+    return (
+        f"{at}, imports {error.name}, which is neither in the bundle nor among the requirements "
+        f"of its resolve.{by} First-party code that is not inferred goes into `dependencies`, "
+        "third-party code into the resolve's requirements"
+    )
 
 
 def without(root: str, text: str) -> str:
-    """Paths in the bundle, without the temporary directory that it is unpacked in."""
+    """`text` without the temporary directory that the bundle is unpacked in."""
     return text.replace(f"{root}{os.sep}", "").replace(root, ".")
 
 

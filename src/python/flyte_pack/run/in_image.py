@@ -1,14 +1,14 @@
 """Runs a task in its image, as a cluster would: `python -m flyte_pack run-in-image`.
 
-The image's entry point is the shim, which verifies the bundle and unpacks it in the working directory; then Flyte's command
-line reads what was typed (`flyte_side/runner.py`), and `a0` runs the task. One directory of this machine is seen inside: it holds the
-bundle, the runner, and what goes in and out.
+The image's entry point is the shim, which verifies the bundle and unpacks it in the working
+directory. Then Flyte's command line reads what was typed (`flyte_side/run_here.py`), and `a0` runs
+the task. One directory of this machine is mounted: it holds the bundle, a copy of `flyte_side`, and
+what goes in and out.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -17,15 +17,16 @@ from collections.abc import Sequence
 
 from flyte_pack.deploy.bundles import check_files
 from flyte_pack.deploy.plan import Refused
+from flyte_pack.flyte_side import MAIN
 from flyte_pack.image.run import image_runner
 from flyte_pack.image.running import Command, Mount, RunError
 from flyte_pack.json_fields import InvalidData, printable
 from flyte_pack.oci.model import InvalidImage
-from flyte_pack.run.local import SETTINGS
+from flyte_pack.run.local import SETTINGS, runner_arguments
 from flyte_pack.run.options import RunUsageError, split
 from flyte_pack.task_link import TaskLink
 
-_INSIDE = "/tmp/flyte-run"  # noqa: S108  # in the image, where it is there and ours alone
+_INSIDE = "/tmp/flyte-run"  # noqa: S108  # in the image, which mounts ours there
 
 
 def main(argv: Sequence[str]) -> int:
@@ -61,7 +62,8 @@ def _run(
 ) -> int:
     if link.built_image is None:
         raise Refused(
-            f"{link.address} has no image that is built here: set `image` to the address of a `flyte_image`"
+            f"{link.address} has no image that is built here: "
+            "set `image` to the address of a `flyte_image`"
         )
     shared = tempfile.mkdtemp(prefix="flyte-run-in-image-")
     try:
@@ -83,16 +85,18 @@ def _run(
 def _prepare(
     link: TaskLink, directory: str, shared: str, arguments: Sequence[str]
 ) -> tuple[str, ...]:
-    """Put what the container needs into `shared`; gives the command for the image's entry point."""
+    """Put what the container needs into `shared`; returns what its entry point runs."""
     files = os.path.join(shared, "io")
     os.mkdir(files)
-    # The image's user is another one than ours.
+    # The image may run as another user.
     os.chmod(shared, 0o755)  # noqa: S103
     os.chmod(files, 0o777)  # noqa: S103
-    runner = os.path.join(
-        os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "flyte_side", "runner.py"
+    shutil.copytree(
+        os.path.dirname(MAIN),
+        os.path.join(shared, "flyte_side"),
+        ignore=shutil.ignore_patterns("__pycache__"),
+        copy_function=shutil.copyfile,
     )
-    shutil.copyfile(runner, os.path.join(shared, "flyte_runner.py"))
     with open(os.path.join(shared, "config.yaml"), "w") as file:
         file.write(SETTINGS)
     bundle: tuple[str, ...] = ()
@@ -101,19 +105,7 @@ def _prepare(
         name = f"{link.bundle.archive_hash}.tar.gz"
         shutil.copyfile(os.path.join(directory, link.bundle.archive), os.path.join(shared, name))
         bundle = ("--tgz", f"file://{_INSIDE}/{name}", "--dest", ".")
-    path, _, name = link.entry_point.rpartition(":")
-    spec = {
-        "target": link.address,
-        "file": path,
-        "module": link.module,
-        "tasks": [task.name for task in link.tasks],
-        "config": f"{_INSIDE}/config.yaml",
-        "a0": f"{_INSIDE}/io",
-        "bundle": bundle,
-    }
-    chosen = (name,) if link.kind == "task" else ()
-    # The shim finds the bundle in the command, as it does in a0's own; the runner skips what is before "--".
-    return (
-        *("python", f"{_INSIDE}/flyte_runner.py", *bundle),
-        *("--", json.dumps(spec), *chosen, *arguments),
-    )
+    config = f"{_INSIDE}/config.yaml"
+    ours = runner_arguments(link, config, arguments, a0=f"{_INSIDE}/io", bundle=bundle)
+    # The shim finds the bundle in the command, as in a0's; the runner skips what is before "--".
+    return ("python", f"{_INSIDE}/flyte_side/__main__.py", "run_here", *bundle, "--", *ours)

@@ -1,9 +1,9 @@
 """Runs a task on this machine, out of its bundle, as a container would: `python -m flyte_pack run`.
 
-The build starts it in the build root, on the interpreter of an environment with the target's resolve. The bundle goes
-into the store, the shim verifies it and unpacks it into a fresh directory, and there this process becomes Flyte's own
-local runner (`flyte_side/runner.py`), on the same interpreter. It is one process all along: terminal, signals and exit code
-are the task's. What it leaves behind is removed by a process that waits for its end, however it ends.
+The build starts it in the build root, on an interpreter that has the target's resolve. It puts the
+bundle into the store, the shim verifies it and unpacks it into a fresh directory, and there this
+process becomes Flyte's own local runner (`flyte_side/run_here.py`). It stays one process: terminal,
+signals and exit code are the task's. Another process removes the directory when it ends.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from flyte_pack.deploy.bundles import Beaten, check_files, settle
 from flyte_pack.deploy.plan import Refused
+from flyte_pack.flyte_side import MAIN
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.run.options import RunUsageError, split
 from flyte_pack.store import Blob, Store, StoreError, open_store
@@ -25,25 +26,26 @@ from flyte_pack.task_link import LinkedBundle, TaskLink
 from flyte_shim.cli import main as shim
 from flyte_shim.files import remove_tree
 
-# What would bring code in from elsewhere, or belongs to the environment that we were started in.
+# These bring code in from elsewhere, or belong to the environment that we were started in.
 _PYTHON = (
     *("PEX", "__PEX", "PYTHONEXECUTABLE", "PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH"),
     *("PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"),
 )
-# Settings of a control plane, or of a container: a local run has neither. (FLYTE_AWS_* and the like stay: they are how
-# a task reaches its data.)
+# Settings of a control plane or a container: a local run has neither. FLYTE_AWS_* and the like
+# stay: a task reaches its data with them.
 _CONTROL_PLANE = (
     *("FLYTE_ADMIN_", "FLYTE_API_KEY", "FLYTE_AUTH_", "FLYTE_CONSOLE_", "FLYTE_IMAGE_"),
     *("FLYTE_INTERNAL_", "FLYTE_LOCAL_", "FLYTECTL_CONFIG", "UCTL_CONFIG", "_F_", "_U_", "_UNION_"),
 )
-# Stands in for a user's ~/.flyte/config.yaml, which may name a control plane. A task may ask for the project and domain
-# that it runs in: these are what `[flyte]` has as defaults, and FLYTE_TASK_PROJECT and FLYTE_TASK_DOMAIN override them.
+# Stands in for a user's ~/.flyte/config.yaml, which may name a control plane. Project and domain,
+# which a task may ask for, are the defaults of `[flyte]`; FLYTE_TASK_PROJECT and FLYTE_TASK_DOMAIN
+# override them.
 SETTINGS = "task:\n  project: flytesnacks\n  domain: development\n"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Do what `argv` asks for. Becomes the task; returns only the exit code of a failure before that."""
-    # Pants leaves files of its own open in what it starts; the task gets none of them.
+    """Become the task that `argv` names; returns only the exit code of a failure before that."""
+    # Pants leaves its own files open in what it starts; keep them from the task.
     for number in _open_files():
         os.set_inheritable(number, False)
     try:
@@ -52,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
         bundle = _bundle(link)
         directory = os.path.abspath(options.dir)
         store = open_store(options.store, os.getcwd())
-        # From here on nothing depends on the directory that we were started in, which holds the user's code.
+        # The directory that we were started in holds the user's code.
         os.chdir("/")
         archive = _put(store, directory, link.address, bundle)
         return _become_task(store.uri_of(archive.key), archive.sha256, link, options.arguments)
@@ -82,7 +84,7 @@ def _options(argv: Sequence[str]) -> _Options:
     parser.add_argument("--dir", required=True, help="the directory that its bundle is in")
     parser.add_argument("--store", required=True, help="URI of the store that the bundle goes into")
     ours = parser.parse_args(list(argv[:cut]))
-    # The build has heeded what is meant for it (`--copy-style`, `--root-dir`); the rest is the task's.
+    # The build has used its own options (`--copy-style`, `--root-dir`); the rest is the task's.
     return _Options(ours.task, ours.dir, ours.store, split(argv[cut + 1 :]).rest)
 
 
@@ -94,14 +96,14 @@ def _read_link(path: str) -> TaskLink:
 def _bundle(link: TaskLink) -> LinkedBundle:
     if link.bundle is None:
         raise Refused(
-            f'{link.address} has copy_style="none": its code is in its image, and there is no bundle to run it from. '
-            "To run it here all the same, have a bundle made: `-- --copy-style auto`"
+            f'{link.address} has copy_style="none": its code is in its image, and it has no bundle '
+            "to run from. To run it here, have a bundle made: `-- --copy-style auto`"
         )
     return link.bundle
 
 
 def _put(store: Store, directory: str, address: str, bundle: LinkedBundle) -> Blob:
-    """Have the bundle in the store; returns the archive that stands for its content there."""
+    """Put the bundle into the store; returns the archive that has its content there."""
     check_files(directory, address, bundle)
     while True:
         settled = settle(store, directory, bundle, repair=False)
@@ -109,12 +111,12 @@ def _put(store: Store, directory: str, address: str, bundle: LinkedBundle) -> Bl
             for put in settled.puts:
                 put.into(store)
         except Beaten:
-            continue  # Somebody else put the same content, in another archive: that one is used.
+            continue  # Somebody else put the same content in another archive: use that one.
         return settled.bundle.archive
 
 
 def _become_task(archive_uri: str, sha256: str, link: TaskLink, arguments: Sequence[str]) -> int:
-    # A real path: Flyte takes a module's file relative to its root, and a link in between would break that.
+    # A real path: Flyte computes a module's path relative to its root.
     fresh = os.path.realpath(tempfile.mkdtemp(prefix="flyte-run-"))
     _remove_at_the_end(fresh)
     config = os.path.join(fresh, "flyte", "config.yaml")
@@ -124,6 +126,24 @@ def _become_task(archive_uri: str, sha256: str, link: TaskLink, arguments: Seque
     environment = clean_environment(os.environ, config)
     os.environ.clear()
     os.environ.update(environment)
+    return shim(
+        [
+            *("--archive", archive_uri, "--sha256", sha256),
+            # Its own cache, and copies: as in a new container, where the task may write anywhere.
+            *("--cache", os.path.join(fresh, "cache"), "--mode", "copy"),
+            *("--workdir", os.path.join(fresh, "bundle"), "--"),
+            # After "--" the shim looks for no options that it knows (a task may have an input
+            # "tgz").
+            *(sys.executable, "-s", "-u", MAIN, "run_here", "--"),
+            *runner_arguments(link, config, arguments),
+        ]
+    )
+
+
+def runner_arguments(
+    link: TaskLink, config: str, arguments: Sequence[str], **more: object
+) -> tuple[str, ...]:
+    """What `flyte_side/run_here.py` takes after `--`; `more` is for its JSON object."""
     path, _, name = link.entry_point.rpartition(":")
     spec = {
         "target": link.address,
@@ -131,31 +151,19 @@ def _become_task(archive_uri: str, sha256: str, link: TaskLink, arguments: Seque
         "module": link.module,
         "tasks": [task.name for task in link.tasks],
         "config": config,
+        **more,
     }
-    chosen = (name,) if link.kind == "task" else ()
-    runner = os.path.join(
-        os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "flyte_side", "runner.py"
-    )
-    return shim(
-        [
-            *("--archive", archive_uri, "--sha256", sha256),
-            # A cache of its own, and copies: as in a new container, and the task may write wherever it likes.
-            *("--cache", os.path.join(fresh, "cache"), "--mode", "copy"),
-            *("--workdir", os.path.join(fresh, "bundle"), "--"),
-            # After "--" the shim looks for no options that it knows (a task may have an input "tgz").
-            *(sys.executable, "-s", "-u", runner, "--", json.dumps(spec), *chosen, *arguments),
-        ]
-    )
+    return (json.dumps(spec), *((name,) if link.kind == "task" else ()), *arguments)
 
 
 def clean_environment(environ: Mapping[str, str], config: str) -> dict[str, str]:
     """`environ` as the task gets it; `config` is the file of Flyte's settings.
 
-    Flyte keeps its local cache of results beside those settings, so that nothing computed by other code than the
-    bundle's is taken for a result: its cache key leaves out what a task calls.
+    Flyte keeps its local cache of results beside that file, which is fresh: its cache key leaves
+    out the code that a task calls.
     """
     kept = {n: v for n, v in environ.items() if not n.startswith((*_PYTHON, *_CONTROL_PLANE))}
-    # As in an image, the programs of the environment come first (`python`, and what its packages install).
+    # As in an image, `python` and the programs of the packages come first.
     programs = os.path.dirname(sys.executable)
     path = kept.get("PATH", os.defpath)
     return {
@@ -167,10 +175,10 @@ def clean_environment(environ: Mapping[str, str], config: str) -> dict[str, str]
 
 
 def _remove_at_the_end(directory: str) -> None:
-    """Have `directory` removed when this process, and whatever it becomes, has ended; SIGKILL included.
+    """Have `directory` removed when this process ends, after any exec and even by SIGKILL.
 
-    A process of its own waits for the end of a pipe that this one holds open, across exec. It is nobody's child here
-    (a task may wait for all of its own) and in a session of its own (Ctrl-C does not reach it).
+    Another process waits for the end of a pipe that this one holds open. It is not our child, since
+    a task may wait for all of its children, and Ctrl-C does not reach its session.
     """
     waiting, held = os.pipe()
     os.set_inheritable(held, True)
@@ -197,7 +205,7 @@ def _remove_at_the_end(directory: str) -> None:
 
 
 def _open_files() -> list[int]:
-    """The open descriptors, but for the three standard ones."""
+    """The open descriptors other than the standard ones."""
     found = []
     for number in map(int, os.listdir("/dev/fd")):
         try:

@@ -1,7 +1,7 @@
-"""What a user types after `./pants run path:task --`, as far as it is for us and not for the task.
+"""Splits what a user types after `./pants run path:task --` into our options and the task's.
 
-The build rules and the runner split it in the same way, so that the rules know what to build and the
-task gets the rest. No input or output happens here.
+The build rules and the runner both use it: the rules build what the options say, the task gets the
+rest.
 """
 
 from __future__ import annotations
@@ -13,26 +13,25 @@ from flyte_pack.names import shown
 from flyte_pack.task_link import COPY_STYLES
 
 _OPTIONS = {"--root-dir": "root_dir", "--copy-style": "copy_style", "--engine": "engine"}
-_IN_IMAGE = "--in-image"
-_REMOTE = "--remote"
-# After `--remote`: which deployment; and what says, as for `run path:deploy`, where that one is.
+_IN_IMAGE, _REMOTE = "--in-image", "--remote"
+# After `--remote`: the deployment, and those of its own options that say where it is.
+_DEPLOYMENT, _INSECURE = "--deployment", "--insecure"
 _OF_DEPLOYMENT = (
     *("--config", "--domain", "--endpoint", "--flyte-config", "--org", "--project", "--store"),
     "--version",
 )
-_DEPLOYMENT = "--deployment"
-_INSECURE = "--insecure"
 
 
 class RunUsageError(Exception):
-    """An option of ours that can't be understood; the message says what to type instead."""
+    """An option of ours is wrong; the message says what to type instead."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """root_dir, copy_style, engine: None where not given. in_image: whether to run it in its image, by `engine`. remote:
-    whether to have Flyte run what was deployed, by `deployment`, to which the options `of_deployment` apply. rest: what
-    follows, which is the task's.
+    """root_dir, copy_style, engine: None if not given. in_image: run it in its image, by `engine`.
+
+    remote: have Flyte run what was deployed, by `deployment`, which takes `of_deployment`. rest:
+    the task's.
     """
 
     root_dir: str | None = None
@@ -48,51 +47,51 @@ class RunOptions:
 def split(argv: Sequence[str]) -> RunOptions:
     """Take our options off the front of `argv`. Raises `RunUsageError`.
 
-    A task's own input of that name (`--root_dir` to Flyte, which also takes dashes) stays reachable:
-    a `--` ends our options.
+    `--` ends them, so that a task's input may have the name of one of ours.
     """
     found: dict[str, str] = {}
-    in_image = remote = False
+    switches: set[str] = set()
     of_deployment: list[str] = []
     rest = list(argv)
     while rest:
         option, equals, value = rest[0].partition("=")
+        remote = _REMOTE in switches
         if rest[0] in (_IN_IMAGE, _REMOTE):
-            in_image, remote = in_image or rest[0] == _IN_IMAGE, remote or rest[0] == _REMOTE
-            del rest[0]
-            continue
-        if remote and rest[0] == _INSECURE:
+            switches.add(rest.pop(0))
+        elif remote and rest[0] == _INSECURE:
             of_deployment.append(rest.pop(0))
-            continue
-        takes_ours = option in _OPTIONS
-        if remote and not takes_ours:
-            takes_ours = option == _DEPLOYMENT or option in _OF_DEPLOYMENT
-        if not takes_ours:
-            if rest[0] == "--":
-                del rest[0]
-            break
-        if not equals:
-            value = "".join(rest[1:2])
-        if not value or (value.startswith("--") and not equals):
-            raise RunUsageError(f"{option} needs a value")
-        if option in _OF_DEPLOYMENT:
-            of_deployment.append(f"{option}={value}")
+        elif option in _OPTIONS or (remote and option in (_DEPLOYMENT, *_OF_DEPLOYMENT)):
+            del rest[0]
+            if not equals and rest and not rest[0].startswith("--"):
+                value = rest.pop(0)
+            if not value:
+                raise RunUsageError(f"{option} needs a value")
+            if option in _OF_DEPLOYMENT:
+                of_deployment.append(f"{option}={value}")
+            else:
+                found[_OPTIONS.get(option, "deployment")] = value
         else:
-            found[_OPTIONS.get(option, "deployment")] = value
-        del rest[: 1 if equals else 2]
-    style = found.get("copy_style")
-    if style is not None and style not in COPY_STYLES:
-        raise RunUsageError(f"--copy-style is one of {', '.join(COPY_STYLES)}, not {shown(style)}")
-    if "engine" in found and not in_image:
-        raise RunUsageError(f"--engine says how to run the task in its image: give {_IN_IMAGE} too")
-    if remote and (in_image or found.keys() - {"deployment"}):
-        raise RunUsageError(
-            f"{_REMOTE} runs what was deployed, as it was deployed: leave {_IN_IMAGE}, --copy-style and --root-dir out"
-        )
+            break
+    if rest[:1] == ["--"]:
+        del rest[0]
+    _check(found, switches)
     return RunOptions(
-        in_image=in_image,
-        remote=remote,
+        in_image=_IN_IMAGE in switches,
+        remote=_REMOTE in switches,
         of_deployment=tuple(of_deployment),
         rest=tuple(rest),
         **found,
     )
+
+
+def _check(found: dict[str, str], switches: set[str]) -> None:
+    style = found.get("copy_style", COPY_STYLES[0])
+    if style not in COPY_STYLES:
+        raise RunUsageError(f"--copy-style is one of {', '.join(COPY_STYLES)}, not {shown(style)}")
+    if "engine" in found and _IN_IMAGE not in switches:
+        raise RunUsageError(f"--engine says how to run the task in its image: give {_IN_IMAGE} too")
+    if _REMOTE in switches and (_IN_IMAGE in switches or found.keys() - {"deployment"}):
+        raise RunUsageError(
+            f"{_REMOTE} runs what was deployed, as it was deployed: leave out {_IN_IMAGE}, "
+            "--copy-style and --root-dir"
+        )

@@ -1,7 +1,7 @@
 """Has Flyte run a task as it was deployed, and follows it: `python -m flyte_pack run-remote`.
 
-Which version that is, the record of the deployment says; what starts and follows the run is Flyte's own, in the
-environment of the task's resolve, which this process becomes.
+The record of the deployment says which version that is. This process becomes `flyte_side`, in the
+environment of the task's resolve, which starts and follows the run.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import sys
 from collections.abc import Sequence
 
 from flyte_pack.deploy.control_plane import find_control_plane
+from flyte_pack.deploy.flyte_processes import RegistrationError
 from flyte_pack.deploy.ledger import Ledger
 from flyte_pack.deploy.options import UsageError, parse
-from flyte_pack.deploy.plan import DeployPlan, Refused, resolve
+from flyte_pack.deploy.plan import DeployPlan, Refused, Request, resolve
 from flyte_pack.deploy.records import DeployedTask, RecordedTask
-from flyte_pack.deploy.registration import RegistrationError, run
+from flyte_pack.deploy.registration import run
 from flyte_pack.json_fields import InvalidData, printable
 from flyte_pack.names import InvalidName
 from flyte_pack.run.options import RunUsageError, split
@@ -24,7 +25,7 @@ from flyte_pack.store import StoreError, open_store
 
 
 def main(argv: Sequence[str]) -> int:
-    """`--plan PLAN.json --dir DIR --task ADDRESS -- WHAT THE USER TYPED`. Returns only the exit code of a failure."""
+    """Become the run that `argv` asks for; returns only the exit code of a failure."""
     address = ""
     try:
         cut = list(argv).index("--") if "--" in argv else len(argv)
@@ -50,30 +51,46 @@ def _run(plan_file: str, directory: str, address: str, typed: Sequence[str]) -> 
     options = split(typed)
     with open(plan_file, "rb") as file:
         plan = DeployPlan.from_json(file.read())
-    of_deployment = parse(options.of_deployment)
-    request = resolve(plan, of_deployment)
+    request = resolve(plan, parse(options.of_deployment))
     found = find_control_plane(request, os.getcwd(), os.environ)
     environment = next((e for e in request.environments if address in e.tasks), None)
     if found is None or environment is None:
         raise Refused(
-            "where is Flyte? Type --endpoint HOST, or set `endpoint` in the deployment, in its settings file or in `[flyte]`; "
-            "or have a config.yaml of Flyte's"
+            "no control plane is known: type --endpoint HOST, or set `endpoint` in the deployment, "
+            "in its settings file or in `[flyte]`, or write a config.yaml of Flyte's"
         )
+    name, version, arguments = _deployed(request, found.identity, address, options.rest)
+    run(
+        python=(os.path.join(directory, environment.python),),
+        environ={**os.environ, **environment.env},
+        control_plane=found.control_plane,
+        project=request.project,
+        domain=request.domain,
+        name=name,
+        version=version,
+        arguments=arguments,
+        program=f"./pants run {address} -- --remote",
+    )
+
+
+def _deployed(
+    request: Request, identity: str, address: str, typed: Sequence[str]
+) -> tuple[str, str, Sequence[str]]:
+    """Flyte's name of the task, its registered version, and what was typed for it."""
     store = open_store(request.store, os.getcwd())
     ledger = Ledger(store, request.project, request.domain, request.address)
     where = f"{request.address} in {request.project}/{request.domain} of {store.uri}"
+    deploy = f"deploy it: ./pants run {request.address}"
     current = ledger.current()
     if request.version is not None:
         version = ledger.find(request.version)
     elif current is None:
+        raise Refused(f"nothing was deployed yet by {where}; {deploy}")
+    elif current.registered != identity:
+        at = "nowhere" if current.registered is None else f"at {current.registered}"
         raise Refused(
-            f"nothing was deployed yet by {where}. Deploy it: ./pants run {request.address}"
-        )
-    elif current.registered != found.identity:
-        raise Refused(
-            f"version {current.version} was deployed by {where}, and registered "
-            f"{'nowhere' if current.registered is None else f'at {current.registered}'}, not at {found.identity}. "
-            f"Deploy it there: ./pants run {request.address}"
+            f"version {current.version} was deployed by {where}, and registered {at}, "
+            f"not at {identity}; {deploy}"
         )
     else:
         version = current.version
@@ -82,29 +99,15 @@ def _run(plan_file: str, directory: str, address: str, typed: Sequence[str]) -> 
         raise Refused(f"the record of version {version} is missing in {where}")
     task = next((task for task in recorded.record.tasks if task.address == address), None)
     if task is None:
-        raise Refused(
-            f"version {version} of {where} does not have it. Deploy it: ./pants run {request.address}"
-        )
-    one, arguments = _chosen(task, options.rest)
+        raise Refused(f"version {version} of {where} does not have it; {deploy}")
+    one, arguments = _chosen(task, typed)
     if one.flyte_name is None:
-        raise Refused(
-            f"version {version} of {where} was not registered. Deploy it: ./pants run {request.address}"
-        )
-    run(
-        (os.path.join(directory, environment.python),),
-        {**os.environ, **environment.env},
-        found.control_plane,
-        request.project,
-        request.domain,
-        one.flyte_name,
-        one.version,
-        arguments,
-        f"./pants run {address} -- --remote",
-    )
+        raise Refused(f"version {version} of {where} was not registered; {deploy}")
+    return one.flyte_name, one.version, arguments
 
 
 def _chosen(task: RecordedTask, typed: Sequence[str]) -> tuple[DeployedTask, Sequence[str]]:
-    """The task of an environment that comes first in what was typed, and what follows; or the one there is."""
+    """The task, or that of an environment which `typed` names first; and the rest of `typed`."""
     if task.kind == "task":
         return task.tasks[0], typed
     names = {one.name: one for one in task.tasks}

@@ -1,14 +1,23 @@
 """The engine port for Pants 2.17 to 2.29: by `Get` and `MultiGet`.
 
 Each function has a twin of the same name and signature in `by_name`; a test compares them.
-What it does is told here, how the twin does it is told there.
+The docstrings are here; comments in the twin are about call-by-name.
 """
 
 from __future__ import annotations
 
-import os
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Dict, Iterable, Mapping, Optional, Sequence, Tuple, Union
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Collection,
+    Dict,
+    Iterable,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from pants.backend.python.dependency_inference.parse_python_dependencies import (
     ParsedPythonAssetPaths,
@@ -17,7 +26,6 @@ from pants.backend.python.dependency_inference.parse_python_dependencies import 
     ParsedPythonImports,
 )
 from pants.backend.python.dependency_inference.rules import (
-    ImportOwnerStatus,
     PythonImportDependenciesInferenceFieldSet,
     ResolvedParsedPythonDependencies,
     ResolvedParsedPythonDependenciesRequest,
@@ -72,10 +80,8 @@ from pants.engine.target import (
 )
 from pants.engine.unions import UnionRule
 from pants.source.source_root import SourceRootsRequest, SourceRootsResult
-from pants.util.frozendict import FrozenDict
 from pants.version import PANTS_SEMVER
 
-from flyte_pack.import_scan import is_suspect
 from pants_flyte.build_types import BuiltImage, BuiltTask, ImageRequest, TaskRequest
 from pants_flyte.engine.types import (
     ImportInfo,
@@ -83,14 +89,14 @@ from pants_flyte.engine.types import (
     SearchPath,
     SuspectSources,
     ToolEnvironment,
+    root_of_each,
+    source_roots_request,
 )
 
 if TYPE_CHECKING or PANTS_SEMVER.release < (2, 28):
-    from pants.core.util_rules.environments import EnvironmentField
+    from pants.core.util_rules.environments import EnvironmentField as EnvironmentField
 else:
-    from pants.core.environments.target_types import EnvironmentField
-
-__all__ = ("EnvironmentField",)
+    from pants.core.environments.target_types import EnvironmentField as EnvironmentField
 
 
 # --- the graph -----------------------------------------------------------------------------------
@@ -146,16 +152,10 @@ async def hydrated_sources(
     return await MultiGet(Get(HydratedSources, HydrateSourcesRequest, req) for req in requests)
 
 
-async def source_roots(paths: Iterable[str]) -> Dict[str, str]:
-    """The source root of each file, as a path; the build root is ".".
-
-    Asked for by directory: there are far fewer of them, and Pants sorts what it is asked for, as path objects.
-    """
-    directory_of = {path: os.path.dirname(path) for path in paths}
-    request = SourceRootsRequest((), {PurePath(d) for d in set(directory_of.values())})
-    found = (await Get(SourceRootsResult, SourceRootsRequest, request)).path_to_root
-    roots = {str(directory): root.path for directory, root in found.items()}
-    return {path: roots[directory or "."] for path, directory in directory_of.items()}
+async def source_roots(paths: Collection[str]) -> Dict[str, str]:
+    """The source root of each file, as a path; the build root is "."."""
+    request = source_roots_request(paths)
+    return root_of_each(paths, await Get(SourceRootsResult, SourceRootsRequest, request))
 
 
 async def files_matching(globs: PathGlobs) -> Paths:
@@ -232,11 +232,7 @@ async def owners_of_imports(
     resolved = await Get(
         ResolvedParsedPythonDependencies, ResolvedParsedPythonDependenciesRequest, request
     )
-    results = resolved.resolve_results
-    return ImportOwners(
-        tuple(sorted({address for result in results.values() for address in result.address})),
-        frozenset(n for n, r in results.items() if r.status is ImportOwnerStatus.unowned),
-    )
+    return ImportOwners.of(resolved.resolve_results)
 
 
 # --- processes and Python ------------------------------------------------------------------------
@@ -272,16 +268,7 @@ async def tool_environment(request: PexRequest) -> ToolEnvironment:
         Get(VenvPex, VenvPexRequest(request, complete)),
         Get(PythonExecutable, InterpreterConstraints, request.interpreter_constraints),
     )
-    return ToolEnvironment(
-        digest=pex.digest,
-        argv0=pex.pex.argv0,
-        python=pex.python.argv0,
-        env=complete.environment_dict(python=python),
-        append_only_caches={
-            **complete.append_only_caches,
-            **(pex.append_only_caches or FrozenDict()),
-        },
-    )
+    return ToolEnvironment.of(pex, complete, complete.environment_dict(python=python))
 
 
 async def requirements_pex(request: PexFromTargetsRequest) -> PexRequest:
@@ -363,9 +350,9 @@ else:
 
 @rule
 async def suspects_in(globs: PathGlobs) -> SuspectSources:
-    """A rule, so that an edit has the sources of one directory looked through again, and not all."""
+    """A rule, so that an edit repeats the search of one directory only."""
     found = await Get(DigestContents, PathGlobs, globs)
-    return SuspectSources(frozenset(file.path for file in found if is_suspect(file.content)))
+    return SuspectSources.among(found)
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:

@@ -1,17 +1,15 @@
 """The engine port for Pants 2.30 and later: rules are called by their names.
 
-What each function does is told at its twin in `by_get`. Pants reads this code before it runs it
-(`pants/engine/internals/rule_visitor.py`), which asks three things of it: what stands in
+The docstrings are at the twins in `by_get`. Pants parses this code before it runs it
+(`pants/engine/internals/rule_visitor.py`), which asks three things of it: the argument of
 `implicitly(name)` is a parameter whose annotation is a plain name; helpers stand above the rules of
-a module; what is called is named here, not handed about.
+a module; a rule is called by its name, not through a variable.
 """
 
 from __future__ import annotations
 
 import inspect
-import os
-from pathlib import PurePath
-from typing import Dict, Iterable, Mapping, Optional, Sequence, Tuple, Union
+from typing import Collection, Dict, Iterable, Mapping, Optional, Sequence, Tuple, Union
 
 from pants.backend.python.dependency_inference.parse_python_dependencies import (
     ParsedPythonAssetPaths,
@@ -19,7 +17,6 @@ from pants.backend.python.dependency_inference.parse_python_dependencies import 
     ParsedPythonImports,
 )
 from pants.backend.python.dependency_inference.rules import (
-    ImportOwnerStatus,
     PythonImportDependenciesInferenceFieldSet,
     ResolvedParsedPythonDependenciesRequest,
     _exec_parse_deps,
@@ -45,7 +42,7 @@ from pants.backend.python.util_rules.pex_from_targets import (
     PexFromTargetsRequest,
 )
 from pants.build_graph.address import Address
-from pants.core.environments.target_types import EnvironmentField
+from pants.core.environments.target_types import EnvironmentField as EnvironmentField
 from pants.core.goals.test import TestResult, TestSubsystem
 from pants.core.util_rules import system_binaries
 from pants.core.util_rules.env_vars import environment_vars_subset
@@ -89,11 +86,8 @@ from pants.engine.target import (
 )
 from pants.engine.unions import UnionRule, union
 from pants.source import source_root
-from pants.source.source_root import SourceRootsRequest
-from pants.util.frozendict import FrozenDict
 from pants.version import PANTS_SEMVER
 
-from flyte_pack.import_scan import is_suspect
 from pants_flyte.build_types import BuiltImage, BuiltTask, ImageRequest, TaskRequest
 from pants_flyte.engine.types import (
     ImportInfo,
@@ -101,6 +95,8 @@ from pants_flyte.engine.types import (
     SearchPath,
     SuspectSources,
     ToolEnvironment,
+    root_of_each,
+    source_roots_request,
 )
 
 if PANTS_SEMVER.release < (2, 32):
@@ -112,8 +108,6 @@ else:
         ExplicitPythonDependencies,
         PythonFileDependencies,
     )
-
-__all__ = ("EnvironmentField",)
 
 # 2.30.0 still asks for the interpreter itself.
 _PYTHON_CONFIGURED = (
@@ -171,12 +165,9 @@ async def hydrated_sources(
     return await concurrently(graph.hydrate_sources(req, **implicitly()) for req in requests)
 
 
-async def source_roots(paths: Iterable[str]) -> Dict[str, str]:
-    directory_of = {path: os.path.dirname(path) for path in paths}
-    request = SourceRootsRequest((), {PurePath(d) for d in set(directory_of.values())})
-    found = (await source_root.get_source_roots(request)).path_to_root
-    roots = {str(directory): root.path for directory, root in found.items()}
-    return {path: roots[directory or "."] for path, directory in directory_of.items()}
+async def source_roots(paths: Collection[str]) -> Dict[str, str]:
+    request = source_roots_request(paths)
+    return root_of_each(paths, await source_root.get_source_roots(request))
 
 
 async def files_matching(globs: PathGlobs) -> Paths:
@@ -246,11 +237,7 @@ async def owners_of_imports(
     resolved = await resolve_parsed_dependencies(
         ResolvedParsedPythonDependenciesRequest(field_set, parsed, resolve), **implicitly()
     )
-    results = resolved.resolve_results
-    return ImportOwners(
-        tuple(sorted({address for result in results.values() for address in result.address})),
-        frozenset(n for n, r in results.items() if r.status is ImportOwnerStatus.unowned),
-    )
+    return ImportOwners.of(resolved.resolve_results)
 
 
 # --- processes and Python ------------------------------------------------------------------------
@@ -282,16 +269,7 @@ async def tool_environment(request: PexRequest) -> ToolEnvironment:
         pex.find_interpreter(request.interpreter_constraints, **implicitly()),
     )
     chosen = {"python_configured": True} if _PYTHON_CONFIGURED else {"python": python}
-    return ToolEnvironment(
-        digest=tool.digest,
-        argv0=tool.pex.argv0,
-        python=tool.python.argv0,
-        env=complete.environment_dict(**chosen),
-        append_only_caches={
-            **complete.append_only_caches,
-            **(tool.append_only_caches or FrozenDict()),
-        },
-    )
+    return ToolEnvironment.of(tool, complete, complete.environment_dict(**chosen))
 
 
 async def requirements_pex(request: PexFromTargetsRequest) -> PexRequest:
@@ -339,8 +317,8 @@ def test_result(
 
 # --- our own rules, where they fan out -----------------------------------------------------------
 #
-# The modules of these rules import this one, so their names are not to be had here. Stand-ins are:
-# Pants calls the rule that takes the member of the union and returns the same type.
+# The modules of these rules import this one, so it cannot import them. It has stand-ins: Pants
+# calls the rule that takes the member of the union and returns the same type.
 
 
 async def build_tasks(requests: Sequence[TaskRequest]) -> Tuple[BuiltTask, ...]:
@@ -360,12 +338,12 @@ async def build_images(requests: Sequence[ImageRequest]) -> Tuple[BuiltImage, ..
 
 @union(in_scope_types=[EnvironmentName])
 class AnyTaskRequest:
-    """What stands for `TaskRequest`, its only member."""
+    """Stands for `TaskRequest`, its only member."""
 
 
 @union(in_scope_types=[EnvironmentName])
 class AnyImageRequest:
-    """What stands for `ImageRequest`, its only member."""
+    """Stands for `ImageRequest`, its only member."""
 
 
 @rule(polymorphic=True)
@@ -386,7 +364,7 @@ async def search_path(options: SystemBinariesSubsystem.EnvironmentAware) -> Sear
 @rule
 async def suspects_in(globs: PathGlobs) -> SuspectSources:
     found = await intrinsics.get_digest_contents(**implicitly(globs))
-    return SuspectSources(frozenset(file.path for file in found if is_suspect(file.content)))
+    return SuspectSources.among(found)
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:

@@ -1,4 +1,4 @@
-"""Which Pants this backend was tried on, and what is said where a newer one, or its engine, is not."""
+"""The Pants versions that this backend was tried on, and the warning and error for others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def untried(release: Tuple[int, ...]) -> bool:
-    """Whether a Pants of this release is newer than all that this backend was tried on."""
+    """Whether this release is newer than all that were tried."""
     return release[:2] > tuple(int(part) for part in NEWEST.split("."))
 
 
@@ -27,13 +27,14 @@ def warn_if_untried() -> None:
     """One line at the start of a newer Pants: most of them work."""
     if untried(PANTS_SEMVER.release):
         logger.warning(
-            f"pants-flyte {__version__} was last tried on Pants {NEWEST}, and this is {PANTS_SEMVER}."
+            f"pants-flyte {__version__} was last tried on Pants {NEWEST}, and this is "
+            f"{PANTS_SEMVER}."
         )
 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Around what makes Pants read our rules. Whatever it raises there is told with the versions."""
+    """Adds the versions to any error that Pants raises as it reads our rules."""
     try:
         yield
     except Exception as error:

@@ -1,21 +1,29 @@
-"""Types of our own for what differs between Pants generations."""
+"""What the port takes and returns where Pants' own type differs between Pants generations."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import FrozenSet, Mapping, Tuple
+from pathlib import PurePath
+from typing import Any, Collection, Dict, FrozenSet, Mapping, Tuple
 
+from pants.backend.python.dependency_inference.rules import ImportOwnerStatus
+from pants.backend.python.util_rules.pex import VenvPex
+from pants.backend.python.util_rules.pex_environment import CompletePexEnvironment
 from pants.build_graph.address import Address
-from pants.engine.fs import Digest
+from pants.engine.fs import Digest, DigestContents
+from pants.source.source_root import SourceRootsRequest, SourceRootsResult
 from pants.util.frozendict import FrozenDict
+
+from flyte_pack.import_scan import is_suspect
 
 
 @dataclass(frozen=True)
 class ToolEnvironment:
     """A Python program ready to be started interactively.
 
-    `argv0` is relative to the sandbox; `env` is what PEX needs there. python: the interpreter with its packages, likewise
-    relative.
+    `argv0` and `python`, the interpreter with its packages, are relative to the sandbox. `env` is
+    what PEX needs there.
     """
 
     digest: Digest
@@ -24,20 +32,18 @@ class ToolEnvironment:
     env: FrozenDict[str, str]
     append_only_caches: FrozenDict[str, str]
 
-    def __init__(
-        self,
-        *,
-        digest: Digest,
-        argv0: str,
-        python: str,
-        env: Mapping[str, str],
-        append_only_caches: Mapping[str, str],
-    ) -> None:
-        object.__setattr__(self, "digest", digest)
-        object.__setattr__(self, "argv0", argv0)
-        object.__setattr__(self, "python", python)
-        object.__setattr__(self, "env", FrozenDict(env))
-        object.__setattr__(self, "append_only_caches", FrozenDict(append_only_caches))
+    @classmethod
+    def of(
+        cls, tool: VenvPex, complete: CompletePexEnvironment, env: Mapping[str, str]
+    ) -> ToolEnvironment:
+        caches = {**complete.append_only_caches, **(tool.append_only_caches or FrozenDict())}
+        return cls(
+            tool.digest,
+            tool.pex.argv0,
+            tool.python.argv0,
+            FrozenDict(env),
+            FrozenDict(caches),
+        )
 
 
 @dataclass(frozen=True)
@@ -49,14 +55,18 @@ class SearchPath:
 
 @dataclass(frozen=True)
 class SuspectSources:
-    """Sources of which Pants' parser could have lost an import, by their paths."""
+    """Paths of sources in which Pants' parser could have missed an import."""
 
     paths: FrozenSet[str]
+
+    @classmethod
+    def among(cls, files: DigestContents) -> SuspectSources:
+        return cls(frozenset(file.path for file in files if is_suspect(file.content)))
 
 
 @dataclass(frozen=True)
 class ImportInfo:
-    """Where a module is imported, and whether only perhaps: no owner is then no mistake of the user's."""
+    """Where a module is imported. A weak import may have no owner."""
 
     line: int
     weak: bool
@@ -64,7 +74,26 @@ class ImportInfo:
 
 @dataclass(frozen=True)
 class ImportOwners:
-    """What Pants makes of imported names: their owners, and the names that should have one and have none."""
+    """The owners of imported names, and the names that should have an owner and have none."""
 
     addresses: Tuple[Address, ...]
     unowned: FrozenSet[str]
+
+    @classmethod
+    def of(cls, resolved: Mapping[str, Any]) -> ImportOwners:
+        """resolved: Pants' results by imported name."""
+        return cls(
+            tuple(sorted({address for result in resolved.values() for address in result.address})),
+            frozenset(n for n, r in resolved.items() if r.status is ImportOwnerStatus.unowned),
+        )
+
+
+def source_roots_request(paths: Collection[str]) -> SourceRootsRequest:
+    """Asks by directory: they are far fewer than files, and Pants sorts them as path objects."""
+    return SourceRootsRequest((), {PurePath(d) for d in set(map(os.path.dirname, paths))})
+
+
+def root_of_each(paths: Collection[str], found: SourceRootsResult) -> Dict[str, str]:
+    """What `source_roots` returns, from the answer to `source_roots_request`."""
+    roots = {str(directory): root.path for directory, root in found.path_to_root.items()}
+    return {path: roots[os.path.dirname(path) or "."] for path in paths}

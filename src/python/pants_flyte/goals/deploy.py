@@ -26,9 +26,10 @@ from flyte_pack.registry.plan import PushPlan
 from pants_flyte.build_types import BuiltTask, TaskRequest
 from pants_flyte.deployment import DeploymentFieldSet, environments_of, plan_of, settings_of
 from pants_flyte.engine import build_tasks, create_digest, resolve_addresses, targets_at
+from pants_flyte.environment import callers_environment
 from pants_flyte.pushing import push_plan
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
-from pants_flyte.tool import Program, callers_environment, interactive_program
+from pants_flyte.tool import Program, interactive_program
 
 _PLAN = "__deploy_plan.json"
 

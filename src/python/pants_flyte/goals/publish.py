@@ -18,10 +18,11 @@ from pants.engine.unions import UnionRule
 
 from pants_flyte.build_types import ImageRequest
 from pants_flyte.engine import build_images, create_digest, targets_at
+from pants_flyte.environment import callers_environment
 from pants_flyte.image_target_types import FlyteImageBaseField, FlyteImageSkipPushField
 from pants_flyte.pushing import push_plan
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
-from pants_flyte.tool import callers_environment, interactive_program
+from pants_flyte.tool import interactive_program
 
 _PLAN = "__push_plan.json"
 

@@ -1,6 +1,6 @@
-"""`run` for `flyte_task`: out of its own bundle, with Flyte's local runner, here or in its image; or as it was deployed, by Flyte.
+"""`run` for `flyte_task`: here or in its image, from its own bundle, or by Flyte, as deployed.
 
-The rule takes a `RunId` for the reason that is told in `goals/deploy.py`.
+The rule takes a `RunId` for the reason in `goals/deploy.py`.
 """
 
 from __future__ import annotations
@@ -81,6 +81,38 @@ async def _in_image(
     return program.run_request()
 
 
+async def _here(task: BuiltTask, store: str) -> RunRequest:
+    """Runs on this machine, in the task's own resolve."""
+    requirements = await requirements_pex(
+        PexFromTargetsRequest(
+            [task.address],
+            output_filename="environment.pex",
+            internal_only=True,
+            include_source_files=False,
+            include_local_dists=True,
+            main=EntryPoint("flyte_pack.__main__"),
+        )
+    )
+    environment = await tool_environment(
+        replace(requirements, additional_args=(*requirements.additional_args, "--no-strip-pex-env"))
+    )
+    program = await under_prefix(await program_sources(), _PROGRAM_DIR)
+    bundle = [task.bundle.digest] if task.bundle else []
+    return RunRequest(
+        digest=await merge_digests([environment.digest, program, task.link_digest, *bundle]),
+        args=[
+            f"{{chroot}}/{environment.argv0}",
+            "run",
+            *("--task", f"{{chroot}}/{task.link_path}"),
+            *("--dir", "{chroot}"),
+            *("--store", store),
+            "--",
+        ],
+        extra_env={**environment.env, "PEX_EXTRA_SYS_PATH": f"{{chroot}}/{_PROGRAM_DIR}"},
+        append_only_caches=environment.append_only_caches,
+    )
+
+
 async def _remote(
     address: Address,
     options: RunOptions,
@@ -89,7 +121,7 @@ async def _remote(
     python_setup: PythonSetup,
     dist_dir: DistDir,
 ) -> RunRequest:
-    """Nothing is packaged: Flyte runs what a deployment of the task has put there."""
+    """Packages nothing: Flyte runs what the deployment registers."""
     try:
         deploy_options = parse(options.of_deployment)
     except UsageError as error:
@@ -115,7 +147,7 @@ async def _remote(
 
 
 async def _deployment_of(address: Address, named: Optional[str]) -> Target:
-    """The one `flyte_deployment` that has the task, or the one that is named."""
+    """The one `flyte_deployment` that has the task; `named` chooses among several."""
     found = []
     for target in await all_targets():
         if isinstance(target, FlyteDeployment):
@@ -152,48 +184,13 @@ async def run_task(
         raise FlyteTargetError(address, str(error)) from None
     if options.remote:
         return await _remote(address, options, flyte, flyte_pack, python_setup, dist_dir)
-    task = (
-        await build_tasks(
-            [
-                TaskRequest(
-                    address,
-                    copy_style=options.copy_style,
-                    root_dir=options.root_dir,
-                    image=options.in_image,
-                )
-            ]
-        )
-    )[0]
+    task_request = TaskRequest(
+        address, options.copy_style, options.root_dir, image=options.in_image
+    )
+    task = (await build_tasks([task_request]))[0]
     if options.in_image:
         return await _in_image(task, flyte, flyte_pack)
-    requirements = await requirements_pex(
-        PexFromTargetsRequest(
-            [address],
-            output_filename="environment.pex",
-            internal_only=True,
-            include_source_files=False,
-            include_local_dists=True,
-            main=EntryPoint("flyte_pack.__main__"),
-        )
-    )
-    environment = await tool_environment(
-        replace(requirements, additional_args=(*requirements.additional_args, "--no-strip-pex-env"))
-    )
-    program = await under_prefix(await program_sources(), _PROGRAM_DIR)
-    bundle = [task.bundle.digest] if task.bundle else []
-    return RunRequest(
-        digest=await merge_digests([environment.digest, program, task.link_digest, *bundle]),
-        args=[
-            f"{{chroot}}/{environment.argv0}",
-            "run",
-            *("--task", f"{{chroot}}/{task.link_path}"),
-            *("--dir", "{chroot}"),
-            *("--store", store_uri(flyte, dist_dir)),
-            "--",
-        ],
-        extra_env={**environment.env, "PEX_EXTRA_SYS_PATH": f"{{chroot}}/{_PROGRAM_DIR}"},
-        append_only_caches=environment.append_only_caches,
-    )
+    return await _here(task, store_uri(flyte, dist_dir))
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:

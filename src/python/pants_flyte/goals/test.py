@@ -1,4 +1,4 @@
-"""`test` for `flyte_image`: imports, inside the image, what it is for."""
+"""`test` for `flyte_image`: imports its modules inside it."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ from pants_flyte.engine import (
     test_result,
     venv_pex,
 )
+from pants_flyte.environment import callers_environment
 from pants_flyte.image_target_types import FlyteImageBaseField, FlyteImageSmokeTestField
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
-from pants_flyte.tool import callers_environment, insecure_arguments, program_pex
+from pants_flyte.tool import insecure_arguments, program_pex
 
 
 class FlyteSmokeTestSubsystem(Subsystem):
     options_scope = "flyte-smoke-test"
     name = "Flyte's smoke test of images"
-    help = "Imports an image's first-party modules inside it, for each `flyte_image` with `smoke_test=True`."
+    help = "Imports the first-party modules of each `flyte_image` with `smoke_test=True` inside it."
 
     skip = SkipOption("test")
 
@@ -62,7 +63,7 @@ async def smoke_test(
     flyte: FlyteSubsystem,
     flyte_pack: FlytePackSubsystem,
 ) -> TestResult:
-    """Code that comes in bundles is put into an image for this, as its packages are what is to be tested."""
+    """What is tested is packages, so the image holds code even where bundles bring that."""
     address = batch.single_element.address
     image = (await build_images([ImageRequest(address, code=True)]))[0]
     modules = "".join(f"{module}\n" for module in image.modules)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,19 +12,17 @@ from textwrap import dedent
 
 import pytest
 
-import flyte_pack
-from flyte_pack.deploy.registration import RegistrationError
+from flyte_pack.deploy.flyte_processes import RegistrationError
+from flyte_pack.flyte_side import MAIN
+from flyte_pack.flyte_side.private import RESOLVER
 from tests.support.control_plane import IMAGE, code, control_plane, entry, registrar, unpacked
 from tests.support.flyte_versions import MATRIX, NEWEST, OLDEST, python_with_flyte
 
-PACKAGE = Path(flyte_pack.__file__).parent
-SIDE = PACKAGE / "flyte_side"
-ADAPTER = SIDE / "adapter.py"
+SIDE = Path(MAIN).parent
+SOURCES = SIDE.parent.parent
 LOAD = f"""
-import importlib.util
-spec = importlib.util.spec_from_file_location("adapter", {str(ADAPTER)!r})
-adapter = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(adapter)
+import importlib, runpy
+private = runpy.run_path({MAIN!r})["_load"]("private")
 """
 
 
@@ -42,6 +42,7 @@ FIELDS = {
     "flyte.TaskEnvironment": ("_declaring_file", "depends_on", "include", "tasks"),
     "flyte.extend.TaskTemplate": ("parent_env", "parent_env_name", "triggers"),
     "flyte.cli._common.CLIConfig": ("init",),
+    "flyte.cli._common.ObjectsPerFileGroup": ("objs", "_filter_objects"),
     "flyte.cli._run.RunRemoteTaskCommand": ("_execute_and_render",),
 }
 
@@ -55,10 +56,10 @@ def test_every_private_name_is_where_it_is_looked_for_and_since_when(line):
         def number(text):
             return tuple(int(part) for part in text.split("."))
         here = number(flyte.version())
-        for purpose, places in adapter.PRIVATE.items():
+        for purpose, places in private.PRIVATE.items():
             try:
-                found = adapter.private(purpose)
-            except adapter.Refused as error:
+                found = private.private(purpose)
+            except private.Refused as error:
                 print(error)
                 continue
             for module, name, versions in places:
@@ -86,23 +87,40 @@ def test_a_name_that_moves_is_named():
     done = in_flyte(
         NEWEST,
         """
-        adapter.PRIVATE["plan_deploy"] = (("flyte._gone", "plan_deploy", "2.5-"),)
+        private.PRIVATE["plan_deploy"] = (("flyte._gone", "plan_deploy", "2.5-"),)
         try:
-            adapter.private("plan_deploy")
-        except adapter.Refused as error:
+            private.private("plan_deploy")
+        except private.Refused as error:
             print(error)
         """,
     )
-    assert " moved flyte._gone.plan_deploy: this pants-flyte doesn't know it" in done.stdout
+    assert " moved flyte._gone.plan_deploy: this pants-flyte does not know it" in done.stdout
+
+
+PRIVATE_NAME = re.compile(r"\bflyte(\.\w+)*\._")
+
+
+def private_names(file):
+    """The private names of Flyte that a source file imports or has in a string."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names = [node.value]
+        else:
+            continue
+        yield from (name for name in names if PRIVATE_NAME.search(name))
 
 
 def test_no_other_file_knows_private_names():
-    """Of the adapter's files and of whatever else there is (the local runner has its own command line's)."""
-    for file in PACKAGE.rglob("*.py"):
-        if file in (ADAPTER, SIDE / "runner.py"):
-            continue
-        lines = [line for line in file.read_text().splitlines() if "flyte._" in line]
-        assert not [line for line in lines if "import" in line], file
+    found = {file: list(private_names(file)) for file in SOURCES.rglob("*.py")}
+    assert [file for file, names in found.items() if names] == [SIDE / "private.py"]
+
+
+def test_the_build_rules_find_the_resolver_without_flyte():
+    assert RESOLVER == "flyte._internal.resolvers.default.DefaultTaskResolver"
 
 
 # --- the hash ------------------------------------------------------------------------------------
@@ -277,13 +295,13 @@ def test_a_default_that_would_have_to_be_uploaded(tmp_path):
     root = unpacked(tmp_path, {"services/tasks.py": tasks})
     with pytest.raises(RegistrationError) as caught:
         described(root)
-    assert "services/ml:train: Flyte can't describe task etl.work: the default of an input" in str(
+    assert "services/ml:train: Flyte cannot describe task etl.work: the default of an input" in str(
         caught.value
     )
 
 
-def test_the_adapter_is_no_part_of_what_it_describes():
-    """It is run by its path, on another Python than ours: syntax of 3.10, the standard library and Flyte alone."""
+def test_the_package_imports_nothing_else_of_ours():
+    """It runs on another Python than ours: syntax of 3.10, the standard library and Flyte alone."""
     for file in sorted(SIDE.glob("*.py")):
         program = f"import ast; ast.parse(open({str(file)!r}).read(), feature_version=(3, 10))"
         subprocess.run([sys.executable, "-c", program], check=True)

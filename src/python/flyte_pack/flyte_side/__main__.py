@@ -1,0 +1,38 @@
+"""Starts a module of this package: `python .../flyte_side/__main__.py MODULE [ARGUMENT]...`.
+
+MODULE is `describe`, `client`, `run_deployed`, `run_here` or `run_a0`; its `main` gets the
+arguments.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from typing import Any
+
+_NAME = "_flyte_side"  # only in `sys.modules`; nothing on `sys.path` has this name
+_HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def _load(module: str) -> Any:
+    sys.path[:] = [entry for entry in sys.path if entry not in ("", _HERE)]
+    spec = importlib.util.spec_from_file_location(
+        _NAME, os.path.join(_HERE, "__init__.py"), submodule_search_locations=[_HERE]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[_NAME] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[_NAME])
+    # In a container this directory is mounted: leave no bytecode in it that belongs to another
+    # user.
+    usual, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        return importlib.import_module(f"{_NAME}.{module}")
+    finally:
+        sys.dont_write_bytecode = usual
+
+
+if __name__ == "__main__":
+    _load(sys.argv[1]).main(sys.argv[2:])

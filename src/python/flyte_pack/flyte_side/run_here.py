@@ -1,0 +1,151 @@
+"""Becomes Flyte's own local runner, on the code of a task that is in the working directory.
+
+`flyte_pack.run.local` starts it in the environment of the task. `flyte_pack.run.in_image` starts it
+in the task's image; there `a0`, the program that runs tasks in containers, runs the task.
+
+It differs from `flyte run --local FILE NAME` as a container does: the bundle's directory comes
+first on `sys.path` (Flyte's command line puts it last, and the file's own directory too), and the
+module is imported once, by its real name (Flyte's command line loads it by its file name, again
+where anything imports it, and without a package for relative imports). Everything that a user sees
+is Flyte's: options, help, errors, output.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import os
+import subprocess
+import sys
+from typing import Any, NoReturn
+
+from . import MAIN
+from .private import RESOLVER, moved, private
+from .words import NO_FLYTE, Refused
+
+
+def main(argv: list[str]) -> NoReturn:
+    """Start Flyte's command line; ends the process with its exit code.
+
+    argv: `--` (what stands before it is for the shim), a JSON object, and what follows the file's
+    name in `flyte run --local FILE`. The object is {"file": the entry point's file, "module": its
+    name, "tasks": [names], "target": address, "config": the file of Flyte's settings}; to have a0
+    run the task, also {"a0": a directory for what goes in and out, "bundle": arguments for it}.
+    """
+    start = argv.index("--") + 1
+    spec, arguments = json.loads(argv[start]), argv[start + 1 :]
+    sys.path.insert(0, os.getcwd())
+    try:
+        _start_flyte(spec, arguments)
+    except ModuleNotFoundError as error:
+        if error.name != "flyte":
+            raise
+        sys.exit(
+            f"{spec['target']}: {NO_FLYTE}. If it is among them, name it in `dependencies`: "
+            "nothing that the task reaches imports it"
+        )
+    except Refused as error:
+        sys.exit(f"{spec['target']}: {error}")
+    sys.exit(0)
+
+
+def _start_flyte(spec: dict[str, Any], arguments: list[str]) -> None:
+    import flyte
+    from flyte.cli.main import main as flyte_main
+
+    group = private("ObjectsPerFileGroup")
+    if not hasattr(group, "objs") or not hasattr(group, "_filter_objects"):
+        raise moved("the tasks of its command line")
+    group.objs = property(functools.lru_cache(functools.partial(_tasks, spec)))
+    if spec.get("a0"):
+        flyte.with_runcontext = lambda *_, **__: _A0(spec)
+    command = ["--config", spec["config"], "run", "--local", spec["file"], *arguments]
+    sys.argv = ["flyte", *command]
+    flyte_main(args=command, prog_name="flyte")
+
+
+def _tasks(spec: dict[str, Any], group: Any) -> dict[str, Any]:
+    import rich_click as click
+
+    try:
+        module = importlib.import_module(spec["module"])
+    except click.ClickException:
+        raise
+    except Exception as error:
+        raise click.ClickException(_import_failure(spec, error)) from error
+    found = group._filter_objects(module)
+    missing = [name for name in spec["tasks"] if name not in found]
+    if missing:
+        raise click.ClickException(f"{spec['file']} has no task {', '.join(missing)}")
+    return {name: found[name] for name in spec["tasks"]}
+
+
+def _import_failure(spec: dict[str, Any], error: Exception) -> str:
+    text = f"Failed to load {spec['file']}: {type(error).__name__}: {error}"
+    if isinstance(error, ModuleNotFoundError):
+        text += (
+            f"\nNeither the bundle of {spec['target']} nor its resolve has it. First-party code "
+            "that is not inferred goes into `dependencies`, third-party code into the resolve's "
+            "requirements."
+        )
+    return text
+
+
+class _A0:
+    """Stands in for Flyte's run context: `run.aio(task, **inputs)` has a0 run the task."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self._spec = spec
+        self.run = self
+        self.url = spec["a0"]
+        self._outputs: Any = None
+
+    def outputs(self) -> Any:
+        return self._outputs
+
+    async def aio(self, task: Any, **values: Any) -> _A0:
+        import flyte.errors
+        from flyte.remote import ActionOutputs
+        from flyteidl2.core import execution_pb2
+        from flyteidl2.task import common_pb2
+
+        files, interface = self._spec["a0"], task.native_interface
+        inputs = await private("inputs_from_native")(interface, **values)
+        with open(f"{files}/inputs.pb", "wb") as file:
+            file.write(inputs.proto_inputs.SerializeToString())
+        name = next(n for n in self._spec["tasks"] if _is(task, self._spec["module"], n))
+        arguments = _a0_arguments(self._spec, name)
+        code = subprocess.call([sys.executable, MAIN, "run_a0", *arguments])
+        # If the task raises, a0 ends with 0 and an error.pb.
+        if os.path.exists(f"{files}/error.pb"):
+            with open(f"{files}/error.pb", "rb") as file:
+                error = execution_pb2.ErrorDocument.FromString(file.read()).error
+            raise flyte.errors.RuntimeUserError(error.code, error.message)
+        if code:
+            raise flyte.errors.RuntimeSystemError("a0", f"a0 ended with exit code {code}")
+        found = common_pb2.Outputs()
+        if os.path.exists(f"{files}/outputs.pb"):
+            with open(f"{files}/outputs.pb", "rb") as file:
+                found.ParseFromString(file.read())
+        value = await private("outputs_to_native")(interface, private("Outputs")(found))
+        self._outputs = ActionOutputs(found, value if isinstance(value, tuple) else (value,))
+        return self
+
+
+def _is(task: Any, module: str, name: str) -> bool:
+    return getattr(importlib.import_module(module), name, None) is task
+
+
+def _a0_arguments(spec: dict[str, Any], name: str) -> list[str]:
+    files = spec["a0"]
+    return [
+        *("--inputs", f"{files}/inputs.pb", "--outputs-path", files, "--version", "local"),
+        *("--run-base-dir", files, "--raw-data-path", f"{files}/raw"),
+        *("--run-name", "local", "--name", "a0", "--org", "local"),
+        *("--project", os.environ.get("FLYTE_TASK_PROJECT", "flytesnacks")),
+        *("--domain", os.environ.get("FLYTE_TASK_DOMAIN", "development")),
+        *spec["bundle"],
+        *("--resolver", RESOLVER),
+        *("mod", spec["module"], "instance", name),
+    ]

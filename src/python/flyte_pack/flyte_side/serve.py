@@ -1,0 +1,89 @@
+"""Answers requests: each is a line of JSON on stdin, each answer one on what was stdout.
+
+What user code prints goes to stderr. The process ends when its stdin does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from .words import NO_FLYTE, Refused
+
+Answer = Callable[[dict[str, Any]], None]
+Requests = queue.SimpleQueue[dict[str, Any]]
+
+
+def serve(role: Any) -> NoReturn:
+    """Call the method of `role` that each request's `do` names, until stdin ends.
+
+    `role.flyte` and `role.answer` are set before. role.starts_processes: whether user code may
+    start some, which end with this one.
+    """
+    os.environ["DO_NOT_TRACK"] = "1"
+    os.environ.pop("PYTHONHASHSEED", None)  # meant for this process, not for what it starts
+    requests, answer = _open(role.starts_processes)
+    role.flyte, role.answer = _flyte(answer), answer
+    while True:
+        answer(_answer_to(requests.get(), role))
+
+
+def _open(starts_processes: bool) -> tuple[Requests, Answer]:
+    """Take stdin and stdout away from user code, and read requests from then on."""
+    asked, answers = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(2, 1)
+    requests: Requests = queue.SimpleQueue()
+    lock = threading.Lock()
+
+    def read() -> None:
+        with open(asked, "rb") as file:
+            for line in file:
+                requests.put(json.loads(line))
+        # The program that started this has ended, or needs it no more.
+        if starts_processes and os.getpgid(0) == os.getpid():
+            os.killpg(0, signal.SIGKILL)
+        os._exit(1)
+
+    def answer(what: dict[str, Any]) -> None:
+        data = memoryview(json.dumps(what).encode() + b"\n")
+        with lock:
+            while data:
+                data = data[os.write(answers, data) :]
+
+    threading.Thread(target=read, daemon=True).start()
+    return requests, answer
+
+
+def _flyte(answer: Answer) -> Any:
+    try:
+        import flyte
+        import flyte.extend
+        import flyte.remote
+    except ModuleNotFoundError as error:
+        if error.name != "flyte":
+            raise
+        answer({"error": NO_FLYTE})
+        os._exit(1)
+    return flyte
+
+
+def _answer_to(request: dict[str, Any], role: Any) -> dict[str, Any]:
+    try:
+        return {"done": getattr(role, request.pop("do"))(**request)}
+    except Refused as error:
+        return {"error": str(error)}
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        return {
+            "error": f"flyte {role.flyte.version()}: {type(error).__name__}: {error} "
+            f"({frame.filename}, line {frame.lineno}). This is unexpected with flyte 2.5 to 2.12: "
+            "please report it"
+        }
