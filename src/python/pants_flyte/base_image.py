@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import Tuple
+from typing import Optional, Tuple
 
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.util_rules.pex import VenvPexProcess
@@ -33,11 +33,13 @@ from pants_flyte.globs import literal_glob
 from pants_flyte.image_process import OUT, blobs, described, run_steps
 from pants_flyte.image_target_types import (
     HOST,
+    FlyteBaseGlibcField,
     FlyteBaseImage,
     FlyteBaseImageField,
     FlyteBaseLockfileField,
     FlyteBasePlatformsField,
     FlyteBasePythonField,
+    FlyteBaseRefField,
     FlyteBaseSourceField,
 )
 from pants_flyte.subsystem import FlytePackSubsystem
@@ -49,6 +51,7 @@ class Base:
     """image: what is known of it. blobs: those of its layers, and what else belongs in a layout, where it is at hand.
 
     interpreter: the absolute path of its Python, whose version is `python`, as in `3.12`.
+    glibc: the version of its C library, if the target says so.
     """
 
     address: Address
@@ -56,6 +59,7 @@ class Base:
     blobs: Digest
     interpreter: str
     python: str
+    glibc: Optional[str]
 
 
 def platforms_of(target: Target) -> Tuple[Platform, ...]:
@@ -101,6 +105,10 @@ async def load_base(
             address, f"this is a `{target.alias}`, where a `{FlyteBaseImage.alias}` is needed."
         )
     source = target[FlyteBaseSourceField].value
+    if target[FlyteBaseRefField].value is not None and source in (None, HOST):
+        raise FlyteTargetError(
+            address, "`ref` names an image in a layout or archive: set `source` to its path."
+        )
     if source is None or target[FlyteBaseImageField].value is not None:
         image, at_hand = await _locked(target), EMPTY_DIGEST
     elif source == HOST:
@@ -116,7 +124,8 @@ async def load_base(
             "which Python the image has is not known: set `python` to its absolute path with the version, "
             f'such as "/usr/bin/python3.11"{said}.',
         )
-    return Base(address, image, at_hand, interpreter, version)
+    glibc = target[FlyteBaseGlibcField].value
+    return Base(address, image, at_hand, interpreter, version, glibc)
 
 
 async def _locked(target: Target) -> BaseImage:
@@ -176,7 +185,7 @@ async def _from_source(target: Target, flyte_pack: FlytePackSubsystem) -> Tuple[
             target.address,
             f"`source`: there is nothing at {path}, or Pants ignores it (`[GLOBAL].pants_ignore`, `.gitignore`).",
         )
-    python = target[FlyteBasePythonField].value
+    python, ref = target[FlyteBasePythonField].value, target[FlyteBaseRefField].value
     tool = await venv_pex(await program_pex(flyte_pack, "image_lockfile"))
     return await _base_from(
         target.address,
@@ -187,6 +196,7 @@ async def _from_source(target: Target, flyte_pack: FlytePackSubsystem) -> Tuple[
                 *("--source", path),
                 *(part for p in platforms_of(target) for part in ("--platform", str(p))),
                 *(("--python", python) if python else ()),
+                *(("--ref", ref) if ref else ()),
                 *("--out", OUT, "--address", target.address.spec),
             ),
             input_digest=found.digest,

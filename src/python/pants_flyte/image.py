@@ -149,7 +149,13 @@ async def build_image(
         address, code, settings, await shim_process(base, tool, address), tool
     )
     packages, package_blobs = await package_layers(
-        target, base, platforms, tool, python_setup, repos, global_options.ca_certs_path
+        target,
+        base=base,
+        platforms=platforms,
+        program=tool,
+        python_setup=python_setup,
+        repos=repos,
+        certificates=global_options.ca_certs_path,
     )
     ours = (*await layers_of(shim), *await layers_of(embedded))
     layers = {platform: (*of_platform, *ours) for platform, of_platform in zip(platforms, packages)}

@@ -112,6 +112,30 @@ class FlyteBasePythonField(StringField):
     )
 
 
+class FlyteBaseRefField(StringField):
+    alias = "ref"
+    help = help_text(
+        """
+        The name of the image in `source`, where that holds several: `ref="v2"`. In a layout it is
+        the annotation `org.opencontainers.image.ref.name` in `index.json`; in an archive of
+        `docker save` it is a tag, such as `"team/base:v2"`.
+        """
+    )
+
+
+class FlyteBaseGlibcField(StringField):
+    alias = "glibc"
+    help = help_text(
+        """
+        The version of the C library (glibc) in the image, such as `"2.34"`, which
+        `ldd --version` prints there. Wheels for it and for older versions are taken.
+
+        Set it if a package has wheels for a newer version only, or if the image has an older
+        one. If unset, it is `2.28`. The choices are `2.17`, `2.28`, and `2.31` to `2.40`.
+        """
+    )
+
+
 class FlyteBaseImage(FileNamingTarget):
     alias = "flyte_base_image"
     core_fields = (
@@ -123,6 +147,8 @@ class FlyteBaseImage(FileNamingTarget):
         FlyteBaseLockfileField,
         FlyteBasePlatformsField,
         FlyteBasePythonField,
+        FlyteBaseRefField,
+        FlyteBaseGlibcField,
         InterpreterConstraintsField,
         EnvironmentField,
     )

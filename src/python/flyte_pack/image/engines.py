@@ -24,16 +24,16 @@ _CLIENTS_OWN = ("PATH", "HOME", "DOCKER_", "BUILDKIT_", "CONTAINER", "LD_", "XDG
 
 @contextmanager
 def open_runner(
-    layout: Layout, image: LayoutImage, engine: str, name: str, tag: str | None, say: Say
+    layout: Layout, image: LayoutImage, engine: str, name: str, say: Say
 ) -> Iterator[Runner]:
     """`image`, which must be complete, made ready for `engine` (of `ENGINES`).
 
-    name: what the image is called in a container engine where it has no `tag`. say: told in one line which way it runs.
+    name: of the image in a container engine. say: told in one line which way it runs.
     Raises `RunError`, `InvalidImage` or `OSError`.
     """
     for client in ("docker", "podman"):
         if engine in ("auto", client) and (program := _answering(client, engine == client)):
-            yield _load(program, layout, image, name, tag, say)
+            yield _load(program, layout, image, name, say)
             return
     with unpacked(layout, image, say) as runner:
         yield runner
@@ -72,13 +72,11 @@ def _answering(client: str, must: bool) -> str | None:
     return None
 
 
-def _load(
-    program: str, layout: Layout, image: LayoutImage, name: str, tag: str | None, say: Say
-) -> Runner:
+def _load(program: str, layout: Layout, image: LayoutImage, name: str, say: Say) -> Runner:
     client = os.path.basename(program)
     digests = (image.manifest.config.digest, image.descriptor.digest)
     loaded = _find(program, digests)
-    reference = tag or f"{name}:{image.descriptor.digest.partition(':')[2][:12]}"
+    reference = f"{name}:{image.descriptor.digest.partition(':')[2][:12]}"
     if loaded is None:
         with subprocess.Popen(
             [program, "load", "--quiet"],
@@ -102,9 +100,7 @@ def _load(
         loaded = _find(program, (*digests, reference))
         if loaded is None:
             raise RunError(f"{client} took the image, but does not have it: {said:.500}")
-    elif tag is not None:
-        subprocess.run([program, "tag", loaded, tag], stdin=subprocess.DEVNULL, check=False)
-    say(f"running in {client}, as {loaded if tag is None else tag}")
+    say(f"running in {client}, as {loaded}")
     return _Engine(program, loaded)
 
 

@@ -1,7 +1,7 @@
 """Installs locked wheels into layers for an image: `python -m flyte_pack image-install`.
 
 uv installs, hashes required, for the image's Python and platform; then what it wrote is made independent of this machine,
-split and packed. Out comes a directory with `blobs/`, `layers.json` (flyte_pack.oci.parts) and `packages.json`.
+split and packed. The output is a directory with `blobs/` and `layers.json` (flyte_pack.oci.parts).
 """
 
 from __future__ import annotations
@@ -11,21 +11,20 @@ import configparser
 import csv
 import gc
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 
 from flyte_pack.codec import CodecError
-from flyte_pack.image.dependency_layers import MAX_LAYERS, split, write_layers
+from flyte_pack.image.dependency_layers import split, write_layers
 from flyte_pack.image.filesystem import site_packages
-from flyte_pack.image.installed import read_installed
-from flyte_pack.image.lock_files import read_lock
-from flyte_pack.image.packages import Package, Packages
+from flyte_pack.image.installed import Distribution, read_installed
+from flyte_pack.image.layer import LAYERS
+from flyte_pack.image.lock_files import Pin, read_lock
 from flyte_pack.image.resolve import format_pins
 from flyte_pack.image.uv import run_uv
-from flyte_pack.image.wheel_target import MANYLINUX, DependencyError, WheelTarget
+from flyte_pack.image.wheel_target import GLIBC, DependencyError, WheelTarget
 from flyte_pack.json_fields import printable
 from flyte_pack.oci.parts import layers_to_json
 from flyte_pack.sources import SourceError
@@ -37,30 +36,23 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--requirements", required=True, help="what `image-resolve` wrote")
     parser.add_argument("--python", required=True, help="version of the image's Python: 3.12")
     parser.add_argument("--platform", required=True, help="linux/amd64 or linux/arm64")
-    parser.add_argument("--manylinux", default=MANYLINUX, help="glibc of the base: %(default)s")
+    parser.add_argument("--glibc", default=GLIBC, help="of the base: %(default)s")
     parser.add_argument("--out", required=True, help="directory to be made")
-    parser.add_argument("--address", default="", help="of the image, for errors")
     parser.add_argument(
         "--bytecode-python", help="an interpreter of the image's version, to compile with"
     )
-    parser.add_argument("--max-layers", type=int, default=MAX_LAYERS, help="%(default)s")
     options = parser.parse_args(argv)
-    if options.max_layers < 1:
-        parser.error("--max-layers must be 1 or more")
-    about = f"{options.address}: " if options.address else ""
     # Records are made per file and none is garbage.
     gc.disable()
     try:
-        target = WheelTarget(options.python, options.platform, options.manylinux)
-        install(
-            options.requirements, target, options.out, options.bytecode_python, options.max_layers
-        )
+        target = WheelTarget(options.python, options.platform, options.glibc)
+        install(options.requirements, target, options.out, options.bytecode_python)
     except (DependencyError, CodecError, SourceError) as error:
-        print(f"flyte_pack image-install: {about}{error}", file=sys.stderr)
+        print(f"flyte_pack image-install: {error}", file=sys.stderr)
         return 1
     except OSError as error:
         print(
-            f"flyte_pack image-install: {about}{error.filename or 'writing'}: {error.strerror or error}",
+            f"flyte_pack image-install: {error.filename or 'writing'}: {error.strerror or error}",
             file=sys.stderr,
         )
         return 1
@@ -70,64 +62,57 @@ def main(argv: Sequence[str]) -> int:
 
 
 def install(
-    requirements: str,
-    target: WheelTarget,
-    out: str,
-    bytecode_python: str | None = None,
-    max_layers: int = MAX_LAYERS,
-) -> Packages:
+    requirements: str, target: WheelTarget, out: str, bytecode_python: str | None = None
+) -> None:
     """Install what the file `requirements` pins, and write layers of it into the new directory `out`.
 
-    Raises `DependencyError`, `CodecError`, `SourceError` or `OSError`; `out` is then as it was.
+    Raises `UserError` or `OSError`; `out` is then as it was.
     """
-    with open(requirements, encoding="utf-8") as file:
-        pins = read_lock(file.read(), target).pins
-    for pin in pins.values():
-        if pin.problem is not None:
-            raise DependencyError(f"{pin} can't be installed: {pin.problem}")
+    pins = _installable(requirements, target)
     if bytecode_python is not None:
         _check_interpreter(bytecode_python, target)
-    out = os.path.abspath(out)
-    os.makedirs(os.path.dirname(out), exist_ok=True)
+    parent = os.path.dirname(os.path.abspath(out))
+    os.makedirs(parent, exist_ok=True)
     # Beside the output, where moving is free and hard links reach what Pants keeps on one file system.
-    work = os.path.realpath(tempfile.mkdtemp(prefix=".image-install-", dir=os.path.dirname(out)))
-    try:
+    with tempfile.TemporaryDirectory(prefix=".image-install-", dir=parent) as directory:
+        work = os.path.realpath(directory)
         prefix, made = os.path.join(work, "prefix"), os.path.join(work, "made")
         os.mkdir(prefix)
         os.mkdir(made)
         if pins:
-            pinned = os.path.join(work, "requirements.txt")
-            with open(pinned, "w", encoding="ascii") as file:
-                file.write(format_pins(sorted(pins.values(), key=lambda pin: pin.name)))
-            run_uv(
-                ["install", "-r", pinned, "--no-deps", "--require-hashes", "--prefix", prefix],
-                target,
-                os.environ,
-            )
+            _run_installer(pins, target, work, prefix)
             if bytecode_python is not None:
                 _compile(prefix, bytecode_python, target, made)
-        versions = {pin.name: pin.version for pin in pins.values()}
-        try:
-            distributions = read_installed(prefix, target.minor, versions)
-        except (csv.Error, configparser.Error, ValueError) as error:
-            reason = printable(str(error))[:200]
-            raise DependencyError(f"a wheel's metadata can't be understood: {reason}") from None
-        layers = write_layers(split(distributions, max_layers), made)
-        packages = Packages(
-            target.minor,
-            target.platform,
-            tuple(Package(d.name, d.version, d.scripts) for d in distributions if d.name),
-        )
-        for name, content in (
-            ("layers.json", layers_to_json(layers)),
-            ("packages.json", packages.to_json()),
-        ):
-            with open(os.path.join(made, name), "wb") as output:
-                output.write(content)
+        layers = write_layers(split(_distributions(prefix, pins, target)), made)
+        with open(os.path.join(made, LAYERS), "wb") as output:
+            output.write(layers_to_json(layers))
         os.rename(made, out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return packages
+
+
+def _installable(requirements: str, target: WheelTarget) -> list[Pin]:
+    with open(requirements, encoding="utf-8") as file:
+        pins = sorted(read_lock(file.read(), target).pins.values(), key=lambda pin: pin.name)
+    for pin in pins:
+        if pin.problem is not None:
+            raise DependencyError(f"{pin} cannot be installed: {pin.problem}")
+    return pins
+
+
+def _run_installer(pins: Sequence[Pin], target: WheelTarget, work: str, prefix: str) -> None:
+    pinned = os.path.join(work, "requirements.txt")
+    with open(pinned, "w", encoding="ascii") as file:
+        file.write(format_pins(pins))
+    arguments = ["install", "-r", pinned, "--no-deps", "--require-hashes", "--prefix", prefix]
+    run_uv(arguments, target, os.environ)
+
+
+def _distributions(prefix: str, pins: Sequence[Pin], target: WheelTarget) -> list[Distribution]:
+    versions = {pin.name: pin.version for pin in pins}
+    try:
+        return read_installed(prefix, target.minor, versions)
+    except (csv.Error, configparser.Error, ValueError) as error:
+        reason = printable(str(error))[:200]
+        raise DependencyError(f"a wheel's metadata cannot be understood: {reason}") from None
 
 
 def _check_interpreter(python: str, target: WheelTarget) -> None:

@@ -49,12 +49,11 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True)
 class Distribution:
-    """An installed distribution: its files by path, sorted, and the names of its programs."""
+    """An installed distribution: its files, sorted by path."""
 
     name: str
     version: str
     members: tuple[Member, ...]
-    scripts: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}".rstrip()
@@ -253,10 +252,7 @@ def _finish(found: _Found, prefix: str, site: str, rename: _Rename, python: str)
     members.pop(record, None)
     content = _record(found, members, rename(record), rename.target_site)
     members[record] = Member(f"{VENV}/{rename(record)}", 0o644, len(content), "", content)
-    programs = {path[4:] for path in members if path.startswith("bin/") and "/" not in path[4:]}
-    return Distribution(
-        found.name, found.version, tuple(sorted(members.values())), tuple(sorted(programs))
-    )
+    return Distribution(found.name, found.version, tuple(sorted(members.values())))
 
 
 def _entry_points(prefix: str, site: str, found: _Found) -> Iterator[tuple[str, bytes]]:
@@ -271,7 +267,7 @@ def _entry_points(prefix: str, site: str, found: _Found) -> Iterator[tuple[str, 
             or _RESERVED.fullmatch(f"bin/{point.name}")
         ):
             raise DependencyError(
-                f"{found.name} {found.version} has a program that can't be made: {point.name!a:.80} = {point.value!a:.80}"
+                f"{found.name} {found.version} has a program that cannot be made: {point.name!a:.80} = {point.value!a:.80}"
             )
         yield point.name, console_script(called["module"], called["object"]).encode()
 

@@ -136,7 +136,7 @@ def _wanted(name: str, images: Sequence[LayoutImage], platform: Platform) -> Lay
         return next(iter(found.values()))
     if found:
         raise InvalidImage(
-            f"{name}: holds {len(found)} images for {platform}: say which by its name"
+            f"{name}: holds {len(found)} images for {platform}: set `ref` to the name of one"
         )
     there = ", ".join(sorted({str(i.platform) for i in images})) or "none"
     raise InvalidImage(f"{name}: has no image for {platform}; it has: {there:.300}")
@@ -198,7 +198,7 @@ def _entry(archive: TarFiles, ref: str | None) -> dict[str, Any]:
     if not found:
         raise InvalidImage(f"{archive.name}: no image in it is named {ref}; the names: {there}")
     raise InvalidImage(
-        f"{archive.name}: holds {len(found)} images: say which by its name; the names: {there}"
+        f"{archive.name}: holds {len(found)} images: set `ref` to the name of one: {there}"
     )
 
 

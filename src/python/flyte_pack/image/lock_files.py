@@ -97,7 +97,7 @@ def read_lock(text: str, target: WheelTarget) -> Lock:
         return _read_requirements(text, target)
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         reason = printable(f"{type(error).__name__}: {error}")[:200]
-        raise DependencyError(f"the lock file can't be understood: {reason}") from None
+        raise DependencyError(f"the lock file cannot be understood: {reason}") from None
 
 
 def holds(marker: Marker | None, target: WheelTarget, extra: str = "") -> bool:

@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 from flyte_pack.image.lock_files import Lock, Pin, holds, read_lock, without_secrets
 from flyte_pack.image.uv import run_uv
-from flyte_pack.image.wheel_target import MANYLINUX, DependencyError, WheelTarget
+from flyte_pack.image.wheel_target import GLIBC, DependencyError, WheelTarget
 from flyte_pack.json_fields import printable
 
 _ROOT = "the image's code"
@@ -31,32 +31,25 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--roots", required=True, help="requirements, one on a line")
     parser.add_argument("--python", required=True, help="version of the image's Python: 3.12")
     parser.add_argument("--platform", required=True, help="linux/amd64 or linux/arm64")
-    parser.add_argument("--manylinux", default=MANYLINUX, help="glibc of the base: %(default)s")
+    parser.add_argument("--glibc", default=GLIBC, help="of the base: %(default)s")
     parser.add_argument("--out", required=True, help="requirements with hashes, to be written")
-    parser.add_argument("--address", default="", help="of the image, for errors")
-    parser.add_argument("--resolve", default="", help="name of the resolve, for errors")
+    parser.add_argument("--resolve", required=True, help="name of the resolve, for errors")
     options = parser.parse_args(argv)
-    about = f"{options.address}: " if options.address else ""
-    lock_name = (
-        f"the lock file of the resolve {options.resolve}" if options.resolve else options.lock
-    )
     try:
-        target = WheelTarget(options.python, options.platform, options.manylinux)
+        target = WheelTarget(options.python, options.platform, options.glibc)
         lock = _read(options.lock, target)
         with open(options.roots, encoding="utf-8") as file:
             roots = parse_roots(file.read())
-        pins = needed(lock, roots, target, lock_name)
+        pins = needed(lock, roots, target, f"the lock file of the resolve {options.resolve}")
         temporary = f"{options.out}.tmp"
         with open(temporary, "w", encoding="ascii", newline="\n") as file:
             file.write(format_pins(pins))
         os.replace(temporary, options.out)
     except DependencyError as error:
-        print(f"flyte_pack image-resolve: {about}{error}", file=sys.stderr)
+        print(f"flyte_pack image-resolve: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(
-            f"flyte_pack image-resolve: {about}{error.filename}: {error.strerror}", file=sys.stderr
-        )
+        print(f"flyte_pack image-resolve: {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
     return 0
 

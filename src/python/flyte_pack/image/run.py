@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from flyte_pack.fresh import AlreadyThere, fresh_entries
@@ -59,18 +59,12 @@ class _Options:
 
 
 def main(argv: Sequence[str]) -> int:
-    """`--layout DIR --address ADDR [--tag NAME]... -- WHAT THE USER TYPED`; the exit code is the command's, or of a failure:
+    """`--layout DIR --address ADDR -- WHAT THE USER TYPED`; the exit code is the command's, or of a failure:
     1 where the image can't be run, 2 for wrong use."""
     cut = list(argv).index("--") if "--" in argv else len(argv)
     parser = argparse.ArgumentParser(prog="python -m flyte_pack image-run", allow_abbrev=False)
     parser.add_argument("--layout", required=True, help="the packaged image: an OCI layout")
     parser.add_argument("--address", required=True, help="the target's, for errors")
-    parser.add_argument(
-        "--tag", action="append", default=[], help="what it is to be called; may be repeated"
-    )
-    parser.add_argument(
-        "--engine", choices=ENGINES, default="auto", help="unless the user says otherwise"
-    )
     parser.add_argument(
         "--insecure",
         action="append",
@@ -79,19 +73,18 @@ def main(argv: Sequence[str]) -> int:
     )
     ours = parser.parse_args(list(argv[:cut]))
     try:
-        options = _typed(list(argv[cut + 1 :]), ours.engine)
+        options = _typed(list(argv[cut + 1 :]))
         if options is None:
             return 0
-        tags = tuple(ours.tag)
         with ready_image(ours.layout, _say, ours.insecure) as (layout, image):
             if options.complete is not None:
-                write_complete(layout, image, tags, options.complete)
+                write_complete(layout, image, options.complete)
                 _say(f"{options.complete}: the image as a layout with all layers")
             if options.archive is not None:
-                write_archive(layout, image, tags or (default_name(ours.address),), options.archive)
+                write_archive(layout, image, [f"{_slug(ours.address)}:latest"], options.archive)
                 _say(f"{options.archive}: the image as an archive, for `docker load` and others")
             wants_run = options.command.argv or (options.archive, options.complete) == (None, None)
-            return _run(layout, image, ours.address, tags, options) if wants_run else 0
+            return _run(layout, image, ours.address, options) if wants_run else 0
     except _UsageError as error:
         _say(f"{error}\n(./pants run {ours.address} -- --help tells what can be typed)")
         return 2
@@ -120,13 +113,11 @@ def image_runner(
     """
     say = say or _say
     with ready_image(directory, say, insecure) as (layout, image):
-        with open_runner(layout, image, engine, _slug(address), None, say) as runner:
+        with open_runner(layout, image, engine, _slug(address), say) as runner:
             yield runner
 
 
-def _run(
-    layout: Layout, image: LayoutImage, address: str, tags: Sequence[str], options: _Options
-) -> int:
+def _run(layout: Layout, image: LayoutImage, address: str, options: _Options) -> int:
     command, config = options.command, image.parsed_config
     if not command.argv:
         if not config.cmd:
@@ -134,15 +125,14 @@ def _run(
                 f"the image has no command of its own: say what to run in it, as in `./pants run {address} -- python -V`"
             )
         command = Command(config.cmd, command.env, command.mounts, command.network)
-    tag = tags[0] if tags else None
-    with open_runner(layout, image, options.engine, _slug(address), tag, _say) as runner:
+    with open_runner(layout, image, options.engine, _slug(address), _say) as runner:
         return runner.run(command)
 
 
 # --- what is typed -------------------------------------------------------------------------------
 
 
-def _typed(words: list[str], engine: str) -> _Options | None:
+def _typed(words: list[str]) -> _Options | None:
     """Take our options off the front; None where help was asked for, and given. Raises `_UsageError`."""
     parser = _Parser(
         prog="./pants run path:image --",
@@ -154,7 +144,7 @@ def _typed(words: list[str], engine: str) -> _Options | None:
     )
     parser.add_argument("--help", action="store_true", help="print this")
     parser.add_argument(
-        "--engine", choices=ENGINES, default=engine, help="how to run it (default: %(default)s)"
+        "--engine", choices=ENGINES, default="auto", help="how to run it (default: %(default)s)"
     )
     parser.add_argument(
         "--archive",
@@ -272,8 +262,8 @@ def _fetch(
         raise RunError(str(error)) from None
 
 
-def write_complete(layout: Layout, image: LayoutImage, tags: Sequence[str], place: str) -> None:
-    """Write the image of one platform as a layout with all its layers, named by `tags`, or `latest`.
+def write_complete(layout: Layout, image: LayoutImage, place: str) -> None:
+    """Write the image of one platform as a layout with all its layers, named `latest`.
 
     Raises `AlreadyThere`, `InvalidImage` or `OSError`; nothing is left then.
     """
@@ -283,13 +273,8 @@ def write_complete(layout: Layout, image: LayoutImage, tags: Sequence[str], plac
             with open(os.path.join(directory, blob_path(descriptor.digest)), "xb") as file:
                 for piece in checked_blob(layout, descriptor):
                     file.write(piece)
-        top = image.descriptor
-        names = [tag.rpartition("/")[2].partition(":")[2] or tag for tag in tags] or ["latest"]
-        manifests = [
-            Descriptor(top.media_type, top.digest, top.size, {REF_NAME: name}, image.platform)
-            for name in dict.fromkeys(names)
-        ]
-        for name, document in layout_files(manifests).items():
+        named = replace(image.descriptor, annotations={REF_NAME: "latest"}, platform=image.platform)
+        for name, document in layout_files([named]).items():
             with open(os.path.join(directory, name), "wb") as file:
                 file.write(document)
 
@@ -312,11 +297,6 @@ class _Both:
     def size(self, path: str) -> int | None:
         size = self.layout.size(path)
         return size if size is not None or not path.startswith("blobs/") else self.cache.size(path)
-
-
-def default_name(address: str) -> str:
-    """What an image without a tag is called: after its target."""
-    return f"{_slug(address)}:latest"
 
 
 def _slug(address: str) -> str:

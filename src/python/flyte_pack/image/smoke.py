@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flyte_pack.image.engines import ENGINES
 from flyte_pack.image.run import image_runner
 from flyte_pack.image.running import Command, RunError, Runner
 from flyte_pack.json_fields import printable
@@ -92,7 +91,6 @@ def main(argv: Sequence[str]) -> int:
         "--modules", required=True, help="a file with the modules to import, one a line"
     )
     parser.add_argument("--commands", nargs="*", default=[], help="commands that must be there")
-    parser.add_argument("--engine", choices=ENGINES, default="auto", help="how to run the image")
     parser.add_argument(
         "--insecure",
         action="append",
@@ -102,9 +100,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     try:
         modules = _modules(options.modules)
-        with image_runner(
-            options.layout, options.address, options.engine, options.insecure
-        ) as runner:
+        with image_runner(options.layout, options.address, insecure=options.insecure) as runner:
             result = smoke(runner, modules, options.commands)
     except (RunError, InvalidImage) as error:
         message = str(error)

@@ -70,8 +70,9 @@ def explain(stderr: str, target: WheelTarget) -> str:
         return (
             f"{found['name']} {found['version']} has no wheel for {target} (platform tag {target.platform_tag} or older). "
             f"{printable(others[0]) + '. ' if others else ''}"
-            "Pin a version that has one, allow wheels for a newer glibc if the base image has it, or build the wheel and put "
-            "it on an index or in a directory of wheels (UV_FIND_LINKS), with its hash in the lock file."
+            "Pin a version that has one; set `glibc` of the `flyte_base_image` if the image has a "
+            "newer glibc; or build the wheel and put it on an index or in a directory of wheels "
+            "(UV_FIND_LINKS), with its hash in the lock file"
         )
     if found := _MISMATCH.search(text):
         return (
@@ -86,7 +87,7 @@ def explain(stderr: str, target: WheelTarget) -> str:
         return f"{what} is not on the package index: {_decisive(text)}. Is it on another one (UV_INDEX), does that want credentials, or was it taken back?"
     if _UNREACHABLE.search(text):
         return (
-            f"the package index can't be reached: {_decisive(text)}. Check the network, and the settings "
+            f"the package index cannot be reached: {_decisive(text)}. Check the network, and the settings "
             "UV_DEFAULT_INDEX, HTTPS_PROXY and SSL_CERT_FILE."
         )
     return f"the installer failed: {_decisive(text)}"

@@ -134,9 +134,7 @@ class Layout:
         """The only one of `tops`. Raises `InvalidImage`."""
         found = self.tops(ref)
         if len(found) > 1:
-            raise InvalidImage(
-                f"{self.name}: holds {len(found)} images: say which by its name; the names: {self._names}"
-            )
+            raise InvalidImage(f"{self.name}: holds {len(found)} images, named: {self._names}")
         return found[0]
 
     @property
