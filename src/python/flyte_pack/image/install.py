@@ -9,14 +9,13 @@ from __future__ import annotations
 import argparse
 import configparser
 import csv
-import gc
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 
-from flyte_pack.codec import CodecError
+from flyte_pack import command
+from flyte_pack.errors import UserError
 from flyte_pack.image.dependency_layers import split, write_layers
 from flyte_pack.image.filesystem import site_packages
 from flyte_pack.image.installed import Distribution, read_installed
@@ -24,15 +23,14 @@ from flyte_pack.image.layer import LAYERS
 from flyte_pack.image.lock_files import Pin, read_lock
 from flyte_pack.image.resolve import format_pins
 from flyte_pack.image.uv import run_uv
-from flyte_pack.image.wheel_target import GLIBC, DependencyError, WheelTarget
+from flyte_pack.image.wheel_target import GLIBC, WheelTarget
 from flyte_pack.json_fields import printable
 from flyte_pack.oci.parts import layers_to_json
-from flyte_pack.sources import SourceError
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command; gives its exit code: 0, 1 for layers that can't be made, 2 for wrong use."""
-    parser = argparse.ArgumentParser(prog="python -m flyte_pack image-install", allow_abbrev=False)
+    """The command; returns its exit code."""
+    parser = command.parser("python -m flyte_pack image-install")
     parser.add_argument("--requirements", required=True, help="what `image-resolve` wrote")
     parser.add_argument("--python", required=True, help="version of the image's Python: 3.12")
     parser.add_argument("--platform", required=True, help="linux/amd64 or linux/arm64")
@@ -41,24 +39,13 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--bytecode-python", help="an interpreter of the image's version, to compile with"
     )
-    options = parser.parse_args(argv)
-    # Records are made per file and none is garbage.
-    gc.disable()
-    try:
-        target = WheelTarget(options.python, options.platform, options.glibc)
-        install(options.requirements, target, options.out, options.bytecode_python)
-    except (DependencyError, CodecError, SourceError) as error:
-        print(f"flyte_pack image-install: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(
-            f"flyte_pack image-install: {error.filename or 'writing'}: {error.strerror or error}",
-            file=sys.stderr,
-        )
-        return 1
-    finally:
-        gc.enable()
-    return 0
+    return command.run(parser, argv, _install)
+
+
+def _install(given: argparse.Namespace) -> None:
+    target = WheelTarget(given.python, given.platform, given.glibc)
+    with command.no_garbage():
+        install(given.requirements, target, given.out, given.bytecode_python)
 
 
 def install(
@@ -94,7 +81,7 @@ def _installable(requirements: str, target: WheelTarget) -> list[Pin]:
         pins = sorted(read_lock(file.read(), target).pins.values(), key=lambda pin: pin.name)
     for pin in pins:
         if pin.problem is not None:
-            raise DependencyError(f"{pin} cannot be installed: {pin.problem}")
+            raise UserError(f"{pin} cannot be installed: {pin.problem}")
     return pins
 
 
@@ -112,18 +99,18 @@ def _distributions(prefix: str, pins: Sequence[Pin], target: WheelTarget) -> lis
         return read_installed(prefix, target.minor, versions)
     except (csv.Error, configparser.Error, ValueError) as error:
         reason = printable(str(error))[:200]
-        raise DependencyError(f"a wheel's metadata cannot be understood: {reason}") from None
+        raise UserError(f"a wheel's metadata cannot be understood: {reason}") from None
 
 
 def _check_interpreter(python: str, target: WheelTarget) -> None:
-    """Raises `DependencyError` where it is not the image's: another one would leave bytecode that nothing reads."""
+    """Raises `UserError` where it is not the image's: another one would leave bytecode that nothing reads."""
     asked = "import sys; print(sys.implementation.name, '%d.%d' % sys.version_info[:2])"
     try:
         done = subprocess.run([python, "-I", "-c", asked], capture_output=True, text=True)
     except OSError as error:
-        raise DependencyError(f"{python}, to compile bytecode with: {error.strerror}") from None
+        raise UserError(f"{python}, to compile bytecode with: {error.strerror}") from None
     if done.stdout.split() != ["cpython", target.minor]:
-        raise DependencyError(
+        raise UserError(
             f"bytecode for CPython {target.minor} must be compiled by one, and {python} is "
             f"{printable(done.stdout.strip()) or 'no working interpreter'}"
         )
@@ -153,4 +140,4 @@ def _compile(prefix: str, python: str, target: WheelTarget, empty: str) -> None:
     )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise DependencyError(f"compiling bytecode with {python} failed: {printable(reason)}")
+        raise UserError(f"compiling bytecode with {python} failed: {printable(reason)}")

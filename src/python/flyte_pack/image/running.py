@@ -12,10 +12,6 @@ from types import FrameType
 from typing import IO, Protocol
 
 
-class RunError(Exception):
-    """The image can't be run as was asked for; the message says what to do."""
-
-
 @dataclass(frozen=True)
 class Mount:
     """A file or directory of this machine (`source`, absolute), to be at `target` (absolute) in the image."""
@@ -45,7 +41,7 @@ class Runner(Protocol):
     """An image that is ready to be run, any number of times."""
 
     def run(self, command: Command) -> int:
-        """Run it; the exit code is the program's, or 128 and the signal that ended it. Raises `RunError` or `OSError`."""
+        """Run it; the exit code is the program's, or 128 and the signal that ended it. Raises `UserError` or `OSError`."""
 
 
 def supervise(

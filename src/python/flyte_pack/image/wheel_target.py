@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from flyte_pack.errors import UserError
+
 GLIBC = "2.28"
 _MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
-
-
-class DependencyError(Exception):
-    """Dependencies that can't be had as asked for; the message says which, and what mends it."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +24,16 @@ class WheelTarget:
     glibc: str = GLIBC
 
     def __post_init__(self) -> None:
-        """Raises `DependencyError`."""
+        """Raises `UserError`."""
         if not re.fullmatch(r"3\.[0-9]+(\.[0-9]+)?", self.python):
-            raise DependencyError(f"{self.python!a:.40} is not a version of CPython, such as 3.12")
+            raise UserError(f"{self.python!a:.40} is not a version of CPython, such as 3.12")
         if self.platform not in _MACHINES:
-            raise DependencyError(
+            raise UserError(
                 f"packages cannot be installed for the platform {self.platform!a:.60}; "
                 f"the choices are {', '.join(_MACHINES)}"
             )
         if not re.fullmatch(r"2\.(17|28|3[1-9]|40)", self.glibc):  # what uv knows
-            raise DependencyError(
+            raise UserError(
                 f"the base's `glibc` is {self.glibc!a:.40}; the choices are 2.17, 2.28, "
                 "and 2.31 to 2.40"
             )
