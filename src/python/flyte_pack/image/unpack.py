@@ -32,13 +32,14 @@ _MAX_PATH = 4095
 _WHITEOUT, _OPAQUE = b".wh.", b".wh..wh..opq"
 
 
-def unpack(layout: Layout, layers: tuple[Descriptor, ...], root: str, owners: bool) -> None:
-    """Unpack `layers`, lowest first, into the empty directory `root`. owners: give files to whom the layer says, which
-    takes being root; else they are the caller's, who can then read and remove all of them.
+def unpack(layout: Layout, layers: tuple[Descriptor, ...], root: str) -> None:
+    """Unpack `layers`, lowest first, into the empty directory `root`.
+
+    All files are the caller's, who can read and remove them.
 
     Raises `InvalidImage` for a layer that is not what its digest says, or can't be unpacked; `OSError`. A part is left then.
     """
-    tree = _Tree(os.fsencode(root), owners)
+    tree = _Tree(os.fsencode(root))
     for layer in layers:
         what = f"{layout.name}: the layer {layer.digest}"
         if layer.media_type not in (*GZIP_LAYERS, *PLAIN_LAYERS):
@@ -96,11 +97,10 @@ class Resolver:
 
 
 class _Tree(Resolver):
-    def __init__(self, root: bytes, owners: bool) -> None:
+    def __init__(self, root: bytes) -> None:
         super().__init__(root)
-        self._owners = owners
         self._parents: dict[bytes, bytes] = {}  # where directories of the layers' paths are
-        self._modes: dict[bytes, tuple[int, int, tuple[int, int]]] = {}
+        self._modes: dict[bytes, tuple[int, int]] = {}  # and times
         self._added: set[bytes] = set()  # by the layer at hand
         self._files = 0
         self._bytes = 0
@@ -128,11 +128,9 @@ class _Tree(Resolver):
 
     def finish(self) -> None:
         """Give directories their modes and times, which had to wait: one that can't be written could not be filled."""
-        for path, (mode, mtime, owner) in sorted(self._modes.items(), reverse=True):
+        for path, (mode, mtime) in sorted(self._modes.items(), reverse=True):
             place = self.place(path)
-            if self._owners:
-                os.chown(place, *owner)
-            os.chmod(place, mode if self._owners else mode | 0o700)
+            os.chmod(place, mode | 0o700)
             os.utime(place, (mtime, mtime))
 
     def _add(self, member: Member, what: str) -> None:
@@ -143,7 +141,7 @@ class _Tree(Resolver):
             )
         if not parts:
             if member.kind == DIRECTORY:
-                self._modes[b""] = (member.mode, member.mtime, member.owner)
+                self._modes[b""] = (member.mode, member.mtime)
             return
         name = parts.pop()
         above = self._directory(b"/".join(parts))
@@ -158,12 +156,10 @@ class _Tree(Resolver):
             if not self._is_directory(path):
                 self._clear(path)
                 os.mkdir(place, 0o700)
-            self._modes[path] = (member.mode & 0o1777, member.mtime, member.owner)
+            self._modes[path] = (member.mode & 0o1777, member.mtime)
         elif member.kind == SYMLINK:
             self._clear(path)
             os.symlink(member.link, place)
-            if self._owners:
-                os.lchown(place, *member.owner)
         elif member.kind == HARD_LINK:
             self._hard_link(member, path, place, what)
         else:
@@ -181,12 +177,7 @@ class _Tree(Resolver):
             for piece in member.content():
                 while piece:
                     piece = piece[os.write(fd, piece) :]
-            if self._owners:
-                if member.owner != (0, 0):
-                    os.fchown(fd, *member.owner)
-                os.fchmod(fd, member.mode & 0o1777)
-            else:
-                os.fchmod(fd, member.mode & 0o1777 | 0o400)
+            os.fchmod(fd, member.mode & 0o1777 | 0o400)
             os.utime(fd, (member.mtime, member.mtime))
         finally:
             os.close(fd)
@@ -216,7 +207,7 @@ class _Tree(Resolver):
                 if not self._is_directory(at):
                     self._clear(at)
                     os.mkdir(self.place(at), 0o755)
-                    self._modes[at] = (0o755, 0, (0, 0))
+                    self._modes[at] = (0o755, 0)
                 self._note(at)
             self._parents[path] = found
         return found
