@@ -1,7 +1,8 @@
-"""The config of an image, read and written in one place (image specification 1.1, "Image Configuration").
+"""The config of an image, read and written in one place.
 
-A config may come from a registry or a file of unknown origin. The fields that we rely on are checked;
-other settings are kept as they are. Other fields beside `config` describe a build, and are dropped.
+Image specification 1.1, "Image Configuration". A config may come from a registry or a file of
+unknown origin. The fields that we use are checked. Other settings are kept as they are. Fields
+beside `config` that describe a build are dropped.
 """
 
 from __future__ import annotations

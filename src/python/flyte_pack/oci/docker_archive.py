@@ -1,7 +1,7 @@
-"""Writes an image as one file that docker, podman, skopeo and umoci all load: layout and Docker's `manifest.json` in one tar.
+"""Writes an image as one file that docker, podman, skopeo and umoci load.
 
-Docker before 25 reads `manifest.json` alone, which names the config and the layers by their paths in the archive; it
-wants them gzip'd or plain. What reads layouts finds the same blobs.
+The tar archive holds an image layout and Docker's `manifest.json`. Docker before 25 reads that
+file alone. It names the config and the layers by their paths, and layers must be gzip'd or plain.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from flyte_pack.oci.model import (
 def write_archive(layout: Layout, image: LayoutImage, tags: Sequence[str], path: str) -> None:
     """Write the image of one platform to the file `path`, as `repository:tag` for each of `tags`.
 
-    Equal images and tags give equal bytes. Raises as `stream_archive` does; nothing is left at `path` then.
+    Equal images and tags give equal bytes. Raises what `stream_archive` raises; then no file is
+    left at `path`.
     """
     with fresh_file(path) as temporary, open(temporary, "xb") as file:
         stream_archive(layout, image, tags, file.write)
@@ -34,14 +35,16 @@ def write_archive(layout: Layout, image: LayoutImage, tags: Sequence[str], path:
 def stream_archive(
     layout: Layout, image: LayoutImage, tags: Sequence[str], write: Callable[[bytes], object]
 ) -> None:
-    """The archive, piece by piece to `write`.
+    """Write the archive piece by piece.
 
-    Raises `InvalidImage` (a layer is missing, damaged, or nothing that docker loads), `OSError`, and what `write` raises.
+    Raises `InvalidImage` if a layer is missing or damaged or docker cannot load it, `OSError`, and
+    what `write` raises.
     """
     for layer in image.manifest.layers:
         if layer.media_type not in (*PLAIN_LAYERS, *GZIP_LAYERS):
             raise InvalidImage(
-                f"{layout.name}: the layer {layer.digest} is {layer.media_type!a:.100}, which `docker load` does not take"
+                f"{layout.name}: `docker load` does not take the layer {layer.digest}, "
+                f"{layer.media_type!a:.100}"
             )
     if absent := layout.missing(image.blobs):
         raise InvalidImage(

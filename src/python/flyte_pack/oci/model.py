@@ -1,7 +1,7 @@
-"""Digests, platforms, descriptors, manifests and indexes, as the OCI image specification (1.0) has them.
+"""Digests, platforms, descriptors, manifests and indexes (OCI image specification 1.0).
 
-What is read may come from a registry or a file of unknown origin: it is parsed strictly where we rely on it, and what
-the specification allows besides is kept as it is. Docker's older media types (image manifest version 2, schema 2) are
+A document may come from a registry or a file of unknown origin. The fields that we use are checked,
+and others are ignored. Docker's older media types (image manifest version 2, schema 2) are
 understood, as most registries still serve them.
 """
 
@@ -48,7 +48,7 @@ _PLATFORM_PART = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
 class InvalidImage(UserError):
-    """A document of an image, or a value of one, that can not be used; the message says which and why."""
+    """A document of an image, or a value in it, is invalid; the message says which and why."""
 
 
 def digest_of(data: bytes) -> str:
@@ -57,7 +57,7 @@ def digest_of(data: bytes) -> str:
 
 
 def check_digest(text: object, what: str = "a digest") -> str:
-    """`text`, if it is a SHA-256 digest: no other algorithm is understood. Raises `InvalidImage`."""
+    """`text`, if it is a SHA-256 digest, the only kind we take. Raises `InvalidImage`."""
     if not isinstance(text, str) or not _DIGEST.fullmatch(text):
         raise InvalidImage(f"{what} is {text!a:.100}, not sha256: and 64 hexadecimal digits")
     return text
@@ -70,7 +70,7 @@ def blob_path(digest: str) -> str:
 
 @dataclass(frozen=True, order=True)
 class Platform:
-    """`os/architecture[/variant]` by the names of the Go language, such as linux/amd64 or linux/arm64."""
+    """`os/architecture[/variant]` by the names of the Go language, such as linux/amd64."""
 
     os: str
     architecture: str
@@ -107,7 +107,10 @@ class Platform:
 
 @dataclass(frozen=True)
 class Descriptor:
-    """What a blob or manifest is and how to check it (image specification, "Content Descriptors"); size in bytes."""
+    """What a blob or manifest is, and how to check it; size in bytes.
+
+    Image specification, "Content Descriptors".
+    """
 
     media_type: str
     digest: str
@@ -191,7 +194,7 @@ class Index:
 
 
 def parse_document(data: bytes, what: str, media_type: str | None = None) -> Manifest | Index:
-    """A manifest or index; `media_type` is what it was served as, if anything said so. Raises `InvalidImage`."""
+    """A manifest or index; `media_type` is that of the response. Raises `InvalidImage`."""
     document = parse_object(data, what)
     stated = document.get("mediaType", media_type)
     if stated is None:  # the specification only recommends the field
@@ -202,8 +205,8 @@ def parse_document(data: bytes, what: str, media_type: str | None = None) -> Man
         )
     if document.get("schemaVersion") != 2 or stated not in (*INDEX_TYPES, *MANIFEST_TYPES):
         raise InvalidImage(
-            f"{what}: {stated!a:.100}, schema version {document.get('schemaVersion')!r:.20}, is no image manifest or "
-            "index of the OCI specification or Docker's schema 2"
+            f"{what}: {stated!a:.100}, schema version {document.get('schemaVersion')!r:.20}, is no "
+            "image manifest or index of the OCI specification or Docker's schema 2"
         )
     annotations = string_map(document.get("annotations"), f"{what}: annotations")
     if stated in INDEX_TYPES:
