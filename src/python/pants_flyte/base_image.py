@@ -48,7 +48,7 @@ from pants_flyte.tool import program_pex
 
 @dataclass(frozen=True)
 class Base:
-    """image: what is known of it. blobs: those of its layers, and what else belongs in a layout, where it is at hand.
+    """image: its documents. blobs: what belongs in a layout, if it is at hand.
 
     interpreter: the absolute path of its Python, whose version is `python`, as in `3.12`.
     glibc: the version of its C library, if the target says so.
@@ -76,7 +76,7 @@ def parse_platforms(address: Address, texts: Tuple[str, ...]) -> Tuple[Platform,
 
 
 def registry_reference(target: Target) -> str:
-    """The `image` of a base's target. Raises `FlyteTargetError` where it is none, or not one in a registry."""
+    """The `image` of a base's target. Raises `FlyteTargetError` if it is not in a registry."""
     image, source = target[FlyteBaseImageField].value, target[FlyteBaseSourceField].value
     if (image is None) == (source is None):
         raise FlyteTargetError(
@@ -98,7 +98,7 @@ def registry_reference(target: Target) -> str:
 async def load_base(
     target: Target, flyte_pack: FlytePackSubsystem, python_setup: PythonSetup
 ) -> Base:
-    """Raises `FlyteTargetError` where the target can't be used as a base."""
+    """Raises `FlyteTargetError` where the target cannot be used as a base."""
     address = target.address
     if not isinstance(target, FlyteBaseImage):
         raise FlyteTargetError(
@@ -121,7 +121,8 @@ async def load_base(
         said = f", not {interpreter!r}" if interpreter else ""
         raise FlyteTargetError(
             address,
-            "which Python the image has is not known: set `python` to its absolute path with the version, "
+            "which Python the image has is not known: set `python` to its absolute path with the "
+            "version, "
             f'such as "/usr/bin/python3.11"{said}.',
         )
     glibc = target[FlyteBaseGlibcField].value
@@ -146,7 +147,8 @@ async def _locked(target: Target) -> BaseImage:
     if not same or reference.digest not in (None, image.digest):
         raise FlyteTargetError(
             target.address,
-            f"{path} is the lock file of {image.name}@{image.digest}, and `image` is {reference}. Run {lock}.",
+            f"{path} is the lock file of {image.name}@{image.digest}, and `image` is {reference}. "
+            f"Run {lock}.",
         )
     wanted = platforms_of(target)
     missing = [str(p) for p in wanted if image.for_platform(p) is None]
@@ -170,7 +172,7 @@ async def _from_host(
             output_directories=(OUT,),
             description=f"Put together a base image from this machine's {python.path}",
             level=LogLevel.INFO,
-            # What it reads is the machine's, which Pants can't see change.
+            # What it reads is the machine's, which Pants cannot see change.
             cache_scope=ProcessCacheScope.PER_RESTART_SUCCESSFUL,
         ),
     )
@@ -183,7 +185,8 @@ async def _from_source(target: Target, flyte_pack: FlytePackSubsystem) -> Tuple[
     if not found.files:
         raise FlyteTargetError(
             target.address,
-            f"`source`: there is nothing at {path}, or Pants ignores it (`[GLOBAL].pants_ignore`, `.gitignore`).",
+            f"`source`: there is nothing at {path}, or Pants ignores it (`[GLOBAL].pants_ignore`, "
+            "`.gitignore`).",
         )
     python, ref = target[FlyteBasePythonField].value, target[FlyteBaseRefField].value
     tool = await venv_pex(await program_pex(flyte_pack, "image_lockfile"))

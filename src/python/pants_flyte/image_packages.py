@@ -1,4 +1,4 @@
-"""The third-party packages of an image: what the closure asks for, from the lock file, as layers for each platform."""
+"""The layers of third-party packages: what the closure requires, from the lock file."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _SUBSET = "subset.txt"
 
 
 async def requirements_of(address: Address, resolve: str, python_setup: PythonSetup) -> List[str]:
-    """What the closure asks for, as it is written, sorted. Raises `FlyteTargetError` for another resolve's."""
+    """What the closure requires, sorted. Raises `FlyteTargetError` for another resolve's."""
     found: Set[str] = set()
     for target in await reached_from([address]):
         if not target.has_field(PythonRequirementsField):
@@ -52,7 +52,8 @@ async def requirements_of(address: Address, resolve: str, python_setup: PythonSe
         if its != resolve:
             raise FlyteTargetError(
                 address,
-                f"it depends on {target.address}, which belongs to the resolve `{its}`, while the image's is `{resolve}`. "
+                f"it depends on {target.address}, which belongs to the resolve `{its}`, while the "
+                f"image's is `{resolve}`. "
                 "Set `resolve`, or depend on the requirement of that resolve.",
             )
         found.update(str(requirement) for requirement in target[PythonRequirementsField].value)
@@ -64,14 +65,16 @@ async def _lock_of(address: Address, resolve: str, python_setup: PythonSetup) ->
     if path is None:
         raise FlyteTargetError(
             address,
-            "third-party packages of an image come from a lock file: set `[python].enable_resolves = true` and name one in "
+            "third-party packages of an image come from a lock file: set `[python].enable_resolves "
+            "= true` and name one in "
             f"`[python.resolves]` for `{resolve}`.",
         )
     found = await contents_matching(PathGlobs([literal_glob(path)]))
     if not found:
         raise FlyteTargetError(
             address,
-            f"the lock file of the resolve `{resolve}`, {path}, is not there. `{bin_name()} generate-lockfiles "
+            f"the lock file of the resolve `{resolve}`, {path}, is not there. `{bin_name()} "
+            "generate-lockfiles "
             f"--resolve={resolve}` makes it.",
         )
     return found[0]

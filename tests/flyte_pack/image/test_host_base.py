@@ -232,7 +232,7 @@ REFUSED = {
         script(
             """echo '{"implementation": "cpython", "version": [3, 9, 1], "executable": "'$0'", "prefix": "/x", "stdlib": ["/x/lib/python3.9"], "abiflags": ""}'"""
         ),
-        "no program of Linux",
+        "not a 64-bit program of Linux",
     ),
 }
 

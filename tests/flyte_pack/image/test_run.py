@@ -277,7 +277,7 @@ def test_a_docker_that_is_asked_for_must_answer(image, tmp_path):
     )
     done = way.run(image, "true")
     assert done.returncode == 1
-    assert "docker can't be used: " in done.stderr
+    assert "docker cannot be used: " in done.stderr
     assert "none.sock" in done.stderr
 
 

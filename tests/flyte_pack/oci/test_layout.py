@@ -151,7 +151,7 @@ def test_an_archive_is_not_made_of_layers_that_docker_can_not_load(tmp_path):
     place = layout_of(
         tmp_path / "layout", LAYERS, media_type="application/vnd.oci.image.layer.v1.tar+zstd"
     )
-    assert "which `docker load` does not take" in refused(open_layout(str(place)), tmp_path)
+    assert "`docker load` does not take the layer" in refused(open_layout(str(place)), tmp_path)
 
 
 def test_absent_blobs_are_told_apart_from_wrong_ones(tmp_path):

@@ -1,6 +1,7 @@
-"""Puts an image together from a base and layers: writes the config, the manifest and the index. No layer's bytes are touched.
+"""Assembles an image from a base and layers: writes its config, manifests and index.
 
-Image specification 1.0: "Image Configuration", "Image Manifest", "Image Index", "Image Layout".
+No layer's bytes are touched. Image specification 1.0: "Image Configuration", "Image Manifest",
+"Image Index", "Image Layout".
 """
 
 from __future__ import annotations
@@ -47,7 +48,11 @@ _OF_THE_BASES_COMMAND = ("Healthcheck", "ArgsEscaped", "OnBuild", "Image")
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """What the image's config says. env: on top of the base's. labels: likewise; they are annotations of the manifest too."""
+    """What the image's config says.
+
+    env: on top of the base's variables. labels: on top of the base's; also annotations of the
+    manifest.
+    """
 
     env: Mapping[str, str]
     labels: Mapping[str, str]
@@ -58,9 +63,9 @@ class ImageSettings:
 
 @dataclass(frozen=True)
 class AssembledImage:
-    """documents: the files of an image layout but for the layers' blobs, by path. digest: of the index, or the one manifest.
+    """documents: the files of an image layout without the layers' blobs, by path.
 
-    manifests: of each platform; layers: their layers that are at hand.
+    digest: of the index, or of the only manifest. manifests: of each platform.
     """
 
     documents: Mapping[str, bytes]
@@ -71,7 +76,10 @@ class AssembledImage:
 def assemble(
     base: BaseImage, layers: Mapping[Platform, Sequence[Layer]], settings: ImageSettings
 ) -> AssembledImage:
-    """The image of these platforms, each of which the base must have, with its layers on top, lowest first."""
+    """The image of these platforms; `layers`, lowest first, are on top of the base's.
+
+    The base must have each of the platforms.
+    """
     documents: dict[str, bytes] = {}
     manifests: dict[Platform, Descriptor] = {}
 
@@ -147,6 +155,6 @@ def _production(base: BaseImage) -> dict[str, str]:
 
 
 def _as_oci(layer: Descriptor) -> Descriptor:
-    """A base's layer in an OCI manifest: Docker's media types have no place there. The blob is the same."""
+    """A base's layer in an OCI manifest, which has no media types of Docker's."""
     media_type = _OCI_LAYER_TYPES.get(layer.media_type, layer.media_type)
     return Descriptor(media_type, layer.digest, layer.size)

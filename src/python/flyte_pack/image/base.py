@@ -1,6 +1,7 @@
-"""A base image: what is known of it without its layers. It is a lock file's content, and what a local base comes with.
+"""A base image without its layers: the content of a lock file, and of a local base's `base.json`.
 
-Each document is kept as it was served, byte for byte, since its digest is its identity; digests are checked whenever it is read.
+Each document is kept byte for byte as it was served, since its digest is its identity. Digests are
+checked whenever it is read.
 """
 
 from __future__ import annotations
@@ -65,10 +66,11 @@ class BasePlatform:
 
 @dataclass(frozen=True)
 class BaseImage:
-    """name: `registry/repository[:tag]`, where layers can be had; None where the layers are at hand. digest: what it is
-    pinned to, of its index or its one manifest; index: the former as it was served. python: the absolute path of the
-    interpreter in the image, its name ending in the version (`/usr/local/bin/python3.12`), if it is known. production:
-    False for one that is put together from a machine's own files.
+    """name: `registry/repository[:tag]` of the layers; None if they are at hand.
+
+    digest: of the index, or of the only manifest. index: as it was served. python: the absolute
+    path of the interpreter in the image with its version (`/usr/local/bin/python3.12`), if it is
+    known. production: False if the image is made of a machine's own files.
     """
 
     name: str | None
@@ -97,7 +99,8 @@ class BaseImage:
         for platform in self.platforms:
             if platform.digest not in known:
                 raise InvalidImage(
-                    f"the base image's manifest for {platform.platform} does not belong to {self.digest}"
+                    f"the base image's manifest for {platform.platform} does not belong to "
+                    f"{self.digest}"
                 )
 
     def for_platform(self, platform: Platform) -> BasePlatform | None:
@@ -105,7 +108,7 @@ class BaseImage:
 
     @property
     def python_path(self) -> str | None:
-        """`python`, or where Docker's official Python images have it, which say their version in PYTHON_VERSION."""
+        """`python`, or the place in Docker's official images, which set PYTHON_VERSION."""
         if self.python is not None:
             return self.python
         version = self.platforms[0].parsed_config.env.get("PYTHON_VERSION", "")

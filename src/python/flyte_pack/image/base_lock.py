@@ -1,4 +1,4 @@
-"""Pins a base image: writes what is known of it into a lock file, and says how the tag has moved since."""
+"""Pins a base image in a lock file, and tells how its tag has moved since."""
 
 from __future__ import annotations
 
@@ -36,11 +36,7 @@ FAILED = 2
 
 
 def main(argv: list[str]) -> int:
-    """`base-lock --address ADDR --image REF --lockfile PATH --platform P... [--python PATH] [--insecure HOST]... -- WHAT`.
-
-    WHAT is `lock`, which writes the lock file, or `check`, which compares it with the registry. Returns 0; 1 where
-    `check` finds that they differ; 2 where it can't be done; 130 after Ctrl-C.
-    """
+    """The command; returns its exit code, which is 1 if `check` finds a difference."""
     parser = command.parser("python -m flyte_pack base-lock")
     for name in ("--address", "--image", "--lockfile"):
         parser.add_argument(name, required=True)
@@ -65,8 +61,8 @@ def _typed(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "what",
         choices=("lock", "check"),
-        help="lock: write or refresh the lock file, and say what changed. check: write nothing, and end with exit code "
-        f"{DRIFTED} if the tag points to another image than the lock file",
+        help="lock: write or refresh the lock file, and say what changed. check: write nothing; "
+        f"the exit code is {DRIFTED} if the tag points to another image than the lock file",
     )
     command.add_insecure(parser)
     return parser
@@ -78,9 +74,9 @@ def fetch(
     python: str | None = None,
     session: Session | None = None,
 ) -> BaseImage:
-    """What a lock file holds of `image` (`registry/repository[:tag][@digest]`): its documents, never a layer.
+    """The content of the lock file of `image`, `registry/repository[:tag][@digest]`.
 
-    python: as `BaseImage` has it. Raises `RegistryError`, also for a platform that the image lacks.
+    python: as in `BaseImage`. Raises `RegistryError`, also if the image lacks a platform.
     """
     try:
         reference = Reference.parse(image)

@@ -1,4 +1,4 @@
-"""Runs programs in an image: by docker or podman where one answers, otherwise in the unpacked image."""
+"""Runs programs in an image: by docker or podman if one answers, else unpacked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flyte_pack.progress import Say
 
 ENGINES = ("auto", "docker", "podman", "unpack")
 _ANSWER_SECONDS = 5
-# What a container engine's own client heeds: given on its command line, and not by its environment, as the rest is.
+# Variables that the client of a container engine reads itself. They go on its command line.
 _CLIENTS_OWN = ("PATH", "HOME", "DOCKER_", "BUILDKIT_", "CONTAINER", "LD_", "XDG_", "GO", "TMPDIR")
 
 
@@ -27,10 +27,10 @@ _CLIENTS_OWN = ("PATH", "HOME", "DOCKER_", "BUILDKIT_", "CONTAINER", "LD_", "XDG
 def open_runner(
     layout: Layout, image: LayoutImage, engine: str, name: str, say: Say
 ) -> Iterator[Runner]:
-    """`image`, which must be complete, made ready for `engine` (of `ENGINES`).
+    """`image`, ready to run by `engine` (of `ENGINES`); all its layers must be at hand.
 
-    name: of the image in a container engine. say: told in one line which way it runs.
-    Raises `UserError`, `InvalidImage` or `OSError`.
+    name: of the image in a container engine. say: told in one line how it runs. Raises `UserError`
+    or `OSError`.
     """
     for client in ("docker", "podman"):
         if engine in ("auto", client) and (program := _answering(client, engine == client)):
@@ -41,7 +41,7 @@ def open_runner(
 
 
 def _answering(client: str, must: bool) -> str | None:
-    """The path of the client, if it is there and its engine answers. Raises `UserError` where it `must`."""
+    """The path of the client, if its engine answers. Raises `UserError` if it `must`."""
     program = shutil.which(client)
     if program is None:
         if must:
@@ -69,7 +69,7 @@ def _answering(client: str, must: bool) -> str | None:
         if asked.returncode == 0:
             return program
     if must:
-        raise UserError(f"{client} can't be used: {said:.500}")
+        raise UserError(f"{client} cannot be used: {said:.500}")
     return None
 
 
@@ -106,7 +106,7 @@ def _load(program: str, layout: Layout, image: LayoutImage, name: str, say: Say)
 
 
 def _find(program: str, names: Sequence[str]) -> str | None:
-    """The first of `names` that the engine has: by the digest of its config or its manifest, as its store goes."""
+    """The first of `names` that the engine has. Stores differ in the digest that is the ID."""
     for name in names:
         asked = subprocess.run(
             [program, "image", "inspect", "--format", "{{.Id}}", name],
@@ -139,7 +139,7 @@ class _Engine:
         for mount in command.mounts:
             if "," in mount.source + mount.target:
                 raise UserError(
-                    f"a mount can't have a comma in its paths: {mount.source}:{mount.target}"
+                    f"a mount cannot have a comma in its paths: {mount.source}:{mount.target}"
                 )
             read_only = ",readonly" if mount.read_only else ""
             argv += ["--mount", f"type=bind,source={mount.source},target={mount.target}{read_only}"]

@@ -1,11 +1,12 @@
-"""Makes a base image out of this machine's own files: `python -m flyte_pack image-host-base`. To try images out, offline.
+"""Makes a base image of this machine's own files, to try images out offline.
 
-It holds a CPython of this machine below /usr/local, the shared libraries that it loads, a shell, a few programs and
-certificates; two layers, and nothing else of the machine. It is what the machine is, so it is marked as not for production.
+It holds a CPython of this machine below /usr/local, the shared libraries that it loads, a shell, a
+few programs and certificates, in two layers. It is marked as not for production.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -67,24 +68,18 @@ def main(argv: Sequence[str]) -> int:
     parser = command.parser("python -m flyte_pack image-host-base", NOTICE)
     parser.add_argument("--python", required=True, help="absolute path of a CPython")
     parser.add_argument("--out", required=True, help="directory for base.json and blobs/")
-    return command.run(parser, argv, lambda given: _write(given.python, given.out))
+    return command.run(parser, argv, _write)
 
 
-def _write(python: str, out: str) -> None:
-    write_host_base(python, out)
-
-
-def write_host_base(python: str, out: str) -> BaseImage:
-    """Write `base.json` and the blobs into the directory `out`, which is made where it is missing.
-
-    Equal files on the machine give equal bytes. Raises `UserError`, `UserError`, `UserError`, `UserError` or `OSError`.
-    """
+def _write(given: argparse.Namespace) -> None:
+    """Write `base.json` and `blobs/`. Equal files on the machine give equal bytes."""
     if not sys.platform.startswith("linux"):
         raise UserError(
-            "a base image of this machine's own files needs Linux: use a base image of a registry, or a layout or archive"
+            "a base image of this machine's own files needs Linux: use a base image of a registry, "
+            "or a layout or archive"
         )
-    interpreter = find_interpreter(python)
-    with fresh_entries(out) as directory:
+    interpreter = find_interpreter(given.python)
+    with fresh_entries(given.out) as directory:
         layers = (
             _layer(
                 directory,
@@ -97,7 +92,6 @@ def write_host_base(python: str, out: str) -> BaseImage:
         base = _base(directory, interpreter, layers)
         with open(os.path.join(directory, "base.json"), "wb") as file:
             file.write(base.to_json())
-    return base
 
 
 def _layer(

@@ -1,7 +1,8 @@
 """Installs locked wheels into layers for an image: `python -m flyte_pack image-install`.
 
-uv installs, hashes required, for the image's Python and platform; then what it wrote is made independent of this machine,
-split and packed. The output is a directory with `blobs/` and `layers.json` (flyte_pack.oci.parts).
+uv installs them for the image's Python and platform, and requires hashes. Then what it wrote is
+made independent of this machine, split and packed. The output is a directory with `blobs/` and
+`layers.json` (flyte_pack.oci.parts).
 """
 
 from __future__ import annotations
@@ -51,16 +52,16 @@ def _install(given: argparse.Namespace) -> None:
 def install(
     requirements: str, target: WheelTarget, out: str, bytecode_python: str | None = None
 ) -> None:
-    """Install what the file `requirements` pins, and write layers of it into the new directory `out`.
+    """Install what the file `requirements` pins; write the layers into the new directory `out`.
 
-    Raises `UserError` or `OSError`; `out` is then as it was.
+    Raises `UserError` or `OSError`; then `out` is as it was.
     """
     pins = _installable(requirements, target)
     if bytecode_python is not None:
         _check_interpreter(bytecode_python, target)
     parent = os.path.dirname(os.path.abspath(out))
     os.makedirs(parent, exist_ok=True)
-    # Beside the output, where moving is free and hard links reach what Pants keeps on one file system.
+    # Beside the output: there moving is free, and hard links reach Pants' own files.
     with tempfile.TemporaryDirectory(prefix=".image-install-", dir=parent) as directory:
         work = os.path.realpath(directory)
         prefix, made = os.path.join(work, "prefix"), os.path.join(work, "made")
@@ -103,7 +104,7 @@ def _distributions(prefix: str, pins: Sequence[Pin], target: WheelTarget) -> lis
 
 
 def _check_interpreter(python: str, target: WheelTarget) -> None:
-    """Raises `UserError` where it is not the image's: another one would leave bytecode that nothing reads."""
+    """Raises `UserError` for another version than the image's, which cannot read the bytecode."""
     asked = "import sys; print(sys.implementation.name, '%d.%d' % sys.version_info[:2])"
     try:
         done = subprocess.run([python, "-I", "-c", asked], capture_output=True, text=True)
@@ -122,7 +123,7 @@ def _compile(prefix: str, python: str, target: WheelTarget, empty: str) -> None:
     (here,) = os.listdir(library)
     program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "compile_modules.py")
     command = [
-        # Not isolated (-I): that would ignore the hash seed, in whose order old versions write sets.
+        # Not isolated (-I), which ignores the hash seed. Old versions write sets in its order.
         *(python, "-s", "-S", "-B", "-X", "utf8", "-W", "ignore", program),
         *(
             os.path.join(library, here, "site-packages"),

@@ -1,4 +1,4 @@
-"""The plan of a layer that is made of files at hand: written by the build rules, read by `python -m flyte_pack image-layer`."""
+"""The plan of a layer of files at hand, which rules write and `image-layer` reads."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ _MAX_OWNER = (1 << 32) - 1  # what Linux has no user for
 class LayerPlan:
     """All that decides a layer but the bytes and executable bits of its files.
 
-    what: what is in it, for a person. owner: user and group of all. directories: path -> mode, where it is to be known; those
-    above a file are made where they are below one of these. files: path in the image -> where it is below the directory
-    of sources. texts: path -> content, mode. links: path -> target. Paths are relative to the image's root.
+    what: for a person. owner: user and group of all. directories: path -> mode. Other directories
+    above a file are made if they are below one of these. files: path in the image -> path below the
+    directory of sources. texts: path -> content, mode. links: path -> target. Paths are relative to
+    the image's root.
     """
 
     what: str
@@ -55,9 +56,10 @@ class LayerPlan:
         return plan
 
     def in_parts(self, size: int) -> list[LayerPlan]:
-        """Plans of parts that make the same layer, of `size` files or less on average: an edit changes one of them.
+        """Plans of parts that make the same layer, of about `size` files; an edit changes one.
 
-        The first has all but the files, and all directories; of the files, each is in the part that its directory's name says.
+        The first has all but the files, and all directories. The name of a file's directory decides
+        which part it is in.
         """
         count = 1 << max(1, (len(self.files) // size).bit_length())
         directories = dict(self.directories)

@@ -1,8 +1,8 @@
 """Reads a base image out of a layout or archive: `python -m flyte_pack image-local-base`.
 
-What it takes: an image layout in a directory; one in a tar archive (`oci-archive`); what `docker save` wrote, before
-version 25 and since. Any of the archives may be gzip'd. All blobs are checked against their digests, and layers
-against the config. Nothing is unpacked, and no layer is held in memory.
+It takes an image layout, in a directory or in a tar archive (`oci-archive`), and what `docker save`
+wrote, before version 25 and since. Archives may be gzip'd. Blobs are checked against their digests,
+and layers against the config. Nothing is unpacked, and no layer is held in memory.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _from_layout(layout: Layout, options: _Options, out: str) -> BaseImage:
         config.check_layers(image.manifest.layers, layout.name)
         for layer, diff_id in zip(image.manifest.layers, config.diff_ids):
             _copy_layer(layout, layer, diff_id, out)
-    # Several platforms hang together by their index: one that the layout holds, or the layout's own.
+    # Several platforms belong together by their index: one in the layout, or the layout's own.
     index = None
     if len(wanted) > 1:
         index = layout.document(tops[0]) if len(tops) == 1 else layout.index_bytes
@@ -146,7 +146,7 @@ def _copy_layer(layout: Layout, layer: Descriptor, diff_id: str, out: str) -> No
         elif layer.media_type in PLAIN_LAYERS:
             plain = _pieces(file)
         else:
-            return  # zstd: the standard library can't inflate it; whoever unpacks it checks it
+            return  # zstd: the standard library cannot inflate it; whoever unpacks it checks it
         _check(layout.name, _sha256(plain), diff_id)
 
 
@@ -154,7 +154,10 @@ def _copy_layer(layout: Layout, layer: Descriptor, diff_id: str, out: str) -> No
 
 
 def _from_docker(archive: TarFiles, options: _Options, out: str) -> BaseImage:
-    """`manifest.json` and what it names (Docker's image specification 1.2, "Combined Image JSON + Filesystem Changeset")."""
+    """The image of `manifest.json`.
+
+    Docker's image specification 1.2, "Combined Image JSON + Filesystem Changeset".
+    """
     entry = _entry(archive, options.ref)
     data = _small(archive, entry["Config"])
     config = ImageConfig.parse(data, archive.name)
@@ -223,7 +226,7 @@ def _member(archive: TarFiles, path: str) -> BinaryIO:
 
 
 def _pack_layer(archive: TarFiles, path: str, diff_id: str, out: str) -> Descriptor:
-    """Compress a layer, a plain tar, with the pinned codec; one that is gzip'd already is taken as it is."""
+    """Compress a plain layer with the pinned codec; take one that is gzip'd as it is."""
     with _member(archive, path) as file:
         gzipped = file.read(2) == b"\x1f\x8b"
     temporary = os.path.join(out, "blobs", ".layer")

@@ -1,7 +1,7 @@
 """Finds what an image needs of a lock file: `python -m flyte_pack image-resolve`.
 
-From the requirements that the image's code has, and transitively: what the lock file's own graph says, or the metadata of
-the wheels where it has none. uv reads the latter, with every version pinned to the lock file's.
+That is what the image's code requires, transitively: by the lock file's own graph or, if it has
+none, by the metadata of the wheels. uv reads that, with every version pinned to the lock file's.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _resolve(given: argparse.Namespace) -> None:
 
 
 def parse_roots(text: str) -> list[Requirement]:
-    """Requirements (dependency specifiers), one on a line; empty lines and comments are left out."""
+    """Requirements (dependency specifiers), one on a line, with empty lines and comments."""
     roots = []
     for line in text.splitlines():
         line = re.sub(r"(^|\s)#.*", "", line).strip()
@@ -63,7 +63,8 @@ def parse_roots(text: str) -> list[Requirement]:
             raise UserError(f"{shown} is no requirement: {str(error).splitlines()[0]}") from None
         if root.url is not None:
             raise UserError(
-                f"{root.name} is asked for by URL, and an image takes wheels from a package index only: "
+                f"{root.name} is asked for by URL, and an image takes wheels from a package index "
+                "only: "
                 "build its wheel, put that on an index, and ask for it by name and version"
             )
         roots.append(root)
@@ -73,13 +74,14 @@ def parse_roots(text: str) -> list[Requirement]:
 def needed(
     lock: Lock, roots: Sequence[Requirement], target: WheelTarget, lock_name: str = "the lock file"
 ) -> list[Pin]:
-    """The pins that `roots` need on `target`, transitively and with extras, sorted by name. Raises `UserError`."""
+    """The pins that `roots` need on `target`, transitively, sorted by name."""
     roots = [root for root in roots if holds(root.marker, target)]
     for root in roots:
         pin = _pin(lock, root.name, [_ROOT], target, lock_name)
         if not root.specifier.contains(pin.version, prereleases=True):
             raise UserError(
-                f"{_ROOT} asks for {root.name}{root.specifier}, and {lock_name} has {pin.version}: make it anew"
+                f"{_ROOT} asks for {root.name}{root.specifier}, and {lock_name} has {pin.version}: "
+                "make it anew"
             )
     if not roots:
         return []
@@ -123,7 +125,8 @@ def _pin(lock: Lock, name: str, by: Sequence[str], target: WheelTarget, lock_nam
             else ""
         )
         raise UserError(
-            f"{who} {'need' if len(by) > 1 else 'needs'} {name}, and {lock_name} {where}: make it anew{unsafe}"
+            f"{who} {'need' if len(by) > 1 else 'needs'} {name}, and {lock_name} {where}: make it "
+            f"anew{unsafe}"
         )
     if pin.problem is not None:
         raise UserError(f"{who} needs {pin}, but {pin.problem}")
@@ -149,7 +152,7 @@ def _by_graph(
                 continue
             seen.add((name, extra))
             for required in pin.requires or ():
-                # What needs no extra comes with the first round; a requirement of one comes with that extra alone.
+                # The first round takes what needs no extra, the others what needs that extra.
                 if holds(required.marker, target, extra) and (
                     not extra or not holds(required.marker, target)
                 ):
@@ -177,7 +180,7 @@ def _by_metadata(
             "--no-emit-index-url",
         ]
         try:
-            # What a version needs never changes: where uv has seen all of them, there is nothing to ask the index for.
+            # What a version needs never changes. The index is asked only for what uv has not seen.
             output = run_uv([*arguments, "--offline"], target, os.environ)
         except UserError:
             output = run_uv(arguments, target, os.environ)
@@ -185,7 +188,7 @@ def _by_metadata(
 
 
 def _annotated(output: str, lock: Lock) -> dict[str, list[str]]:
-    """Parse what `uv pip compile` prints: a pin on a line, then comments which say who asked for it."""
+    """Parse the output of `uv pip compile`: a pin on a line, then comments on who asked for it."""
     by: dict[str, list[str]] = {}
     askers: list[str] = []
     for line in output.splitlines():

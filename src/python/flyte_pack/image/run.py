@@ -1,6 +1,6 @@
-"""Runs a command in an image that was packaged here, or writes the image out: `python -m flyte_pack image-run`.
+"""Runs a command in a packaged image, or writes the image out: `python -m flyte_pack image-run`.
 
-What stands behind `./pants run path:image -- ...`. Layers that only a registry has are fetched first, and kept.
+`./pants run path:image -- ...` starts it. Layers that only a registry has are fetched, and kept.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from flyte_pack.oci.model import (
 from flyte_pack.progress import Say
 
 _HELP = """\
-Run a command in the image, by a docker or podman engine where one answers, otherwise unpacked on this machine.
+Run a command in the image, by docker or podman if one answers, else by bubblewrap.
 
   ./pants run path:image -- [OPTION]... [COMMAND [ARGUMENT]...]
 
-What follows the options is run by the image's entry point; without a command it is the image's own, if it has one.
+The image's entry point runs the command; without one it runs the image's own, if it has any.
 """
 
 
@@ -86,10 +86,10 @@ def image_runner(
     insecure: Collection[str] = (),
     say: Say = say,
 ) -> Iterator[Runner]:
-    """The image of this machine's platform in the layout `directory`, ready to run any number of commands.
+    """The image of this machine's platform in the layout `directory`, ready to run commands.
 
-    address: of its target; the image is named after it. insecure: registries that speak plain HTTP. say: told what takes time, and which way it runs.
-    Raises `UserError`, `InvalidImage` or `OSError`.
+    address: of its target; the image is named after it. insecure: registries with plain HTTP.
+    say: told what takes time, and how it runs. Raises `UserError` or `OSError`.
     """
     with ready_image(directory, say, insecure) as (layout, image):
         with open_runner(layout, image, engine, _slug(address), say) as runner:
@@ -101,7 +101,8 @@ def _run(layout: Layout, image: LayoutImage, address: str, options: _Options) ->
     if not typed.argv:
         if not config.cmd:
             raise UserError(
-                f"the image has no command of its own: say what to run in it, as in `./pants run {address} -- python -V`"
+                "the image has no command of its own: say what to run in it, as in `./pants run "
+                f"{address} -- python -V`"
             )
         typed = Command(config.cmd, typed.env, typed.mounts, typed.network)
     with open_runner(layout, image, options.engine, _slug(address), say) as runner:
@@ -160,7 +161,7 @@ def _typed(words: list[str]) -> _Options:
 
 
 def _end_of_options(words: Sequence[str]) -> int:
-    """Where the command begins: at the first word that is no option of ours, nor the value of one. `--` ends them too."""
+    """Where the command begins: after our options and their values, or at `--`."""
     at = 0
     while at < len(words) and words[at].startswith("--") and words[at] != "--":
         at += 1 if "=" in words[at] or words[at] == "--help" else 2
@@ -198,7 +199,8 @@ def ready_image(
 ) -> Iterator[tuple[Layout, LayoutImage]]:
     """The image of this machine's platform in the layout `directory`, with all its layers at hand.
 
-    Those of a base in a registry are fetched into the user's cache, once. Raises `InvalidImage`, `UserError` or `OSError`.
+    Layers of a base in a registry are fetched into the user's cache, once. Raises `UserError` or
+    `OSError`.
     """
     cache = os.path.join(_user_cache(), "base-layers")
     layout = read_layout(_Both(DirectoryFiles(directory), DirectoryFiles(cache)))

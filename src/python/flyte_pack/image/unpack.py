@@ -1,8 +1,9 @@
-"""Unpacks the layers of an image into a directory, as a container would see them, wherever they come from.
+"""Unpacks the layers of an image into a directory, as a container would see them.
 
-Image specification 1.0, "Applying Changesets" and "Whiteouts". Nothing is written or removed outside the directory,
-whatever names and links a layer holds: each path is followed by hand, and a link counts from the directory as its root.
-Left out are devices, pipes, extended attributes, and the bits that would run a program with its owner's rights.
+Image specification 1.0, "Applying Changesets" and "Whiteouts". Names and links in a layer may be
+hostile: each path is followed by hand, links count from the directory as their root, and nothing is
+written or removed outside it. Devices, pipes, extended attributes and set-user-ID bits
+are left out.
 """
 
 from __future__ import annotations
@@ -33,18 +34,18 @@ _WHITEOUT, _OPAQUE = b".wh.", b".wh..wh..opq"
 
 
 def unpack(layout: Layout, layers: tuple[Descriptor, ...], root: str) -> None:
-    """Unpack `layers`, lowest first, into the empty directory `root`.
+    """Unpack `layers`, lowest first, into the empty directory `root`. All files are the caller's.
 
-    All files are the caller's, who can read and remove them.
-
-    Raises `InvalidImage` for a layer that is not what its digest says, or can't be unpacked; `OSError`. A part is left then.
+    Raises `InvalidImage` if a layer does not match its digest or cannot be unpacked, or `OSError`.
+    Then a part is left.
     """
     tree = _Tree(os.fsencode(root))
     for layer in layers:
         what = f"{layout.name}: the layer {layer.digest}"
         if layer.media_type not in (*GZIP_LAYERS, *PLAIN_LAYERS):
             raise InvalidImage(
-                f"{what} is {layer.media_type!a:.100}, which only a container engine can unpack here"
+                f"{what} is {layer.media_type!a:.100}, which only a container engine can unpack "
+                "here"
             )
         blob = checked_blob(layout, layer)
         pieces = inflate_pieces(blob, what) if layer.media_type in GZIP_LAYERS else blob
@@ -63,9 +64,9 @@ class Resolver:
         self._root = root
 
     def resolve(self, path: bytes) -> bytes:
-        """`path`, which is as the tree's inhabitants see it, with all links in it followed; no slash at either end.
+        """`path`, as the tree's inhabitants see it, with all links followed; no slash at the ends.
 
-        What is missing of it stays as it is. Raises `OSError` for links without end.
+        What is missing of it stays as it is. Raises `OSError` for a loop of links.
         """
         done: list[bytes] = []
         todo = path.split(b"/")[::-1]
@@ -112,7 +113,8 @@ class _Tree(Resolver):
             self._bytes += member.size
             if self._files > MAX_FILES or self._bytes > MAX_BYTES:
                 raise InvalidImage(
-                    f"{what}: the image unpacks to more than {MAX_FILES:,} files or {MAX_BYTES:,} bytes"
+                    f"{what}: the image unpacks to more than {MAX_FILES:,} files or {MAX_BYTES:,} "
+                    "bytes"
                 )
             try:
                 self._add(member, what)
@@ -127,7 +129,7 @@ class _Tree(Resolver):
                 raise InvalidImage(f"{what}: {member.name!r:.200}: {error.strerror}") from None
 
     def finish(self) -> None:
-        """Give directories their modes and times, which had to wait: one that can't be written could not be filled."""
+        """Set modes and times of directories, once they are filled."""
         for path, (mode, mtime) in sorted(self._modes.items(), reverse=True):
             place = self.place(path)
             os.chmod(place, mode | 0o700)
@@ -219,7 +221,7 @@ class _Tree(Resolver):
             return False
 
     def _note(self, path: bytes) -> None:
-        """`path`, and what is above it, is of this layer: no whiteout of this layer takes it away."""
+        """`path` and what is above it are of this layer, so no whiteout of it removes them."""
         while path not in self._added:
             self._added.add(path)
             path = path.rpartition(b"/")[0]
@@ -261,7 +263,7 @@ class _Tree(Resolver):
 
 
 class _Ahead:
-    """Iterates over `pieces` on a thread of its own, a few pieces ahead: layers are inflated while files are written."""
+    """Iterates over `pieces` in a thread, a few ahead: it inflates while files are written."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces

@@ -1,6 +1,6 @@
 """Runs programs by bubblewrap in an image that is unpacked into a directory.
 
-The directory is made for one session and removed after it; what programs write in it is gone then, as in a container.
+The directory is removed after the session, with what programs wrote in it, as in a container.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def unpacked(layout: Layout, image: LayoutImage, say: Say) -> Iterator[Runner]:
 def _make_directory(scratch: str) -> tuple[str, int]:
     """A directory of our own in `scratch`, and the lock on it, which lasts as long as we do.
 
-    First those are removed whose makers were killed. One that takes the lock between our making the directory and locking it
-    removes it, and then we make another.
+    First it removes those whose makers were killed. Another process that locks the new directory
+    before us removes it; then we make another.
     """
     for name in os.listdir(scratch):
         if name.startswith(_PREFIX):
@@ -87,7 +87,7 @@ def _open_directory(path: str) -> int:
 
 
 def _scratch(size: int) -> str:
-    """Where to unpack layers of `size` bytes: in memory, which takes a sixth of the time, if there is plenty of it."""
+    """Where to unpack layers of `size` bytes: in memory, six times as fast, if it has room."""
     memory = "/dev/shm"  # noqa: S108  # a directory of our own is made in it
     if "TMPDIR" not in os.environ and size <= _IN_MEMORY and os.access(memory, os.W_OK):
         status = os.statvfs(memory)
@@ -108,7 +108,7 @@ def _remove(directory: str) -> None:
 
 
 def _bubblewrap() -> str:
-    """The path of the program. Raises `UserError` where there is none, or where it does not work."""
+    """The path of the program. Raises `UserError` if it is missing or does not work."""
     program = shutil.which("bwrap")
     if program is None:
         raise UserError(
@@ -149,7 +149,7 @@ class _User:
 
 
 def _find_user(root: str, text: str) -> _User:
-    """`user[:group]`, names or numbers (image specification, "User"), by the image's own lists. Raises `UserError`."""
+    """`user[:group]`, names or numbers (image specification, "User"), by the image's own lists."""
     name, _, group = text.partition(":")
     name = name or "0"
     entry = next((e for e in _entries(root, "etc/passwd", 6) if name in (e[0], e[2])), None)
@@ -211,10 +211,11 @@ class _Bubblewrap:
         }
 
     def _prepare(self, command: Command) -> list[tuple[str, str, bool]]:
-        """Make what is mounted a place; gives source, target below the root, and whether it is read-only."""
+        """Make a place for each mount; gives (source, target below the root, read-only)."""
         if command.network not in (None, "none", "host"):
             raise UserError(
-                f"an unpacked image has no network {command.network!r}: --network is `none` or `host`, or start docker"
+                f"an unpacked image has no network {command.network!r}: --network is `none` or "
+                "`host`, or start docker"
             )
         resolver = Resolver(os.fsencode(self.root))
         if command.network != "none":

@@ -30,7 +30,7 @@ class LayerWriter:
     """
 
     def __init__(self, directory: str, owner: tar.Owner = tar.ROOT) -> None:
-        """Raises `UserError`, or `OSError` where the blob can't be written."""
+        """Raises `UserError`, or `OSError` where the blob cannot be written."""
         self._directory = directory
         self._owner = owner
         os.makedirs(os.path.join(directory, "blobs", "sha256"), exist_ok=True)
