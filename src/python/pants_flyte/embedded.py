@@ -40,8 +40,7 @@ def check_embedded(
         f'`copy_style` is "none", and the image {image.address} lacks files that the task '
         f"reaches:\n{lines}\n"
         f"Name this task, or the code, in the `dependencies` of {image.address}, and leave its "
-        "`code` unset or set it to True; or "
-        "copy the files' source root with `source_folders`.",
+        "`code` unset or set it to True; or copy the files' source root with `source_folders`.",
     )
 
 
@@ -49,8 +48,7 @@ def _elsewhere(entry: str, expected: str, actual: str, top: str, image: BuiltIma
     """The usual mistake: a folder was copied in place of its contents, or the other way round."""
     text = (
         f"the image {image.address} has {entry} at /{actual}, and with this target's `root_dir` it "
-        "is imported from "
-        f"/{expected}. "
+        f"is imported from /{expected}. "
     )
     if image.embeds_code:  # the graph put it there: no folder was copied
         return f"{text}Give both the same `root_dir`."
@@ -59,23 +57,20 @@ def _elsewhere(entry: str, expected: str, actual: str, top: str, image: BuiltIma
         folder = outer[: -len(inner) - 1]
         return (
             f"{text}The image holds the folder {folder!r} itself where its contents are looked "
-            "for: set `copy_contents_only` to "
-            f"True in the `source_folders` of {image.address}, or set `root_dir` here to a "
-            f"directory above {folder!r}."
+            f"for: set `copy_contents_only` to True in the `source_folders` of {image.address}, or "
+            f"set `root_dir` here to a directory above {folder!r}."
         )
     if expected.endswith(f"/{outer}"):
         folder = inner[: -len(outer) - 1]
         return (
             f"{text}The image holds the contents of the folder {folder!r} where the folder itself "
-            "is looked for: set "
-            f"`copy_contents_only` to False in the `source_folders` of {image.address} (with `dst` "
-            "the directory above), or set "
-            f"`root_dir` here to {folder!r}, if imports start there."
+            "is looked for: set `copy_contents_only` to False in the `source_folders` of "
+            f"{image.address} (with `dst` the directory above), or set `root_dir` here to "
+            f"{folder!r}, if imports start there."
         )
     return (
         f"{text}Make `root_dir` of the two agree, or change `dst` in the `source_folders` of "
-        f"{image.address}, so that the root "
-        f"of imports is its working directory, {image.workdir}."
+        f"{image.address}, so that the root of imports is its working directory, {image.workdir}."
     )
 
 

@@ -196,8 +196,8 @@ def _platforms(target: Target, base: Base) -> Tuple[Platform, ...]:
             raise FlyteTargetError(
                 target.address,
                 f"`platforms` asks for {platform}, and the base {base.address} has "
-                f"{', '.join(map(str, has))}. Add it to "
-                "the base's `platforms` and lock it, or leave it out here.",
+                f"{', '.join(map(str, has))}. Add it to the base's `platforms` and lock it, or "
+                "leave it out here.",
             )
     if not platforms:
         raise FlyteTargetError(target.address, "`platforms` is empty.")

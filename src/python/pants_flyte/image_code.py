@@ -194,8 +194,7 @@ async def code_of(
                     raise FlyteTargetError(
                         address,
                         f"two files would be at /{path} in the image: {files[path]} and {source}. "
-                        "Change `dst` in "
-                        f"`{field_type.alias}`.",
+                        f"Change `dst` in `{field_type.alias}`.",
                     )
                 digest_of.setdefault(path, digest)
     return Code(files, digest_of, modules)
@@ -217,8 +216,7 @@ async def _copied(
         raise FlyteTargetError(
             address,
             f"`{alias}`: there is nothing to copy at {path or 'the build root'}, or all of it is "
-            "ignored (`.dockerignore`, "
-            "`[flyte].all_excludes`, `.gitignore`).",
+            "ignored (`.dockerignore`, `[flyte].all_excludes`, `.gitignore`).",
         )
     for place in copied:
         if problem := path_problem(place):

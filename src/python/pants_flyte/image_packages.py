@@ -53,8 +53,8 @@ async def requirements_of(address: Address, resolve: str, python_setup: PythonSe
             raise FlyteTargetError(
                 address,
                 f"it depends on {target.address}, which belongs to the resolve `{its}`, while the "
-                f"image's is `{resolve}`. "
-                "Set `resolve`, or depend on the requirement of that resolve.",
+                f"image's is `{resolve}`. Set `resolve`, or depend on the requirement of that "
+                "resolve.",
             )
         found.update(str(requirement) for requirement in target[PythonRequirementsField].value)
     return sorted(found)
@@ -65,17 +65,16 @@ async def _lock_of(address: Address, resolve: str, python_setup: PythonSetup) ->
     if path is None:
         raise FlyteTargetError(
             address,
-            "third-party packages of an image come from a lock file: set `[python].enable_resolves "
-            "= true` and name one in "
-            f"`[python.resolves]` for `{resolve}`.",
+            "third-party packages of an image come from a lock file: set "
+            "`[python].enable_resolves = true` and name one in `[python.resolves]` for "
+            f"`{resolve}`.",
         )
     found = await contents_matching(PathGlobs([literal_glob(path)]))
     if not found:
         raise FlyteTargetError(
             address,
             f"the lock file of the resolve `{resolve}`, {path}, is not there. `{bin_name()} "
-            "generate-lockfiles "
-            f"--resolve={resolve}` makes it.",
+            f"generate-lockfiles --resolve={resolve}` makes it.",
         )
     return found[0]
 

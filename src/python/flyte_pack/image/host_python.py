@@ -285,8 +285,7 @@ def _libraries(python: Interpreter, programs: Iterable[str]) -> Iterator[HostFil
     if "libc.so.6" not in found:
         raise UserError(
             f"{python.executable} does not use the GNU C library, which a base image of this "
-            "machine needs: "
-            "use a base image of a registry"
+            "machine needs: use a base image of a registry"
         )
     home = os.path.dirname(found["libc.so.6"])
     for name in _LOADED_BY_NAME:

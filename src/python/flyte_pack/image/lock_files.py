@@ -146,8 +146,7 @@ def _pin(requirement: Requirement, hashes: list[str]) -> Pin:
 
 _DIRECT = (
     "it comes from a URL, a repository or a path, and an image takes wheels from a package index "
-    "only: "
-    "build its wheel and put that on an index, or in a directory of wheels (UV_FIND_LINKS)"
+    "only: build its wheel and put that on an index, or in a directory of wheels (UV_FIND_LINKS)"
 )
 
 

@@ -64,8 +64,7 @@ def parse_roots(text: str) -> list[Requirement]:
         if root.url is not None:
             raise UserError(
                 f"{root.name} is asked for by URL, and an image takes wheels from a package index "
-                "only: "
-                "build its wheel, put that on an index, and ask for it by name and version"
+                "only: build its wheel, put that on an index, and ask for it by name and version"
             )
         roots.append(root)
     return roots

@@ -71,9 +71,8 @@ def explain(stderr: str, target: WheelTarget) -> str:
         others = re.search(r"Wheels are available for `.*", text)
         return (
             f"{found['name']} {found['version']} has no wheel for {target} (platform tag "
-            f"{target.platform_tag} or older). "
-            f"{printable(others[0]) + '. ' if others else ''}"
-            "Pin a version that has one; set `glibc` of the `flyte_base_image` if the image has a "
+            f"{target.platform_tag} or older). {printable(others[0]) + '. ' if others else ''}Pin "
+            "a version that has one; set `glibc` of the `flyte_base_image` if the image has a "
             "newer glibc; or build the wheel and put it on an index or in a directory of wheels "
             "(UV_FIND_LINKS), with its hash in the lock file"
         )
