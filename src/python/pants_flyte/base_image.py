@@ -41,6 +41,7 @@ from pants_flyte.image_target_types import (
     FlyteBaseSourceField,
 )
 from pants_flyte.subsystem import FlytePackSubsystem
+from pants_flyte.targets import checked
 from pants_flyte.tool import program_pex
 
 
@@ -95,11 +96,7 @@ async def load_base(
     target: Target, flyte_pack: FlytePackSubsystem, python_setup: PythonSetup
 ) -> Base:
     """Raises `FlyteTargetError` where the target can't be used as a base."""
-    address = target.address
-    if not isinstance(target, FlyteBaseImage):
-        raise FlyteTargetError(
-            address, f"this is a `{target.alias}`, where a `{FlyteBaseImage.alias}` is needed."
-        )
+    address = checked(target, FlyteBaseImage).address
     source = target[FlyteBaseSourceField].value
     if source is None or target[FlyteBaseImageField].value is not None:
         image, at_hand = await _locked(target), EMPTY_DIGEST

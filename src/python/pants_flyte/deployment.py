@@ -12,7 +12,6 @@ from pants.backend.python.util_rules.pex import VenvPexProcess
 from pants.backend.python.util_rules.pex_from_targets import PexFromTargetsRequest
 from pants.build_graph.address import Address
 from pants.core.util_rules.distdir import DistDir
-from pants.engine.env_vars import EnvironmentVarsRequest
 from pants.engine.fs import Digest, PathGlobs
 from pants.engine.target import FieldSet
 from pants.util.logging import LogLevel
@@ -149,7 +148,7 @@ async def environments_of(
 
     None where nothing will be registered: the deploy program looks for a control plane in the same places.
     """
-    environ = await environment_variables(EnvironmentVarsRequest(VARIABLES))
+    environ = await environment_variables(VARIABLES)
     endpoint = options.endpoint or settings.endpoint
     flyte_config = options.flyte_config or settings.flyte_config
     if not options.registers or not is_known(endpoint, flyte_config, os.getcwd(), environ):

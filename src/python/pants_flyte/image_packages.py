@@ -14,7 +14,7 @@ from pants.backend.python.target_types import (
 from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
 from pants.backend.python.util_rules.pex import VenvPex, VenvPexProcess
 from pants.build_graph.address import Address
-from pants.engine.fs import CreateDigest, Digest, FileContent, PathGlobs
+from pants.engine.fs import Digest, FileContent, PathGlobs
 from pants.engine.target import Target
 from pants.option.global_options import ca_certs_path_to_file_content
 from pants.util.docutil import bin_name
@@ -91,15 +91,13 @@ async def package_layers(
         return ((),) * len(platforms), ()
     lock = await _lock_of(address, resolve, python_setup)
     inputs = await create_digest(
-        CreateDigest(
-            [
-                FileContent("resolve.lock", lock.content),
-                FileContent("roots.txt", "".join(f"{root}\n" for root in roots).encode()),
-            ]
-        )
+        {
+            "resolve.lock": lock.content,
+            "roots.txt": "".join(f"{root}\n" for root in roots).encode(),
+        }
     )
     trusted = [ca_certs_path_to_file_content(certificates)] if certificates else []
-    trust = await create_digest(CreateDigest(trusted))
+    trust = await create_digest({file.path: file.content for file in trusted})
     env = {
         **(await subprocess_environment()),
         **_index_environment(repos),
