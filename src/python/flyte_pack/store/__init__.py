@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from flyte_pack.progress import Say
 from flyte_pack.store.uris import StoreError as StoreError
 
 
