@@ -46,7 +46,7 @@ def test_the_map_names_a_file_for_each_question() -> None:
     table = questions.partition("\n## ")[0].split("|---|---|\n")[1].strip().splitlines()
     for row in table:
         assert re.fullmatch(r"\| [^|`]+ \| `[\w./]+\.py` \|", row), row
-    assert len(table) == 5
+    assert len(table) == 6
 
 
 def test_the_readme_leads_to_the_maps() -> None:
