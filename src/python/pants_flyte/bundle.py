@@ -213,10 +213,7 @@ async def _check_imports(
     broken = broken_imports(tuple(modules.values()), scans, root_dir)
     if broken:
         raise broken_imports_error(
-            request.address,
-            root_dir,
-            broken,
-            (file.source_root or "" for file in modules.values()),
+            request.address, root_dir, broken, (file.source_root or "" for file in modules.values())
         )
 
 

@@ -39,12 +39,7 @@ from pants_flyte.build_types import (
 from pants_flyte.bundle import build_bundle
 from pants_flyte.closure import closure_of
 from pants_flyte.embedded import check_embedded
-from pants_flyte.engine import (
-    build_images,
-    create_digest,
-    files_matching,
-    source_roots,
-)
+from pants_flyte.engine import build_images, create_digest, files_matching, source_roots
 from pants_flyte.entry_point import (
     EntryModule,
     NamedTasks,
@@ -57,14 +52,7 @@ from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import literal_glob
 from pants_flyte.image_packages import requirements_of
 from pants_flyte.image_target_types import FlyteImage, FlyteImageRefNameField
-from pants_flyte.layout import (
-    SourceFile,
-    check_root_dir,
-    module_name,
-    place,
-    place_all,
-    root_path,
-)
+from pants_flyte.layout import SourceFile, check_root_dir, module_name, place, place_all, root_path
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.target_types import (
     BUNDLE_COPY_STYLES,

@@ -16,12 +16,7 @@ from pants.engine.fs import Digest, GlobMatchErrorBehavior, PathGlobs
 from pants.engine.process import InteractiveProcess
 from pants.util.frozendict import FrozenDict
 
-from pants_flyte.engine import (
-    contents_matching,
-    create_digest,
-    merge_digests,
-    tool_environment,
-)
+from pants_flyte.engine import contents_matching, create_digest, merge_digests, tool_environment
 from pants_flyte.globs import literal_glob
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 

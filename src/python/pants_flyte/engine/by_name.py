@@ -26,12 +26,7 @@ from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import InterpreterConstraintsField, PythonResolveField
 from pants.backend.python.util_rules import pex, pex_from_targets
 from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
-from pants.backend.python.util_rules.pex import (
-    PexRequest,
-    VenvPex,
-    VenvPexProcess,
-    VenvPexRequest,
-)
+from pants.backend.python.util_rules.pex import PexRequest, VenvPex, VenvPexProcess, VenvPexRequest
 from pants.backend.python.util_rules.pex_environment import (
     CompletePexEnvironment,
     PythonExecutable,
