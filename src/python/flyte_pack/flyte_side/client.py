@@ -179,7 +179,7 @@ class Client:
             # Some control planes store inputs elsewhere; Flyte's own deploy does the same.
             if not trigger.spec.inputs.literals:
                 continue
-            data = await private("offload_trigger_inputs")(
+            data = await private("offload_inputs")(
                 trigger.spec.inputs,
                 org=task.org,
                 project=task.project,
