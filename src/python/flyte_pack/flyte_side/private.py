@@ -10,7 +10,7 @@ from typing import Any
 
 from .words import Refused
 
-# Purpose, module, name, and the versions that have it there. Newest first; an open end is the newest
+# Purpose, module, name, and versions that have it there. Newest first; an open end is the newest
 # known version.
 PRIVATE: tuple[tuple[str, str, str, str], ...] = (
     ("plan_deploy", "flyte._deploy", "plan_deploy", "2.5-"),
