@@ -60,7 +60,8 @@ for _ in range(2):
 
 GET_BY_SHIM = """
 import os, sys
-from flyte_shim.source import Patience, open_source
+from flyte_shim.fetch import open_source
+from flyte_shim.source import Patience
 for chunk in open_source(sys.argv[1], Patience(), os.environ).read(0):
     pass
 """

@@ -21,8 +21,9 @@ from flyte_shim.errors import (
     UntrustedSource,
     UsageError,
 )
+from flyte_shim.fetch import open_source
 from flyte_shim.hashing import sha256_bytes
-from flyte_shim.source import Patience, download, open_source
+from flyte_shim.source import Patience, download
 from tests.support.shim_servers import Asked, ranged, reply, scripted
 
 DATA = bytes(range(256)) * 2000

@@ -21,8 +21,9 @@ from flyte_shim.errors import (
     SourceMissing,
     SourceUnavailable,
 )
+from flyte_shim.fetch import open_source
 from flyte_shim.hashing import sha256_bytes
-from flyte_shim.source import Patience, download, open_source
+from flyte_shim.source import Patience, download
 from tests.support.archives import Archive, archive_of
 from tests.support.flyte_env import flyte_python
 from tests.support.object_stores import (

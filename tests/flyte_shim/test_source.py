@@ -19,8 +19,9 @@ from flyte_shim.errors import (
     UntrustedSource,
     UsageError,
 )
+from flyte_shim.fetch import open_source
 from flyte_shim.hashing import sha256_bytes
-from flyte_shim.source import Patience, Source, download, open_source
+from flyte_shim.source import Patience, Source, download
 
 DATA = bytes(range(256)) * 20_000
 

@@ -15,7 +15,8 @@ from typing import Any, Callable
 
 from flyte_pack.registry.credentials import Keychain
 from flyte_pack.registry.push import push_image
-from flyte_pack.store import Store, open_store
+from flyte_pack.store import Store
+from flyte_pack.store.opening import open_store
 from flyte_pack.task_link import LinkedImage
 from tests.support.control_plane import RealControlPlane, control_plane
 from tests.support.deploying import BuildRoot, Done, Program

@@ -7,7 +7,8 @@ import os
 from flyte_shim.cache import seal
 from flyte_shim.errors import UsageError
 from flyte_shim.extract import Limits, extract
-from flyte_shim.source import Patience, download, open_source
+from flyte_shim.paths import shown
+from flyte_shim.source import SCHEMES, FileSource, Patience, download, scheme_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Callable
 
     from flyte_shim.errors import SourceUnavailable
+    from flyte_shim.source import Source
 
 LIMIT_VARIABLES = {
     "archive_bytes": "FLYTE_SHIM_MAX_ARCHIVE_BYTES",
@@ -60,6 +62,32 @@ def fetch(
     os.unlink(archive)
     seal(directory, extracted.directories)
     return Fetched(size, attempts, extracted.disk_bytes)
+
+
+def open_source(uri: str, patience: Patience, environ: Mapping[str, str]) -> Source:
+    """The source for a URI or a plain path; nothing is read yet. Raises UsageError.
+
+    `environ` says how stores are reached: see `stores`.
+    """
+    scheme = scheme_of(uri)
+    if scheme in ("", "file"):
+        return FileSource(uri)
+    if scheme in ("http", "https"):
+        from flyte_shim.http_source import HttpSource
+
+        return HttpSource(uri, patience, environ)
+    if scheme == "s3":
+        from flyte_shim.s3 import S3Source
+
+        return S3Source(uri, patience, environ)
+    if scheme in SCHEMES:
+        from flyte_shim.obstore_source import ObstoreSource
+
+        return ObstoreSource(uri, patience, environ)
+    raise UsageError(
+        f"No way to read {shown(uri)}: this flyte-shim reads plain paths and "
+        f"{', '.join(f'{name}://' for name in SCHEMES)}."
+    )
 
 
 def limits_from(environ: Mapping[str, str]) -> Limits:

@@ -31,7 +31,7 @@ from flyte_shim.paths import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from typing import Callable
 
 _CHUNK = 1 << 20
@@ -162,32 +162,6 @@ def scheme_of(uri: str) -> str:
     known = scheme.lower()
     is_uri = colon and (rest.startswith("//") or known in SCHEMES)
     return known if is_uri and scheme.isascii() and scheme[:1].isalpha() else ""
-
-
-def open_source(uri: str, patience: Patience, environ: Mapping[str, str]) -> Source:
-    """The source for a URI or a plain path; nothing is read yet. Raises UsageError.
-
-    `environ` says how stores are reached: see `stores`.
-    """
-    scheme = scheme_of(uri)
-    if scheme in ("", "file"):
-        return FileSource(uri)
-    if scheme in ("http", "https"):
-        from flyte_shim.http_source import HttpSource
-
-        return HttpSource(uri, patience, environ)
-    if scheme == "s3":
-        from flyte_shim.s3 import S3Source
-
-        return S3Source(uri, patience, environ)
-    if scheme in SCHEMES:
-        from flyte_shim.obstore_source import ObstoreSource
-
-        return ObstoreSource(uri, patience, environ)
-    raise UsageError(
-        f"No way to read {shown(uri)}: this flyte-shim reads plain paths and "
-        f"{', '.join(f'{name}://' for name in SCHEMES)}."
-    )
 
 
 def download(

@@ -16,7 +16,7 @@ import pytest
 
 import flyte_pack
 from flyte_pack.deploy.flyte_processes import Registered, RegistrationError
-from flyte_pack.store import open_store
+from flyte_pack.store.opening import open_store
 from tests.support.control_plane import (
     IMAGE,
     SCRIPT,

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from flyte_pack.store import blob_of, open_store
+from flyte_pack.store import blob_of
+from flyte_pack.store.opening import open_store
 from tests.support.deploying import BuildRoot
 from tests.support.object_stores import (
     REAL_STORES,

@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from flyte_pack.store import Blob, State, StoreError, blob_of, open_store, verified
+from flyte_pack.store import Blob, State, StoreError, blob_of, verified
+from flyte_pack.store.opening import open_store
 from tests.support.object_stores import (
     REAL_STORES,
     CutRequest,
@@ -29,7 +30,8 @@ LARGE = random.Random(1).randbytes(20 << 20)  # more than is kept in memory
 # argv: uri, number of keys. Waits for a line, then creates each key; prints which of them it wrote.
 RACER = f"""
 import sys
-from flyte_pack.store import blob_of, open_store
+from flyte_pack.store import blob_of
+from flyte_pack.store.opening import open_store
 store = open_store(sys.argv[1], "/")
 store.size("warm")
 print("ready", flush=True)
@@ -40,7 +42,8 @@ print(*[k for k in range(int(sys.argv[2])) if store.create(blob_of(f"new/dir{{k}
 # argv: uri. Creates a large object.
 WRITER = f"""
 import random, sys
-from flyte_pack.store import blob_of, open_store
+from flyte_pack.store import blob_of
+from flyte_pack.store.opening import open_store
 content = random.Random(1).randbytes({len(LARGE)})
 open_store(sys.argv[1], "/").create(blob_of({KEY!r}, content), [content])
 """

@@ -14,8 +14,9 @@ from urllib.parse import parse_qs
 import pytest
 
 import flyte_pack
-from flyte_pack.store import StoreError, blob_of, open_store
+from flyte_pack.store import StoreError, blob_of
 from flyte_pack.store.credentials import azure_config
+from flyte_pack.store.opening import open_store
 from tests.support.object_stores import (
     REAL_STORES,
     WRITER,
@@ -32,7 +33,8 @@ SOURCE_ROOT = str(Path(flyte_pack.__file__).parent.parent)
 # argv: uri. What a deployment does to a store, with what came along with the imports.
 ROUND = """
 import sys
-from flyte_pack.store import State, StoreError, blob_of, open_store
+from flyte_pack.store import State, StoreError, blob_of
+from flyte_pack.store.opening import open_store
 try:
     store = open_store(sys.argv[1], "/")
     blob = blob_of("a/b", b"content")

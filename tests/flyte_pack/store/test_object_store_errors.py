@@ -11,8 +11,8 @@ import threading
 import pytest
 import trustme
 
-from flyte_pack.store import StoreError, blob_of, open_store
-from flyte_pack.store.remote import remote_store
+from flyte_pack.store import StoreError, blob_of
+from flyte_pack.store.opening import open_store, remote_store
 from flyte_pack.store.trouble import Doing, Place, failure
 from tests.support.object_stores import (
     BUCKET,
@@ -278,7 +278,8 @@ def test_a_full_disk_is_said_to_be_one(monkeypatch):
     real = seaweedfs()
     program = """
 import resource, signal, sys
-from flyte_pack.store import blob_of, open_store, StoreError
+from flyte_pack.store import blob_of, StoreError
+from flyte_pack.store.opening import open_store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 content = bytes(10 << 20)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from flyte_pack.store import State, StoreError, blob_of, verified
-from flyte_pack.store.remote import remote_store
+from flyte_pack.store.opening import remote_store
 from tests.support.object_stores import (
     REAL_STORES,
     Answer,

@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-from flyte_pack.store import StoreError, check_store_uri, open_store
+from flyte_pack.store import StoreError
+from flyte_pack.store.opening import open_store
+from flyte_pack.store.uris import check_store_uri
 from tests.support.deploying import SOURCE_ROOT
 
 
@@ -105,7 +107,7 @@ def test_a_uri_names_a_place_in_an_object_store_and_no_request_is_sent_for_it(ur
 def test_uris_are_checked_without_any_library():
     program = """
 import sys
-from flyte_pack.store import check_store_uri
+from flyte_pack.store.uris import check_store_uri
 check_store_uri("s3://bucket/x")
 check_store_uri("abfs://container@account.dfs.core.windows.net/x")
 print(sorted({m.partition(".")[0] for m in sys.modules} & {"obstore", "boto3", "urllib3", "google", "ssl"}))

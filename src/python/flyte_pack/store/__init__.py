@@ -1,21 +1,18 @@
-"""A store: where bundles and the records of deployments are kept, by key.
+"""A store keeps bundles and the records of deployments, by key.
 
-`Store` is what deploying needs of one; `open_store` finds the one that a URI names. Every object is written once, whole
-or not at all; objects that anything may point to are written before what points to them.
+`Store` is the interface; `opening.open_store` opens the store that a URI names. A store writes every
+object once, and whole or not at all. An object is written before anything that points to it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Callable, Protocol
+from typing import Protocol
 
 from flyte_pack.store.uris import StoreError as StoreError
-from flyte_pack.store.uris import check_store_uri as check_store_uri
 
 
 class State(Enum):
@@ -90,26 +87,6 @@ class Store(Protocol):
 
     def sweep(self) -> None:
         """Remove what writers that were killed left behind, and nothing of those that live."""
-
-
-def open_store(uri: str, cwd: str, say: Callable[[str], object] | None = None) -> Store:
-    """The store that `uri` names; a relative `file://` path is below the directory `cwd`. Writes and asks for nothing.
-
-    Object stores are reached by what the environment says. say: is told of each pause before a request is sent again.
-    Raises `StoreError`.
-    """
-    scheme, _, rest = check_store_uri(uri).partition("://")
-    if scheme.lower() != "file":
-        from flyte_pack.http.retry import Timing
-        from flyte_pack.store.remote import remote_store
-
-        timing = Timing(time.sleep) if say is None else Timing(time.sleep, say=say)
-        return remote_store(f"{scheme.lower()}://{rest.rstrip('/')}", os.environ, timing)
-    from flyte_pack.store.file import FileStore
-
-    path = os.path.join(cwd, rest.rstrip("/"))
-    check_store_uri(f"file://{path}")
-    return FileStore(path)
 
 
 def verified(store: Store, blob: Blob) -> Iterator[bytes]:

@@ -17,14 +17,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Callable, Protocol, TypeVar, Union
-from urllib.parse import urlsplit
 
 from flyte_pack.http.retry import Broken, Timing, Tries
 from flyte_pack.store import Blob, State, StoredObject, StoreError, check_key, too_large
-from flyte_pack.store.credentials import endpoint_of
 from flyte_pack.store.trouble import Place
-from flyte_shim.errors import UsageError
-from flyte_shim.stores import GCS, Location, locate
 
 Content = Union[bytes, mmap.mmap]
 SHA256, WRITER = "sha256", "writer"  # names of metadata; Azure takes letters and digits only
@@ -233,29 +229,3 @@ def _whole(blob: Blob, content: Iterable[bytes]) -> Iterator[Content]:
             f"{blob.size:,} bytes of room in TMPDIR"
         ) from None
     yield whole
-
-
-def remote_store(uri: str, environ: Mapping[str, str], timing: Timing | None = None) -> RemoteStore:
-    """The store that a checked URI of an object store names. Sends nothing. Raises `StoreError`."""
-    try:
-        location = locate(f"{uri}/")
-        location.key = location.key.rstrip("/")
-        endpoint = endpoint_of(location, environ)
-        # What else is in its URL is not for messages.
-        server = urlsplit(endpoint).netloc.rpartition("@")[2] if endpoint else None
-        place = Place(location.kind, uri, location.bucket, server)
-        backend = _backend(place, location, environ)
-    except UsageError as error:
-        raise StoreError(str(error)) from None
-    return RemoteStore(backend, timing)
-
-
-def _backend(place: Place, location: Location, environ: Mapping[str, str]) -> Backend:
-    # Each imports an HTTP client of its own, which takes time.
-    if location.kind == GCS:
-        from flyte_pack.store.gcs import GcsBackend
-
-        return GcsBackend(place, location, environ)
-    from flyte_pack.store.by_obstore import ObstoreBackend
-
-    return ObstoreBackend(place, location, environ)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
+from flyte_pack.errors import UserError
 
-class StoreError(Exception):
+
+class StoreError(UserError):
     """A store that can not be used, or holds what it must not; the message says which and what to do."""
 
 
