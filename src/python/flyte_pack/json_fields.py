@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from flyte_shim.hashing import is_sha256
+from flyte_shim.paths import is_sha256
 
 
 class InvalidData(ValueError):

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flyte_pack.json_fields import Fields, InvalidData, dump, load
-from flyte_shim.hashing import is_sha256
-from flyte_shim.paths import path_problem
+from flyte_shim.paths import is_sha256, path_problem
 
 SCHEMA = 1
 VERSION_HOLE = "${VERSION}"

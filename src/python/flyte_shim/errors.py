@@ -20,7 +20,7 @@ class ShimError(UserError):
 
 
 class UsageError(ShimError):
-    """The command line or the environment asks for something that can not be done (EX_USAGE)."""
+    """The command line or the environment asks for something that cannot be done (EX_USAGE)."""
 
     code = 64
 
@@ -91,13 +91,13 @@ class SourceDenied(ShimError):
 
 
 class StorageError(ShimError):
-    """The cache or the working directory can not be used (EX_CANTCREAT)."""
+    """The cache or the working directory cannot be used (EX_CANTCREAT)."""
 
     code = 73
 
 
 class CommandNotExecutable(ShimError):
-    """The command exists and can not be run; the code is the one that shells use."""
+    """The command exists and cannot be run; the code is the one that shells use."""
 
     code = 126
 

@@ -6,7 +6,7 @@ import re
 
 
 class StoreError(Exception):
-    """A store that can not be used, or holds what it must not; the message says which and what to do."""
+    """A store that cannot be used, or holds what it must not; the message says which and what to do."""
 
 
 SCHEMES = ("file", "s3", "gs", "abfs", "abfss")
