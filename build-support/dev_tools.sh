@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prints the directory of ruff, mypy and lint-imports, made from build-support/locks/dev-tools.lock
-# where it is not there yet. It is keyed by the lock, so a changed lock makes a new one.
+# Prints the directory of the tools that build-support/locks/dev-tools.lock pins, and makes it if
+# it is missing. It is keyed by the lock, so a changed lock makes a new one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from flyte_pack import bundle as packing
 from flyte_pack.bundle_plan import PlanFile
 from flyte_pack.codec import CHUNK
+from flyte_pack.errors import UserError
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.manifest import EntryPoint, ManifestFile
-from flyte_pack.sources import SourceError
 from tests.support.codec_envs import codec_for
 from tests.support.packing import Bundle, packer, plan_of, run_packer, write_tree
 
@@ -235,7 +235,7 @@ def test_a_source_that_is_no_file_in_the_tree_is_refused(sources, bundle, source
     if make:
         make(sources / source)
     plan = plan_of([], files=(*PLAN.files, PlanFile(source, "x.py", None, "all", None)))
-    with pytest.raises(SourceError, match=message) as error:
+    with pytest.raises(UserError, match=message) as error:
         pack(plan, sources, bundle)
     assert repr(source) in str(error.value)
     assert os.listdir(bundle.directory) == []
@@ -244,7 +244,7 @@ def test_a_source_that_is_no_file_in_the_tree_is_refused(sources, bundle, source
 def test_a_directory_that_is_a_link_is_not_followed(sources, bundle):
     (sources / "linked").symlink_to("lib")
     plan = plan_of(["linked/lib.py"])
-    with pytest.raises(SourceError, match=r"linked/lib\.py.*symbolic link"):
+    with pytest.raises(UserError, match=r"linked/lib\.py.*symbolic link"):
         pack(plan, sources, bundle)
 
 
@@ -280,12 +280,12 @@ def test_an_entry_point_whose_file_is_not_in_the_bundle_is_refused(sources, bund
 
 def test_a_file_whose_size_is_not_what_it_was_is_refused(bundle):
     # The size of a file in /proc is 0 until it is read.
-    with pytest.raises(SourceError, match="status: its size changed while it was being packed"):
+    with pytest.raises(UserError, match="status: its size changed while it was being packed"):
         pack(plan_of(["status"]), Path("/proc/self"), bundle)
 
 
 def test_a_directory_of_sources_that_is_not_there_is_named(tmp_path, bundle):
-    with pytest.raises(SourceError, match=r"directory of sources, .*nowhere: No such file"):
+    with pytest.raises(UserError, match=r"directory of sources, .*nowhere: No such file"):
         pack(PLAN, tmp_path / "nowhere", bundle)
 
 
@@ -335,7 +335,7 @@ def test_an_archive_that_cannot_be_written_leaves_nothing(tmp_path, bundle, size
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
     )
     assert done.returncode == 1
-    assert done.stderr == "flyte_pack bundle: writing: File too large\n"
+    assert done.stderr == "flyte_pack bundle: File too large\n"
     assert os.listdir(bundle.directory) == []
 
 

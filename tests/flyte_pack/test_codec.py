@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flyte_pack import codec
+from flyte_pack.errors import UserError
 from tests.support.codec_envs import LOCK, codec_for
 from tests.support.packing import noise
 
@@ -81,13 +82,13 @@ def test_a_file_that_takes_a_part_at_a_time_gets_it_all():
 
 def test_another_version_of_the_library_is_refused(monkeypatch):
     monkeypatch.setattr(codec, "ISAL_VERSION", "9.9.9")
-    with pytest.raises(codec.CodecError, match=r"pinned to ISA-L 9\.9\.9.*flyte-pack\.lock"):
+    with pytest.raises(UserError, match=r"pinned to ISA-L 9\.9\.9.*flyte-pack\.lock"):
         codec.GzipWriter(io.BytesIO())
 
 
 def test_a_missing_codec_is_named_with_the_lock_that_has_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "isal", None)
-    with pytest.raises(codec.CodecError, match=r"isal cannot be imported.*flyte-pack\.lock"):
+    with pytest.raises(UserError, match=r"isal cannot be imported.*flyte-pack\.lock"):
         codec.GzipWriter(io.BytesIO())
 
 

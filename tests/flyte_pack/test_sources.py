@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flyte_pack.sources import SourceError, SourceTree
+from flyte_pack.errors import UserError
+from flyte_pack.sources import SourceTree
 from tests.support.packing import write_tree
 
 FILES = ["x", "a/x", "a/b/x", "a/b/c/x", "a/bc/x", "ab/c/x", "ü/x", "ü/b/x"]
@@ -27,7 +28,7 @@ def test_files_are_found_in_whatever_order_and_after_any_failure(top, paths):
     with SourceTree(str(top)) as tree:
         for path in paths:
             if path in MISSING:
-                with pytest.raises(SourceError, match=path):
+                with pytest.raises(UserError, match=path):
                     tree.open(path)
                 continue
             fd, status = tree.open(path)

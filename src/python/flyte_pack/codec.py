@@ -13,15 +13,13 @@ from queue import Queue
 from threading import Thread
 from types import ModuleType
 
+from flyte_pack.errors import UserError
+
 ISAL_VERSION = "2.31.1"  # of the library, which the Python package `isal` is built with
 LEVEL = 2
 CHUNK = 1 << 18
 _GZIP = 31  # as window bits: a gzip member (RFC 1952), which ISA-L gives no name, time or system
 _QUEUED = 16
-
-
-class CodecError(Exception):
-    """The codec is missing, or is another version than the one whose output is pinned."""
 
 
 class GzipWriter:
@@ -32,7 +30,7 @@ class GzipWriter:
     """
 
     def __init__(self, file: FileIO, hash_input: bool = False) -> None:
-        """hash_input: have `input_sha256` too. Raises `CodecError` where the codec is not the pinned one."""
+        """hash_input: have `input_sha256` too. Raises `UserError` where the codec is not the pinned one."""
         isal_zlib = _pinned_codec()
         self._file = file
         self._deflate = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, _GZIP)
@@ -116,9 +114,9 @@ def _pinned_codec() -> ModuleType:
         from isal import ISAL_VERSION as found
         from isal import isal_zlib
     except ImportError as e:
-        raise CodecError(f"The compressor isal cannot be imported: {e}. {fix}") from e
+        raise UserError(f"The compressor isal cannot be imported: {e}. {fix}") from e
     if found != ISAL_VERSION:
-        raise CodecError(
+        raise UserError(
             f"Archives are pinned to ISA-L {ISAL_VERSION}, as another may write other bytes, "
             f"and this isal is built with {found}. {fix}"
         )

@@ -8,16 +8,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-
-class AlreadyThere(Exception):
-    """What was to be made is there already; the message names it."""
+from flyte_pack.errors import UserError
 
 
 @contextmanager
 def fresh_entries(place: str) -> Iterator[str]:
     """A directory to fill, whose entries become those of the directory `place` when the block ends well.
 
-    `place` is made where it is missing. Raises `AlreadyThere` where it has one of the entries, `OSError` where it can't be written.
+    `place` is made where it is missing. Raises `UserError` where it has one of the entries, `OSError` where it can't be written.
     """
     place = os.path.abspath(place)
     new = not os.path.isdir(place)
@@ -28,7 +26,7 @@ def fresh_entries(place: str) -> Iterator[str]:
         entries = sorted(os.listdir(temporary))
         for entry in entries:
             if os.path.lexists(os.path.join(place, entry)):
-                raise AlreadyThere(f"{place} has {entry!r} already: name another place")
+                raise UserError(f"{place} has {entry!r} already: name another place")
         for entry in entries:
             os.rename(os.path.join(temporary, entry), os.path.join(place, entry))
     finally:

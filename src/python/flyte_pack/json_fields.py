@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from flyte_pack.errors import UserError
 from flyte_shim.paths import is_sha256
 
 
-class InvalidData(ValueError):
+class InvalidData(UserError):
     """A document, or a value for one, that can not be used; the message names the document and the field."""
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring
 from typing import Any, NamedTuple
 
+from flyte_pack.errors import UserError
 from flyte_shim.hashing import content_hash
 from flyte_shim.paths import is_sha256, path_problem
 
@@ -22,7 +23,7 @@ REASONS = frozenset({"entry_point", "imported", "declared", "package", "all"})
 MODES = frozenset({0o644, 0o755})
 
 
-class ManifestError(ValueError):
+class ManifestError(UserError):
     """The bytes are no manifest that this version can read; the message says what is wrong."""
 
 

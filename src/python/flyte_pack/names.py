@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import re
 
+from flyte_pack.errors import UserError
+
 PROJECT_LENGTH = 63
 DOMAIN_LENGTH = 63
 VERSION_LENGTH = 128
@@ -30,7 +32,7 @@ _REFERENCE = re.compile(
 _ENDPOINT = re.compile(rf"(?:(?:dns:///|https?://))?(?:{_HOST})(?::[0-9]{{1,5}})?/?", re.IGNORECASE)
 
 
-class InvalidName(ValueError):
+class InvalidName(UserError):
     """A project, domain, version, image, address, ... that can not be used; the message says what would be one."""
 
 

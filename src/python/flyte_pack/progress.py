@@ -8,26 +8,34 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from threading import Lock
 from typing import Callable, TextIO
 
-Say = Callable[[str], object]
+Say = Callable[[str], None]
 
 EVERY = 5.0  # seconds between two lines about one transfer
 REDRAWN_EVERY = 0.1  # seconds between two drawings of the line at the bottom of a terminal
 _CLEAR = "\r\x1b[K"  # to the start of the line, and erase to its end (ECMA-48, "EL")
 
 
+def write(stream: TextIO, text: str) -> None:
+    """Write and flush; characters that the stream cannot encode become escapes."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough; Python would complain again when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 class Console:
     """Lines on a stream, for several threads; on a terminal with one more at the bottom, which is drawn anew."""
 
     def __init__(self, stream: TextIO, environ: Mapping[str, str] = os.environ) -> None:
-        if isinstance(stream, io.TextIOWrapper):
-            # A name that the terminal's encoding lacks is no reason to fail.
-            stream.reconfigure(errors="backslashreplace")
         self._stream = stream
         self._lock = Lock()
         self._drawn = False
@@ -37,7 +45,7 @@ class Console:
     def __call__(self, line: str) -> None:
         """Something that stays."""
         with self._lock:
-            self._write(f"{_CLEAR if self._drawn else ''}{line}\n")
+            write(self._stream, f"{_CLEAR if self._drawn else ''}{line}\n")
             self._drawn = False
 
     def draw(self, line: str) -> None:
@@ -46,18 +54,12 @@ class Console:
             return
         with self._lock:
             if line or self._drawn:
-                # One that is as wide as the terminal could not be erased by going to its start.
-                width = shutil.get_terminal_size().columns - 1
-                self._write(f"{_CLEAR}{line[:width]}")
-            self._drawn = bool(line)
+                import shutil  # slow to import, and most commands draw nothing
 
-    def _write(self, text: str) -> None:
-        try:
-            self._stream.write(text)
-            self._stream.flush()
-        except BrokenPipeError:
-            # Whoever read it (`| head`) has seen enough; Python would complain of it once more at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+                # A line as wide as the terminal could not be erased by going to its start.
+                width = shutil.get_terminal_size().columns - 1
+                write(self._stream, f"{_CLEAR}{line[:width]}")
+            self._drawn = bool(line)
 
 
 class Progress:

@@ -6,12 +6,10 @@ import errno
 import os
 import stat
 
+from flyte_pack.errors import UserError
+
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # so that a pipe cannot hang us
 _DIRECTORY = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_DIRECTORY
-
-
-class SourceError(Exception):
-    """A file that cannot be read as the plan says; the message names it and says why."""
 
 
 class SourceTree:
@@ -23,11 +21,11 @@ class SourceTree:
     """
 
     def __init__(self, root: str) -> None:
-        """Raises `SourceError` where `root` is no directory. (`root` itself may be a link.)"""
+        """Raises `UserError` where `root` is no directory. (`root` itself may be a link.)"""
         try:
             self._open = [os.open(root, _DIRECTORY & ~os.O_NOFOLLOW)]
         except OSError as e:
-            raise SourceError(f"the directory of sources, {root}: {e.strerror}") from e
+            raise UserError(f"the directory of sources, {root}: {e.strerror}") from e
         self._names: list[str] = []
         self._parent: str | None = ""
 
@@ -41,7 +39,7 @@ class SourceTree:
     def open(self, path: str) -> tuple[int, os.stat_result]:
         """Open the regular file at `path`, relative to the root; the caller closes the descriptor.
 
-        Raises `SourceError` for what is missing, unreadable, a link, or no regular file, and for a
+        Raises `UserError` for what is missing, unreadable, a link, or no regular file, and for a
         path that leads out of the root.
         """
         parent, _, name = path.rpartition("/")
@@ -50,12 +48,12 @@ class SourceTree:
                 self._change_parent(parent)
             fd = os.open(name.encode(), _FILE, dir_fd=self._open[-1])
         except (OSError, ValueError) as e:
-            raise SourceError(f"{path!r}: {_reason(e)}") from e
+            raise UserError(f"{path!r}: {_reason(e)}") from e
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             os.close(fd)
             kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a device or pipe"
-            raise SourceError(f"{path!r}: is {kind}; a bundle holds regular files")
+            raise UserError(f"{path!r}: is {kind}; a bundle holds regular files")
         return fd, status
 
     def _change_parent(self, path: str) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pants.build_graph.address import Address
 
+from flyte_pack.errors import UserError
 
-class FlyteTargetError(Exception):
+
+class FlyteTargetError(UserError):
     """What is wrong with a target, and what to do. Pants prints the message, not a traceback."""
 
     def __init__(self, address: Address, message: str) -> None:

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from flyte_pack.deploy.options import HELP, DeployOptions, UsageError, parse
+from flyte_pack.deploy.options import HELP, DeployOptions, parse
+from flyte_pack.errors import UsageError
 from tests.support.deploying import SOURCE_ROOT
 
 

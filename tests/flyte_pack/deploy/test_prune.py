@@ -12,9 +12,9 @@ import time
 import pytest
 
 from flyte_pack.deploy.ledger import Ledger
-from flyte_pack.deploy.plan import Refused
 from flyte_pack.deploy.prune import DAY, Prune
 from flyte_pack.deploy.records import Provenance
+from flyte_pack.errors import UserError
 from flyte_pack.store.file import FileStore
 from tests.support.deploying import ADDRESS, BuildRoot, contents, killed_at, snapshot
 
@@ -425,6 +425,6 @@ def test_prune_stops_before_anything_goes_where_a_record_becomes_unreadable(root
     )
     plan = pruning.plan()
     (root.records() / "versions" / "odd.json").write_text("{}")
-    with pytest.raises(Refused, match="nothing is pruned"):
+    with pytest.raises(UserError, match="nothing is pruned"):
         pruning.carry_out(plan, [].append)
     assert orphans <= bundles(root)

@@ -237,7 +237,7 @@ def test_an_environment_that_is_reached_has_the_image_of_its_own_entry(tmp_path)
         (
             images('flyte.Image.from_ref_name("trainer")'),
             None,
-            "environment etl uses the image name 'trainer', which maps to nothing. Say which image it is: "
+            "environment etl uses the image name 'trainer', which is not mapped to an image. Map it: "
             "`images={'trainer': 'REFERENCE'}` on the deployment, `--image trainer=REFERENCE`, or `images:`",
         ),
     ],

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from flyte_pack.errors import UserError
 from flyte_pack.image.installed import read_installed
 from flyte_pack.image.packages import Package, Packages
-from flyte_pack.image.wheel_target import DependencyError
 from tests.support.codec_envs import find_cpython
 from tests.support.image_tools import Done, Tools
 from tests.support.wheels import AMD64, ARM64, Wheel, lock_of, record_hash, serve_index
@@ -324,7 +324,7 @@ def test_what_the_installer_leaves_is_checked(files, message, tmp_path):
             path.symlink_to("/etc/hostname")
         else:
             path.write_text(content)
-    with pytest.raises(DependencyError, match=re.escape(message)):
+    with pytest.raises(UserError, match=re.escape(message)):
         read_installed(str(tmp_path), "3.12", {"a": "1.0"})
 
 

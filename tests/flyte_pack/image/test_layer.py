@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 import flyte_pack
+from flyte_pack.errors import UserError
 from flyte_pack.image.layer import main, pack_layer, pack_part
 from flyte_pack.image.layer_plan import PART, LayerPlan
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.oci.layer import LayerWriter, join_parts
 from flyte_pack.oci.parts import Layer, layers_from_json
-from flyte_pack.sources import SourceError
 from tests.support.layouts import Member, members_of
 from tests.support.packing import write_tree
 
@@ -243,7 +243,7 @@ def test_a_source_that_is_no_file_of_the_sources_leaves_nothing(tmp_path, source
     (sources / "linked").symlink_to("src")
     os.mkfifo(sources / "pipe")
     plan = replace(PLAN, files=(("z", source),))
-    with pytest.raises(SourceError, match=message):
+    with pytest.raises(UserError, match=message):
         pack_layer(plan, str(sources), str(tmp_path / "out"))
     assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == []
 
@@ -251,7 +251,7 @@ def test_a_source_that_is_no_file_of_the_sources_leaves_nothing(tmp_path, source
 def test_a_file_that_grows_meanwhile_is_refused_and_leaves_nothing(tmp_path):
     growing = tmp_path / "growing"
     growing.write_bytes(b"abc")
-    with open(growing, "rb") as file, pytest.raises(SourceError, match="its size changed"):
+    with open(growing, "rb") as file, pytest.raises(UserError, match="its size changed"):
         with LayerWriter(str(tmp_path / "out")) as writer:
             writer.add_open_file("a", file.fileno(), 2, 0o644, "growing")
     assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == []

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from flyte_pack.errors import UserError
 from flyte_pack.image.lock_files import read_lock
-from flyte_pack.image.wheel_target import DependencyError, WheelTarget
+from flyte_pack.image.wheel_target import WheelTarget
 
 AMD64 = WheelTarget("3.12", "linux/amd64")
 ARM64_OLD = WheelTarget("3.10", "linux/arm64")
@@ -168,9 +169,7 @@ def test_a_pex_lock_of_one_platform_serves_that_one_only(tag, target, fits):
     if fits:
         assert pinned(text, target) == {"a": "1.0"}
     else:
-        with pytest.raises(
-            DependencyError, match=r"made for other platforms than linux/.*universal"
-        ):
+        with pytest.raises(UserError, match=r"made for other platforms than linux/.*universal"):
             read_lock(text, target)
 
 
@@ -229,7 +228,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("text", "message"), REFUSED.values(), ids=REFUSED)
 def test_other_files_are_refused(text, message):
-    with pytest.raises(DependencyError, match=message) as error:
+    with pytest.raises(UserError, match=message) as error:
         read_lock(text, AMD64)
     assert "secret" not in str(error.value)
     assert "\x1b" not in str(error.value)
@@ -248,5 +247,5 @@ def test_other_files_are_refused(text, message):
     ],
 )
 def test_a_target_that_nothing_can_be_installed_for_is_refused(python, platform, manylinux):
-    with pytest.raises(DependencyError):
+    with pytest.raises(UserError):
         WheelTarget(python, platform, manylinux)

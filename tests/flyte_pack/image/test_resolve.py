@@ -7,9 +7,10 @@ import re
 import pytest
 from packaging.requirements import Requirement
 
+from flyte_pack.errors import UserError
 from flyte_pack.image.lock_files import Lock, Pin
 from flyte_pack.image.resolve import needed, parse_roots
-from flyte_pack.image.wheel_target import DependencyError, WheelTarget
+from flyte_pack.image.wheel_target import WheelTarget
 from tests.support.image_tools import Tools
 from tests.support.wheels import AMD64, ARM64, Wheel, lock_of, serve_index
 
@@ -143,7 +144,7 @@ LACKING = {
 def test_what_a_lock_lacks_is_named(kind, roots, left_out, message, tools):
     if kind == "graph":
         lock = graph_lock(**dict.fromkeys(left_out))
-        with pytest.raises(DependencyError) as error:
+        with pytest.raises(UserError) as error:
             needed(lock, parse_roots(roots), TARGETS["amd64"], "the lock")
         assert message.format(lock="the lock") in str(error.value)
     else:
@@ -166,7 +167,7 @@ def test_what_is_locked_for_other_platforms_only_is_said_to_be(tools):
 
 def test_pip_tools_leaving_setuptools_out_is_explained():
     lock = Lock({"a": Pin("a", "1.0", ("x",), (Requirement("setuptools"),))}, has_graph=True)
-    with pytest.raises(DependencyError, match="--allow-unsafe"):
+    with pytest.raises(UserError, match="--allow-unsafe"):
         needed(lock, parse_roots("a"), TARGETS["amd64"])
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flyte_pack.run.options import RunOptions, RunUsageError, split
+from flyte_pack.errors import UsageError
+from flyte_pack.run.options import RunOptions, split
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_our_options_are_taken_off_the_front(argv: list[str], options: RunOption
     ],
 )
 def test_what_cant_be_understood_is_refused(argv: list[str], message: str):
-    with pytest.raises(RunUsageError, match=message):
+    with pytest.raises(UsageError, match=message):
         split(argv)
 
 

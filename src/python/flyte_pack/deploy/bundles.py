@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from flyte_pack.deploy.plan import Refused
 from flyte_pack.deploy.records import StoredBundle
+from flyte_pack.errors import UserError
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.manifest import Manifest, ManifestError
 from flyte_pack.progress import Progress
@@ -64,7 +64,7 @@ class Settled:
 
 
 def check_files(directory: str, address: str, bundle: LinkedBundle) -> None:
-    """Raises `Refused` unless the archive and the manifest are there and are what the link says."""
+    """Raises `UserError` unless the archive and the manifest are there and are what the link says."""
     expected = (
         (bundle.archive, bundle.archive_size, bundle.archive_hash),
         (bundle.manifest, bundle.manifest_size, bundle.manifest_hash),
@@ -74,11 +74,11 @@ def check_files(directory: str, address: str, bundle: LinkedBundle) -> None:
         try:
             whole = os.path.getsize(path) == size and sha256_file(path) == sha256
         except OSError as error:
-            raise Refused(
+            raise UserError(
                 f"{address}: its bundle {name} can not be read: {error.strerror}. Package it again"
             ) from None
         if not whole:
-            raise Refused(
+            raise UserError(
                 f"{address}: its bundle {name} is not the one that was packaged for it. Package it again"
             )
 
@@ -88,7 +88,7 @@ def settle(store: Store, directory: str, ours: LinkedBundle, repair: bool) -> Se
 
     Whoever comes first decides: where the index has the content, its archive and manifest are used, even if ours are
     others (made with another compressor, or by another target). `repair`: whether what is damaged may be replaced.
-    Writes nothing. Raises `Refused`, `InvalidData` or `StoreError`.
+    Writes nothing. Raises `UserError`, `InvalidData` or `StoreError`.
     """
     mine = StoredBundle(
         content_hash=ours.content_hash,
@@ -112,7 +112,7 @@ def settle(store: Store, directory: str, ours: LinkedBundle, repair: bool) -> Se
         return _with_ours(store, directory, ours, mine, repair, replace_index=None)
     if not repair:
         worst = next(blob for blob, state in states.items() if state is not State.WHOLE)
-        raise Refused(
+        raise UserError(
             f"{store.uri_of(worst.key)} is {states[worst].value}, and this build makes another archive or manifest of "
             "the same content. Bring it back from a backup; or deploy with --repair, which uses this build's from now "
             "on (versions that name the other one stay without it)"
@@ -121,12 +121,12 @@ def settle(store: Store, directory: str, ours: LinkedBundle, repair: bool) -> Se
 
 
 def check_whole(store: Store, bundles: Iterable[StoredBundle]) -> None:
-    """Raises `Refused` unless archive and manifest of each are there and are what they must be."""
+    """Raises `UserError` unless archive and manifest of each are there and are what they must be."""
     for bundle in bundles:
         for blob in (bundle.archive, bundle.manifest):
             state = store.state(blob)
             if state is not State.WHOLE:
-                raise Refused(
+                raise UserError(
                     f"{store.uri_of(blob.key)} is {state.value}. Bring it back from a backup, or deploy the commit "
                     "that made it again, with --repair"
                 )
@@ -163,7 +163,7 @@ def _with_ours(
     for blob, name in ((mine.archive, ours.archive), (mine.manifest, ours.manifest)):
         state = store.state(blob)
         if state is State.DAMAGED and not repair:
-            raise Refused(
+            raise UserError(
                 f"{store.uri_of(blob.key)} is damaged: it has another size or SHA-256 than its name says. "
                 "To replace it by what this build made, deploy with --repair"
             )
@@ -184,10 +184,10 @@ def _check_manifest(directory: str, ours: LinkedBundle) -> None:
     try:
         manifest = Manifest.from_json(data)
     except ManifestError as error:
-        raise Refused(f"{ours.manifest}: {error} Package it again") from None
+        raise UserError(f"{ours.manifest}: {error} Package it again") from None
     found = (manifest.content_hash, manifest.archive_hash, manifest.archive_size)
     if found != (ours.content_hash, ours.archive_hash, ours.archive_size):
-        raise Refused(
+        raise UserError(
             f"{ours.manifest} is the manifest of another archive than {ours.archive}. Package it again"
         )
 
@@ -198,4 +198,4 @@ def _chunks(path: str) -> Iterator[bytes]:
             while chunk := file.read(_CHUNK):
                 yield chunk
     except OSError as error:
-        raise Refused(f"{path} can not be read any more: {error.strerror}") from None
+        raise UserError(f"{path} can not be read any more: {error.strerror}") from None

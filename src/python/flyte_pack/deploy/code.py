@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from flyte_pack.deploy.plan import Refused
+from flyte_pack.errors import UserError
 from flyte_pack.oci.inflate import inflate_pieces
 from flyte_pack.oci.layout import checked_blob, open_layout
 from flyte_pack.oci.model import InvalidImage
@@ -17,13 +17,13 @@ from flyte_shim.paths import path_problem
 
 
 def unpack_archive(archive: str, sha256: str, directory: str) -> None:
-    """Unpack a bundle into the new `directory`. Raises `Refused` where it is not the one of that hash, or is no bundle."""
+    """Unpack a bundle into the new `directory`. Raises `UserError` where it is not the one of that hash, or is no bundle."""
     try:
         if sha256_file(archive) != sha256:
-            raise Refused(f"{archive} is not the bundle {sha256}: package it again")
+            raise UserError(f"{archive} is not the bundle {sha256}: package it again")
         extract(archive, directory, Limits(), mtime=1_000_000_000)
     except ArchiveError as error:
-        raise Refused(f"the bundle {sha256} can not be unpacked: {error}") from None
+        raise UserError(f"the bundle {sha256} can not be unpacked: {error}") from None
 
 
 def fetch_archive(store: Store, key: str, path: str) -> None:

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from flyte_pack import command
 from flyte_pack.deploy.config import CHECKS, DeployConfig, Settings
 from flyte_pack.fresh import fresh_file
 from flyte_pack.json_fields import InvalidData, printable
@@ -165,23 +165,15 @@ class _Reader:
 
 
 def main(argv: list[str]) -> int:
-    """`deploy-config --file X --output Y.json`; returns 0, or 1 where the file can not be used, 2 for a wrong command line."""
-    parser = argparse.ArgumentParser(prog="deploy-config", description="Check settings in YAML.")
+    """The command; returns its exit code."""
+    parser = command.parser("python -m flyte_pack deploy-config", "Check settings in YAML.")
     parser.add_argument("--file", required=True, help="the settings, in YAML")
     parser.add_argument("--output", required=True, help="where to write them as JSON")
-    try:
-        options = parser.parse_args(argv)
-    except SystemExit as error:
-        return error.code if isinstance(error.code, int) else 2
-    try:
-        with open(options.file, "rb") as file:
-            config = read_config(file.read(_MOST_BYTES + 1), options.file)
-        with fresh_file(options.output) as path, open(path, "wb") as output:
-            output.write(config.to_json())
-    except InvalidData as error:
-        print(printable(str(error)), file=sys.stderr)
-    except OSError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
-    else:
-        return 0
-    return 1
+    return command.run(parser, argv, _convert)
+
+
+def _convert(given: argparse.Namespace) -> None:
+    with open(given.file, "rb") as file:
+        config = read_config(file.read(_MOST_BYTES + 1), given.file)
+    with fresh_file(given.output) as path, open(path, "wb") as output:
+        output.write(config.to_json())

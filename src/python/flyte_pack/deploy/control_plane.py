@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flyte_pack.deploy.flyte_settings import ENDPOINT_VARIABLE, KEY_VARIABLE, find_config
-from flyte_pack.deploy.plan import Refused, Request
+from flyte_pack.deploy.plan import Request
 from flyte_pack.deploy.registration import ControlPlane
+from flyte_pack.errors import UserError
 from flyte_pack.names import InvalidName, check_endpoint, shown
+from flyte_pack.progress import Say
 
 _LOCAL = re.compile(r"(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?$")
 _SCHEME = re.compile(r"^(dns:///|https?://)", re.IGNORECASE)
@@ -29,9 +31,9 @@ def find_control_plane(
     request: Request,
     build_root: str,
     environ: Mapping[str, str],
-    say: Callable[[str], object] = lambda line: None,
+    say: Say = lambda line: None,
 ) -> Found | None:
-    """None where nothing names an endpoint, or nothing is to be registered. Raises `Refused`.
+    """None where nothing names an endpoint, or nothing is to be registered. Raises `UserError`.
 
     That a user has settings of Flyte's is no reason to register what is in a directory of this machine somewhere else: only
     an endpoint that is meant for the deployment is. say: is told so.
@@ -42,7 +44,7 @@ def find_control_plane(
     if config is not None:
         config = os.path.join(build_root, os.path.expanduser(config))
         if not os.path.isfile(config):
-            raise Refused(
+            raise UserError(
                 f"there is no file {shown(config, 300)}, which is named as Flyte's config.yaml"
             )
     else:
@@ -53,7 +55,7 @@ def find_control_plane(
     endpoint = named or _of_key(environ.get(KEY_VARIABLE)) or settings.get("endpoint")
     if not endpoint:
         if request.flyte_config is not None:
-            raise Refused(
+            raise UserError(
                 f"{config} names no control plane: write `admin.endpoint` into it, type --endpoint HOST, or type "
                 "--no-register to store and record only"
             )
@@ -61,7 +63,7 @@ def find_control_plane(
     try:
         check_endpoint(str(endpoint))
     except InvalidName as error:
-        raise Refused(str(error)) from None
+        raise UserError(str(error)) from None
     is_meant = named or request.flyte_config
     if (
         not is_meant
@@ -91,7 +93,7 @@ def _of_key(key: str | None) -> str | None:
     try:
         endpoint, _, _, _ = base64.b64decode(key).decode().split(":", 3)
     except ValueError:
-        raise Refused(
+        raise UserError(
             f"{KEY_VARIABLE} is no API key of Flyte: copy it once more, or unset it"
         ) from None
     return endpoint
@@ -110,7 +112,7 @@ def _admin(path: str) -> dict[str, object]:
             admin = (yaml.safe_load(file) or {}).get("admin")
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
         # What the parser says quotes the file, which may hold a secret.
-        raise Refused(
+        raise UserError(
             f"Flyte's settings in {path} can not be read: {type(error).__name__}"
         ) from None
     return admin if isinstance(admin, dict) else {}

@@ -32,7 +32,7 @@ from flyte_pack.deploy.git import now, provenance
 from flyte_pack.deploy.images import push_all, read_pushes
 from flyte_pack.deploy.ledger import Ledger, Recorded, is_current
 from flyte_pack.deploy.links import one_copy_style, read_links, shipped_of
-from flyte_pack.deploy.plan import Refused, Request
+from flyte_pack.deploy.plan import Request
 from flyte_pack.deploy.recorded import described
 from flyte_pack.deploy.records import (
     DeployedTask,
@@ -46,6 +46,7 @@ from flyte_pack.deploy.records import (
 )
 from flyte_pack.deploy.registering import Registering, Specifications
 from flyte_pack.deploy.task_images import images_of, pinned
+from flyte_pack.errors import UserError
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.progress import Progress
 from flyte_pack.store import Store, StoreError, blob_of
@@ -136,7 +137,7 @@ class Deployment:
         self._dry_run = dry_run
         self._uploads = request.upload == "flyte"
         if self._uploads and found is None:
-            raise Refused("--upload flyte takes a control plane: type --endpoint HOST, too")
+            raise UserError("--upload flyte takes a control plane: type --endpoint HOST, too")
         self._registering: Registering | None = None
         if found is not None:
             self._images = pinned(self._images, self._links, request, say)
@@ -160,7 +161,7 @@ class Deployment:
         return push_all(self._pushes, self._directory, self._say, dry_run)
 
     def prepare(self) -> Work:
-        """Plan it; writes nothing. Raises `Refused`, `InvalidData`, `StoreError` or `RegistrationError`."""
+        """Plan it; writes nothing. Raises `UserError`, `InvalidData`, `StoreError` or `RegistrationError`."""
         settled: dict[str, Settled] = {}
         for link in self._links:
             if link.bundle is not None and link.bundle.content_hash not in settled:
@@ -359,7 +360,9 @@ class Deployment:
             paths = {n: os.path.join(self._directory, path) for n, (_, path) in files.items()}
             for name, uri in self._registering.upload(paths).items():
                 if not uri.endswith(f"/{name}"):
-                    raise Refused(f"Flyte's data proxy put {name} under another name: report this")
+                    raise UserError(
+                        f"Flyte's data proxy put {name} under another name: report this"
+                    )
                 uris[files[name][0]] = uri
         return uris
 
@@ -434,7 +437,7 @@ class Deployment:
             return None, True
         if existing is not None and not existing.record.is_same(record):
             changes = describe(compare(existing.record, record, self._store.uri_of))
-            raise Refused(
+            raise UserError(
                 f"version {record.version} exists with other content in {record.project}/{record.domain}: {changes}. "
                 "A version never changes: name another one, or none, to have one computed"
             )

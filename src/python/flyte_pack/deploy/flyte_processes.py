@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flyte_pack.errors import UserError
 from flyte_pack.flyte_side import MAIN
 from flyte_pack.flyte_side.words import TAKES_TIME
 
@@ -34,7 +35,7 @@ class Registered:
 
 
 @dataclass(eq=False)  # like any exception
-class RegistrationError(Exception):
+class RegistrationError(UserError):
     """Why something cannot be done, for the user. registered: what was registered before."""
 
     message: str

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flyte_pack.deploy.ledger import Recorded
-from flyte_pack.deploy.plan import Refused
 from flyte_pack.deploy.records import VersionRecord, deployment_key
+from flyte_pack.errors import UserError
 from flyte_pack.http import HttpError
 from flyte_pack.json_fields import Fields, InvalidData, dump, load
 from flyte_pack.names import InvalidName
@@ -133,12 +133,12 @@ def export(
 ) -> Handover:
     """Write all of a version into the new folder `place`, which is there whole or not at all.
 
-    insecure: `host[:port]` of registries that may be spoken to over plain HTTP. Raises `Refused`, `StoreError`,
+    insecure: `host[:port]` of registries that may be spoken to over plain HTTP. Raises `UserError`, `StoreError`,
     `RegistryError` or `OSError`.
     """
     place = os.path.abspath(place)
     if os.path.lexists(place) and not (os.path.isdir(place) and not os.listdir(place)):
-        raise Refused(f"{place} is there already, and not empty: name a new folder")
+        raise UserError(f"{place} is there already, and not empty: name a new folder")
     parent = os.path.dirname(place)
     os.makedirs(parent, exist_ok=True)
     temporary = tempfile.mkdtemp(prefix=f".{os.path.basename(place)}.", dir=parent)
@@ -271,29 +271,29 @@ def _umask() -> int:
 
 
 def read_handover(folder: str, say: Say) -> tuple[Handover, VersionRecord]:
-    """What is in a folder, every byte of it checked. Raises `Refused`, `InvalidData` or `OSError`."""
+    """What is in a folder, every byte of it checked. Raises `UserError`, `InvalidData` or `OSError`."""
     if not os.path.isdir(folder):
-        raise Refused(f"{folder} is no folder: name one that `export` has written")
+        raise UserError(f"{folder} is no folder: name one that `export` has written")
     there = dict(_walk(folder))
     content = _small(folder, INDEX, there)
     handover = Handover.from_json(content, os.path.join(folder, INDEX))
     if _small(folder, SUMS, there) != handover.sums(content):
-        raise Refused(f"{folder}: {INDEX} and {SUMS} contradict: {_COPY_AGAIN}")
+        raise UserError(f"{folder}: {INDEX} and {SUMS} contradict: {_COPY_AGAIN}")
     listed = {file.path: file.size for file in handover.files}
     for path in sorted({*there, *listed} - {INDEX, SUMS}):
         if path not in there:
-            raise Refused(f"{folder}: {path} is missing: {_COPY_AGAIN}")
+            raise UserError(f"{folder}: {path} is missing: {_COPY_AGAIN}")
         if path not in listed:
-            raise Refused(f"{folder}: {path!a:.200} is not part of it: take it out")
+            raise UserError(f"{folder}: {path!a:.200} is not part of it: take it out")
         if there[path] != listed[path]:
-            raise Refused(
+            raise UserError(
                 f"{folder}: {path} has {there[path]:,} bytes, not {listed[path]:,}: {_COPY_AGAIN}"
             )
     progress = Progress(say, "checked", sum(listed.values()))
     for file in handover.files:
         with open(os.path.join(folder, file.path), "rb") as stream:
             if _sha256(stream, progress) != file.sha256:
-                raise Refused(f"{folder}: {file.path} is damaged: {_COPY_AGAIN}")
+                raise UserError(f"{folder}: {file.path} is damaged: {_COPY_AGAIN}")
     return handover, _record(folder, handover)
 
 
@@ -304,7 +304,7 @@ def _record(folder: str, handover: Handover) -> VersionRecord:
     path = handover.record_path
     sizes = {file.path: file.size for file in handover.files}
     if not 0 < sizes.get(path, 0) <= _INDEX_LIMIT:
-        raise Refused(f"{folder}: holds no record of version {handover.version!a:.140}")
+        raise UserError(f"{folder}: holds no record of version {handover.version!a:.140}")
     what = os.path.join(folder, path)
     with open(what, "rb") as file:
         record = VersionRecord.from_json(file.read(), what)
@@ -317,7 +317,7 @@ def _record(folder: str, handover: Handover) -> VersionRecord:
 
 
 def _walk(folder: str) -> Iterator[tuple[str, int]]:
-    """(path, size) of all files. Raises `Refused` for what is neither a file nor a directory."""
+    """(path, size) of all files. Raises `UserError` for what is neither a file nor a directory."""
     for directory, _, _names in os.walk(folder, onerror=_raise):
         below = os.path.relpath(directory, folder)
         with os.scandir(directory) as entries:
@@ -327,7 +327,7 @@ def _walk(folder: str) -> Iterator[tuple[str, int]]:
                 if stat.S_ISREG(found.st_mode):
                     yield path, found.st_size
                 elif not stat.S_ISDIR(found.st_mode):
-                    raise Refused(
+                    raise UserError(
                         f"{folder}: {path!a:.200} is neither a file nor a directory (a symbolic link?): take it out"
                     )
 
@@ -338,9 +338,9 @@ def _raise(error: OSError) -> None:
 
 def _small(folder: str, name: str, there: dict[str, int]) -> bytes:
     if name not in there:
-        raise Refused(f"{folder} holds no {name}: is it a folder that `export` has written?")
+        raise UserError(f"{folder} holds no {name}: is it a folder that `export` has written?")
     if there[name] > _INDEX_LIMIT:
-        raise Refused(f"{folder}: {name} has {there[name]:,} bytes, which is too much")
+        raise UserError(f"{folder}: {name} has {there[name]:,} bytes, which is too much")
     with open(os.path.join(folder, name), "rb") as file:
         return file.read(_INDEX_LIMIT)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from flyte_pack.deploy.git import now
 from flyte_pack.deploy.handover import Handover, read_handover
-from flyte_pack.deploy.plan import Refused, Request
+from flyte_pack.deploy.plan import Request
 from flyte_pack.deploy.records import (
     DeployedTask,
     Provenance,
@@ -24,6 +24,7 @@ from flyte_pack.deploy.records import (
     VersionRecord,
     version_of,
 )
+from flyte_pack.errors import UserError
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.names import InvalidName, check_registry
 from flyte_pack.oci.layout import Layout, layout_files, open_layout
@@ -58,7 +59,7 @@ def imported(request: Request, folder: str, directory: str, say: Say) -> Iterato
     """Check a hand-over, and have its files at hand as packaged ones for the time of the block; writes to no store.
 
     request: of this site; it must be about the same deployment. directory: of the files that were packaged here, where the
-    environments to register with are. Raises `Refused`, `InvalidData`, `InvalidImage`, `InvalidName` or `OSError`.
+    environments to register with are. Raises `UserError`, `InvalidData`, `InvalidImage`, `InvalidName` or `OSError`.
     """
     folder = os.path.abspath(folder)
     handover, record = read_handover(folder, say)
@@ -98,7 +99,7 @@ def _check_same(request: Request, handover: Handover) -> None:
     ours = (request.address, request.project, request.domain)
     theirs = (handover.address, handover.project, handover.domain)
     if ours != theirs:
-        raise Refused(
+        raise UserError(
             f"the folder holds {handover.address} for {handover.project}/{handover.domain}, and this is "
             f"{request.address} for {request.project}/{request.domain}: what a task is may differ between domains, so "
             "import it as what it is, or export the other one"
@@ -182,7 +183,7 @@ class _Images:
         if not self._digests:
             return
         if registry is None:
-            raise Refused(
+            raise UserError(
                 f"the version has {len(self._digests)} images, and no registry is known to push them to: type "
                 "--registry HOST, or set `registry` in the target or in the settings' file"
             )

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from flyte_pack.deploy.plan import Refused
 from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord, deployment_key
+from flyte_pack.errors import UserError
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.names import InvalidName, check_version
 from flyte_pack.store import Store, StoreError, blob_of
@@ -57,7 +57,7 @@ class Ledger:
         return self._entry(numbers[-1]) if numbers else None
 
     def find(self, text: str) -> str:
-        """The version that `text` names: a whole one, or the start of one alone. Raises `Refused`."""
+        """The version that `text` names: a whole one, or the start of one alone. Raises `UserError`."""
         versions = self.versions()
         if text in versions:
             return text
@@ -65,9 +65,9 @@ class Ledger:
         if len(fitting) == 1:
             return fitting[0]
         if fitting:
-            raise Refused(f"{text} could be {_some(fitting)}: type more of it")
+            raise UserError(f"{text} could be {_some(fitting)}: type more of it")
         known = f"there are {_some(versions)}" if versions else "nothing was deployed there yet"
-        raise Refused(
+        raise UserError(
             f"there is no version {text} in {self._project}/{self._domain} of {self._store.uri}: {known}"
         )
 

@@ -5,52 +5,53 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
-from flyte_pack.deploy.plan import Refused, Request
+from flyte_pack.deploy.plan import Request
 from flyte_pack.deploy.registering import Archive, Embedded, Shipped
 from flyte_pack.deploy.task_images import Images
+from flyte_pack.errors import UserError
 from flyte_pack.task_link import TaskLink
 
 
 def read_links(directory: str, names: Iterable[str]) -> tuple[TaskLink, ...]:
-    """The task links in these files of `directory`, sorted by address. Raises `Refused` or `InvalidData`."""
+    """The task links in these files of `directory`, sorted by address. Raises `UserError` or `InvalidData`."""
     links = []
     for name in names:
         try:
             with open(os.path.join(directory, name), "rb") as file:
                 links.append(TaskLink.from_json(file.read(), name))
         except OSError as error:
-            raise Refused(f"the packaged task {name} can not be read: {error.strerror}") from None
+            raise UserError(f"the packaged task {name} can not be read: {error.strerror}") from None
     links.sort(key=lambda link: link.address)
     for before, after in zip(links, links[1:]):
         if before.address == after.address:
-            raise Refused(f"{after.address} is among the tasks twice: name it once")
+            raise UserError(f"{after.address} is among the tasks twice: name it once")
     return tuple(links)
 
 
 def one_copy_style(request: Request, links: Iterable[TaskLink]) -> str:
-    """How all of them are shipped. Raises `Refused` where they differ, or are not what was asked for."""
+    """How all of them are shipped. Raises `UserError` where they differ, or are not what was asked for."""
     by_style = {link.copy_style: link.address for link in links}
     if not by_style:
-        raise Refused("it has no tasks: name some in the field `tasks` of the target")
+        raise UserError("it has no tasks: name some in the field `tasks` of the target")
     if len(by_style) > 1:
         found = ", ".join(f"{address} has {style!r}" for style, address in sorted(by_style.items()))
-        raise Refused(
+        raise UserError(
             f"its tasks differ in copy_style ({found}), and a parent hands its own code to its children: "
             "set `copy_style` in the target, or type --copy-style"
         )
     style = next(iter(by_style))
     if request.copy_style not in (None, style):
-        raise Refused(
+        raise UserError(
             f"the tasks were packaged with copy_style={style!r}, not {request.copy_style!r}: package them again"
         )
     for link in links:
         if request.root_dir is not None and link.root_dir != request.root_dir:
-            raise Refused(
+            raise UserError(
                 f"{link.address} was packaged with root_dir={link.root_dir!r}, not {request.root_dir!r}: "
                 "package it again"
             )
     if style == "none" and request.version is None:
-        raise Refused(
+        raise UserError(
             "with copy_style='none' the code is in the images, so that no version can be computed from it: "
             "type --version V, or set `version` in the target"
         )
@@ -65,7 +66,7 @@ def shipped_of(
 ) -> Sequence[Shipped]:
     """What is to be registered. directory: where the packaged files are. uris: where containers get bundles, by content hash.
 
-    Raises `Refused` for code that is nowhere here.
+    Raises `UserError` for code that is nowhere here.
     """
     return [
         Shipped.of(link, images[link.address][0], _code(link, directory, uris)) for link in links
@@ -83,7 +84,7 @@ def _code(link: TaskLink, directory: str, uris: Mapping[str, str]) -> Archive | 
     if link.built_image is not None:
         layout = os.path.join(directory, link.built_image.layout)
         return Embedded(layout, link.built_image.digest, link.built_image.workdir)
-    raise Refused(
+    raise UserError(
         f"{link.address} has copy_style='none' and an image that is not built here, so there is no code to register it "
         "from: set `image` to the `flyte_image` that holds it, and map no other in its place; or deploy with --no-register"
     )

@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
+from flyte_pack import command
+from flyte_pack.errors import UsageError
 from flyte_pack.names import (
     InvalidName,
     check_domain,
@@ -131,10 +132,6 @@ _MOST_DAYS = 36500
 _MOST_KEPT = 1_000_000
 
 
-class UsageError(Exception):
-    """The command line can not be understood; the message says what to type instead."""
-
-
 @dataclass(frozen=True)
 class DeployOptions:
     """What the user typed, checked as far as text alone can be.
@@ -232,16 +229,9 @@ def _arguments(command: str, arguments: list[str]) -> tuple[str | None, str | No
     return (_checked(check_version)(arguments[0]) if arguments else None), directory
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse that raises where it would print and exit."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
-
-
-def _parser() -> _Parser:
+def _parser() -> argparse.ArgumentParser:
     # Named, because argparse looks into sys.argv otherwise, which is empty in the Pants daemon.
-    parser = _Parser(prog="deploy", add_help=False, allow_abbrev=False)
+    parser = command.parser("deploy", add_help=False)
     parser.add_argument("words", nargs="*")
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--dry-run", action="store_true")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flyte_pack.deploy.options import DeployOptions
+from flyte_pack.errors import UserError
 from flyte_pack.json_fields import Fields, InvalidData, dump, load
 from flyte_pack.names import (
     InvalidName,
@@ -23,10 +24,6 @@ from flyte_shim.paths import path_problem
 
 SCHEMA = 1
 DEFAULT_STORE = "file://dist/flyte"
-
-
-class Refused(Exception):
-    """Deploying would do harm or cannot be done; the message says why and what to change. Nothing was written."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +149,7 @@ class Request:
 
 
 def resolve(plan: DeployPlan, options: DeployOptions) -> Request:
-    """Put what the user typed on top of the plan. Raises `Refused`, `InvalidName` or `StoreError`."""
+    """Put what the user typed on top of the plan. Raises `UserError`, `InvalidName` or `StoreError`."""
     version = options.version or plan.version
     endpoint, org = options.endpoint or plan.endpoint, options.org or plan.org
     if plan.copy_style is not None and plan.copy_style not in COPY_STYLES:
@@ -192,11 +189,13 @@ def resolve(plan: DeployPlan, options: DeployOptions) -> Request:
 def _fixed_or_typed(name: str, fixed: str | None, typed: str | None) -> str:
     if fixed is not None and typed is not None and fixed != typed:
         # The target's address may say where it goes (services:deploy@domain=staging): it must not go elsewhere.
-        raise Refused(
+        raise UserError(
             f"the target says {name}={shown(fixed)}, --{name} says {typed!r}: leave --{name} out, or leave the field "
             f"`{name}` open in the target"
         )
     value = fixed if fixed is not None else typed
     if value is None:
-        raise Refused(f"which {name}? Set the field `{name}` in the target, or type --{name} NAME")
+        raise UserError(
+            f"which {name}? Set the field `{name}` in the target, or type --{name} NAME"
+        )
     return value

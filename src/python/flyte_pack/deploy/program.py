@@ -10,31 +10,25 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
+from flyte_pack.command import DONE, FAILED, cut, guarded
 from flyte_pack.deploy import report
 from flyte_pack.deploy.bundles import check_whole
 from flyte_pack.deploy.control_plane import Found, find_control_plane
 from flyte_pack.deploy.deployment import Deployment
-from flyte_pack.deploy.flyte_processes import Registered, RegistrationError
+from flyte_pack.deploy.flyte_processes import Registered
 from flyte_pack.deploy.git import now
 from flyte_pack.deploy.ledger import Ledger, Recorded, is_current
-from flyte_pack.deploy.options import HELP, DeployOptions, UsageError, parse
-from flyte_pack.deploy.plan import DeployPlan, Refused, Request, resolve
+from flyte_pack.deploy.options import HELP, DeployOptions, parse
+from flyte_pack.deploy.plan import DeployPlan, Request, resolve
 from flyte_pack.deploy.recorded import register_recorded
 from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord
 from flyte_pack.deploy.registering import Registering
+from flyte_pack.errors import UsageError, UserError
 from flyte_pack.json_fields import InvalidData, dump, printable
-from flyte_pack.names import InvalidName
-from flyte_pack.oci.model import InvalidImage
 from flyte_pack.progress import Console
-from flyte_pack.registry import RegistryError
 from flyte_pack.store import Store, StoreError
 from flyte_pack.store.opening import open_store
 
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-_FAILURES = (
-    *(Refused, InvalidData, InvalidImage, InvalidName),
-    *(StoreError, RegistryError, RegistrationError, OSError),
-)
 _SCHEMA = 1
 
 
@@ -42,34 +36,36 @@ def main(argv: Sequence[str]) -> int:
     """`--plan PLAN.json [--dir DIR] -- WHAT THE USER TYPED`, run in the build root; returns the exit code."""
     _forget_the_callers_python()
     say = Console(sys.stderr)  # standard output is for the result
-    try:
-        plan_file, directory, typed = _arguments(list(argv))
-        options = parse(typed)
-    except UsageError as error:
-        say(f"{error}\n(./pants run path:deploy -- --help tells what can be typed)")
-        return USAGE
+    hint = "./pants run path:deploy -- --help"
+    return guarded("", lambda: _main(argv, say), hint=hint, tell=say)
+
+
+def _main(argv: Sequence[str], say: Console) -> int:
+    ours, typed = cut(argv)
+    plan_file, directory = _arguments(ours)
+    options = parse(typed)
     if options.command == "help":
         _print(HELP)
         return DONE
     address = ""
-    try:
+
+    def work() -> int:
+        nonlocal address
         with open(plan_file, "rb") as file:
             plan = DeployPlan.from_json(file.read())
-        address = f"{plan.address}: "
+        address = plan.address
         document = _Run(options, resolve(plan, options), directory, say).document()
-    except _FAILURES as error:
-        # A failure of several tasks is several lines.
-        message = "\n".join(map(printable, f"{address}{error}".splitlines()))
+        say.draw("")  # of a transfer that turned out not to be needed
+        _print(dump(document).decode() if options.output == "json" else report.text(document))
+        return FAILED if document.get("broken") else DONE
+
+    def tell(message: str) -> None:
         say(message)
         if options.output == "json":
             _print(dump({"schema": _SCHEMA, "error": message}).decode())
-        return FAILED
-    except KeyboardInterrupt:
-        say("interrupted: what was written is whole, and running it again does the rest")
-        return INTERRUPTED
-    say.draw("")  # of a transfer that turned out not to be needed
-    _print(dump(document).decode() if options.output == "json" else report.text(document))
-    return FAILED if document.get("broken") else DONE
+
+    interrupted = "interrupted: what was written is whole, and running it again does the rest"
+    return guarded(lambda: address, work, interrupted=interrupted, tell=tell)
 
 
 class _Run:
@@ -305,12 +301,12 @@ class _Run:
         return {"folder": os.path.abspath(folder), **shipped}
 
     def _version(self) -> str:
-        """The version that was typed, or the current one. Raises `Refused`."""
+        """The version that was typed, or the current one. Raises `UserError`."""
         if self._options.which is not None:
             return self._ledger.find(self._options.which)
         current = self._ledger.current()
         if current is None:
-            raise Refused(f"nothing was deployed yet in {self._place()}")
+            raise UserError(f"nothing was deployed yet in {self._place()}")
         return current.version
 
     def _register_again(self, found: Found, record: VersionRecord) -> list[Registered]:
@@ -327,7 +323,7 @@ class _Run:
     def _recorded(self, version: str) -> Recorded:
         recorded = self._ledger.recorded(version)
         if recorded is None:
-            raise Refused(f"the record of version {version} is missing in {self._place()}")
+            raise UserError(f"the record of version {version} is missing in {self._place()}")
         return recorded
 
     def _place(self) -> str:
@@ -335,11 +331,11 @@ class _Run:
 
 
 def _check_addresses(store: Store, record: VersionRecord) -> None:
-    """Raises `Refused` for a version whose commands fetch its bundles from where they are not: a store that was moved."""
+    """Raises `UserError` for a version whose commands fetch its bundles from where they are not: a store that was moved."""
     for task in record.tasks:
         archive = task.bundle and (task.code_uri or store.uri_of(task.bundle.archive.key))
         if archive and not all(archive in one.command for one in task.tasks):
-            raise Refused(
+            raise UserError(
                 f"version {record.version} was deployed while the store was not at {store.uri}, and the commands of "
                 f"{task.address} fetch its code from where it was. Name the store as it was named then, or deploy "
                 "that commit again"
@@ -355,16 +351,15 @@ def _entry(entry: HistoryEntry) -> dict[str, Any]:
     }
 
 
-def _arguments(argv: list[str]) -> tuple[str, str, list[str]]:
-    """(plan file, directory of the packaged files, what the user typed)."""
-    end = argv.index("--") if "--" in argv else len(argv)
-    ours = dict(zip(argv[:end:2], argv[1:end:2]))
-    if end % 2 or "--plan" not in ours or ours.keys() - {"--plan", "--dir"}:
+def _arguments(words: list[str]) -> tuple[str, str]:
+    """(plan file, directory of the packaged files)."""
+    ours = dict(zip(words[::2], words[1::2]))
+    if len(words) % 2 or "--plan" not in ours or ours.keys() - {"--plan", "--dir"}:
         raise UsageError(
             "usage: python -m flyte_pack deploy --plan PLAN.json [--dir DIR] -- [what a user types]"
         )
     plan = ours["--plan"]
-    return plan, ours.get("--dir", os.path.dirname(plan)), argv[end + 1 :]
+    return plan, ours.get("--dir", os.path.dirname(plan))
 
 
 def _forget_the_callers_python() -> None:

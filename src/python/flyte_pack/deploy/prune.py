@@ -13,8 +13,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from flyte_pack.deploy.ledger import Ledger
-from flyte_pack.deploy.plan import Refused
 from flyte_pack.deploy.records import StoredBundle, VersionRecord
+from flyte_pack.errors import UserError
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.progress import Say
 from flyte_pack.store import Store, StoredObject, StoreError, blob_of
@@ -60,7 +60,7 @@ class Done:
 
 
 class Prune:
-    """One run: `plan`, then perhaps `carry_out`. Raises `Refused`, `InvalidData` or `StoreError`.
+    """One run: `plan`, then perhaps `carry_out`. Raises `UserError`, `InvalidData` or `StoreError`.
 
     keep: how many versions of the ledger's deployment stay, None for all. before: only what was written before goes, in
     seconds since 1970.
@@ -186,7 +186,7 @@ class Prune:
             # Gone since it was listed: another one prunes.
             return () if data is None else VersionRecord.from_json(data, what).bundles
         except (InvalidData, StoreError) as error:
-            raise Refused(
+            raise UserError(
                 f"{error}. It could name anything, so nothing is pruned: bring it back from a backup, or remove it if "
                 "it is no version's record"
             ) from None

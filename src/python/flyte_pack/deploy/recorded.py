@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from flyte_pack.deploy.code import fetch_archive
 from flyte_pack.deploy.flyte_processes import Registered
-from flyte_pack.deploy.plan import Refused
 from flyte_pack.deploy.records import RecordedTask, VersionRecord
 from flyte_pack.deploy.registering import Archive, Registering, Shipped
 from flyte_pack.deploy.registration import DescribedTask
+from flyte_pack.errors import UserError
 from flyte_pack.store import Store
 from flyte_pack.task_link import VERSION_HOLE
 
@@ -25,11 +25,11 @@ def register_recorded(
 ) -> list[Registered]:
     """Register the tasks of a record, each under its recorded version; in a dry run they are only imported.
 
-    Raises `Refused`, `StoreError` or `RegistrationError`.
+    Raises `UserError`, `StoreError` or `RegistrationError`.
     """
     embedded = next((task.address for task in record.tasks if task.bundle is None), None)
     if embedded is not None:
-        raise Refused(
+        raise UserError(
             f"version {record.version} has the code of {embedded} in its image, and can not be registered again from here: "
             "where its tasks are registered already, do it with --no-register"
         )

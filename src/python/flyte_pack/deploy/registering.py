@@ -16,9 +16,10 @@ from dataclasses import astuple, dataclass
 from flyte_pack.deploy.code import unpack_archive, unpack_embedded
 from flyte_pack.deploy.control_plane import Found
 from flyte_pack.deploy.flyte_processes import SIDE_FILES, Registered
-from flyte_pack.deploy.plan import Environment, Refused, Request
+from flyte_pack.deploy.plan import Environment, Request
 from flyte_pack.deploy.records import RecordedTask
 from flyte_pack.deploy.registration import Code, DescribedTask, Entry, Registrar
+from flyte_pack.errors import UserError
 from flyte_pack.task_link import TaskLink
 from flyte_shim.files import remove_tree
 from flyte_shim.hashing import sha256_file
@@ -161,7 +162,7 @@ class Registering:
     def upload(self, paths: Mapping[str, str]) -> dict[str, str]:
         """Upload files through Flyte's data proxy; returns their URIs by the names they end in."""
         if not self._request.environments:
-            raise Refused("no task has an environment with Flyte, which the upload needs")
+            raise UserError("no task has an environment with Flyte, which the upload needs")
         with self._registrar(self._request.environments[0]) as registrar:
             return {name: registrar.upload(path, name) for name, path in paths.items()}
 
@@ -194,7 +195,7 @@ class Registering:
             if one.address not in where:
                 # A recorded task that is not a target any more takes the only resolve.
                 if len(environments) != 1:
-                    raise Refused(
+                    raise UserError(
                         f"{one.address} cannot be registered: this deployment does not have it any "
                         "more, so its packages are not known. Check out the commit that it was "
                         "deployed from"
@@ -253,7 +254,7 @@ def _merged(
 ) -> dict[str, tuple[DescribedTask, ...]]:
     """By target: the tasks that it names, and those it depends on that no target names.
 
-    Raises `Refused` if two targets name one Flyte task with different specifications.
+    Raises `UserError` if two targets name one Flyte task with different specifications.
     """
     named = {(one.address, name) for one in shipped for name in one.names}
     merged: dict[str, list[DescribedTask]] = {one.address: [] for one in shipped}
@@ -263,7 +264,7 @@ def _merged(
         first = chosen.setdefault(task.name, task)
         is_named = (task.address, task.attribute) in named
         if is_named and first.spec != task.spec:
-            raise Refused(
+            raise UserError(
                 f"{first.address} and {task.address} are both the Flyte task {task.name}, with "
                 "different code or images: give them one `bundle` and one `image`, or drop one "
                 "from the deployment"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Callable, Iterable, Mapping, Optional, Tuple
 
-from flyte_pack.deploy.plan import Refused, Request
+from flyte_pack.deploy.plan import Request
+from flyte_pack.errors import UserError
 from flyte_pack.names import InvalidName, check_image, check_ref_name
 from flyte_pack.registry.plan import PushPlan
 from flyte_pack.task_link import TaskLink
@@ -14,7 +15,7 @@ Images = Mapping[str, Tuple[Optional[str], Optional[str]]]
 
 
 def images_of(request: Request, links: Iterable[TaskLink], pushes: Iterable[PushPlan]) -> Images:
-    """Where the images are, or will be when they are pushed. Raises `Refused` or `InvalidName`."""
+    """Where the images are, or will be when they are pushed. Raises `UserError` or `InvalidName`."""
     found: dict[str, tuple[str | None, str | None]] = {}
     used: dict[str, str] = {}
     built = {push.digest: push for push in pushes}
@@ -34,12 +35,12 @@ def images_of(request: Request, links: Iterable[TaskLink], pushes: Iterable[Push
         found[link.address] = image, ref_name
     for ref_name, address in used.items():
         if ref_name not in request.images:
-            raise Refused(
+            raise UserError(
                 f"{address} uses the image {ref_name!r}, and nothing says which that is{_known(request.images)}: "
                 f"type --image {ref_name}=registry/name:tag, or set images={{{ref_name!r}: ...}} in the target"
             )
     for ref_name in sorted(request.typed_images - used.keys()):
-        raise Refused(f"--image {ref_name}=...: no task uses an image of that name{_known(used)}")
+        raise UserError(f"--image {ref_name}=...: no task uses an image of that name{_known(used)}")
     return found
 
 
@@ -78,7 +79,7 @@ def _pushed(link: TaskLink, built: Mapping[str, PushPlan]) -> str:
         instead = (
             f" (or name one that is there already: --image {ref_name}=URI)" if ref_name else ""
         )
-        raise Refused(
+        raise UserError(
             f"{link.address} runs in {link.built_image.address}, which is built here, and no registry is known to push it "
             f"to: type --registry HOST, or set `registry` in the target, or `[flyte].registries`{instead}"
         )

@@ -23,12 +23,12 @@ def _load(module: str) -> Any:
     )
     assert spec is not None
     assert spec.loader is not None
-    sys.modules[_NAME] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules[_NAME])
-    # In a container this directory is mounted: leave no bytecode in it that belongs to another
-    # user.
-    usual, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    package = sys.modules[_NAME] = importlib.util.module_from_spec(spec)
+    usual = sys.dont_write_bytecode
+    # A container mounts this directory: leave no bytecode in it that belongs to another user.
+    sys.dont_write_bytecode |= module.startswith("run_")
     try:
+        spec.loader.exec_module(package)
         return importlib.import_module(f"{_NAME}.{module}")
     finally:
         sys.dont_write_bytecode = usual

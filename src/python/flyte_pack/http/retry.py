@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Callable
 
+from flyte_pack.progress import Say
+
 # How often more, after the first time. No other status is tried again: it would come back the same.
 STATUSES = {
     408: 5,  # the registry waited too long for us
@@ -44,10 +46,10 @@ class Timing:
     monotonic: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
     chance: Callable[[], float] = random.random
-    say: Callable[[str], object] = lambda line: None
+    say: Say = lambda line: None
 
 
-def real_timing(stopped: Event, say: Callable[[str], object] | None = None) -> Timing:
+def real_timing(stopped: Event, say: Say | None = None) -> Timing:
     """The machine's clocks; nobody sleeps on once `stopped` is set."""
     return Timing(sleep=stopped.wait) if say is None else Timing(sleep=stopped.wait, say=say)
 

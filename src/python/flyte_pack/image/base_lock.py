@@ -9,6 +9,8 @@ import re
 import sys
 from collections.abc import Collection, Sequence
 
+from flyte_pack import command
+from flyte_pack.command import say
 from flyte_pack.image.base import BaseImage, BasePlatform
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.names import InvalidName
@@ -24,10 +26,11 @@ from flyte_pack.oci.model import (
     parse_object,
 )
 from flyte_pack.oci.reference import Reference
+from flyte_pack.progress import write
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.client import Registry, Session, may_pull
 from flyte_pack.registry.plan import check_host
-from flyte_pack.registry.program import add_insecure, exit_code, guarded, say, write
+from flyte_pack.registry.program import EPILOG
 from flyte_pack.registry.pull import read
 
 DRIFTED = 1
@@ -40,28 +43,26 @@ def main(argv: list[str]) -> int:
     WHAT is `lock`, which writes the lock file, or `check`, which compares it with the registry. Returns 0; 1 where
     `check` finds that they differ; 2 where it can't be done; 130 after Ctrl-C.
     """
-    end = argv.index("--") if "--" in argv else len(argv)
-    ours = argparse.ArgumentParser(prog="base-lock", add_help=False)
+    parser = command.parser("python -m flyte_pack base-lock")
     for name in ("--address", "--image", "--lockfile"):
-        ours.add_argument(name, required=True)
-    ours.add_argument("--platform", action="append", required=True)
-    ours.add_argument("--python")
-    add_insecure(ours)
-    try:
-        given = ours.parse_args(argv[:end])
-        typed = _typed(f"./pants run {given.address} --").parse_args(argv[end + 1 :])
-    except SystemExit as error:
-        return exit_code(error)
+        parser.add_argument(name, required=True)
+    parser.add_argument("--platform", action="append", required=True)
+    parser.add_argument("--python")
+    command.add_insecure(parser)
+    return command.run(parser, argv, _do, FAILED, hint="./pants run {} -- --help")
+
+
+def _do(given: argparse.Namespace) -> int:
+    typed = _typed(f"./pants run {given.address} --").parse_args(given.typed)
     given.insecure += typed.insecure
-    work = _lock if typed.what == "lock" else _check
-    return guarded(given.address, lambda: work(given), FAILED)
+    return _lock(given) if typed.what == "lock" else _check(given)
 
 
 def _typed(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Pin the base image by its digest in a lock file, or see whether its tag has moved since.",
-        epilog="Credentials come from docker's config.json ($DOCKER_CONFIG or ~/.docker) and its credential helpers.",
+    parser = command.parser(
+        prog,
+        "Pin the base image by its digest in a lock file, or see whether its tag has moved since.",
+        epilog=EPILOG,
     )
     parser.add_argument(
         "what",
@@ -69,7 +70,7 @@ def _typed(prog: str) -> argparse.ArgumentParser:
         help="lock: write or refresh the lock file, and say what changed. check: write nothing, and end with exit code "
         f"{DRIFTED} if the tag points to another image than the lock file",
     )
-    add_insecure(parser)
+    command.add_insecure(parser)
     return parser
 
 

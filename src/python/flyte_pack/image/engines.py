@@ -10,10 +10,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from flyte_pack.image.running import Command, RunError, Runner, Say, supervise
+from flyte_pack.errors import UserError
+from flyte_pack.image.running import Command, Runner, supervise
 from flyte_pack.image.unpacked import unpacked
 from flyte_pack.oci.docker_archive import stream_archive
 from flyte_pack.oci.layout import Layout, LayoutImage
+from flyte_pack.progress import Say
 
 ENGINES = ("auto", "docker", "podman", "unpack")
 _ANSWER_SECONDS = 5
@@ -28,7 +30,7 @@ def open_runner(
     """`image`, which must be complete, made ready for `engine` (of `ENGINES`).
 
     name: what the image is called in a container engine where it has no `tag`. say: told in one line which way it runs.
-    Raises `RunError`, `InvalidImage` or `OSError`.
+    Raises `UserError`, `InvalidImage` or `OSError`.
     """
     for client in ("docker", "podman"):
         if engine in ("auto", client) and (program := _answering(client, engine == client)):
@@ -39,11 +41,11 @@ def open_runner(
 
 
 def _answering(client: str, must: bool) -> str | None:
-    """The path of the client, if it is there and its engine answers. Raises `RunError` where it `must`."""
+    """The path of the client, if it is there and its engine answers. Raises `UserError` where it `must`."""
     program = shutil.which(client)
     if program is None:
         if must:
-            raise RunError(f"there is no {client} on PATH: install it, or leave out --engine")
+            raise UserError(f"there is no {client} on PATH: install it, or leave out --engine")
         return None
     version = (
         [program, "version", "--format", "{{.Server.Version}}"]
@@ -67,7 +69,7 @@ def _answering(client: str, must: bool) -> str | None:
         if asked.returncode == 0:
             return program
     if must:
-        raise RunError(f"{client} can't be used: {said:.500}")
+        raise UserError(f"{client} can't be used: {said:.500}")
     return None
 
 
@@ -97,10 +99,10 @@ def _load(
                 raise
             said = load.stdout.read().decode(errors="replace").strip()
         if load.returncode:
-            raise RunError(f"{client} does not load the image: {said:.500}")
+            raise UserError(f"{client} does not load the image: {said:.500}")
         loaded = _find(program, (*digests, reference))
         if loaded is None:
-            raise RunError(f"{client} took the image, but does not have it: {said:.500}")
+            raise UserError(f"{client} took the image, but does not have it: {said:.500}")
     elif tag is not None:
         subprocess.run([program, "tag", loaded, tag], stdin=subprocess.DEVNULL, check=False)
     say(f"running in {client}, as {loaded if tag is None else tag}")
@@ -140,7 +142,7 @@ class _Engine:
                 argv += ["--env", name]
         for mount in command.mounts:
             if "," in mount.source + mount.target:
-                raise RunError(
+                raise UserError(
                     f"a mount can't have a comma in its paths: {mount.source}:{mount.target}"
                 )
             read_only = ",readonly" if mount.read_only else ""

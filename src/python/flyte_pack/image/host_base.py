@@ -6,17 +6,16 @@ certificates; two layers, and nothing else of the machine. It is what the machin
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
-from flyte_pack.codec import CodecError
-from flyte_pack.fresh import AlreadyThere, fresh_entries
+from flyte_pack import command
+from flyte_pack.errors import UserError
+from flyte_pack.fresh import fresh_entries
 from flyte_pack.image.base import BaseImage, BasePlatform
 from flyte_pack.image.host_python import (
     PREFIX,
-    HostError,
     HostFile,
     Interpreter,
     certificates,
@@ -35,7 +34,6 @@ from flyte_pack.oci.model import (
     digest_of,
 )
 from flyte_pack.oci.parts import Layer
-from flyte_pack.sources import SourceError
 
 NOTICE = "Made of one machine's own files by pants-flyte, to try images out. Not for production."
 _USER = 1000
@@ -65,32 +63,24 @@ _DIRECTORIES = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command: 0; 1 where the base can't be made, with the reason on stderr; 2 for wrong use."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flyte_pack image-host-base", description=NOTICE, allow_abbrev=False
-    )
+    """The command; returns its exit code."""
+    parser = command.parser("python -m flyte_pack image-host-base", NOTICE)
     parser.add_argument("--python", required=True, help="absolute path of a CPython")
     parser.add_argument("--out", required=True, help="directory for base.json and blobs/")
-    options = parser.parse_args(argv)
-    try:
-        write_host_base(options.python, options.out)
-    except (HostError, SourceError, CodecError, AlreadyThere) as error:
-        message = str(error)
-    except OSError as error:
-        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    else:
-        return 0
-    print(f"flyte_pack image-host-base: {message}", file=sys.stderr)
-    return 1
+    return command.run(parser, argv, lambda given: _write(given.python, given.out))
+
+
+def _write(python: str, out: str) -> None:
+    write_host_base(python, out)
 
 
 def write_host_base(python: str, out: str) -> BaseImage:
     """Write `base.json` and the blobs into the directory `out`, which is made where it is missing.
 
-    Equal files on the machine give equal bytes. Raises `HostError`, `SourceError`, `CodecError`, `AlreadyThere` or `OSError`.
+    Equal files on the machine give equal bytes. Raises `UserError`, `UserError`, `UserError`, `UserError` or `OSError`.
     """
     if not sys.platform.startswith("linux"):
-        raise HostError(
+        raise UserError(
             "a base image of this machine's own files needs Linux: use a base image of a registry, or a layout or archive"
         )
     interpreter = find_interpreter(python)

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from flyte_pack.errors import UserError
 from flyte_pack.oci.model import Platform
 
 PREFIX = "usr/local"  # of the CPython in the image
@@ -71,10 +72,6 @@ _MACHINES = {
 }
 
 
-class HostError(Exception):
-    """This machine has not what a base image needs; the message says what, and what to do."""
-
-
 @dataclass(frozen=True)
 class HostFile:
     """A file in the image: a copy of `source`, or `content`; a symbolic link where `link` is set. Paths have no leading "/"."""
@@ -106,9 +103,9 @@ class Interpreter:
 
 
 def find_interpreter(python: str) -> Interpreter:
-    """The CPython behind `python`, which may be one of a virtual environment or a link. Raises `HostError`."""
+    """The CPython behind `python`, which may be one of a virtual environment or a link. Raises `UserError`."""
     if not os.path.isabs(python):
-        raise HostError(f"{python!r} is not the absolute path of an interpreter")
+        raise UserError(f"{python!r} is not the absolute path of an interpreter")
     try:
         # Isolated (no PYTHON* of the caller, no user's packages), and without writing bytecode into it.
         asked = subprocess.run(
@@ -120,14 +117,14 @@ def find_interpreter(python: str) -> Interpreter:
         )
         answer = json.loads(asked.stdout.decode().splitlines()[-1])
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise HostError(f"{python} does not run: {error}") from None
+        raise UserError(f"{python} does not run: {error}") from None
     except (ValueError, IndexError):
         says = asked.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["nothing"]
-        raise HostError(
+        raise UserError(
             f"{python} does not run as a Python should (exit code {asked.returncode}); it says: {says[0]:.300}"
         ) from None
     if answer["implementation"] != "cpython":
-        raise HostError(
+        raise UserError(
             f"{python} is {answer['implementation']}: a base image is made of a CPython"
         )
     major, minor, micro = answer["version"]
@@ -190,7 +187,7 @@ def certificates() -> str | None:
 
 def _programs() -> Iterator[tuple[str, str]]:
     if not os.path.exists("/bin/sh"):
-        raise HostError("/bin/sh is missing on this machine: a base image needs a shell")
+        raise UserError("/bin/sh is missing on this machine: a base image needs a shell")
     yield "sh", os.path.realpath("/bin/sh")
     for name in _PROGRAMS:
         for directory in ("/usr/bin", "/bin"):
@@ -257,7 +254,7 @@ def _walk(top: str) -> Iterator[tuple[str, str]]:
     """Every regular file below `top`, as its path there and on this machine; a link to a file is taken for the file."""
 
     def fail(error: OSError) -> None:
-        raise HostError(f"{error.filename}: {error.strerror}")
+        raise UserError(f"{error.filename}: {error.strerror}")
 
     for directory, names, files in os.walk(top, onerror=fail):
         below = os.path.relpath(directory, top)
@@ -286,7 +283,7 @@ def _libraries(python: Interpreter, programs: Iterable[str]) -> Iterator[HostFil
             for name, source in listed:
                 found.setdefault(name, source)
     if "libc.so.6" not in found:
-        raise HostError(
+        raise UserError(
             f"{python.executable} does not use the GNU C library, which a base image of this machine needs: "
             "use a base image of a registry"
         )
@@ -319,13 +316,13 @@ def _needed(linker: str, program: str) -> list[tuple[str, str]]:
         if "statically linked" in listed.stdout + listed.stderr or "not a dynamic" in listed.stderr:
             return []
         reason = (listed.stderr.strip() or listed.stdout.strip()).splitlines()[-1:]
-        raise HostError(f"{program}: its shared libraries can't be listed: {''.join(reason):.300}")
+        raise UserError(f"{program}: its shared libraries can't be listed: {''.join(reason):.300}")
     lines = listed.stdout.splitlines()
     if program.endswith(".so"):
         # An extension module whose library is missing works as little here as it will there.
         return [(m[1].rpartition("/")[2], m[2]) for m in map(_RESOLVED.match, lines) if m]
     if missing := [m[1] for m in map(_MISSING.match, lines) if m]:
-        raise HostError(f"{program} needs {', '.join(missing)}, which this machine has not")
+        raise UserError(f"{program} needs {', '.join(missing)}, which this machine has not")
     return [(m[1].rpartition("/")[2], m[2]) for m in map(_RESOLVED.match, lines) if m]
 
 
@@ -346,16 +343,16 @@ def _read_elf(program: str) -> tuple[Platform, str]:
         with open(program, "rb") as file:
             data = file.read(1 << 16)
     except OSError as error:
-        raise HostError(f"{program}: {error.strerror}") from None
+        raise UserError(f"{program}: {error.strerror}") from None
     if data[:4] != b"\x7fELF" or data[5:6] not in (b"\1", b"\2"):
-        raise HostError(
+        raise UserError(
             f"{program} is no program of Linux (ELF): a base image of this machine needs one"
         )
     wide, order = data[4] == 2, "<" if data[5] == 1 else ">"
     (machine,) = struct.unpack_from(f"{order}H", data, 18)
     platform = _MACHINES.get((machine, data[4]))
     if platform is None:
-        raise HostError(
+        raise UserError(
             f"{program} is for a processor (ELF machine {machine}) that is not known here"
         )
     start = struct.unpack_from(f"{order}Q" if wide else f"{order}I", data, 32 if wide else 28)[0]
@@ -365,6 +362,6 @@ def _read_elf(program: str) -> tuple[Platform, str]:
         if fields[0] == 3:  # PT_INTERP
             offset, length = (fields[2], fields[5]) if wide else (fields[1], fields[4])
             return Platform.parse(platform), data[offset : offset + length].rstrip(b"\0").decode()
-    raise HostError(
+    raise UserError(
         f"{program} is linked statically: a base image of this machine needs another CPython"
     )

@@ -9,30 +9,28 @@ from __future__ import annotations
 import argparse
 import configparser
 import csv
-import gc
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 
-from flyte_pack.codec import CodecError
+from flyte_pack import command
+from flyte_pack.errors import UsageError, UserError
 from flyte_pack.image.dependency_layers import MAX_LAYERS, split, write_layers
 from flyte_pack.image.installed import VENV, read_installed
 from flyte_pack.image.lock_files import read_lock
 from flyte_pack.image.packages import Package, Packages
 from flyte_pack.image.resolve import format_pins
 from flyte_pack.image.uv import run_uv
-from flyte_pack.image.wheel_target import MANYLINUX, DependencyError, WheelTarget
+from flyte_pack.image.wheel_target import MANYLINUX, WheelTarget
 from flyte_pack.json_fields import printable
 from flyte_pack.oci.parts import layers_to_json
-from flyte_pack.sources import SourceError
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command; gives its exit code: 0, 1 for layers that can't be made, 2 for wrong use."""
-    parser = argparse.ArgumentParser(prog="python -m flyte_pack image-install", allow_abbrev=False)
+    """The command; returns its exit code."""
+    parser = command.parser("python -m flyte_pack image-install")
     parser.add_argument("--requirements", required=True, help="what `image-resolve` wrote")
     parser.add_argument("--python", required=True, help="version of the image's Python: 3.12")
     parser.add_argument("--platform", required=True, help="linux/amd64 or linux/arm64")
@@ -43,29 +41,15 @@ def main(argv: Sequence[str]) -> int:
         "--bytecode-python", help="an interpreter of the image's version, to compile with"
     )
     parser.add_argument("--max-layers", type=int, default=MAX_LAYERS, help="%(default)s")
-    options = parser.parse_args(argv)
-    if options.max_layers < 1:
-        parser.error("--max-layers must be 1 or more")
-    about = f"{options.address}: " if options.address else ""
-    # Records are made per file and none is garbage.
-    gc.disable()
-    try:
-        target = WheelTarget(options.python, options.platform, options.manylinux)
-        install(
-            options.requirements, target, options.out, options.bytecode_python, options.max_layers
-        )
-    except (DependencyError, CodecError, SourceError) as error:
-        print(f"flyte_pack image-install: {about}{error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(
-            f"flyte_pack image-install: {about}{error.filename or 'writing'}: {error.strerror or error}",
-            file=sys.stderr,
-        )
-        return 1
-    finally:
-        gc.enable()
-    return 0
+    return command.run(parser, argv, _install)
+
+
+def _install(given: argparse.Namespace) -> None:
+    if given.max_layers < 1:
+        raise UsageError("--max-layers must be 1 or more")
+    target = WheelTarget(given.python, given.platform, given.manylinux)
+    with command.no_garbage():
+        install(given.requirements, target, given.out, given.bytecode_python, given.max_layers)
 
 
 def install(
@@ -77,13 +61,13 @@ def install(
 ) -> Packages:
     """Install what the file `requirements` pins, and write layers of it into the new directory `out`.
 
-    Raises `DependencyError`, `CodecError`, `SourceError` or `OSError`; `out` is then as it was.
+    Raises `UserError`, `UserError`, `UserError` or `OSError`; `out` is then as it was.
     """
     with open(requirements, encoding="utf-8") as file:
         pins = read_lock(file.read(), target).pins
     for pin in pins.values():
         if pin.problem is not None:
-            raise DependencyError(f"{pin} can't be installed: {pin.problem}")
+            raise UserError(f"{pin} can't be installed: {pin.problem}")
     if bytecode_python is not None:
         _check_interpreter(bytecode_python, target)
     out = os.path.abspath(out)
@@ -110,7 +94,7 @@ def install(
             distributions = read_installed(prefix, target.minor, versions)
         except (csv.Error, configparser.Error, ValueError) as error:
             reason = printable(str(error))[:200]
-            raise DependencyError(f"a wheel's metadata can't be understood: {reason}") from None
+            raise UserError(f"a wheel's metadata can't be understood: {reason}") from None
         layers = write_layers(split(distributions, max_layers), made)
         packages = Packages(
             target.minor,
@@ -130,14 +114,14 @@ def install(
 
 
 def _check_interpreter(python: str, target: WheelTarget) -> None:
-    """Raises `DependencyError` where it is not the image's: another one would leave bytecode that nothing reads."""
+    """Raises `UserError` where it is not the image's: another one would leave bytecode that nothing reads."""
     asked = "import sys; print(sys.implementation.name, '%d.%d' % sys.version_info[:2])"
     try:
         done = subprocess.run([python, "-I", "-c", asked], capture_output=True, text=True)
     except OSError as error:
-        raise DependencyError(f"{python}, to compile bytecode with: {error.strerror}") from None
+        raise UserError(f"{python}, to compile bytecode with: {error.strerror}") from None
     if done.stdout.split() != ["cpython", target.minor]:
-        raise DependencyError(
+        raise UserError(
             f"bytecode for CPython {target.minor} must be compiled by one, and {python} is "
             f"{printable(done.stdout.strip()) or 'no working interpreter'}"
         )
@@ -167,4 +151,4 @@ def _compile(prefix: str, python: str, target: WheelTarget, empty: str) -> None:
     )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise DependencyError(f"compiling bytecode with {python} failed: {printable(reason)}")
+        raise UserError(f"compiling bytecode with {python} failed: {printable(reason)}")

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from packaging.utils import canonicalize_name
 
-from flyte_pack.image.wheel_target import DependencyError
+from flyte_pack.errors import UserError
 from flyte_pack.json_fields import printable
 
 VENV = "opt/venv"
@@ -91,7 +91,7 @@ def read_installed(
     """The distributions below `prefix`, sorted by name.
 
     python: `3.12`, the image's. versions: of what was installed, by normalized name. interpreter: that the installer
-    used. A last one without a name holds the files that no RECORD lists, if there are any. Raises `DependencyError` where
+    used. A last one without a name holds the files that no RECORD lists, if there are any. Raises `UserError` where
     two bring different files to one path, or a file can't be in an image.
     """
     files = dict(_walk(prefix, ""))
@@ -103,7 +103,7 @@ def read_installed(
     found = [_open(prefix, site, info, versions) for info in _infos(files, site)]
     missing = sorted(versions.keys() - {f.name for f in found})
     if missing:
-        raise DependencyError(f"{', '.join(missing)}: nothing was installed, the wheel is damaged")
+        raise UserError(f"{', '.join(missing)}: nothing was installed, the wheel is damaged")
     rename = _renamer(site, python)
     owners = _owners(found, files, rename)
     # A bytecode file belongs to whom its source does; it was not there when RECORD was written.
@@ -131,7 +131,7 @@ def _walk(prefix: str, path: str) -> Iterator[tuple[str, os.stat_result]]:
         try:
             name = posixpath.join(path, entry.name.decode())
         except UnicodeDecodeError:
-            raise DependencyError(
+            raise UserError(
                 f"a wheel has a file name that is not UTF-8: {entry.name!a:.100}"
             ) from None
         if entry.is_dir(follow_symlinks=False):
@@ -139,7 +139,7 @@ def _walk(prefix: str, path: str) -> Iterator[tuple[str, os.stat_result]]:
         elif entry.is_file(follow_symlinks=False):
             yield name, entry.stat(follow_symlinks=False)
         else:
-            raise DependencyError(
+            raise UserError(
                 f"a wheel has a link or a device at {printable(name)}: wheels have files only"
             )
 
@@ -163,7 +163,7 @@ def _infos(files: Mapping[str, object], site: str) -> list[str]:
 def _open(prefix: str, site: str, info: str, versions: Mapping[str, str]) -> _Found:
     name = canonicalize_name(info[: -len(".dist-info")].rpartition("-")[0])
     if name not in versions:
-        raise DependencyError(f"a wheel installs {printable(info)}, which nobody asked for")
+        raise UserError(f"a wheel installs {printable(info)}, which nobody asked for")
     listed: dict[str, tuple[str, str]] = {}
     with open(_at(prefix, site, info, "RECORD"), encoding="utf-8", newline="") as file:
         for row in csv.reader(file):
@@ -182,7 +182,7 @@ def _owners(
                 continue
             others = owners.setdefault(path, [])
             if others and others[0].listed[path][0] != digest:
-                raise DependencyError(
+                raise UserError(
                     f"{others[0].name} {others[0].version} and {distribution.name} {distribution.version} both bring "
                     f"{printable(rename(path))}, and not the same one. Have only one of them in the image."
                 )
@@ -227,7 +227,7 @@ def _member(
 ) -> Member:
     place = rename(path)
     if _RESERVED.fullmatch(place):
-        raise DependencyError(f"a wheel brings {printable(place)}, which is the environment's own")
+        raise UserError(f"a wheel brings {printable(place)}, which is the environment's own")
     # Whatever is there to be started can be, as pip sees to; uv does not for every kind of script.
     program = path.startswith("bin/") and path.count("/") == 1
     mode = 0o755 if program or status.st_mode & 0o111 else 0o644
@@ -279,7 +279,7 @@ def _entry_points(prefix: str, site: str, found: _Found) -> Iterator[tuple[str, 
             or not called
             or _RESERVED.fullmatch(f"bin/{point.name}")
         ):
-            raise DependencyError(
+            raise UserError(
                 f"{found.name} {found.version} has a program that can't be made: {point.name!a:.80} = {point.value!a:.80}"
             )
         yield (

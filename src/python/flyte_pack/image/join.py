@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import zlib
 from collections.abc import Sequence
 
-from flyte_pack.codec import CodecError
+from flyte_pack import command
+from flyte_pack.errors import UserError
 from flyte_pack.image.layer import LAYERS
 from flyte_pack.oci.layer import join_parts
 from flyte_pack.oci.parts import layers_to_json
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command; gives its exit code: 0, or 1 for a layer that cannot be made."""
-    parser = argparse.ArgumentParser(prog="python -m flyte_pack image-join", allow_abbrev=False)
+    """The command; returns its exit code."""
+    parser = command.parser("python -m flyte_pack image-join")
     parser.add_argument("--what", required=True, help="what is in the layer")
     parser.add_argument("--out", required=True, help="where blobs/ and layers.json go")
     parser.add_argument("parts", nargs="+", help="in order")
-    options = parser.parse_args(argv)
+    return command.run(parser, argv, _join)
+
+
+def _join(options: argparse.Namespace) -> None:
     try:
         layer = join_parts(options.parts, options.out, options.what)
-        with open(os.path.join(options.out, LAYERS), "wb") as file:
-            file.write(layers_to_json([layer]))
-    except (CodecError, zlib.error) as error:
-        message = str(error)
-    except OSError as error:
-        message = f"{error.filename or 'writing'}: {error.strerror or error}"
-    else:
-        return 0
-    print(f"flyte_pack image-join: {message}", file=sys.stderr)
-    return 1
+    except zlib.error as error:
+        raise UserError(str(error)) from None
+    with open(os.path.join(options.out, LAYERS), "wb") as file:
+        file.write(layers_to_json([layer]))

@@ -3,55 +3,44 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import os
-import sys
 from collections.abc import Sequence
 
-from flyte_pack.codec import CodecError
+from flyte_pack import command
 from flyte_pack.image.layer_plan import PART, LayerPlan
-from flyte_pack.json_fields import InvalidData
 from flyte_pack.oci.layer import LayerWriter
 from flyte_pack.oci.parts import Layer, layers_to_json
-from flyte_pack.sources import SourceError, SourceTree
+from flyte_pack.sources import SourceTree
 
 LAYERS = "layers.json"
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command; gives its exit code: 0, or 1 for a layer that cannot be made."""
-    parser = argparse.ArgumentParser(prog="python -m flyte_pack image-layer", allow_abbrev=False)
+    """The command; returns its exit code."""
+    parser = command.parser("python -m flyte_pack image-layer")
     parser.add_argument("--plan", required=True, help="a LayerPlan")
     parser.add_argument("--sources", required=True, help="the directory that its files are in")
     parser.add_argument("--out", required=True, help="where blobs/ and layers.json go")
     parser.add_argument(
         "--part", action="store_true", help="write a part of a layer, for image-join"
     )
-    options = parser.parse_args(argv)
-    gc.disable()  # there is no garbage worth looking for
-    try:
-        with open(options.plan, "rb") as file:
-            plan = LayerPlan.from_json(file.read())
+    return command.run(parser, argv, _pack)
+
+
+def _pack(options: argparse.Namespace) -> None:
+    with open(options.plan, "rb") as file:
+        plan = LayerPlan.from_json(file.read())
+    with command.no_garbage():
         if options.part:
             pack_part(plan, options.sources, options.out)
-            return 0
+            return
         layer = pack_layer(plan, options.sources, options.out)
-        with open(os.path.join(options.out, LAYERS), "wb") as file:
-            file.write(layers_to_json([layer]))
-    except (InvalidData, SourceError, CodecError) as error:
-        message = str(error)
-    except OSError as error:
-        message = f"{error.filename or 'writing'}: {error.strerror or error}"
-    else:
-        return 0
-    finally:
-        gc.enable()
-    print(f"flyte_pack image-layer: {message}", file=sys.stderr)
-    return 1
+    with open(os.path.join(options.out, LAYERS), "wb") as file:
+        file.write(layers_to_json([layer]))
 
 
 def pack_layer(plan: LayerPlan, sources: str, out: str) -> Layer:
-    """Write the layer below `out`, its members sorted by path. Raises `SourceError`, `CodecError` or `OSError`."""
+    """Write the layer below `out`, its members sorted by path. Raises `UserError`, `UserError` or `OSError`."""
     with LayerWriter(out, plan.owner) as layer:
         _add_members(layer, plan, sources)
         return layer.finish(plan.what)

@@ -11,16 +11,15 @@ import argparse
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from flyte_pack.codec import CodecError, GzipWriter
-from flyte_pack.fresh import AlreadyThere, fresh_entries
+from flyte_pack import command
+from flyte_pack.codec import GzipWriter
+from flyte_pack.fresh import fresh_entries
 from flyte_pack.image.base import BaseImage, BasePlatform
-from flyte_pack.json_fields import printable
 from flyte_pack.oci.inflate import inflate
 from flyte_pack.oci.layout import Layout, LayoutImage, checked_blob, open_layout, read_layout
 from flyte_pack.oci.model import (
@@ -55,11 +54,9 @@ class _Options:
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command: 0; 1 where the image can't be used, with the target's address on stderr; 2 for wrong use."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flyte_pack image-local-base",
-        description="Read a base image out of a layout or archive.",
-        allow_abbrev=False,
+    """The command; returns its exit code."""
+    parser = command.parser(
+        "python -m flyte_pack image-local-base", "Read a base image out of a layout or archive."
     )
     parser.add_argument(
         "--source",
@@ -75,24 +72,18 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--out", required=True, help="directory for base.json and blobs/")
     parser.add_argument("--address", required=True, help="the target's, for errors")
-    given = parser.parse_args(argv)
-    try:
-        platforms = tuple(dict.fromkeys(map(Platform.parse, given.platform)))
-        write_local_base(_Options(given.source, platforms, given.ref, given.python), given.out)
-    except (InvalidImage, CodecError, AlreadyThere) as error:
-        message = str(error)
-    except OSError as error:
-        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    else:
-        return 0
-    print(printable(f"{given.address}: {message}"), file=sys.stderr)
-    return 1
+    return command.run(parser, argv, _read)
+
+
+def _read(given: argparse.Namespace) -> None:
+    platforms = tuple(dict.fromkeys(map(Platform.parse, given.platform)))
+    write_local_base(_Options(given.source, platforms, given.ref, given.python), given.out)
 
 
 def write_local_base(options: _Options, out: str) -> BaseImage:
     """Write `base.json` and the blobs of the wanted platforms into the directory `out`.
 
-    Raises `InvalidImage`, `CodecError`, `AlreadyThere` or `OSError`; nothing is left in `out` then.
+    Raises `InvalidImage`, `UserError`, `UserError` or `OSError`; nothing is left in `out` then.
     """
     with fresh_entries(out) as directory, ExitStack() as stack:
         os.makedirs(os.path.join(directory, "blobs", "sha256"))

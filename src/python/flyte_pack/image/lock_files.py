@@ -17,7 +17,8 @@ from packaging.markers import Marker
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from flyte_pack.image.wheel_target import DependencyError, WheelTarget
+from flyte_pack.errors import UserError
+from flyte_pack.image.wheel_target import WheelTarget
 from flyte_pack.json_fields import printable
 
 # Options that say where or how to look, which the settings of this machine say instead.
@@ -73,7 +74,7 @@ class _Reader:
             return
         other = self.pins.setdefault(pin.name, pin)
         if other.version != pin.version:
-            raise DependencyError(
+            raise UserError(
                 f"the lock file pins {pin.name} twice for {self.target}: {other.version} and {pin.version}"
             )
         if other is not pin:
@@ -86,7 +87,7 @@ class _Reader:
 
 
 def read_lock(text: str, target: WheelTarget) -> Lock:
-    """What the lock file with that content pins for `target`. Raises `DependencyError`, without the file's name."""
+    """What the lock file with that content pins for `target`. Raises `UserError`, without the file's name."""
     # Pants puts comments before a JSON document, which has no such thing.
     bare = re.sub(r"\A(\s*//[^\n]*\n|\s+)*", "", text)
     try:
@@ -97,7 +98,7 @@ def read_lock(text: str, target: WheelTarget) -> Lock:
         return _read_requirements(text, target)
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         reason = printable(f"{type(error).__name__}: {error}")[:200]
-        raise DependencyError(f"the lock file can't be understood: {reason}") from None
+        raise UserError(f"the lock file can't be understood: {reason}") from None
 
 
 def holds(marker: Marker | None, target: WheelTarget, extra: str = "") -> bool:
@@ -111,7 +112,7 @@ def _read_requirements(text: str, target: WheelTarget) -> Lock:
         if line.startswith("-"):
             if _IGNORED.match(line):
                 continue
-            raise DependencyError(
+            raise UserError(
                 f"line {number}: {line.split()[0]!r} is nothing for a lock file: it pins all that it needs itself"
             )
         specification, *options = re.split(r"\s+(?=--)", line)
@@ -120,7 +121,7 @@ def _read_requirements(text: str, target: WheelTarget) -> Lock:
             requirement = Requirement(specification)
         except InvalidRequirement:
             shown = printable(without_secrets(specification))[:120]
-            raise DependencyError(
+            raise UserError(
                 f"line {number}: {shown} is no pinned requirement, such as numpy==2.2.1"
             ) from None
         reader.add(_pin(requirement, hashes), [requirement.marker] if requirement.marker else [])
@@ -175,10 +176,10 @@ def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
 
 def _read_pex(document: dict[str, Any], target: WheelTarget) -> Lock:
     if not isinstance(document.get("locked_resolves"), list):
-        raise DependencyError("the lock file is JSON, but not what PEX writes")
+        raise UserError("the lock file is JSON, but not what PEX writes")
     chosen = [r for r in document["locked_resolves"] if _is_for(r.get("platform_tag"), target)]
     if not chosen:
-        raise DependencyError(
+        raise UserError(
             f"the lock file was made for other platforms than {target}: make one of the style `universal`"
         )
     reader = _Reader(target)

@@ -9,24 +9,26 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Sequence
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from flyte_pack import command
+from flyte_pack.errors import UserError
+from flyte_pack.fresh import fresh_file
 from flyte_pack.image.lock_files import Lock, Pin, holds, read_lock, without_secrets
 from flyte_pack.image.uv import run_uv
-from flyte_pack.image.wheel_target import MANYLINUX, DependencyError, WheelTarget
+from flyte_pack.image.wheel_target import MANYLINUX, WheelTarget
 from flyte_pack.json_fields import printable
 
 _ROOT = "the image's code"
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command; gives its exit code: 0, 1 for dependencies that can't be had, 2 for wrong use."""
-    parser = argparse.ArgumentParser(prog="python -m flyte_pack image-resolve", allow_abbrev=False)
+    """The command; returns its exit code."""
+    parser = command.parser("python -m flyte_pack image-resolve")
     parser.add_argument("--lock", required=True, help="the lock file of the resolve")
     parser.add_argument("--roots", required=True, help="requirements, one on a line")
     parser.add_argument("--python", required=True, help="version of the image's Python: 3.12")
@@ -35,30 +37,18 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", required=True, help="requirements with hashes, to be written")
     parser.add_argument("--address", default="", help="of the image, for errors")
     parser.add_argument("--resolve", default="", help="name of the resolve, for errors")
-    options = parser.parse_args(argv)
-    about = f"{options.address}: " if options.address else ""
-    lock_name = (
-        f"the lock file of the resolve {options.resolve}" if options.resolve else options.lock
-    )
-    try:
-        target = WheelTarget(options.python, options.platform, options.manylinux)
-        lock = _read(options.lock, target)
-        with open(options.roots, encoding="utf-8") as file:
-            roots = parse_roots(file.read())
-        pins = needed(lock, roots, target, lock_name)
-        temporary = f"{options.out}.tmp"
-        with open(temporary, "w", encoding="ascii", newline="\n") as file:
-            file.write(format_pins(pins))
-        os.replace(temporary, options.out)
-    except DependencyError as error:
-        print(f"flyte_pack image-resolve: {about}{error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(
-            f"flyte_pack image-resolve: {about}{error.filename}: {error.strerror}", file=sys.stderr
-        )
-        return 1
-    return 0
+    return command.run(parser, argv, _resolve)
+
+
+def _resolve(given: argparse.Namespace) -> None:
+    target = WheelTarget(given.python, given.platform, given.manylinux)
+    lock = _read(given.lock, target)
+    with open(given.roots, encoding="utf-8") as file:
+        roots = parse_roots(file.read())
+    name = f"the lock file of the resolve {given.resolve}" if given.resolve else given.lock
+    pins = needed(lock, roots, target, name)
+    with fresh_file(given.out) as path, open(path, "w", encoding="ascii", newline="\n") as file:
+        file.write(format_pins(pins))
 
 
 def parse_roots(text: str) -> list[Requirement]:
@@ -72,11 +62,9 @@ def parse_roots(text: str) -> list[Requirement]:
             root = Requirement(line)
         except InvalidRequirement as error:
             shown = printable(without_secrets(line))[:120]
-            raise DependencyError(
-                f"{shown} is no requirement: {str(error).splitlines()[0]}"
-            ) from None
+            raise UserError(f"{shown} is no requirement: {str(error).splitlines()[0]}") from None
         if root.url is not None:
-            raise DependencyError(
+            raise UserError(
                 f"{root.name} is asked for by URL, and an image takes wheels from a package index only: "
                 "build its wheel, put that on an index, and ask for it by name and version"
             )
@@ -87,12 +75,12 @@ def parse_roots(text: str) -> list[Requirement]:
 def needed(
     lock: Lock, roots: Sequence[Requirement], target: WheelTarget, lock_name: str = "the lock file"
 ) -> list[Pin]:
-    """The pins that `roots` need on `target`, transitively and with extras, sorted by name. Raises `DependencyError`."""
+    """The pins that `roots` need on `target`, transitively and with extras, sorted by name. Raises `UserError`."""
     roots = [root for root in roots if holds(root.marker, target)]
     for root in roots:
         pin = _pin(lock, root.name, [_ROOT], target, lock_name)
         if not root.specifier.contains(pin.version, prereleases=True):
-            raise DependencyError(
+            raise UserError(
                 f"{_ROOT} asks for {root.name}{root.specifier}, and {lock_name} has {pin.version}: make it anew"
             )
     if not roots:
@@ -117,9 +105,9 @@ def _read(path: str, target: WheelTarget) -> Lock:
         with open(path, encoding="utf-8") as file:
             return read_lock(file.read(), target)
     except UnicodeDecodeError:
-        raise DependencyError(f"{path}: the lock file is not in UTF-8") from None
-    except DependencyError as error:
-        raise DependencyError(f"{path}: {error}") from None
+        raise UserError(f"{path}: the lock file is not in UTF-8") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _pin(lock: Lock, name: str, by: Sequence[str], target: WheelTarget, lock_name: str) -> Pin:
@@ -136,11 +124,11 @@ def _pin(lock: Lock, name: str, by: Sequence[str], target: WheelTarget, lock_nam
             if name in ("setuptools", "pip", "distribute")
             else ""
         )
-        raise DependencyError(
+        raise UserError(
             f"{who} {'need' if len(by) > 1 else 'needs'} {name}, and {lock_name} {where}: make it anew{unsafe}"
         )
     if pin.problem is not None:
-        raise DependencyError(f"{who} needs {pin}, but {pin.problem}")
+        raise UserError(f"{who} needs {pin}, but {pin.problem}")
     return pin
 
 
@@ -193,7 +181,7 @@ def _by_metadata(
         try:
             # What a version needs never changes: where uv has seen all of them, there is nothing to ask the index for.
             output = run_uv([*arguments, "--offline"], target, os.environ)
-        except DependencyError:
+        except UserError:
             output = run_uv(arguments, target, os.environ)
         return _annotated(output, lock)
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from flyte_pack.fresh import AlreadyThere, fresh_entries
+from flyte_pack import command
+from flyte_pack.command import say
+from flyte_pack.errors import UsageError, UserError
+from flyte_pack.fresh import fresh_entries
 from flyte_pack.image.engines import ENGINES, open_runner
-from flyte_pack.image.running import Command, Mount, RunError, Runner, config_of
-from flyte_pack.json_fields import printable
+from flyte_pack.image.running import Command, Mount, Runner, config_of
 from flyte_pack.oci.docker_archive import write_archive
 from flyte_pack.oci.layout import (
     REF_NAME,
@@ -29,6 +30,7 @@ from flyte_pack.oci.layout import (
     read_layout,
 )
 from flyte_pack.oci.model import BASE_NAME, Descriptor, InvalidImage, Platform, blob_path
+from flyte_pack.progress import Say
 
 _HELP = """\
 Run a command in the image, by a docker or podman engine where one answers, otherwise unpacked on this machine.
@@ -37,10 +39,6 @@ Run a command in the image, by a docker or podman engine where one answers, othe
 
 What follows the options is run by the image's entry point; without a command it is the image's own, if it has one.
 """
-
-
-class _UsageError(Exception):
-    """What was typed can't be understood; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +50,8 @@ class _Options:
 
 
 def main(argv: Sequence[str]) -> int:
-    """`--layout DIR --address ADDR [--tag NAME]... -- WHAT THE USER TYPED`; the exit code is the command's, or of a failure:
-    1 where the image can't be run, 2 for wrong use."""
-    cut = list(argv).index("--") if "--" in argv else len(argv)
-    parser = argparse.ArgumentParser(prog="python -m flyte_pack image-run", allow_abbrev=False)
+    """The command; returns its exit code, or that of the command in the image."""
+    parser = command.parser("python -m flyte_pack image-run")
     parser.add_argument("--layout", required=True, help="the packaged image: an OCI layout")
     parser.add_argument("--address", required=True, help="the target's, for errors")
     parser.add_argument(
@@ -64,38 +60,23 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--engine", choices=ENGINES, default="auto", help="unless the user says otherwise"
     )
-    parser.add_argument(
-        "--insecure",
-        action="append",
-        default=[],
-        help="a registry that speaks plain HTTP; may be repeated",
-    )
-    ours = parser.parse_args(list(argv[:cut]))
-    try:
-        options = _typed(list(argv[cut + 1 :]), ours.engine)
-        if options is None:
-            return 0
-        tags = tuple(ours.tag)
-        with ready_image(ours.layout, _say, ours.insecure) as (layout, image):
-            if options.complete is not None:
-                write_complete(layout, image, tags, options.complete)
-                _say(f"{options.complete}: the image as a layout with all layers")
-            if options.archive is not None:
-                write_archive(layout, image, tags or (default_name(ours.address),), options.archive)
-                _say(f"{options.archive}: the image as an archive, for `docker load` and others")
-            wants_run = options.command.argv or (options.archive, options.complete) == (None, None)
-            return _run(layout, image, ours.address, tags, options) if wants_run else 0
-    except _UsageError as error:
-        _say(f"{error}\n(./pants run {ours.address} -- --help tells what can be typed)")
-        return 2
-    except (RunError, InvalidImage, AlreadyThere) as error:
-        message = str(error)
-    except OSError as error:
-        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    except KeyboardInterrupt:
-        return 130
-    _say(printable(f"{ours.address}: {message}"))
-    return 1
+    command.add_insecure(parser)
+    return command.run(parser, argv, _do, hint="./pants run {} -- --help")
+
+
+def _do(ours: argparse.Namespace) -> int:
+    options = _typed(ours.typed, ours.engine)
+    tags = tuple(ours.tag)
+    with ready_image(ours.layout, say, ours.insecure) as (layout, image):
+        if options.complete is not None:
+            write_complete(layout, image, tags, options.complete)
+            say(f"{options.complete}: the image as a layout with all layers")
+        if options.archive is not None:
+            write_archive(layout, image, tags or (default_name(ours.address),), options.archive)
+            say(f"{options.archive}: the image as an archive, for `docker load` and others")
+        if options.command.argv or (options.archive, options.complete) == (None, None):
+            return _run(layout, image, ours.address, tags, options)
+    return 0
 
 
 @contextmanager
@@ -104,14 +85,13 @@ def image_runner(
     address: str,
     engine: str = "auto",
     insecure: Collection[str] = (),
-    say: Callable[[str], None] | None = None,
+    say: Say = say,
 ) -> Iterator[Runner]:
     """The image of this machine's platform in the layout `directory`, ready to run any number of commands.
 
     address: of its target; the image is named after it. insecure: registries that speak plain HTTP. say: told what takes time, and which way it runs.
-    Raises `RunError`, `InvalidImage` or `OSError`.
+    Raises `UserError`, `InvalidImage` or `OSError`.
     """
-    say = say or _say
     with ready_image(directory, say, insecure) as (layout, image):
         with open_runner(layout, image, engine, _slug(address), None, say) as runner:
             yield runner
@@ -120,32 +100,31 @@ def image_runner(
 def _run(
     layout: Layout, image: LayoutImage, address: str, tags: Sequence[str], options: _Options
 ) -> int:
-    command, config = options.command, config_of(image)
-    if not command.argv:
+    typed, config = options.command, config_of(image)
+    if not typed.argv:
         if not config.cmd:
-            raise RunError(
+            raise UserError(
                 f"the image has no command of its own: say what to run in it, as in `./pants run {address} -- python -V`"
             )
-        command = Command(config.cmd, command.env, command.mounts, command.network)
+        typed = Command(config.cmd, typed.env, typed.mounts, typed.network)
     tag = tags[0] if tags else None
-    with open_runner(layout, image, options.engine, _slug(address), tag, _say) as runner:
-        return runner.run(command)
+    with open_runner(layout, image, options.engine, _slug(address), tag, say) as runner:
+        return runner.run(typed)
 
 
 # --- what is typed -------------------------------------------------------------------------------
 
 
-def _typed(words: list[str], engine: str) -> _Options | None:
-    """Take our options off the front; None where help was asked for, and given. Raises `_UsageError`."""
-    parser = _Parser(
-        prog="./pants run path:image --",
+def _typed(words: list[str], engine: str) -> _Options:
+    """Take our options off the front. Raises `UsageError`; `SystemExit` after the help."""
+    parser = command.parser(
+        "./pants run path:image --",
+        _HELP,
         usage=argparse.SUPPRESS,
-        description=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
         add_help=False,
     )
-    parser.add_argument("--help", action="store_true", help="print this")
+    parser.add_argument("--help", action="help", help="print this")
     parser.add_argument(
         "--engine", choices=ENGINES, default=engine, help="how to run it (default: %(default)s)"
     )
@@ -174,17 +153,14 @@ def _typed(words: list[str], engine: str) -> _Options | None:
     parser.add_argument("--network", metavar="NAME", help="none, host, or what the engine knows")
     cut = _end_of_options(words)
     found = parser.parse_args(list(words[:cut]))
-    if found.help:
-        print(parser.format_help(), end="")
-        return None
     argv = words[cut + 1 :] if words[cut : cut + 1] == ["--"] else words[cut:]
-    command = Command(
+    typed = Command(
         argv=tuple(argv),
         env=dict(map(_variable, found.env)),
         mounts=tuple(map(parse_mount, found.mount)),
         network=found.network,
     )
-    return _Options(found.engine, found.archive, found.complete, command)
+    return _Options(found.engine, found.archive, found.complete, typed)
 
 
 def _end_of_options(words: Sequence[str]) -> int:
@@ -195,19 +171,14 @@ def _end_of_options(words: Sequence[str]) -> int:
     return min(at, len(words))
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise _UsageError(message)
-
-
 def _variable(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name or "\0" in text:
-        raise _UsageError(f"--env {text!a:.80}: not NAME=VALUE")
+        raise UsageError(f"--env {text!a:.80}: not NAME=VALUE")
     if equals:
         return name, value
     if name not in os.environ:
-        raise _UsageError(f"--env {name}: it is not set here; say --env {name}=VALUE")
+        raise UsageError(f"--env {name}: it is not set here; say --env {name}=VALUE")
     return name, os.environ[name]
 
 
@@ -216,9 +187,9 @@ def parse_mount(text: str) -> Mount:
     source, _, rest = text.partition(":")
     target, _, mode = rest.partition(":")
     if not source or not target.startswith("/") or mode not in ("", "ro"):
-        raise _UsageError(f"--mount {text!a:.200}: not SRC:DST or SRC:DST:ro with an absolute DST")
+        raise UsageError(f"--mount {text!a:.200}: not SRC:DST or SRC:DST:ro with an absolute DST")
     if not os.path.exists(source):
-        raise _UsageError(f"--mount {text!a:.200}: there is nothing at {source}")
+        raise UsageError(f"--mount {text!a:.200}: there is nothing at {source}")
     return Mount(os.path.abspath(source), target, mode == "ro")
 
 
@@ -227,11 +198,11 @@ def parse_mount(text: str) -> Mount:
 
 @contextmanager
 def ready_image(
-    directory: str, say: Callable[[str], None], insecure: Collection[str] = ()
+    directory: str, say: Say, insecure: Collection[str] = ()
 ) -> Iterator[tuple[Layout, LayoutImage]]:
     """The image of this machine's platform in the layout `directory`, with all its layers at hand.
 
-    Those of a base in a registry are fetched into the user's cache, once. Raises `InvalidImage`, `RunError` or `OSError`.
+    Those of a base in a registry are fetched into the user's cache, once. Raises `InvalidImage`, `UserError` or `OSError`.
     """
     cache = os.path.join(_user_cache(), "base-layers")
     layout = read_layout(_Both(DirectoryFiles(directory), DirectoryFiles(cache)))
@@ -246,7 +217,7 @@ def _fetch(
     image: LayoutImage,
     absent: Sequence[Descriptor],
     cache: str,
-    say: Callable[[str], None],
+    say: Say,
     insecure: Collection[str],
 ) -> None:
     base = image.manifest.annotations.get(BASE_NAME)
@@ -255,20 +226,16 @@ def _fetch(
             "layers are missing in the layout, and it does not say where they are: package it anew"
         )
     # Only here, as it needs an HTTP library.
-    from flyte_pack.http import HttpError
     from flyte_pack.registry.pull import complete
 
     os.makedirs(cache, exist_ok=True)
-    try:
-        complete(base, absent, cache, say, insecure)
-    except HttpError as error:
-        raise RunError(str(error)) from None
+    complete(base, absent, cache, say, insecure)
 
 
 def write_complete(layout: Layout, image: LayoutImage, tags: Sequence[str], place: str) -> None:
     """Write the image of one platform as a layout with all its layers, named by `tags`, or `latest`.
 
-    Raises `AlreadyThere`, `InvalidImage` or `OSError`; nothing is left then.
+    Raises `UserError`, `InvalidImage` or `OSError`; nothing is left then.
     """
     with fresh_entries(place) as directory:
         os.makedirs(os.path.join(directory, "blobs", "sha256"))
@@ -326,7 +293,3 @@ def _platform() -> Platform:
 def _user_cache() -> str:
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(cache, "pants-flyte")
-
-
-def _say(text: str) -> None:
-    print(f"flyte_pack image-run: {text}", file=sys.stderr, flush=True)

@@ -15,11 +15,6 @@ from flyte_pack.oci.layout import LayoutImage
 from flyte_pack.oci.model import InvalidImage, parse_object
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-Say = Callable[[str], None]
-
-
-class RunError(Exception):
-    """The image can't be run as was asked for; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +46,7 @@ class Runner(Protocol):
     """An image that is ready to be run, any number of times."""
 
     def run(self, command: Command) -> int:
-        """Run it; the exit code is the program's, or 128 and the signal that ended it. Raises `RunError` or `OSError`."""
+        """Run it; the exit code is the program's, or 128 and the signal that ended it. Raises `UserError` or `OSError`."""
 
 
 @dataclass(frozen=True)

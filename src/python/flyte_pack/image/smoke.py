@@ -9,17 +9,17 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flyte_pack import command
+from flyte_pack.errors import UserError
 from flyte_pack.image.engines import ENGINES
 from flyte_pack.image.run import image_runner
-from flyte_pack.image.running import Command, RunError, Runner
+from flyte_pack.image.running import Command, Runner
 from flyte_pack.json_fields import printable
-from flyte_pack.oci.model import InvalidImage
 
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 # Runs in the image. What a module prints goes to stderr, so that the report is all that there is on stdout. Modules are
@@ -80,12 +80,8 @@ class SmokeResult:
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command: 0 where all went well, 1 where something failed or the image can't be run, 2 for wrong use."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flyte_pack image-smoke",
-        description="Import modules inside an image.",
-        allow_abbrev=False,
-    )
+    """The command; returns its exit code: 1 where something failed."""
+    parser = command.parser("python -m flyte_pack image-smoke", "Import modules inside an image.")
     parser.add_argument("--layout", required=True, help="the packaged image: an OCI layout")
     parser.add_argument("--address", required=True, help="the target's, for the report")
     parser.add_argument(
@@ -93,34 +89,20 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--commands", nargs="*", default=[], help="commands that must be there")
     parser.add_argument("--engine", choices=ENGINES, default="auto", help="how to run the image")
-    parser.add_argument(
-        "--insecure",
-        action="append",
-        default=[],
-        help="a registry that speaks plain HTTP; may be repeated",
-    )
-    options = parser.parse_args(argv)
-    try:
-        modules = _modules(options.modules)
-        with image_runner(
-            options.layout, options.address, options.engine, options.insecure
-        ) as runner:
-            result = smoke(runner, modules, options.commands)
-    except (RunError, InvalidImage) as error:
-        message = str(error)
-    except OSError as error:
-        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    except KeyboardInterrupt:
-        return 130
-    else:
-        print(_report(options.address, result))
-        return 1 if result.failures else 0
-    print(printable(f"{options.address}: {message}"), file=sys.stderr)
-    return 1
+    command.add_insecure(parser)
+    return command.run(parser, argv, _try)
+
+
+def _try(given: argparse.Namespace) -> int:
+    modules = _modules(given.modules)
+    with image_runner(given.layout, given.address, given.engine, given.insecure) as runner:
+        result = smoke(runner, modules, given.commands)
+    print(_report(given.address, result))
+    return 1 if result.failures else 0
 
 
 def smoke(runner: Runner, modules: Sequence[str], commands: Sequence[str]) -> SmokeResult:
-    """Import all of `modules` and look for all of `commands`. Raises `RunError` where the image has no working Python."""
+    """Import all of `modules` and look for all of `commands`. Raises `UserError` where the image has no working Python."""
     result = SmokeResult()
     left, looked_for = list(modules), list(commands)
     while True:
@@ -131,7 +113,7 @@ def smoke(runner: Runner, modules: Sequence[str], commands: Sequence[str]) -> Sm
             return result
         started = lines[-1].get("start") if lines else None
         if started is None:
-            raise RunError(
+            raise UserError(
                 f"the image has no Python that could import anything: its `python` ended with exit code {code}"
             )
         ended = f"signal {code - 128}" if code > 128 else f"exit code {code}"
@@ -143,7 +125,7 @@ def _modules(path: str) -> list[str]:
     with open(path, encoding="utf-8") as file:
         modules = [line.strip() for line in file if line.strip()]
     if wrong := [name for name in modules if not _MODULE.fullmatch(name)]:
-        raise RunError(f"{path}: {wrong[0]!a:.100} is no module's name")
+        raise UserError(f"{path}: {wrong[0]!a:.100} is no module's name")
     return modules
 
 
@@ -167,7 +149,7 @@ def _run(
     try:
         return [json.loads(line) for line in lines], code
     except ValueError:
-        raise RunError("what the image's Python printed is no report") from None
+        raise UserError("what the image's Python printed is no report") from None
 
 
 def _note(result: SmokeResult, line: dict[str, Any]) -> None:

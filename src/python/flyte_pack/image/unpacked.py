@@ -17,19 +17,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from flyte_pack.errors import UserError
 from flyte_pack.image import enter
 from flyte_pack.image.running import (
     DEFAULT_PATH,
     Command,
     Config,
-    RunError,
     Runner,
-    Say,
     config_of,
     supervise,
 )
 from flyte_pack.image.unpack import Resolver, unpack
 from flyte_pack.oci.layout import Layout, LayoutImage
+from flyte_pack.progress import Say
 
 _IN_MEMORY = 512 << 20  # bytes of compressed layers that may be unpacked into memory
 _ST_NOEXEC = 8  # <sys/statvfs.h>
@@ -41,9 +41,9 @@ _OF_THIS_MACHINE = ("/etc/resolv.conf", "/etc/hosts")
 
 @contextmanager
 def unpacked(layout: Layout, image: LayoutImage, say: Say) -> Iterator[Runner]:
-    """`image` unpacked and ready. Raises `RunError`, `InvalidImage` or `OSError`."""
+    """`image` unpacked and ready. Raises `UserError`, `InvalidImage` or `OSError`."""
     if not sys.platform.startswith("linux"):
-        raise RunError("an image runs unpacked on Linux only: start docker or podman")
+        raise UserError("an image runs unpacked on Linux only: start docker or podman")
     config = config_of(image)
     bubblewrap = _bubblewrap()
     directory, lock = _make_directory(_scratch(sum(layer.size for layer in image.manifest.layers)))
@@ -161,19 +161,19 @@ class _User:
 
 
 def _find_user(root: str, text: str) -> _User:
-    """`user[:group]`, names or numbers (image specification, "User"), by the image's own lists. Raises `RunError`."""
+    """`user[:group]`, names or numbers (image specification, "User"), by the image's own lists. Raises `UserError`."""
     name, _, group = text.partition(":")
     name = name or "0"
     entry = next((e for e in _entries(root, "etc/passwd", 6) if name in (e[0], e[2])), None)
     if entry is None and not name.isdecimal():
-        raise RunError(f"the image's user {name!r} is not in its /etc/passwd")
+        raise UserError(f"the image's user {name!r} is not in its /etc/passwd")
     uid = int(name if entry is None else entry[2])
     gid = int(entry[3]) if entry is not None else 0
     groups = _entries(root, "etc/group", 3)
     if group:
         named = next((e for e in groups if group in (e[0], e[2])), None)
         if named is None and not group.isdecimal():
-            raise RunError(f"the image's group {group!r} is not in its /etc/group")
+            raise UserError(f"the image's group {group!r} is not in its /etc/group")
         gid = int(group if named is None else named[2])
         return _User(uid, gid, entry[5] if entry is not None else "/")
     member_of = (
@@ -207,7 +207,7 @@ class _Unpacked:
         before = self.config.entrypoint if command.entrypoint is None else command.entrypoint
         words = (*before, *command.argv)
         if not words:
-            raise RunError("there is no command to run")
+            raise UserError("there is no command to run")
         return words
 
     def _environment(self, command: Command) -> dict[str, str]:
@@ -225,7 +225,7 @@ class _Unpacked:
     def _prepare(self, command: Command) -> list[tuple[str, str, bool]]:
         """Make what is mounted a place; gives source, target below the root, and whether it is read-only."""
         if command.network not in (None, "none", "host"):
-            raise RunError(
+            raise UserError(
                 f"an unpacked image has no network {command.network!r}: --network is `none` or `host`, or start docker"
             )
         resolver = Resolver(os.fsencode(self.root))
@@ -237,7 +237,7 @@ class _Unpacked:
         mounts = []
         for mount in command.mounts:
             if not os.path.exists(mount.source):
-                raise RunError(f"there is nothing to mount at {mount.source}")
+                raise UserError(f"there is nothing to mount at {mount.source}")
             target = self._make_place(resolver, mount.target, os.path.isdir(mount.source))
             mounts.append((mount.source, target, mount.read_only))
         return mounts

@@ -8,8 +8,9 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
+from flyte_pack.errors import UserError
 from flyte_pack.image.lock_files import without_secrets
-from flyte_pack.image.wheel_target import DependencyError, WheelTarget
+from flyte_pack.image.wheel_target import WheelTarget
 from flyte_pack.json_fields import printable
 
 # Of uv's own variables, those that say where packages come from and how to get at them. Any other would change what
@@ -37,7 +38,7 @@ _UNREACHABLE = re.compile(
 
 
 def run_uv(arguments: Sequence[str], target: WheelTarget, environ: Mapping[str, str]) -> str:
-    """What `uv pip ARGUMENTS` prints for `target`; only wheels are taken. Raises `DependencyError`."""
+    """What `uv pip ARGUMENTS` prints for `target`; only wheels are taken. Raises `UserError`."""
     command = [
         *(_uv(), "pip", *arguments, *target.uv_options),
         *("--python", sys.executable, "--only-binary", ":all:", "--no-config"),
@@ -58,7 +59,7 @@ def run_uv(arguments: Sequence[str], target: WheelTarget, environ: Mapping[str, 
         errors="replace",
     )
     if done.returncode:
-        raise DependencyError(explain(done.stderr, target))
+        raise UserError(explain(done.stderr, target))
     return done.stdout
 
 
@@ -103,6 +104,6 @@ def _uv() -> str:
     try:
         return str(importlib.import_module("uv").find_uv_bin())
     except (ImportError, FileNotFoundError):
-        raise DependencyError(
+        raise UserError(
             "the installer uv is missing. Install what flyte_pack/flyte-image.lock pins."
         ) from None

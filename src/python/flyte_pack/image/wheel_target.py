@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from flyte_pack.errors import UserError
+
 MANYLINUX = "2_28"
 _MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
-
-
-class DependencyError(Exception):
-    """Dependencies that can't be had as asked for; the message says which, and what mends it."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +24,15 @@ class WheelTarget:
     manylinux: str = MANYLINUX
 
     def __post_init__(self) -> None:
-        """Raises `DependencyError`."""
+        """Raises `UserError`."""
         if not re.fullmatch(r"3\.[0-9]+(\.[0-9]+)?", self.python):
-            raise DependencyError(f"{self.python!a:.40} is no version of CPython, such as 3.12")
+            raise UserError(f"{self.python!a:.40} is no version of CPython, such as 3.12")
         if self.platform not in _MACHINES:
-            raise DependencyError(
+            raise UserError(
                 f"There is no installing for the platform {self.platform!a:.60}; one of: {', '.join(_MACHINES)}."
             )
         if not re.fullmatch(r"2_(17|28|3[1-9]|40)", self.manylinux):  # what uv knows
-            raise DependencyError(
+            raise UserError(
                 f"{self.manylinux!a:.40} is none of the versions of glibc that wheels are chosen for: "
                 "2_17, 2_28, and 2_31 to 2_40"
             )

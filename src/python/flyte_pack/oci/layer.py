@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 from flyte_pack import tar
 from flyte_pack.codec import GzipWriter
+from flyte_pack.errors import UserError
 from flyte_pack.oci.model import blob_path
 from flyte_pack.oci.parts import Layer
-from flyte_pack.sources import SourceError
 
 _READ = 1 << 20
 _GZIP = 31  # as window bits
@@ -28,7 +28,7 @@ class LayerWriter:
     """
 
     def __init__(self, directory: str, owner: tar.Owner = tar.ROOT) -> None:
-        """Raises `CodecError`, or `OSError` where the blob can't be written."""
+        """Raises `UserError`, or `OSError` where the blob can't be written."""
         self._directory = directory
         self._owner = owner
         os.makedirs(os.path.join(directory, "blobs", "sha256"), exist_ok=True)
@@ -61,7 +61,7 @@ class LayerWriter:
     def add_open_file(self, path: str, fd: int, size: int, mode: int, name: str) -> None:
         """A regular file out of the descriptor `fd`, `size` bytes to its end; `name` is for the error.
 
-        Raises `SourceError` where it has another size.
+        Raises `UserError` where it has another size.
         """
         data = os.read(fd, min(size, _READ) + 1)
         self._gzip.add(tar.header(path, mode, size, self._owner))
@@ -72,7 +72,7 @@ class LayerWriter:
             # A file that fits is read whole at once; what follows is nothing but a file that grew.
             data = b"" if read == size and size <= _READ else os.read(fd, _READ)
         if read != size:
-            raise SourceError(f"{name}: its size changed while it was being packed")
+            raise UserError(f"{name}: its size changed while it was being packed")
         self._gzip.add(tar.padding(size))
 
     def add_file(self, path: str, source: str, mode: int) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from flyte_pack.errors import UserError
+
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -44,7 +46,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PLATFORM_PART = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
-class InvalidImage(ValueError):
+class InvalidImage(UserError):
     """A document of an image, or a value of one, that can not be used; the message says which and why."""
 
 

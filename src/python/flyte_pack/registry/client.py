@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 from urllib3.response import BaseHTTPResponse
@@ -20,6 +20,7 @@ from flyte_pack.oci.model import (
     check_digest,
     digest_of,
 )
+from flyte_pack.progress import Say
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.auth import Auth
 from flyte_pack.registry.credentials import Keychain
@@ -57,7 +58,7 @@ class Session:
         transport: Transport | None = None,
         keychain: Keychain | None = None,
         timing: Timing | None = None,
-        say: Callable[[str], object] | None = None,
+        say: Say | None = None,
     ) -> None:
         """insecure: `host[:port]` of registries that may be spoken to over plain HTTP. say: is told of each retry."""
         self.transport = transport or Transport(insecure)

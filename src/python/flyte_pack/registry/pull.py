@@ -9,14 +9,14 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
-from typing import BinaryIO, Callable
+from typing import BinaryIO
 
 from flyte_pack.http.retry import Broken, Tries
 from flyte_pack.http.transfers import in_parallel
 from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import Descriptor, blob_path
 from flyte_pack.oci.reference import Reference
-from flyte_pack.progress import Progress, megabytes
+from flyte_pack.progress import Progress, Say, megabytes
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.client import Registry, Session, may_pull
 
@@ -25,7 +25,7 @@ def complete(
     base_name: str,
     descriptors: Iterable[Descriptor],
     directory: str,
-    say: Callable[[str], object],
+    say: Say,
     insecure: Collection[str] = (),
     session: Session | None = None,
 ) -> int:

@@ -8,21 +8,18 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Lock
-from typing import Callable
 
 from flyte_pack.http import HttpError
 from flyte_pack.http.transfers import in_parallel
 from flyte_pack.names import InvalidName
 from flyte_pack.oci.reference import Reference
-from flyte_pack.progress import Progress, megabytes
+from flyte_pack.progress import Progress, Say, megabytes
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.auth import Denied
 from flyte_pack.registry.client import Refused, Session, may_pull, may_push
 from flyte_pack.registry.layout import Blob, Image, read_image
 from flyte_pack.registry.plan import Destination, PushPlan
 from flyte_pack.registry.upload import CHUNK, FileSource, RegistrySource, Source, Upload
-
-Say = Callable[[str], object]
 
 _ASKED = 8  # repositories of the same registry that are asked whether they have a blob
 

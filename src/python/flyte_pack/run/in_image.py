@@ -15,61 +15,43 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
+from flyte_pack import command
 from flyte_pack.deploy.bundles import check_files
-from flyte_pack.deploy.plan import Refused
+from flyte_pack.errors import UserError
 from flyte_pack.flyte_side import MAIN
 from flyte_pack.image.run import image_runner
-from flyte_pack.image.running import Command, Mount, RunError
-from flyte_pack.json_fields import InvalidData, printable
-from flyte_pack.oci.model import InvalidImage
+from flyte_pack.image.running import Command, Mount
 from flyte_pack.run.local import SETTINGS, runner_arguments
-from flyte_pack.run.options import RunUsageError, split
+from flyte_pack.run.options import split
 from flyte_pack.task_link import TaskLink
 
 _INSIDE = "/tmp/flyte-run"  # noqa: S108  # in the image, which mounts ours there
 
 
 def main(argv: Sequence[str]) -> int:
-    """Do what `argv` asks for; the exit code is the task's, 1 where it could not be run."""
-    try:
-        cut = list(argv).index("--") if "--" in argv else len(argv)
-        parser = argparse.ArgumentParser(prog="python -m flyte_pack run-in-image")
-        parser.add_argument("--task", required=True, help="the packaged task's link")
-        parser.add_argument("--dir", required=True, help="the directory that its files are in")
-        parser.add_argument("--insecure", action="append", default=[], help="see `push --help`")
-        ours = parser.parse_args(list(argv[:cut]))
-        options = split(argv[cut + 1 :])
-        with open(ours.task, "rb") as file:
-            link = TaskLink.from_json(file.read(), ours.task)
-        engine = options.engine or "auto"
-        return _run(link, ours.dir, engine, tuple(ours.insecure), options.rest)
-    except (Refused, InvalidData, InvalidImage, RunError, RunUsageError) as error:
-        message = str(error)
-    except OSError as error:
-        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    except KeyboardInterrupt:
-        return 130
-    print(printable(f"flyte_pack run-in-image: {message}"), file=sys.stderr)
-    return 1
+    """The command; returns the exit code of the task, or that of a failure."""
+    parser = command.parser("python -m flyte_pack run-in-image")
+    parser.add_argument("--task", required=True, help="the packaged task's link")
+    parser.add_argument("--dir", required=True, help="the directory that its files are in")
+    command.add_insecure(parser)
+    return command.run(parser, argv, _run)
 
 
-def _run(
-    link: TaskLink,
-    directory: str,
-    engine: str,
-    insecure: Sequence[str],
-    arguments: Sequence[str],
-) -> int:
+def _run(given: argparse.Namespace) -> int:
+    options = split(given.typed)
+    with open(given.task, "rb") as file:
+        link = TaskLink.from_json(file.read(), given.task)
     if link.built_image is None:
-        raise Refused(
+        raise UserError(
             f"{link.address} has no image that is built here: "
             "set `image` to the address of a `flyte_image`"
         )
     shared = tempfile.mkdtemp(prefix="flyte-run-in-image-")
     try:
-        argv = _prepare(link, directory, shared, arguments)
-        layout = os.path.join(directory, link.built_image.layout)
-        with image_runner(layout, link.built_image.address, engine, insecure) as runner:
+        argv = _prepare(link, given.dir, shared, options.rest)
+        layout = os.path.join(given.dir, link.built_image.layout)
+        engine, address = options.engine or "auto", link.built_image.address
+        with image_runner(layout, address, engine, given.insecure) as runner:
             return runner.run(
                 Command(
                     argv,

@@ -14,14 +14,13 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from flyte_pack import command
 from flyte_pack.deploy.bundles import Beaten, check_files, settle
-from flyte_pack.deploy.plan import Refused
+from flyte_pack.errors import UserError
 from flyte_pack.flyte_side import MAIN
-from flyte_pack.json_fields import InvalidData
-from flyte_pack.run.options import RunUsageError, split
-from flyte_pack.store import Blob, Store, StoreError
+from flyte_pack.run.options import split
+from flyte_pack.store import Blob, Store
 from flyte_pack.store.opening import open_store
 from flyte_pack.task_link import LinkedBundle, TaskLink
 from flyte_shim.cli import main as shim
@@ -49,54 +48,31 @@ def main(argv: Sequence[str]) -> int:
     # Pants leaves its own files open in what it starts; keep them from the task.
     for number in _open_files():
         os.set_inheritable(number, False)
-    try:
-        options = _options(argv)
-        link = _read_link(options.task)
-        bundle = _bundle(link)
-        directory = os.path.abspath(options.dir)
-        store = open_store(options.store, os.getcwd())
-        # The directory that we were started in holds the user's code.
-        os.chdir("/")
-        archive = _put(store, directory, link.address, bundle)
-        return _become_task(store.uri_of(archive.key), archive.sha256, link, options.arguments)
-    except (Refused, InvalidData, StoreError, RunUsageError) as error:
-        message = str(error)
-    except OSError as error:
-        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    except KeyboardInterrupt:
-        return 130
-    print(f"flyte_pack run: {message}", file=sys.stderr)
-    return 1
-
-
-@dataclass(frozen=True)
-class _Options:
-    task: str
-    dir: str
-    store: str
-    arguments: tuple[str, ...]
-
-
-def _options(argv: Sequence[str]) -> _Options:
-    cut = list(argv).index("--") if "--" in argv else len(argv)
-    parser = argparse.ArgumentParser(prog="python -m flyte_pack run", allow_abbrev=False)
-    parser.usage = f"{parser.prog} --task TASK.json --dir DIR --store URI -- [ARGUMENT]..."
+    parser = command.parser("python -m flyte_pack run")
+    parser.usage = "%(prog)s --task TASK.json --dir DIR --store URI -- [ARGUMENT]..."
     parser.add_argument("--task", required=True, help="the packaged task's link")
     parser.add_argument("--dir", required=True, help="the directory that its bundle is in")
     parser.add_argument("--store", required=True, help="URI of the store that the bundle goes into")
-    ours = parser.parse_args(list(argv[:cut]))
+    return command.run(parser, argv, _run)
+
+
+def _run(given: argparse.Namespace) -> int:
     # The build has used its own options (`--copy-style`, `--root-dir`); the rest is the task's.
-    return _Options(ours.task, ours.dir, ours.store, split(argv[cut + 1 :]).rest)
-
-
-def _read_link(path: str) -> TaskLink:
-    with open(path, "rb") as file:
-        return TaskLink.from_json(file.read(), path)
+    arguments = split(given.typed).rest
+    with open(given.task, "rb") as file:
+        link = TaskLink.from_json(file.read(), given.task)
+    bundle = _bundle(link)
+    directory = os.path.abspath(given.dir)
+    store = open_store(given.store, os.getcwd())
+    # The directory that we were started in holds the user's code.
+    os.chdir("/")
+    archive = _put(store, directory, link.address, bundle)
+    return _become_task(store.uri_of(archive.key), archive.sha256, link, arguments)
 
 
 def _bundle(link: TaskLink) -> LinkedBundle:
     if link.bundle is None:
-        raise Refused(
+        raise UserError(
             f'{link.address} has copy_style="none": its code is in its image, and it has no bundle '
             "to run from. To run it here, have a bundle made: `-- --copy-style auto`"
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flyte_pack.errors import UsageError
 from flyte_pack.names import shown
 from flyte_pack.task_link import COPY_STYLES
 
@@ -20,10 +21,6 @@ _OF_DEPLOYMENT = (
     *("--config", "--domain", "--endpoint", "--flyte-config", "--org", "--project", "--store"),
     "--version",
 )
-
-
-class RunUsageError(Exception):
-    """An option of ours is wrong; the message says what to type instead."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class RunOptions:
 
 
 def split(argv: Sequence[str]) -> RunOptions:
-    """Take our options off the front of `argv`. Raises `RunUsageError`.
+    """Take our options off the front of `argv`. Raises `UsageError`.
 
     `--` ends them, so that a task's input may have the name of one of ours.
     """
@@ -65,7 +62,7 @@ def split(argv: Sequence[str]) -> RunOptions:
             if not equals and rest and not rest[0].startswith("--"):
                 value = rest.pop(0)
             if not value:
-                raise RunUsageError(f"{option} needs a value")
+                raise UsageError(f"{option} needs a value")
             if option in _OF_DEPLOYMENT:
                 of_deployment.append(f"{option}={value}")
             else:
@@ -87,11 +84,11 @@ def split(argv: Sequence[str]) -> RunOptions:
 def _check(found: dict[str, str], switches: set[str]) -> None:
     style = found.get("copy_style", COPY_STYLES[0])
     if style not in COPY_STYLES:
-        raise RunUsageError(f"--copy-style is one of {', '.join(COPY_STYLES)}, not {shown(style)}")
+        raise UsageError(f"--copy-style is one of {', '.join(COPY_STYLES)}, not {shown(style)}")
     if "engine" in found and _IN_IMAGE not in switches:
-        raise RunUsageError(f"--engine says how to run the task in its image: give {_IN_IMAGE} too")
+        raise UsageError(f"--engine says how to run the task in its image: give {_IN_IMAGE} too")
     if _REMOTE in switches and (_IN_IMAGE in switches or found.keys() - {"deployment"}):
-        raise RunUsageError(
+        raise UsageError(
             f"{_REMOTE} runs what was deployed, as it was deployed: leave out {_IN_IMAGE}, "
             "--copy-style and --root-dir"
         )

@@ -8,61 +8,44 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 
+from flyte_pack import command
 from flyte_pack.deploy.control_plane import find_control_plane
-from flyte_pack.deploy.flyte_processes import RegistrationError
 from flyte_pack.deploy.ledger import Ledger
-from flyte_pack.deploy.options import UsageError, parse
-from flyte_pack.deploy.plan import DeployPlan, Refused, Request, resolve
+from flyte_pack.deploy.options import parse
+from flyte_pack.deploy.plan import DeployPlan, Request, resolve
 from flyte_pack.deploy.records import DeployedTask, RecordedTask
 from flyte_pack.deploy.registration import run
-from flyte_pack.json_fields import InvalidData, printable
-from flyte_pack.names import InvalidName
-from flyte_pack.run.options import RunUsageError, split
-from flyte_pack.store import StoreError
+from flyte_pack.errors import UsageError, UserError
+from flyte_pack.run.options import split
 from flyte_pack.store.opening import open_store
 
 
 def main(argv: Sequence[str]) -> int:
-    """Become the run that `argv` asks for; returns only the exit code of a failure."""
-    address = ""
-    try:
-        cut = list(argv).index("--") if "--" in argv else len(argv)
-        parser = argparse.ArgumentParser(prog="python -m flyte_pack run-remote")
-        parser.add_argument("--plan", required=True, help="the deployment's plan")
-        parser.add_argument("--dir", required=True, help="the directory that its files are in")
-        parser.add_argument("--task", required=True, help="the address of the task")
-        ours = parser.parse_args(list(argv[:cut]))
-        address = f"{ours.task}: "
-        _run(ours.plan, os.path.abspath(ours.dir), ours.task, argv[cut + 1 :])
-    except (UsageError, RunUsageError) as error:
-        print(f"{address}{error}", file=sys.stderr)
-        return 2
-    except (Refused, InvalidData, InvalidName, RegistrationError, StoreError, OSError) as error:
-        print(printable(f"{address}{error}"), file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    """The command; becomes the run, and returns only the exit code of a failure."""
+    parser = command.parser("python -m flyte_pack run-remote")
+    parser.add_argument("--plan", required=True, help="the deployment's plan")
+    parser.add_argument("--dir", required=True, help="the directory that its files are in")
+    parser.add_argument("--task", dest="address", required=True, help="the address of the task")
+    return command.run(parser, argv, _run, hint="")
 
 
-def _run(plan_file: str, directory: str, address: str, typed: Sequence[str]) -> None:
-    options = split(typed)
-    with open(plan_file, "rb") as file:
+def _run(given: argparse.Namespace) -> None:
+    options, address = split(given.typed), given.address
+    with open(given.plan, "rb") as file:
         plan = DeployPlan.from_json(file.read())
     request = resolve(plan, parse(options.of_deployment))
     found = find_control_plane(request, os.getcwd(), os.environ)
     environment = next((e for e in request.environments if address in e.tasks), None)
     if found is None or environment is None:
-        raise Refused(
+        raise UserError(
             "no control plane is known: type --endpoint HOST, or set `endpoint` in the deployment, "
             "in its settings file or in `[flyte]`, or write a config.yaml of Flyte's"
         )
     name, version, arguments = _deployed(request, found.identity, address, options.rest)
     run(
-        python=(os.path.join(directory, environment.python),),
+        python=(os.path.join(os.path.abspath(given.dir), environment.python),),
         environ={**os.environ, **environment.env},
         control_plane=found.control_plane,
         project=request.project,
@@ -86,10 +69,10 @@ def _deployed(
     if request.version is not None:
         version = ledger.find(request.version)
     elif current is None:
-        raise Refused(f"nothing was deployed yet by {where}; {deploy}")
+        raise UserError(f"nothing was deployed yet by {where}; {deploy}")
     elif current.registered != identity:
         at = "nowhere" if current.registered is None else f"at {current.registered}"
-        raise Refused(
+        raise UserError(
             f"version {current.version} was deployed by {where}, and registered {at}, "
             f"not at {identity}; {deploy}"
         )
@@ -97,13 +80,13 @@ def _deployed(
         version = current.version
     recorded = ledger.recorded(version)
     if recorded is None:
-        raise Refused(f"the record of version {version} is missing in {where}")
+        raise UserError(f"the record of version {version} is missing in {where}")
     task = next((task for task in recorded.record.tasks if task.address == address), None)
     if task is None:
-        raise Refused(f"version {version} of {where} does not have it; {deploy}")
+        raise UserError(f"version {version} of {where} does not have it; {deploy}")
     one, arguments = _chosen(task, typed)
     if one.flyte_name is None:
-        raise Refused(f"version {version} of {where} was not registered; {deploy}")
+        raise UserError(f"version {version} of {where} was not registered; {deploy}")
     return one.flyte_name, one.version, arguments
 
 
@@ -113,7 +96,7 @@ def _chosen(task: RecordedTask, typed: Sequence[str]) -> tuple[DeployedTask, Seq
         return task.tasks[0], typed
     names = {one.name: one for one in task.tasks}
     if not typed or typed[0] not in names:
-        raise RunUsageError(
+        raise UsageError(
             f"which task of the environment? Type its name first: {', '.join(sorted(names))}"
         )
     return names[typed[0]], typed[1:]

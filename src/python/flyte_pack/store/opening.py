@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from flyte_pack.progress import Say
 from flyte_pack.store import Store, StoreError
 from flyte_pack.store.uris import check_store_uri
 from flyte_shim.errors import UsageError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 # Each kind of store imports its own client where it is needed: that takes time.
 
 
-def open_store(uri: str, cwd: str, say: Callable[[str], object] | None = None) -> Store:
+def open_store(uri: str, cwd: str, say: Say | None = None) -> Store:
     """The store at `uri`; a relative `file://` path is below the directory `cwd`.
 
     The environment says how object stores are reached. `say` is told of each pause before a request

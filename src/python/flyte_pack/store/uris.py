@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+from flyte_pack.errors import UserError
 
-class StoreError(Exception):
-    """A store that cannot be used, or holds what it must not; the message says which and what to do."""
+
+class StoreError(UserError):
+    """A store cannot be used or holds invalid data; the message says what to do."""
 
 
 SCHEMES = ("file", "s3", "gs", "abfs", "abfss")

@@ -21,7 +21,8 @@ from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
 from flyte_pack.deploy.config import Settings
-from flyte_pack.deploy.options import DeployOptions, UsageError, parse
+from flyte_pack.deploy.options import DeployOptions, parse
+from flyte_pack.errors import UsageError
 from flyte_pack.registry.plan import PushPlan
 from pants_flyte.build_types import BuiltTask, TaskRequest
 from pants_flyte.deployment import DeploymentFieldSet, environments_of, plan_of, settings_of

@@ -21,8 +21,9 @@ from pants.engine.target import Target
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
-from flyte_pack.deploy.options import UsageError, parse
-from flyte_pack.run.options import RunOptions, RunUsageError, split
+from flyte_pack.deploy.options import parse
+from flyte_pack.errors import UsageError
+from flyte_pack.run.options import RunOptions, split
 from pants_flyte.build_types import BuiltTask, TaskRequest
 from pants_flyte.deployment import (
     DeploymentFieldSet,
@@ -180,7 +181,7 @@ async def run_task(
     address = field_set.address
     try:
         options = split(run.args)
-    except RunUsageError as error:
+    except UsageError as error:
         raise FlyteTargetError(address, str(error)) from None
     if options.remote:
         return await _remote(address, options, flyte, flyte_pack, python_setup, dist_dir)

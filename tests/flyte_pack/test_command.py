@@ -1,0 +1,132 @@
+"""Every failure has one base class; the commands turn it into a message and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+
+import pytest
+
+import flyte_pack
+import flyte_shim
+from flyte_pack import command
+from flyte_pack.__main__ import main
+from flyte_pack.errors import UsageError, UserError
+from flyte_pack.oci.model import InvalidImage
+
+# Exceptions that are no failures, by the reason why none of them reaches a person.
+SIGNALS = {
+    "flyte_pack.http.retry.Broken": "told again as an HttpError or StoreError after the last try",
+    "flyte_pack.store.remote.Exists": "tells a writer that another was first",
+    "flyte_pack.deploy.bundles.Beaten": "tells a deployment to plan again",
+    "flyte_pack.deploy.verify._Wrong": "becomes a line of the report",
+    "flyte_pack.flyte_side.words.Refused": "runs in the user's environment, and goes over a pipe",
+}
+
+
+def modules():
+    for package in (flyte_pack, flyte_shim):
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not found.name.endswith("__main__"):
+                yield found.name
+
+
+def exceptions():
+    found = {}
+    for name in modules():
+        try:
+            module = importlib.import_module(name)
+        except ImportError:  # not among the packages of this resolve
+            assert name.startswith(("flyte_pack.flyte_side.", "flyte_pack.store.by_obstore"))
+            continue
+        for thing in vars(module).values():
+            ours = isinstance(thing, type) and thing.__module__ == name
+            if ours and issubclass(thing, BaseException):
+                found[f"{name}.{thing.__qualname__}"] = thing
+    return found
+
+
+def test_every_exception_is_a_user_error_or_a_signal_with_a_reason():
+    found = exceptions()
+    assert len(found) > 20
+    others = {name for name, kind in found.items() if not issubclass(kind, UserError)}
+    assert others <= set(SIGNALS)
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "message"),
+    [
+        (UserError("no"), 1, "//a:b: no\n"),
+        (InvalidImage("no"), 1, "//a:b: no\n"),
+        (UserError("two\nlines \x1b[1m"), 1, "//a:b: two\nlines \\x1b[1m\n"),
+        (UsageError("what?"), 2, "//a:b: what?\n(./pants run //a:b -- --help tells what can be typed)\n"),
+        (FileNotFoundError(2, "No such file", "a.json"), 1, "//a:b: a.json: No such file\n"),
+        (OSError(28, "No space left"), 1, "//a:b: No space left\n"),
+        (OSError("odd"), 1, "//a:b: odd\n"),
+        (KeyboardInterrupt(), 130, "//a:b: interrupted\n"),
+        (SystemExit(0), 0, ""),
+    ],
+)  # fmt: skip
+def test_a_failure_becomes_one_message_and_an_exit_code(capsys, failure, code, message):
+    def work():
+        raise failure
+
+    assert command.guarded("//a:b", work, hint="./pants run {} -- --help") == code
+    assert capsys.readouterr() == ("", message)
+
+
+def test_every_exception_of_ours_ends_in_a_message():
+    for kind in exceptions().values():
+        if issubclass(kind, UserError):
+
+            def work(kind=kind):
+                raise kind.__new__(kind, "said")
+
+            said: list[str] = []
+            code = command.guarded("x", work, tell=said.append)
+            assert code == (2 if issubclass(kind, UsageError) else 1)
+            assert len(said) == 1
+
+
+def test_a_bug_is_not_dressed_up_as_a_users_mistake():
+    with pytest.raises(ZeroDivisionError):
+        command.guarded("x", lambda: 1 // 0)
+
+
+@pytest.mark.parametrize(
+    ("argv", "ours", "typed"),
+    [
+        (["--a", "b"], ["--a", "b"], []),
+        (["--a", "--", "b", "--", "c"], ["--a"], ["b", "--", "c"]),
+        (["--"], [], []),
+        ([], [], []),
+    ],
+)
+def test_the_first_two_dashes_begin_what_was_typed(argv, ours, typed):
+    assert command.cut(argv) == (ours, typed)
+
+
+def test_a_failure_is_told_of_the_target_where_the_command_line_names_it(capsys):
+    parser = command.parser("python -m flyte_pack x")
+    parser.add_argument("--address")
+
+    def work(given):
+        raise UserError(" ".join(given.typed))
+
+    assert command.run(parser, ["--", "y", "z"], work) == 1
+    assert command.run(parser, ["--address", "//a:b", "--", "y"], work, failed=7) == 7
+    assert capsys.readouterr().err == "flyte_pack x: y z\n//a:b: y\n"
+
+
+def test_a_wrong_command_line_says_how_to_get_help(capsys):
+    assert main(["push"]) == 2
+    assert capsys.readouterr().err == (
+        "flyte_pack push: the following arguments are required: --plan\n"
+        "(python -m flyte_pack push --help tells what can be typed)\n"
+    )
+
+
+def test_help_is_printed(capsys):
+    assert main(["push", "--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: python -m flyte_pack push ")

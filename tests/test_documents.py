@@ -1,0 +1,72 @@
+"""The contributor's map is true: what it names exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parents[1]
+MAPS = ("CONTRIBUTING.md", "docs/ARCHITECTURE.md")
+# Where the paths in the maps start: at the top, in the sources, or beside the path before them.
+STARTS = (TOP, TOP / "src/python")
+
+_CODE = re.compile(r"`([^`\n]+)`|<code>([^<]+)</code>")
+_LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+_PATH = re.compile(r"\.?[\w.-]+(/[\w.-]+)*(/|\.(?:py|md|sh|toml|yml))|[\w.-]+(/[\w.-]+)+")
+# Looks like a path and is none of the repository's.
+_NO_PATH = {"examples/monorepo/.pids"}
+
+
+def missing(text: str, page: Path) -> list[str]:
+    """The paths that a page names and the repository does not have."""
+    found = [link for link in _LINK.findall(text) if not (page.parent / link).exists()]
+    for line in text.splitlines():
+        beside = TOP
+        for code in ("".join(groups) for groups in _CODE.findall(line)):
+            name = code.removeprefix("./")
+            if not _PATH.fullmatch(name) or name in _NO_PATH:
+                continue
+            paths = [start / name for start in (*STARTS, beside) if (start / name).exists()]
+            if paths:
+                beside = paths[0] if paths[0].is_dir() else paths[0].parent
+            else:
+                found.append(name)
+    return found
+
+
+@pytest.mark.parametrize("page", MAPS)
+def test_every_path_on_the_map_exists(page: str) -> None:
+    assert missing((TOP / page).read_text(), TOP / page) == []
+
+
+def test_the_map_names_a_file_for_each_question() -> None:
+    questions = (TOP / "CONTRIBUTING.md").read_text().partition("## Where would I add")[2]
+    table = questions.partition("\n## ")[0].split("|---|---|\n")[1].strip().splitlines()
+    for row in table:
+        assert re.fullmatch(r"\| [^|`]+ \| `[\w./]+\.py` \|", row), row
+    assert len(table) == 5
+
+
+def test_the_readme_leads_to_the_maps() -> None:
+    readme = (TOP / "README.md").read_text()
+    assert all(f"({page})" in readme for page in MAPS)
+    assert "(docs/ARCHITECTURE.md)" in (TOP / "CONTRIBUTING.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("`flyte_pack/bundle.py`, `tar.py`", []),
+        ("`flyte_pack/bundle.py`, `no_such.py`", ["no_such.py"]),
+        ("`tar.py`", ["tar.py"]),
+        ("`flyte_pack/no_such/`", ["flyte_pack/no_such/"]),
+        ("<code>flyte_pack/oci/</code>: `model.py`", []),
+        ("`./pants run x:y`, `--dry-run`, `copy_style`, `CI=true`", []),
+        ("[there](docs/shim.md#variables), [not](docs/no_such.md), [out](https://flyte.org)",
+         ["docs/no_such.md"]),
+    ],
+)  # fmt: skip
+def test_what_the_check_finds(text: str, expected: list[str]) -> None:
+    assert missing(text, TOP / "README.md") == expected
