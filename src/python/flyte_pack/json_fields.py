@@ -10,6 +10,7 @@ import json
 from typing import Any
 
 from flyte_pack.errors import UserError
+from flyte_shim import shown
 from flyte_shim.paths import is_sha256
 
 
@@ -27,7 +28,7 @@ def load(data: bytes, what: str, schema: int) -> Fields:
     try:
         raw = json.loads(data.decode(), object_pairs_hook=_object, parse_constant=_constant)
     except (ValueError, RecursionError) as error:
-        raise InvalidData(f"{what}: not a JSON document: {printable(str(error))}") from None
+        raise InvalidData(f"{what}: not a JSON document: {shown.printable(str(error))}") from None
     fields = Fields(raw, what)
     found = fields.integer("schema")
     if found != schema:
@@ -36,11 +37,6 @@ def load(data: bytes, what: str, schema: int) -> Fields:
             "Use the version of pants-flyte that wrote it, or a newer one."
         )
     return fields
-
-
-def printable(text: str) -> str:
-    """`text` with whatever could steer a terminal, or could not be encoded, written as an escape."""
-    return "".join(c if _is_plain(c) else c.encode("unicode_escape").decode() for c in text)
 
 
 class Fields:

@@ -11,6 +11,7 @@ import hashlib
 import re
 
 from flyte_pack.errors import UserError
+from flyte_shim import shown
 
 PROJECT_LENGTH = 63
 DOMAIN_LENGTH = 63
@@ -56,7 +57,7 @@ def check_ref_name(text: str) -> str:
     if not _REF_NAME.fullmatch(text):
         raise InvalidName(
             "the name of an image is made of letters, digits, '.', '_' and '-'"
-            + f", and {shown(text)} is not"
+            + f", and {shown.word(text, 80, '@?')} is not"
         )
     return text
 
@@ -78,7 +79,7 @@ def check_image(text: str) -> str:
         )
     if len(text) > 512 or not any(c in text for c in "/:@") or not _REFERENCE.fullmatch(text):
         raise InvalidName(
-            f"{shown(text, 200)} is no image: write registry/name:tag or registry/name@sha256:<64 digits>, "
+            f"{shown.word(text, 200, '@?')} is no image: write registry/name:tag or registry/name@sha256:<64 digits>, "
             "the name in lower case"
         )
     return text
@@ -135,17 +136,10 @@ def escape_address(address: str) -> str:
     return f"{escaped[: _ADDRESS_LENGTH - len(digest) - 2]}~~{digest}"
 
 
-def shown(text: str, length: int = 80) -> str:
-    """What was typed or configured, as a message may repeat it: not what could be a URI with a password or signature."""
-    if set("@?") & set(text) or "://" in text:
-        return "what is given (not repeated here)"
-    return f"{text!a:.{length}}"
-
-
 def _segment(what: str, text: str, length: int) -> str:
     if not _SEGMENT.fullmatch(text) or len(text) > length:
         raise InvalidName(
-            f"{shown(text)} can not be {'an' if what == 'org' else 'a'} {what}: up to {length} letters, digits, '.', '_' and '-', "
+            f"{shown.word(text, 80, '@?')} can not be {'an' if what == 'org' else 'a'} {what}: up to {length} letters, digits, '.', '_' and '-', "
             "with no '.' or '-' at the start and no '.' at the end"
         )
     return text

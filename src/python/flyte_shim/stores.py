@@ -7,8 +7,8 @@ before those of the clouds' own tools. obstore itself reads `GOOGLE_*`, `AZURE_*
 
 from __future__ import annotations
 
+from flyte_shim import shown
 from flyte_shim.errors import UsageError
-from flyte_shim.paths import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,11 +68,11 @@ def locate(uri: str) -> Location:
     scheme, _, rest = uri.partition("://")
     kind = KINDS.get(scheme.lower())
     if kind is None:
-        raise UsageError(f"{shown(uri)} has an unknown scheme; known are {', '.join(KINDS)}")
+        raise UsageError(f"{shown.uri(uri)} has an unknown scheme; known are {', '.join(KINDS)}")
     authority, _, key = rest.partition("/")
     if "?" in rest or "#" in rest:
         raise UsageError(
-            f"{shown(uri)} must not hold '?' or '#'. Give a presigned URL unchanged, with https://"
+            f"{shown.uri(uri)} must not hold '?' or '#'. Give a presigned URL unchanged, with https://"
         )
     account, cloud = None, _AZURE_CLOUD
     bucket, at, host = authority.partition("@")
@@ -80,13 +80,13 @@ def locate(uri: str) -> Location:
         account, cloud = _azure_account(uri, host.lower())
     elif at:
         raise UsageError(
-            f"{shown(uri)} has an '@' in its bucket; give credentials by the environment"
+            f"{shown.uri(uri)} has an '@' in its bucket; give credentials by the environment"
         )
     bucket_ok = bucket.replace("-", "").replace("_", "").replace(".", "").replace("$", "")
     if not (bucket_ok.isascii() and bucket_ok.isalnum()):
-        raise UsageError(f"{shown(uri)} has no bucket; write {scheme}://BUCKET/KEY")
+        raise UsageError(f"{shown.uri(uri)} has no bucket; write {scheme}://BUCKET/KEY")
     if "\0" in key or "\r" in key or "\n" in key:
-        raise UsageError(f"{shown(uri)!r} has a control character")
+        raise UsageError(f"{shown.uri(uri)!r} has a control character")
     return Location(uri, kind, bucket, key, account, cloud)
 
 
@@ -194,7 +194,7 @@ def _azure_account(uri: str, host: str) -> tuple[str, str]:
         if account.isascii() and account.isalnum() and host.startswith(account + infix):
             return account, host[len(account + infix) :]
     raise UsageError(
-        f"{shown(uri)} names no Azure account; "
+        f"{shown.uri(uri)} names no Azure account; "
         "write abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/KEY"
     )
 

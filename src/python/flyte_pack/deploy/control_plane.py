@@ -12,8 +12,9 @@ from flyte_pack.deploy.flyte_settings import ENDPOINT_VARIABLE, KEY_VARIABLE, fi
 from flyte_pack.deploy.plan import Request
 from flyte_pack.deploy.registration import ControlPlane
 from flyte_pack.errors import UserError
-from flyte_pack.names import InvalidName, check_endpoint, shown
+from flyte_pack.names import InvalidName, check_endpoint
 from flyte_pack.progress import Say
+from flyte_shim import shown
 
 _LOCAL = re.compile(r"(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?$")
 _SCHEME = re.compile(r"^(dns:///|https?://)", re.IGNORECASE)
@@ -45,7 +46,7 @@ def find_control_plane(
         config = os.path.join(build_root, os.path.expanduser(config))
         if not os.path.isfile(config):
             raise UserError(
-                f"there is no file {shown(config, 300)}, which is named as Flyte's config.yaml"
+                f"there is no file {shown.word(config, 300, '@?')}, which is named as Flyte's config.yaml"
             )
     else:
         # It says how to log in, too: so it is of use even where the endpoint comes from elsewhere.

@@ -26,8 +26,8 @@ from urllib3.response import BaseHTTPResponse
 
 from flyte_pack.http import HttpError
 from flyte_pack.http.retry import BROKEN, Broken
-from flyte_pack.json_fields import printable
 from flyte_pack.oci.reference import DOCKER_HUB, is_loopback
+from flyte_shim import shown
 
 CONNECT_SECONDS = 15.0
 PROBE_SECONDS = 5.0
@@ -90,11 +90,13 @@ class Transport:
         except ValueError:
             raise HttpError(f"{registry} names an address that is none") from None
         if parts.scheme not in ("http", "https") or not host or "@" in netloc:
-            raise HttpError(f"{registry} names an address that can't be used: {_shown(parts)}")
+            raise HttpError(
+                f"{registry} names an address that can't be used: {shown.printable(shown.uri(target)[:200])}"
+            )
         meant = netloc in self._insecure or (is_loopback(netloc) and url.startswith("http:"))
         if parts.scheme == "http" and not meant:
             raise HttpError(
-                f"{registry} names an address without TLS: {_shown(parts)}. Set the registry's external address to "
+                f"{registry} names an address without TLS: {shown.printable(shown.uri(target)[:200])}. Set the registry's external address to "
                 "https (behind a proxy that ends TLS: X-Forwarded-Proto), or name that host as insecure if it is meant"
             )
         return target
@@ -276,7 +278,7 @@ def _plainly(error: BaseException) -> Broken:
         return Broken("no answer in time")
     for one in causes:
         if isinstance(one, OSError) and one.strerror:
-            return Broken(printable(one.strerror.lower()))
+            return Broken(shown.line(one.strerror.lower()))
     if any(isinstance(one, http.client.IncompleteRead) for one in causes):
         return Broken("the answer was cut short")
     if any(isinstance(one, http.client.RemoteDisconnected) for one in causes):
@@ -294,8 +296,3 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             seen.append(one)
             yield one
             left += [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
-
-
-def _shown(parts: SplitResult) -> str:
-    """An address without what may be signed in it."""
-    return printable(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"[:200])

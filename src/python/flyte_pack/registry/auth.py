@@ -16,9 +16,9 @@ from urllib.parse import urlencode, urlsplit
 
 from flyte_pack.http.retry import STATUSES, Broken, Timing, Tries
 from flyte_pack.http.transport import Answer, Transport
-from flyte_pack.json_fields import printable
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.credentials import Credentials, Keychain
+from flyte_shim import shown
 
 CLIENT_ID = "pants-flyte"
 SHORTEST_LIFE = 60.0  # seconds; what a token without expires_in lives
@@ -26,7 +26,6 @@ MARGIN = 0.1  # of its life, by which a token is renewed early
 
 _CHALLENGE = re.compile(r"(?:^|,)\s*(basic|bearer)(?=[\s,]|$)", re.IGNORECASE)
 _PARAMETER = re.compile(r'([A-Za-z][\w-]*)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
-_QUERY = re.compile(r"(\w+://[^\s?'\"]+)\?[^\s'\"]*")  # of a URL, which it signs
 
 
 @dataclass(frozen=True)
@@ -120,25 +119,19 @@ class Auth:
         if credentials is None:
             return f"there are no credentials for it in docker's config.json: log in ({login})"
         who = (
-            f"the user {printable(credentials.user)!r}"
+            f"the user {shown.printable(credentials.user)!r}"
             if credentials.user
             else "the identity token"
         )
         return f"{who} (from {credentials.source}) is refused: log in again ({login}), or ask for the right to do this"
 
-    def redact(self, text: str) -> str:
-        """`text`, which a server wrote, without what we told it in confidence, and without signatures of its own."""
+    def secrets(self) -> tuple[str, ...]:
+        """What we told the registry in confidence, and it may repeat."""
         with self._lock:
             secrets = [token.text for token in self._tokens.values()]
-            if self._credentials is not None:
-                secrets += [
-                    self._credentials.password,
-                    self._credentials.identity_token or "",
-                    _basic(self._credentials)[6:],
-                ]
-        for secret in filter(None, secrets):
-            text = text.replace(secret, "***")
-        return _QUERY.sub(r"\1?***", text)
+            if (known := self._credentials) is not None:
+                secrets += [known.password, known.identity_token or "", _basic(known)[6:]]
+        return tuple(secrets)
 
     def _find(self) -> Credentials | None:
         if not self._asked:

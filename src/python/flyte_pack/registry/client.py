@@ -12,7 +12,6 @@ from urllib3.response import BaseHTTPResponse
 
 from flyte_pack.http.retry import STATUSES, Broken, Timing, Tries, real_timing
 from flyte_pack.http.transport import Answer, Transport
-from flyte_pack.json_fields import printable
 from flyte_pack.oci.model import (
     INDEX_TYPES,
     MANIFEST_TYPES,
@@ -24,6 +23,7 @@ from flyte_pack.progress import Say
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.auth import Auth
 from flyte_pack.registry.credentials import Keychain
+from flyte_shim import shown
 
 ACCEPT = ", ".join((*INDEX_TYPES, *MANIFEST_TYPES))
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -227,7 +227,7 @@ class Registry:
         errors = _errors(answer)
         # A server may repeat anything to us, and what it writes is no message of ours.
         said = "; ".join(f"{code} {text}".strip() for code, text, _ in errors)
-        said = printable(self._auth.redact(said))[:300]
+        said = shown.line(said, self._auth.secrets())
         what = f"{method} {_path(address)} at {urlsplit(address).netloc}"
         text = f"{answer.status} for {what}{f' ({said})' if said else ''}"
         if answer.status in STATUSES:
@@ -251,7 +251,7 @@ class Registry:
         return Refused(f"{self.name}: {text}", answer.status, codes, digests)
 
     def _no_registry(self, answer: Answer) -> RegistryError:
-        kind = printable(_content_type(answer) or "no type")[:80]
+        kind = shown.line(_content_type(answer), longest=80) or "no type"
         return RegistryError(
             f"{self.name} answers with {kind} where an image is asked for: is it a registry, or is a proxy in between?"
         )
@@ -272,7 +272,7 @@ def _path(url: str) -> str:
     """For messages: neither a query, which may be signed, nor the state that some keep in an upload's path."""
     path = urlsplit(url).path
     head, uploads, _ = path.partition("/blobs/uploads/")
-    return printable(f"{head}{uploads.rstrip('/')}"[:200])
+    return shown.printable(f"{head}{uploads.rstrip('/')}"[:200])
 
 
 def _content_type(answer: Answer) -> str:

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flyte_pack.json_fields import printable
 from flyte_pack.oci.reference import DOCKER_HUB
 from flyte_pack.registry import RegistryError
+from flyte_shim import shown
 
 HUB_KEY = (
     "https://index.docker.io/v1/"  # by which docker has kept Docker Hub's since its beginnings
@@ -139,7 +139,7 @@ class Keychain:
             if "credentials not found" in said:
                 return None
             # By the protocol this is a message; what looks like an answer may hold the secret.
-            said = "" if "{" in said else f": {printable(said)[:200]}"
+            said = "" if "{" in said else f": {shown.line(said, longest=200)}"
             raise RegistryError(f"{where} failed with exit code {done.returncode}{said}")
         try:
             answer = json.loads(done.stdout)
