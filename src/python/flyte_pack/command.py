@@ -1,4 +1,4 @@
-"""Runs a command: reads its command line, does the work, tells a failure once, gives the exit code."""
+"""Runs a command: reads its options, does the work, tells a failure once, gives the exit code."""
 
 from __future__ import annotations
 

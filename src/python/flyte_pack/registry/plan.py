@@ -1,4 +1,4 @@
-"""The plan of a push: what the rules write and `flyte_pack push` reads. Imports nothing but the standard library."""
+"""The plan of a push, which the rules write and `flyte_pack push` reads."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from flyte_pack.json_fields import Fields, InvalidData, dump, load
 from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import InvalidImage, check_digest
 from flyte_pack.oci.reference import Reference
+from flyte_shim import shown
 
 SCHEMA = 1
-_TAG = re.compile(
-    r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
-)  # distribution specification, "Pulling manifests"
+# distribution specification, "Pulling manifests"
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?")
 
 
 @dataclass(frozen=True)
 class Destination:
-    """name: `registry/repository`. tags: what points to the image there afterwards."""
+    """name: `registry/repository`. tags: those that will point to the image."""
 
     name: str
     tags: tuple[str, ...] = ()
@@ -31,9 +31,10 @@ class Destination:
 
 @dataclass(frozen=True)
 class PushPlan:
-    """address: of the target. layout: the image's layout, relative to the directory of packaged files. digest: of the
-    manifest or index in the layout. insecure: `host[:port]` of registries that may be spoken to over plain HTTP.
-    siblings: `registry/repository` of images that may share layers with this one.
+    """address: of the target. layout: a path below the packaged files. digest: of the image in it.
+
+    insecure: `host[:port]` of registries that may use plain HTTP. siblings: `registry/repository`
+    of images that may share layers with this one.
     """
 
     address: str
@@ -44,12 +45,11 @@ class PushPlan:
     siblings: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:
-        """Equal plans give equal bytes."""
         return dump({"schema": SCHEMA, **asdict(self)})
 
     @classmethod
     def from_json(cls, data: bytes, what: str) -> PushPlan:
-        """Parse what `to_json` wrote; `what` names it in errors. Raises `InvalidData`."""
+        """Parse what `to_json` wrote. what: names it in errors. Raises `InvalidData`."""
         fields = load(data, what, SCHEMA)
         plan = cls(
             address=fields.text("address"),
@@ -81,27 +81,31 @@ def parse_name(name: str) -> Reference:
     """A repository without tag and digest. Raises `InvalidName`."""
     if "/" not in name:
         raise InvalidName(
-            f"{name!a:.200} is no registry/repository, such as registry.example.com/team/app"
+            f"{shown.word(name, 200, '@?')} is not a registry/repository, "
+            "such as registry.example.com/team/app"
         )
     reference = Reference.parse(name)
     if reference.digest is not None or ":" in name.rpartition("/")[2]:
-        raise InvalidName(f"{name!a:.200}: a repository is named without tag and digest")
+        raise InvalidName(f"{shown.word(name, 200, '@?')}: a repository has neither tag nor digest")
     return reference
 
 
 def check_tag(tag: str) -> str:
-    """`tag`, if it may be one. Raises `InvalidName`."""
+    """`tag`, if it is valid. Raises `InvalidName`."""
     if not _TAG.fullmatch(tag):
         raise InvalidName(
-            f"{tag!a:.200} is no tag: up to 128 letters, digits, '_', '.' and '-', not beginning with '.' or '-'"
+            f"{shown.word(tag, 200, '@?')} is not a tag: use up to 128 letters, digits, '_', '.' and '-', "
+            "without '.' or '-' at the start"
         )
     return tag
 
 
 def check_host(host: str) -> str:
-    """`host`, if it is `host[:port]`. Raises `InvalidName`."""
+    """`host`, if it is a valid `host[:port]`. Raises `InvalidName`."""
     if not _HOST.fullmatch(host):
-        raise InvalidName(f"{host!a:.200} is no registry's host, such as registry.example.com:5000")
+        raise InvalidName(
+            f"{shown.word(host, 200, '@?')} is not a host[:port], such as registry.example.com:5000"
+        )
     return host
 
 
