@@ -13,7 +13,7 @@ import pytest
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.auth import Challenge
 from flyte_pack.registry.credentials import Keychain
-from flyte_pack.registry.push import exists, push_image
+from flyte_pack.registry.push import push_image
 from tests.support.faulty_registry import (
     Fault,
     faulty_registry,
@@ -27,6 +27,7 @@ from tests.support.registries import (
     USER,
     Clock,
     docker_config,
+    exists,
     make_image,
     real_registry,
     session,

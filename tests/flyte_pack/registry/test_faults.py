@@ -309,7 +309,7 @@ def test_an_upload_goes_on_where_the_registry_has_come_to(tmp_path, registry, fr
     front.faults = [replace(fault) for fault in faults]
     repository = f"goes-on/{len(front.faults)}-{faults[0].times}"
     plan = image.plan(f"{front.host}/{repository}:v1")
-    [pushed] = push_image(plan, str(tmp_path), [].append, session=ours, chunk=CHUNK).destinations
+    [pushed] = push_image(plan, str(tmp_path), [].append, session=ours, chunk=CHUNK)
     assert registry.holds(repository, image.digest)
     assert front.count("^POST") == 2  # one for the layer, one for the config
     assert pushed.bytes <= image.layers[0].size + image.documents_size

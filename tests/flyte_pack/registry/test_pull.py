@@ -10,6 +10,7 @@ from threading import Thread
 
 import pytest
 
+from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import blob_path, digest_of
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.pull import complete
@@ -199,5 +200,5 @@ def test_it_is_said_what_is_fetched(tmp_path, base, front):
 
 
 def test_a_base_without_a_usable_name_is_refused(tmp_path, base):
-    with pytest.raises(RegistryError, match="the base image's name"):
+    with pytest.raises(InvalidName, match="'not a name' is not an image"):
         complete("not a name", base.layers, str(tmp_path), print)

@@ -34,6 +34,5 @@ def _push(options: argparse.Namespace) -> None:
     with open(options.plan, "rb") as file:
         plan = PushPlan.from_json(file.read(), options.plan)
     insecure = tuple(map(check_host, options.insecure))
-    result = push_image(plan, options.dir, say, dry_run=options.dry_run, insecure=insecure)
-    for pushed in result.destinations:
+    for pushed in push_image(plan, options.dir, say, dry_run=options.dry_run, insecure=insecure):
         write(sys.stdout, f"{pushed.reference}\n")
