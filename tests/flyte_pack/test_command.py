@@ -25,6 +25,8 @@ SIGNALS = {
     "flyte_pack.flyte_side.words.Refused": "runs in the user's environment, and goes over a pipe",
 }
 
+TELLS = "tells what can be typed"
+
 
 def modules():
     for package in (flyte_pack, flyte_shim):
@@ -61,14 +63,14 @@ def test_every_exception_is_a_user_error_or_a_signal_with_a_reason():
         (UserError("no"), 1, "//a:b: no\n"),
         (InvalidImage("no"), 1, "//a:b: no\n"),
         (UserError("two\nlines \x1b[1m"), 1, "//a:b: two\nlines \\x1b[1m\n"),
-        (UsageError("what?"), 2, "//a:b: what?\n(./pants run //a:b -- --help tells what can be typed)\n"),
+        (UsageError("what?"), 2, f"//a:b: what?\n(./pants run //a:b -- --help {TELLS})\n"),
         (FileNotFoundError(2, "No such file", "a.json"), 1, "//a:b: a.json: No such file\n"),
         (OSError(28, "No space left"), 1, "//a:b: No space left\n"),
         (OSError("odd"), 1, "//a:b: odd\n"),
         (KeyboardInterrupt(), 130, "//a:b: interrupted\n"),
         (SystemExit(0), 0, ""),
     ],
-)  # fmt: skip
+)
 def test_a_failure_becomes_one_message_and_an_exit_code(capsys, failure, code, message):
     def work():
         raise failure

@@ -1,4 +1,4 @@
-"""What may be shown: URIs without credentials, typed words that can hold none, foreign text without secrets."""
+"""URIs without credentials, typed words that can hold none, foreign text without secrets."""
 
 from __future__ import annotations
 
@@ -68,8 +68,11 @@ def test_a_secret_that_is_cut_does_not_show_its_start():
 
 @pytest.mark.parametrize(
     "text",
-    ["a", "/", "://", "a://b@", "a://x?", "eyJ", "-eyJ", "x ", "bearer ", "=", "token=", "sha256:", "A1b2"],
-)  # fmt: skip
+    [
+        *("a", "/", "://", "a://b@", "a://x?", "eyJ", "-eyJ", "x ", "bearer ", "=", "token="),
+        *("sha256:", "A1b2"),
+    ],
+)
 def test_long_texts_take_linear_work(text, monkeypatch):
     looked_at = []
     for name in ("_without_credentials", "_without_tokens"):
@@ -90,6 +93,16 @@ def test_a_typed_word_is_repeated_in_quotes(text):
 @pytest.mark.parametrize("text", ["me:pw", "a@b", "a/b", "x?sig=1", "s3://b", "a" * 41])
 def test_a_typed_word_that_could_hold_a_secret_is_not_repeated(text):
     assert shown.word(text) == "(not repeated here)"
+
+
+@pytest.mark.parametrize("text", ["reg.example/team/app:v1", "a/b", "a" * 300])
+def test_a_name_may_have_a_path_and_a_port(text):
+    assert shown.name(text) == ascii(text)
+
+
+@pytest.mark.parametrize("text", ["me:pw@reg.example/a", "https://a", "x?sig=1", "a" * 301])
+def test_a_name_that_could_hold_a_secret_is_not_repeated(text):
+    assert shown.name(text) == "(not repeated here)"
 
 
 # --- everything goes through it ------------------------------------------------------------------

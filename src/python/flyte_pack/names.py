@@ -41,7 +41,7 @@ class InvalidName(UserError):
 def _segment(what: str, length: int, text: str) -> str:
     if not _SEGMENT.fullmatch(text) or len(text) > length:
         raise InvalidName(
-            f"{shown.word(text, 80, '@?')} cannot be {'an' if what == 'org' else 'a'} {what}: "
+            f"{shown.name(text)} cannot be {'an' if what == 'org' else 'a'} {what}: "
             f"use up to {length} letters, digits, '.', '_' and '-', "
             "without '.' or '-' at the start or '.' at the end"
         )
@@ -60,7 +60,7 @@ def check_ref_name(text: str) -> str:
     if not _REF_NAME.fullmatch(text):
         raise InvalidName(
             "the name of an image has letters, digits, '.', '_' and '-', "
-            f"and {shown.word(text, 80, '@?')} does not"
+            f"and {shown.name(text)} does not"
         )
     return text
 
@@ -77,7 +77,7 @@ def check_image(text: str) -> str:
         )
     if len(text) > 512 or not any(c in text for c in "/:@") or not _REFERENCE.fullmatch(text):
         raise InvalidName(
-            f"{shown.word(text, 200, '@?')} is not an image: write registry/name:tag or "
+            f"{shown.name(text)} is not an image: write registry/name:tag or "
             "registry/name@sha256:<64 digits>, the name in lower case"
         )
     return text

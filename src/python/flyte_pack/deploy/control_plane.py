@@ -46,7 +46,7 @@ def find_control_plane(
         config = os.path.join(build_root, os.path.expanduser(config))
         if not os.path.isfile(config):
             raise UserError(
-                f"there is no file {shown.word(config, 300, '@?')}, which is named as Flyte's config.yaml"
+                f"there is no file {shown.name(config)}, which is named as Flyte's config.yaml"
             )
     else:
         # It says how to log in, too: so it is of use even where the endpoint comes from elsewhere.

@@ -153,9 +153,7 @@ def resolve(plan: DeployPlan, options: DeployOptions) -> Request:
     version = options.version or plan.version
     endpoint, org = options.endpoint or plan.endpoint, options.org or plan.org
     if plan.copy_style is not None and plan.copy_style not in COPY_STYLES:
-        raise InvalidData(
-            f"copy_style is {shown.word(plan.copy_style, 80, '@?')}, not one of {COPY_STYLES}"
-        )
+        raise InvalidData(f"copy_style is {shown.name(plan.copy_style)}, not one of {COPY_STYLES}")
     for name, image in plan.images.items():
         check_ref_name(name)
         try:
@@ -192,7 +190,7 @@ def _fixed_or_typed(name: str, fixed: str | None, typed: str | None) -> str:
     if fixed is not None and typed is not None and fixed != typed:
         # The target's address may say where it goes (services:deploy@domain=staging): it must not go elsewhere.
         raise UserError(
-            f"the target says {name}={shown.word(fixed, 80, '@?')}, --{name} says {typed!r}: leave --{name} out, or leave the field "
+            f"the target says {name}={shown.name(fixed)}, --{name} says {typed!r}: leave --{name} out, or leave the field "
             f"`{name}` open in the target"
         )
     value = fixed if fixed is not None else typed
