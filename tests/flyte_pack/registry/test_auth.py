@@ -1,4 +1,4 @@
-"""Who we are is told to the registry alone: credentials and tokens; against real registries and real helpers."""
+"""Only the registry learns our credentials and tokens; with real registries and helpers."""
 
 from __future__ import annotations
 
@@ -324,7 +324,8 @@ def test_a_token_without_the_right_to_push_says_so(tmp_path, token):
         ('Basic realm="x"', ("basic", "x", "", set())),
         ('bearer realm="https://a/t",service="s"', ("bearer", "https://a/t", "s", set())),
         (
-            'Bearer realm="https://a/t",service=s,scope="repository:a/b:pull,push repository:c:pull"',
+            'Bearer realm="https://a/t",service=s,'
+            'scope="repository:a/b:pull,push repository:c:pull"',
             ("bearer", "https://a/t", "s", {"repository:a/b:pull,push", "repository:c:pull"}),
         ),
         (

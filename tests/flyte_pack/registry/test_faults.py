@@ -1,4 +1,4 @@
-"""Whatever goes wrong on the way: no tag moves wrongly, nothing is lost, the message helps, a later push completes.
+"""After any fault: no wrong tag, nothing lost, a helpful message, and a later push completes.
 
 Each case is a real docker-registry behind a server that makes one fault and passes on the rest.
 """
@@ -56,7 +56,7 @@ def at(seconds):
 
 @dataclass(frozen=True)
 class Case:
-    """fails: what the message says; None: the push gets through in spite of it. slept: the pauses."""
+    """fails: a part of the message; None: the push succeeds all the same. slept: the pauses."""
 
     name: str
     faults: tuple[Fault, ...]

@@ -1,4 +1,4 @@
-"""The layers of a base come whole and checked, or not at all; against a real docker-registry with faults before it."""
+"""A base's layers come whole and checked, or not at all; with a real, faulty docker-registry."""
 
 from __future__ import annotations
 

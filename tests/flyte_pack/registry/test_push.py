@@ -1,4 +1,4 @@
-"""A push asks little, sends what is missing, and moves tags last; against a real docker-registry."""
+"""A push asks little, sends what is missing, moves tags last; with a real docker-registry."""
 
 from __future__ import annotations
 

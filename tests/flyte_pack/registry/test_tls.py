@@ -1,4 +1,4 @@
-"""Plain HTTP is for this machine, TLS is checked, and other hosts never learn who we are; against real registries."""
+"""Plain HTTP is for this machine, TLS is checked, and other hosts get no credentials."""
 
 from __future__ import annotations
 
