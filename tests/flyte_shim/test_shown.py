@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-from pathlib import Path
-
 import pytest
 
 from flyte_shim import shown
@@ -103,51 +100,3 @@ def test_a_name_may_have_a_path_and_a_port(text):
 @pytest.mark.parametrize("text", ["me:pw@reg.example/a", "https://a", "x?sig=1", "a" * 301])
 def test_a_name_that_could_hold_a_secret_is_not_repeated(text):
     assert shown.name(text) == "(not repeated here)"
-
-
-# --- everything goes through it ------------------------------------------------------------------
-
-SOURCE = Path(shown.__file__).parent.parent
-# Who writes to a stream, and how what is written was made fit to be shown.
-WRITERS = {
-    "flyte_pack/__main__.py": "the command's name, as ASCII",
-    "flyte_pack/bundle.py": "its help",
-    "flyte_pack/image/enter.py": "runs alone in the image; the system's reason",
-    "flyte_pack/module_scan.py": "runs alone; JSON for the rules, or the parser's reason",
-    "flyte_pack/progress.py": "what `command`, or a rule of transfers, has made",
-    "flyte_shim/cli.py": "its help and version",
-    "flyte_shim/log.py": "through `shown`, or as JSON in ASCII",
-}
-
-
-def _trees():
-    for path in sorted(SOURCE.rglob("*.py")):
-        name = path.relative_to(SOURCE).as_posix()
-        # Runs in the user's environment, and prints to its own pipe or as Flyte's command line.
-        if not name.startswith("flyte_pack/flyte_side/"):
-            yield name, ast.parse(path.read_bytes())
-
-
-def test_nobody_else_decides_what_may_be_shown():
-    words = ("redact", "shown", "printable", "without_secret")
-    found = {
-        f"{name}: {node.name}"
-        for name, tree in _trees()
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-        and any(word in node.name for word in words)
-    }
-    assert found == {"flyte_shim/shown.py: printable"}
-
-
-def test_only_these_modules_write_to_a_stream():
-    def writes(node):
-        if not isinstance(node, ast.Call):
-            return False
-        called = ast.unparse(node.func)
-        return called == "print" or called.endswith(
-            ("stderr.write", "stdout.write", "stream.write")
-        )
-
-    found = {name for name, tree in _trees() if any(map(writes, ast.walk(tree)))}
-    assert found == set(WRITERS)
