@@ -1,7 +1,7 @@
-"""Deploys: puts into a store what is missing there, and records what a deployment is made of.
+"""Deploys: pushes images, fills the store, records the version, registers the tasks.
 
-`python -m flyte_pack deploy --plan PLAN.json [--dir DIR] -- WHAT THE USER TYPED`. The build rules read what the user
-typed with `flyte_pack.deploy.options`, to know what to package; everything else happens in `flyte_pack.deploy.program`.
+`python -m flyte_pack deploy --plan PLAN.json [--dir DIR] -- WHAT THE USER TYPED`. The build rules
+parse what the user typed with `options`, to know what to package. `program` does everything else.
 """
 
 from __future__ import annotations

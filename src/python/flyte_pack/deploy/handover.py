@@ -1,8 +1,8 @@
-"""The hand-over: a folder with all of one version, to be carried to a site that reaches neither its store nor its registries.
+"""The hand-over: a folder with all of one version, for a site without its store and registries.
 
     handover.json                  which version of what; every other file with its size and SHA-256
     SHA256SUMS                     the same sums, for `sha256sum -c`
-    store/                         archives, manifests, index entries and the record, by the keys that they have in a store
+    store/                         archives, manifests, index entries and the record, by their keys
     images/                        one OCI image layout with all images, complete
 
 Here it is written (`export`) and checked (`read_handover`); `handover_import` deploys from it.
@@ -123,8 +123,7 @@ def export(
 ) -> Handover:
     """Write all of a version into the new folder `place`, which is there whole or not at all.
 
-    insecure: `host[:port]` of registries that may be spoken to over plain HTTP. Raises `UserError`, `StoreError`,
-    `RegistryError` or `OSError`.
+    insecure: `host[:port]` of registries that may be spoken to over plain HTTP. Raises `UserError`.
     """
     place = os.path.abspath(place)
     if os.path.lexists(place) and not (os.path.isdir(place) and not os.listdir(place)):
@@ -179,7 +178,7 @@ def _write_images(
         try:
             tops[text] = _pull(session, Reference.parse(text), text, layout, say)
         except (InvalidName, InvalidImage, HttpError) as error:
-            raise RegistryError(f"{text} can not be exported: {error}") from None
+            raise RegistryError(f"{text} cannot be exported: {error}") from None
     for path, data in layout_files(
         sorted({d.digest: d for d in tops.values()}.values(), key=_digest)
     ).items():
@@ -261,7 +260,7 @@ def _umask() -> int:
 
 
 def read_handover(folder: str, say: Say) -> tuple[Handover, VersionRecord]:
-    """What is in a folder, every byte of it checked. Raises `UserError`, `InvalidData` or `OSError`."""
+    """What is in a folder, every byte of it checked. Raises `UserError` or `OSError`."""
     if not os.path.isdir(folder):
         raise UserError(f"{folder} is no folder: name one that `export` has written")
     there = dict(_walk(folder))
@@ -318,7 +317,8 @@ def _walk(folder: str) -> Iterator[tuple[str, int]]:
                     yield path, found.st_size
                 elif not stat.S_ISDIR(found.st_mode):
                     raise UserError(
-                        f"{folder}: {path!a:.200} is neither a file nor a directory (a symbolic link?): take it out"
+                        f"{folder}: {path!a:.200} is neither a file nor a directory "
+                        "(a symbolic link?): take it out"
                     )
 
 

@@ -1,4 +1,4 @@
-"""The images of a deployment: read what is to be pushed, and push it before anything is recorded."""
+"""Pushes the images of a deployment, before anything is recorded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read_pushes(directory: str, names: Iterable[str]) -> tuple[PushPlan, ...]:
 def push_all(
     plans: Iterable[PushPlan], directory: str, say: Callable[[str], None], dry_run: bool
 ) -> list[dict[str, Any]]:
-    """Have the images in their registries, under their tags; what was done (or would be), as the report has it.
+    """Push the images with their tags; returns what was (or would be) done, as the report has it.
 
     Raises `RegistryError`; then no tag of that image was moved.
     """
