@@ -7,7 +7,8 @@ import json
 import pytest
 
 from flyte_shim.errors import UsageError
-from flyte_shim.paths import sha256_in_name, shown
+from flyte_shim.paths import sha256_in_name
+from flyte_shim.shown import uri as shown
 from flyte_shim.stores import S3Settings, allows_http, locate, obstore_config, s3_settings
 
 

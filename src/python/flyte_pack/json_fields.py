@@ -39,6 +39,7 @@ from typing import (
 )
 
 from flyte_pack.errors import UserError
+from flyte_shim import shown
 from flyte_shim.paths import is_sha256, path_problem
 
 
@@ -113,7 +114,9 @@ class Document:
         try:
             raw = json.loads(data.decode(), object_pairs_hook=_pairs, parse_constant=_constant)
         except (ValueError, RecursionError) as error:
-            raise InvalidData(f"{what}: not a JSON document: {printable(str(error))}") from None
+            raise InvalidData(
+                f"{what}: not a JSON document: {shown.printable(str(error))}"
+            ) from None
         if type(raw) is not dict or "schema" not in raw:
             raise InvalidData(f"{what}: not a JSON object with a schema")
         found = raw.pop("schema")
@@ -146,11 +149,6 @@ def read(kind: Any, raw: object, what: str) -> Any:
 def dump(document: dict[str, Any]) -> bytes:
     """JSON for people to read too; equal documents give equal bytes."""
     return json.dumps(document, sort_keys=True, indent=2).encode() + b"\n"
-
-
-def printable(text: str) -> str:
-    """`text` with everything escaped that could steer a terminal or not be encoded."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 # --- by type -------------------------------------------------------------------------------------

@@ -6,12 +6,12 @@ import errno
 import os
 import sys
 
-from flyte_shim import __version__
+from flyte_shim import __version__, shown
 from flyte_shim.cache import Cache
 from flyte_shim.command import become, option
 from flyte_shim.errors import ShimError, StorageError, UsageError
 from flyte_shim.log import Log
-from flyte_shim.paths import is_sha256, sha256_in_name, shown
+from flyte_shim.paths import is_sha256, sha256_in_name
 from flyte_shim.workdir import MODES, place
 
 USAGE = """\
@@ -78,7 +78,7 @@ def _main(argv: list[str], log: Log) -> int:
     if archive:
         sha256 = _sha256(options, archive, tgz)
         if not sha256:
-            _check_unverified(shown(archive), log)
+            _check_unverified(shown.uri(archive), log)
     elif option(command, "--pkl"):
         _check_unverified("a pickled bundle", log)
     workdir = options.get("--workdir")
@@ -95,9 +95,9 @@ def _main(argv: list[str], log: Log) -> int:
         except OSError as error:
             raise StorageError(f"No working directory {workdir}: {error.strerror}.") from None
     _mark_wrapped()
-    if tgz and sha256 and shown(tgz) != tgz:
+    if tgz and sha256 and shown.uri(tgz) != tgz:
         # a0 has the bundle, and would make a file name of the signature.
-        command = [argument.replace(tgz, shown(tgz)) for argument in command]
+        command = [argument.replace(tgz, shown.uri(tgz)) for argument in command]
     become(command)
     raise AssertionError("unreachable")
 
@@ -194,19 +194,19 @@ def _sha256(options: dict[str, str], archive: str, tgz: str | None) -> str | Non
             raise UsageError(f"{given!r} is no SHA-256: it has 64 hexadecimal digits.")
         if named not in (None, given):
             raise UsageError(
-                f"The expected SHA-256 is {given}, but the name of {shown(archive)} says "
+                f"The expected SHA-256 is {given}, but the name of {shown.uri(archive)} says "
                 "another. "
                 "Correct --sha256 or FLYTE_SHIM_SHA256, or leave it out."
             )
     sha256 = given or named
     if not sha256:
         if "--archive" in options:
-            raise UsageError(f"No SHA-256 for {shown(archive)}: give it by --sha256.")
+            raise UsageError(f"No SHA-256 for {shown.uri(archive)}: give it by --sha256.")
         return None
     if tgz and sha256_in_name(tgz) != sha256 and _name(tgz) != _name(archive):
         raise UsageError(
-            f"The command's --tgz, {shown(tgz)}, is another bundle than the one to prepare, "
-            f"{shown(archive)}."
+            f"The command's --tgz, {shown.uri(tgz)}, is another bundle than the one to prepare, "
+            f"{shown.uri(archive)}."
         )
     return sha256
 
@@ -222,9 +222,9 @@ def _check_unverified(archive: str, log: Log) -> None:
 
 
 def _name(uri: str) -> str:
-    name = shown(uri).rpartition("/")[2]
+    name = shown.uri(uri).rpartition("/")[2]
     if name in ("", ".", ".."):
-        raise UsageError(f"{shown(uri)} does not name a file.")
+        raise UsageError(f"{shown.uri(uri)} does not name a file.")
     return name
 
 

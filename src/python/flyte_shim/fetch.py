@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
+from flyte_shim import shown
 from flyte_shim.cache import seal
 from flyte_shim.errors import UsageError
 from flyte_shim.extract import Limits, extract
-from flyte_shim.paths import shown
 from flyte_shim.source import SCHEMES, FileSource, Patience, download, scheme_of
 
 TYPE_CHECKING = False
@@ -85,7 +85,7 @@ def open_source(uri: str, patience: Patience, environ: Mapping[str, str]) -> Sou
 
         return ObstoreSource(uri, patience, environ)
     raise UsageError(
-        f"No way to read {shown(uri)}: this flyte-shim reads plain paths and "
+        f"No way to read {shown.uri(uri)}: this flyte-shim reads plain paths and "
         f"{', '.join(f'{name}://' for name in SCHEMES)}."
     )
 

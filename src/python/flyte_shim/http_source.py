@@ -8,6 +8,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from urllib.parse import urljoin
 
+from flyte_shim import shown
 from flyte_shim.errors import (
     ShimError,
     SourceChanged,
@@ -17,7 +18,6 @@ from flyte_shim.errors import (
     UntrustedSource,
     UsageError,
 )
-from flyte_shim.paths import shown
 from flyte_shim.source import Source
 from flyte_shim.web import TRANSIENT, Url, Web
 
@@ -43,7 +43,7 @@ class WebSource(Source):
         environ: Mapping[str, str],
         authorities: str | None = None,
     ) -> None:
-        super().__init__(shown(uri))
+        super().__init__(shown.uri(uri))
         self._web = Web(patience, environ, authorities)
         self._size: int | None = None
         self._etag = ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 
+from flyte_shim import shown
 from flyte_shim.errors import UsageError
 
 TYPE_CHECKING = False
@@ -68,8 +69,8 @@ class Log:
             whole.update({**self.common, **fields})
             sys.stderr.write(f"{_json(whole)}\n")
         elif level != "info":
-            one_line = str(fields["message"]).replace("\n", "\\n")
-            sys.stderr.write(f"flyte-shim: {level}: {one_line}\n")
+            message = shown.printable(str(fields["message"]))
+            sys.stderr.write(f"flyte-shim: {level}: {message}\n")
 
 
 def _json(fields: dict[str, Value]) -> str:

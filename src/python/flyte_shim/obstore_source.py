@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from flyte_shim import shown
 from flyte_shim.errors import (
     ShimError,
     SourceChanged,
@@ -17,7 +18,6 @@ from flyte_shim.errors import (
     UntrustedSource,
     UsageError,
 )
-from flyte_shim.paths import shown
 from flyte_shim.source import Source
 from flyte_shim.stores import AZURE, allows_http, locate, obstore_config
 
@@ -39,7 +39,7 @@ class ObstoreSource(Source):
     """An archive at `gs://bucket/key` or `abfs[s]://...`; raises UsageError without obstore."""
 
     def __init__(self, uri: str, patience: Patience, environ: Mapping[str, str]) -> None:
-        super().__init__(shown(uri))
+        super().__init__(shown.uri(uri))
         self._location = locate(uri)
         self._patience = patience
         self._environ = environ

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from flyte_shim import shown
+
 # PATH_MAX is 4096 on Linux and 1024 on macOS, for the cache's or working directory's path too.
 MAX_PATH_BYTES = 1000
 # NAME_MAX of every file system in use.
@@ -46,23 +48,8 @@ def is_sha256(text: str) -> bool:
     return len(text) == 64 and not text.strip("0123456789abcdef")
 
 
-def shown(uri: str) -> str:
-    """A URI as it may be printed: without user information, query and fragment (RFC 3986, 3).
-
-    A query may be a signature, which is as good as a password. A plain path is printed as it is.
-    """
-    scheme, separator, rest = uri.partition("://")
-    if not separator or "/" in scheme:
-        return uri
-    rest = rest.partition("?")[0].partition("#")[0]
-    authority, slash, path = rest.partition("/")
-    if not scheme.lower().startswith("abfs"):  # where it is the container
-        authority = authority.rpartition("@")[2]
-    return f"{scheme}://{authority}{slash}{path}"
-
-
 def sha256_in_name(uri: str) -> str | None:
     """The archive hash in the name that a store gives an archive, `<archive hash>.tar.gz`."""
-    name = shown(uri).rpartition("/")[2]
+    name = shown.uri(uri).rpartition("/")[2]
     stem = name[: -len(_ARCHIVE_SUFFIX)]
     return stem if name.endswith(_ARCHIVE_SUFFIX) and is_sha256(stem) else None

@@ -11,10 +11,10 @@ import hmac
 import time
 from urllib.parse import quote
 
+from flyte_shim import shown
 from flyte_shim.aws_credentials import Credentials, find_credentials
 from flyte_shim.errors import ShimError, SourceDenied, SourceMissing, SourceUnavailable
 from flyte_shim.http_source import WebSource, refusal
-from flyte_shim.paths import shown
 from flyte_shim.stores import locate, s3_settings
 from flyte_shim.web import TRANSIENT, Url
 
@@ -139,7 +139,7 @@ class S3Source(WebSource):
 
     def _whither(self) -> str:
         if self._settings.endpoint:
-            return f"The store that was asked is {shown(self._settings.endpoint)}: see AWS_ENDPOINT_URL."
+            return f"The store that was asked is {shown.uri(self._settings.endpoint)}: see AWS_ENDPOINT_URL."
         return "The store that was asked is AWS: is AWS_ENDPOINT_URL missing?"
 
 

@@ -17,6 +17,7 @@ import os
 import stat
 import time
 
+from flyte_shim import shown
 from flyte_shim.errors import (
     HashMismatch,
     SourceChanged,
@@ -27,7 +28,6 @@ from flyte_shim.errors import (
     UsageError,
 )
 from flyte_shim.files import write_all
-from flyte_shim.paths import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def _check_size(size: int | None, limit: int, source: Source) -> None:
 def _file_path(uri: str) -> bytes:
     if not scheme_of(uri):
         return os.fsencode(uri)
-    rest, name = uri.partition(":")[2], shown(uri).partition("?")[0]
+    rest, name = uri.partition(":")[2], shown.uri(uri).partition("?")[0]
     if rest.startswith("//"):
         host, slash, rest = rest[2:].partition("/")
         if host.lower() not in ("", "localhost"):

@@ -8,8 +8,8 @@ is left to it.
 
 from __future__ import annotations
 
+from flyte_shim import shown
 from flyte_shim.errors import UsageError
-from flyte_shim.paths import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,11 +92,11 @@ def locate(uri: str) -> Location:
     scheme, _, rest = uri.partition("://")
     kind = KINDS.get(scheme.lower())
     if kind is None:
-        raise UsageError(f"{shown(uri)} names no object store: {', '.join(KINDS)} are known.")
+        raise UsageError(f"{shown.uri(uri)} names no object store: {', '.join(KINDS)} are known.")
     authority, _, key = rest.partition("/")
     if "?" in rest or "#" in rest:
         raise UsageError(
-            f"{shown(uri)} has a '?' or '#' in it; a bundle's address has neither. "
+            f"{shown.uri(uri)} has a '?' or '#' in it; a bundle's address has neither. "
             "Give a presigned URL as it is, with https://."
         )
     account, cloud = None, _AZURE_CLOUD
@@ -105,14 +105,14 @@ def locate(uri: str) -> Location:
         account, cloud = _azure_account(uri, host.lower())
     elif at:
         raise UsageError(
-            f"{shown(uri)} has an '@' in its bucket: credentials do not belong in an address, "
+            f"{shown.uri(uri)} has an '@' in its bucket: credentials do not belong in an address, "
             "they are taken from the environment."
         )
     bucket_ok = bucket.replace("-", "").replace("_", "").replace(".", "").replace("$", "")
     if not (bucket_ok.isascii() and bucket_ok.isalnum()):
-        raise UsageError(f"{shown(uri)} has no bucket; write {scheme}://BUCKET/KEY.")
+        raise UsageError(f"{shown.uri(uri)} has no bucket; write {scheme}://BUCKET/KEY.")
     if "\0" in key or "\r" in key or "\n" in key:
-        raise UsageError(f"{shown(uri)!r} has a control character in it.")
+        raise UsageError(f"{shown.uri(uri)!r} has a control character in it.")
     return Location(uri, kind, bucket, key, account, cloud)
 
 
@@ -229,7 +229,7 @@ def _azure_account(uri: str, host: str) -> tuple[str, str]:
         if account.isascii() and account.isalnum() and host.startswith(account + infix):
             return account, host[len(account + infix) :]
     raise UsageError(
-        f"{shown(uri)} does not name an Azure account; "
+        f"{shown.uri(uri)} does not name an Azure account; "
         "write abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/KEY."
     )
 

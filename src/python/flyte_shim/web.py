@@ -13,9 +13,8 @@ import time
 from socket import SHUT_RDWR, socket
 from urllib.parse import SplitResult, quote, urlsplit
 
-from flyte_shim import __version__
+from flyte_shim import __version__, shown
 from flyte_shim.errors import SourceUnavailable, UntrustedSource, UsageError
-from flyte_shim.paths import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,11 +44,11 @@ class Url:
             parts = urlsplit(url)
             port = parts.port
         except ValueError:
-            raise UsageError(f"{shown(url)} is no URL.") from None
+            raise UsageError(f"{shown.uri(url)} is no URL.") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(f"{shown(url)} is no URL; write https://HOST/PATH.")
+            raise UsageError(f"{shown.uri(url)} is no URL; write https://HOST/PATH.")
         if "@" in parts.netloc:
-            raise UsageError(f"{shown(url)} has user information in it; that has no use here.")
+            raise UsageError(f"{shown.uri(url)} has user information in it; that has no use here.")
         self.scheme = parts.scheme
         self.host = parts.hostname
         self.port = port or (443 if parts.scheme == "https" else 80)

@@ -32,9 +32,9 @@ def refused(root, *typed, plan=None, said=(), code=1):
     [
         ((), {"project": None}, ["which project?", "--project"]),
         ((), {"domain": None}, ["which domain?", "--domain"]),
-        ((), {"project": "../x"}, ["can not be a project"]),
-        ((), {"domain": "a/b"}, ["can not be a domain"]),
-        ((), {"version": ".."}, ["can not be a version"]),
+        ((), {"project": "../x"}, ["cannot be a project"]),
+        ((), {"domain": "a/b"}, ["cannot be a domain"]),
+        ((), {"version": ".."}, ["cannot be a version"]),
         (("--domain", "staging"), {}, ["domain='development'", "--domain says 'staging'"]),
         (("--project", "other"), {}, ["project='flytesnacks'", "leave --project out"]),
         ((), {"store": "dist/flyte"}, ["file://dist/flyte"]),

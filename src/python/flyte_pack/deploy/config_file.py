@@ -19,7 +19,8 @@ from typing import Any
 from flyte_pack import command
 from flyte_pack.deploy.config import IN_FILES, DeployConfig, Settings
 from flyte_pack.fresh import fresh_file
-from flyte_pack.json_fields import InvalidData, printable
+from flyte_pack.json_fields import InvalidData
+from flyte_shim import shown
 
 _MOST_BYTES = 256 << 10
 _MOST_DEPTH = 8
@@ -43,10 +44,10 @@ def read_config(text: bytes, what: str) -> DeployConfig:
         where = f"{what}:{mark.line + 1}" if mark else what
         problem = error.problem or error.context or "this cannot be read"
         # What is after the problem would repeat the line.
-        raise InvalidData(f"{where}: not YAML: {printable(problem)[:200]}") from None
+        raise InvalidData(f"{where}: not YAML: {shown.line(problem, longest=200)}") from None
     except yaml.YAMLError as error:  # bytes that are no text
         reason = getattr(error, "reason", "it cannot be read")
-        raise InvalidData(f"{what}: not YAML: {printable(str(reason))[:200]}") from None
+        raise InvalidData(f"{what}: not YAML: {shown.line(str(reason), longest=200)}") from None
     if root is None:
         return DeployConfig()
     reader = _Reader(what)

@@ -12,8 +12,9 @@ from flyte_pack.deploy.flyte_settings import KEY_VARIABLE, named
 from flyte_pack.deploy.plan import Request
 from flyte_pack.deploy.registration import ControlPlane
 from flyte_pack.errors import UserError
-from flyte_pack.names import InvalidName, check_endpoint, shown
+from flyte_pack.names import InvalidName, check_endpoint
 from flyte_pack.progress import Say
+from flyte_shim import shown
 
 _LOCAL = re.compile(r"(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?$")
 _SCHEME = re.compile(r"^(dns:///|https?://)", re.IGNORECASE)
@@ -44,7 +45,7 @@ def find_control_plane(
     chosen = request.settings.flyte_config is not None
     if chosen and not os.path.isfile(who.config or ""):
         raise UserError(
-            f"there is no file {shown(who.config or '', 300)}, "
+            f"there is no file {shown.word(who.config or '', 300, '@?')}, "
             "which is named as Flyte's config.yaml"
         )
     # The file says how to log in, too: so it is of use even if the endpoint comes from elsewhere.

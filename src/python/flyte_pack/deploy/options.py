@@ -16,6 +16,7 @@ from flyte_pack import command
 from flyte_pack.deploy.config import TEXTS, UNSET, Settings
 from flyte_pack.errors import UsageError
 from flyte_pack.json_fields import InvalidData
+from flyte_shim import shown
 from flyte_shim.paths import path_problem
 
 HELP = """\
@@ -169,7 +170,7 @@ def parse(argv: Sequence[str]) -> DeployOptions:
     """Parse what the user typed. Raises `UsageError`."""
     known, unknown = _parser().parse_known_intermixed_args(list(argv))
     if unknown:
-        raise UsageError(f"unknown option {_shown(unknown[0].partition('=')[0])}")
+        raise UsageError(f"unknown option {shown.word(unknown[0].partition('=')[0])}")
     parsed = vars(known)
     words = parsed.pop("words") or []
     if parsed.pop("help"):
@@ -208,7 +209,7 @@ def _arguments(command: str, arguments: list[str]) -> tuple[str | None, str | No
     """(the version, the folder) that a command names."""
     if command not in _COMMANDS:
         raise UsageError(
-            f"unknown command {_shown(command)}: there are {', '.join(_COMMANDS)}; "
+            f"unknown command {shown.word(command)}: there are {', '.join(_COMMANDS)}; "
             "without one it deploys"
         )
     least, most = _COMMANDS[command]
@@ -269,7 +270,7 @@ def _one_of(option: str, known: Sequence[str]) -> Callable[[str], str]:
     # (What argparse says of its own `choices` repeats what was typed.)
     def checked(text: str) -> str:
         if text not in known:
-            raise UsageError(f"{option} is one of {', '.join(known)}, not {_shown(text)}")
+            raise UsageError(f"{option} is one of {', '.join(known)}, not {shown.word(text)}")
         return text
 
     return checked
@@ -279,7 +280,7 @@ def _number(option: str, least: int, most: int) -> Callable[[str], int]:
     def checked(text: str) -> int:
         if not (text.isascii() and text.isdigit()) or not least <= int(text[:20]) <= most:
             raise UsageError(
-                f"{option} takes a whole number from {least} to {most}, not {_shown(text)}"
+                f"{option} takes a whole number from {least} to {most}, not {shown.word(text)}"
             )
         return int(text)
 
@@ -297,8 +298,3 @@ def _image(text: str) -> tuple[str, str]:
 def _listed(commands: Sequence[str]) -> str:
     names = ["deploying" if name == _DEPLOY else name for name in commands]
     return f"{', '.join(names[:-1])} and {names[-1]}" if names[1:] else names[0]
-
-
-def _shown(text: str) -> str:
-    """A word of the command line, unless it could be a URI with a password in it."""
-    return ascii(text) if len(text) <= 40 and not set(text) & set("@:/") else "(not repeated here)"

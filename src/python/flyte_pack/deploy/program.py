@@ -24,10 +24,11 @@ from flyte_pack.deploy.recorded import register_recorded
 from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord
 from flyte_pack.deploy.registering import Registering
 from flyte_pack.errors import UsageError, UserError
-from flyte_pack.json_fields import InvalidData, as_json, dump, printable
+from flyte_pack.json_fields import InvalidData, as_json, dump
 from flyte_pack.progress import Console
 from flyte_pack.store import Store, StoreError
 from flyte_pack.store.opening import open_store
+from flyte_shim import shown
 
 _SCHEMA = 1
 
@@ -185,7 +186,7 @@ class _Run:
         try:
             recorded = self._ledger.recorded(version)
         except (InvalidData, StoreError) as error:
-            return {**listed, "error": printable(str(error))}
+            return {**listed, "error": shown.printable(str(error))}
         if recorded is None:
             return {**listed, "error": "it has disappeared"}
         origin = recorded.record.provenance

@@ -24,8 +24,8 @@ from flyte_pack.image.packages import Package, Packages
 from flyte_pack.image.resolve import format_pins
 from flyte_pack.image.uv import run_uv
 from flyte_pack.image.wheel_target import MANYLINUX, WheelTarget
-from flyte_pack.json_fields import printable
 from flyte_pack.oci.parts import Layers
+from flyte_shim import shown
 
 
 def main(argv: Sequence[str]) -> int:
@@ -93,7 +93,7 @@ def install(
         try:
             distributions = read_installed(prefix, target.minor, versions)
         except (csv.Error, configparser.Error, ValueError) as error:
-            reason = printable(str(error))[:200]
+            reason = shown.line(str(error), longest=200)
             raise UserError(f"a wheel's metadata can't be understood: {reason}") from None
         layers = write_layers(split(distributions, max_layers), made)
         packages = Packages(
@@ -123,7 +123,7 @@ def _check_interpreter(python: str, target: WheelTarget) -> None:
     if done.stdout.split() != ["cpython", target.minor]:
         raise UserError(
             f"bytecode for CPython {target.minor} must be compiled by one, and {python} is "
-            f"{printable(done.stdout.strip()) or 'no working interpreter'}"
+            f"{shown.line(done.stdout.strip()) or 'no working interpreter'}"
         )
 
 
@@ -151,4 +151,4 @@ def _compile(prefix: str, python: str, target: WheelTarget, empty: str) -> None:
     )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(f"compiling bytecode with {python} failed: {printable(reason)}")
+        raise UserError(f"compiling bytecode with {python} failed: {shown.line(reason)}")

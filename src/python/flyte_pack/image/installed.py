@@ -23,7 +23,7 @@ from typing import NamedTuple
 from packaging.utils import canonicalize_name
 
 from flyte_pack.errors import UserError
-from flyte_pack.json_fields import printable
+from flyte_shim import shown
 
 VENV = "opt/venv"
 
@@ -140,7 +140,7 @@ def _walk(prefix: str, path: str) -> Iterator[tuple[str, os.stat_result]]:
             yield name, entry.stat(follow_symlinks=False)
         else:
             raise UserError(
-                f"a wheel has a link or a device at {printable(name)}: wheels have files only"
+                f"a wheel has a link or a device at {shown.printable(name)}: wheels have files only"
             )
 
 
@@ -163,7 +163,7 @@ def _infos(files: Mapping[str, object], site: str) -> list[str]:
 def _open(prefix: str, site: str, info: str, versions: Mapping[str, str]) -> _Found:
     name = canonicalize_name(info[: -len(".dist-info")].rpartition("-")[0])
     if name not in versions:
-        raise UserError(f"a wheel installs {printable(info)}, which nobody asked for")
+        raise UserError(f"a wheel installs {shown.printable(info)}, which nobody asked for")
     listed: dict[str, tuple[str, str]] = {}
     with open(_at(prefix, site, info, "RECORD"), encoding="utf-8", newline="") as file:
         for row in csv.reader(file):
@@ -184,7 +184,7 @@ def _owners(
             if others and others[0].listed[path][0] != digest:
                 raise UserError(
                     f"{others[0].name} {others[0].version} and {distribution.name} {distribution.version} both bring "
-                    f"{printable(rename(path))}, and not the same one. Have only one of them in the image."
+                    f"{shown.printable(rename(path))}, and not the same one. Have only one of them in the image."
                 )
             others.append(distribution)
     return owners
@@ -227,7 +227,7 @@ def _member(
 ) -> Member:
     place = rename(path)
     if _RESERVED.fullmatch(place):
-        raise UserError(f"a wheel brings {printable(place)}, which is the environment's own")
+        raise UserError(f"a wheel brings {shown.printable(place)}, which is the environment's own")
     # Whatever is there to be started can be, as pip sees to; uv does not for every kind of script.
     program = path.startswith("bin/") and path.count("/") == 1
     mode = 0o755 if program or status.st_mode & 0o111 else 0o644

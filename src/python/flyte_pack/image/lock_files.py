@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 
 from flyte_pack.errors import UserError
 from flyte_pack.image.wheel_target import WheelTarget
-from flyte_pack.json_fields import printable
+from flyte_shim import shown
 
 # Options that say where or how to look, which the settings of this machine say instead.
 _IGNORED = re.compile(
@@ -27,7 +27,6 @@ _IGNORED = re.compile(
     r"|use-feature|require-hashes))(\s|=|$)"
 )
 _HASH = re.compile(r"(sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})")
-_SECRET = re.compile(r"//[^/@\s]*@")
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def read_lock(text: str, target: WheelTarget) -> Lock:
             return _read_toml(_toml(text), target)
         return _read_requirements(text, target)
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        reason = printable(f"{type(error).__name__}: {error}")[:200]
+        reason = shown.line(f"{type(error).__name__}: {error}", longest=200)
         raise UserError(f"the lock file can't be understood: {reason}") from None
 
 
@@ -120,9 +119,8 @@ def _read_requirements(text: str, target: WheelTarget) -> Lock:
         try:
             requirement = Requirement(specification)
         except InvalidRequirement:
-            shown = printable(without_secrets(specification))[:120]
             raise UserError(
-                f"line {number}: {shown} is no pinned requirement, such as numpy==2.2.1"
+                f"line {number}: {shown.line(specification, longest=120)} is no pinned requirement, such as numpy==2.2.1"
             ) from None
         reader.add(_pin(requirement, hashes), [requirement.marker] if requirement.marker else [])
     return reader.lock()
@@ -236,8 +234,3 @@ def _toml(text: str) -> dict[str, Any]:
     else:
         import tomli as tomllib
     return tomllib.loads(text)
-
-
-def without_secrets(text: str) -> str:
-    """`text` with what stands for user and password in URLs replaced."""
-    return _SECRET.sub("//***@", text)

@@ -18,10 +18,10 @@ from packaging.utils import canonicalize_name
 from flyte_pack import command
 from flyte_pack.errors import UserError
 from flyte_pack.fresh import fresh_file
-from flyte_pack.image.lock_files import Lock, Pin, holds, read_lock, without_secrets
+from flyte_pack.image.lock_files import Lock, Pin, holds, read_lock
 from flyte_pack.image.uv import run_uv
 from flyte_pack.image.wheel_target import MANYLINUX, WheelTarget
-from flyte_pack.json_fields import printable
+from flyte_shim import shown
 
 _ROOT = "the image's code"
 
@@ -61,8 +61,9 @@ def parse_roots(text: str) -> list[Requirement]:
         try:
             root = Requirement(line)
         except InvalidRequirement as error:
-            shown = printable(without_secrets(line))[:120]
-            raise UserError(f"{shown} is no requirement: {str(error).splitlines()[0]}") from None
+            raise UserError(
+                f"{shown.line(line, longest=120)} is no requirement: {str(error).splitlines()[0]}"
+            ) from None
         if root.url is not None:
             raise UserError(
                 f"{root.name} is asked for by URL, and an image takes wheels from a package index only: "

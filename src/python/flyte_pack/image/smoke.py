@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,8 @@ from flyte_pack.errors import UserError
 from flyte_pack.image.engines import ENGINES
 from flyte_pack.image.run import image_runner
 from flyte_pack.image.running import Command, Runner
-from flyte_pack.json_fields import printable
+from flyte_pack.progress import write
+from flyte_shim import shown
 
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 # Runs in the image. What a module prints goes to stderr, so that the report is all that there is on stdout. Modules are
@@ -97,7 +99,7 @@ def _try(given: argparse.Namespace) -> int:
     modules = _modules(given.modules)
     with image_runner(given.layout, given.address, given.engine, given.insecure) as runner:
         result = smoke(runner, modules, given.commands)
-    print(_report(given.address, result))
+    write(sys.stdout, f"{shown.message(_report(given.address, result))}\n")
     return 1 if result.failures else 0
 
 
@@ -171,4 +173,4 @@ def _report(address: str, result: SmokeResult) -> str:
         f"{address}: {count} module{'s' * (count != 1)} imported, {len(result.commands)} "
         f"command{'s' * (len(result.commands) != 1)} found, {len(result.failures)} failed"
     )
-    return "\n".join(map(printable, lines))
+    return "\n".join(lines)

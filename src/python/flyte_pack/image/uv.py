@@ -9,9 +9,8 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from flyte_pack.errors import UserError
-from flyte_pack.image.lock_files import without_secrets
 from flyte_pack.image.wheel_target import WheelTarget
-from flyte_pack.json_fields import printable
+from flyte_shim import shown
 
 # Of uv's own variables, those that say where packages come from and how to get at them. Any other would change what
 # is installed, or how, by what somebody has in his shell.
@@ -63,14 +62,13 @@ def run_uv(arguments: Sequence[str], target: WheelTarget, environ: Mapping[str, 
     return done.stdout
 
 
-def explain(stderr: str, target: WheelTarget) -> str:
-    """What uv's complaint means, and what mends it. No password of a URL gets through."""
-    text = without_secrets(stderr)
+def explain(text: str, target: WheelTarget) -> str:
+    """What uv's complaint means, and what mends it."""
     if found := _NO_WHEEL.search(text):
         others = re.search(r"Wheels are available for `.*", text)
         return (
             f"{found['name']} {found['version']} has no wheel for {target} (platform tag {target.platform_tag} or older). "
-            f"{printable(others[0]) + '. ' if others else ''}"
+            f"{shown.line(others[0]) + '. ' if others else ''}"
             "Pin a version that has one, allow wheels for a newer glibc if the base image has it, or build the wheel and put "
             "it on an index or in a directory of wheels (UV_FIND_LINKS), with its hash in the lock file."
         )
@@ -97,7 +95,7 @@ def _decisive(text: str) -> str:
     """The causes that uv gives, outermost first, on one line."""
     _, _, causes = text.partition("error: ")
     lines = [line.strip().removeprefix("cause: ") for line in (causes or text).splitlines()]
-    return printable("; ".join(filter(None, lines)))[:600].rstrip(".")
+    return shown.line("; ".join(filter(None, lines)), longest=600).rstrip(".")
 
 
 def _uv() -> str:

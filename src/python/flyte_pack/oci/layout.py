@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
-from flyte_pack.json_fields import printable
 from flyte_pack.oci.model import (
     INDEX_TYPES,
     MANIFEST_TYPES,
@@ -30,6 +29,7 @@ from flyte_pack.oci.model import (
     parse_document,
     parse_object,
 )
+from flyte_shim import shown
 
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -136,7 +136,7 @@ class Layout:
     @property
     def _names(self) -> str:
         names = sorted({name for d in self.index.manifests for name in names_of(d)})
-        return printable(", ".join(names))[:500] or "none"
+        return shown.printable(", ".join(names))[:500] or "none"
 
     def document(self, descriptor: Descriptor) -> bytes:
         """A manifest, index or config; checked. Raises `InvalidImage`."""

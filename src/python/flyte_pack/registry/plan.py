@@ -1,7 +1,4 @@
-"""The plan of a push: what the rules write and `flyte_pack push` reads.
-
-It imports the standard library only.
-"""
+"""The plan of a push, which the rules write and `flyte_pack push` reads."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ from typing import Annotated, Tuple
 from flyte_pack.json_fields import Digest, Document, SafePath
 from flyte_pack.names import InvalidName
 from flyte_pack.oci.reference import Reference
+from flyte_shim import shown
 
 # distribution specification, "Pulling manifests"
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -22,29 +20,30 @@ def parse_name(name: str) -> Reference:
     """A repository without tag and digest. Raises `InvalidName`."""
     if "/" not in name:
         raise InvalidName(
-            f"{name!a:.200} is not registry/repository, such as registry.example.com/team/app"
+            f"{shown.word(name, 200, '@?')} is not a registry/repository, "
+            "such as registry.example.com/team/app"
         )
     reference = Reference.parse(name)
     if reference.digest is not None or ":" in name.rpartition("/")[2]:
-        raise InvalidName(f"{name!a:.200}: a repository is named without tag and digest")
+        raise InvalidName(f"{shown.word(name, 200, '@?')}: a repository has neither tag nor digest")
     return reference
 
 
 def check_tag(tag: str) -> str:
-    """`tag`, if it may be one. Raises `InvalidName`."""
+    """`tag`, if it is valid. Raises `InvalidName`."""
     if not _TAG.fullmatch(tag):
         raise InvalidName(
-            f"{tag!a:.200} is not a tag: up to 128 letters, digits, '_', '.' and '-', "
-            "not beginning with '.' or '-'"
+            f"{shown.word(tag, 200, '@?')} is not a tag: use up to 128 letters, digits, '_', '.' and '-', "
+            "without '.' or '-' at the start"
         )
     return tag
 
 
 def check_host(host: str) -> str:
-    """`host`, if it is `host[:port]`. Raises `InvalidName`."""
+    """`host`, if it is a valid `host[:port]`. Raises `InvalidName`."""
     if not _HOST.fullmatch(host):
         raise InvalidName(
-            f"{host!a:.200} is not a registry's host, such as registry.example.com:5000"
+            f"{shown.word(host, 200, '@?')} is not a host[:port], such as registry.example.com:5000"
         )
     return host
 

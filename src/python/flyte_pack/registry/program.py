@@ -1,4 +1,4 @@
-"""The push program: command line in, exit code out. Whatever a user can cause ends here in one clear message."""
+"""Pushes an image: `python -m flyte_pack push`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from flyte_pack.command import say
 from flyte_pack.progress import write
 from flyte_pack.registry.plan import PushPlan, check_host
 
-EPILOG = "Credentials come from docker's config.json ($DOCKER_CONFIG or ~/.docker) and its credential helpers."
+EPILOG = (
+    "Credentials come from docker's config.json ($DOCKER_CONFIG or ~/.docker) and its credential "
+    "helpers."
+)
 
 
 def main(argv: list[str]) -> int:
-    """The command; prints the references, one a line, and returns its exit code."""
+    """The command; prints the references, and returns its exit code."""
     parser = command.parser(
         "python -m flyte_pack push", "Push an image to its registries.", epilog=EPILOG
     )

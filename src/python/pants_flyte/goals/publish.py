@@ -59,7 +59,10 @@ async def publish_image(
             [
                 PublishPackages(
                     (address.spec,),
-                    description="(no registry is known: set `registries` of the target, or `[flyte].registries`)",
+                    description=(
+                        "(no registry is known: set `registries` of the target, "
+                        "or `[flyte].registries`)"
+                    ),
                 )
             ]
         )
