@@ -127,7 +127,7 @@ def test_only_deploying_needs_packages(typed, packages):
         ("--root-dir /src", "--root-dir"),
         ("--root-dir ../src", "--root-dir"),
         ("--image trainer", "NAME=URI"),
-        ("--image trainer=trainer", "no image"),
+        ("--image trainer=trainer", "not an image"),
         ("--image a=r.example/a --image a=r.example/b", "twice"),
         ("--store dist/flyte", "file://dist/flyte"),
         ("--store ftp://host/x", "ftp://"),
