@@ -152,9 +152,9 @@ WHOLE = json.loads(changed())
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "not JSON"),
-        (b"\xff", "not JSON"),
-        (b"[" * 100_000, "not JSON"),
+        (b"", "not a JSON document"),
+        (b"\xff", "not a JSON document"),
+        (b"[" * 100_000, "not a JSON document"),
         (b'{"schema": NaN}', "NaN is not a JSON number"),
         (b'{"schema": 1, "schema": 1}', "a key is there twice"),
         (b"[]", "not a JSON object"),
