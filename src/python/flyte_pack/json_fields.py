@@ -30,6 +30,7 @@ from typing import (
     Any,
     ClassVar,
     NamedTuple,
+    NewType,
     Optional,
     TypeVar,
     Union,
@@ -82,8 +83,8 @@ def safe_path(text: str) -> str:
     return text
 
 
-Sha256 = Annotated[str, _sha256]
-Digest = Annotated[str, _digest]
+Sha256 = NewType("Sha256", Annotated[str, _sha256])
+Digest = NewType("Digest", Annotated[str, _digest])
 SafePath = Annotated[str, safe_path]
 
 

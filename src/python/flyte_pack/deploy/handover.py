@@ -105,7 +105,7 @@ class Handover(Document):
     def sums(self, own: bytes) -> bytes:
         """The content of `SHA256SUMS`; `own`: of `handover.json`."""
         lines = [(file.path, file.sha256) for file in self.files]
-        lines.append((INDEX, sha256_bytes(own)))
+        lines.append((INDEX, Sha256(sha256_bytes(own))))
         return "".join(f"{sha256}  {path}\n" for path, sha256 in sorted(lines)).encode()
 
 
@@ -163,7 +163,7 @@ def _write_images(
     say: Say,
     insecure: Collection[str],
     session: Session | None,
-) -> dict[str, str]:
+) -> dict[str, Digest]:
     """The digest of each image by its reference."""
     references = sorted({task.image for task in record.tasks if task.image is not None})
     if not references:
@@ -221,7 +221,7 @@ def _pull(session: Session, reference: Reference, text: str, layout: str, say: S
 
 
 def _write_index(
-    store: Store, record: VersionRecord, images: dict[str, str], folder: str
+    store: Store, record: VersionRecord, images: dict[str, Digest], folder: str
 ) -> Handover:
     files = []
     for path, size in sorted(_walk(folder)):
@@ -335,10 +335,10 @@ def _small(folder: str, name: str, there: dict[str, int]) -> bytes:
         return file.read(_INDEX_LIMIT)
 
 
-def _sha256(file: Any, progress: Progress | None = None) -> str:
+def _sha256(file: Any, progress: Progress | None = None) -> Sha256:
     digest = hashlib.sha256()
     while chunk := file.read(_READ):
         digest.update(chunk)
         if progress:
             progress.add(len(chunk))
-    return digest.hexdigest()
+    return Sha256(digest.hexdigest())

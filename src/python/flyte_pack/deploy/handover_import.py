@@ -26,7 +26,7 @@ from flyte_pack.deploy.records import (
     version_of,
 )
 from flyte_pack.errors import UserError
-from flyte_pack.json_fields import InvalidData
+from flyte_pack.json_fields import Digest, InvalidData
 from flyte_pack.names import InvalidName, check_registry
 from flyte_pack.oci.layout import Layout, layout_files, open_layout
 from flyte_pack.oci.model import Descriptor, InvalidImage
@@ -177,7 +177,7 @@ class _Images:
         self, registry: str | None, handover: Handover, folder: str, packaged: str
     ) -> None:
         self._digests = handover.images
-        self._destinations: dict[str, dict[str, Destination]] = {}
+        self._destinations: dict[Digest, dict[str, Destination]] = {}
         if not self._digests:
             return
         if registry is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord, deployment_key
 from flyte_pack.errors import UserError
-from flyte_pack.json_fields import InvalidData
+from flyte_pack.json_fields import InvalidData, Sha256
 from flyte_pack.names import InvalidName, check_version
 from flyte_pack.store import Store, StoreError, blob_of
 from flyte_shim.hashing import sha256_bytes
@@ -24,7 +24,7 @@ class Recorded:
     """A version's record, and the SHA-256 of the bytes that are in the store for it."""
 
     record: VersionRecord
-    sha256: str
+    sha256: Sha256
 
 
 class Ledger:
@@ -79,7 +79,7 @@ class Ledger:
         data = self._store.read(key, _RECORD_LIMIT)
         if data is None:
             return None
-        recorded = Recorded(VersionRecord.from_json(data, what), sha256_bytes(data))
+        recorded = Recorded(VersionRecord.from_json(data, what), Sha256(sha256_bytes(data)))
         expected = (version, self._project, self._domain, self._address)
         record = recorded.record
         if (record.version, record.project, record.domain, record.address) != expected:

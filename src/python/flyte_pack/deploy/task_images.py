@@ -6,6 +6,7 @@ from typing import Callable, Iterable, Mapping, Optional, Tuple
 
 from flyte_pack.deploy.plan import Request
 from flyte_pack.errors import UserError
+from flyte_pack.json_fields import Digest
 from flyte_pack.names import InvalidName, check_image, check_ref_name
 from flyte_pack.registry.plan import PushPlan
 from flyte_pack.task_link import TaskLink
@@ -72,7 +73,7 @@ def pinned(
     }
 
 
-def _pushed(link: TaskLink, built: Mapping[str, PushPlan]) -> str:
+def _pushed(link: TaskLink, built: Mapping[Digest, PushPlan]) -> str:
     assert link.built_image is not None
     push = built.get(link.built_image.digest)
     if push is None or not push.destinations:
