@@ -43,6 +43,7 @@ from pants_flyte.image_target_types import (
     FlyteBaseSourceField,
 )
 from pants_flyte.subsystem import FlytePackSubsystem
+from pants_flyte.targets import checked
 from pants_flyte.tool import program_pex
 
 
@@ -99,11 +100,7 @@ async def load_base(
     target: Target, flyte_pack: FlytePackSubsystem, python_setup: PythonSetup
 ) -> Base:
     """Raises `FlyteTargetError` where the target cannot be used as a base."""
-    address = target.address
-    if not isinstance(target, FlyteBaseImage):
-        raise FlyteTargetError(
-            address, f"this is a `{target.alias}`, where a `{FlyteBaseImage.alias}` is needed."
-        )
+    address = checked(target, FlyteBaseImage).address
     source = target[FlyteBaseSourceField].value
     if target[FlyteBaseRefField].value is not None and source in (None, HOST):
         raise FlyteTargetError(

@@ -12,7 +12,6 @@ from pants.backend.python.util_rules.pex import VenvPexProcess
 from pants.backend.python.util_rules.pex_from_targets import PexFromTargetsRequest
 from pants.build_graph.address import Address
 from pants.core.util_rules.distdir import DistDir
-from pants.engine.env_vars import EnvironmentVarsRequest
 from pants.engine.fs import Digest, PathGlobs
 from pants.engine.target import FieldSet
 from pants.util.logging import LogLevel
@@ -158,7 +157,7 @@ async def environments_of(
 
     None where nothing will be registered. settings: with what was typed.
     """
-    environ = await environment_variables(EnvironmentVarsRequest(VARIABLES))
+    environ = await environment_variables(VARIABLES)
     if not options.registers or not named(settings, os.getcwd(), environ):
         return [], []
     by_resolve: Dict[str, List[Address]] = {}

@@ -9,7 +9,7 @@ from pants.backend.python.subsystems.repos import PythonRepos
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.build_graph.address import Address
 from pants.core.goals.package import OutputPathField
-from pants.engine.fs import CreateDigest, Digest, FileContent
+from pants.engine.fs import Digest
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.target import Target
 from pants.engine.unions import UnionRule
@@ -49,6 +49,7 @@ from pants_flyte.image_target_types import (
     FlyteImageWorkdirField,
 )
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
+from pants_flyte.targets import target_at
 from pants_flyte.tool import program_pex
 
 _VARIABLE = re.compile(r"\{(env\.[A-Za-z_][A-Za-z0-9_]*)\}")
@@ -115,9 +116,7 @@ async def _base_target(target: Target) -> Target:
 
 
 async def _layout(image: AssembledImage, path: str, parts: Iterable[Digest]) -> Digest:
-    documents = await create_digest(
-        CreateDigest([FileContent(name, data) for name, data in image.documents.items()])
-    )
+    documents = await create_digest(image.documents)
     return await under_prefix(await merge_digests([documents, *parts]), path)
 
 
@@ -131,11 +130,7 @@ async def build_image(
     global_options: GlobalOptions,
 ) -> BuiltImage:
     address = request.address
-    target = (await targets_at([address]))[0]
-    if not isinstance(target, FlyteImage):
-        raise FlyteTargetError(
-            address, f"this is a `{target.alias}`, where a `{FlyteImage.alias}` is needed."
-        )
+    target = await target_at(address, FlyteImage)
     own_code = target[FlyteImageCodeField].value
     wants_code = bool(own_code)
     if own_code is None and not target[FlyteImageSourceFoldersField].value:

@@ -10,7 +10,7 @@ from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import PythonResolveField
 from pants.backend.python.util_rules.pex import VenvPex, VenvPexProcess
 from pants.build_graph.address import Address
-from pants.engine.fs import CreateDigest, Digest, DigestSubset, FileContent, PathGlobs
+from pants.engine.fs import Digest, PathGlobs
 from pants.engine.process import FallibleProcessResult
 from pants.engine.target import Target
 from pants.util.logging import LogLevel
@@ -68,7 +68,7 @@ class Code:
 async def shim_process(base: Base, tool: VenvPex, address: Address) -> VenvPexProcess:
     """The virtual environment itself, and the program that fetches bundles."""
     packages = site_packages(base.python)
-    sources = await subset(DigestSubset(await program_sources(), PathGlobs(["flyte_shim/**/*.py"])))
+    sources = await subset(await program_sources(), PathGlobs(["flyte_shim/**/*.py"]))
     files = [content.path for content in await contents(sources)]
     plan = LayerPlan(
         what="flyte-shim",
@@ -91,7 +91,7 @@ async def shim_process(base: Base, tool: VenvPex, address: Address) -> VenvPexPr
 async def _layer_process(
     plan: LayerPlan, sources: Digest, tool: VenvPex, description: str, part: bool = False
 ) -> VenvPexProcess:
-    plan_digest = await create_digest(CreateDigest([FileContent("plan.json", plan.to_json())]))
+    plan_digest = await create_digest({"plan.json": plan.to_json()})
     sources = await merge_digests([await under_prefix(sources, "sources"), plan_digest])
     return VenvPexProcess(
         tool,

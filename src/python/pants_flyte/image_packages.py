@@ -15,7 +15,7 @@ from pants.backend.python.target_types import (
 from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
 from pants.backend.python.util_rules.pex import VenvPex, VenvPexProcess
 from pants.build_graph.address import Address
-from pants.engine.fs import CreateDigest, Digest, FileContent, PathGlobs
+from pants.engine.fs import Digest, FileContent, PathGlobs
 from pants.engine.process import FallibleProcessResult
 from pants.engine.target import Target
 from pants.option.global_options import ca_certs_path_to_file_content
@@ -140,7 +140,8 @@ async def _tool(
         **({"SSL_CERT_FILE": trusted[0].path} if trusted else {}),
     }
     options = ("--python", base.python, *(("--glibc", base.glibc) if base.glibc else ()))
-    return _Tool(program, await create_digest(CreateDigest(trusted)), env, options)
+    trust = await create_digest({file.path: file.content for file in trusted})
+    return _Tool(program, trust, env, options)
 
 
 async def _resolve(
@@ -152,11 +153,9 @@ async def _resolve(
     tool: _Tool,
 ) -> Tuple[FallibleProcessResult, ...]:
     """The locked packages that `roots` need on each platform."""
-    files = [
-        FileContent("resolve.lock", lock.content),
-        FileContent("roots.txt", "".join(f"{root}\n" for root in roots).encode()),
-    ]
-    inputs = await merge_digests([await create_digest(CreateDigest(files)), tool.trust])
+    wanted = "".join(f"{root}\n" for root in roots).encode()
+    files = await create_digest({"resolve.lock": lock.content, "roots.txt": wanted})
+    inputs = await merge_digests([files, tool.trust])
     argv = (
         *("image-resolve", "--lock", "resolve.lock", "--resolve", resolve),
         *("--roots", "roots.txt", "--out", _SUBSET),

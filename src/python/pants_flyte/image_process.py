@@ -7,7 +7,7 @@ from typing import Sequence, Tuple
 
 from pants.backend.python.util_rules.pex import VenvPexProcess
 from pants.build_graph.address import Address
-from pants.engine.fs import Digest, DigestSubset, PathGlobs
+from pants.engine.fs import Digest, PathGlobs
 from pants.engine.process import FallibleProcessResult
 
 from flyte_pack.oci.parts import Layer, Layers
@@ -39,13 +39,13 @@ async def run_steps(
 
 async def described(result: FallibleProcessResult, name: str) -> bytes:
     """The file that a step made beside its blobs."""
-    file = await subset(DigestSubset(result.output_digest, PathGlobs([f"{OUT}/{name}"])))
+    file = await subset(result.output_digest, PathGlobs([f"{OUT}/{name}"]))
     return (await contents(file))[0].content
 
 
 async def blobs(result: FallibleProcessResult) -> Digest:
     """What a step made, as it belongs in a layout: `blobs/sha256/...`."""
-    found = await subset(DigestSubset(result.output_digest, PathGlobs([f"{OUT}/blobs/**"])))
+    found = await subset(result.output_digest, PathGlobs([f"{OUT}/blobs/**"]))
     return await without_prefix(found, OUT)
 
 

@@ -14,7 +14,6 @@ from pants.build_graph.address import Address
 from pants.core.goals.deploy import DeployFieldSet, DeployProcess, DeploySubsystem
 from pants.core.goals.run import RunFieldSet, RunInSandboxBehavior, RunRequest, RunSubsystem
 from pants.core.util_rules.distdir import DistDir
-from pants.engine.fs import CreateDigest, FileContent
 from pants.engine.internals.session import RunId
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.unions import UnionRule
@@ -86,12 +85,10 @@ async def deploy_program(
         environments=tuple(environments),
     )
     documents = await create_digest(
-        CreateDigest(
-            [
-                FileContent(_PLAN, plan.to_json()),
-                *(FileContent(name, push.to_json()) for name, push in zip(plan.pushes, pushes)),
-            ]
-        )
+        {
+            _PLAN: plan.to_json(),
+            **{name: push.to_json() for name, push in zip(plan.pushes, pushes)},
+        }
     )
     return await interactive_program(
         flyte_pack,

@@ -12,7 +12,6 @@ from pants.core.goals.publish import (
     PublishProcesses,
     PublishRequest,
 )
-from pants.engine.fs import CreateDigest, FileContent
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.unions import UnionRule
 
@@ -66,7 +65,7 @@ async def publish_image(
                 )
             ]
         )
-    plan_digest = await create_digest(CreateDigest([FileContent(_PLAN, plan.to_json())]))
+    plan_digest = await create_digest({_PLAN: plan.to_json()})
     program = await interactive_program(
         flyte_pack,
         ("push", "--plan", f"{{chroot}}/{_PLAN}", "--dir", "{chroot}"),

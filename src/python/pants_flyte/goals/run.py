@@ -14,7 +14,6 @@ from pants.backend.python.util_rules.pex_from_targets import PexFromTargetsReque
 from pants.build_graph.address import Address
 from pants.core.goals.run import RunFieldSet, RunInSandboxBehavior, RunRequest, RunSubsystem
 from pants.core.util_rules.distdir import DistDir
-from pants.engine.fs import CreateDigest, FileContent
 from pants.engine.internals.session import RunId
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.target import Target
@@ -133,7 +132,7 @@ async def _remote(
         [address], deploy_options, deploy_options.settings.over(settings), python_setup
     )
     plan = plan_of(deployment, settings, flyte, environments=tuple(environments))
-    document = await create_digest(CreateDigest([FileContent(_PLAN, plan.to_json())]))
+    document = await create_digest({_PLAN: plan.to_json()})
     program = await interactive_program(
         flyte_pack,
         (
