@@ -44,6 +44,22 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Pair:
+    left: str
+    right: str
+
+    @classmethod
+    def parse(cls, text: str) -> Pair:
+        left, slash, right = text.partition("/")
+        if not slash:
+            raise InvalidData("not LEFT/RIGHT")
+        return cls(left, right)
+
+    def __str__(self) -> str:
+        return f"{self.left}/{self.right}"
+
+
+@dataclass(frozen=True)
 class Whole(Document):
     NAME = "whole"
 
@@ -55,6 +71,7 @@ class Whole(Document):
     rows: Tuple[Row, ...]
     pairs: Tuple[Tuple[str, int], ...]
     env: Dict[str, str]
+    parsed: Pair
     named: Annotated[Tuple[Tuple[str, Part], ...], OBJECT]
     objects: Tuple[Annotated[Row, OBJECT], ...]
 
@@ -69,6 +86,7 @@ WHOLE = Whole(
     rows=(Row("a\n", "a", 1), Row("", "b", 0)),
     pairs=(("x", 1),),
     env={"A": "b"},
+    parsed=Pair("l", "r"),
     named=(("one", PART), ("two", PART)),
     objects=(Row("r", "b", 2),),
 )
@@ -87,6 +105,7 @@ def test_rows_are_lists_and_marked_ones_objects():
     assert document["objects"] == [{"name": "r", "kind": "b", "size": 2}]
     assert list(document["named"]) == ["one", "two"]
     assert document["parts"][0]["key"] == "parts/" + "0" * 64
+    assert document["parsed"] == "l/r"
     assert document["inner"] == '{"a":\n1}'
 
 
@@ -128,6 +147,7 @@ def change(*path, to):
         (("rows", 1, 1), [], "rows[1].kind: not a string"),
         (("rows", 1, 2), True, "rows[1].size: not an integer"),
         (("pairs", 0, 1), "1", "pairs[0][1]: not an integer"),
+        (("parsed",), "lr", "parsed: not LEFT/RIGHT"),
         (("env",), [], "env: not a JSON object"),
         (("env", "A"), 1, "env[A]: not a string"),
         (("env", "\x1b"), "", "env[?]: holds a control character"),

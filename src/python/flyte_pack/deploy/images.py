@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
+from flyte_pack.progress import Say
 from flyte_pack.registry.plan import PushPlan
 
 
@@ -19,7 +20,7 @@ def read_pushes(directory: str, names: Iterable[str]) -> tuple[PushPlan, ...]:
 
 
 def push_all(
-    plans: Iterable[PushPlan], directory: str, say: Callable[[str], None], dry_run: bool
+    plans: Iterable[PushPlan], directory: str, say: Say, dry_run: bool
 ) -> list[dict[str, Any]]:
     """Push the images with their tags; returns what was (or would be) done, as the report has it.
 

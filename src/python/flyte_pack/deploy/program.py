@@ -149,12 +149,8 @@ class _Run:
             "images": images,
             "bundles": [{"status": s.status.value, **as_json(s.bundle)} for s in work.settled],
             "tasks": [
-                {
-                    "address": change.address,
-                    "status": change.status,
-                    "changes": list(change.what),
-                }
-                for change in work.changes
+                {"address": one.address, "status": one.status, "changes": list(one.what)}
+                for one in work.changes
             ],
             "writes": list(writes),
         }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
 
 from flyte_pack.deploy.code import fetch_archive
 from flyte_pack.deploy.flyte_processes import Registered
@@ -12,6 +11,7 @@ from flyte_pack.deploy.records import RecordedTask, VersionRecord
 from flyte_pack.deploy.registering import Archive, Registering, Shipped
 from flyte_pack.deploy.registration import DescribedTask
 from flyte_pack.errors import UserError
+from flyte_pack.progress import Say
 from flyte_pack.store import Store
 from flyte_pack.task_link import VERSION_HOLE
 
@@ -20,7 +20,7 @@ def register_recorded(
     registering: Registering,
     store: Store,
     record: VersionRecord,
-    say: Callable[[str], None],
+    say: Say,
     dry_run: bool,
 ) -> list[Registered]:
     """Register the tasks of a record under their recorded versions; a dry run only imports them.

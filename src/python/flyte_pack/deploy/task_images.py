@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Callable, Iterable, Mapping, Optional, Tuple
+from typing import Iterable, Mapping, Optional, Tuple
 
 from flyte_pack.deploy.plan import Request
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import Digest
 from flyte_pack.names import InvalidName, check_image, check_ref_name
+from flyte_pack.progress import Say
 from flyte_pack.registry.plan import PushPlan
 from flyte_pack.task_link import TaskLink
 
@@ -46,9 +47,7 @@ def images_of(request: Request, links: Iterable[TaskLink], pushes: Iterable[Push
     return found
 
 
-def pinned(
-    images: Images, links: Iterable[TaskLink], request: Request, say: Callable[[str], None]
-) -> Images:
+def pinned(images: Images, links: Iterable[TaskLink], request: Request, say: Say) -> Images:
     """The same, with digests for those not built here: registered images must exist and not change.
 
     Raises `RegistryError`.
