@@ -1,7 +1,4 @@
-"""The plan of a push: what the rules write and `flyte_pack push` reads.
-
-It imports the standard library only.
-"""
+"""The plan of a push, which the rules write and `flyte_pack push` reads."""
 
 from __future__ import annotations
 
