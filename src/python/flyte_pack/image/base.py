@@ -138,7 +138,7 @@ class BaseImage:
 
     @classmethod
     def from_json(cls, data: bytes, what: str) -> BaseImage:
-        """Parse what `to_json` wrote; `what` names it in errors. Raises `InvalidData` or `InvalidImage`."""
+        """Parse what `to_json` wrote; `what` names it in errors."""
         fields = load(data, what, SCHEMA)
         index = fields.optional_document("index")
         image = cls(

@@ -40,7 +40,7 @@ class LayerPlan:
 
     @classmethod
     def from_json(cls, data: bytes) -> LayerPlan:
-        """Parse what `to_json` wrote. Raises `InvalidData`, also for paths that no one could unpack."""
+        """Parse what `to_json` wrote. Raises `InvalidData`, also for unsafe paths."""
         fields = load(data, "layer plan", SCHEMA)
         plan = cls(
             what=fields.text("what"),
