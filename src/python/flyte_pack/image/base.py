@@ -7,9 +7,10 @@ checked whenever it is read.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Optional, Tuple
 
-from flyte_pack.json_fields import Fields, dump, load
+from flyte_pack.json_fields import Digest, Document
 from flyte_pack.oci.config import ImageConfig
 from flyte_pack.oci.model import (
     Descriptor,
@@ -17,12 +18,9 @@ from flyte_pack.oci.model import (
     InvalidImage,
     Manifest,
     Platform,
-    check_digest,
     digest_of,
     parse_document,
 )
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class BasePlatform:
 
 
 @dataclass(frozen=True)
-class BaseImage:
+class BaseImage(Document):
     """name: `registry/repository[:tag]` of the layers; None if they are at hand.
 
     digest: of the index, or of the only manifest. index: as it was served. python: the absolute
@@ -73,16 +71,17 @@ class BaseImage:
     known. production: False if the image is made of a machine's own files.
     """
 
-    name: str | None
-    digest: str
-    index: bytes | None
-    platforms: tuple[BasePlatform, ...]
-    python: str | None = None
+    NAME = "base image"
+
+    name: Optional[str]
+    digest: Digest
+    index: Optional[bytes]
+    platforms: Tuple[BasePlatform, ...]
+    python: Optional[str] = None
     production: bool = True
 
     def __post_init__(self) -> None:
         """Raises `InvalidImage` where index and platforms do not fit together."""
-        check_digest(self.digest)
         if not self.platforms:
             raise InvalidImage("the base image has no platform")
         if len({p.platform for p in self.platforms}) < len(self.platforms):
@@ -116,48 +115,5 @@ class BaseImage:
         return f"/usr/local/bin/python{found[1]}" if found else None
 
     def to_json(self) -> bytes:
-        """Equal images give equal bytes."""
-        return dump(
-            {
-                "schema": SCHEMA,
-                "name": self.name,
-                "digest": self.digest,
-                "index": None if self.index is None else self.index.decode(),
-                "python": self.python,
-                "production": self.production,
-                "platforms": [
-                    {
-                        "platform": str(p.platform),
-                        "manifest": p.manifest.decode(),
-                        "config": p.config.decode(),
-                    }
-                    for p in sorted(self.platforms, key=lambda p: p.platform)
-                ],
-            }
-        )
-
-    @classmethod
-    def from_json(cls, data: bytes, what: str) -> BaseImage:
-        """Parse what `to_json` wrote; `what` names it in errors."""
-        fields = load(data, what, SCHEMA)
-        index = fields.optional_document("index")
-        image = cls(
-            name=fields.optional_text("name"),
-            digest=fields.text("digest"),
-            index=index,
-            python=fields.optional_text("python"),
-            production=fields.optional_boolean("production") is not False,
-            platforms=tuple(map(_platform, fields.nested_list("platforms"))),
-        )
-        fields.end()
-        return image
-
-
-def _platform(fields: Fields) -> BasePlatform:
-    platform = BasePlatform(
-        platform=Platform.parse(fields.text("platform")),
-        manifest=fields.document("manifest"),
-        config=fields.document("config"),
-    )
-    fields.end()
-    return platform
+        platforms = tuple(sorted(self.platforms, key=lambda one: one.platform))
+        return Document.to_json(replace(self, platforms=platforms))

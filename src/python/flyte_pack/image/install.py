@@ -25,7 +25,7 @@ from flyte_pack.image.lock_files import Pin, read_lock
 from flyte_pack.image.resolve import format_pins
 from flyte_pack.image.uv import run_uv
 from flyte_pack.image.wheel_target import GLIBC, WheelTarget
-from flyte_pack.oci.parts import layers_to_json
+from flyte_pack.oci.parts import Layers
 from flyte_shim import shown
 
 
@@ -71,9 +71,9 @@ def install(
             _run_installer(pins, target, work, prefix)
             if bytecode_python is not None:
                 _compile(prefix, bytecode_python, target, made)
-        layers = write_layers(split(_distributions(prefix, pins, target)), made)
+        layers = Layers(tuple(write_layers(split(_distributions(prefix, pins, target)), made)))
         with open(os.path.join(made, LAYERS), "wb") as output:
-            output.write(layers_to_json(layers))
+            output.write(layers.to_json())
         os.rename(made, out)
 
 
