@@ -76,7 +76,7 @@ BROKEN = json.loads(base_image().to_json())
         (b"<<<<<<< HEAD\n{}\n", "not a JSON document"),
         (b"\xff\xfe", "not a JSON document"),
         (b"[]", "not a JSON object"),
-        (b"{}", "the field 'schema' is missing"),
+        (b"{}", "not a JSON object with a schema"),
         (json.dumps({**BROKEN, "schema": 7}).encode(), "has schema 7"),
         (json.dumps({**BROKEN, "digest": D}).encode(), "does not belong to"),
         (json.dumps({**BROKEN, "name": "::::"}).encode(), "is not an image"),

@@ -10,7 +10,7 @@ from pants.build_graph.address import Address
 from pants.engine.fs import Digest, PathGlobs
 from pants.engine.process import FallibleProcessResult
 
-from flyte_pack.oci.parts import Layer, layers_from_json
+from flyte_pack.oci.parts import Layer, Layers
 from pants_flyte.engine import contents, run_venv_pexes, subset, without_prefix
 from pants_flyte.errors import FlyteTargetError
 
@@ -51,4 +51,4 @@ async def blobs(result: FallibleProcessResult) -> Digest:
 
 async def layers_of(result: FallibleProcessResult) -> Tuple[Layer, ...]:
     """The layers that a step made, lowest first."""
-    return layers_from_json(await described(result, "layers.json"))
+    return Layers.from_json(await described(result, "layers.json")).layers

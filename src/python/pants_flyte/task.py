@@ -379,16 +379,7 @@ def output_stem(field: OutputPathField, ending: str) -> str:
 
 
 def _linked(bundle: BuiltBundle) -> LinkedBundle:
-    summary = bundle.summary
-    return LinkedBundle(
-        archive=bundle.archive,
-        manifest=bundle.manifest,
-        content_hash=summary.content_hash,
-        archive_hash=summary.archive_hash,
-        archive_size=summary.archive_size,
-        manifest_hash=summary.manifest_hash,
-        manifest_size=summary.manifest_size,
-    )
+    return LinkedBundle(archive=bundle.archive, manifest=bundle.manifest, **bundle.summary.hashes)
 
 
 def _linked_image(image: BuiltImage) -> LinkedImage:

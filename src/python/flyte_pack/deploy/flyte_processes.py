@@ -13,7 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,12 @@ class Registered:
     status: str
 
 
-@dataclass(eq=False)  # like any exception
 class RegistrationError(UserError):
-    """Why something cannot be done, for the user. registered: what was registered before."""
+    """Tasks cannot be registered or run. registered: what was registered before."""
 
-    message: str
-    registered: tuple[Registered, ...] = field(default=())
-
-    def __str__(self) -> str:
-        return self.message
+    def __init__(self, message: str, registered: tuple[Registered, ...] = ()) -> None:
+        super().__init__(message)
+        self.registered = registered
 
 
 def command(python: Sequence[str]) -> list[str]:

@@ -111,15 +111,15 @@ class Registering:
         The tasks of one bundle count together, since one task's image can be another's.
         """
         request = self._request
-        wanted = _environ(request.import_env)
-        identity = {task: one.identity for one in request.environments for task in one.tasks}
+        wanted = _environ(request.plan.import_env)
+        identity = {task: one.identity for one in request.plan.environments for task in one.tasks}
         common = {
             "adapter": [sha256_file(str(path)) for path in SIDE_FILES],
             "environ": sorted((n, wanted[n]) for n in wanted.keys() - set(_IMPORT_ENV)),
             "project": request.project,
             "domain": request.domain,
-            "version": request.version,
-            "org": request.org,
+            "version": request.settings.version,
+            "org": request.settings.org,
             "images": sorted(self._images.items()),
         }
         found: dict[str, str] = {}
@@ -161,9 +161,9 @@ class Registering:
 
     def upload(self, paths: Mapping[str, str]) -> dict[str, str]:
         """Upload files through Flyte's data proxy; returns their URIs by the names they end in."""
-        if not self._request.environments:
+        if not self._request.plan.environments:
             raise UserError("no task has an environment with Flyte, which the upload needs")
-        with self._registrar(self._request.environments[0]) as registrar:
+        with self._registrar(self._request.plan.environments[0]) as registrar:
             return {name: registrar.upload(path, name) for name, path in paths.items()}
 
     def register(self, versions: Mapping[str, str]) -> Iterator[Registered]:
@@ -182,14 +182,14 @@ class Registering:
             project=self._request.project,
             domain=self._request.domain,
             images=self._images,
-            import_environ=_environ(self._request.import_env),
+            import_environ=_environ(self._request.plan.import_env),
             say=self._say,
         )
 
     def _by_environment(
         self, shipped: Sequence[Shipped]
     ) -> Iterator[tuple[Environment, list[Shipped]]]:
-        environments = self._request.environments
+        environments = self._request.plan.environments
         where = {address: e for e in environments for address in e.tasks}
         for one in shipped:
             if one.address not in where:

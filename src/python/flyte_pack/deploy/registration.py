@@ -175,7 +175,7 @@ class Registrar:
                     try:
                         found.append(answer.result())
                     except RegistrationError as error:
-                        problems.append(error.message)
+                        problems.append(str(error))
             except BaseException:
                 # Interrupted: end what the threads wait for.
                 for bundle in self._bundles:
@@ -212,7 +212,7 @@ class Registrar:
                     done.append(one)
                     yield one
         except RegistrationError as error:
-            raise RegistrationError(error.message, tuple(done)) from None
+            raise RegistrationError(str(error), tuple(done)) from None
 
     def _start(self) -> Process:
         return Process(self._python, "describe", self._import_environ, self._say)

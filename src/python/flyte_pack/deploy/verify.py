@@ -11,7 +11,7 @@ from flyte_pack.deploy.ledger import Ledger
 from flyte_pack.deploy.records import StoredBundle, VersionRecord
 from flyte_pack.http import HttpError
 from flyte_pack.json_fields import InvalidData
-from flyte_pack.manifest import Manifest, ManifestError
+from flyte_pack.manifest import Manifest
 from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import Index, InvalidImage, parse_document
 from flyte_pack.oci.reference import Reference
@@ -168,7 +168,7 @@ def _manifest(store: Store, bundle: StoredBundle) -> Manifest:
     _check(blob, len(data), hashlib.sha256(data).hexdigest())
     try:
         manifest = Manifest.from_json(data)
-    except ManifestError as error:
+    except InvalidData as error:
         raise _Wrong("damaged", shown.printable(str(error))) from None
     found = (manifest.content_hash, manifest.archive_hash, manifest.archive_size)
     if found != (bundle.content_hash, bundle.archive_hash, bundle.archive_size):

@@ -6,10 +6,10 @@ Each document is kept as it was served, byte for byte, since its digest is its i
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Optional, Tuple
 
-from flyte_pack.json_fields import Fields, dump, load
+from flyte_pack.json_fields import Digest, Document
 from flyte_pack.oci.model import (
     Descriptor,
     Index,
@@ -21,8 +21,6 @@ from flyte_pack.oci.model import (
     parse_document,
     parse_object,
 )
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -67,23 +65,24 @@ class BasePlatform:
 
 
 @dataclass(frozen=True)
-class BaseImage:
+class BaseImage(Document):
     """name: `registry/repository[:tag]`, where layers can be had; None where the layers are at hand. digest: what it is
     pinned to, of its index or its one manifest; index: the former as it was served. python: the absolute path of the
     interpreter in the image, its name ending in the version (`/usr/local/bin/python3.12`), if it is known. production:
     False for one that is put together from a machine's own files.
     """
 
-    name: str | None
-    digest: str
-    index: bytes | None
-    platforms: tuple[BasePlatform, ...]
-    python: str | None = None
+    NAME = "base image"
+
+    name: Optional[str]
+    digest: Digest
+    index: Optional[bytes]
+    platforms: Tuple[BasePlatform, ...]
+    python: Optional[str] = None
     production: bool = True
 
     def __post_init__(self) -> None:
         """Raises `InvalidImage` where index and platforms do not fit together."""
-        check_digest(self.digest)
         if not self.platforms:
             raise InvalidImage("the base image has no platform")
         if len({p.platform for p in self.platforms}) < len(self.platforms):
@@ -119,51 +118,8 @@ class BaseImage:
         return f"/usr/local/bin/python{found[1]}" if found else None
 
     def to_json(self) -> bytes:
-        """Equal images give equal bytes."""
-        return dump(
-            {
-                "schema": SCHEMA,
-                "name": self.name,
-                "digest": self.digest,
-                "index": None if self.index is None else self.index.decode(),
-                "python": self.python,
-                "production": self.production,
-                "platforms": [
-                    {
-                        "platform": str(p.platform),
-                        "manifest": p.manifest.decode(),
-                        "config": p.config.decode(),
-                    }
-                    for p in sorted(self.platforms, key=lambda p: p.platform)
-                ],
-            }
-        )
-
-    @classmethod
-    def from_json(cls, data: bytes, what: str) -> BaseImage:
-        """Parse what `to_json` wrote; `what` names it in errors. Raises `InvalidData` or `InvalidImage`."""
-        fields = load(data, what, SCHEMA)
-        index = fields.optional_document("index")
-        image = cls(
-            name=fields.optional_text("name"),
-            digest=fields.text("digest"),
-            index=index,
-            python=fields.optional_text("python"),
-            production=fields.optional_boolean("production") is not False,
-            platforms=tuple(map(_platform, fields.nested_list("platforms"))),
-        )
-        fields.end()
-        return image
-
-
-def _platform(fields: Fields) -> BasePlatform:
-    platform = BasePlatform(
-        platform=Platform.parse(fields.text("platform")),
-        manifest=fields.document("manifest"),
-        config=fields.document("config"),
-    )
-    fields.end()
-    return platform
+        platforms = tuple(sorted(self.platforms, key=lambda one: one.platform))
+        return Document.to_json(replace(self, platforms=platforms))
 
 
 def _diff_ids(config: dict[str, Any]) -> list[str]:

@@ -24,7 +24,7 @@ from flyte_pack.image.packages import Package, Packages
 from flyte_pack.image.resolve import format_pins
 from flyte_pack.image.uv import run_uv
 from flyte_pack.image.wheel_target import MANYLINUX, WheelTarget
-from flyte_pack.oci.parts import layers_to_json
+from flyte_pack.oci.parts import Layers
 from flyte_shim import shown
 
 
@@ -102,7 +102,7 @@ def install(
             tuple(Package(d.name, d.version, d.scripts) for d in distributions if d.name),
         )
         for name, content in (
-            ("layers.json", layers_to_json(layers)),
+            ("layers.json", Layers(tuple(layers)).to_json()),
             ("packages.json", packages.to_json()),
         ):
             with open(os.path.join(made, name), "wb") as output:

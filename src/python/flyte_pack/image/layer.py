@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from flyte_pack import command
 from flyte_pack.image.layer_plan import PART, LayerPlan
 from flyte_pack.oci.layer import LayerWriter
-from flyte_pack.oci.parts import Layer, layers_to_json
+from flyte_pack.oci.parts import Layer, Layers
 from flyte_pack.sources import SourceTree
 
 LAYERS = "layers.json"
@@ -36,7 +36,7 @@ def _pack(options: argparse.Namespace) -> None:
             return
         layer = pack_layer(plan, options.sources, options.out)
     with open(os.path.join(options.out, LAYERS), "wb") as file:
-        file.write(layers_to_json([layer]))
+        file.write(Layers((layer,)).to_json())
 
 
 def pack_layer(plan: LayerPlan, sources: str, out: str) -> Layer:

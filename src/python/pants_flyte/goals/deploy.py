@@ -58,7 +58,8 @@ async def deploy_program(
     works where the code does not build.
     """
     options = options or DeployOptions(command="help")
-    settings = await settings_of(deployment, options, flyte, flyte_pack)
+    settings = await settings_of(deployment, options, flyte, flyte_pack, dist_dir)
+    wanted = options.settings.over(settings)
     addresses: List[Address] = []
     if options.packages or options.registers:
         unparsed = deployment.tasks.to_unparsed_address_inputs()
@@ -66,21 +67,19 @@ async def deploy_program(
     requests = [
         TaskRequest(
             address,
-            copy_style=options.copy_style or deployment.copy_style.value,
-            root_dir=options.root_dir,
-            mapped=tuple(sorted({**dict(settings.images), **dict(options.images)})),
+            copy_style=wanted.copy_style,
+            root_dir=wanted.root_dir,
+            mapped=tuple(name for name, _ in wanted.images),
         )
         for address in addresses
     ]
     tasks = await build_tasks(requests if options.packages else [])
-    pushes = await _pushes(deployment, options, tasks, settings, flyte)
-    environments, packages = await environments_of(addresses, options, settings, python_setup)
+    pushes = await _pushes(tasks, wanted, flyte)
+    environments, packages = await environments_of(addresses, options, wanted, python_setup)
     plan = plan_of(
         deployment,
-        options,
         settings,
         flyte,
-        dist_dir,
         tasks=tuple(task.link_path for task in tasks),
         pushes=tuple(f"__push_{number}.json" for number in range(len(pushes))),
         environments=tuple(environments),
@@ -105,15 +104,10 @@ async def deploy_program(
 
 
 async def _pushes(
-    deployment: DeploymentFieldSet,
-    options: DeployOptions,
-    tasks: Sequence[BuiltTask],
-    settings: Settings,
-    flyte: FlyteSubsystem,
+    tasks: Sequence[BuiltTask], settings: Settings, flyte: FlyteSubsystem
 ) -> List[PushPlan]:
     """Where each image goes that the tasks run in, each image once."""
     images = {task.image.image_digest: task.image for task in tasks if task.image}
-    registry = options.registry or settings.registry
     plans = []
     for image in images.values():
         target = (await targets_at([image.address]))[0]
@@ -122,8 +116,8 @@ async def _pushes(
                 target,
                 image,
                 flyte,
-                registries=(registry,) if registry else (),
-                version=options.version or deployment.version.value,
+                registries=(settings.registry,) if settings.registry else (),
+                version=settings.version,
             )
         )
     return plans

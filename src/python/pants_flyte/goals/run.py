@@ -127,13 +127,11 @@ async def _remote(
     except UsageError as error:
         raise FlyteTargetError(address, str(error)) from None
     deployment = DeploymentFieldSet.create(await _deployment_of(address, options.deployment))
-    settings = await settings_of(deployment, deploy_options, flyte, flyte_pack)
+    settings = await settings_of(deployment, deploy_options, flyte, flyte_pack, dist_dir)
     environments, packages = await environments_of(
-        [address], deploy_options, settings, python_setup
+        [address], deploy_options, deploy_options.settings.over(settings), python_setup
     )
-    plan = plan_of(
-        deployment, deploy_options, settings, flyte, dist_dir, environments=tuple(environments)
-    )
+    plan = plan_of(deployment, settings, flyte, environments=tuple(environments))
     document = await create_digest({_PLAN: plan.to_json()})
     program = await interactive_program(
         flyte_pack,
