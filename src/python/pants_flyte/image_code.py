@@ -1,4 +1,4 @@
-"""What of the repository goes into an image, and the shim: as layers, packed in parts that an edit leaves alone."""
+"""The layers of code and of the shim. Code is packed in parts: an edit changes one of them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from pants_flyte.engine import (
     under_prefix,
 )
 from pants_flyte.errors import FlyteTargetError
-from pants_flyte.globs import literal_glob
+from pants_flyte.globs import exactly, literal_glob
 from pants_flyte.image_process import OUT, run_steps
 from pants_flyte.image_target_types import FlyteImageSourceFilesField, FlyteImageSourceFoldersField
 from pants_flyte.layout import SourceFile, check_root_dir, module_name, place_all
@@ -56,8 +56,8 @@ _PART = 1000  # files in a part of a layer, roughly
 class Code:
     """What of the repository goes into an image.
 
-    files: path in the image -> path from the build root. digest_of: of each, a digest that holds it. modules: names of those
-    that come by way of the graph.
+    files: path in the image -> path from the build root. digest_of: of each, a digest that holds
+    it. modules: names of those that the graph reaches.
     """
 
     files: Mapping[str, str]
@@ -163,7 +163,7 @@ async def code_of(
     flyte: FlyteSubsystem,
     python_setup: PythonSetup,
 ) -> Code:
-    """All that goes in from the repository. Raises `FlyteTargetError`, for two files on one path too."""
+    """All that goes in from the repository. Raises `FlyteTargetError`."""
     address = target.address
     files: Dict[str, str] = {}
     digest_of: Dict[str, Digest] = {}
@@ -193,8 +193,8 @@ async def code_of(
                 if files.setdefault(path, source) != source:
                     raise FlyteTargetError(
                         address,
-                        f"two files would be at /{path} in the image: {files[path]} and {source}. Change `dst` in "
-                        f"`{field_type.alias}`.",
+                        f"two files would be at /{path} in the image: {files[path]} and {source}. "
+                        f"Change `dst` in `{field_type.alias}`.",
                     )
                 digest_of.setdefault(path, digest)
     return Code(files, digest_of, modules)
@@ -208,15 +208,15 @@ async def _copied(
     if path is None:
         raise FlyteTargetError(address, f"`{alias}`: {src!r} leaves the build root.")
     if alias == FlyteImageSourceFilesField.alias:
-        found = await snapshot(PathGlobs([literal_glob(path)]))
+        found = await snapshot(exactly([path]))
         copied = {file_destination(path, dst, workdir): path for path in found.files}
     else:
         found, copied = await _copied_folder(row, path, dst, workdir, flyte)
     if not copied:
         raise FlyteTargetError(
             address,
-            f"`{alias}`: there is nothing to copy at {path or 'the build root'}, or all of it is ignored (`.dockerignore`, "
-            "`[flyte].all_excludes`, `.gitignore`).",
+            f"`{alias}`: there is nothing to copy at {path or 'the build root'}, or all of it is "
+            "ignored (`.dockerignore`, `[flyte].all_excludes`, `.gitignore`).",
         )
     for place in copied:
         if problem := path_problem(place):
@@ -251,5 +251,6 @@ def _modules(placed: Mapping[str, SourceFile]) -> Tuple[str, ...]:
 def _warn_unowned(address: Address, closure: Closure) -> None:
     if closure.unowned_code:
         logger.warning(
-            f"{address}: no target owns {', '.join(closure.unowned_code)}; what they import is not in the image."
+            f"{address}: no target owns {', '.join(closure.unowned_code)}; what they import is not "
+            "in the image."
         )

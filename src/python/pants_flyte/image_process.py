@@ -22,7 +22,7 @@ _PROGRAM = re.compile(r"^flyte_pack [a-z-]+: ", re.MULTILINE)
 async def run_steps(
     address: Address, processes: Sequence[VenvPexProcess]
 ) -> Tuple[FallibleProcessResult, ...]:
-    """Run them at the same time. Raises `FlyteTargetError` with what the first that failed said of it."""
+    """Run them at the same time. Raises `FlyteTargetError` with the message of a failed one."""
     results = await run_venv_pexes(processes)
     for process, result in zip(processes, results):
         if result.exit_code == 1:  # a mistake that the program has a message for

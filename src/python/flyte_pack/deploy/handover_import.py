@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ from flyte_pack.errors import UserError
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.names import InvalidName, check_registry
 from flyte_pack.oci.layout import Layout, layout_files, open_layout
-from flyte_pack.oci.model import Descriptor, InvalidImage, parse_object
+from flyte_pack.oci.model import Descriptor, InvalidImage
 from flyte_pack.oci.reference import Reference
 from flyte_pack.progress import Say
 from flyte_pack.registry.plan import Destination, PushPlan
@@ -233,10 +233,7 @@ def _workdir(layout: Layout, top: Descriptor) -> str:
     image = next(layout.images(top), None)
     if image is None:
         raise InvalidImage(f"{layout.name}: {top.digest} is no image")
-    config: Mapping[str, object] = parse_object(image.config, layout.name)
-    settings = config.get("config")
-    workdir = settings.get("WorkingDir") if isinstance(settings, dict) else None
-    return workdir if isinstance(workdir, str) and workdir else "/"
+    return image.parsed_config.workdir or "/"
 
 
 def _write(directory: str, name: str, content: bytes) -> None:

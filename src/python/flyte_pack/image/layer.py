@@ -1,4 +1,4 @@
-"""Packs a layer of files at hand (first-party code, the shim): `python -m flyte_pack image-layer`."""
+"""Packs a layer of files at hand, such as code or the shim: `python -m flyte_pack image-layer`."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def _pack(options: argparse.Namespace) -> None:
 
 
 def pack_layer(plan: LayerPlan, sources: str, out: str) -> Layer:
-    """Write the layer below `out`, its members sorted by path. Raises `UserError`, `UserError` or `OSError`."""
+    """Write the layer below `out`, its members sorted by path. Raises `UserError` or `OSError`."""
     with LayerWriter(out, plan.owner) as layer:
         _add_members(layer, plan, sources)
         return layer.finish(plan.what)
 
 
 def pack_part(plan: LayerPlan, sources: str, out: str) -> None:
-    """Write what the plan's members come to in a layer, to be joined with other parts. Raises as `pack_layer` does."""
+    """Write the plan's members as a part of a layer, to be joined with others."""
     with LayerWriter(out, plan.owner) as layer:
         _add_members(layer, plan, sources)
         layer.finish_part(os.path.join(out, PART))

@@ -1,4 +1,4 @@
-"""The plan of a layer of files: the rules write it, `python -m flyte_pack image-layer` reads it."""
+"""The plan of a layer of files at hand, which rules write and `image-layer` reads."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _Mode = Annotated[int, _check_mode]
 class LayerPlan(Document):
     """All that decides a layer but the bytes and executable bits of its files.
 
-    what: what is in it, for a person. owner: user and group of all. directories: path -> mode,
-    where it is to be known; those above a file are made where they are below one of these.
-    files: path in the image -> path below the directory of sources. texts: path -> content, mode.
-    links: path -> target. Paths are relative to the image's root.
+    what: for a person. owner: user and group of all. directories: path -> mode. Other directories
+    above a file are made if they are below one of these. files: path in the image -> path below the
+    directory of sources. texts: path -> content, mode. links: path -> target. Paths are relative to
+    the image's root.
     """
 
     NAME = "layer plan"
@@ -58,10 +58,10 @@ class LayerPlan(Document):
         return plan
 
     def in_parts(self, size: int) -> list[LayerPlan]:
-        """Plans of parts that make the same layer; an edit of a file changes one of them.
+        """Plans of parts that make the same layer, of about `size` files; an edit changes one.
 
-        The first has all but the files. The others have `size` files or less on average; the name
-        of a file's directory decides which part it is in.
+        The first has all but the files, and all directories. The name of a file's directory decides
+        which part it is in.
         """
         count = 1 << max(1, (len(self.files) // size).bit_length())
         directories = dict(self.directories)

@@ -1,8 +1,8 @@
-"""The parts that an image is put together of, and the files by which processes hand them on.
+"""The parts of an image, and the files that hand them from process to process.
 
-A process that makes layers writes each as `blobs/sha256/<digits>` in its output directory, and a
-`layers.json` that says what they are. The rules merge such directories. `assemble` adds the
-documents that make them an image layout.
+A process that makes layers writes each to `blobs/sha256/<digits>` in its output directory, and
+describes them in `layers.json`. The rules merge such directories, and `assemble` adds the documents
+of an image layout.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Layer:
     """A layer whose blob is at hand.
 
     diff_id: digest of the tar without compression (image specification, "Layer DiffID"). size: of
-    the blob, in bytes. what: what is in it, for a person; it goes into the image's history.
+    the blob, in bytes. what: for a person; it goes into the image's history.
     """
 
     digest: Digest

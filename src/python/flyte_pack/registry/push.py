@@ -54,15 +54,14 @@ def push_image(
     say: Say,
     *,
     dry_run: bool = False,
-    insecure: Collection[str] = (),
     session: Session | None = None,
     chunk: int = CHUNK,
 ) -> PushResult:
     """Push what `plan` says. No tag moves before every destination has the whole image.
 
-    directory: of the packaged files. insecure: besides the plan's. chunk: bytes in a request.
+    directory: of the packaged files. chunk: bytes in a request.
     """
-    session = session or Session((*plan.insecure, *insecure), say=say)
+    session = session or Session(plan.insecure, say=say)
     try:
         image = read_image(os.path.join(directory, plan.layout), plan.digest)
         targets = [
