@@ -28,7 +28,8 @@ def current() -> CurrentPants:
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clone(current: CurrentPants, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For nothing, and so not made, where there is no newer Pants."""
     clone = clone_checkout(tmp_path_factory.mktemp("current") / "clone")
     git(clone, "init", "--quiet")
     git(clone, "add", "--all")

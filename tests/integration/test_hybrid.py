@@ -94,11 +94,8 @@ MORE = {
 
 @pytest.fixture(scope="module")
 def example() -> Iterator[BuildRoot]:
-    with monorepo(MORE) as root:
-        settings = root.path / "pants.toml"
-        added = '[python.resolves]\nsource-only = "3rdparty/python/source-only.lock"'
-        settings.write_text(settings.read_text().replace("[python.resolves]", added))
-        git(root.path, "commit", "--quiet", "--all", "--message", "One resolve more")
+    resolves = "+{'source-only': '3rdparty/python/source-only.lock'}"
+    with monorepo(MORE, {"PANTS_PYTHON_RESOLVES": resolves}) as root:
         yield root
 
 

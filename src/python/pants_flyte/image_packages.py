@@ -153,8 +153,8 @@ async def _resolve(
     tool: _Tool,
 ) -> Tuple[FallibleProcessResult, ...]:
     """The locked packages that `roots` need on each platform."""
-    names = "".join(f"{root}\n" for root in roots).encode()
-    files = await create_digest({"resolve.lock": lock.content, "roots.txt": names})
+    wanted = "".join(f"{root}\n" for root in roots).encode()
+    files = await create_digest({"resolve.lock": lock.content, "roots.txt": wanted})
     inputs = await merge_digests([files, tool.trust])
     argv = (
         *("image-resolve", "--lock", "resolve.lock", "--resolve", resolve),

@@ -11,7 +11,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 from flyte_pack.errors import UserError
 from flyte_pack.flyte_side import MAIN
 from flyte_pack.flyte_side.words import TAKES_TIME
+from flyte_pack.progress import Say
 
 # What makes specifications, besides Flyte: their content is part of the identity of one.
 SIDE_FILES = tuple(str(path) for path in sorted(Path(MAIN).parent.glob("*.py")))
@@ -67,7 +68,7 @@ class Process:
         python: Sequence[str],
         role: str,
         environ: Mapping[str, str],
-        say: Callable[[str], None],
+        say: Say,
     ) -> None:
         arguments, env = command(python), dict(environ)
         if role == "describe":

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import astuple, dataclass
 
@@ -20,6 +20,7 @@ from flyte_pack.deploy.plan import Environment, Request
 from flyte_pack.deploy.records import RecordedTask
 from flyte_pack.deploy.registration import Code, DescribedTask, Entry, Registrar
 from flyte_pack.errors import UserError
+from flyte_pack.progress import Say
 from flyte_pack.task_link import TaskLink
 from flyte_shim.files import remove_tree
 from flyte_shim.hashing import sha256_file
@@ -89,7 +90,7 @@ class Registering:
         request: Request,
         directory: str,
         images: Mapping[str, str],
-        say: Callable[[str], None],
+        say: Say,
     ) -> None:
         """directory: where the packaged files are. images: references by ref name."""
         self.identity = found.identity
@@ -114,7 +115,7 @@ class Registering:
         wanted = _environ(request.plan.import_env)
         identity = {task: one.identity for one in request.plan.environments for task in one.tasks}
         common = {
-            "adapter": [sha256_file(str(path)) for path in SIDE_FILES],
+            "flyte_side": [sha256_file(str(path)) for path in SIDE_FILES],
             "environ": sorted((n, wanted[n]) for n in wanted.keys() - set(_IMPORT_ENV)),
             "project": request.project,
             "domain": request.domain,
