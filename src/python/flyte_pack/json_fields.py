@@ -30,6 +30,7 @@ from typing import (
     Any,
     ClassVar,
     NamedTuple,
+    NewType,
     Optional,
     TypeVar,
     Union,
@@ -82,8 +83,8 @@ def safe_path(text: str) -> str:
     return text
 
 
-Sha256 = Annotated[str, _sha256]
-Digest = Annotated[str, _digest]
+Sha256 = NewType("Sha256", Annotated[str, _sha256])
+Digest = NewType("Digest", Annotated[str, _digest])
 SafePath = Annotated[str, safe_path]
 
 
@@ -201,11 +202,11 @@ def _made(kind: Any) -> _Codec:
         return _list(arguments[0])
     if _columns(kind):
         return _Codec(_row_reader(kind))
+    if hasattr(kind, "parse"):
+        return _Codec(_checked(_read_text, (kind.parse,)), str)
     if is_dataclass(kind):
         hints = get_type_hints(kind, include_extras=True)
         return _object(kind, {field.name: _codec(hints[field.name]) for field in fields(kind)})
-    if hasattr(kind, "parse"):
-        return _Codec(_checked(_read_text, (kind.parse,)), str)
     if hasattr(kind, "__supertype__"):  # a NewType
         return _codec(kind.__supertype__)
     return _LEAVES[kind]

@@ -1,4 +1,4 @@
-"""A `flyte_deployment` as the deploy program gets it: its settings, and what registers its tasks."""
+"""A `flyte_deployment` for the deploy program: its settings, and what registers its tasks."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ async def environments_of(
     settings: Settings,
     python_setup: PythonSetup,
 ) -> Tuple[List[Environment], List[Digest]]:
-    """For each resolve of the tasks, an interpreter with the packages that they reach, and its files.
+    """For each resolve of the tasks: an interpreter with the packages that they reach, its files.
 
     None where nothing will be registered. settings: with what was typed.
     """
@@ -195,7 +195,7 @@ async def _file_settings(
     domain: Optional[str],
     flyte_pack: FlytePackSubsystem,
 ) -> Settings:
-    """What the settings file says for a domain. path: from the build root; origin: who names it, for errors.
+    """What the settings file says for a domain. path: from the build root. origin: who names it.
 
     Raises `FlyteTargetError`.
     """

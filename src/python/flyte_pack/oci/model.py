@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flyte_pack.errors import UserError
+from flyte_pack.json_fields import Digest
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -51,16 +52,16 @@ class InvalidImage(UserError):
     """A document of an image, or a value in it, is invalid; the message says which and why."""
 
 
-def digest_of(data: bytes) -> str:
+def digest_of(data: bytes) -> Digest:
     """`sha256:` and 64 lower-case hexadecimal digits (image specification, "Digests")."""
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+    return Digest(f"sha256:{hashlib.sha256(data).hexdigest()}")
 
 
-def check_digest(text: object, what: str = "a digest") -> str:
+def check_digest(text: object, what: str = "a digest") -> Digest:
     """`text`, if it is a SHA-256 digest, the only kind we take. Raises `InvalidImage`."""
     if not isinstance(text, str) or not _DIGEST.fullmatch(text):
         raise InvalidImage(f"{what} is {text!a:.100}, not sha256: and 64 hexadecimal digits")
-    return text
+    return Digest(text)
 
 
 def blob_path(digest: str) -> str:
@@ -113,7 +114,7 @@ class Descriptor:
     """
 
     media_type: str
-    digest: str
+    digest: Digest
     size: int
     annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
     platform: Platform | None = None
