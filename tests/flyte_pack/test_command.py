@@ -21,6 +21,7 @@ SIGNALS = {
     "flyte_pack.store.remote.Exists": "tells a writer that another was first",
     "flyte_pack.deploy.bundles.Beaten": "tells a deployment to plan again",
     "flyte_pack.deploy.verify._Wrong": "becomes a line of the report",
+    "flyte_pack.json_fields._Wrong": "becomes an InvalidData that names the field",
     "flyte_pack.flyte_side.words.Refused": "runs in the user's environment, and goes over a pipe",
 }
 

@@ -127,7 +127,7 @@ def test_no_code_of_a_bundle_that_was_tampered_with_is_run(container, way):
     tamper(container)
     done = way(container)
     assert done.exit_code == 65
-    assert "expected was" in done.log
+    assert "was expected" in done.log
     assert done.value is None
     assert os.listdir(container.workdir) == []
 

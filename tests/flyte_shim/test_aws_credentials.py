@@ -171,18 +171,18 @@ def test_a_container_that_gives_none_is_said(answer, error):
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
-        ({"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://example.com/"}, "without TLS: not asked"),
+        ({"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://example.com/"}, "without TLS"),
         (
             {"AWS_WEB_IDENTITY_TOKEN_FILE": "/nowhere", "AWS_ROLE_ARN": "r"},
             "AWS_WEB_IDENTITY_TOKEN_FILE names /nowhere: No such file",
         ),
         (
             {"AWS_WEB_IDENTITY_TOKEN_FILE": "/dev/null", "AWS_ROLE_ARN": "r"},
-            "/dev/null, which holds no token",
+            "/dev/null, which holds no valid token",
         ),
         (
             {"AWS_ACCESS_KEY_ID": "A", "AWS_SECRET_ACCESS_KEY": f"{SECRET}\n"},
-            "from the environment have blanks",
+            "from the environment have invalid",
         ),
     ],
 )

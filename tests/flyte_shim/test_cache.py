@@ -84,7 +84,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def locked(path: Path) -> bool:
-    """Whether somebody holds a lock on the file, so that an exclusive one can not be had."""
+    """Whether somebody holds a lock on the file, so that an exclusive one cannot be had."""
     with open(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,7 +107,7 @@ def test_64_starts_at_once_make_one_entry(setting, mode):
     start = setting.start(mode=mode)
     real_fetch = fetch_module.fetch
 
-    def logging_fetch(*arguments) -> fetch_module.Fetched:
+    def logging_fetch(*arguments) -> tuple[int, int, int]:
         with open(log, "a") as file:
             file.write("fetched\n")
         return real_fetch(*arguments)
@@ -369,7 +369,7 @@ def test_no_place_at_all_is_an_error_that_says_what_to_set(variables, tmp_path):
 
 
 def test_a_given_cache_directory_is_not_replaced_by_another(variables):
-    with pytest.raises(StorageError, match="/dev/null can not be used"):
+    with pytest.raises(StorageError, match="/dev/null cannot be used"):
         Cache.open("/dev/null")
 
 

@@ -129,7 +129,7 @@ def test_an_archive_of_any_name_needs_its_hash(shim, bundle, tmp_path, variable)
     plain.write_bytes(bundle.path.read_bytes())
     refused = shim("--archive", plain, "--", "cat", "main.py")
     assert refused.returncode == 64
-    assert error_of(refused).endswith(f"No SHA-256 for {plain}: give it by --sha256.")
+    assert error_of(refused).endswith(f"no SHA-256 for {plain}: give it by --sha256")
     given = bundle.sha256.upper()
     if variable:
         done = shim("--archive", plain, "--", "cat", "main.py", FLYTE_SHIM_SHA256=given)
@@ -146,30 +146,34 @@ def test_help_and_version(shim):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([], 64, "No command to run; see flyte-shim --help."),
-        (["--archive", "{archive}"], 64, "No command to run"),
+        ([], 64, "no command to run; see flyte-shim --help"),
+        (["--archive", "{archive}"], 64, "no command to run"),
         (["--archive"], 64, "--archive needs a value"),
         (["--archive=", "true"], 64, "--archive needs a value"),
-        (["--verbose", "true"], 64, "There is no option --verbose"),
-        (["--help=x", "true"], 64, "There is no option --help"),
+        (["--verbose", "true"], 64, "there is no option --verbose"),
+        (["--help=x", "true"], 64, "there is no option --help"),
         (["--archive", "{archive}", "--mode", "move", "true"], 64, "is one of: link, copy"),
-        (["--archive", "{archive}", "--sha256", "x", "true"], 64, "'x' is no SHA-256"),
+        (["--archive", "{archive}", "--sha256", "x", "true"], 64, "'x' is not a SHA-256"),
         (["--archive", "{archive}", "--sha256", OTHER_SHA256, "true"], 64, "says another"),
         (["--archive", "ftp://b/{name}", "true"], 64, "plain paths and abfs://, abfss://, file://"),
-        (["--archive", "/{name}", "true"], 66, "There is no archive to read at /"),
-        (["--archive", "{damaged}", "true"], 65, "expected was"),
+        (["--archive", "/{name}", "true"], 66, "there is no archive to read at /"),
+        (["--archive", "{damaged}", "true"], 65, "was expected"),
         (["--archive", "{hostile}", "true"], 65, "a symbolic link ('evil')"),
-        (["--archive", "{archive}", "--cache", "/dev/null", "true"], 73, "/dev/null can not be"),
-        (["--archive", "{archive}", "--workdir", "/dev/null", "true"], 73, "/dev/null can not"),
-        (["--workdir", "/nowhere", "true"], 73, "No working directory /nowhere"),
+        (
+            ["--archive", "{archive}", "--cache", "/dev/null", "true"],
+            73,
+            "directory /dev/null cannot be",
+        ),
+        (["--archive", "{archive}", "--workdir", "/dev/null", "true"], 73, "directory /dev/null: "),
+        (["--workdir", "/nowhere", "true"], 73, "no working directory /nowhere"),
         (["--archive", "{archive}", "no-such-command"], 127, "no command 'no-such-command'"),
         (["--archive", "{archive}", "/no/such/command"], 127, "no command '/no/such/command'"),
         (
             ["--archive", "{archive}", "pkg/data.csv"],
             126,
-            "pkg/data.csv can not be run: Permission",
+            "pkg/data.csv cannot be run: Permission",
         ),
-        (["--archive", "{archive}", "/"], 126, "The command / can not be run: Permission denied."),
+        (["--archive", "{archive}", "/"], 126, "the command / cannot be run: Permission denied"),
         (["--archive", "{archive}", "{script}"], 126, "its interpreter is missing"),
         (["--archive", "{archive}", "{garbage}"], 126, "Exec format error"),
     ],
@@ -209,7 +213,7 @@ def test_limits_come_from_the_environment(shim, bundle, variable, message):
     done = shim("--archive", bundle.path, "true", **{variable: "1"})
     assert done.returncode == 65
     assert message in error_of(done)
-    assert f"set {variable}." in done.stderr
+    assert f"set {variable}" in done.stderr
     done = shim("--archive", bundle.path, "true", **{variable: "many"})
     assert done.returncode == 64
     assert "takes a number" in error_of(done)

@@ -86,16 +86,16 @@ def test_the_directories_are_returned_and_which_of_them_hold_modules(tmp_path):
     archive = tmp_path / "archive"
     tar = member(b"a/b/c.txt") + member(b"a/d.py") + member(b"a/b/e/f.py") + member(b"top.csv")
     archive.write_bytes(gzip.compress(tar + END))
-    found = extract(str(archive), str(tmp_path / "unpacked"), Limits(), 0)
-    assert found.directories == {"": False, "a": True, "a/b": False, "a/b/e": True}
+    directories, _ = extract(str(archive), str(tmp_path / "unpacked"), Limits(), 0)
+    assert directories == {"": False, "a": True, "a/b": False, "a/b/e": True}
 
 
 def test_what_it_takes_of_a_disk_is_counted_in_blocks(tmp_path):
     archive = tmp_path / "archive"
     tar = member(b"none") + member(b"a/small", b"x") + member(b"a/large", bytes(4097))
     archive.write_bytes(gzip.compress(tar + END))
-    found = extract(str(archive), str(tmp_path / "unpacked"), Limits(), 0)
-    assert found.disk_bytes == (0 + 1 + 2 + 2) * 4096  # files, and two directories
+    _, disk_bytes = extract(str(archive), str(tmp_path / "unpacked"), Limits(), 0)
+    assert disk_bytes == (0 + 1 + 2 + 2) * 4096  # files, and two directories
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_json_has_one_object_a_line_for_each_event(shim, bundle):
     retries, ready, hit = events[:2], events[2], events[3]
     assert [(event["level"], event["event"]) for event in retries] == [("warning", "retry")] * 2
     assert [event["attempt"] for event in retries] == [1, 2]
-    assert retries[0]["message"].endswith("failed (503). Trying again.")
+    assert retries[0]["message"].endswith("failed (503); trying again")
     assert ready == {
         "level": "info",
         "event": "ready",
@@ -71,7 +71,7 @@ def test_text_says_what_is_tried_again_and_nothing_of_what_goes_well(shim, bundl
         done = shim("--archive", f"{server.url}/{bundle.path.name}", "--", "true")
     (line,) = done.stderr.splitlines()
     assert re.fullmatch(
-        r"flyte-shim: warning: Reading http://\S+ failed \(503\). Trying again.", line
+        r"flyte-shim: warning: reading http://\S+ failed \(503\); trying again", line
     )
     assert shim("--archive", bundle.path, "--", "true").stderr == ""
 
@@ -79,9 +79,9 @@ def test_text_says_what_is_tried_again_and_nothing_of_what_goes_well(shim, bundl
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
-        ({}, "flyte-shim: error: There is no archive to read at /nowhere"),
-        ({"FLYTE_SHIM_LOG": ""}, "flyte-shim: error: There is no archive"),
-        ({"FLYTE_SHIM_LOG": "text"}, "flyte-shim: error: There is no archive"),
+        ({}, "flyte-shim: error: there is no archive to read at /nowhere"),
+        ({"FLYTE_SHIM_LOG": ""}, "flyte-shim: error: there is no archive"),
+        ({"FLYTE_SHIM_LOG": "text"}, "flyte-shim: error: there is no archive"),
         ({"FLYTE_SHIM_LOG": "json"}, '"level": "error", "event": "failed"'),
         ({"FLYTE_SHIM_LOG": "off"}, None),
     ],
@@ -95,7 +95,7 @@ def test_an_error_is_one_line_in_the_form_that_was_chosen(shim, variables, expec
         if variables.get("FLYTE_SHIM_LOG") == "json":
             fields = json.loads(line)
             assert (fields["code"], fields["scheme"]) == (66, "file")
-            assert fields["message"].startswith("There is no archive to read at /nowhere")
+            assert fields["message"].startswith("there is no archive to read at /nowhere")
     else:
         assert done.stderr == ""
 
@@ -104,7 +104,7 @@ def test_a_form_that_is_none_is_said(shim):
     done = shim("true", FLYTE_SHIM_LOG="xml")
     assert done.returncode == 64
     assert done.stderr == (
-        "flyte-shim: error: FLYTE_SHIM_LOG is 'xml'; it is one of: text, json, off.\n"
+        "flyte-shim: error: FLYTE_SHIM_LOG is 'xml'; it is one of: text, json, off\n"
     )
 
 
@@ -195,7 +195,7 @@ def test_flytes_own_number_of_retries_is_obeyed(shim):
             FLYTE_STORAGE_BACKOFF_SECONDS="0",
         )
     assert done.returncode == 69
-    assert "Gave up after 3 attempts." in done.stderr
+    assert "gave up after 3 attempts" in done.stderr
     assert len(server.asked) == 3
 
 

@@ -139,18 +139,18 @@ ANSWERS = {
     "a clock that is off": (
         reply(403, error("RequestTimeTooSkewed"), Date="Thu, 01 Jan 2015 00:00:00 GMT"),
         SourceDenied,
-        r"clock is \d+ minutes ahead of the server's. Set it",
+        r"clock is \d+ minutes ahead of the server's; set it",
     ),
     "a clock that is off, at a store without one": (
         reply(403, error("RequestTimeTooSkewed")),
         SourceDenied,
-        "clock is wrong. Set it",
+        "clock is wrong; set it",
     ),
-    "no bucket": (reply(404, error("NoSuchBucket")), SourceMissing, "There is no bucket bucket"),
+    "no bucket": (reply(404, error("NoSuchBucket")), SourceMissing, "there is no bucket bucket"),
     "no archive": (
         reply(404, error("NoSuchKey")),
         SourceMissing,
-        "There is no archive at s3://buck",
+        "there is no archive at s3://buck",
     ),
     "too much at a time": (reply(503, error("SlowDown")), SourceUnavailable, "503 SlowDown"),
     "a request that was slow": (

@@ -72,19 +72,19 @@ def test_a_path_and_every_kind_of_file_uri_name_the_file(odd_directory, tmp_path
         (
             "ftp://host/a",
             UsageError,
-            "No way to read ftp://host/a: .*plain paths and abfs://, .*s3",
+            "cannot read ftp://host/a: .*plain paths and abfs://, .*s3",
         ),
-        ("ftp://u:pw@host/a?sig=1", UsageError, "No way to read ftp://host/a: "),
+        ("ftp://u:pw@host/a?sig=1", UsageError, "cannot read ftp://host/a: "),
         (
             "s3://bucket/a?versionId=1",
             UsageError,
-            r"s3://bucket/a has a '\?'.*presigned URL as it is",
+            r"s3://bucket/a must not hold '\?'.*presigned URL unchanged",
         ),
         ("s3://key:secret@bucket/a", UsageError, "s3://bucket/a has an '@'"),
         ("s3:///a", UsageError, "has no bucket"),
-        ("abfs://c@host.example/a", UsageError, "does not name an Azure account"),
-        ("https:///a", UsageError, "is no URL"),
-        ("https://host:port/a", UsageError, "is no URL"),
+        ("abfs://c@host.example/a", UsageError, "names no Azure account"),
+        ("https:///a", UsageError, "is an invalid URL"),
+        ("https://host:port/a", UsageError, "is an invalid URL"),
         ("https://u:secret@host/a", UsageError, "https://host/a has user information"),
         ("http://host/a", UsageError, "http://host/a is not encrypted.*FLYTE_SHIM_ALLOW_HTTP=1"),
         ("file://host/a.tar.gz", UsageError, "names a host; .*file:///absolute/path"),
@@ -144,7 +144,7 @@ class Flaky(Source):
             raise SourceChanged("flaky://archive was replaced.")
         yield DATA[offset : offset + count]
         if offset + count < len(DATA):
-            raise SourceUnavailable("Reading flaky://archive failed: connection reset.")
+            raise SourceUnavailable("reading flaky://archive failed: connection reset")
 
 
 def get(source: Flaky, copy: Path, attempts: int = 5, limit: int = len(DATA)) -> tuple[int, int]:
@@ -168,7 +168,7 @@ def test_a_download_whose_archive_was_replaced_begins_again(tmp_path):
 
 def test_a_source_that_stays_away_is_given_up_on(tmp_path):
     source = Flaky([1, 1, 1, len(DATA)])
-    with pytest.raises(SourceUnavailable, match=r"connection reset. Gave up after 3 attempts."):
+    with pytest.raises(SourceUnavailable, match=r"connection reset; gave up after 3 attempts"):
         get(source, tmp_path / "copy", attempts=3)
     assert source.offsets == [0, 1, 2]
 

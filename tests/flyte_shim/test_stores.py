@@ -7,7 +7,8 @@ import json
 import pytest
 
 from flyte_shim.errors import UsageError
-from flyte_shim.paths import sha256_in_name, shown
+from flyte_shim.paths import sha256_in_name
+from flyte_shim.shown import uri as shown
 from flyte_shim.stores import S3Settings, allows_http, locate, obstore_config, s3_settings
 
 
@@ -31,15 +32,15 @@ def test_an_address_names_a_bucket_and_a_key(uri, kind, bucket, key, account):
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("http://bucket/a", "names no object store"),
+        ("http://bucket/a", "has an unknown scheme"),
         ("s3://", "has no bucket"),
         ("s3://bu cket/a", "has no bucket"),
         ("s3://bucket/a?sig=hush", r"'\?' or '#'"),
         ("s3://bucket/a#hush", r"'\?' or '#'"),
         ("s3://hush:hush@bucket/a", "has an '@'"),
         ("s3://bucket/a\r\nX: 1", "control character"),
-        ("abfs://c@acc1.example.com/a", "does not name an Azure account"),
-        ("abfs://c@.dfs.core.windows.net/a", "does not name an Azure account"),
+        ("abfs://c@acc1.example.com/a", "names no Azure account"),
+        ("abfs://c@.dfs.core.windows.net/a", "names no Azure account"),
     ],
 )
 def test_what_is_no_address_is_said_without_what_may_be_secret(uri, message):
@@ -108,7 +109,7 @@ def test_s3_is_where_the_environment_says(environ, expected):
 
 
 def test_an_endpoint_without_a_scheme_is_refused():
-    with pytest.raises(UsageError, match="The endpoint of S3 is no URL"):
+    with pytest.raises(UsageError, match="the endpoint of S3 is an invalid URL"):
         s3_settings({"FLYTE_AWS_ENDPOINT": "localhost:9000"})
 
 

@@ -41,7 +41,7 @@ class Place:
         archive: Archive = archive_of(self.root / "store", files)
 
         def fill(directory: str) -> int:
-            return fetch(str(archive.path), archive.sha256, directory, {}).disk_bytes
+            return fetch(str(archive.path), archive.sha256, directory, {})[2]
 
         return self.cache.entry(archive.sha256, fill)
 

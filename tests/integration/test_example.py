@@ -229,7 +229,7 @@ def test_list_show_and_rollback_work_where_the_code_does_not(
     [
         (["--copy-style", "none"], "--version"),
         (["--image", "nobody=registry.example.com/x:1"], "nobody"),
-        (["--image", "ml=not a uri"], "is no image"),
+        (["--image", "ml=not a uri"], "is not an image"),
         (["--version", "../up"], "version"),
         (["--domain", "production"], "domain"),
         (["--frobnicate"], "--frobnicate"),

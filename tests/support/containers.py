@@ -26,7 +26,7 @@ def need(*packages: str) -> None:
 
 
 def need_root() -> None:
-    """Be root: a docker engine, a chroot and another user take that."""
+    """Be root: a docker engine takes that."""
     if os.geteuid() != 0:
         _give_up("this takes being root")
 

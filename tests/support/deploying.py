@@ -28,6 +28,9 @@ import flyte_pack.store.file
 from flyte_pack.__main__ import main
 from flyte_pack.bundle import pack
 from flyte_pack.bundle_plan import BundlePlan, PlanFile
+from flyte_pack.deploy.config import Settings
+from flyte_pack.deploy.plan import FIXED, DeployPlan
+from flyte_pack.json_fields import as_json
 from flyte_pack.manifest import EntryPoint, Manifest
 from flyte_pack.task_link import (
     BUNDLE_URI_HOLE,
@@ -213,11 +216,7 @@ class BuildRoot:
         bundle = LinkedBundle(
             archive=f"{name}.tar.gz",
             manifest=f"{name}.manifest.json",
-            content_hash=summary.content_hash,
-            archive_hash=summary.archive_hash,
-            archive_size=summary.archive_size,
-            manifest_hash=summary.manifest_hash,
-            manifest_size=summary.manifest_size,
+            **summary.hashes,
         )
         link = TaskLink(
             address=address,
@@ -268,20 +267,19 @@ class BuildRoot:
         return self.link(name, dataclasses.replace(link, bundle=bundle))
 
     def plan(self, **changes: Any) -> Path:
-        """Write the deploy plan; `changes` are fields of it."""
+        """Write the deploy plan; `changes` are fields of it or of its settings."""
         path = self.dist / "__deploy_plan.json"
-        plan = {
-            "schema": 1,
-            "address": ADDRESS,
-            "project": "flytesnacks",
-            "domain": "development",
-            "version": None,
-            "store": None,
-            "images": {},
-            "copy_style": None,
-            "tasks": [f"{name}.json" for name in self.links],
+        settings = {
+            **as_json(Settings(project="flytesnacks", domain="development")),
+            **{name: changes.pop(name) for name in as_json(Settings()) if name in changes},
         }
-        path.write_text(json.dumps({**plan, **changes}))
+        plan = DeployPlan(
+            address=ADDRESS,
+            fixed=tuple(name for name in FIXED if settings[name] is not None),
+            tasks=tuple(f"{name}.json" for name in self.links),
+        )
+        document = {**json.loads(plan.to_json()), "settings": settings, **changes}
+        path.write_text(json.dumps(document))
         return path
 
     def deploy(self, *typed: str, plan: Mapping[str, Any] | None = None, **how: Any) -> Done:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -48,6 +49,11 @@ class Done:
             with tarfile.open(self.out / "blobs" / layer["digest"].replace(":", "/")) as tar:
                 tar.extractall(directory)
         return directory
+
+    def versions(self) -> dict[str, str]:
+        """Of the distributions, by normalized name."""
+        infos = (re.search(r"/([^/]+)-([^/]+)\.dist-info/RECORD$", path) for path in self.paths())
+        return {re.sub(r"[-_.]+", "-", i[1]).lower(): i[2] for i in infos if i}
 
     def paths(self) -> set[str]:
         """Of all files in all layers, below opt/venv/."""
@@ -113,7 +119,7 @@ class Tools:
                 "--roots",
                 str(self.directory / "roots.txt"),
             ),
-            *("--python", python, "--platform", platform, *options),
+            *("--python", python, "--platform", platform, "--resolve", "ml", *options),
             out=self.directory / "needed.txt",
             **env,
         )

@@ -263,7 +263,7 @@ class RealDeployment(BuildRoot):
 
 
 def _runs(pid: str) -> bool:
-    """Whether it is a process of Flyte's adapter, and alive."""
+    """Whether it is a process of `flyte_side`, and alive."""
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

@@ -63,11 +63,7 @@ def package_task(
         bundle=LinkedBundle(
             archive=archive.name,
             manifest=manifest.name,
-            content_hash=summary.content_hash,
-            archive_hash=summary.archive_hash,
-            archive_size=summary.archive_size,
-            manifest_hash=summary.manifest_hash,
-            manifest_size=summary.manifest_size,
+            **summary.hashes,
         ),
         image=None,
         tasks=tuple(LinkedTask(task, ("a0", "--tgz", BUNDLE_URI_HOLE)) for task in tasks or [name]),

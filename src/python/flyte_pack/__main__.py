@@ -1,7 +1,7 @@
 """The command line: `python -m flyte_pack <command> ...`.
 
-Each command is a module with `main(argv) -> exit code`, imported only when it is asked for: a build
-starts the packer hundreds of times, and it must not pay for what a deployment imports.
+Each command is a module with `main(argv) -> exit code`, and is imported on demand: a build starts
+the packer hundreds of times, and must not pay for what a deployment imports.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _COMMANDS = {
 
 
 def main(argv: list[str]) -> int:
-    """Run the command that `argv` (without the program's name) asks for; returns the exit code."""
+    """Run the command that `argv` names; returns the exit code."""
     module = _COMMANDS.get(argv[0]) if argv else None
     if module is None:
         asked = f"unknown command {argv[0]!r}" if argv else "no command"

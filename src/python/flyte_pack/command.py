@@ -1,4 +1,4 @@
-"""Runs a command: reads its command line, does the work, tells a failure once, gives the exit code."""
+"""Runs a command: reads its options, does the work, tells a failure once, gives the exit code."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional
 
 from flyte_pack.errors import UsageError, UserError
-from flyte_pack.json_fields import printable
 from flyte_pack.progress import Say, write
+from flyte_shim import shown
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -21,7 +21,7 @@ Work = Callable[[], Optional[int]]  # gives the exit code; None: 0
 
 def say(line: str) -> None:
     """Tell the person who waits; standard output is for the result."""
-    write(sys.stderr, f"{printable(line)}\n")
+    _tell(shown.message(line))
 
 
 def _tell(message: str) -> None:
@@ -57,7 +57,7 @@ def guarded(
         message = f"{name}: {message}"
     if more:
         message += f"\n({more.replace('{}', name)} tells what can be typed)"
-    tell("\n".join(map(printable, message.splitlines())))
+    tell(shown.message(message))
     return code
 
 

@@ -1,7 +1,7 @@
-"""Tells the person who waits what happens and how far transfers are: one line drawn anew on a terminal, plain lines elsewhere.
+"""Tells the person who waits what happens, and how far transfers are.
 
-A `Console` goes wherever a `say` is asked for. A `Progress` that gets one draws on its terminal; with any other `say`, or
-where there is no terminal (a pipe, CI), it says a line now and then.
+A `Console` is a `Say`. On a terminal, a `Progress` redraws one line through it; with another
+`Say`, or without a terminal (a pipe, CI), it says a line now and then.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Callable, TextIO
 Say = Callable[[str], None]
 
 EVERY = 5.0  # seconds between two lines about one transfer
-REDRAWN_EVERY = 0.1  # seconds between two drawings of the line at the bottom of a terminal
+REDRAWN_EVERY = 0.1  # seconds between two drawings of a terminal's last line
 _CLEAR = "\r\x1b[K"  # to the start of the line, and erase to its end (ECMA-48, "EL")
 
 
@@ -33,23 +33,23 @@ def write(stream: TextIO, text: str) -> None:
 
 
 class Console:
-    """Lines on a stream, for several threads; on a terminal with one more at the bottom, which is drawn anew."""
+    """Lines on a stream; on a terminal, one more at the bottom is redrawn. Thread-safe."""
 
     def __init__(self, stream: TextIO, environ: Mapping[str, str] = os.environ) -> None:
         self._stream = stream
         self._lock = Lock()
         self._drawn = False
-        # Some CI systems have a terminal, and keep what it showed as a log.
+        # Some CI systems have a terminal, and keep all its output as a log.
         self.redraws = stream.isatty() and environ.get("TERM") != "dumb" and not environ.get("CI")
 
     def __call__(self, line: str) -> None:
-        """Something that stays."""
+        """Write a line that stays."""
         with self._lock:
             write(self._stream, f"{_CLEAR if self._drawn else ''}{line}\n")
             self._drawn = False
 
     def draw(self, line: str) -> None:
-        """Something that stays until there is something else to say; nothing where `redraws` is false. Empty: clear it."""
+        """Redraw the last line, if `redraws`; an empty one clears it."""
         if not self.redraws:
             return
         with self._lock:
@@ -63,7 +63,7 @@ class Console:
 
 
 class Progress:
-    """How many of `total` bytes are through, for several threads; `what` begins each line."""
+    """Counts transferred bytes. what: begins each line. Thread-safe."""
 
     def __init__(
         self, say: Say, what: str, total: int, clock: Callable[[], float] = time.monotonic
@@ -75,7 +75,7 @@ class Progress:
         self.done = 0
 
     def add(self, count: int) -> None:
-        """`count` more bytes are through."""
+        """Count more transferred bytes."""
         with self._lock:
             self.done += count
             now = self._clock()
@@ -86,11 +86,11 @@ class Progress:
             line = "" if ended else self._line(now)
         if self._console:
             self._console.draw(line)
-        elif line:  # of the end, whoever transfers has more to tell
+        elif line:  # the caller tells of the end
             self._say(line)
 
     def of(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """The same chunks, each counted once whoever takes them is done with it."""
+        """The same chunks; each counts once the caller asks for the next."""
         for chunk in chunks:
             yield chunk
             self.add(len(chunk))
@@ -98,7 +98,8 @@ class Progress:
     def _line(self, now: float) -> str:
         rate = megabytes(self.done / max(now - self._started, 1e-3))
         percent = 100 * self.done // self._total
-        return f"  {self._what}: {megabytes(self.done)} of {megabytes(self._total)} ({percent} %), {rate}/s"
+        done, total = megabytes(self.done), megabytes(self._total)
+        return f"  {self._what}: {done} of {total} ({percent} %), {rate}/s"
 
 
 def megabytes(count: float) -> str:

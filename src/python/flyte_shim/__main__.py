@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 if __name__ == "__main__" and __package__ and not getattr(sys.flags, "safe_path", 0):
-    # `python -m` looks for modules in the working directory first, and that is full of a task's.
+    # `python -m` searches the working directory first, which holds the task's modules.
     del sys.path[0]
 
 from flyte_shim.cli import main

@@ -1,9 +1,9 @@
-"""Credentials for AWS as a container finds them: the chain of AWS' SDKs, without their profiles.
+"""Finds a container's AWS credentials, in the order of AWS's SDKs.
 
-In this order: static ones (environment), a profile of a configuration file (which Flyte reads, too,
-and boto3 does, if it is there), a web identity (EKS' IRSA), the container's endpoint (ECS, EKS Pod
-Identity), the machine's metadata (IMDSv2 only). "AWS SDKs and Tools Reference Guide", "Standardized
-credential providers". No credential is ever in a message.
+The order: the environment; a profile, read by botocore if it is installed; a web identity (EKS
+IRSA); the container's endpoint (ECS, EKS Pod Identity); the machine's metadata (IMDSv2 only). See
+"Standardized credential providers" in the "AWS SDKs and Tools Reference Guide". No message holds a
+credential.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flyte_shim.web import Web
 
 _ECS = "http://169.254.170.2"
-# The only hosts that may be told a token without TLS.
+# The only hosts that may receive a token without TLS.
 _CONTAINER_HOSTS = (
     "127.0.0.1",
     "::1",
@@ -36,7 +36,7 @@ _MAX_TOKEN = 1 << 16
 
 
 class Credentials:
-    """A key, its secret and the session's token; `origin` says in words where they are from."""
+    """A key, its secret and the session's token; `origin` says where they come from."""
 
     __slots__ = ("access_key_id", "origin", "secret_access_key", "session_token")
 
@@ -49,24 +49,20 @@ class Credentials:
         self.origin = origin
         for value in (access_key_id, secret_access_key, session_token or "-"):
             if not (value.isascii() and value.isprintable() and " " not in value):
-                raise UsageError(f"The credentials from {origin} have blanks or the like in them.")
+                raise UsageError(f"the credentials from {origin} have invalid characters")
 
 
 def find_credentials(
     settings: S3Settings, web: Web, environ: Mapping[str, str]
 ) -> Credentials | None:
-    """The credentials, or None where nothing has any.
+    """The credentials, or None if there are none.
 
-    Raises SourceDenied where a source of them is configured and refuses, SourceUnavailable where it
-    may answer later, and UsageError.
+    Raises SourceDenied if a configured source refuses, SourceUnavailable if it may answer later,
+    and UsageError.
     """
-    if settings.access_key_id and settings.secret_access_key:
-        return Credentials(
-            settings.access_key_id,
-            settings.secret_access_key,
-            settings.session_token,
-            "the environment",
-        )
+    key_id, secret = settings.access_key_id, settings.secret_access_key
+    if key_id and secret:
+        return Credentials(key_id, secret, settings.session_token, "the environment")
     if environ.get("AWS_PROFILE") and environ.get("AWS_CONFIG_FILE"):
         found = _from_profile(environ["AWS_PROFILE"])
         if found:
@@ -95,13 +91,13 @@ def _from_profile(name: str) -> Credentials | None:
         frozen = found.get_frozen_credentials()
     except Exception as error:
         raise SourceDenied(
-            f"AWS_PROFILE names {name!r}, which gives no credentials ({type(error).__name__})."
+            f"no credentials in the profile {name!r} of AWS_PROFILE ({type(error).__name__})"
         ) from None
     return Credentials(frozen.access_key, frozen.secret_key, frozen.token, origin)
 
 
 def _from_web_identity(region: str, web: Web, environ: Mapping[str, str]) -> Credentials:
-    """STS, AssumeRoleWithWebIdentity; the request is not signed."""
+    """Asks STS by AssumeRoleWithWebIdentity, an unsigned request."""
     origin = "the web identity"
     domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
     endpoint = (
@@ -124,7 +120,7 @@ def _from_web_identity(region: str, web: Web, environ: Mapping[str, str]) -> Cre
         text = answer.text()
         status = answer.status
     if status in TRANSIENT:
-        raise SourceUnavailable(f"STS at {url.netloc} has failed ({status}).")
+        raise SourceUnavailable(f"STS at {url.netloc} has failed ({status})")
     values = [
         text.partition(f"<{name}>")[2].partition(f"</{name}>")[0].strip()
         for name in ("AccessKeyId", "SecretAccessKey", "SessionToken")
@@ -144,7 +140,7 @@ def _from_container(web: Web, environ: Mapping[str, str]) -> Credentials:
     url = Url(_ECS + relative if relative else environ["AWS_CONTAINER_CREDENTIALS_FULL_URI"])
     if url.scheme == "http" and url.host not in _CONTAINER_HOSTS:
         raise UsageError(
-            f"AWS_CONTAINER_CREDENTIALS_FULL_URI names {url.netloc}, without TLS: not asked."
+            f"AWS_CONTAINER_CREDENTIALS_FULL_URI names {url.netloc} without TLS; use https://"
         )
     headers = {"Accept": "application/json"}
     token_file = environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
@@ -157,18 +153,18 @@ def _from_container(web: Web, environ: Mapping[str, str]) -> Credentials:
     with web.send("GET", url, headers, direct=True) as answer:
         status, text = answer.status, answer.text()
     if status in TRANSIENT:
-        raise SourceUnavailable(f"The container's credentials endpoint has failed ({status}).")
+        raise SourceUnavailable(f"the container's credentials endpoint has failed ({status})")
     found = _from_json(text, "the container's endpoint") if status == 200 else None
     if found is None:
         raise SourceDenied(
-            f"The container's credentials endpoint, {url.netloc}, gives none ({status}): has its "
-            "service account or task a role?"
+            f"the container's credentials endpoint {url.netloc} gives none ({status}): does the "
+            "service account or task have a role?"
         )
     return found
 
 
 def _from_machine(web: Web, environ: Mapping[str, str]) -> Credentials | None:
-    """IMDSv2. Where no machine answers there is none, and no error: this is the end of the chain."""
+    """Asks IMDSv2, the end of the chain; None if nothing answers."""
     base = (
         environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT")
         or environ.get("AWS_METADATA_ENDPOINT")
@@ -194,7 +190,7 @@ def _from_machine(web: Web, environ: Mapping[str, str]) -> Credentials | None:
 
 
 def _from_json(text: str, origin: str) -> Credentials | None:
-    import json  # a start with a key in its environment has no use for it
+    import json  # not needed when the environment has a key
 
     try:
         fields = json.loads(text)
@@ -212,9 +208,9 @@ def _token_in(path: str, variable: str) -> str:
         with open(path, encoding="ascii", errors="replace") as file:
             token = file.read(_MAX_TOKEN).strip()
     except OSError as error:
-        raise UsageError(f"{variable} names {path}: {error.strerror}.") from None
+        raise UsageError(f"{variable} names {path}: {error.strerror}") from None
     if not token or not _is_plain(token):
-        raise UsageError(f"{variable} names {path}, which holds no token.")
+        raise UsageError(f"{variable} names {path}, which holds no valid token")
     return token
 
 

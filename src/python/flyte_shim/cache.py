@@ -1,42 +1,41 @@
 """The cache of unpacked bundles: one read-only entry for each archive hash, shared by processes.
 
-    CACHE/<uid>/                      0700, made by the user whose numeric id it bears
-        entries/<hash>/               0700, complete from the moment it has this name
+    CACHE/<uid>/                      0700, owned by the user with this numeric id
+        entries/<hash>/               0700, complete as soon as it has this name
             files/                    the bundle; directories 0500, files 0444 or 0555
             bytecode/                 0700, what Python compiles from files/, by its directories
-            lock                      who uses the entry holds a shared flock on it
-        work/<hash>.lock               who makes or removes the entry holds an exclusive flock on it
-        work/<hash>.d/                 an entry that is being made, or removed
+            lock                      a user of the entry holds a shared flock on it
+        work/<hash>.lock              the maker or remover of the entry holds an exclusive flock
+        work/<hash>.d/                an entry that is being made or removed
 
-A lock is a flock on an open file: the kernel gives it up when its last holder dies, however it
-dies, and no file says who holds it, which could be stale. What makes that safe:
+A lock is a flock on an open file. The kernel releases it when its last holder dies. No file records
+the holder, so nothing can be stale. Three rules make this safe:
 
-* A lock counts only if, once it is held, its path still names the file that was locked. A waiter
-  may be given the lock of a file that was removed or moved away meanwhile; it lets go and begins
-  again. So a holder may remove the file of a lock that it holds, and no lock files pile up.
-* Only the holder of `work/<hash>.lock` touches `work/<hash>.d` or the name `entries/<hash>`. What a
-  new holder finds in `work/<hash>.d` was left by one that died: it is removed.
+* A lock counts only if its path still names the locked file once the lock is held. A waiter may get
+  the lock of a file that was removed or moved meanwhile; it releases the lock and starts again. So
+  a holder may remove the file of its own lock, and lock files do not pile up.
+* Only the holder of `work/<hash>.lock` touches `work/<hash>.d` or the name `entries/<hash>`. A new
+  holder that finds `work/<hash>.d` removes it: its maker died.
 * An entry gets its name by one rename, when it is complete and its maker holds the shared lock.
 
-The interleavings that this is for:
+These rules cover the following cases:
 
-1. Many start at once, nothing is cached. All miss; one gets `work/<hash>.lock`, makes the entry,
-   removes the lock file, lets go. Each of the others is then given a lock on a removed file, begins
-   again, and finds the entry.
-2. One is killed while it makes the entry. Its lock is gone with it; `<hash>.d` and the lock file
-   stay. Whoever starts next, with whatever bundle, sees that `work` is not empty, tries each lock
-   there without waiting, and removes what nobody holds. If it is killed between the rename and the
-   removal of the lock file, the same happens to the lock file.
-3. A sweeper and a maker of the same hash meet. The sweeper has the lock: the maker waits, is given
-   a removed file, begins again. The maker has it: the sweeper goes on to the next name.
-4. A user and an evictor meet. To evict is: take `work/<hash>.lock`; take the entry's `lock`
-   exclusively, without waiting, and leave the entry alone if that fails; rename the entry to
-   `work/<hash>.d`; let go of the entry's lock; remove the directory; remove and let go of
-   `work/<hash>.lock`. A user that holds the shared lock stops it. A user that comes while the
-   evictor holds the lock waits for the rename, then finds that the path is gone, and makes the
-   entry anew, after the evictor is done with `work/<hash>.lock`.
-5. A user becomes its command. The descriptor of the shared lock is inherited across exec; the entry
-   stays as long as the command, or a child that inherited the descriptor, lives.
+1. Many processes start at once with an empty cache. All miss. One gets `work/<hash>.lock`, makes
+   the entry, removes the lock file and releases the lock. Each of the others then gets a lock on a
+   removed file, starts again and finds the entry.
+2. A process is killed while it makes the entry. Its lock is gone; `<hash>.d` and the lock file
+   stay. The next process, with any bundle, sees that `work` is not empty, tries each lock there
+   without waiting and removes what nobody holds. This also covers a kill between the rename and the
+   removal of the lock file.
+3. A sweeper and a maker meet at one hash. If the sweeper has the lock, the maker waits, gets a
+   removed file and starts again. If the maker has it, the sweeper continues with the next name.
+4. A user and an evictor meet. The evictor takes `work/<hash>.lock`; takes the entry's `lock`
+   exclusively without waiting, or gives up; renames the entry to `work/<hash>.d`; releases the
+   entry's lock; removes the directory; removes and releases `work/<hash>.lock`. A user with the
+   shared lock stops it. A user that arrives later waits for the rename, finds that the path is
+   gone, and makes the entry again once the evictor has released `work/<hash>.lock`.
+5. A user becomes its command. The command inherits the descriptor of the shared lock across exec,
+   so the entry stays as long as the command, or a child with the descriptor, lives.
 """
 
 from __future__ import annotations
@@ -53,29 +52,26 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable
 
-# What is there is used only if it is the user's own: see _check_owner.
+# A cache in these directories is used only if the user owns it: see _check_owner.
 TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108
 _HASH_LENGTH = 64
-# A task waits for it.
+# The task waits for the eviction.
 EVICTION_SECONDS = 2.0
-# Shells take the descriptors below 10 for their scripts' redirections.
+# Shells use the descriptors below 10 for redirections.
 _FIRST_FD = 10
 
 
 class Entry:
-    """A bundle in the cache, kept from eviction by a shared lock as long as this process lives.
+    """A bundle in the cache; a shared lock prevents its eviction while this process lives.
 
-    `files` is the directory that holds it, `is_new` whether this process made it. The lock's
-    descriptor is inheritable.
+    `files` is its directory, `is_new` whether this process made it.
     """
 
-    __slots__ = ("archive_hash", "files", "is_new", "lock_fd")
+    __slots__ = ("files", "is_new")
 
-    def __init__(self, archive_hash: str, path: str, lock_fd: int, is_new: bool) -> None:
-        self.archive_hash = archive_hash
+    def __init__(self, files: str, is_new: bool) -> None:
+        self.files = files
         self.is_new = is_new
-        self.files = f"{path}/files"
-        self.lock_fd = lock_fd
 
 
 class Cache:
@@ -86,12 +82,11 @@ class Cache:
 
     @classmethod
     def open(cls, directory: str | None) -> Cache:
-        """The cache in `directory`, or in the first default place that can be used.
+        """The cache in `directory`, or in the first usable default place.
 
-        The defaults are `$XDG_CACHE_HOME/flyte-shim`, `~/.cache/flyte-shim` and a directory of the
-        user's own in the directory for temporary files: in a container HOME may be missing, or may
-        not be writable. A given `directory` may be read-only, for what is in it already. Raises
-        StorageError.
+        The defaults are `$XDG_CACHE_HOME/flyte-shim`, `~/.cache/flyte-shim` and the user's own
+        directory among the temporary files, since a container may lack a writable HOME. A given
+        `directory` may be read-only if it holds the entry. Raises StorageError.
         """
         if directory:
             return cls(_private(os.path.abspath(directory), writable=False))
@@ -102,16 +97,16 @@ class Cache:
             except StorageError as error:
                 failure = error
         raise StorageError(
-            f"No place for the cache: {failure} Set FLYTE_SHIM_CACHE to a directory that the user "
-            f"with the id {os.geteuid()} can write."
+            f"no place for the cache: {failure}. Set FLYTE_SHIM_CACHE to a directory that the user "
+            f"with the id {os.geteuid()} can write"
         )
 
     def entry(self, archive_hash: str, fill: Callable[[str], int]) -> Entry:
-        """The entry of an archive; if there is none, `fill` makes what is in it.
+        """The entry of an archive, made by `fill` if there is none.
 
-        `fill` gets a new directory and makes `files` in it, with the modes that the entry shall
-        have; it returns how many bytes of the disk that takes. It is called in one process at a time, and what it made is removed if it fails.
-        Raises StorageError, and whatever `fill` raises.
+        `fill` gets a new directory, makes `files` in it with their final modes, and returns the
+        bytes used on disk. One process at a time calls it; if it fails, its directory is removed.
+        Raises StorageError and whatever `fill` raises.
         """
         self._sweep()
         found = self._find(archive_hash)
@@ -125,11 +120,11 @@ class Cache:
             self._unlock(archive_hash, lock)
 
     def trim(self, bound: int) -> dict[str, int]:
-        """Evict entries until all together take at most `bound` bytes; the sizes of those evicted.
+        """Evict entries until all together use at most `bound` bytes; returns the evicted sizes.
 
-        The least recently used go first; what is in use stays, as does what is taken by another
-        process. After some seconds the rest is left to the next one that makes an entry. Sizes are
-        those recorded when an entry was made: bytecode, which comes later, is not in them.
+        The least recently used entries go first; entries in use stay. After EVICTION_SECONDS the
+        next process that makes an entry continues. Sizes are recorded when an entry is made, so
+        they do not include bytecode.
         """
         until = time.monotonic() + EVICTION_SECONDS
         entries = sorted(filter(None, map(self._usage, os.listdir(f"{self.root}/entries"))))
@@ -146,7 +141,7 @@ class Cache:
         return evicted
 
     def _usage(self, archive_hash: str) -> tuple[int, str, int] | None:
-        """When an entry was last used, its name and its size; None if it is gone."""
+        """An entry's time of last use, name and size; None if it is gone."""
         try:
             fd = os.open(f"{self.root}/entries/{archive_hash}/lock", os.O_RDONLY | os.O_NOFOLLOW)
         except OSError:
@@ -158,9 +153,9 @@ class Cache:
             os.close(fd)
 
     def _evict(self, archive_hash: str, used: int) -> bool | None:
-        """Remove an entry, unless somebody has used it since `used`; see the module's text, 4.
+        """Remove an entry unless a process has used it since `used`; see case 4 above.
 
-        None if it stays; False if somebody else has removed it, or does.
+        Returns None if it stays, and False if another process removes it.
         """
         path, work = f"{self.root}/entries/{archive_hash}", f"{self.root}/work/{archive_hash}.d"
         making = self._lock_to_make(archive_hash, wait=False)
@@ -186,7 +181,7 @@ class Cache:
         return True
 
     def _find(self, archive_hash: str) -> Entry | None:
-        """The entry if it is there, with its shared lock; see the module's text, 4."""
+        """The entry with its shared lock, if it exists; see case 4 above."""
         path = f"{self.root}/entries/{archive_hash}"
         while True:
             try:
@@ -199,15 +194,15 @@ class Cache:
             except FileNotFoundError:
                 if _is_still(path, status):
                     raise StorageError(
-                        f"The cache entry {path} is damaged: its lock is missing. Remove it."
+                        f"the cache entry {path} is damaged: its lock is missing. Remove it"
                     ) from None
                 continue
             if _locked(fd, f"{path}/lock", fcntl.LOCK_SH):
                 try:  # noqa: SIM105
                     os.utime(fd)
                 except OSError:
-                    pass  # A cache that is read-only evicts nothing either.
-                return _held(archive_hash, path, fd, is_new=False)
+                    pass  # A read-only cache evicts nothing either.
+                return _held(path, fd, is_new=False)
 
     def _make(self, archive_hash: str, fill: Callable[[str], int]) -> Entry:
         work = f"{self.root}/work/{archive_hash}.d"
@@ -223,10 +218,10 @@ class Cache:
         except BaseException:
             remove_tree(work)
             raise
-        return _held(archive_hash, path, fd, is_new=True)
+        return _held(path, fd, is_new=True)
 
     def _lock_to_make(self, archive_hash: str, wait: bool) -> int | None:
-        """An exclusive lock for `archive_hash`, or None if it is taken and we do not wait."""
+        """The exclusive lock for `archive_hash`, or None if it is taken and `wait` is False."""
         path = f"{self.root}/work/{archive_hash}.lock"
         while True:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -242,7 +237,7 @@ class Cache:
         os.close(fd)
 
     def _sweep(self) -> None:
-        """Remove what processes that died have left; see the module's text, 2 and 3."""
+        """Remove what dead processes left; see cases 2 and 3 above."""
         names = os.listdir(f"{self.root}/work")
         for archive_hash in {name.partition(".")[0] for name in names}:
             if len(archive_hash) != _HASH_LENGTH:
@@ -252,18 +247,18 @@ class Cache:
                 try:  # noqa: SIM105
                     remove_tree(f"{self.root}/work/{archive_hash}.d")
                 except OSError:
-                    pass  # Litter does not keep a task from its start; a later start tries again.
+                    pass  # This must not stop a task; a later start tries again.
                 self._unlock(archive_hash, lock)
 
 
 def seal(directory: str, directories: dict[str, bool]) -> None:
-    """Make `directory`/files read-only, and let Python keep the bytecode of its modules beside it.
+    """Make `directory`/files read-only, and let Python keep its bytecode in `directory`/bytecode.
 
-    `directories` are those below `files`, and whether each holds modules. Python writes bytecode
-    into `__pycache__` of a module's directory, and a user who is root can write into any; so that
-    is a link to a directory in `directory`/bytecode. (PYTHONPYCACHEPREFIX would do as much, and
-    would hide the bytecode that an image holds for all its installed packages.) The top of the
-    bundle gets none: its files are seen in the working directory, and Python compiles them there.
+    `directories` maps the directories below `files` to whether they hold modules. Python writes
+    bytecode into `__pycache__` of a module's directory, and root can write into any directory; so
+    `__pycache__` is a link into `directory`/bytecode. (PYTHONPYCACHEPREFIX would also hide the
+    bytecode of the image's installed packages.) The top of the bundle gets no link, because Python
+    compiles its files in the working directory.
     """
     root = os.fsencode(directory)
     for name, holds_modules in directories.items():
@@ -283,12 +278,12 @@ def _default_directories() -> list[str]:
         (environ.get("HOME"), ".cache/flyte-shim"),
         *((base, f"flyte-shim-{uid}") for base in (environ.get("TMPDIR"), *TEMPORARY)),
     ]
-    # The XDG base directory specification has relative paths ignored; they are no use to us either.
+    # The XDG base directory specification says to ignore relative paths.
     return [f"{base}/{name}" for base, name in places if base and base.startswith("/")]
 
 
 def _private(directory: str, writable: bool) -> str:
-    """The user's own directory in the cache directory, made if it is not there."""
+    """The user's own directory in the cache directory, made if it does not exist."""
     root = f"{directory}/{os.geteuid()}"
     try:
         if not os.path.lexists(root):
@@ -299,29 +294,29 @@ def _private(directory: str, writable: bool) -> str:
         make_directory(f"{root}/work")
     except OSError as error:
         raise StorageError(
-            f"The cache directory {directory} can not be used: {error.strerror} ({error.filename})."
+            f"the cache directory {directory} cannot be used: {error.strerror} ({error.filename})"
         ) from None
     if writable and not os.access(f"{root}/work", os.W_OK | os.X_OK):
-        raise StorageError(f"The cache directory {directory} can not be written.")
+        raise StorageError(f"the cache directory {directory} cannot be written")
     return root
 
 
 def _check_owner(path: str, status: os.stat_result) -> None:
-    """Refuse what another user could have put there, or could change."""
+    """Refuse a directory that another user made or can change."""
     uid = os.geteuid()
     if not stat.S_ISDIR(status.st_mode):
-        raise StorageError(f"{path}, in the cache, is not a directory. Remove it.")
+        raise StorageError(f"{path}, in the cache, is not a directory. Remove it")
     if status.st_uid != uid:
         raise StorageError(
-            f"{path}, in the cache, belongs to the user with the id {status.st_uid}, and this is "
-            f"the user with the id {uid}. Remove it, or set FLYTE_SHIM_CACHE to another directory."
+            f"{path}, in the cache, belongs to the user with the id {status.st_uid}, not to the "
+            f"current user {uid}. Remove it, or set FLYTE_SHIM_CACHE to another directory"
         )
     if status.st_mode & stat.S_IWOTH:
-        raise StorageError(f"{path}, in the cache, can be written by anyone. Remove it.")
+        raise StorageError(f"{path}, in the cache, can be written by anyone. Remove it")
 
 
 def _locked(fd: int, path: str, operation: int) -> bool:
-    """Lock `fd`; whether `path` still names that file. If it does not, `fd` is closed."""
+    """Lock `fd` and return whether `path` still names that file; if not, close `fd`."""
     fcntl.flock(fd, operation)
     if _is_still(path, os.fstat(fd)):
         return True
@@ -330,15 +325,15 @@ def _locked(fd: int, path: str, operation: int) -> bool:
 
 
 def _is_still(path: str, status: os.stat_result) -> bool:
-    """Whether `path` names the very file or directory that `status` is of."""
+    """Whether `path` still names the file or directory of `status`."""
     try:
         return os.path.samestat(status, os.lstat(path))
     except FileNotFoundError:
         return False
 
 
-def _held(archive_hash: str, path: str, fd: int, is_new: bool) -> Entry:
-    # F_DUPFD, unlike os.dup, gives a descriptor that is inherited; it shares the lock.
-    lock_fd = fcntl.fcntl(fd, fcntl.F_DUPFD, _FIRST_FD)
+def _held(path: str, fd: int, is_new: bool) -> Entry:
+    # The copy shares the lock. Unlike one of os.dup it is inherited; nobody closes it.
+    fcntl.fcntl(fd, fcntl.F_DUPFD, _FIRST_FD)
     os.close(fd)
-    return Entry(archive_hash, path, lock_fd, is_new)
+    return Entry(f"{path}/files", is_new)

@@ -6,12 +6,12 @@ import errno
 import os
 import sys
 
-from flyte_shim import __version__
+from flyte_shim import __version__, shown
 from flyte_shim.cache import Cache
 from flyte_shim.command import become, option
 from flyte_shim.errors import ShimError, StorageError, UsageError
 from flyte_shim.log import Log
-from flyte_shim.paths import is_sha256, sha256_in_name, shown
+from flyte_shim.paths import is_sha256, sha256_in_name
 from flyte_shim.workdir import MODES, place
 
 USAGE = """\
@@ -34,9 +34,8 @@ Further variables: FLYTE_SHIM_LOG=text|json|off; FLYTE_SHIM_CACHE_MAX_BYTES; FLY
 FLYTE_SHIM_TIMEOUT, in seconds; FLYTE_SHIM_MAX_ARCHIVE_BYTES, FLYTE_SHIM_MAX_FILES,
 FLYTE_SHIM_MAX_BYTES; FLYTE_SHIM_ALLOW_HTTP=1; FLYTE_SHIM_UNVERIFIED=1 leaves a bundle without a
 SHA-256 to COMMAND. Stores are reached by the variables that Flyte and the clouds' own tools read.
-Exit codes of its own: 64 usage, 65 bad archive, 66 no archive, 69 archive out of reach, 70 error in
-flyte-shim, 73 cache or working directory, 76 server not to be trusted, 77 no right to read, 126 and
-127 as shells have them.
+Exit codes: 64 usage, 65 bad archive, 66 no archive, 69 archive unavailable, 70 error in flyte-shim,
+73 cache or working directory, 76 untrusted server, 77 not allowed to read, 126, 127 as in shells.
 """
 _OPTIONS = ("--archive", "--cache", "--mode", "--sha256", "--workdir")
 
@@ -55,9 +54,9 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except Exception as error:
         code = ShimError.code
-        # Without the exception's own text, which may hold anything, a signed URL even.
+        # The exception's own text may hold anything, even a signed URL.
         message = (
-            f"{type(error).__name__} {_where(error)}. This is an error in flyte-shim: report it."
+            f"{type(error).__name__} {_where(error)}. This is an error in flyte-shim; report it"
         )
     log.error(message, code)
     return code
@@ -72,13 +71,13 @@ def _main(argv: list[str], log: Log) -> int:
         print(__version__)
         return 0
     if not command:
-        raise UsageError("No command to run; see flyte-shim --help.")
+        raise UsageError("no command to run; see flyte-shim --help")
     tgz = option(command, "--tgz")
     archive, sha256 = options.get("--archive") or tgz, None
     if archive:
         sha256 = _sha256(options, archive, tgz)
         if not sha256:
-            _check_unverified(shown(archive), log)
+            _check_unverified(shown.uri(archive), log)
     elif option(command, "--pkl"):
         _check_unverified("a pickled bundle", log)
     workdir = options.get("--workdir")
@@ -89,21 +88,21 @@ def _main(argv: list[str], log: Log) -> int:
         if destination != ".":
             target = os.path.join(target, destination)
         _prepare(archive, sha256, target, options, markers, log)
-    if workdir:
-        try:
-            os.chdir(workdir)
-        except OSError as error:
-            raise StorageError(f"No working directory {workdir}: {error.strerror}.") from None
-    _mark_wrapped()
-    if tgz and sha256 and shown(tgz) != tgz:
-        # a0 has the bundle, and would make a file name of the signature.
-        command = [argument.replace(tgz, shown(tgz)) for argument in command]
+    _enter(workdir)
+    if tgz and sha256 and shown.uri(tgz) != tgz:
+        # a0 has the bundle already, and would use the signature as a file name.
+        command = [argument.replace(tgz, shown.uri(tgz)) for argument in command]
     become(command)
     raise AssertionError("unreachable")
 
 
-def _mark_wrapped() -> None:
-    """Where `_F_EXEC_WRAPPER` is us, a0 would start us once more: tell it, by its own mark, that we are through."""
+def _enter(workdir: str | None) -> None:
+    """Change into the working directory; set a0's own mark so that it does not start us again."""
+    if workdir:
+        try:
+            os.chdir(workdir)
+        except OSError as error:
+            raise StorageError(f"no working directory {workdir}: {error.strerror}") from None
     wrapper = os.environ.get("_F_EXEC_WRAPPER", "").split()
     if wrapper and os.path.basename(wrapper[0]) == "flyte-shim":
         os.environ["_F_EXEC_WRAPPED"] = "1"
@@ -117,27 +116,27 @@ def _prepare(
     markers: list[str],
     log: Log,
 ) -> None:
-    """Make the bundle appear in `workdir`; its entry is locked as long as this process lives."""
+    """Make the bundle appear in `workdir`; its entry stays locked as long as this process lives."""
     mode = options.get("--mode") or os.environ.get("FLYTE_SHIM_MODE") or MODES[0]
     if mode not in MODES:
-        raise UsageError(f"The mode is {mode!r}; it is one of: {', '.join(MODES)}.")
+        raise UsageError(f"the mode is {mode!r}; it is one of: {', '.join(MODES)}")
     log.common["archive"] = sha256
     facts: dict[str, str | int] = {}
     cache = Cache.open(options.get("--cache") or os.environ.get("FLYTE_SHIM_CACHE"))
 
     def fill(directory: str) -> int:
-        # Only a start that finds no entry pays for these.
+        # Only a start without a cache entry imports these.
         from flyte_shim.fetch import cache_bytes_from, fetch
         from flyte_shim.source import scheme_of
 
         facts["scheme"] = log.common["scheme"] = scheme_of(archive) or "file"
         facts["bound"] = cache_bytes_from(os.environ, cache.root)
-        fetched = fetch(archive, sha256, directory, os.environ, retrying)
-        facts.update(bytes=fetched.archive_bytes, attempts=fetched.attempts)
-        return fetched.disk_bytes
+        size, attempts, disk_bytes = fetch(archive, sha256, directory, os.environ, retrying)
+        facts.update(bytes=size, attempts=attempts)
+        return disk_bytes
 
     def retrying(error: Exception, attempt: int) -> None:
-        log.warning("retry", f"{error} Trying again.", attempt=attempt)
+        log.warning("retry", f"{error}; trying again", attempt=attempt)
 
     entry = cache.entry(sha256, fill)
     place(entry.files, workdir, mode, markers)
@@ -155,8 +154,8 @@ def _trim(cache: Cache, bound: int, log: Log) -> None:
         for archive_hash, size in cache.trim(bound).items():
             log.info("evicted", evicted=archive_hash, bytes=size)
     except OSError as error:
-        # A cache that is too large does not keep a task from its start.
-        log.warning("evict", f"The cache can not be made smaller: {error.strerror}.")
+        # A cache that is too large must not stop a task.
+        log.warning("evict", f"cannot make the cache smaller: {error.strerror}")
 
 
 def _parse(argv: list[str]) -> tuple[dict[str, str], list[str]]:
@@ -170,66 +169,62 @@ def _parse(argv: list[str]) -> tuple[dict[str, str], list[str]]:
         if name in ("--help", "-h", "--version") and not equals:
             return {"--help" if name == "-h" else name: ""}, []
         if name not in _OPTIONS:
-            raise UsageError(f"There is no option {name}; see flyte-shim --help.")
-        if not equals:
-            if not arguments:
-                raise UsageError(f"{name} needs a value; see flyte-shim --help.")
+            raise UsageError(f"there is no option {name}; see flyte-shim --help")
+        if not equals and arguments:
             value = arguments.pop()
         if not value:
-            raise UsageError(f"{name} needs a value; see flyte-shim --help.")
+            raise UsageError(f"{name} needs a value; see flyte-shim --help")
         options[name] = value
     return options, arguments[::-1]
 
 
 def _sha256(options: dict[str, str], archive: str, tgz: str | None) -> str | None:
-    """The archive hash: as an option, in the environment, or in the name of the archive.
+    """The archive hash from the options, the environment or the archive's name.
 
-    None if the command's own --tgz is the archive and nothing says its hash.
+    None if the archive is the command's own --tgz and nothing gives its hash.
     """
     named = sha256_in_name(archive)
     given = options.get("--sha256") or os.environ.get("FLYTE_SHIM_SHA256")
     if given:
         given = given.lower()
         if not is_sha256(given):
-            raise UsageError(f"{given!r} is no SHA-256: it has 64 hexadecimal digits.")
+            raise UsageError(f"{given!r} is not a SHA-256, which has 64 hexadecimal digits")
         if named not in (None, given):
             raise UsageError(
-                f"The expected SHA-256 is {given}, but the name of {shown(archive)} says "
-                "another. "
-                "Correct --sha256 or FLYTE_SHIM_SHA256, or leave it out."
+                f"the expected SHA-256 is {given}, but the name of {shown.uri(archive)} says another. "
+                "Correct or omit --sha256 or FLYTE_SHIM_SHA256"
             )
     sha256 = given or named
     if not sha256:
         if "--archive" in options:
-            raise UsageError(f"No SHA-256 for {shown(archive)}: give it by --sha256.")
+            raise UsageError(f"no SHA-256 for {shown.uri(archive)}: give it by --sha256")
         return None
     if tgz and sha256_in_name(tgz) != sha256 and _name(tgz) != _name(archive):
         raise UsageError(
-            f"The command's --tgz, {shown(tgz)}, is another bundle than the one to prepare, "
-            f"{shown(archive)}."
+            f"the command's --tgz {shown.uri(tgz)} is another bundle than --archive {shown.uri(archive)}"
         )
     return sha256
 
 
 def _check_unverified(archive: str, log: Log) -> None:
-    """Refuse a bundle that nothing says the hash of, unless the environment lets it pass."""
+    """Refuse a bundle without a hash, unless the environment allows it."""
     if os.environ.get("FLYTE_SHIM_UNVERIFIED") != "1":
         raise UsageError(
-            f"No SHA-256 for {archive}: its name is not <SHA-256>.tar.gz. Set FLYTE_SHIM_SHA256, "
-            "or FLYTE_SHIM_UNVERIFIED=1 to let the command download it unverified."
+            f"no SHA-256 for {archive}: its name is not <SHA-256>.tar.gz. Set FLYTE_SHIM_SHA256, "
+            "or FLYTE_SHIM_UNVERIFIED=1 to let the command download it unverified"
         )
-    log.warning("unverified", f"the command downloads {archive} itself, unverified.")
+    log.warning("unverified", f"the command downloads {archive} itself, unverified")
 
 
 def _name(uri: str) -> str:
-    name = shown(uri).rpartition("/")[2]
+    name = shown.uri(uri).rpartition("/")[2]
     if name in ("", ".", ".."):
-        raise UsageError(f"{shown(uri)} does not name a file.")
+        raise UsageError(f"{shown.uri(uri)} does not name a file")
     return name
 
 
 def _markers(uri: str) -> list[str]:
-    """What tells a0 that it has the bundle already: `.NAME.extracted`, before 2.5.18 NAME itself."""
+    """The files by which a0 knows that it has the bundle; Flyte before 2.5.18 uses the second."""
     name = _name(uri)
     return [f".{name}.extracted", name]
 
@@ -239,7 +234,7 @@ def _storage_message(error: OSError) -> str:
     advice = "Set FLYTE_SHIM_CACHE to a directory that can be written"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         advice = "Free some space, or set FLYTE_SHIM_CACHE to a directory that has more"
-    return f"{error.strerror} ({where}). {advice}."
+    return f"{error.strerror} ({where}). {advice}"
 
 
 def _where(error: BaseException) -> str:

@@ -1,8 +1,8 @@
-"""Becomes the task's command, and finds in it what it says about the bundle."""
+"""Replaces the shim by the task's command, and reads that command's options about the bundle."""
 
 from __future__ import annotations
 
-# The module signal takes longer to import than all that a warm start does.
+# Importing the module signal takes longer than a whole warm start.
 import _signal  # type: ignore[import-not-found]
 import errno
 import os
@@ -11,10 +11,10 @@ from flyte_shim.errors import CommandNotExecutable, CommandNotFound, ShimError
 
 
 def option(command: list[str], name: str) -> str | None:
-    """The value of an option (`--tgz`, say) among a command's arguments, None if it is not there.
+    """The value of an option such as `--tgz` in a command line, or None.
 
-    As click has it, which parses a0's command line: `--name value` or `--name=value`, the last one
-    counts, and nothing is an option after `--`.
+    Follows click, which parses a0's command line: `--name value` or `--name=value`, the last one
+    wins, and `--` ends the options.
     """
     value = None
     arguments = iter(command[1:])
@@ -29,12 +29,11 @@ def option(command: list[str], name: str) -> str | None:
 
 
 def become(command: list[str]) -> None:
-    """Replace this process by `command`, looked up as a shell does; returns only by an exception.
+    """Replace this process by `command`, found as a shell finds it; returns only by an exception.
 
-    The process stays the same: signals reach the command, and its exit code is what the parent of
-    the shim sees.
+    The process stays the same, so the command gets its signals and its parent sees the exit code.
     """
-    # Python ignores these, and what is ignored stays so across exec.
+    # Python ignores these signals, and exec would keep them ignored.
     for number in (_signal.SIGPIPE, _signal.SIGXFSZ):
         _signal.signal(number, _signal.SIG_DFL)
     name = command[0]
@@ -44,7 +43,7 @@ def become(command: list[str]) -> None:
         path = os.environ.get("PATH", os.defpath)
         candidates = [f"{directory or '.'}/{name}" for directory in path.split(":")]
     failure: ShimError = CommandNotFound(
-        f"There is no command {name!r}. It has to be on PATH, or be given with its path."
+        f"there is no command {name!r}. Put it on PATH, or give its path"
     )
     for candidate in candidates:
         try:
@@ -54,7 +53,7 @@ def become(command: list[str]) -> None:
             if missing and not os.path.isfile(candidate):
                 continue
             why = "its interpreter is missing" if missing else error.strerror
-            failure = CommandNotExecutable(f"The command {candidate} can not be run: {why}.")
+            failure = CommandNotExecutable(f"the command {candidate} cannot be run: {why}")
             if error.errno != errno.EACCES:
                 break
     raise failure

@@ -1,70 +1,67 @@
-"""What the shim can fail with: one class for each exit code, so that a log tells the cases apart.
+"""The errors of this project, and the shim's: one class for each exit code of BSD's sysexits.h.
 
-The codes are those of BSD's sysexits.h. A message says what is wrong and what to do about it.
+A message says what is wrong and what to do about it.
 """
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """A failure that a person can mend; the message says what is wrong and what to change.
-
-    The root of every error that this project raises on purpose: whoever catches it forgets none.
-    """
+    """The base of every error that a user may see; the message says what to change."""
 
 
 class ShimError(UserError):
-    """A failure of the shim, with its exit code; never raised as such."""
+    """A failure of the shim with its exit code; raised as a subclass."""
 
     code = 70
 
 
 class UsageError(ShimError):
-    """The command line or the environment asks for something that can not be done (EX_USAGE)."""
+    """The command line or the environment asks for something impossible (EX_USAGE)."""
 
     code = 64
 
 
 class ArchiveError(ShimError):
-    """The archive is not what it should be (EX_DATAERR); the subclasses say in which way."""
+    """The archive is invalid (EX_DATAERR); the subclasses say how."""
 
     code = 65
 
 
 class HashMismatch(ArchiveError):
-    """The archive's SHA-256 is another than the expected one."""
+    """The archive has another SHA-256 than expected."""
 
 
 class DamagedArchive(ArchiveError):
-    """The bytes are no gzip'd tar, or not all of one, or more than one."""
+    """The bytes are not exactly one whole gzip'd tar."""
 
 
 class UnsupportedMember(ArchiveError):
-    """A member is something other than a regular file, or uses an extension that bundles do not."""
+    """A member is not a regular file, or uses an extension that bundles do not."""
 
 
 class UnsafePath(ArchiveError):
-    """A member's path could lead out of the bundle, or no file system would take it."""
+    """A member's path could leave the bundle, or fits no file system."""
 
 
 class DuplicatePath(ArchiveError):
-    """Two members claim one path, or one of them is a file where the other needs a directory."""
+    """Two members claim one path, or one is a file where the other needs a directory."""
 
 
 class TooLarge(ArchiveError):
-    """The archive, or what it unpacks to, is larger than the limits allow."""
+    """The archive or its content exceeds the limits."""
 
 
 class SourceMissing(ShimError):
-    """There is no readable archive at the address (EX_NOINPUT)."""
+    """There is no readable archive at the URI (EX_NOINPUT)."""
 
     code = 66
 
 
 class SourceUnavailable(ShimError):
-    """The archive could not be read now, it may be later (EX_UNAVAILABLE); these are retried.
+    """The archive cannot be read now (EX_UNAVAILABLE); a retry may help.
 
-    `wait` is how many seconds the store asks to wait for, if it does.
+    wait: the seconds that the store asks to wait.
     """
 
     code = 69
@@ -75,34 +72,34 @@ class SourceUnavailable(ShimError):
 
 
 class SourceChanged(SourceUnavailable):
-    """The archive was replaced while it was read: what was read of it is of no use."""
+    """The archive was replaced while it was read."""
 
 
 class UntrustedSource(ShimError):
-    """What answers is not to be believed: its certificate, its redirect, its HTTP (EX_PROTOCOL)."""
+    """An untrusted response: its certificate, its redirect, its HTTP (EX_PROTOCOL)."""
 
     code = 76
 
 
 class SourceDenied(ShimError):
-    """The store knows who asks, or does not, and refuses: credentials, rights, clock (EX_NOPERM)."""
+    """The store refuses access: credentials, permissions, clock (EX_NOPERM)."""
 
     code = 77
 
 
 class StorageError(ShimError):
-    """The cache or the working directory can not be used (EX_CANTCREAT)."""
+    """The cache or the working directory cannot be used (EX_CANTCREAT)."""
 
     code = 73
 
 
 class CommandNotExecutable(ShimError):
-    """The command exists and can not be run; the code is the one that shells use."""
+    """The command exists, but cannot be run; shells use the same code."""
 
     code = 126
 
 
 class CommandNotFound(ShimError):
-    """There is no such command; the code is the one that shells use."""
+    """The command does not exist; shells use the same code."""
 
     code = 127

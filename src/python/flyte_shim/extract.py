@@ -1,13 +1,12 @@
-"""Unpacks the archive of a bundle into a new directory, and refuses whatever a bundle never holds.
+"""Unpacks the archive of a bundle into a new directory, and refuses everything else.
 
-The format is the one that our packer writes: one gzip member (RFC 1952) around a POSIX tar ("ustar
+The format is what our packer writes: one gzip member (RFC 1952) with a POSIX tar ("ustar
 interchange format" and "pax interchange format" of IEEE Std 1003.1, pax) of regular files. A parser
-for that subset is a tenth of the work of the standard library's tarfile, and has no feature that an
-archive could turn against us: a link, a device, a directory member, a GNU extension or a second gzip
-member is an error with a name, not something to be made safe.
+for this subset takes a tenth of the time of the standard library's tarfile. A link, a device, a
+directory member, a GNU extension or a second gzip member is an error.
 
-The archive's hash was checked before; so what is checked here guards against an archive that was
-built wrongly or with bad intent, and nothing is trusted for coming early in the file.
+The archive's hash was checked before. The checks here guard against an archive that was built
+wrongly or with bad intent.
 """
 
 from __future__ import annotations
@@ -34,14 +33,13 @@ _BLOCK = 512
 _READ = 1 << 17
 _INFLATE = 1 << 20
 _ZEROS = bytes(_BLOCK)
-# What most file systems give space in.
+# The block size of most file systems.
 _DISK_BLOCK = 4096
-# What may follow the end marker: tars are padded with zeros to a multiple of their record size,
-# 10,240 bytes unless someone chose otherwise.
+# Zeros pad a tar after the end marker to a multiple of its record size, 10,240 bytes by default.
 _MAX_PADDING = 1 << 20
 _MAX_PAX = 1 << 16
-# Records of a pax header that change nothing about which bytes land where (pax, "pax Header Block
-# Keyword"); `path` and `size` are obeyed, any other keyword is refused.
+# Pax records that do not affect paths or content (pax, "pax Header Block Keyword"). `path` and
+# `size` are used; any other keyword is refused.
 _HARMLESS_PAX = frozenset({"atime", "comment", "ctime", "gid", "gname", "mtime", "uid", "uname"})
 _TYPES = {
     b"1": "a hard link",
@@ -59,41 +57,29 @@ _TYPES = {
 
 
 class Limits:
-    """How much an archive may hold: bytes of the archive, files, and bytes of all files together."""
+    """The limits: bytes of the archive, number of files, bytes of all files together."""
 
     __slots__ = ("archive_bytes", "files", "total_bytes")
 
     def __init__(
-        self,
-        archive_bytes: int = 1 << 30,
-        files: int = 200_000,
-        total_bytes: int = 4 << 30,
+        self, archive_bytes: int = 1 << 30, files: int = 200_000, total_bytes: int = 4 << 30
     ) -> None:
         self.archive_bytes = archive_bytes
         self.files = files
         self.total_bytes = total_bytes
 
 
-class Extracted:
-    """What was unpacked: directories, as paths below the top ("" is that itself), and whether each
-    holds Python modules; and about how many bytes of a disk it takes.
-    """
-
-    __slots__ = ("directories", "disk_bytes")
-
-    def __init__(self, directories: dict[str, bool], disk_bytes: int) -> None:
-        self.directories = directories
-        self.disk_bytes = disk_bytes
-
-
-def extract(archive: str, directory: str, limits: Limits, mtime: int) -> Extracted:
+def extract(
+    archive: str, directory: str, limits: Limits, mtime: int
+) -> tuple[dict[str, bool], int]:
     """Unpack the archive at `archive` into `directory`, which must not exist.
 
-    Files become 0444, or 0555 where their owner may execute them, less the umask, all with the time
-    `mtime`; directories become 0700. Raises ArchiveError for what is in the archive and OSError for
-    what the file system does; either leaves a part of the tree, for the caller to remove.
+    Files get the mode 0444, or 0555 if executable, less the umask, and the time `mtime`;
+    directories get 0700. Returns the directories, as paths below the top (which is ""), with
+    whether each holds Python modules; and about how many bytes the files use on disk. Raises
+    ArchiveError or OSError; the caller removes a partial tree.
     """
-    # In bytes: names are UTF-8 on disk, whatever the locale says about the encoding of file names.
+    # In bytes, because names are UTF-8 on disk whatever the locale's encoding is.
     root = os.fsencode(directory)
     os.mkdir(root, 0o700)
     made = {"": False}
@@ -133,7 +119,7 @@ def extract(archive: str, directory: str, limits: Limits, mtime: int) -> Extract
     finally:
         if parent_fd >= 0:
             os.close(parent_fd)
-    return Extracted(made, (blocks + len(made)) * _DISK_BLOCK)
+    return made, (blocks + len(made)) * _DISK_BLOCK
 
 
 def _make_directories(root: bytes, path: str, made: dict[str, bool]) -> None:
@@ -145,22 +131,21 @@ def _make_directories(root: bytes, path: str, made: dict[str, bool]) -> None:
 
 
 def _collision(root: bytes, path: str, made: dict[str, bool]) -> DuplicatePath:
-    """Why `path` could not be made, in a tree that held nothing but the archive's own files."""
+    """Why `path` could not be made in a tree that holds only the archive's files."""
     parts = path.split("/")
     for depth, name in enumerate(parts):
         above = "/".join(parts[:depth])
         if name.encode() not in os.listdir(b"%b/%b" % (root, above.encode())):
             return DuplicatePath(
-                f"The archive holds {path!r} and another path that the file system of the cache "
-                "takes for the same; rename one of them, or keep the cache on a file system that "
-                "tells upper and lower case apart."
+                f"the archive holds {path!r} and another path that are the same on the cache's "
+                "file system; rename one of them, or put the cache on a case-sensitive file system"
             )
         here = f"{above}/{name}" if above else name
         if here not in made and here != path:
-            return DuplicatePath(f"The archive holds {here!r} as a file, and {path!r} below it.")
+            return DuplicatePath(f"the archive holds {here!r} as a file, and {path!r} below it")
     if path in made:
-        return DuplicatePath(f"The archive holds {path!r} as a file and as a directory.")
-    return DuplicatePath(f"The archive holds {path!r} twice.")
+        return DuplicatePath(f"the archive holds {path!r} as a file and as a directory")
+    return DuplicatePath(f"the archive holds {path!r} twice")
 
 
 def read_members(
@@ -168,8 +153,8 @@ def read_members(
 ) -> Iterator[tuple[str, bool, Iterable[bytes | memoryview]]]:
     """The members of the archive in `file`: path, whether it is executable, and its bytes.
 
-    The bytes come in chunks that are good until the next one is asked for. Paths are checked one by
-    one, not against each other. Raises ArchiveError.
+    A chunk of bytes is valid until the next one is read. Paths are not checked against each other.
+    Raises ArchiveError.
     """
     stream = _Inflated(file)
     try:
@@ -192,33 +177,26 @@ def _members(
         size = _octal(header[124:136], "size")
         if kind == b"x":
             if pax:
-                raise DamagedArchive("The archive has two pax headers for one file.")
+                raise DamagedArchive("the archive has two pax headers for one file")
             if not 0 < size <= _MAX_PAX:
-                raise TooLarge(f"A pax header is {size} bytes long; at most {_MAX_PAX} are read.")
+                raise TooLarge(f"a pax header is {size} bytes long; at most {_MAX_PAX} are read")
             pax = _pax_records(bytes(stream.take(_padded(size)))[:size])
             continue
         path = pax.get("path") or _ustar_path(header)
-        if kind not in (b"0", b"\0"):
-            what = _TYPES.get(kind, f"a member of type {kind!r}")
-            raise UnsupportedMember(
-                f"The archive holds {what} ({path!r:.200}); a bundle has regular files only."
-            )
-        problem = path_problem(path)
-        if problem:
-            raise UnsafePath(f"The archive holds {problem}: {path!r:.200}.")
+        _check_member(kind, path)
         if "size" in pax:
             size = _decimal(pax["size"])
         files += 1
         if files > limits.files:
             raise TooLarge(
-                f"The archive holds more than {limits.files} files. If that is right, "
-                "set FLYTE_SHIM_MAX_FILES."
+                f"the archive holds more than {limits.files} files. If that is right, "
+                "set FLYTE_SHIM_MAX_FILES"
             )
         total += size
         if total > limits.total_bytes:
             raise TooLarge(
-                f"The archive unpacks to more than {limits.total_bytes} bytes. If that is right, "
-                "set FLYTE_SHIM_MAX_BYTES."
+                f"the archive unpacks to more than {limits.total_bytes} bytes. If that is right, "
+                "set FLYTE_SHIM_MAX_BYTES"
             )
         executable = bool(_octal(header[100:108], "mode") & 0o100)
         padded = _padded(size)
@@ -231,12 +209,23 @@ def _members(
                 pass
         pax = {}
     if pax:
-        raise DamagedArchive("The archive ends after a pax header.")
+        raise DamagedArchive("the archive ends after a pax header")
     stream.finish()
 
 
+def _check_member(kind: bytes, path: str) -> None:
+    if kind not in (b"0", b"\0"):
+        what = _TYPES.get(kind, f"a member of type {kind!r}")
+        raise UnsupportedMember(
+            f"the archive holds {what} ({path!r:.200}); a bundle has regular files only"
+        )
+    problem = path_problem(path)
+    if problem:
+        raise UnsafePath(f"the archive holds {problem}: {path!r:.200}")
+
+
 class _Inflated:
-    """The bytes that a gzip file unpacks to, in order; never more than a few blocks in memory."""
+    """The uncompressed bytes of a gzip file, in order, with only a few blocks in memory."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -246,7 +235,7 @@ class _Inflated:
         self._ahead: _Ahead | None = None
 
     def close(self) -> None:
-        """End what reads ahead."""
+
         if self._ahead:
             self._ahead.close()
 
@@ -260,7 +249,7 @@ class _Inflated:
                 more = self._more()
                 if not more:
                     raise DamagedArchive(
-                        "The archive is truncated: it ends in the middle of its tar."
+                        "the archive is truncated: it ends in the middle of its tar"
                     )
                 parts.append(memoryview(more))
                 have += len(more)
@@ -271,7 +260,7 @@ class _Inflated:
         return view
 
     def chunks(self, size: int, padded: int) -> Iterator[memoryview]:
-        """The next `size` bytes, piece by piece, and skip what is left of `padded`."""
+        """The next `size` bytes in pieces; skips the rest of `padded`."""
         while padded > 0:
             count = min(padded, _INFLATE // 2)
             yield self.take(count)[: max(0, size)]
@@ -279,23 +268,23 @@ class _Inflated:
             padded -= count
 
     def finish(self) -> None:
-        """Check that nothing but zeros follows in the tar, and nothing at all after the gzip."""
+        """Check that only zeros follow in the tar, and nothing after the gzip member."""
         rest = len(self._view) - self._at
         if any(self._view[self._at :]):
-            raise DamagedArchive("The archive has data after the end of its tar.")
+            raise DamagedArchive("the archive has data after the end of its tar")
         while more := self._more():
             rest += len(more)
             if rest > _MAX_PADDING:
-                raise TooLarge("The archive has too much padding after the end of its tar.")
+                raise TooLarge("the archive has too much padding after the end of its tar")
             if any(more):
-                raise DamagedArchive("The archive has data after the end of its tar.")
+                raise DamagedArchive("the archive has data after the end of its tar")
 
     def _more(self) -> bytes:
-        """The next piece, of at most 1 MiB; empty at the end of the file, which is checked."""
+        """The next piece of at most 1 MiB, empty at the end of the file."""
         if self._ahead:
             return self._ahead.get()
         piece = self._inflate_more()
-        if not self._inflate.eof:  # there is more: inflate it while this is written
+        if not self._inflate.eof:  # inflate the rest while this piece is written
             self._ahead = _Ahead(self._inflate_more)
         return piece
 
@@ -306,21 +295,21 @@ class _Inflated:
             try:
                 piece = inflate.decompress(data, _INFLATE)
             except zlib.error as error:
-                raise DamagedArchive(f"The archive is not a whole gzip file: {error}.") from None
+                raise DamagedArchive(f"the archive is not a whole gzip file: {error}") from None
             if piece:
                 return piece
             if not data:
-                raise DamagedArchive("The archive is truncated: its gzip data ends too early.")
+                raise DamagedArchive("the archive is truncated: its gzip data ends too early")
         if inflate.unused_data or self._file.read(1):
-            raise DamagedArchive("The archive has data after its gzip member.")
+            raise DamagedArchive("the archive has data after its gzip member")
         return b""
 
 
 class _Ahead:
-    """Calls `produce` on a thread of its own, a few pieces ahead, until it gives an empty one or fails."""
+    """Calls `produce` a few pieces ahead on a thread, until it returns an empty piece or fails."""
 
     def __init__(self, produce: Callable[[], bytes]) -> None:
-        # Only a large archive pays for these imports.
+        # Only a large archive needs these imports.
         from queue import Queue
         from threading import Thread
 
@@ -331,14 +320,14 @@ class _Ahead:
         self._thread.start()
 
     def get(self) -> bytes:
-        """The next piece. Raises what `produce` raised for it."""
+        """The next piece; raises what `produce` raised."""
         piece = self._pieces.get()
         if isinstance(piece, BaseException):
             raise piece
         return piece
 
     def close(self) -> None:
-        """End the thread, which may wait for room."""
+        """End the thread, which may wait for room in the queue."""
         self._closed = True
         while self._thread.is_alive():
             while not self._pieces.empty():
@@ -362,21 +351,21 @@ def _padded(size: int) -> int:
 def _check_header(header: bytes) -> None:
     """Check magic and checksum (pax, "ustar Header Block")."""
     stored = _octal(header[148:156], "checksum")
-    # The checksum is the sum of all bytes with the field itself taken as blanks. The low half of an
-    # Adler-32 is one plus the sum of the bytes, modulo 65521, at a tenth of the cost of sum().
+    # The checksum is the sum of all bytes, with blanks in place of the checksum field. The low half
+    # of an Adler-32 is that sum plus one, modulo 65521, and ten times faster than sum().
     expected = 1 + stored - 8 * 0x20 + sum(header[148:156])
     if zlib.adler32(header) & 0xFFFF != expected % 65521:
-        raise DamagedArchive("The archive is damaged: the checksum of a tar header is wrong.")
+        raise DamagedArchive("the archive is damaged: the checksum of a tar header is wrong")
     if header[257:265] != b"ustar\x0000":
         if header[257:265] == b"ustar  \0":
             raise UnsupportedMember(
-                "The archive is in GNU tar's own format; a bundle is in the ustar or pax format."
+                "the archive is in GNU tar's own format; a bundle is in the ustar or pax format"
             )
-        raise DamagedArchive("The archive is not a POSIX tar: a header has no 'ustar' in it.")
+        raise DamagedArchive("the archive is not a POSIX tar: a header has no 'ustar' in it")
 
 
 def _octal(field: bytes, what: str) -> int:
-    """A number of a header: octal digits, perhaps between blanks, ended by a blank or NUL."""
+    """A number in a header: octal digits, perhaps between blanks, ended by a blank or NUL."""
     digits = field.partition(b"\0")[0].strip(b" ")
     if digits.isdigit():
         try:
@@ -385,12 +374,12 @@ def _octal(field: bytes, what: str) -> int:
             pass
     elif not digits:
         return 0
-    raise UnsupportedMember(f"A tar header's {what} is not an octal number: {field!r}.")
+    raise UnsupportedMember(f"a tar header's {what} is not an octal number: {field!r}")
 
 
 def _decimal(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise DamagedArchive(f"A pax header has no number as its size: {text!r:.40}.")
+        raise DamagedArchive(f"a pax header has no number as its size: {text!r:.40}")
     return int(text)
 
 
@@ -401,36 +390,36 @@ def _ustar_path(header: bytes) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError:
-        raise UnsafePath(f"The archive holds a path that is not valid UTF-8: {raw!r}.") from None
+        raise UnsafePath(f"the archive holds a path that is not valid UTF-8: {raw!r}") from None
 
 
 def _pax_records(data: bytes) -> dict[str, str]:
-    """The records of an extended header, each "%d %s=%s\\n" with its whole length first."""
+    """The records of an extended header, each "%d %s=%s\\n" with its total length first."""
     records: dict[str, str] = {}
     at = 0
     while at < len(data):
         digits, blank, _ = data[at : at + 8].partition(b" ")
         if not (blank and digits.isdigit()):
-            raise DamagedArchive("A record of a pax header does not begin with its length.")
+            raise DamagedArchive("a record of a pax header does not begin with its length")
         end = at + int(digits)
         record = data[at + len(digits) + 1 : end]
         key, equals, value = record[:-1].partition(b"=")
         if end > len(data) or record[-1:] != b"\n" or not equals:
-            raise DamagedArchive("A record of a pax header has a wrong length.")
+            raise DamagedArchive("a record of a pax header has a wrong length")
         try:
             keyword, text = key.decode(), value.decode()
         except UnicodeDecodeError:
             raise UnsafePath(
-                f"A pax header holds {value!r:.200}, which is not valid UTF-8."
+                f"a pax header holds {value!r:.200}, which is not valid UTF-8"
             ) from None
         if keyword in records:
-            raise DamagedArchive(f"A pax header has {keyword!r:.60} twice.")
+            raise DamagedArchive(f"a pax header has {keyword!r:.60} twice")
         if keyword not in _HARMLESS_PAX and keyword not in ("path", "size"):
             raise UnsupportedMember(
-                f"A pax header has the record {keyword!r:.60}, which no bundle uses."
+                f"a pax header has the record {keyword!r:.60}, which no bundle uses"
             )
         if not text and keyword in ("path", "size"):
-            raise DamagedArchive(f"A pax header has an empty {keyword}.")
+            raise DamagedArchive(f"a pax header has an empty {keyword}")
         records[keyword] = text
         at = end
     return records

@@ -1,13 +1,17 @@
-"""Makes a cache entry of an archive: download, check the hash, unpack, make read-only."""
+"""Makes a cache entry from an archive: download, check the hash, unpack, make read-only.
+
+The standard library reads S3, even where obstore is installed: see docs/dependencies.md. obstore
+reads Google Cloud Storage and Azure.
+"""
 
 from __future__ import annotations
 
 import os
 
+from flyte_shim import shown
 from flyte_shim.cache import seal
 from flyte_shim.errors import UsageError
 from flyte_shim.extract import Limits, extract
-from flyte_shim.paths import shown
 from flyte_shim.source import SCHEMES, FileSource, Patience, download, scheme_of
 
 TYPE_CHECKING = False
@@ -32,42 +36,32 @@ CACHE_VARIABLE = "FLYTE_SHIM_CACHE_MAX_BYTES"
 _CACHE_BYTES = 10 << 30
 
 
-class Fetched:
-    """What a fetch has made: bytes of the archive, and of the disk; and attempts that it took."""
-
-    __slots__ = ("archive_bytes", "attempts", "disk_bytes")
-
-    def __init__(self, archive_bytes: int, attempts: int, disk_bytes: int) -> None:
-        self.archive_bytes = archive_bytes
-        self.attempts = attempts
-        self.disk_bytes = disk_bytes
-
-
 def fetch(
     uri: str,
     sha256: str,
     directory: str,
     environ: Mapping[str, str],
     retrying: Callable[[SourceUnavailable, int], None] | None = None,
-) -> Fetched:
+) -> tuple[int, int, int]:
     """Make `directory`/files from the archive at `uri`; raises ShimError or OSError.
 
-    `environ` has limits, and how stores are reached; `retrying` hears of attempts that failed.
+    `environ` sets limits and says how to reach stores; `retrying` is told of failed attempts.
+    Returns the bytes of the archive, the number of attempts and the bytes used on disk.
     """
     limits, patience = limits_from(environ), patience_from(environ)
     archive = f"{directory}/archive"
     source = open_source(uri, patience, environ)
     size, attempts = download(source, archive, sha256, limits.archive_bytes, patience, retrying)
-    extracted = extract(archive, f"{directory}/files", limits, _mtime(sha256))
+    directories, disk_bytes = extract(archive, f"{directory}/files", limits, _mtime(sha256))
     os.unlink(archive)
-    seal(directory, extracted.directories)
-    return Fetched(size, attempts, extracted.disk_bytes)
+    seal(directory, directories)
+    return size, attempts, disk_bytes
 
 
 def open_source(uri: str, patience: Patience, environ: Mapping[str, str]) -> Source:
-    """The source for a URI or a plain path; nothing is read yet. Raises UsageError.
+    """The source for a URI or a plain path; reads nothing. `environ` says how to reach stores.
 
-    `environ` says how stores are reached: see `stores`.
+    Raises UsageError.
     """
     scheme = scheme_of(uri)
     if scheme in ("", "file"):
@@ -85,31 +79,31 @@ def open_source(uri: str, patience: Patience, environ: Mapping[str, str]) -> Sou
 
         return ObstoreSource(uri, patience, environ)
     raise UsageError(
-        f"No way to read {shown(uri)}: this flyte-shim reads plain paths and "
-        f"{', '.join(f'{name}://' for name in SCHEMES)}."
+        f"cannot read {shown.uri(uri)}: this flyte-shim reads plain paths and "
+        f"{', '.join(f'{name}://' for name in SCHEMES)}"
     )
 
 
 def limits_from(environ: Mapping[str, str]) -> Limits:
-    """The limits that the environment sets, defaults for the others; raises UsageError."""
+    """The limits that the environment sets, else the defaults; raises UsageError."""
     numbers = ((name, _number(environ, variable)) for name, variable in LIMIT_VARIABLES.items())
     return Limits(**{name: value for name, value in numbers if value is not None})
 
 
 def patience_from(environ: Mapping[str, str]) -> Patience:
-    """How long to try, in the same way; its deadline begins now. Flyte's own variables count."""
+    """How long to try, from the environment; the deadline counts from now. Raises UsageError."""
     numbers = ((name, _number(environ, variable)) for name, variable in PATIENCE_VARIABLES.items())
     patience = {name: value for name, value in numbers if value is not None}
     retries = _number(environ, "FLYTE_STORAGE_RETRIES")
     if retries is not None:
-        return Patience(attempts=retries + 1, **patience)
+        patience["attempts"] = retries + 1
     return Patience(**patience)
 
 
 def cache_bytes_from(environ: Mapping[str, str], root: str) -> int:
-    """How much the cache in the directory `root` may hold, 0 for no bound; raises UsageError.
+    """The most bytes that the cache at `root` may hold, 0 for no limit; raises UsageError.
 
-    By default 10 GiB, or a quarter of the file system if that is less.
+    The default is 10 GiB, or a quarter of the file system if that is less.
     """
     bound = _number(environ, CACHE_VARIABLE)
     if bound is not None:
@@ -123,15 +117,15 @@ def _number(environ: Mapping[str, str], variable: str) -> int | None:
     if not text:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise UsageError(f"{variable} is {text!r}; it takes a number, 1000000 say.")
+        raise UsageError(f"{variable} is {text!r}; it takes a number, 1000000 say")
     return int(text)
 
 
 def _mtime(sha256: str) -> int:
-    """The time that the files of an archive bear, somewhere between 1985 and 2017.
+    """The modification time of an archive's files, between 1985 and 2017.
 
-    Python takes compiled bytecode for a module's own if the source's time (in seconds) and size are
-    the recorded ones. A working directory may see one bundle after another, with files of the same
-    size within a second of each other: a time that depends on the archive keeps them apart.
+    Python accepts compiled bytecode if it records the source's time (in seconds) and size. Two
+    bundles that use one working directory may hold files of the same path and size. A time that
+    depends on the archive tells these files apart.
     """
     return 500_000_000 + int(sha256[:8], 16) % 1_000_000_000

@@ -1,4 +1,4 @@
-"""File operations that the standard library has only at the price of a slow import."""
+"""File operations whose versions in the standard library are slow to import."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
-    """Write all of `data`: a disk that fills up first shows as a short write."""
+    """Write all of `data`; a disk that fills up first causes a short write."""
     written = os.write(fd, data)
     while written < len(data):
         written += os.write(fd, data[written:])
 
 
 def remove_tree(path: str) -> None:
-    """Remove a directory that may hold read-only ones, or is not there; follows no link."""
+    """Remove a directory if it exists, even with read-only directories in it; follows no link."""
     try:
         os.chmod(path, 0o700)
         with os.scandir(path) as scan:
@@ -29,7 +29,7 @@ def remove_tree(path: str) -> None:
 
 
 def make_directory(path: str) -> None:
-    """Make a directory that nobody else can look into, if it is not there."""
+    """Make a directory that only its owner can read, if it does not exist."""
     try:  # noqa: SIM105
         os.mkdir(path, 0o700)
     except FileExistsError:
@@ -37,7 +37,7 @@ def make_directory(path: str) -> None:
 
 
 def unlink(path: str) -> None:
-    """Remove a file or link, if it is there."""
+    """Remove a file or link if it exists."""
     try:  # noqa: SIM105
         os.unlink(path)
     except FileNotFoundError:

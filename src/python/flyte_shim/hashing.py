@@ -1,19 +1,15 @@
-"""The two identities of a bundle: SHA-256 of bytes (the archive hash) and the content hash.
+"""Computes the two identities of a bundle: the archive hash and the content hash.
 
-The archive hash says which bytes to trust; a container checks it before it opens anything. The
-content hash says what the bundle holds, whatever compressor made the archive: versions and
-deduplication rest on it. Every field of its listing has a fixed length or a length before it, so
-that no two listings share their bytes: `a/bc.txt` beside `ab/c.txt` can not be taken for another.
+The archive hash is the SHA-256 of the archive; a container checks it before it opens the archive.
+The content hash identifies the files and does not depend on the compressor; versions and
+deduplication use it. Every field of its listing has a fixed length or a length prefix, so different
+listings have different bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-
-from flyte_shim.paths import is_sha256
-
-__all__ = ["CONTENT_HASH_HEADER", "content_hash", "is_sha256", "sha256_bytes", "sha256_file"]
 
 CONTENT_HASH_HEADER = b"pants-flyte content hash 1\n"
 _READ = 1 << 20
@@ -37,10 +33,10 @@ def sha256_file(path: str) -> str:
 def content_hash(rows: Iterable[tuple[str, int, int, str]]) -> str:
     """The content hash of a listing, as 64 lower-case hexadecimal digits.
 
-    `rows` are `(path, mode, size, sha256)`, sorted by the UTF-8 bytes of the path: the mode is 0o644
-    or 0o755, the size is in bytes, the SHA-256 is in hexadecimal. Per file the hash covers: length
-    of the path in bytes (unsigned 64-bit, big-endian), the path in UTF-8, mode (32-bit), size
-    (64-bit), the 32 bytes of the file's SHA-256; before the first file, `CONTENT_HASH_HEADER`.
+    `rows` are `(path, mode, size, sha256)`, sorted by the UTF-8 bytes of the path, with the mode
+    0o644 or 0o755, the size in bytes and the SHA-256 in hexadecimal. The hash covers
+    `CONTENT_HASH_HEADER`, then for each file: the path's length in bytes (unsigned 64-bit,
+    big-endian), the path in UTF-8, the mode (32-bit), the size (64-bit) and the SHA-256 (32 bytes).
     """
     digest = hashlib.sha256(CONTENT_HASH_HEADER)
     for path, mode, size, sha256 in rows:

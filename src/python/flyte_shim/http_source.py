@@ -1,6 +1,6 @@
-"""Archives by HTTP: resumed where they broke off, and what an answer means.
+"""Reads archives by HTTP, resumes broken downloads, and turns responses into errors.
 
-Used for `https://`, and by what speaks a store's protocol over it.
+Serves `https://` URIs and the sources of stores that use HTTP.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from urllib.parse import urljoin
 
+from flyte_shim import shown
 from flyte_shim.errors import (
     ShimError,
     SourceChanged,
@@ -17,7 +18,6 @@ from flyte_shim.errors import (
     UntrustedSource,
     UsageError,
 )
-from flyte_shim.paths import shown
 from flyte_shim.source import Source
 from flyte_shim.web import TRANSIENT, Url, Web
 
@@ -34,7 +34,7 @@ _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class WebSource(Source):
-    """An archive by HTTP. A kind of store overrides `_answer`, and `_refusal` for its own errors."""
+    """An archive by HTTP. A subclass sends the request in `_answer` and may override `_refusal`."""
 
     def __init__(
         self,
@@ -43,14 +43,8 @@ class WebSource(Source):
         environ: Mapping[str, str],
         authorities: str | None = None,
     ) -> None:
-        super().__init__(shown(uri))
+        super().__init__(shown.uri(uri))
         self._web = Web(patience, environ, authorities)
-        self._size: int | None = None
-        self._etag = ""
-
-    def size(self) -> int | None:
-        """What the last answer said, if there was one: no request is made for it."""
-        return self._size
 
     def read(self, offset: int) -> Iterator[bytes]:
         headers = {}
@@ -63,21 +57,18 @@ class WebSource(Source):
                 raise self._refusal(answer)
             skip = self._accept(answer, offset)
             for chunk in answer.chunks():
-                # A server that knows no ranges sends all of it again.
-                if skip >= len(chunk):
-                    skip -= len(chunk)
-                else:
+                # A server without ranges sends everything again.
+                if skip < len(chunk):
                     yield chunk[skip:]
-                    skip = 0
+                skip = max(0, skip - len(chunk))
 
     def _accept(self, answer: Answer, offset: int) -> int:
-        """Check what a good answer says about itself; how many of its bytes we have already."""
+        """Check the headers of a good response; returns how many of its bytes to skip."""
         etag = answer.header("etag")
         if offset and self._etag and etag and etag != self._etag:
-            raise SourceChanged(f"{self.uri} was replaced while it was read.")
-        self._etag = (
-            "" if etag.startswith("W/") else etag
-        )  # weak ones match nothing (RFC 9110, 8.8.3)
+            raise SourceChanged(f"{self.uri} was replaced while it was read")
+        # A weak tag never matches (RFC 9110, 8.8.3).
+        self._etag = "" if etag.startswith("W/") else etag
         encoding = answer.header("content-encoding").lower()
         if encoding not in ("", "identity"):
             self.remark = f" The server sent it with Content-Encoding: {encoding[:20]!r}."
@@ -88,9 +79,7 @@ class WebSource(Source):
         start, _, size = rest.partition("/")
         start = start.partition("-")[0]
         if unit.lower() != "bytes" or not _is_number(start) or int(start) != offset:
-            raise UntrustedSource(
-                f"{self.uri}: the server sent another part than it was asked for."
-            )
+            raise UntrustedSource(f"{self.uri}: the server sent another range than requested")
         self._size = int(size) if _is_number(size) else None
         return 0
 
@@ -98,12 +87,12 @@ class WebSource(Source):
         raise NotImplementedError
 
     def _refusal(self, answer: Answer) -> ShimError:
-        """What an answer that brings no archive means."""
+        """The error for a response without an archive."""
         return refusal(self.uri, answer, answer.error_code())
 
 
 class HttpSource(WebSource):
-    """An archive at an https URL, signed ones among them; http where it is local, or allowed."""
+    """An archive at an https URL, perhaps signed; http needs a local host or a setting."""
 
     def __init__(self, uri: str, patience: Patience, environ: Mapping[str, str]) -> None:
         super().__init__(uri, patience, environ)
@@ -112,7 +101,7 @@ class HttpSource(WebSource):
         self._allow_http = environ.get("FLYTE_SHIM_ALLOW_HTTP") == "1"
         if self._url.scheme == "http" and not self._may_be_plain(self._url):
             raise UsageError(
-                f"{self.uri} is not encrypted; write https://, or set FLYTE_SHIM_ALLOW_HTTP=1."
+                f"{self.uri} is not encrypted; write https://, or set FLYTE_SHIM_ALLOW_HTTP=1"
             )
 
     def _answer(self, headers: dict[str, str]) -> Answer:
@@ -123,18 +112,18 @@ class HttpSource(WebSource):
                 return answer
             answer.close()
             url = self._redirected(url, answer.header("location"))
-        raise UntrustedSource(f"{self.uri} redirects more than {MAX_REDIRECTS} times.")
+        raise UntrustedSource(f"{self.uri} redirects more than {MAX_REDIRECTS} times")
 
     def _redirected(self, url: Url, location: str) -> Url:
         try:
-            # Into the Latin-1 that http.client reads headers as, some servers put UTF-8.
+            # http.client reads headers as Latin-1; some servers send UTF-8.
             location = location.encode("latin-1").decode()
             target = Url(urljoin(str(url), location))
         except (UsageError, ValueError):
-            raise UntrustedSource(f"{self.uri} redirects to what is no URL.") from None
+            raise UntrustedSource(f"{self.uri} redirects to an invalid URL") from None
         if target.scheme == "http" and (url.scheme == "https" or not self._may_be_plain(target)):
             raise UntrustedSource(
-                f"{self.uri} redirects to {target.netloc} without encryption: not followed."
+                f"{self.uri} redirects to {target.netloc} without encryption: not followed"
             )
         return target
 
@@ -144,30 +133,28 @@ class HttpSource(WebSource):
     def _refusal(self, answer: Answer) -> ShimError:
         if self._signed and answer.status in (400, 401, 403):
             code, skew = answer.error_code(), answer.clock_skew()
-            why = (
-                f"this machine's clock is {skew}" if skew else "it has expired, or is not for this"
-            )
+            why = f"this machine's clock is {skew}" if skew else "it has expired or does not fit"
             return SourceDenied(
-                f"The signed URL of {self.uri} is refused ({answer.label(code)}): {why}. "
-                "Make a new one."
+                f"the signed URL of {self.uri} is refused ({answer.label(code)}): {why}. "
+                "Make a new one"
             )
         return super()._refusal(answer)
 
 
 def refusal(uri: str, answer: Answer, code: str) -> ShimError:
-    """The error for a status, as any server means it; `code` is the store's own word for it."""
+    """The error for a response's status; `code` is the store's own error code."""
     status, label = answer.status, answer.label(code)
     if status in TRANSIENT:
-        return SourceUnavailable(f"Reading {uri} failed ({label}).", answer.wait())
+        return SourceUnavailable(f"reading {uri} failed ({label})", answer.wait())
     if status in (404, 410):
-        return SourceMissing(f"There is no archive at {uri} ({label}). Deploy it again.")
+        return SourceMissing(f"there is no archive at {uri} ({label}). Deploy it again")
     if status in (412, 416):
-        return SourceChanged(f"{uri} was replaced while it was read ({label}).")
+        return SourceChanged(f"{uri} was replaced while it was read ({label})")
     if status in (401, 403, 407):
-        return SourceDenied(f"{uri} may not be read ({label}).")
+        return SourceDenied(f"{uri} may not be read ({label})")
     if status in _REDIRECTS:
-        return UntrustedSource(f"{uri}: the store redirects ({label}): not followed.")
-    return UntrustedSource(f"{uri} can not be read: the server answers {label}.")
+        return UntrustedSource(f"{uri}: the store redirects ({label}): not followed")
+    return UntrustedSource(f"{uri} cannot be read: the server answers {label}")
 
 
 def _is_number(text: str) -> bool:

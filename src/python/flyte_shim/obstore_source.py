@@ -1,13 +1,14 @@
-"""Archives in Google Cloud Storage and Azure, by obstore, which every image with Flyte has.
+"""Reads archives from Google Cloud Storage and Azure by obstore, which Flyte depends on.
 
-obstore finds its credentials itself: environment, service accounts, workload and managed identities.
-Its messages hold URLs, and what a server says: only codes are taken out of them.
+obstore finds credentials itself: in the environment, or as a service account, workload identity or
+managed identity. Its messages hold URLs and text of the server, so only codes are taken from them.
 """
 
 from __future__ import annotations
 
 import re
 
+from flyte_shim import shown
 from flyte_shim.errors import (
     ShimError,
     SourceChanged,
@@ -17,7 +18,6 @@ from flyte_shim.errors import (
     UntrustedSource,
     UsageError,
 )
-from flyte_shim.paths import shown
 from flyte_shim.source import Source
 from flyte_shim.stores import AZURE, allows_http, locate, obstore_config
 
@@ -39,24 +39,18 @@ class ObstoreSource(Source):
     """An archive at `gs://bucket/key` or `abfs[s]://...`; raises UsageError without obstore."""
 
     def __init__(self, uri: str, patience: Patience, environ: Mapping[str, str]) -> None:
-        super().__init__(shown(uri))
+        super().__init__(shown.uri(uri))
         self._location = locate(uri)
         self._patience = patience
         self._environ = environ
-        self._size: int | None = None
-        self._etag: str | None = None
         try:
             import obstore
         except ImportError:
             raise UsageError(
-                f"Reading {self.uri} needs the package obstore, which comes with Flyte: install it "
-                "where flyte-shim is, or give a presigned https:// URL."
+                f"{self.uri} needs the package obstore, which Flyte depends on: install it beside "
+                "flyte-shim, or give a presigned https:// URL"
             ) from None
         self._obstore = obstore
-
-    def size(self) -> int | None:
-        """What the last answer said, if there was one: no request is made for it."""
-        return self._size
 
     def read(self, offset: int) -> Iterator[bytes]:
         options: Any = {}
@@ -78,11 +72,11 @@ class ObstoreSource(Source):
     def _check(self, offset: int, meta: Mapping[str, Any]) -> None:
         etag = meta.get("e_tag")
         if offset and self._etag and etag != self._etag:
-            raise SourceChanged(f"{self.uri} was replaced while it was read.")
-        self._size, self._etag = meta["size"], etag
+            raise SourceChanged(f"{self.uri} was replaced while it was read")
+        self._size, self._etag = meta["size"], etag or ""
 
     def _checked_store(self) -> Any:
-        """The store; nothing is asked of it yet, so what fails is in the settings."""
+        """The store; makes no request, so a failure comes from the settings."""
         try:
             return self._store()
         except ShimError:
@@ -90,8 +84,8 @@ class ObstoreSource(Source):
         except Exception as error:
             prefix = "AZURE_" if self._location.kind == AZURE else "GOOGLE_"
             raise UsageError(
-                f"The settings for {self.uri} are wrong ({type(error).__name__}): see the variables "
-                f"{prefix}* of the environment, and the files that they name."
+                f"the settings for {self.uri} are invalid ({type(error).__name__}): check the "
+                f"variables {prefix}* of the environment and the files that they name"
             ) from None
 
     def _store(self) -> Any:
@@ -117,11 +111,11 @@ class ObstoreSource(Source):
         try:
             return store(timeout=_ms(left), read_timeout=_ms(silent))
         except ValueError:
-            # obstore before 0.9 has one for the whole request only. What it cuts off is gone on with.
+            # obstore before 0.9 has only a timeout for the whole request; the next try resumes.
             return store(timeout=_ms(min(left, silent * _SILENCES)))
 
     def _failure(self, error: Exception) -> ShimError:
-        """What an exception of obstore, or of Rust's runtime, means."""
+        """The error for an exception of obstore or of Rust's runtime."""
         text = str(error)
         kind = type(error).__name__
         status = int((_STATUS.search(text) or [0, 0])[1])
@@ -130,36 +124,35 @@ class ObstoreSource(Source):
         uri = self.uri
         if "BucketNotFound" in code or "ContainerNotFound" in code or "NoSuchBucket" in code:
             return SourceMissing(
-                f"There is no bucket or container {self._location.bucket} ({label}), so no archive "
-                f"at {uri}."
+                f"there is no bucket or container {self._location.bucket} for {uri} ({label})"
             )
         if isinstance(error, FileNotFoundError) or status in (404, 410):
-            return SourceMissing(f"There is no archive at {uri} ({label}). Deploy it again.")
+            return SourceMissing(f"there is no archive at {uri} ({label}). Deploy it again")
         if kind == "PreconditionError" or status in (412, 416):
-            return SourceChanged(f"{uri} was replaced while it was read ({label}).")
+            return SourceChanged(f"{uri} was replaced while it was read ({label})")
         if "performing token request" in text:
             message = (
-                f"No credentials for {uri}: none are in the environment, and what gives the machine "
-                f"or the service account its identity answers {label}."
+                f"no credentials for {uri}: the environment has none, and the identity service of "
+                f"the machine or service account answers {label}"
             )
             return SourceDenied(message) if 400 <= status < 500 else SourceUnavailable(message)
         if kind in ("PermissionDeniedError", "UnauthenticatedError") or status in (401, 403, 407):
             return SourceDenied(
-                f"{uri} may not be read ({label}): the credentials are wrong, have no right to read "
-                "it, or this machine's clock is off. See the variables GOOGLE_* and AZURE_*, or "
-                "the identity of the task's service account."
+                f"{uri} may not be read ({label}): the credentials are wrong or may not read it, "
+                "or this machine's clock is off. Check the variables GOOGLE_* and AZURE_*, or the "
+                "identity of the task's service account"
             )
         if "certificate" in text or "UnknownIssuer" in text:
             return UntrustedSource(
-                f"The certificate of the store of {uri} can not be verified. If its authority is "
-                "your own, the image's certificates have to have it."
+                f"the certificate of the store of {uri} cannot be verified. For a private "
+                "authority, add its certificate to the image's"
             )
         if 400 <= status < 500 and status not in (408, 425, 429):
-            return UntrustedSource(f"{uri} can not be read: the store answers {label}.")
+            return UntrustedSource(f"{uri} cannot be read: the store answers {label}")
         if "kind: Connect" in text:
-            return SourceUnavailable(f"No connection to the store of {uri}.")
+            return SourceUnavailable(f"no connection to the store of {uri}")
         why = "it takes too long" if "imed out" in text or "TimedOut" in text else label
-        return SourceUnavailable(f"Reading {uri} failed: {why}.")
+        return SourceUnavailable(f"reading {uri} failed: {why}")
 
 
 def _ms(seconds: float) -> str:

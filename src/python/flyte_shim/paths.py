@@ -1,8 +1,10 @@
-"""Which paths a bundle may hold, and what a hash looks like: one rule for builder and container."""
+"""The rules for paths in a bundle and for hashes, shared by builder and container."""
 
 from __future__ import annotations
 
-# PATH_MAX is 4096 on Linux and 1024 on macOS, for the cache's or working directory's path too.
+from flyte_shim import shown
+
+# PATH_MAX is 4096 on Linux and 1024 on macOS; the directory above counts too.
 MAX_PATH_BYTES = 1000
 # NAME_MAX of every file system in use.
 MAX_NAME_BYTES = 255
@@ -12,8 +14,8 @@ _ARCHIVE_SUFFIX = ".tar.gz"
 def path_problem(path: str) -> str | None:
     """Why a bundle may not hold a file at `path`, as a noun phrase, or None if it may.
 
-    A path is relative, has no empty, `.` or `..` component, no NUL, is valid UTF-8 and not too long.
-    Anything else that POSIX allows (a backslash, a newline, a colon) is an ordinary character.
+    A path is relative, has no empty, `.` or `..` component and no NUL, is valid UTF-8 and not too
+    long. Any other character that POSIX allows (a backslash, a newline, a colon) is ordinary.
     """
     if not path:
         return "an empty path"
@@ -42,27 +44,12 @@ def path_problem(path: str) -> str | None:
 
 
 def is_sha256(text: str) -> bool:
-    """Whether `text` is a SHA-256 as we write it: 64 lower-case hexadecimal digits."""
+    """Whether `text` is a SHA-256: 64 lower-case hexadecimal digits."""
     return len(text) == 64 and not text.strip("0123456789abcdef")
 
 
-def shown(uri: str) -> str:
-    """A URI as it may be printed: without user information, query and fragment (RFC 3986, 3).
-
-    A query may be a signature, which is as good as a password. A plain path is printed as it is.
-    """
-    scheme, separator, rest = uri.partition("://")
-    if not separator or "/" in scheme:
-        return uri
-    rest = rest.partition("?")[0].partition("#")[0]
-    authority, slash, path = rest.partition("/")
-    if not scheme.lower().startswith("abfs"):  # where it is the container
-        authority = authority.rpartition("@")[2]
-    return f"{scheme}://{authority}{slash}{path}"
-
-
 def sha256_in_name(uri: str) -> str | None:
-    """The archive hash in the name that a store gives an archive, `<archive hash>.tar.gz`."""
-    name = shown(uri).rpartition("/")[2]
+    """The archive hash in a name `<archive hash>.tar.gz`, or None."""
+    name = shown.uri(uri).rpartition("/")[2]
     stem = name[: -len(_ARCHIVE_SUFFIX)]
     return stem if name.endswith(_ARCHIVE_SUFFIX) and is_sha256(stem) else None

@@ -1,7 +1,7 @@
-"""Archives in S3, and in what speaks its protocol: signed GET requests, with ranges.
+"""Reads archives from S3 and compatible stores by signed GET requests with ranges.
 
 The signature is AWS Signature Version 4 ("Authenticating Requests: Using the Authorization Header"
-in the S3 API reference). A HEAD request would save nothing, and its errors have no text.
+in the S3 API reference).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import hmac
 import time
 from urllib.parse import quote
 
+from flyte_shim import shown
 from flyte_shim.aws_credentials import Credentials, find_credentials
 from flyte_shim.errors import ShimError, SourceDenied, SourceMissing, SourceUnavailable
 from flyte_shim.http_source import WebSource, refusal
-from flyte_shim.paths import shown
 from flyte_shim.stores import locate, s3_settings
 from flyte_shim.web import TRANSIENT, Url
 
@@ -48,7 +48,7 @@ class S3Source(WebSource):
     def _answer(self, headers: dict[str, str]) -> Answer:
         answer = self._send(headers)
         region = answer.header("x-amz-bucket-region")
-        # A bucket is where it is, whatever the region that is configured.
+        # The bucket may be in another region than the configured one.
         if (
             answer.status in (301, 307, 400)
             and self._settings.endpoint is None
@@ -73,19 +73,19 @@ class S3Source(WebSource):
         return self._web.send("GET", url, headers)
 
     def url(self) -> str:
-        """Where the archive is, without a signature."""
+        """The archive's URL, without a signature."""
         bucket, virtual = self._location.bucket, self._settings.virtual_hosted
         key = quote(self._location.key, safe="/~")
         endpoint = self._settings.endpoint
         if endpoint is None:
             domain = "amazonaws.com.cn" if self._region.startswith("cn-") else "amazonaws.com"
             endpoint = f"https://s3.{self._region}.{domain}"
-            if virtual is None:  # a dot in the bucket's name does not match AWS' certificate
+            if virtual is None:  # AWS's certificate does not match a bucket name with a dot
                 virtual = "." not in bucket
         if not virtual:
             return f"{endpoint}/{bucket}/{key}"
         scheme, _, host = endpoint.partition("://")
-        if not host.startswith(f"{bucket}."):  # as obstore wants it, the bucket may be there
+        if not host.startswith(f"{bucket}."):  # obstore wants the bucket in the endpoint
             host = f"{bucket}.{host}"
         return f"{scheme}://{host}/{key}"
 
@@ -94,59 +94,59 @@ class S3Source(WebSource):
         label = answer.label(code)
         bucket = self._location.bucket
         if answer.status in TRANSIENT or code in _PASSING:
-            return SourceUnavailable(f"Reading {self.uri} failed ({label}).", answer.wait())
+            return SourceUnavailable(f"reading {self.uri} failed ({label})", answer.wait())
         if code == "NoSuchBucket":
             return SourceMissing(
-                f"There is no bucket {bucket} ({label}), so no archive at {self.uri}. "
-                f"{self._whither()}"
+                f"there is no bucket {bucket} ({label}), so no archive at {self.uri}. "
+                f"{self._asked_store()}"
             )
         if answer.status not in (400, 401, 403):
             return refusal(self.uri, answer, code)
         skew = answer.clock_skew()
         if code == "RequestTimeTooSkewed" or skew:
             return SourceDenied(
-                f"{self.uri} may not be read ({label}): this machine's clock is {skew or 'wrong'}. "
-                "Set it."
+                f"{self.uri} may not be read ({label}): this machine's clock is "
+                f"{skew or 'wrong'}; set it"
             )
         if self._settings.anonymous:
             return SourceDenied(
-                f"{self.uri} may not be read by anyone ({label}), and AWS_SKIP_SIGNATURE says to ask "
-                "without credentials."
+                f"{self.uri} is not public ({label}), and AWS_SKIP_SIGNATURE forbids credentials"
             )
         if self._credentials is None:
             return SourceDenied(
-                f"{self.uri} may not be read by anyone ({label}), and no credentials were found: "
-                "not in the environment, nor a web identity, nor the container's or the machine's. "
-                "Give the task's service account a role, or set AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY."
+                f"{self.uri} is not public ({label}), and no credentials were found: neither in "
+                "the environment, nor a web identity, nor the container's or the machine's. Give "
+                "the task's service account a role, or set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY"
             )
         origin = self._credentials.origin
         if code in _WRONG_KEY:
             which = "key" if code == "InvalidAccessKeyId" else "secret"
             return SourceDenied(
                 f"{self.uri} may not be read ({label}): the {which} from {origin} is wrong for "
-                f"this store. {self._whither()}"
+                f"this store. {self._asked_store()}"
             )
         if code in _EXPIRED:
             return SourceDenied(
-                f"{self.uri} may not be read ({label}): the session from {origin} has expired."
+                f"{self.uri} may not be read ({label}): the session from {origin} has expired"
             )
         return SourceDenied(
             f"{self.uri} may not be read ({label}) with the credentials from {origin}: they need "
-            f"s3:GetObject for bucket {bucket} (and without s3:ListBucket this is also what a "
-            "missing archive looks like)."
+            f"s3:GetObject for bucket {bucket} (without s3:ListBucket, a missing archive gives the "
+            "same error)"
         )
 
-    def _whither(self) -> str:
-        if self._settings.endpoint:
-            return f"The store that was asked is {shown(self._settings.endpoint)}: see AWS_ENDPOINT_URL."
-        return "The store that was asked is AWS: is AWS_ENDPOINT_URL missing?"
+    def _asked_store(self) -> str:
+        endpoint = self._settings.endpoint
+        if endpoint:
+            return f"The store is {shown.uri(endpoint)}; check AWS_ENDPOINT_URL"
+        return "The store is AWS; is AWS_ENDPOINT_URL missing?"
 
 
 def signed(
     url: Url, headers: Mapping[str, str], region: str, credentials: Credentials, now: float
 ) -> dict[str, str]:
-    """`headers` and those that sign them, for a GET of `url` without a query at the Unix time `now`."""
+    """`headers` with their signature, for a GET of `url` without a query at the Unix time `now`."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
     own = {"host": url.netloc, "x-amz-content-sha256": _EMPTY, "x-amz-date": stamp}
     if credentials.session_token:

@@ -1,12 +1,7 @@
-"""Where archives are read from, and the download of one into a file whose hash is known.
+"""A source gives an archive's bytes; `download` copies them into a file and checks their hash.
 
-A `Source` is all that a kind of store has to provide: how large the archive is, and its bytes from
-an offset on. Retries, limits, the deadline and the hash are the same for every kind, in `download`.
-
-S3 is read by the standard library even where obstore is there: what can go wrong then has a name, a
-server is believed as little as by `web`, and it does not matter which obstore an image has. obstore
-imports faster than http.client and ssl, by about 20 ms, of a start that unpacks an archive and is
-followed by that of Flyte. For Google's and Azure's own protocols, and ways to log in, it is used.
+Each kind of store has a subclass of `Source`. Retries, limits, the deadline and the hash are the
+same for all of them.
 """
 
 from __future__ import annotations
@@ -17,6 +12,7 @@ import os
 import stat
 import time
 
+from flyte_shim import shown
 from flyte_shim.errors import (
     HashMismatch,
     SourceChanged,
@@ -27,7 +23,6 @@ from flyte_shim.errors import (
     UsageError,
 )
 from flyte_shim.files import write_all
-from flyte_shim.paths import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,9 +31,9 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 _MAX_PAUSE = 10.0
-# An attempt that has brought this many bytes was none in vain: counting begins again.
+# After an attempt that brought this many bytes, failures are counted from the start.
 _PROGRESS = 1 << 20
-# What a network file system or a disk gives in passing.
+# Errors of network file systems and disks that may pass.
 _TRANSIENT = frozenset(
     {
         errno.EAGAIN,
@@ -54,9 +49,9 @@ _TRANSIENT = frozenset(
 class Patience:
     """How long and how often to try; times are in seconds.
 
-    `attempts` in a row may bring nothing, with `pause` before the second and twice as long before
-    each further one. A server may be silent for `timeout`. All of it ends `deadline` after this was
-    made.
+    The download fails after `attempts` in a row without progress. `pause` is the wait before the
+    second attempt; it doubles each time. `timeout` is how long a server may be silent. `deadline`
+    counts from when this object was made.
     """
 
     __slots__ = ("_until", "attempts", "deadline", "pause", "timeout")
@@ -75,53 +70,49 @@ class Patience:
         self._until = time.monotonic() + deadline
 
     def left(self) -> float:
-        """Until the deadline; raises SourceUnavailable when there is nothing left."""
+        """The time until the deadline; raises SourceUnavailable when it has passed."""
         left = self._until - time.monotonic()
         if left <= 0:
             raise SourceUnavailable(
-                f"The download is not done after {self.deadline:g} seconds. If the archive is that "
-                "large, set FLYTE_SHIM_DEADLINE to more."
+                f"the download is not done after {self.deadline:g} seconds. If the archive is that "
+                "large, set FLYTE_SHIM_DEADLINE to more"
             )
         return left
 
     def pause_after(self, attempt: int, wait: float) -> float:
-        """How long to wait after `attempt`, counted from 1, where a store asks for `wait`.
+        """How long to wait after attempt number `attempt` if the store asks for `wait`.
 
-        Up to half is chance: many containers that were turned away together come back one by one.
+        Up to half of the pause is random: containers refused together do not return together.
         """
         pause = min(self.pause * (1 << min(attempt - 1, 20)), _MAX_PAUSE)
         return max(wait, pause * (0.5 + int.from_bytes(os.urandom(2), "big") / (1 << 17)))
 
 
 class Source:
-    """One archive, somewhere. Subclasses override both methods; `uri` is what may be printed.
-
-    `remark` is what `read` has noticed and a wrong hash may come from.
-    """
+    """One archive. `uri` may be printed; `remark` is a likely reason for a wrong hash."""
 
     remark = ""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
+        self._size: int | None = None
+        self._etag = ""
 
     def size(self) -> int | None:
-        """The archive's size in bytes, None where that is not known, or not yet.
-
-        Raises SourceMissing, SourceDenied, or SourceUnavailable for what may pass.
-        """
-        raise NotImplementedError
+        """The archive's size in bytes, None until it is known; makes no request."""
+        return self._size
 
     def read(self, offset: int) -> Iterator[bytes]:
         """The archive's bytes from `offset` on, in chunks of at most a few MiB.
 
-        Raises what `size` does, UntrustedSource, and SourceChanged where what was read before
-        `offset` is of no use any more.
+        Raises ShimError: SourceUnavailable if a later attempt may work, and SourceChanged if the
+        bytes before `offset` are no longer valid.
         """
         raise NotImplementedError
 
 
 class FileSource(Source):
-    """An archive in a file system, by plain path or by `file:` URI (RFC 8089)."""
+    """An archive in a file system: a plain path or a `file:` URI (RFC 8089)."""
 
     def __init__(self, uri: str) -> None:
         super().__init__(uri)
@@ -133,7 +124,7 @@ class FileSource(Source):
         except OSError as error:
             raise self._failure(error) from None
         if not stat.S_ISREG(status.st_mode):
-            raise SourceMissing(f"{self.uri} is not a regular file.")
+            raise SourceMissing(f"{self.uri} is not a regular file")
         return status.st_size
 
     def read(self, offset: int) -> Iterator[bytes]:
@@ -147,10 +138,10 @@ class FileSource(Source):
 
     def _failure(self, error: OSError) -> SourceDenied | SourceMissing | SourceUnavailable:
         if error.errno in _TRANSIENT:
-            return SourceUnavailable(f"Reading {self.uri} failed: {error.strerror}.")
+            return SourceUnavailable(f"reading {self.uri} failed: {error.strerror}")
         if error.errno in (errno.EACCES, errno.EPERM):
-            return SourceDenied(f"{self.uri} may not be read: {error.strerror}.")
-        return SourceMissing(f"There is no archive to read at {self.uri}: {error.strerror}.")
+            return SourceDenied(f"{self.uri} may not be read: {error.strerror}")
+        return SourceMissing(f"there is no archive to read at {self.uri}: {error.strerror}")
 
 
 SCHEMES = ("abfs", "abfss", "file", "gs", "http", "https", "s3")
@@ -172,12 +163,11 @@ def download(
     patience: Patience,
     retrying: Callable[[SourceUnavailable, int], None] | None = None,
 ) -> tuple[int, int]:
-    """Copy the archive of `source` into a new file at `path`; its hash is `sha256`, or it fails.
+    """Copy the archive of `source` into a new file at `path` and check that its hash is `sha256`.
 
-    At most `limit` bytes are read. What SourceUnavailable stands for is tried again as `patience`
-    says, each time going on where it broke off; `retrying` hears of it, with the number of the
-    attempt. Returns the archive's size in bytes and the number of attempts. Raises what a Source
-    does, TooLarge, HashMismatch, and OSError for what writing does.
+    Reads at most `limit` bytes. After SourceUnavailable the next attempt resumes where the last one
+    stopped; `retrying` gets the error and the number of the attempt. Returns the archive's size in
+    bytes and the number of attempts. Raises ShimError or OSError.
     """
     digest = hashlib.sha256()
     count = failures = 0
@@ -198,11 +188,11 @@ def download(
                 break
             except SourceUnavailable as error:
                 if digest.hexdigest() == sha256:
-                    break  # It broke off behind the last byte.
+                    break  # The connection broke after the last byte.
                 patience.left()
                 failures = 1 if count - before >= _PROGRESS else failures + 1
                 if failures >= patience.attempts:
-                    raise SourceUnavailable(f"{error} Gave up after {attempt} attempts.") from None
+                    raise SourceUnavailable(f"{error}; gave up after {attempt} attempts") from None
                 if isinstance(error, SourceChanged):
                     count, digest = 0, hashlib.sha256()
                     os.ftruncate(fd, 0)
@@ -214,11 +204,11 @@ def download(
     finally:
         os.close(fd)
     if digest.hexdigest() != sha256:
-        patience.left()  # What was cut at the deadline may look like the end of the archive.
+        patience.left()  # A connection cut at the deadline may look like the end of the archive.
         raise HashMismatch(
-            f"The archive at {source.uri} ({count} bytes) has the SHA-256 {digest.hexdigest()}, "
-            f"expected was {sha256}: it is damaged, or another archive was put in its place."
-            f"{source.remark} It was not opened; deploy the bundle again."
+            f"the archive at {source.uri} ({count} bytes) has the SHA-256 {digest.hexdigest()}, "
+            f"but {sha256} was expected: it is damaged or was replaced.{source.remark} "
+            "The shim did not open it; deploy the bundle again"
         )
     return count, attempt
 
@@ -226,29 +216,29 @@ def download(
 def _check_size(size: int | None, limit: int, source: Source) -> None:
     if size and size > limit:
         raise TooLarge(
-            f"The archive at {source.uri} is larger than {limit} bytes. If that is right, "
-            "set FLYTE_SHIM_MAX_ARCHIVE_BYTES."
+            f"the archive at {source.uri} is larger than {limit} bytes. If that is right, "
+            "set FLYTE_SHIM_MAX_ARCHIVE_BYTES"
         )
 
 
 def _file_path(uri: str) -> bytes:
     if not scheme_of(uri):
         return os.fsencode(uri)
-    rest, name = uri.partition(":")[2], shown(uri).partition("?")[0]
+    rest, name = uri.partition(":")[2], shown.uri(uri).partition("?")[0]
     if rest.startswith("//"):
         host, slash, rest = rest[2:].partition("/")
         if host.lower() not in ("", "localhost"):
-            raise UsageError(f"{name} names a host; a file URI has none: file:///absolute/path.")
+            raise UsageError(f"{name} names a host; a file URI has none: file:///absolute/path")
         rest = slash + rest
     if not rest.startswith("/"):
-        raise UsageError(f"{name} has no absolute path; write file:///absolute/path.")
+        raise UsageError(f"{name} has no absolute path; write file:///absolute/path")
     if "?" in rest or "#" in rest:
-        raise UsageError(f"{name} has a '?' or '#' in it; in a file URI these are %3F and %23.")
+        raise UsageError(f"{name} has a '?' or '#' in it; in a file URI these are %3F and %23")
     path, *escaped = os.fsencode(rest).split(b"%")
     for part in escaped:
         if len(part) < 2 or part[:2].strip(b"0123456789abcdefABCDEF"):
-            raise UsageError(f"{name} has a '%' that two hexadecimal digits do not follow.")
+            raise UsageError(f"{name} has a '%' that two hexadecimal digits do not follow")
         path += bytes((int(part[:2], 16),)) + part[2:]
     if b"\0" in path:
-        raise UsageError(f"{name} has a NUL in it.")
+        raise UsageError(f"{name} has a NUL in it")
     return path

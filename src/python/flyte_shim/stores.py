@@ -1,22 +1,21 @@
-"""Which object in which store a URI names, and what the environment says about reaching that store.
+"""Parses the URIs of object stores, and the environment variables that say how to reach them.
 
-Nothing here touches the network, the file system or the process' own environment. The variables are
-those that Flyte reads, and beside them those that the clouds' own tools read; where both say
-something, Flyte's are obeyed. What obstore reads by itself (`GOOGLE_*`, `AZURE_*`, most of `AWS_*`)
-is left to it.
+This module uses no network, no files and not the process's own environment. Flyte's variables come
+before those of the clouds' own tools. obstore itself reads `GOOGLE_*`, `AZURE_*` and most of
+`AWS_*`.
 """
 
 from __future__ import annotations
 
+from flyte_shim import shown
 from flyte_shim.errors import UsageError
-from flyte_shim.paths import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 S3, GCS, AZURE = "s3", "gs", "abfs"
-# What each scheme of a URI stands for.
+# The kind of store for each scheme.
 KINDS = {"s3": S3, "gs": GCS, "abfs": AZURE, "abfss": AZURE}
 DEFAULT_REGION = "us-east-1"
 _AZURE_HOSTS = (".dfs.core.", ".blob.core.")
@@ -24,21 +23,15 @@ _AZURE_CLOUD = "windows.net"
 
 
 class Location:
-    """An object, or a prefix: `kind` of store, its bucket or container, the key without a `/` before it.
+    """An object or a prefix: the kind of store, its bucket or container, the key without first `/`.
 
-    `account` is the Azure account, if the URI names it, and `cloud` the domain of its Azure.
+    `account` is the Azure account if the URI names it; `cloud` is the domain of its Azure cloud.
     """
 
     __slots__ = ("account", "bucket", "cloud", "key", "kind", "uri")
 
     def __init__(
-        self,
-        uri: str,
-        kind: str,
-        bucket: str,
-        key: str,
-        account: str | None = None,
-        cloud: str = _AZURE_CLOUD,
+        self, uri: str, kind: str, bucket: str, key: str, account: str | None, cloud: str
     ) -> None:
         self.uri = uri
         self.kind = kind
@@ -49,55 +42,37 @@ class Location:
 
 
 class S3Settings:
-    """How to reach S3, or what speaks its protocol; None is for what nothing says.
+    """How to reach S3 or a compatible store; None means not set.
 
-    `endpoint` is a URL without a slash at its end; without one it is AWS. `virtual_hosted` says that
-    the bucket goes into the host's name. The credentials are static ones; without them the usual
-    chain is asked, unless `anonymous` says that requests are not signed.
+    `endpoint` is a URL without a final slash; None is AWS. `virtual_hosted` puts the bucket into
+    the host name. Static credentials come before the usual chain; with `anonymous`, requests are
+    not signed.
     """
 
-    __slots__ = (
-        *("access_key_id", "anonymous", "endpoint", "region", "request_payer"),
-        *("secret_access_key", "session_token", "virtual_hosted"),
-    )
-
-    def __init__(
-        self,
-        endpoint: str | None = None,
-        region: str = DEFAULT_REGION,
-        virtual_hosted: bool | None = None,
-        access_key_id: str | None = None,
-        secret_access_key: str | None = None,
-        session_token: str | None = None,
-        anonymous: bool = False,
-        request_payer: bool = False,
-    ) -> None:
-        self.endpoint = endpoint
-        self.region = region
-        self.virtual_hosted = virtual_hosted
-        self.access_key_id = access_key_id
-        self.secret_access_key = secret_access_key
-        self.session_token = session_token
-        self.anonymous = anonymous
-        self.request_payer = request_payer
+    endpoint: str | None = None
+    region = DEFAULT_REGION
+    virtual_hosted: bool | None = None
+    access_key_id: str | None = None
+    secret_access_key: str | None = None
+    session_token: str | None = None
+    anonymous = False
+    request_payer = False
 
 
 def locate(uri: str) -> Location:
-    """Parse `s3://bucket/key`, `gs://bucket/key` and the forms that Azure has; raises UsageError.
+    """Parse `s3://bucket/key`, `gs://bucket/key` or one of Azure's forms; raises UsageError.
 
-    For Azure they are `abfs[s]://container@account.dfs.core.windows.net/key` and, with the account
-    in the environment, `abfs[s]://container/key`. Keys are taken as they are written: nothing in
-    them is percent-encoded.
+    Azure's forms are `abfs[s]://container@account.dfs.core.windows.net/key` and, with the account
+    in the environment, `abfs[s]://container/key`. Keys are not percent-encoded.
     """
     scheme, _, rest = uri.partition("://")
     kind = KINDS.get(scheme.lower())
     if kind is None:
-        raise UsageError(f"{shown(uri)} names no object store: {', '.join(KINDS)} are known.")
+        raise UsageError(f"{shown.uri(uri)} has an unknown scheme; known are {', '.join(KINDS)}")
     authority, _, key = rest.partition("/")
     if "?" in rest or "#" in rest:
         raise UsageError(
-            f"{shown(uri)} has a '?' or '#' in it; a bundle's address has neither. "
-            "Give a presigned URL as it is, with https://."
+            f"{shown.uri(uri)} must not hold '?' or '#'. Give a presigned URL unchanged, with https://"
         )
     account, cloud = None, _AZURE_CLOUD
     bucket, at, host = authority.partition("@")
@@ -105,29 +80,25 @@ def locate(uri: str) -> Location:
         account, cloud = _azure_account(uri, host.lower())
     elif at:
         raise UsageError(
-            f"{shown(uri)} has an '@' in its bucket: credentials do not belong in an address, "
-            "they are taken from the environment."
+            f"{shown.uri(uri)} has an '@' in its bucket; give credentials by the environment"
         )
     bucket_ok = bucket.replace("-", "").replace("_", "").replace(".", "").replace("$", "")
     if not (bucket_ok.isascii() and bucket_ok.isalnum()):
-        raise UsageError(f"{shown(uri)} has no bucket; write {scheme}://BUCKET/KEY.")
+        raise UsageError(f"{shown.uri(uri)} has no bucket; write {scheme}://BUCKET/KEY")
     if "\0" in key or "\r" in key or "\n" in key:
-        raise UsageError(f"{shown(uri)!r} has a control character in it.")
+        raise UsageError(f"{shown.uri(uri)!r} has a control character")
     return Location(uri, kind, bucket, key, account, cloud)
 
 
 def s3_settings(environ: Mapping[str, str]) -> S3Settings:
     """What the environment says about S3; raises UsageError.
 
-    The endpoint: FLYTE_AWS_ENDPOINT, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, AWS_ENDPOINT (none where
-    AWS_IGNORE_CONFIGURED_ENDPOINT_URLS is true, but Flyte's). The key: FLYTE_AWS_ACCESS_KEY_ID with
-    FLYTE_AWS_SECRET_ACCESS_KEY, else AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY and
-    AWS_SESSION_TOKEN (or AWS_TOKEN); the session's token goes with Flyte's key, too, if there is no
-    other key that it could belong to. The region: AWS_REGION, AWS_DEFAULT_REGION. The rest:
-    FLYTE_AWS_S3_ADDRESSING_STYLE (`virtual` or `path`), AWS_VIRTUAL_HOSTED_STYLE_REQUEST,
-    AWS_SKIP_SIGNATURE, AWS_REQUEST_PAYER.
+    The endpoint: FLYTE_AWS_ENDPOINT; then, unless AWS_IGNORE_CONFIGURED_ENDPOINT_URLS is true,
+    AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, AWS_ENDPOINT. The key: FLYTE_AWS_ACCESS_KEY_ID with
+    FLYTE_AWS_SECRET_ACCESS_KEY, else AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY. The token:
+    AWS_SESSION_TOKEN or AWS_TOKEN; it goes with Flyte's key if no other AWS_ACCESS_KEY_ID is set.
     """
-    get = environ.get
+    found, get = S3Settings(), environ.get
     endpoint = get("FLYTE_AWS_ENDPOINT")
     if not endpoint and not _true(get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")):
         endpoint = (
@@ -135,8 +106,9 @@ def s3_settings(environ: Mapping[str, str]) -> S3Settings:
         )
     if endpoint and not endpoint.lower().startswith(("http://", "https://")):
         raise UsageError(
-            "The endpoint of S3 is no URL; set AWS_ENDPOINT_URL to one with http(s)://."
+            "the endpoint of S3 is an invalid URL; set AWS_ENDPOINT_URL to one with http(s)://"
         )
+    found.endpoint = endpoint.rstrip("/") if endpoint else None
     key_id, secret = get("FLYTE_AWS_ACCESS_KEY_ID"), get("FLYTE_AWS_SECRET_ACCESS_KEY")
     token = get("AWS_SESSION_TOKEN") or get("AWS_TOKEN")
     if key_id and secret:
@@ -144,53 +116,46 @@ def s3_settings(environ: Mapping[str, str]) -> S3Settings:
             token = None
     else:
         key_id, secret = get("AWS_ACCESS_KEY_ID"), get("AWS_SECRET_ACCESS_KEY")
-    if not (key_id and secret):
-        key_id = secret = token = None
-    virtual: bool | None = None
+    if key_id and secret:
+        found.access_key_id, found.secret_access_key = key_id, secret
+        found.session_token = token or None
     style = get("FLYTE_AWS_S3_ADDRESSING_STYLE")
     if style:
-        virtual = style == "virtual"
+        found.virtual_hosted = style == "virtual"
     elif get("AWS_VIRTUAL_HOSTED_STYLE_REQUEST"):
-        virtual = _true(get("AWS_VIRTUAL_HOSTED_STYLE_REQUEST"))
-    return S3Settings(
-        endpoint=endpoint.rstrip("/") if endpoint else None,
-        region=get("AWS_REGION") or get("AWS_DEFAULT_REGION") or DEFAULT_REGION,
-        virtual_hosted=virtual,
-        access_key_id=key_id or None,
-        secret_access_key=secret or None,
-        session_token=token or None,
-        anonymous=_true(get("AWS_SKIP_SIGNATURE")),
-        request_payer=(get("AWS_REQUEST_PAYER") or "").lower() in ("requester", "true", "1"),
-    )
+        found.virtual_hosted = _true(get("AWS_VIRTUAL_HOSTED_STYLE_REQUEST"))
+    found.region = get("AWS_REGION") or get("AWS_DEFAULT_REGION") or DEFAULT_REGION
+    found.anonymous = _true(get("AWS_SKIP_SIGNATURE"))
+    found.request_payer = (get("AWS_REQUEST_PAYER") or "").lower() in ("requester", "true", "1")
+    return found
 
 
 def obstore_config(location: Location, environ: Mapping[str, str]) -> dict[str, str]:
-    """The `config` that makes an obstore store reach `location`, over what obstore reads by itself.
+    """The `config` that makes obstore reach `location`, in addition to what obstore reads itself.
 
-    For S3 it is all that `s3_settings` finds; for GCS, STORAGE_EMULATOR_HOST, as Google's own
-    libraries read it; for Azure the account that the URI names. Raises UsageError.
+    It holds the settings of S3, STORAGE_EMULATOR_HOST for GCS as Google's own libraries read it, or
+    the account that an Azure URI names. Raises UsageError.
     """
     config: dict[str, str] = {}
     if location.kind == S3:
         settings = s3_settings(environ)
-        config["region"] = settings.region
-        if settings.endpoint:
-            config["endpoint"] = settings.endpoint
-        if settings.access_key_id and settings.secret_access_key:
-            config["access_key_id"] = settings.access_key_id
-            config["secret_access_key"] = settings.secret_access_key
-            if settings.session_token:
-                config["session_token"] = settings.session_token
+        given = {
+            "region": settings.region,
+            "endpoint": settings.endpoint,
+            "access_key_id": settings.access_key_id,
+            "secret_access_key": settings.secret_access_key,
+            "session_token": settings.session_token,
+            "skip_signature": "true" if settings.anonymous else None,
+        }
+        config = {name: value for name, value in given.items() if value}
         if settings.virtual_hosted is not None:
             config["virtual_hosted_style_request"] = str(settings.virtual_hosted).lower()
-        if settings.anonymous:
-            config["skip_signature"] = "true"
     elif location.kind == GCS:
         emulator = environ.get("STORAGE_EMULATOR_HOST")
         if emulator and not environ.get("GOOGLE_BASE_URL"):
-            import json  # which takes longer than the rest of this module
+            import json  # slower to import than this module
 
-            # As a service account: before 0.9 obstore has no other way to say it.
+            # obstore before 0.9 takes the address only in a service account.
             url = emulator if "://" in emulator else f"http://{emulator}"
             config["service_account_key"] = json.dumps(
                 {
@@ -208,7 +173,7 @@ def obstore_config(location: Location, environ: Mapping[str, str]) -> dict[str, 
 
 
 def allows_http(location: Location, environ: Mapping[str, str]) -> bool:
-    """Whether whoever set the environment has named an endpoint without TLS for this store."""
+    """Whether the environment names an endpoint without TLS for this store."""
     if location.kind == S3:
         endpoint = s3_settings(environ).endpoint
     elif location.kind == GCS:
@@ -229,8 +194,8 @@ def _azure_account(uri: str, host: str) -> tuple[str, str]:
         if account.isascii() and account.isalnum() and host.startswith(account + infix):
             return account, host[len(account + infix) :]
     raise UsageError(
-        f"{shown(uri)} does not name an Azure account; "
-        "write abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/KEY."
+        f"{shown.uri(uri)} names no Azure account; "
+        "write abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/KEY"
     )
 
 

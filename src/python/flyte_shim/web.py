@@ -1,7 +1,6 @@
-"""HTTP requests with a deadline, and answers that nothing is believed of.
+"""Sends HTTP requests with a deadline; responses are untrusted.
 
-Nothing that a server says is printed but numbers and error codes; nothing of a URL but what `shown`
-leaves of it.
+Messages show only numbers and error codes of a response, and only what `shown` keeps of a URL.
 """
 
 from __future__ import annotations
@@ -13,9 +12,8 @@ import time
 from socket import SHUT_RDWR, socket
 from urllib.parse import SplitResult, quote, urlsplit
 
-from flyte_shim import __version__
+from flyte_shim import __version__, shown
 from flyte_shim.errors import SourceUnavailable, UntrustedSource, UsageError
-from flyte_shim.paths import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,17 +24,17 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS = 10.0
 _READ = 1 << 18
-# Of an error's text: enough for the code that is in it.
+# The part of an error's body that is searched for the error code.
 _ERROR_BYTES = 1 << 16
-# What passes by itself (RFC 9110, 15; RFC 6585, 4); 425 is "Too Early".
+# Temporary failures (RFC 9110, 15; RFC 6585, 4); 425 is "Too Early".
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MAX_WAIT = 30.0
-# More than any store lets a signature be off.
+# Stores accept smaller differences between the clocks.
 _SKEW_SECONDS = 240
 
 
 class Url:
-    """An absolute http or https URL without user information; `target` is path and query, encoded."""
+    """An absolute http(s) URL without user information; `target` is the encoded path and query."""
 
     __slots__ = ("host", "netloc", "port", "scheme", "target")
 
@@ -45,11 +43,11 @@ class Url:
             parts = urlsplit(url)
             port = parts.port
         except ValueError:
-            raise UsageError(f"{shown(url)} is no URL.") from None
+            raise UsageError(f"{shown.uri(url)} is an invalid URL") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(f"{shown(url)} is no URL; write https://HOST/PATH.")
+            raise UsageError(f"{shown.uri(url)} is an invalid URL; write https://HOST/PATH")
         if "@" in parts.netloc:
-            raise UsageError(f"{shown(url)} has user information in it; that has no use here.")
+            raise UsageError(f"{shown.uri(url)} has user information, which is not allowed")
         self.scheme = parts.scheme
         self.host = parts.hostname
         self.port = port or (443 if parts.scheme == "https" else 80)
@@ -62,7 +60,7 @@ class Url:
 
 
 class Answer:
-    """What a server has answered: status, headers, and a body that is read once. To be closed."""
+    """A response: status, headers, and a body that can be read once. The caller closes it."""
 
     def __init__(
         self,
@@ -93,7 +91,7 @@ class Answer:
         return (self._response.headers.get(name) or "").strip()
 
     def chunks(self) -> Iterator[bytes]:
-        """The body; raises SourceUnavailable where it ends before the length that was announced."""
+        """The body; raises SourceUnavailable if it is shorter than announced."""
         count = 0
         try:
             while chunk := self._response.read1(_READ):
@@ -101,13 +99,13 @@ class Answer:
                 yield chunk
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise SourceUnavailable(
-                f"{self._host} broke off after {count} bytes: {_cause(error)}."
+                f"{self._host} broke off after {count} bytes: {_cause(error)}"
             ) from None
         if self.length is not None and count < self.length:
-            raise SourceUnavailable(f"{self._host} broke off after {count} of {self.length} bytes.")
+            raise SourceUnavailable(f"{self._host} broke off after {count} of {self.length} bytes")
 
     def text(self, limit: int = _ERROR_BYTES) -> str:
-        """The beginning of the body, as far as it comes."""
+        """The beginning of the body, as much as arrives."""
         data = b""
         try:
             for chunk in self.chunks():
@@ -119,21 +117,21 @@ class Answer:
         return data[:limit].decode("utf-8", "replace")
 
     def error_code(self) -> str:
-        """The `<Code>` of the XML that stores answer with; empty where there is none."""
+        """The `<Code>` in a store's XML error, or an empty string."""
         code = self.text().partition("<Code>")[2].partition("</Code>")[0].strip()
         return code if code.isascii() and code.isalnum() and len(code) < 60 else ""
 
     def label(self, code: str) -> str:
-        """The status, and the store's own `code` for it, for a message."""
+        """The status and the store's own `code`, for a message."""
         return f"{self.status} {code}" if code else f"{self.status}"
 
     def wait(self) -> float:
-        """How many seconds the server asks to wait for (RFC 9110, 10.2.3), within reason."""
+        """How many seconds the server asks us to wait (RFC 9110, 10.2.3), at most _MAX_WAIT."""
         text = self.header("retry-after")
         return min(float(text), _MAX_WAIT) if text.isascii() and text.isdigit() else 0.0
 
     def clock_skew(self) -> str:
-        """How far this machine's clock is from the server's, if that is why it refuses; or empty."""
+        """How far this machine's clock is from the server's; empty if too little to matter."""
         from email.utils import parsedate_to_datetime
 
         try:
@@ -146,12 +144,14 @@ class Answer:
 
 
 class Web:
-    """Sends requests, each on a connection of its own, within the time that `patience` leaves."""
+    """Sends requests, each on its own connection, within the time that `patience` leaves.
+
+    `authorities` is a file of certificates to trust instead of the system's.
+    """
 
     def __init__(
         self, patience: Patience, environ: Mapping[str, str], authorities: str | None = None
     ) -> None:
-        """`authorities` is a file of certificates to trust in place of the system's."""
         self._patience = patience
         self._environ = environ
         self._authorities = authorities
@@ -165,9 +165,9 @@ class Web:
         timeout: float | None = None,
         direct: bool = False,
     ) -> Answer:
-        """The answer, whatever its status is. Raises SourceUnavailable and UntrustedSource.
+        """The response, with any status. Raises SourceUnavailable and UntrustedSource.
 
-        `timeout` is how many seconds the server may be silent; `direct` takes no proxy.
+        `timeout` is how many seconds the server may be silent; `direct` ignores proxies.
         """
         timeout = min(timeout or self._patience.timeout, self._patience.left())
         proxy = None if direct else _proxy(url, self._environ)
@@ -179,7 +179,7 @@ class Web:
             **headers,
         }
         target = url.target
-        if proxy and url.scheme == "http":  # with TLS it is asked for a tunnel instead
+        if proxy and url.scheme == "http":  # TLS uses a tunnel instead
             target = str(url)
             whole.update(_authorization(proxy))
         try:
@@ -187,29 +187,27 @@ class Web:
             connection.connect()
         except ssl.SSLCertVerificationError as error:
             raise UntrustedSource(
-                f"The certificate of {url.netloc} can not be verified: {error.verify_message}. "
-                "If its authority is your own, name a file that has it in SSL_CERT_FILE."
+                f"the certificate of {url.netloc} cannot be verified: {error.verify_message}. "
+                "For a private authority, set SSL_CERT_FILE to a file with its certificate"
             ) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise SourceUnavailable(f"No connection to {url.netloc}: {_cause(error)}.") from None
+            raise SourceUnavailable(f"no connection to {url.netloc}: {_cause(error)}") from None
         sock = connection.sock
         sock.settimeout(timeout)
-        # A server that sends a byte now and then is never silent: at the deadline the connection is
-        # cut. The method of the base class leaves the TLS to the thread that reads.
+        # A server that sends single bytes is never silent, so a timer cuts the connection at the
+        # deadline. The base class's method leaves the TLS state to the reading thread.
         watchdog = threading.Timer(self._patience.left(), _cut, (sock,))
         watchdog.daemon = True
         watchdog.start()
         try:
             connection.request(method, target, body, whole)
             return Answer(connection, connection.getresponse(), watchdog, url.netloc)
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except BaseException as error:
             watchdog.cancel()
             connection.close()
-            raise SourceUnavailable(f"{url.netloc} does not answer: {_cause(error)}.") from None
-        except BaseException:
-            watchdog.cancel()
-            connection.close()
-            raise
+            if not isinstance(error, (OSError, http.client.HTTPException, ValueError)):
+                raise
+            raise SourceUnavailable(f"{url.netloc} does not answer: {_cause(error)}") from None
 
     def _connection(
         self, url: Url, proxy: SplitResult | None, timeout: float
@@ -233,23 +231,23 @@ def _cut(sock: socket) -> None:
 
 
 def _cause(error: Exception) -> str:
-    """Why a connection failed, in words of the system, never of the server."""
+    """Why a connection failed, without any text of the server."""
     if isinstance(error, ssl.SSLError):
         return f"TLS failed ({error.reason or 'the connection was closed'})"
     if isinstance(error, UnicodeError):
-        return "that is no name of a host"
+        return "invalid host name"
     if isinstance(error, TimeoutError):  # before 3.10 a class of its own, with a text
         return "it takes too long"
     if isinstance(error, OSError):
         text = error.strerror or str(error)
         return "it takes too long" if text == "timed out" else text
-    return f"what it sends is no HTTP ({type(error).__name__})"
+    return f"its response is not HTTP ({type(error).__name__})"
 
 
 def _tls(authorities: str | None) -> ssl.SSLContext:
-    """Trust the file `authorities`, else what the system does (or SSL_CERT_FILE, SSL_CERT_DIR).
+    """Trusts the file `authorities`, else SSL_CERT_FILE and SSL_CERT_DIR, else the system's.
 
-    An image may have no authorities at all: then certifi's are taken, if that is there.
+    Some images have no authorities; then certifi's are used if it is installed.
     """
     if not authorities:
         paths = ssl.get_default_verify_paths()
@@ -264,30 +262,30 @@ def _tls(authorities: str | None) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=authorities)
     except OSError as error:
         raise UsageError(
-            f"The certificates in {authorities} can not be read: {error.strerror or error.args[0]}."
+            f"cannot read the certificates in {authorities}: {error.strerror or error.args[0]}"
         ) from None
 
 
 def _proxy(url: Url, environ: Mapping[str, str]) -> SplitResult | None:
-    """The proxy that the environment names for a URL, by the rules that Python and curl have."""
+    """The proxy that the environment names for a URL, by the rules of Python and curl."""
     variable = f"{url.scheme}_proxy"
     if not any(name.lower() == variable for name in environ):
         return None
     from urllib import request
 
-    # Neither is in typeshed, and both are in every CPython.
+    # typeshed lacks these two functions; every CPython has them.
     known: Any = request
     proxy = known.getproxies_environment().get(url.scheme)
     if not proxy or known.proxy_bypass_environment(url.host):
         return None
     parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     if parts.scheme != "http" or not parts.hostname:
-        raise UsageError(f"{variable.upper()} names no proxy; write http://HOST:PORT.")
+        raise UsageError(f"{variable.upper()} is not a valid proxy; write http://HOST:PORT")
     return parts
 
 
 def _authorization(proxy: SplitResult) -> dict[str, str]:
-    """The header that a proxy with a user in its URL asks for."""
+    """The header for a proxy that has a user in its URL."""
     if not proxy.username:
         return {}
     from base64 import b64encode

@@ -1,13 +1,13 @@
 """Makes the files of a cache entry appear in a task's working directory.
 
-`link` makes symbolic links to the entry, for its top-level names: a start costs the same for ten
-files as for ten thousand. Where the working directory has a real directory of such a name, the links
-are made inside it, as deep as need be. `copy` makes real files of the task's own.
+`link` makes symbolic links to the entry's top-level names, so a start takes the same time for ten
+files as for ten thousand. If the working directory has a real directory of such a name, the links
+are made inside it. `copy` makes real files that the task owns.
 
-Either way an existing file gives way, as it does to tar, and what an earlier bundle has left goes.
-What is ours is written down, before it is made, in `.flyte-shim/record`: so a start that was killed
-is completed, or undone, by the next one. Starts in one directory take turns by a flock on
-`.flyte-shim/lock`; one that finds its bundle in place takes no lock and writes nothing.
+Both replace existing files, as tar does, and remove the files of an earlier bundle. The shim lists
+its files in `.flyte-shim/record` before it makes them, so the next start completes or undoes one
+that was killed. Starts in one directory take turns by a flock on `.flyte-shim/lock`; a start that
+finds its bundle in place takes no lock and writes nothing.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ MODES = ("link", "copy")
 _RECORD = f"{OWN_DIRECTORY}/record"
 _NEW_RECORD = f"{OWN_DIRECTORY}/record.new"
 _NEW = f"{OWN_DIRECTORY}/new"
-# What a thing of ours is; in a record it stands before the name.
+# The kind of an item, which stands before its name in a record.
 _LINK, _COPY, _DIRECTORY, _MARKER = "L", "C", "D", "M"
 _HEADER = b"flyte-shim 1"
 
 
 def place(files: str, workdir: str, mode: str, markers: list[str]) -> None:
-    """Make what is in the directory `files` of a cache entry appear in `workdir`, which is made.
+    """Make the files in the directory `files` of a cache entry appear in `workdir`.
 
-    `mode` is "link" or "copy". `markers` are names of empty files, made last, where there is none.
-    If `files` is in place already, in that mode, nothing is done: what a task has changed in its
-    copies stays changed. Raises ShimError.
+    `mode` is "link" or "copy". `markers` are names of empty files, made last unless they exist.
+    If `files` is already in place in that mode, nothing changes, so a task's edits of its copies
+    stay. Raises ShimError.
     """
     try:
         if not _in_place(_read_record(workdir), files, workdir, mode, markers):
             _replace(files, workdir, mode, markers)
     except OSError as error:
         raise StorageError(
-            f"The working directory {workdir} can not take the bundle: {error.strerror} "
-            f"({error.filename or workdir})."
+            f"cannot put the bundle into the working directory {workdir}: {error.strerror} "
+            f"({error.filename or workdir})"
         ) from None
 
 
 class _Record:
-    """What of ours is in a working directory: kinds by name, and `state`, empty until all is."""
+    """The shim's items in a working directory: kinds by name; `state` is empty until complete."""
 
     __slots__ = ("items", "state")
 
@@ -78,14 +78,14 @@ def _in_place(record: _Record, files: str, workdir: str, mode: str, markers: lis
 def _replace(files: str, workdir: str, mode: str, markers: list[str]) -> None:
     if os.path.lexists(f"{files}/{OWN_DIRECTORY}"):
         raise ArchiveError(
-            f"The bundle has a file or directory {OWN_DIRECTORY!r}; the shim keeps its own there."
+            f"the bundle has a file or directory {OWN_DIRECTORY!r}, which the shim uses itself"
         )
     state = f"{mode} {files}"
     os.makedirs(f"{workdir}/{OWN_DIRECTORY}", exist_ok=True)
     lock = os.open(f"{workdir}/{OWN_DIRECTORY}/lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # What is there was left by a start that was killed.
+        # A start that was killed may have left these.
         unlink(f"{workdir}/{_NEW_RECORD}")
         unlink(f"{workdir}/{_NEW}")
         record = _read_record(workdir)
@@ -94,12 +94,12 @@ def _replace(files: str, workdir: str, mode: str, markers: list[str]) -> None:
         fresh = record.state != state
         if fresh:
             _write_record(workdir, _Record("", record.items))
-            for name in sorted(record.items, reverse=True):  # what is in a directory before it
+            for name in sorted(record.items, reverse=True):  # a directory after its files
                 _remove(workdir, name, record.items[name])
             plan = _to_link if mode == "link" else _to_copy
             items = plan(files, workdir)
         else:
-            # Somebody may be at work here with this bundle: mend what is missing, undo nothing.
+            # Another process may use this bundle here: add missing items, remove nothing.
             items = record.items
         for marker in markers:
             if not os.path.lexists(f"{workdir}/{marker}"):
@@ -114,7 +114,7 @@ def _replace(files: str, workdir: str, mode: str, markers: list[str]) -> None:
 
 
 def _to_link(files: str, workdir: str, below: str = "") -> dict[str, str]:
-    """The highest names in `files` that are no real directories in `workdir`."""
+    """The highest names in `files` that are not real directories in `workdir`."""
     items = {}
     for entry in _children(f"{files}/{below}"):
         name = below + entry.name
@@ -126,7 +126,7 @@ def _to_link(files: str, workdir: str, below: str = "") -> dict[str, str]:
 
 
 def _to_copy(files: str, workdir: str, below: str = "") -> dict[str, str]:
-    """All files, and the directories that are not there; a directory before what is in it."""
+    """All files and the missing directories; a directory before its files."""
     items = {}
     for entry in _children(f"{files}/{below}"):
         name = below + entry.name
@@ -141,24 +141,24 @@ def _to_copy(files: str, workdir: str, below: str = "") -> dict[str, str]:
 
 
 def _is_directory(entry: os.DirEntry[str], path: str) -> bool:
-    """Whether `path` is a real directory; an error if it will not give way to `entry`."""
+    """Whether `path` is a real directory; raises StorageError if `entry` cannot replace it."""
     if not os.path.isdir(path):
         return False
     if os.path.islink(path):
         raise StorageError(
-            f"{path} is a symbolic link to a directory, and the bundle has a file or directory of "
-            "that name. Remove the link, or choose another working directory."
+            f"{path} is a symbolic link to a directory, and the bundle has the same name. Remove "
+            "the link, or choose another working directory"
         )
     if entry.is_dir():
         return True
     raise StorageError(
         f"{path} is a directory, and the bundle has a file of that name. Remove the directory, or "
-        "choose another working directory."
+        "choose another working directory"
     )
 
 
 def _children(directory: str) -> list[os.DirEntry[str]]:
-    """What of a bundle is in a directory of its entry: all but the links to the bytecode."""
+    """A bundle's files in a directory of its entry, without the links to the bytecode."""
     with os.scandir(directory) as scan:
         children = [entry for entry in scan if not entry.is_symlink()]
     return sorted(children, key=lambda entry: entry.name)
@@ -179,7 +179,7 @@ def _make(files: str, workdir: str, name: str, kind: str) -> None:
 
 
 def _copy_file(source: str, path: str) -> None:
-    """Copy a file of the entry, its time too; see fetch._mtime for what that is good for."""
+    """Copy a file of the entry with its time; see fetch._mtime."""
     reader = os.open(source, os.O_RDONLY)
     try:
         status = os.fstat(reader)
@@ -196,7 +196,7 @@ def _copy_file(source: str, path: str) -> None:
 
 
 def _put(workdir: str, name: str, make: Callable[[str, str], None], source: str) -> None:
-    """Let `make` make a file at `name` of `source`, atomically in place of one that is there."""
+    """Let `make` make a file at `name` from `source`, replacing an existing one atomically."""
     path = f"{workdir}/{name}"
     if not os.path.lexists(path):
         make(source, path)
@@ -208,7 +208,7 @@ def _put(workdir: str, name: str, make: Callable[[str, str], None], source: str)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        # A directory of the working directory is another file system.
+        # A directory in the working directory is another file system.
         os.unlink(new)
         os.unlink(path)
         make(source, path)
@@ -219,7 +219,7 @@ def _remove(workdir: str, name: str, kind: str) -> None:
     above = name.rpartition("/")[0]
     real = os.path.realpath(workdir)
     try:
-        # Not through a link: what is behind it is not ours to remove.
+        # Remove nothing behind a link.
         if above and os.path.realpath(f"{real}/{above}") != f"{real}/{above}":
             return
         status = os.lstat(path)
@@ -230,7 +230,7 @@ def _remove(workdir: str, name: str, kind: str) -> None:
         try:  # noqa: SIM105
             os.rmdir(path)
         except OSError:
-            pass  # A task has put something in it.
+            pass  # A task has put a file into it.
     elif (
         (kind == _LINK and stat.S_ISLNK(status.st_mode))
         or (kind == _COPY and is_file)

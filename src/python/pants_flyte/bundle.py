@@ -9,7 +9,7 @@ from typing import Dict, FrozenSet, List, Mapping, Optional, Tuple
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.util_rules.pex import VenvPexProcess
 from pants.engine.addresses import Address
-from pants.engine.fs import CreateDigest, Digest, DigestSubset, FileContent, PathGlobs
+from pants.engine.fs import Digest, PathGlobs
 from pants.util.frozendict import FrozenDict
 from pants.util.logging import LogLevel
 
@@ -118,7 +118,7 @@ async def _pack(
     same in every clone.
     """
     archive, manifest = f"{request.stem}.tar.gz", f"{request.stem}.manifest.json"
-    plan_digest = await create_digest(CreateDigest([FileContent("plan.json", plan.to_json())]))
+    plan_digest = await create_digest({"plan.json": plan.to_json()})
     sources = await under_prefix(digest, "sources")
     packed = await run_venv_pex(
         VenvPexProcess(
@@ -137,11 +137,9 @@ async def _pack(
             level=LogLevel.INFO,
         )
     )
-    summary = await contents(
-        await subset(DigestSubset(packed.output_digest, PathGlobs(["summary.json"])))
-    )
+    summary = await contents(await subset(packed.output_digest, PathGlobs(["summary.json"])))
     return BuiltBundle(
-        digest=await subset(DigestSubset(packed.output_digest, PathGlobs([archive, manifest]))),
+        digest=await subset(packed.output_digest, PathGlobs([archive, manifest])),
         archive=archive,
         manifest=manifest,
         summary=BundleSummary.from_json(summary[0].content),
@@ -198,7 +196,7 @@ async def _everything_beside(
                 continue
         if path not in have:
             beside.append(SourceFile(path, None, root, python=path.endswith(".py"), beside=True))
-    kept = await subset(DigestSubset(found.digest, exactly(file.path for file in beside)))
+    kept = await subset(found.digest, exactly(file.path for file in beside))
     return beside, kept
 
 
@@ -207,7 +205,7 @@ async def _check_imports(
 ) -> None:
     """A set `root_dir` moves modules; an import of a moved module finds nothing."""
     modules = {file.path: file for file in closure.files if file.python}
-    sources = await contents(await subset(DigestSubset(digest, exactly(modules))))
+    sources = await contents(await subset(digest, exactly(modules)))
     scans: Dict[str, ModuleScan] = {}
     for source in sources:
         owner = modules[source.path].owner or request.address
@@ -215,10 +213,7 @@ async def _check_imports(
     broken = broken_imports(tuple(modules.values()), scans, root_dir)
     if broken:
         raise broken_imports_error(
-            request.address,
-            root_dir,
-            broken,
-            (file.source_root or "" for file in modules.values()),
+            request.address, root_dir, broken, (file.source_root or "" for file in modules.values())
         )
 
 

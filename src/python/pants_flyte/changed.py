@@ -64,10 +64,7 @@ def _in_build_root(path: Optional[str]) -> Tuple[str, ...]:
 
 
 def _option_files_of(
-    target: Target,
-    flyte: FlyteSubsystem,
-    flyte_pack: FlytePackSubsystem,
-    python_setup: PythonSetup,
+    target: Target, flyte: FlyteSubsystem, flyte_pack: FlytePackSubsystem, python_setup: PythonSetup
 ) -> Tuple[str, ...]:
     """The files in the build root that options name and the rules for this target read."""
     found = [

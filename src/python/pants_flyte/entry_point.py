@@ -10,7 +10,7 @@ from typing import Iterable, Optional, Tuple
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import PythonResolveField, PythonSourceField
 from pants.engine.addresses import Address
-from pants.engine.fs import CreateDigest, FileContent, PathGlobs
+from pants.engine.fs import PathGlobs
 from pants.engine.process import Process
 from pants.engine.target import HydrateSourcesRequest, Target
 from pants.util.logging import LogLevel
@@ -150,11 +150,11 @@ async def scan_source(
         constraints = await interpreter_constraints([owner])
         python = await find_python(constraints)
         program = (importlib.resources.files("flyte_pack") / "module_scan.py").read_bytes()
-        script = FileContent("__module_scan.py", program)
+        script = "__module_scan.py"
         result = await run_process(
             Process(
-                [python.path, "-IS", script.path, path],
-                input_digest=await create_digest(CreateDigest([script, FileContent(path, source)])),
+                [python.path, "-IS", script, path],
+                input_digest=await create_digest({script: program, path: source}),
                 description=f"Look for tasks and imports in {path}",
                 level=LogLevel.DEBUG,
             )

@@ -1,4 +1,4 @@
-"""The error of this backend: a user's mistake, told with the target's address and the change that mends it."""
+"""The error of this backend: a mistake in a target, and the change that mends it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flyte_pack.errors import UserError
 
 
 class FlyteTargetError(UserError):
-    """What is wrong with a target, and what to do. Pants prints the message, not a traceback."""
+    """What is wrong with a target, and what to change. Pants prints the message alone."""
 
     def __init__(self, address: Address, message: str) -> None:
         super().__init__(f"{address}: {message}")

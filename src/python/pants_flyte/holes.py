@@ -6,7 +6,6 @@ from typing import Collection, Dict, Optional
 
 from pants.base.build_environment import get_buildroot
 from pants.build_graph.address import Address
-from pants.engine.env_vars import EnvironmentVarsRequest
 from pants.engine.process import Process, ProcessCacheScope
 
 from pants_flyte.engine import environment_variables, find_binary, run_process
@@ -22,7 +21,7 @@ async def hole_values(
         values["git_commit"] = await _git_commit(address)
     variables = sorted(hole[4:] for hole in wanted if hole.startswith("env."))
     if variables:
-        found = await environment_variables(EnvironmentVarsRequest(variables))
+        found = await environment_variables(variables)
         values.update((f"env.{name}", value) for name, value in found.items())
     return values
 

@@ -1,4 +1,4 @@
-"""Builds a `flyte_image`: base, third-party packages, shim and code become layers, and an OCI image layout is put together."""
+"""Builds a `flyte_image`: an OCI layout of a base, third-party packages, the shim and code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pants.backend.python.subsystems.repos import PythonRepos
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.build_graph.address import Address
 from pants.core.goals.package import OutputPathField
-from pants.engine.fs import CreateDigest, Digest, FileContent
+from pants.engine.fs import Digest
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.target import Target
 from pants.engine.unions import UnionRule
@@ -49,6 +49,7 @@ from pants_flyte.image_target_types import (
     FlyteImageWorkdirField,
 )
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
+from pants_flyte.targets import target_at
 from pants_flyte.tool import program_pex
 
 _VARIABLE = re.compile(r"\{(env\.[A-Za-z_][A-Za-z0-9_]*)\}")
@@ -67,18 +68,19 @@ async def _settings(target: Target, flyte: FlyteSubsystem) -> ImageSettings:
     if not workdir or not workdir.startswith("/") or path_problem(workdir[1:]):
         raise FlyteTargetError(
             address,
-            f"`workdir` is {workdir!r}; give an absolute path below `/`, such as `/home/flyte/task`.",
+            f"`workdir` is {workdir!r}; give an absolute path below `/`, such as "
+            "`/home/flyte/task`.",
         )
     env: Mapping[str, str] = target[FlyteImageEnvField].value or {}
     for name in env:
         if not _NAME.fullmatch(name):
-            raise FlyteTargetError(address, f"`env`: {name!r} can't be the name of a variable.")
+            raise FlyteTargetError(address, f"`env`: {name!r} cannot be the name of a variable.")
     own: Mapping[str, str] = target[FlyteImageLabelsField].value or {}
     labels = {**flyte.image_labels, **own}
     # Variables often hold braces of their own.
     filled = await _filled(address, "env", env, _VARIABLE, None)
     return ImageSettings(
-        # The entry point is the shim; where a pod has a command of its own, a0 starts the shim all the same.
+        # The entry point is the shim. If a pod has a command of its own, a0 starts the shim.
         env={"HOME": HOME, "_F_EXEC_WRAPPER": f"/{VENV}/bin/flyte-shim", **filled},
         labels={
             TITLE: address.spec,
@@ -114,9 +116,7 @@ async def _base_target(target: Target) -> Target:
 
 
 async def _layout(image: AssembledImage, path: str, parts: Iterable[Digest]) -> Digest:
-    documents = await create_digest(
-        CreateDigest([FileContent(name, data) for name, data in image.documents.items()])
-    )
+    documents = await create_digest(image.documents)
     return await under_prefix(await merge_digests([documents, *parts]), path)
 
 
@@ -130,11 +130,7 @@ async def build_image(
     global_options: GlobalOptions,
 ) -> BuiltImage:
     address = request.address
-    target = (await targets_at([address]))[0]
-    if not isinstance(target, FlyteImage):
-        raise FlyteTargetError(
-            address, f"this is a `{target.alias}`, where a `{FlyteImage.alias}` is needed."
-        )
+    target = await target_at(address, FlyteImage)
     own_code = target[FlyteImageCodeField].value
     wants_code = bool(own_code)
     if own_code is None and not target[FlyteImageSourceFoldersField].value:
@@ -149,7 +145,13 @@ async def build_image(
         address, code, settings, await shim_process(base, tool, address), tool
     )
     packages, package_blobs = await package_layers(
-        target, base, platforms, tool, python_setup, repos, global_options.ca_certs_path
+        target,
+        base=base,
+        platforms=platforms,
+        program=tool,
+        python_setup=python_setup,
+        repos=repos,
+        certificates=global_options.ca_certs_path,
     )
     ours = (*await layers_of(shim), *await layers_of(embedded))
     layers = {platform: (*of_platform, *ours) for platform, of_platform in zip(platforms, packages)}
@@ -188,8 +190,9 @@ def _platforms(target: Target, base: Base) -> Tuple[Platform, ...]:
         if platform not in has:
             raise FlyteTargetError(
                 target.address,
-                f"`platforms` asks for {platform}, and the base {base.address} has {', '.join(map(str, has))}. Add it to "
-                "the base's `platforms` and lock it, or leave it out here.",
+                f"`platforms` asks for {platform}, and the base {base.address} has "
+                f"{', '.join(map(str, has))}. Add it to the base's `platforms` and lock it, or "
+                "leave it out here.",
             )
     if not platforms:
         raise FlyteTargetError(target.address, "`platforms` is empty.")

@@ -1,4 +1,4 @@
-"""What of the repository goes into an image, and the shim: as layers, packed in parts that an edit leaves alone."""
+"""The layers of code and of the shim. Code is packed in parts: an edit changes one of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import PythonResolveField
 from pants.backend.python.util_rules.pex import VenvPex, VenvPexProcess
 from pants.build_graph.address import Address
-from pants.engine.fs import CreateDigest, Digest, DigestSubset, FileContent, PathGlobs
+from pants.engine.fs import Digest, PathGlobs
 from pants.engine.process import FallibleProcessResult
 from pants.engine.target import Target
 from pants.util.logging import LogLevel
@@ -56,8 +56,8 @@ _PART = 1000  # files in a part of a layer, roughly
 class Code:
     """What of the repository goes into an image.
 
-    files: path in the image -> path from the build root. digest_of: of each, a digest that holds it. modules: names of those
-    that come by way of the graph.
+    files: path in the image -> path from the build root. digest_of: of each, a digest that holds
+    it. modules: names of those that the graph reaches.
     """
 
     files: Mapping[str, str]
@@ -68,7 +68,7 @@ class Code:
 async def shim_process(base: Base, tool: VenvPex, address: Address) -> VenvPexProcess:
     """The virtual environment itself, and the program that fetches bundles."""
     packages = site_packages(base.python)
-    sources = await subset(DigestSubset(await program_sources(), PathGlobs(["flyte_shim/**/*.py"])))
+    sources = await subset(await program_sources(), PathGlobs(["flyte_shim/**/*.py"]))
     files = [content.path for content in await contents(sources)]
     plan = LayerPlan(
         what="flyte-shim",
@@ -91,7 +91,7 @@ async def shim_process(base: Base, tool: VenvPex, address: Address) -> VenvPexPr
 async def _layer_process(
     plan: LayerPlan, sources: Digest, tool: VenvPex, description: str, part: bool = False
 ) -> VenvPexProcess:
-    plan_digest = await create_digest(CreateDigest([FileContent("plan.json", plan.to_json())]))
+    plan_digest = await create_digest({"plan.json": plan.to_json()})
     sources = await merge_digests([await under_prefix(sources, "sources"), plan_digest])
     return VenvPexProcess(
         tool,
@@ -163,7 +163,7 @@ async def code_of(
     flyte: FlyteSubsystem,
     python_setup: PythonSetup,
 ) -> Code:
-    """All that goes in from the repository. Raises `FlyteTargetError`, for two files on one path too."""
+    """All that goes in from the repository. Raises `FlyteTargetError`."""
     address = target.address
     files: Dict[str, str] = {}
     digest_of: Dict[str, Digest] = {}
@@ -193,8 +193,8 @@ async def code_of(
                 if files.setdefault(path, source) != source:
                     raise FlyteTargetError(
                         address,
-                        f"two files would be at /{path} in the image: {files[path]} and {source}. Change `dst` in "
-                        f"`{field_type.alias}`.",
+                        f"two files would be at /{path} in the image: {files[path]} and {source}. "
+                        f"Change `dst` in `{field_type.alias}`.",
                     )
                 digest_of.setdefault(path, digest)
     return Code(files, digest_of, modules)
@@ -215,8 +215,8 @@ async def _copied(
     if not copied:
         raise FlyteTargetError(
             address,
-            f"`{alias}`: there is nothing to copy at {path or 'the build root'}, or all of it is ignored (`.dockerignore`, "
-            "`[flyte].all_excludes`, `.gitignore`).",
+            f"`{alias}`: there is nothing to copy at {path or 'the build root'}, or all of it is "
+            "ignored (`.dockerignore`, `[flyte].all_excludes`, `.gitignore`).",
         )
     for place in copied:
         if problem := path_problem(place):
@@ -251,5 +251,6 @@ def _modules(placed: Mapping[str, SourceFile]) -> Tuple[str, ...]:
 def _warn_unowned(address: Address, closure: Closure) -> None:
     if closure.unowned_code:
         logger.warning(
-            f"{address}: no target owns {', '.join(closure.unowned_code)}; what they import is not in the image."
+            f"{address}: no target owns {', '.join(closure.unowned_code)}; what they import is not "
+            "in the image."
         )

@@ -7,10 +7,10 @@ from typing import Sequence, Tuple
 
 from pants.backend.python.util_rules.pex import VenvPexProcess
 from pants.build_graph.address import Address
-from pants.engine.fs import Digest, DigestSubset, PathGlobs
+from pants.engine.fs import Digest, PathGlobs
 from pants.engine.process import FallibleProcessResult
 
-from flyte_pack.oci.parts import Layer, layers_from_json
+from flyte_pack.oci.parts import Layer, Layers
 from pants_flyte.engine import contents, run_venv_pexes, subset, without_prefix
 from pants_flyte.errors import FlyteTargetError
 
@@ -22,7 +22,7 @@ _PROGRAM = re.compile(r"^flyte_pack [a-z-]+: ", re.MULTILINE)
 async def run_steps(
     address: Address, processes: Sequence[VenvPexProcess]
 ) -> Tuple[FallibleProcessResult, ...]:
-    """Run them at the same time. Raises `FlyteTargetError` with what the first that failed said of it."""
+    """Run them at the same time. Raises `FlyteTargetError` with the message of a failed one."""
     results = await run_venv_pexes(processes)
     for process, result in zip(processes, results):
         if result.exit_code == 1:  # a mistake that the program has a message for
@@ -39,16 +39,16 @@ async def run_steps(
 
 async def described(result: FallibleProcessResult, name: str) -> bytes:
     """The file that a step made beside its blobs."""
-    file = await subset(DigestSubset(result.output_digest, PathGlobs([f"{OUT}/{name}"])))
+    file = await subset(result.output_digest, PathGlobs([f"{OUT}/{name}"]))
     return (await contents(file))[0].content
 
 
 async def blobs(result: FallibleProcessResult) -> Digest:
     """What a step made, as it belongs in a layout: `blobs/sha256/...`."""
-    found = await subset(DigestSubset(result.output_digest, PathGlobs([f"{OUT}/blobs/**"])))
+    found = await subset(result.output_digest, PathGlobs([f"{OUT}/blobs/**"]))
     return await without_prefix(found, OUT)
 
 
 async def layers_of(result: FallibleProcessResult) -> Tuple[Layer, ...]:
     """The layers that a step made, lowest first."""
-    return layers_from_json(await described(result, "layers.json"))
+    return Layers.from_json(await described(result, "layers.json")).layers

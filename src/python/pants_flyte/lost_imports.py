@@ -16,10 +16,7 @@ from pants.backend.python.target_types import PythonSourceField
 from pants.build_graph.address import Address
 from pants.engine.fs import PathGlobs
 from pants.engine.rules import Rule, collect_rules, rule
-from pants.engine.target import (
-    InferDependenciesRequest,
-    InferredDependencies,
-)
+from pants.engine.target import InferDependenciesRequest, InferredDependencies
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 

@@ -1,4 +1,4 @@
-"""Where an image goes: the registries, repositories and tags that targets and options name."""
+"""Finds the registries, repositories and tags of an image, from its target and options."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pants.engine.target import Target
 
 from flyte_pack.names import InvalidName
 from flyte_pack.registry.plan import Destination, PushPlan, check_tag, parse_name
+from flyte_shim import shown
 from pants_flyte.build_types import BuiltImage
 from pants_flyte.engine import all_targets
 from pants_flyte.errors import FlyteTargetError
@@ -34,9 +35,10 @@ async def push_plan(
     registries: Sequence[str] = (),
     version: Optional[str] = None,
 ) -> PushPlan:
-    """registries: where given, they take the place of the target's. version: what `{version}` stands for.
+    """The plan of a push, without destinations if there is no registry.
 
-    Raises `FlyteTargetError` for a name or tag that can't be. No registry is no error here: then there is no destination.
+    registries: if given, replace the target's. version: the value of `{version}`. Raises
+    `FlyteTargetError` for an invalid name or tag.
     """
     tags = await _tags(target, image, flyte, version or flyte.version)
     names = _names(target, flyte, registries)
@@ -73,17 +75,17 @@ def _names(target: Target, flyte: FlyteSubsystem, registries: Sequence[str]) -> 
         try:
             parse_name(name)
         except InvalidName as error:
-            shown = f"{name!r}: " if "@" not in name else ""  # which may be a password
             raise FlyteTargetError(
                 address,
-                f"it can't be pushed there: {shown}{error}. Set `repository` (names are in lower case) or `registries`.",
+                f"The image cannot be pushed to {shown.word(name, 300, '@?')}: {error}. "
+                "Set `repository` (names are in lower case) or `registries`.",
             ) from None
         found.append(name)
     return list(dict.fromkeys(found))
 
 
 def _names_if_any(target: Target, flyte: FlyteSubsystem, registries: Sequence[str]) -> List[str]:
-    """`_names`, none for an image whose name cannot be: that is told when it is pushed itself."""
+    """`_names`; none for an invalid name, which is an error when that image is pushed."""
     try:
         return _names(target, flyte, registries)
     except FlyteTargetError:
@@ -102,7 +104,7 @@ async def _tags(
     tags = []
     for template in templates:
         tag = _fill(address, FlyteImageTagsField.alias, template, parts)
-        # The image without the code must not lose its tag to the one with it.
+        # The image without the code must not lose its tag to the one with the code.
         tag += "" if image.own_output else _WITH_CODE
         try:
             tags.append(check_tag(tag))
@@ -118,6 +120,7 @@ def _fill(address: Address, field: str, template: str, parts: Dict[str, str]) ->
             known = ", ".join(f"{{{name}}}" for name in sorted(parts))
             raise FlyteTargetError(
                 address,
-                f"`{field}` holds {{{hole}}}, which has no value: {advice.get(hole, f'known are {known}')}.",
+                f"`{field}` holds {{{hole}}}, which has no value: "
+                f"{advice.get(hole, f'known are {known}')}.",
             )
     return _HOLE.sub(lambda match: parts[match[1]], template)

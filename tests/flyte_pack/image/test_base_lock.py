@@ -162,7 +162,7 @@ def test_a_platform_that_the_image_lacks_is_an_error_that_lists_what_it_has(base
         (("lock",), {"image": "127.0.0.1:9/a/b:c"}, "connection refused"),
         (("lock",), {"image": "A B"}, "A B"),
         (("check",), {}, "locks/base.lock is missing: write it by ./pants run base:python -- lock"),
-        (("lock", "--insecure", "a b"), {}, "no registry's host"),
+        (("lock", "--insecure", "a b"), {}, "not a registry's host"),
     ],
 )
 def test_mistakes_are_told_in_a_line(base, monkeypatch, typed, fields, message):
@@ -201,7 +201,7 @@ def test_a_damaged_lock_file_is_written_anew_and_not_checked(base):
         ),
         (Fault("GET .*manifests/3.12", damaged, after=1), "serves another manifest"),
         (Fault("GET .*manifests/sha256", damaged), "serves another manifest"),
-        (Fault("GET .*blobs", damaged), "with other content"),
+        (Fault("GET .*blobs", damaged), "with wrong content"),
         (Fault("GET .*blobs", status(404)), "no sha256:"),
         (
             Fault(

@@ -82,14 +82,16 @@ CASES = [
     case("502 in an upload", Fault("PATCH", status(502, HTML), 1, 1), slept=(0.5,)),
     case("503 for ever", Fault("PATCH", status(503), ALWAYS), fails="503 for PATCH"),
     case("504 at an upload's end", Fault("PUT .*uploads", status(504), 1), slept=(0.5,)),
-    case("403", Fault("POST", status(403, error("DENIED")), ALWAYS), fails="403 .*DENIED.*right"),
+    case(
+        "403", Fault("POST", status(403, error("DENIED")), ALWAYS), fails="403 .*DENIED.*permission"
+    ),
     case(
         "405", Fault("PUT .*manifests", status(405, error("UNSUPPORTED")), 1), fails="UNSUPPORTED"
     ),
     case(
         "a repository that must be made",
         Fault("POST", status(404, error("NAME_UNKNOWN")), ALWAYS),
-        fails="NAME_UNKNOWN.*make the repository there first",
+        fails="NAME_UNKNOWN.*create the repository first",
     ),
     case("418", Fault("PATCH", status(418), 1), fails="418 for PATCH"),
     # Connections that break.
@@ -126,7 +128,7 @@ CASES = [
     case(
         "too large for a proxy",
         Fault("PATCH", status(413, HTML), ALWAYS),
-        fails="413 .*raise its limit",
+        fails="413 .*raise the size limit",
     ),
     case(
         "relative location",
@@ -135,7 +137,7 @@ CASES = [
     case(
         "location with a query", Fault("POST", rewritten("Location", lambda u: f"{u}&sig={SIGNED}"))
     ),
-    case("no location", Fault("POST", changed(location=None)), fails="does not say where"),
+    case("no location", Fault("POST", changed(location=None)), fails="without a Location"),
     case(
         "location on a foreign host over http",
         Fault("POST", changed(location=f"http://registry.example/upload?sig={SIGNED}"), ALWAYS),
@@ -144,14 +146,18 @@ CASES = [
     case(
         "location with a password",
         Fault("POST", changed(location=f"https://{SIGNED}@registry.example/"), ALWAYS),
-        fails="can't be used: https://registry.example/",
+        fails="invalid URL: https://registry.example/",
     ),
     case(
         "location of another kind",
         Fault("POST", changed(location="file:///etc"), 1),
-        fails="can't be used",
+        fails="invalid URL",
     ),
-    case("location that is none", Fault("POST", changed(location="http://[/"), 1), fails="is none"),
+    case(
+        "location that is none",
+        Fault("POST", changed(location="http://[/"), 1),
+        fails="invalid URL",
+    ),
     # Answers that are none.
     case(
         "a page for a manifest",
@@ -163,16 +169,16 @@ CASES = [
         Fault("HEAD .*blobs", status(200, HTML, content_type="text/html"), 9),
         fails="text/html.*is it a registry",
     ),
-    case("200 for a start", Fault("POST", status(200, HTML), 9), fails="no answer to that"),
+    case("200 for a start", Fault("POST", status(200, HTML), 9), fails="an unexpected status"),
     case(
         "a digest that is none",
         Fault("HEAD .*/v1$", changed(docker_content_digest="x")),
         fails="not sha256",
     ),
     case(
-        "a manifest under another digest",
+        "a manifest under a wrong digest",
         Fault("PUT .*manifests/sha", changed(docker_content_digest="sha256:0"), 1),
-        fails="another digest",
+        fails="a wrong digest",
     ),
     case(
         "an endless answer",
@@ -182,7 +188,7 @@ CASES = [
     case(
         "redirects without end",
         Fault("HEAD", status(307, location="/v2/x/manifests/y"), ALWAYS),
-        fails="redirects us",
+        fails="redirects more",
     ),
     case(
         "redirect to plain HTTP",
@@ -215,16 +221,16 @@ CASES = [
         Fault("PATCH", passed_on(authorization="Basic eDp5"), ALWAYS),
         fails="401 for PATCH.*docker login",
     ),
-    case("no challenge", Fault("HEAD", status(401)), fails="no authentication that we know"),
+    case("no challenge", Fault("HEAD", status(401)), fails="neither basic nor bearer"),
     case(
         "an unknown challenge",
         Fault("HEAD", changed(www_authenticate="Negotiate")),
-        fails="no authentication that we know",
+        fails="neither basic nor bearer",
     ),
     case(
         "a secret repeated to us",
         Fault("POST", status(400, error("X", f"you said {SECRETS[1]}")), ALWAYS),
-        fails=r"you said \*\*\*",
+        fails=r"you said \.\.\.",
     ),
     case(
         "control characters in an error",

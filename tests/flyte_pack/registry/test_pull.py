@@ -120,8 +120,8 @@ def test_silence_ends_too(tmp_path, base, front):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (Fault("GET", damaged, ALWAYS), "with other content: it is damaged"),
-        (Fault("GET", status(404), ALWAYS), "has no sha256:.* any more: .* lock it anew"),
+        (Fault("GET", damaged, ALWAYS), "with wrong content, damaged"),
+        (Fault("GET", status(404), ALWAYS), "does not have sha256:.* any more: .* lock it anew"),
         (Fault("GET", status(403), ALWAYS), "403 for GET .*docker login"),
         (Fault("GET", status(416), ALWAYS), "416 for GET"),
         (Fault("GET", status(200, b"x" * 500_000), ALWAYS), "more than its"),
@@ -153,7 +153,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, base, front):
     def limited():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-        with pytest.raises(RegistryError, match=r"can't be written: File too large: make room"):
+        with pytest.raises(RegistryError, match=r"cannot be written: File too large: make room"):
             pull(front, base.layers, tmp_path)
         return 0
 

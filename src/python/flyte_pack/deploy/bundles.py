@@ -10,7 +10,7 @@ from enum import Enum
 from flyte_pack.deploy.records import StoredBundle
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import InvalidData
-from flyte_pack.manifest import Manifest, ManifestError
+from flyte_pack.manifest import Manifest
 from flyte_pack.progress import Progress
 from flyte_pack.store import Blob, State, Store, blob_of
 from flyte_pack.task_link import LinkedBundle
@@ -90,13 +90,7 @@ def settle(store: Store, directory: str, ours: LinkedBundle, repair: bool) -> Se
     others (made with another compressor, or by another target). `repair`: whether what is damaged may be replaced.
     Writes nothing. Raises `UserError`, `InvalidData` or `StoreError`.
     """
-    mine = StoredBundle(
-        content_hash=ours.content_hash,
-        archive_hash=ours.archive_hash,
-        archive_size=ours.archive_size,
-        manifest_hash=ours.manifest_hash,
-        manifest_size=ours.manifest_size,
-    )
+    mine = StoredBundle(**ours.hashes)
     try:
         indexed = _indexed(store, mine)
     except InvalidData as error:
@@ -183,8 +177,8 @@ def _check_manifest(directory: str, ours: LinkedBundle) -> None:
         data = file.read()
     try:
         manifest = Manifest.from_json(data)
-    except ManifestError as error:
-        raise UserError(f"{ours.manifest}: {error} Package it again") from None
+    except InvalidData as error:
+        raise UserError(f"{ours.manifest}: {error}. Package it again") from None
     found = (manifest.content_hash, manifest.archive_hash, manifest.archive_size)
     if found != (ours.content_hash, ours.archive_hash, ours.archive_size):
         raise UserError(

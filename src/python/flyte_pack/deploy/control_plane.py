@@ -8,12 +8,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flyte_pack.deploy.flyte_settings import ENDPOINT_VARIABLE, KEY_VARIABLE, find_config
+from flyte_pack.deploy.flyte_settings import KEY_VARIABLE, named
 from flyte_pack.deploy.plan import Request
 from flyte_pack.deploy.registration import ControlPlane
 from flyte_pack.errors import UserError
-from flyte_pack.names import InvalidName, check_endpoint, shown
+from flyte_pack.names import InvalidName, check_endpoint
 from flyte_pack.progress import Say
+from flyte_shim import shown
 
 _LOCAL = re.compile(r"(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?$")
 _SCHEME = re.compile(r"^(dns:///|https?://)", re.IGNORECASE)
@@ -35,54 +36,49 @@ def find_control_plane(
 ) -> Found | None:
     """None where nothing names an endpoint, or nothing is to be registered. Raises `UserError`.
 
-    That a user has settings of Flyte's is no reason to register what is in a directory of this machine somewhere else: only
-    an endpoint that is meant for the deployment is. say: is told so.
+    A store in a directory of this machine is registered elsewhere only if the endpoint is meant for
+    the deployment: a user's own settings of Flyte are no reason. say: is told so.
     """
-    if not request.register:
+    who = named(request.settings, build_root, environ)
+    if not request.options.register or not who:
         return None
-    config = request.flyte_config
-    if config is not None:
-        config = os.path.join(build_root, os.path.expanduser(config))
-        if not os.path.isfile(config):
-            raise UserError(
-                f"there is no file {shown(config, 300)}, which is named as Flyte's config.yaml"
-            )
-    else:
-        # It says how to log in, too: so it is of use even where the endpoint comes from elsewhere.
-        config = find_config(build_root, environ)
-    settings = _admin(config) if config else {}
-    named = request.endpoint or environ.get(ENDPOINT_VARIABLE)
-    endpoint = named or _of_key(environ.get(KEY_VARIABLE)) or settings.get("endpoint")
+    chosen = request.settings.flyte_config is not None
+    if chosen and not os.path.isfile(who.config or ""):
+        raise UserError(
+            f"there is no file {shown.word(who.config or '', 300, '@?')}, which is named as Flyte's config.yaml"
+        )
+    # The file says how to log in, too: so it is of use even if the endpoint comes from elsewhere.
+    admin = _admin(who.config) if who.config else {}
+    endpoint = who.endpoint or _of_key(who.key) or admin.get("endpoint")
     if not endpoint:
-        if request.flyte_config is not None:
+        if chosen:
             raise UserError(
-                f"{config} names no control plane: write `admin.endpoint` into it, type --endpoint HOST, or type "
-                "--no-register to store and record only"
+                f"{who.config} names no control plane: write `admin.endpoint` into it, type "
+                "--endpoint HOST, or type --no-register to store and record only"
             )
         return None
     try:
         check_endpoint(str(endpoint))
     except InvalidName as error:
         raise UserError(str(error)) from None
-    is_meant = named or request.flyte_config
-    if (
-        not is_meant
-        and request.store.startswith("file:")
-        and not _LOCAL.match(_host(str(endpoint)))
-    ):
+    host = _host(str(endpoint))
+    is_meant = who.endpoint is not None or chosen
+    if not is_meant and request.store.startswith("file:") and not _LOCAL.match(host):
         say(
-            f"not registered at {_host(str(endpoint))}, which Flyte's own settings name: its containers could not read "
-            f"{request.store}. Name a store that they reach; or, where they have that directory, type --endpoint HOST"
+            f"not registered at {host}, which Flyte's own settings name: its containers could not "
+            f"read {request.store}. Name a store that they reach; or, where they have that "
+            "directory, type --endpoint HOST"
         )
         return None
+    settings = request.settings
     return Found(
         ControlPlane(
-            endpoint=named,
-            insecure=request.insecure,
-            org=request.org,
-            config=config,
+            endpoint=who.endpoint,
+            insecure=settings.insecure,
+            org=settings.org,
+            config=who.config,
         ),
-        "/".join(filter(None, [_host(str(endpoint)), request.org])),
+        "/".join(filter(None, [host, settings.org])),
     )
 
 

@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ from flyte_pack.deploy.registering import Registering, Specifications
 from flyte_pack.deploy.task_images import images_of, pinned
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import InvalidData
-from flyte_pack.progress import Progress
+from flyte_pack.progress import Progress, Say
 from flyte_pack.store import Store, StoreError, blob_of
 from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE, TaskLink
 
@@ -100,24 +100,23 @@ class Work:
 
 
 class Deployment:
-    """One run of the deploy program that deploys: `prepare`, then perhaps `carry_out`. A context manager.
+    """One run that deploys: `prepare`, then perhaps `carry_out`. A context manager.
 
-    request: what and where. directory: where the packaged files are. build_root: the checkout. found: where to register.
-    say: takes one line for the person who waits. action: for the history. origin: where the version is from, by default the
+    request: what and where. directory: of the packaged files. build_root: the checkout. found:
+    where to register. action: for the history. origin: where the version is from, by default the
     checkout.
     """
 
     def __init__(
         self,
         request: Request,
+        *,
         store: Store,
         ledger: Ledger,
         directory: str,
         build_root: str,
-        repair: bool,
         found: Found | None,
-        say: Callable[[str], None],
-        dry_run: bool = False,
+        say: Say,
         action: str = "deploy",
         origin: Provenance | None = None,
     ) -> None:
@@ -127,15 +126,14 @@ class Deployment:
         self._ledger = ledger
         self._directory = directory
         self._build_root = build_root
-        self._repair = repair
+        self._repair, self._dry_run = request.options.repair, request.options.dry_run
         self._say = say
-        self._links = read_links(directory, request.tasks)
+        self._links = read_links(directory, request.plan.tasks)
         self._copy_style = one_copy_style(request, self._links)
-        self._pushes = read_pushes(directory, request.pushes)
+        self._pushes = read_pushes(directory, request.plan.pushes)
         self._images = images_of(request, self._links, self._pushes)
         self.registered: list[Registered] = []
-        self._dry_run = dry_run
-        self._uploads = request.upload == "flyte"
+        self._uploads = request.options.upload == "flyte"
         if self._uploads and found is None:
             raise UserError("--upload flyte takes a control plane: type --endpoint HOST, too")
         self._registering: Registering | None = None
@@ -154,11 +152,12 @@ class Deployment:
         if self._registering is not None:
             self._registering.close()
 
-    def push_images(self, dry_run: bool) -> list[dict[str, Any]]:
-        """Have the images that were built for it in their registries; before anything is recorded, as no record may name one
-        that a container can't pull. Returns what was done, as the report has it. Raises `RegistryError`.
+    def push_images(self) -> list[dict[str, Any]]:
+        """Push the images that were built for it; returns what was done, as the report has it.
+
+        This comes before any record, as no record may name an image that a container cannot pull.
         """
-        return push_all(self._pushes, self._directory, self._say, dry_run)
+        return push_all(self._pushes, self._directory, self._say, self._dry_run)
 
     def prepare(self) -> Work:
         """Plan it; writes nothing. Raises `UserError`, `InvalidData`, `StoreError` or `RegistrationError`."""
@@ -301,7 +300,7 @@ class Deployment:
 
         def record(version: str | None) -> VersionRecord:
             return VersionRecord(
-                address=request.address,
+                address=request.plan.address,
                 project=request.project,
                 domain=request.domain,
                 version=version or VERSION_HOLE,
@@ -318,7 +317,7 @@ class Deployment:
                 flyte=flyte,
             )
 
-        return record(request.version or version_of(record(None).spec()))
+        return record(request.settings.version or version_of(record(None).spec()))
 
     def _known(
         self,
@@ -415,7 +414,7 @@ class Deployment:
 
     def _with_version(self, task: RecordedTask, one: DeployedTask) -> DeployedTask:
         request = self._request
-        version = request.version or version_of(
+        version = request.settings.version or version_of(
             task_spec(request.project, request.domain, task, one)
         )
         command = tuple(version if part == VERSION_HOLE else part for part in one.command)
@@ -428,7 +427,7 @@ class Deployment:
         try:
             existing = self._ledger.recorded(record.version)
         except InvalidData as error:
-            if self._request.version is not None:
+            if self._request.settings.version is not None:
                 raise InvalidData(
                     f"{error}. Bring it back from a backup, or deploy under another version"
                 ) from None

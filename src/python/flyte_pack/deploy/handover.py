@@ -18,13 +18,13 @@ import stat
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Dict, Tuple
 
 from flyte_pack.deploy.ledger import Recorded
 from flyte_pack.deploy.records import VersionRecord, deployment_key
 from flyte_pack.errors import UserError
 from flyte_pack.http import HttpError
-from flyte_pack.json_fields import Fields, InvalidData, dump, load
+from flyte_pack.json_fields import Digest, Document, InvalidData, Sha256
 from flyte_pack.names import InvalidName
 from flyte_pack.oci.layout import layout_files
 from flyte_pack.oci.model import (
@@ -32,7 +32,6 @@ from flyte_pack.oci.model import (
     Index,
     InvalidImage,
     blob_path,
-    check_digest,
     digest_of,
     parse_document,
 )
@@ -45,7 +44,6 @@ from flyte_shim.hashing import sha256_bytes
 if TYPE_CHECKING:
     from flyte_pack.registry.client import Session
 
-SCHEMA = 1
 INDEX, SUMS = "handover.json", "SHA256SUMS"
 _INDEX_LIMIT = 64 << 20
 _READ = 1 << 20
@@ -56,61 +54,53 @@ _FILE = re.compile(
 )
 
 
+def _check_file(path: str) -> str:
+    if not _FILE.fullmatch(path):
+        raise InvalidData(f"{path!a:.200} does not belong into a hand-over")
+    return path
+
+
 @dataclass(frozen=True)
 class HandedFile:
     """path: below the folder. size: in bytes."""
 
-    path: str
+    path: Annotated[str, _check_file]
     size: int
-    sha256: str
+    sha256: Sha256
+
+    def __post_init__(self) -> None:
+        name = self.path.rpartition("/")[2].partition(".")[0]
+        by_content = self.path.startswith(("store/archives/", "store/manifests/", "images/blobs/"))
+        if by_content and name != self.sha256:
+            raise InvalidData(f"{self.path} has another SHA-256 than its name")
 
 
 @dataclass(frozen=True)
-class Handover:
+class Handover(Document):
     """What is in a folder. store: where the version was exported from, which its commands name.
 
     images: digest by the reference that the record has.
     """
+
+    NAME = INDEX
 
     address: str
     project: str
     domain: str
     version: str
     store: str
-    images: dict[str, str]
-    files: tuple[HandedFile, ...]
+    images: Dict[str, Digest]
+    files: Tuple[HandedFile, ...]
 
     @property
     def record_path(self) -> str:
         key = deployment_key(self.project, self.domain, self.address)
         return f"store/{key}/versions/{self.version}.json"
 
-    def to_json(self) -> bytes:
-        return dump({"schema": SCHEMA, **vars(self), "files": [vars(file) for file in self.files]})
-
-    @classmethod
-    def from_json(cls, data: bytes, what: str) -> Handover:
-        """Parse what `to_json` wrote; `what` names it in errors. Raises `InvalidData`."""
-        fields = load(data, what, SCHEMA)
-        handover = cls(
-            address=fields.text("address"),
-            project=fields.text("project"),
-            domain=fields.text("domain"),
-            version=fields.text("version"),
-            store=fields.text("store"),
-            images=fields.text_map("images"),
-            files=tuple(_file(file, what) for file in fields.nested_list("files")),
-        )
-        fields.end()
-        paths = [file.path for file in handover.files]
+    def __post_init__(self) -> None:
+        paths = [file.path for file in self.files]
         if paths != sorted(set(paths)):
-            raise InvalidData(f"{what}: the files are not sorted, or one is there twice")
-        try:
-            for digest in handover.images.values():
-                check_digest(digest)
-        except InvalidImage as error:
-            raise InvalidData(f"{what}: {error}") from None
-        return handover
+            raise InvalidData("the files are not sorted, or one is there twice")
 
     def sums(self, own: bytes) -> bytes:
         """The content of `SHA256SUMS`; `own`: of `handover.json`."""
@@ -352,15 +342,3 @@ def _sha256(file: Any, progress: Progress | None = None) -> str:
         if progress:
             progress.add(len(chunk))
     return digest.hexdigest()
-
-
-def _file(fields: Fields, what: str) -> HandedFile:
-    file = HandedFile(fields.text("path"), fields.integer("size"), fields.sha256("sha256"))
-    fields.end()
-    if not _FILE.fullmatch(file.path):
-        raise InvalidData(f"{what}: {file.path!a:.200} is no file of a hand-over")
-    name = file.path.rpartition("/")[2].partition(".")[0]
-    by_content = file.path.startswith(("store/archives/", "store/manifests/", "images/blobs/"))
-    if by_content and name != file.sha256:
-        raise InvalidData(f"{what}: {file.path} has another SHA-256 than its name")
-    return file

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ from flyte_pack.errors import UserError
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.names import InvalidName, check_registry
 from flyte_pack.oci.layout import Layout, layout_files, open_layout
-from flyte_pack.oci.model import Descriptor, InvalidImage, parse_object
+from flyte_pack.oci.model import Descriptor, InvalidImage
 from flyte_pack.oci.reference import Reference
 from flyte_pack.progress import Say
 from flyte_pack.registry.plan import Destination, PushPlan
@@ -61,33 +61,34 @@ def imported(request: Request, folder: str, directory: str, say: Say) -> Iterato
     request: of this site; it must be about the same deployment. directory: of the files that were packaged here, where the
     environments to register with are. Raises `UserError`, `InvalidData`, `InvalidImage`, `InvalidName` or `OSError`.
     """
-    folder = os.path.abspath(folder)
+    folder, place = os.path.abspath(folder), os.path.abspath(directory)
     handover, record = read_handover(folder, say)
     _check_same(request, handover)
     version = record.version if _is_named(record) else None
     with tempfile.TemporaryDirectory(prefix="flyte-import-") as packaged:
         os.symlink(os.path.join(folder, "store"), os.path.join(packaged, "store"))
-        images = _Images(request.registry, handover, folder, packaged)
+        images = _Images(request.settings.registry, handover, folder, packaged)
         tasks, pushes = [], []
         for number, task in enumerate(record.tasks):
             tasks.append(f"task-{number}.json")
             _write(packaged, tasks[-1], _link(record, task, handover, images).to_json())
-        for number, push in enumerate(images.pushes(request.insecure_registries)):
+        for number, push in enumerate(images.pushes(request.plan.insecure_registries)):
             pushes.append(f"push-{number}.json")
             _write(packaged, pushes[-1], push.to_json())
         yield Imported(
             dataclasses.replace(
                 request,
-                version=version,
-                copy_style=record.copy_style,
-                root_dir=None,
-                tasks=tuple(tasks),
-                pushes=tuple(pushes),
-                environments=tuple(
-                    dataclasses.replace(
-                        one, python=os.path.join(os.path.abspath(directory), one.python)
-                    )
-                    for one in request.environments
+                settings=dataclasses.replace(
+                    request.settings, version=version, copy_style=record.copy_style, root_dir=None
+                ),
+                plan=dataclasses.replace(
+                    request.plan,
+                    tasks=tuple(tasks),
+                    pushes=tuple(pushes),
+                    environments=tuple(
+                        dataclasses.replace(one, python=os.path.join(place, one.python))
+                        for one in request.plan.environments
+                    ),
                 ),
             ),
             packaged,
@@ -96,12 +97,12 @@ def imported(request: Request, folder: str, directory: str, say: Say) -> Iterato
 
 
 def _check_same(request: Request, handover: Handover) -> None:
-    ours = (request.address, request.project, request.domain)
+    ours = (request.plan.address, request.project, request.domain)
     theirs = (handover.address, handover.project, handover.domain)
     if ours != theirs:
         raise UserError(
             f"the folder holds {handover.address} for {handover.project}/{handover.domain}, and this is "
-            f"{request.address} for {request.project}/{request.domain}: what a task is may differ between domains, so "
+            f"{request.plan.address} for {request.project}/{request.domain}: what a task is may differ between domains, so "
             "import it as what it is, or export the other one"
         )
 
@@ -147,13 +148,9 @@ def _link(
 
 def _bundle(bundle: StoredBundle) -> LinkedBundle:
     return LinkedBundle(
-        archive=f"store/{bundle.archive.key}",
-        manifest=f"store/{bundle.manifest.key}",
-        content_hash=bundle.content_hash,
-        archive_hash=bundle.archive_hash,
-        archive_size=bundle.archive_size,
-        manifest_hash=bundle.manifest_hash,
-        manifest_size=bundle.manifest_size,
+        archive=f"store/{bundle.archive_key}",
+        manifest=f"store/{bundle.manifest_key}",
+        **bundle.hashes,
     )
 
 
@@ -236,10 +233,7 @@ def _workdir(layout: Layout, top: Descriptor) -> str:
     image = next(layout.images(top), None)
     if image is None:
         raise InvalidImage(f"{layout.name}: {top.digest} is no image")
-    config: Mapping[str, object] = parse_object(image.config, layout.name)
-    settings = config.get("config")
-    workdir = settings.get("WorkingDir") if isinstance(settings, dict) else None
-    return workdir if isinstance(workdir, str) and workdir else "/"
+    return image.parsed_config.workdir or "/"
 
 
 def _write(directory: str, name: str, content: bytes) -> None:

@@ -40,17 +40,17 @@ def one_copy_style(request: Request, links: Iterable[TaskLink]) -> str:
             "set `copy_style` in the target, or type --copy-style"
         )
     style = next(iter(by_style))
-    if request.copy_style not in (None, style):
+    if request.settings.copy_style not in (None, style):
         raise UserError(
-            f"the tasks were packaged with copy_style={style!r}, not {request.copy_style!r}: package them again"
+            f"the tasks were packaged with copy_style={style!r}, not {request.settings.copy_style!r}: package them again"
         )
     for link in links:
-        if request.root_dir is not None and link.root_dir != request.root_dir:
+        if request.settings.root_dir is not None and link.root_dir != request.settings.root_dir:
             raise UserError(
-                f"{link.address} was packaged with root_dir={link.root_dir!r}, not {request.root_dir!r}: "
+                f"{link.address} was packaged with root_dir={link.root_dir!r}, not {request.settings.root_dir!r}: "
                 "package it again"
             )
-    if style == "none" and request.version is None:
+    if style == "none" and request.settings.version is None:
         raise UserError(
             "with copy_style='none' the code is in the images, so that no version can be computed from it: "
             "type --version V, or set `version` in the target"

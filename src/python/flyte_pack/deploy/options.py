@@ -7,23 +7,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
 
 from flyte_pack import command
+from flyte_pack.deploy.config import TEXTS, UNSET, Settings
 from flyte_pack.errors import UsageError
-from flyte_pack.names import (
-    InvalidName,
-    check_domain,
-    check_endpoint,
-    check_image,
-    check_org,
-    check_project,
-    check_ref_name,
-    check_registry,
-    check_version,
-)
-from flyte_pack.store.uris import StoreError, check_store_uri
-from flyte_pack.task_link import COPY_STYLES
+from flyte_pack.json_fields import InvalidData
+from flyte_shim import shown
 from flyte_shim.paths import path_problem
 
 HELP = """\
@@ -136,32 +128,21 @@ _MOST_KEPT = 1_000_000
 class DeployOptions:
     """What the user typed, checked as far as text alone can be.
 
-    command: "deploy", one of the commands of `HELP`, or "help". which: the version that `show`, `rollback`, `verify` or
-    `export` names, perhaps cut short. directory: the folder of `export` or `import`. version, ...: the options, None where
-    not given. images: (ref name, image) pairs, no name twice. register: False with --no-register. image_check: False with
-    --no-image-check. older_than: days.
+    command: "deploy", one of the commands of `HELP`, or "help". which: the version that `show`,
+    `rollback`, `verify` or `export` names; it may be cut short. directory: the folder of `export`
+    or `import`. register: False with --no-register. image_check: False with --no-image-check.
+    older_than: days.
     """
 
     command: str = _DEPLOY
+    settings: Settings = UNSET
     which: str | None = None
     directory: str | None = None
     dry_run: bool = False
-    version: str | None = None
-    project: str | None = None
-    domain: str | None = None
-    copy_style: str | None = None
-    root_dir: str | None = None
-    images: tuple[tuple[str, str], ...] = ()
     image_check: bool = True
-    registry: str | None = None
-    store: str | None = None
     upload: str | None = None
     repair: bool = False
     config: str | None = None
-    endpoint: str | None = None
-    insecure: bool = False
-    org: str | None = None
-    flyte_config: str | None = None
     register: bool = True
     all_versions: bool = False
     yes: bool = False
@@ -184,49 +165,56 @@ def parse(argv: Sequence[str]) -> DeployOptions:
     """Parse what the user typed. Raises `UsageError`."""
     known, unknown = _parser().parse_known_intermixed_args(list(argv))
     if unknown:
-        raise UsageError(f"unknown option {_shown(unknown[0].partition('=')[0])}")
+        raise UsageError(f"unknown option {shown.word(unknown[0].partition('=')[0])}")
     parsed = vars(known)
     words = parsed.pop("words") or []
     if parsed.pop("help"):
         return DeployOptions(command="help")
     command, arguments = (words[0], words[1:]) if words else (_DEPLOY, [])
     which, directory = _arguments(command, arguments) if words else (None, None)
-    parsed["images"] = tuple(parsed.pop("image"))
-    if len({name for name, _ in parsed["images"]}) < len(parsed["images"]):
-        raise UsageError("--image is given twice for one name")
     for name, commands in _FOR.items():
-        if parsed[name] not in (None, False, ()) and command not in commands:
+        if parsed[name] not in (None, False, []) and command not in commands:
             option = "--" + _OPTIONS.get(name, name).replace("_", "-")
             does = "deploying" if command == _DEPLOY else command
             raise UsageError(f"{option} is for {_listed(commands)}; {does} does not take it")
-    if parsed["dry_run"] and (command == "export" or parsed["yes"]):
-        raise UsageError(
-            "export has no --dry-run: `show` tells what is in a version"
-            if command == "export"
-            else "--yes and --dry-run contradict: prune without --yes only lists"
-        )
+    _check_contradictions(parsed, command, which)
+    parsed["register"] = not parsed.pop("no_register")
+    parsed["image_check"] = not parsed.pop("no_image_check")
+    typed = {field.name: parsed.pop(field.name) for field in fields(Settings)}
+    typed["images"] = tuple(sorted(typed["images"]))
+    return DeployOptions(
+        command=command, settings=Settings(**typed), which=which, directory=directory, **parsed
+    )
+
+
+def _check_contradictions(parsed: dict[str, Any], command: str, which: str | None) -> None:
+    if len(dict(parsed["images"])) < len(parsed["images"]):
+        raise UsageError("--image is given twice for one name")
+    if parsed["dry_run"] and command == "export":
+        raise UsageError("export has no --dry-run: `show` tells what is in a version")
+    if parsed["dry_run"] and parsed["yes"]:
+        raise UsageError("--yes and --dry-run contradict: prune without --yes only lists")
     if which is not None and parsed["all_versions"]:
         raise UsageError("verify takes a VERSION or --all, not both")
     if parsed["insecure"] and (parsed["endpoint"] or "").lower().startswith("https:"):
         raise UsageError("--insecure means plain HTTP, and --endpoint says https: leave one out")
-    parsed["register"] = not parsed.pop("no_register")
-    parsed["image_check"] = not parsed.pop("no_image_check")
-    return DeployOptions(command=command, which=which, directory=directory, **parsed)
 
 
 def _arguments(command: str, arguments: list[str]) -> tuple[str | None, str | None]:
     """(the version, the folder) that a command names."""
     if command not in _COMMANDS:
         raise UsageError(
-            f"unknown command {_shown(command)}: there are {', '.join(_COMMANDS)}; without one it deploys"
+            f"unknown command {shown.word(command)}: there are {', '.join(_COMMANDS)}; "
+            "without one it deploys"
         )
     least, most = _COMMANDS[command]
     if not least <= len(arguments) <= most:
         raise UsageError(f"{command} takes {_WORDS[command]}, not {len(arguments)}")
     directory = None
     if command in ("export", "import"):
-        directory, arguments = _path(f"{command} DIR")(arguments[0]), arguments[1:]
-    return (_checked(check_version)(arguments[0]) if arguments else None), directory
+        directory, arguments = arguments[0], arguments[1:]
+        _read("flyte_config", directory, f"{command} DIR")  # any path
+    return (_read("version", arguments[0], command) if arguments else None), directory
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -235,22 +223,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("words", nargs="*")
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--dry-run", action="store_true")
-    parser.add_argument("--version", type=_checked(check_version))
-    parser.add_argument("--project", type=_checked(check_project))
-    parser.add_argument("--domain", type=_checked(check_domain))
-    parser.add_argument("--copy-style", type=_one_of("--copy-style", COPY_STYLES))
-    parser.add_argument("--root-dir", type=_root_dir)
-    parser.add_argument("--image", type=_image, action="append", default=[])
+    for name in TEXTS:
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=partial(_read, name, option=option))
+    # None, so that what is not typed leaves other settings as they are.
+    parser.add_argument("--insecure", action="store_true", default=None)
+    parser.add_argument("--image", type=_image, action="append", default=[], dest="images")
     parser.add_argument("--no-image-check", action="store_true")
-    parser.add_argument("--registry", type=_checked(check_registry, "--registry: "))
-    parser.add_argument("--store", type=_checked(check_store_uri))
     parser.add_argument("--upload", type=_one_of("--upload", ("store", "flyte")))
     parser.add_argument("--repair", action="store_true")
     parser.add_argument("--config", type=_config)
-    parser.add_argument("--endpoint", type=_checked(check_endpoint, "--endpoint: "))
-    parser.add_argument("--insecure", action="store_true")
-    parser.add_argument("--org", type=_checked(check_org))
-    parser.add_argument("--flyte-config", type=_path("--flyte-config"))
     parser.add_argument("--no-register", action="store_true")
     parser.add_argument("--all", action="store_true", dest="all_versions")
     parser.add_argument("--yes", action="store_true")
@@ -260,27 +242,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _checked(check: Callable[[str], str], before: str = "") -> Callable[[str], str]:
-    """`check`, raising what a mistyped command line raises."""
-
-    def checked(text: str) -> str:
-        try:
-            return check(text)
-        except (InvalidName, StoreError) as error:
-            raise UsageError(f"{before}{error}") from None
-
-    return checked
-
-
-def _root_dir(text: str) -> str:
-    path = text[2:] if text.startswith("./") else text
-    path = path.rstrip("/") if path != "/" else path
-    problem = None if path == "." else path_problem(path)
-    if problem:
-        raise UsageError(
-            f"--root-dir takes a directory below the build root, like src or '.', not {problem}"
-        )
-    return path
+def _read(name: str, text: object, option: str) -> Any:
+    """A setting's value, checked."""
+    try:
+        return Settings.read(name, text, option)
+    except InvalidData as error:
+        raise UsageError(str(error)) from None
 
 
 def _config(text: str) -> str:
@@ -294,20 +261,11 @@ def _config(text: str) -> str:
     return path
 
 
-def _path(option: str) -> Callable[[str], str]:
-    def checked(text: str) -> str:
-        if not text or not text.isprintable() or "://" in text:
-            raise UsageError(f"{option} takes a path, not {_shown(text)}")
-        return text
-
-    return checked
-
-
 def _one_of(option: str, known: Sequence[str]) -> Callable[[str], str]:
     # (What argparse says of its own `choices` repeats what was typed.)
     def checked(text: str) -> str:
         if text not in known:
-            raise UsageError(f"{option} is one of {', '.join(known)}, not {_shown(text)}")
+            raise UsageError(f"{option} is one of {', '.join(known)}, not {shown.word(text)}")
         return text
 
     return checked
@@ -317,7 +275,7 @@ def _number(option: str, least: int, most: int) -> Callable[[str], int]:
     def checked(text: str) -> int:
         if not (text.isascii() and text.isdigit()) or not least <= int(text[:20]) <= most:
             raise UsageError(
-                f"{option} takes a whole number from {least} to {most}, not {_shown(text)}"
+                f"{option} takes a whole number from {least} to {most}, not {shown.word(text)}"
             )
         return int(text)
 
@@ -328,14 +286,10 @@ def _image(text: str) -> tuple[str, str]:
     name, equals, image = text.partition("=")
     if not equals:
         raise UsageError("--image takes NAME=URI, like trainer=registry.example/team/trainer:3")
-    return _checked(check_ref_name)(name), _checked(check_image)(image)
+    pair: tuple[str, str] = _read("images", {name: image}, "--image")[0]
+    return pair
 
 
 def _listed(commands: Sequence[str]) -> str:
     names = ["deploying" if name == _DEPLOY else name for name in commands]
     return f"{', '.join(names[:-1])} and {names[-1]}" if names[1:] else names[0]
-
-
-def _shown(text: str) -> str:
-    """A word of the command line as it may be repeated: not what could be a URI with a password in it."""
-    return ascii(text) if len(text) <= 40 and not set(text) & set("@:/") else "(not repeated here)"

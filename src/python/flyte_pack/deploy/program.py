@@ -18,16 +18,17 @@ from flyte_pack.deploy.deployment import Deployment
 from flyte_pack.deploy.flyte_processes import Registered
 from flyte_pack.deploy.git import now
 from flyte_pack.deploy.ledger import Ledger, Recorded, is_current
-from flyte_pack.deploy.options import HELP, DeployOptions, parse
+from flyte_pack.deploy.options import HELP, parse
 from flyte_pack.deploy.plan import DeployPlan, Request, resolve
 from flyte_pack.deploy.recorded import register_recorded
 from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord
 from flyte_pack.deploy.registering import Registering
 from flyte_pack.errors import UsageError, UserError
-from flyte_pack.json_fields import InvalidData, dump, printable
+from flyte_pack.json_fields import InvalidData, as_json, dump
 from flyte_pack.progress import Console
 from flyte_pack.store import Store, StoreError
 from flyte_pack.store.opening import open_store
+from flyte_shim import shown
 
 _SCHEMA = 1
 
@@ -54,7 +55,7 @@ def _main(argv: Sequence[str], say: Console) -> int:
         with open(plan_file, "rb") as file:
             plan = DeployPlan.from_json(file.read())
         address = plan.address
-        document = _Run(options, resolve(plan, options), directory, say).document()
+        document = _Run(resolve(plan, options), directory, say).document()
         say.draw("")  # of a transfer that turned out not to be needed
         _print(dump(document).decode() if options.output == "json" else report.text(document))
         return FAILED if document.get("broken") else DONE
@@ -71,15 +72,13 @@ def _main(argv: Sequence[str], say: Console) -> int:
 class _Run:
     """One run of the program, once everything that was typed is understood; `document` is what it comes to."""
 
-    def __init__(
-        self, options: DeployOptions, request: Request, directory: str, say: Console
-    ) -> None:
-        self._options = options
+    def __init__(self, request: Request, directory: str, say: Console) -> None:
+        self._options = request.options
         self._request = request
         self._directory = directory
         self._say = say
         self._store: Store = open_store(request.store, os.getcwd(), say)
-        self._ledger = Ledger(self._store, request.project, request.domain, request.address)
+        self._ledger = Ledger(self._store, request.project, request.domain, request.plan.address)
 
     def document(self) -> dict[str, Any]:
         run = {
@@ -95,7 +94,7 @@ class _Run:
         return {
             "schema": _SCHEMA,
             "command": self._options.command,
-            "address": self._request.address,
+            "address": self._request.plan.address,
             "project": self._request.project,
             "domain": self._request.domain,
             "store": self._store.uri,
@@ -117,22 +116,20 @@ class _Run:
         found = find_control_plane(request, os.getcwd(), os.environ, self._say)
         deployment = Deployment(
             request,
-            self._store,
-            self._ledger,
-            directory,
-            os.getcwd(),
-            options.repair,
-            found,
-            self._say,
-            options.dry_run,
-            action,
-            origin,
+            store=self._store,
+            ledger=self._ledger,
+            directory=directory,
+            build_root=os.getcwd(),
+            found=found,
+            say=self._say,
+            action=action,
+            origin=origin,
         )
         with deployment:
             work = deployment.prepare()
             previous, number = work.current, work.history_number
             writes = work.writes(self._ledger)
-            images = deployment.push_images(options.dry_run)
+            images = deployment.push_images()
             upload = {
                 "bundles": sum(put.blob.size for put in work.puts),
                 "images": sum(image["bytes"] for image in images),
@@ -150,7 +147,7 @@ class _Run:
             "registered": deployment.registrations(work),
             "upload": upload,
             "images": images,
-            "bundles": [{"status": s.status.value, **s.bundle.as_fields()} for s in work.settled],
+            "bundles": [{"status": s.status.value, **as_json(s.bundle)} for s in work.settled],
             "tasks": [
                 {
                     "address": change.address,
@@ -189,7 +186,7 @@ class _Run:
         try:
             recorded = self._ledger.recorded(version)
         except (InvalidData, StoreError) as error:
-            return {**listed, "error": printable(str(error))}
+            return {**listed, "error": shown.printable(str(error))}
         if recorded is None:
             return {**listed, "error": "it has disappeared"}
         origin = recorded.record.provenance
@@ -247,7 +244,7 @@ class _Run:
             self._ledger,
             versions,
             say=self._say,
-            insecure=self._request.insecure_registries,
+            insecure=self._request.plan.insecure_registries,
             images=self._options.image_check,
         )
         return {
@@ -280,7 +277,7 @@ class _Run:
 
         assert self._options.directory is not None
         recorded = self._recorded(self._version())
-        insecure = self._request.insecure_registries
+        insecure = self._request.plan.insecure_registries
         folder = self._options.directory
         handover = export(self._store, recorded, folder, say=self._say, insecure=insecure)
         return {

@@ -39,7 +39,7 @@ def images_of(request: Request, links: Iterable[TaskLink], pushes: Iterable[Push
                 f"{address} uses the image {ref_name!r}, and nothing says which that is{_known(request.images)}: "
                 f"type --image {ref_name}=registry/name:tag, or set images={{{ref_name!r}: ...}} in the target"
             )
-    for ref_name in sorted(request.typed_images - used.keys()):
+    for ref_name in sorted(dict(request.options.settings.images).keys() - used.keys()):
         raise UserError(f"--image {ref_name}=...: no task uses an image of that name{_known(used)}")
     return found
 
@@ -63,7 +63,7 @@ def pinned(
     from flyte_pack.deploy.mapped_images import resolve_images
 
     resolved = resolve_images(
-        references, request.insecure_registries, say=say, check=request.image_check
+        references, request.plan.insecure_registries, say=say, check=request.options.image_check
     )
     return {
         address: (resolved[image].pinned if image in resolved else image, ref_name)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from flyte_pack.deploy.ledger import Ledger
 from flyte_pack.deploy.records import StoredBundle, VersionRecord
 from flyte_pack.http import HttpError
-from flyte_pack.json_fields import InvalidData, printable
-from flyte_pack.manifest import Manifest, ManifestError
+from flyte_pack.json_fields import InvalidData
+from flyte_pack.manifest import Manifest
 from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import Index, InvalidImage, parse_document
 from flyte_pack.oci.reference import Reference
 from flyte_pack.progress import Progress, Say
 from flyte_pack.store import Blob, Store, StoreError
+from flyte_shim import shown
 from flyte_shim.errors import ArchiveError
 from flyte_shim.extract import Limits, read_members
 
@@ -167,8 +168,8 @@ def _manifest(store: Store, bundle: StoredBundle) -> Manifest:
     _check(blob, len(data), hashlib.sha256(data).hexdigest())
     try:
         manifest = Manifest.from_json(data)
-    except ManifestError as error:
-        raise _Wrong("damaged", printable(str(error))) from None
+    except InvalidData as error:
+        raise _Wrong("damaged", shown.printable(str(error))) from None
     found = (manifest.content_hash, manifest.archive_hash, manifest.archive_size)
     if found != (bundle.content_hash, bundle.archive_hash, bundle.archive_size):
         raise _Wrong("damaged", "it describes another archive than the record names")
@@ -191,7 +192,7 @@ def _archive(store: Store, blob: Blob, manifest: Manifest | None, progress: Prog
         raise _Wrong("damaged", str(error)) from None
     _check(blob, stream.size, stream.sha256)
     if inner is not None:
-        raise _Wrong("damaged", printable(inner))
+        raise _Wrong("damaged", shown.printable(inner))
 
 
 def _differs(stream: _Hashed, manifest: Manifest | None) -> str | None:
@@ -292,7 +293,7 @@ def _image(session: Session, text: str) -> Checked:
         fix = "try again where the registry can be reached, or leave images out: --no-image-check"
         return Checked("image", text, "unknown", str(error), fix)
     except (InvalidImage, InvalidName) as error:
-        return Checked("image", text, "damaged", printable(str(error)), push)
+        return Checked("image", text, "damaged", shown.printable(str(error)), push)
     if missing:
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         return Checked("image", text, "damaged", f"the registry lacks {missing[0]}{more}", push)

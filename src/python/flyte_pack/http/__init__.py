@@ -6,7 +6,7 @@ from flyte_shim.errors import UserError
 
 
 class HttpError(UserError):
-    """A server's answer cannot be used; the message says which server, what is wrong and what to change.
+    """A server's answer cannot be used; the message says which server, why and what to change.
 
-    It never holds a password, a token or a signed address.
+    It never holds a password, a token or a signed URL.
     """

@@ -1,4 +1,4 @@
-"""Says what is tried again, how often and after which pause: one table for every request to a registry."""
+"""Says which requests are retried, how often and after which pause."""
 
 from __future__ import annotations
 
@@ -7,28 +7,30 @@ import random
 import time
 from dataclasses import dataclass
 from threading import Event
-from typing import Callable
+from typing import Callable, TypeVar
 
 from flyte_pack.progress import Say
 
-# How often more, after the first time. No other status is tried again: it would come back the same.
+# Retries by status. Any other status would come back the same.
 STATUSES = {
-    408: 5,  # the registry waited too long for us
+    408: 5,  # the server waited too long for us
     429: 8,  # too many requests
-    500: 3,  # as often a bug as a passing trouble
+    500: 3,  # as often a bug as a passing failure
     502: 5,  # a proxy reached nobody
     503: 5,
     504: 5,
 }
 BROKEN = 5  # refused, reset, timed out, cut short
-FIRST_PAUSE = 0.5  # seconds; doubled each time, and cut by chance to between half and all of it
+FIRST_PAUSE = 0.5  # seconds; doubles each time; a random part of up to a half is left out
 LONGEST_PAUSE = 30.0
-LONGEST_ASKED = 120.0  # what a Retry-After is cut to
-DEADLINE = 600.0  # from the first try, or from the last progress, to the last one
+LONGEST_ASKED = 120.0  # the most of a Retry-After
+DEADLINE = 600.0  # from the first try, or the last progress, to the last try
+
+Result = TypeVar("Result")
 
 
 class Broken(Exception):
-    """A request that came to no answer of use; `again` is how often it may be tried again."""
+    """A request without a usable answer. again: how often it may be retried."""
 
     def __init__(self, text: str, again: int = BROKEN, retry_after: str | None = None) -> None:
         super().__init__(text)
@@ -37,10 +39,7 @@ class Broken(Exception):
 
 @dataclass(frozen=True)
 class Timing:
-    """Where time comes from; tests put in their own. `sleep` returns early where the work was called off.
-
-    `say` is told of each pause.
-    """
+    """Where time comes from. `sleep` returns early if the work is called off; `say` hears of it."""
 
     sleep: Callable[[float], object]
     monotonic: Callable[[], float] = time.monotonic
@@ -50,16 +49,25 @@ class Timing:
 
 
 def real_timing(stopped: Event, say: Say | None = None) -> Timing:
-    """The machine's clocks; nobody sleeps on once `stopped` is set."""
+    """The machine's clocks; `stopped` ends every sleep."""
     return Timing(sleep=stopped.wait) if say is None else Timing(sleep=stopped.wait, say=say)
 
 
 class Tries:
-    """The tries of one request, or of one transfer. server: for what is said."""
+    """The tries of one request or transfer. server: its name, for messages."""
 
     def __init__(self, timing: Timing, server: str) -> None:
         self._timing, self._server = timing, server
         self.progress()
+
+    def run(self, once: Callable[[], Result], gave_up: Callable[[Broken], Exception]) -> Result:
+        """Try until there is a result, or raise what `gave_up` makes of the last failure."""
+        while True:
+            try:
+                return once()
+            except Broken as broken:
+                if not self.again(broken):
+                    raise gave_up(broken) from None
 
     def progress(self) -> None:
         """Something got through: count anew."""
@@ -67,7 +75,7 @@ class Tries:
         self._started = self._timing.monotonic()
 
     def again(self, broken: Broken) -> bool:
-        """Wait, and return True, where another try is due after this failure."""
+        """Wait and return True if another try is due after this failure."""
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._done)
         pause *= 0.5 + self._timing.chance() / 2
         asked = _seconds(broken.retry_after, self._timing.wall())
@@ -83,7 +91,7 @@ class Tries:
 
 
 def _seconds(retry_after: str | None, now: float) -> float | None:
-    """A Retry-After header, in seconds from `now` (RFC 9110, section 10.2.3); None where there is no sense in it."""
+    """A Retry-After header in seconds from `now` (RFC 9110, section 10.2.3); None if invalid."""
     if retry_after is None:
         return None
     text = retry_after.strip()

@@ -1,4 +1,4 @@
-"""What transfers of blobs share: a few threads that end together."""
+"""Runs transfers in a few threads that end together."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ THREADS = 4
 
 @contextmanager
 def in_parallel(stopped: Event) -> Iterator[Callable[..., None]]:
-    """Takes functions and their arguments, and ends when all have ended.
+    """Yields a function that starts a call in a thread; waits for all at the end.
 
-    The first failure, or an interrupt, calls off the others (and all else that heeds `stopped`), and is raised.
+    The first failure, or an interrupt, sets `stopped`, cancels the rest, and is raised.
     """
     futures: list[Future[Any]] = []
 
@@ -26,7 +26,7 @@ def in_parallel(stopped: Event) -> Iterator[Callable[..., None]]:
     try:
         yield submit
         done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        for future in done:  # nothing is called off yet: whatever failed is a reason
+        for future in done:  # nothing is cancelled yet: any failure is a cause
             future.result()
     except BaseException:
         stopped.set()

@@ -1,4 +1,4 @@
-"""Sends one HTTP request: the rules for plain HTTP and proxies, limits on answers, errors without secrets. No retries."""
+"""Sends one HTTP request, without retries: plain HTTP, proxies, limits, errors without secrets."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from urllib3.response import BaseHTTPResponse
 
 from flyte_pack.http import HttpError
 from flyte_pack.http.retry import BROKEN, Broken
-from flyte_pack.json_fields import printable
 from flyte_pack.oci.reference import DOCKER_HUB, is_loopback
+from flyte_shim import shown
 
 CONNECT_SECONDS = 15.0
 PROBE_SECONDS = 5.0
@@ -41,7 +41,7 @@ CONNECTIONS = 8
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer that was read whole."""
+    """An answer with its whole body."""
 
     status: int
     headers: Mapping[str, str]
@@ -50,7 +50,7 @@ class Answer:
 
 
 class Transport:
-    """Connections to any number of servers, for several threads."""
+    """Connections to any number of servers. Thread-safe."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Transport:
         read_seconds: float = READ_SECONDS,
         slowest_seconds: float = SLOWEST_SECONDS,
     ) -> None:
-        """insecure: `host[:port]` of those that may be spoken to over plain HTTP."""
+        """insecure: `host[:port]` of servers that may use plain HTTP."""
         self._insecure = frozenset(insecure)
         self._timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=read_seconds)
         self._slowest_seconds = slowest_seconds
@@ -66,10 +66,10 @@ class Transport:
         self._origins: dict[str, str] = {}
         self._probing, self._lock = Lock(), Lock()
         self.requests = 0
-        self.stopped = Event()  # set: whoever transfers ends at the next piece
+        self.stopped = Event()  # once set, every transfer ends at its next piece
 
     def origin(self, registry: str) -> str:
-        """`https://host`, or `http://host` of one that may be spoken to so and has no TLS. Raises `Broken`."""
+        """`https://host`, or `http://host` if that is allowed and it has no TLS."""
         host = "registry-1.docker.io" if registry == DOCKER_HUB else registry
         if not self._may_be_plain(host):
             return f"https://{host}"
@@ -79,41 +79,45 @@ class Transport:
             return self._origins[host]
 
     def resolve(self, url: str, location: str, registry: str) -> str:
-        """A whole address, of one that `registry` named in its answer to `url`. Raises `HttpError` where nothing
-        may be sent to it: plain HTTP is only for those hosts that may be spoken to so, and never after TLS on this
-        machine's own word.
+        """The absolute URL of `location` in the answer to `url`. Raises `HttpError` if unsafe.
+
+        Plain HTTP is for hosts that are named as insecure; after plain HTTP, for this machine too.
         """
         try:
             target = urljoin(url, location)
             parts = urlsplit(target)
             netloc, host, _ = parts.netloc, parts.hostname, parts.port
         except ValueError:
-            raise HttpError(f"{registry} names an address that is none") from None
+            raise HttpError(f"{registry} names an invalid URL") from None
         if parts.scheme not in ("http", "https") or not host or "@" in netloc:
-            raise HttpError(f"{registry} names an address that can't be used: {_shown(parts)}")
+            raise HttpError(
+                f"{registry} names an invalid URL: {shown.printable(shown.uri(target)[:200])}"
+            )
         meant = netloc in self._insecure or (is_loopback(netloc) and url.startswith("http:"))
         if parts.scheme == "http" and not meant:
             raise HttpError(
-                f"{registry} names an address without TLS: {_shown(parts)}. Set the registry's external address to "
-                "https (behind a proxy that ends TLS: X-Forwarded-Proto), or name that host as insecure if it is meant"
+                f"{registry} names a URL without TLS: {shown.printable(shown.uri(target)[:200])}. "
+                "Set the registry's external URL to https (behind a proxy that ends TLS: "
+                "X-Forwarded-Proto), or name that host as insecure"
             )
         return target
 
     def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
     ) -> Answer:
-        """Raises `Broken` where no whole answer came, `HttpError` for one that is too long."""
+        """Raises `Broken` without a whole answer, `HttpError` for one that is too long."""
         with self.open(method, url, headers, body) as response:
             return self.read(response, method, url)
 
     def read(self, response: BaseHTTPResponse, method: str, url: str) -> Answer:
-        """The rest of an answer; as `send`."""
+        """Read the rest of an answer; raises as `send`."""
         data = bytearray()
         for piece in self.pieces(response, method):
             data += piece
             if len(data) > MAX_ANSWER:
                 raise HttpError(
-                    f"{urlsplit(url).netloc} answered with more than {MAX_ANSWER:,} bytes where a document was asked for"
+                    f"{urlsplit(url).netloc} answered with more than {MAX_ANSWER:,} bytes, "
+                    "not with a document"
                 )
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status, headers, bytes(data), url)
@@ -122,7 +126,7 @@ class Transport:
     def open(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
     ) -> Iterator[BaseHTTPResponse]:
-        """An answer whose body is still to be read. Redirects are the caller's to follow. Raises `Broken`."""
+        """An answer with an unread body; the caller follows redirects. Raises `Broken`."""
         with self._lock:
             self.requests += 1
         sent = {"Accept-Encoding": "identity", "User-Agent": "pants-flyte", **headers}
@@ -143,14 +147,14 @@ class Transport:
         try:
             yield response
         finally:
-            response.close()  # a connection whose answer was read to its end has gone back to its pool
+            response.close()  # after the whole body, the connection is in its pool again
 
     def pieces(self, response: BaseHTTPResponse, method: str = "GET") -> Iterator[bytes]:
-        """The body as it comes. Raises `Broken` where it breaks off, or comes too slowly to ever end."""
+        """The body as it comes. Raises `Broken` if it breaks off or is too slow."""
         length = "" if method == "HEAD" else response.headers.get("Content-Length", "")
         expected = int(length) if length.isascii() and length.isdigit() else None
         count = counted = 0
-        waited = 0.0  # for the server alone; whoever takes the pieces may take their time
+        waited = 0.0  # for the server; the caller may take longer
         while True:
             if self.stopped.is_set():
                 raise Broken("called off", 0)
@@ -173,7 +177,7 @@ class Transport:
         return is_loopback(host) or host in self._insecure
 
     def _has_tls(self, host: str) -> bool:
-        """Whether a handshake succeeds. A certificate that we don't trust is an error, not a reason for plain HTTP."""
+        """Whether a handshake succeeds. An untrusted certificate is an error."""
         limit = urllib3.Timeout(connect=PROBE_SECONDS, read=PROBE_SECONDS)
         url = f"https://{host}/v2/"
         try:
@@ -197,7 +201,7 @@ class Transport:
 
 
 class _Body(BytesIO):
-    """Sent piece by piece, so that the time limit is for a piece and not for the whole, and so that it can be called off."""
+    """A request's body in pieces: the time limit is for a piece, and `stopped` ends it."""
 
     def __init__(self, data: bytes, stopped: Event) -> None:
         super().__init__(data)
@@ -234,7 +238,7 @@ def _new_pool(proxy: str | None) -> urllib3.PoolManager:
 
 
 def _proxy(target: SplitResult) -> str | None:
-    """The proxy that the environment names for an address (HTTPS_PROXY, NO_PROXY and the like)."""
+    """The proxy of the environment for a URL (HTTPS_PROXY, NO_PROXY and the like)."""
     if urllib.request.proxy_bypass(target.netloc):
         return None
     proxies = urllib.request.getproxies()
@@ -244,7 +248,7 @@ def _proxy(target: SplitResult) -> str | None:
 
 @contextmanager
 def _said_plainly() -> Iterator[None]:
-    """What urllib3 raises holds whole addresses, with whatever is signed in them: none of that gets out."""
+    """Turn what urllib3 raises into `Broken`: it holds whole URLs, which may be signed."""
     try:
         yield
     except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
@@ -256,27 +260,27 @@ def _plainly(error: BaseException) -> Broken:
     for one in causes:
         if isinstance(one, ssl.SSLCertVerificationError):
             return Broken(
-                f"its certificate is not trusted ({one.verify_message}). Name a file with the authority's certificate "
-                "in SSL_CERT_FILE",
+                f"its certificate is not trusted ({one.verify_message}). "
+                "Name a file with the authority's certificate in SSL_CERT_FILE",
                 0,
             )
     for one in causes:
         if isinstance(one, ssl.SSLError):
-            passing = isinstance(one, ssl.SSLEOFError)  # the end of a connection, whoever ended it
+            passing = isinstance(one, ssl.SSLEOFError)  # somebody closed the connection
             return Broken(
-                "no TLS connection comes about. If it speaks plain HTTP: that is for registries on this machine, and for "
-                "those that you name as insecure",
+                "the TLS handshake fails. Plain HTTP is for registries on this machine, "
+                "and for those that you name as insecure",
                 BROKEN if passing else 0,
             )
     if isinstance(error, NameResolutionError):
         return Broken("there is no host of that name")
     if isinstance(error, ProxyError):
-        return Broken("the proxy that the environment names can't be used (HTTPS_PROXY, NO_PROXY)")
+        return Broken("the proxy of the environment cannot be used (HTTPS_PROXY, NO_PROXY)")
     if isinstance(error, TimeoutError) and not isinstance(error, NewConnectionError):
         return Broken("no answer in time")
     for one in causes:
         if isinstance(one, OSError) and one.strerror:
-            return Broken(printable(one.strerror.lower()))
+            return Broken(shown.line(one.strerror.lower()))
     if any(isinstance(one, http.client.IncompleteRead) for one in causes):
         return Broken("the answer was cut short")
     if any(isinstance(one, http.client.RemoteDisconnected) for one in causes):
@@ -285,7 +289,7 @@ def _plainly(error: BaseException) -> Broken:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """`error` and what it came from."""
+    """`error` and its causes."""
     seen: list[BaseException] = []
     left: list[object] = [error]
     while left and len(seen) < 20:
@@ -294,8 +298,3 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             seen.append(one)
             yield one
             left += [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
-
-
-def _shown(parts: SplitResult) -> str:
-    """An address without what may be signed in it."""
-    return printable(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"[:200])

@@ -1,7 +1,8 @@
-"""Writes layers: tar archives in the order given, compressed by the pinned codec, named by their digest.
+"""Writes layers: tar archives in the order given, compressed by the pinned codec.
 
-A layer has entries for exactly the directories that are added to it: one that it leaves out is as the layers below have
-it, or is made by whoever unpacks (image specification, "Image Layer Filesystem Changeset").
+A layer has entries for the directories that are added to it and for no others. Another directory
+is as the lower layers have it, or whoever unpacks makes it (image specification, "Image Layer
+Filesystem Changeset").
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ _GZIP = 31  # as window bits
 
 
 class LayerWriter:
-    """One layer, into `directory`/blobs/sha256/; a context manager, which leaves nothing behind unless `finish` was called.
+    """One layer, in `directory`/blobs/sha256/; a context manager.
 
-    Paths are relative to the image's root, with "/", without "." and "..". Members are owned by `owner` unless said.
+    Nothing is left behind unless `finish` was called. Paths are relative to the image's root, with
+    "/", without "." and "..". `owner` owns the members unless said otherwise.
     """
 
     def __init__(self, directory: str, owner: tar.Owner = tar.ROOT) -> None:
-        """Raises `UserError`, or `OSError` where the blob can't be written."""
+        """Raises `UserError`, or `OSError` where the blob cannot be written."""
         self._directory = directory
         self._owner = owner
         os.makedirs(os.path.join(directory, "blobs", "sha256"), exist_ok=True)
@@ -59,9 +61,9 @@ class LayerWriter:
         )
 
     def add_open_file(self, path: str, fd: int, size: int, mode: int, name: str) -> None:
-        """A regular file out of the descriptor `fd`, `size` bytes to its end; `name` is for the error.
+        """A regular file of `size` bytes from the descriptor `fd`; `name` is for errors.
 
-        Raises `UserError` where it has another size.
+        Raises `UserError` if the file has another size.
         """
         data = os.read(fd, min(size, _READ) + 1)
         self._gzip.add(tar.header(path, mode, size, self._owner))
@@ -95,7 +97,7 @@ class LayerWriter:
         return Layer(digest, self._gzip.size, f"sha256:{self._gzip.input_sha256}", what)
 
     def finish_part(self, place: str) -> None:
-        """End it without the end of a layer, as the file `place`: one of the parts that `join_parts` takes."""
+        """End a part of a layer, as the file `place`. `join_parts` takes it."""
         self._gzip.finish()
         self._file.close()
         os.replace(self._temporary, place)
@@ -111,9 +113,10 @@ class LayerWriter:
 
 
 def join_parts(parts: Sequence[str], directory: str, what: str) -> Layer:
-    """The layer that files of `finish_part` make, in that order. A gzip file may have any number of members (RFC 1952, 2.2).
+    """The layer that parts of `finish_part` make, in that order.
 
-    Nothing is compressed again; only the digest of what is inside needs it unpacked. Raises `OSError` or `zlib.error`.
+    A gzip file may have any number of members (RFC 1952, 2.2), so nothing is compressed again.
+    Parts are inflated for the digest of the content. Raises `OSError` or `zlib.error`.
     """
     blob, tar_digest, size = hashlib.sha256(), hashlib.sha256(), 0
     with LayerWriter(directory) as end:

@@ -1,7 +1,8 @@
-"""Reads the members of a tar stream of any origin, in the formats that images use: ustar, pax, and GNU's long names.
+"""Reads the members of a tar stream, in the formats of images: ustar, pax, GNU's long names.
 
-POSIX.1-2008, pax: "ustar Interchange Format" and "pax Interchange Format"; GNU tar's manual, "Basic Tar Format". A
-hostile stream gives `InvalidImage`, never much memory used. Names are bytes: an image's need not be UTF-8.
+POSIX.1-2008, pax: "ustar Interchange Format" and "pax Interchange Format"; GNU tar's manual, "Basic
+Tar Format". A hostile stream raises `InvalidImage` and never takes much memory. Names are bytes:
+those in an image need not be UTF-8.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _MAX_TIME = (1 << 34) - 1  # what every file system takes
 
 @dataclass
 class Member:
-    """kind: the type flag; that of a regular file is REGULAR however it was written. Times in seconds."""
+    """kind: the type flag; REGULAR for every regular file. Times in seconds."""
 
     name: bytes
     kind: bytes
@@ -50,7 +51,7 @@ class TarStream:
         self._padding = 0
 
     def __iter__(self) -> Iterator[Member]:
-        """Raises `InvalidImage`. The stream is read to its end, so that who makes the pieces can check all of them."""
+        """Raises `InvalidImage`. Reads the stream to its end, so that its maker can check it."""
         pax: dict[bytes, bytes] = {}
         while True:
             block = self._take(_BLOCK, may_end=True)
@@ -147,8 +148,8 @@ class TarStream:
 
     def _check(self, header: bytes) -> None:
         stored = self._number(header[148:156])
-        # The sum of all bytes, the field itself taken as blanks. The low half of an Adler-32 is one more than the sum,
-        # modulo 65521, at a tenth of the cost of sum().
+        # The sum of all bytes, with the field itself as blanks. The low half of an Adler-32 is
+        # the sum plus one, modulo 65521, at a tenth of the cost of sum().
         expected = 1 + stored - 8 * 0x20 + sum(header[148:156])
         if zlib.adler32(header) & 0xFFFF != expected % 65521:
             raise InvalidImage(f"{self._what}: is no tar: the checksum of a header is wrong")

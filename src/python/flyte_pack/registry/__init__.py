@@ -6,4 +6,4 @@ from flyte_pack.http import HttpError
 
 
 class RegistryError(HttpError):
-    """An image cannot be pushed or fetched; the message says where, what is wrong and what to change."""
+    """An image cannot be pushed or fetched; the message says where, why and what to change."""

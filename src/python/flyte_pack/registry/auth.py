@@ -1,7 +1,7 @@
-"""Answers a registry's challenge: basic authentication, and bearer tokens with their scopes and their expiry.
+"""Answers a registry's challenge: basic authentication, and bearer tokens for scopes.
 
-Basic is RFC 7617; tokens are by distribution's "Token Authentication Specification" and, for identity tokens, its
-"OAuth2 Token Authentication".
+Basic is RFC 7617. Tokens follow distribution's "Token Authentication Specification", identity
+tokens its "OAuth2 Token Authentication".
 """
 
 from __future__ import annotations
@@ -16,22 +16,21 @@ from urllib.parse import urlencode, urlsplit
 
 from flyte_pack.http.retry import STATUSES, Broken, Timing, Tries
 from flyte_pack.http.transport import Answer, Transport
-from flyte_pack.json_fields import printable
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.credentials import Credentials, Keychain
+from flyte_shim import shown
 
 CLIENT_ID = "pants-flyte"
-SHORTEST_LIFE = 60.0  # seconds; what a token without expires_in lives
-MARGIN = 0.1  # of its life, by which a token is renewed early
+SHORTEST_LIFE = 60.0  # seconds; the life of a token without expires_in
+MARGIN = 0.1  # the share of its life by which a token is renewed early
 
 _CHALLENGE = re.compile(r"(?:^|,)\s*(basic|bearer)(?=[\s,]|$)", re.IGNORECASE)
 _PARAMETER = re.compile(r'([A-Za-z][\w-]*)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
-_QUERY = re.compile(r"(\w+://[^\s?'\"]+)\?[^\s'\"]*")  # of a URL, which it signs
 
 
 @dataclass(frozen=True)
 class Challenge:
-    """What a WWW-Authenticate header asks for; `url` is the request that it answered."""
+    """What a WWW-Authenticate header asks for. url: of the request that it answers."""
 
     scheme: str
     realm: str
@@ -41,8 +40,8 @@ class Challenge:
 
     @classmethod
     def parse(cls, header: str, url: str) -> Challenge | None:
-        """Bearer where both are offered; None where neither is. (RFC 9110, section 11.6.1)"""
-        # A quoted text may hold what looks like another challenge.
+        """Prefers bearer; None if neither is offered (RFC 9110, section 11.6.1)."""
+        # A quoted string may look like another challenge.
         bare = re.sub(r'"(?:[^"\\]|\\.)*"', lambda quoted: "_" * len(quoted[0]), header)
         found = list(_CHALLENGE.finditer(bare))
         ends = [one.start() for one in found[1:]] + [len(header)]
@@ -70,7 +69,7 @@ class _Token:
 
 
 class Auth:
-    """Headers for the requests to one registry; for several threads."""
+    """Headers for the requests to one registry. Thread-safe."""
 
     def __init__(
         self, registry: str, transport: Transport, keychain: Keychain, timing: Timing
@@ -84,7 +83,7 @@ class Auth:
         self._lock = Lock()
 
     def headers(self, scopes: frozenset[str]) -> dict[str, str]:
-        """What to send with a request for `scopes`, as far as the registry has said what it wants."""
+        """Headers for a request for `scopes`; none before the first challenge."""
         with self._lock:
             if self._challenge is None:
                 return {}
@@ -97,11 +96,11 @@ class Auth:
             return {"Authorization": f"Bearer {token.text}"}
 
     def refused(self, answer: Answer, scopes: frozenset[str], sent: Mapping[str, str]) -> bool:
-        """Take note of a 401; whether sending the request again, with other headers, may do."""
+        """Take note of a 401; whether the request may pass with new headers."""
         challenge = Challenge.parse(answer.headers.get("www-authenticate", ""), answer.url)
         if challenge is None:
             raise RegistryError(
-                f"{self._registry} refuses access and asks for no authentication that we know (basic, bearer)"
+                f"{self._registry} refuses access, and offers neither basic nor bearer login"
             )
         with self._lock:
             self._challenge = challenge
@@ -109,36 +108,33 @@ class Auth:
                 return not sent and self._find() is not None
             known = self._tokens.get(scopes)
             if sent and known is not None and sent.get("Authorization") != f"Bearer {known.text}":
-                return True  # another thread has renewed it meanwhile
+                return True  # another thread has renewed it
             self._tokens.pop(scopes, None)
             return True
 
     def explain(self) -> str:
-        """What to change where the registry refuses us for good."""
+        """What to change after a final refusal."""
         credentials = self._credentials
         login = f"docker login {self._registry}"
         if credentials is None:
-            return f"there are no credentials for it in docker's config.json: log in ({login})"
+            return f"docker's config.json has no credentials for it: log in ({login})"
         who = (
-            f"the user {printable(credentials.user)!r}"
+            f"the user {shown.printable(credentials.user)!r}"
             if credentials.user
             else "the identity token"
         )
-        return f"{who} (from {credentials.source}) is refused: log in again ({login}), or ask for the right to do this"
+        return (
+            f"{who} (from {credentials.source}) is refused: log in again ({login}), "
+            "or ask for the permission"
+        )
 
-    def redact(self, text: str) -> str:
-        """`text`, which a server wrote, without what we told it in confidence, and without signatures of its own."""
+    def secrets(self) -> tuple[str, ...]:
+        """What the registry knows, may repeat, and nobody may see."""
         with self._lock:
             secrets = [token.text for token in self._tokens.values()]
-            if self._credentials is not None:
-                secrets += [
-                    self._credentials.password,
-                    self._credentials.identity_token or "",
-                    _basic(self._credentials)[6:],
-                ]
-        for secret in filter(None, secrets):
-            text = text.replace(secret, "***")
-        return _QUERY.sub(r"\1?***", text)
+            if (known := self._credentials) is not None:
+                secrets += [known.password, known.identity_token or "", _basic(known)[6:]]
+        return tuple(secrets)
 
     def _find(self) -> Credentials | None:
         if not self._asked:
@@ -148,9 +144,7 @@ class Auth:
 
     def _fetch(self, challenge: Challenge, scopes: frozenset[str]) -> _Token:
         if not challenge.realm:
-            raise RegistryError(
-                f"{self._registry} asks for a token and does not say where to get one"
-            )
+            raise RegistryError(f"{self._registry} asks for a token, but not from which server")
         realm = self._transport.resolve(challenge.url, challenge.realm, self._registry)
         host = urlsplit(realm).netloc
         credentials = self._find()
@@ -173,30 +167,29 @@ class Auth:
             answer = self._send("GET", address, headers, None)
         if answer.status in (400, 401, 403):
             raise Denied(
-                f"the token server {host} of {self._registry} says no ({answer.status}): {self.explain()}"
+                f"the token server {host} of {self._registry} refuses ({answer.status}): "
+                f"{self.explain()}"
             )
         if answer.status != 200:
             raise RegistryError(
-                f"the token server {host} of {self._registry} answers {answer.status}: try again later"
+                f"the token server {host} of {self._registry} answers {answer.status}: "
+                "try again later"
             )
         return self._token(answer, host)
 
     def _send(self, method: str, url: str, headers: dict[str, str], body: bytes | None) -> Answer:
         server = f"the token server {urlsplit(url).netloc} of {self._registry}"
-        tries = Tries(self._timing, server)
-        while True:
-            try:
-                answer = self._transport.send(method, url, headers, body)
-                if answer.status not in STATUSES:
-                    return answer
-                raise Broken(  # noqa: TRY301  # tried again like any other
-                    f"answers {answer.status}",
-                    STATUSES[answer.status],
-                    answer.headers.get("retry-after"),
-                )
-            except Broken as broken:
-                if not tries.again(broken):
-                    raise RegistryError(f"{server} can't be used: {broken}") from None
+
+        def once() -> Answer:
+            answer = self._transport.send(method, url, headers, body)
+            if (again := STATUSES.get(answer.status)) is None:
+                return answer
+            raise Broken(f"answers {answer.status}", again, answer.headers.get("retry-after"))
+
+        def gave_up(broken: Broken) -> RegistryError:
+            return RegistryError(f"{server} cannot be used: {broken}")
+
+        return Tries(self._timing, server).run(once, gave_up)
 
     def _token(self, answer: Answer, host: str) -> _Token:
         try:
@@ -211,13 +204,14 @@ class Auth:
             or not isinstance(life, (int, float))
         ):
             raise RegistryError(
-                f"the token server {host} of {self._registry} gave an answer without a token: is a proxy in between?"
+                f"the token server {host} of {self._registry} answers without a token: "
+                "is there a proxy in between?"
             )
         return _Token(text, self._timing.monotonic() + max(life, SHORTEST_LIFE) * (1 - MARGIN))
 
 
 class Denied(RegistryError):
-    """The token server gives no token for these scopes."""
+    """The token server refuses these scopes."""
 
 
 def _basic(credentials: Credentials) -> str:

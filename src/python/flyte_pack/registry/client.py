@@ -1,4 +1,4 @@
-"""One registry: manifests and blobs by the OCI distribution specification 1.0, with authentication and retries."""
+"""Speaks to one registry by the OCI distribution specification 1.0, with logins and retries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from urllib3.response import BaseHTTPResponse
 
 from flyte_pack.http.retry import STATUSES, Broken, Timing, Tries, real_timing
 from flyte_pack.http.transport import Answer, Transport
-from flyte_pack.json_fields import printable
 from flyte_pack.oci.model import (
     INDEX_TYPES,
     MANIFEST_TYPES,
@@ -24,11 +23,13 @@ from flyte_pack.progress import Say
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.auth import Auth
 from flyte_pack.registry.credentials import Keychain
+from flyte_shim import shown
 
 ACCEPT = ", ".join((*INDEX_TYPES, *MANIFEST_TYPES))
 _REDIRECTS = (301, 302, 303, 307, 308)
 _HOPS = 5
 _RENEWALS = 2
+_IS_REGISTRY = "is it a registry, or is there a proxy in between?"
 
 
 def may_pull(repository: str) -> frozenset[str]:
@@ -40,7 +41,7 @@ def may_push(repository: str) -> frozenset[str]:
 
 
 class Refused(RegistryError):
-    """An answer that says no; `codes` are its error codes, `digests` those that its details name."""
+    """The registry refuses. `codes`: its error codes. `digests`: those in its error's details."""
 
     def __init__(
         self, text: str, status: int, codes: tuple[str, ...] = (), digests: tuple[str, ...] = ()
@@ -50,7 +51,7 @@ class Refused(RegistryError):
 
 
 class Session:
-    """What the requests of one run share; give the same one to all that belongs together."""
+    """What the requests of one run share."""
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class Session:
         timing: Timing | None = None,
         say: Say | None = None,
     ) -> None:
-        """insecure: `host[:port]` of registries that may be spoken to over plain HTTP. say: is told of each retry."""
+        """insecure: `host[:port]` that may use plain HTTP. say: hears of each retry."""
         self.transport = transport or Transport(insecure)
         self.keychain = keychain or Keychain()
         self.timing = timing or real_timing(self.transport.stopped, say)
@@ -72,7 +73,7 @@ class Session:
 
 
 class Registry:
-    """`name`: host, with its port if it has one. For several threads. Methods raise `RegistryError`."""
+    """Thread-safe; methods raise `RegistryError`. name: the host, perhaps with a port."""
 
     def __init__(self, name: str, session: Session) -> None:
         self.name = name
@@ -84,7 +85,7 @@ class Registry:
     def manifest_digest(
         self, repository: str, reference: str, scopes: frozenset[str]
     ) -> str | None:
-        """The digest of the manifest or index by that tag or digest; None where there is none."""
+        """The digest of the manifest or index; None if the registry does not have it."""
         url = f"/v2/{repository}/manifests/{reference}"
         try:
             answer = self.call("HEAD", url, scopes, {"Accept": ACCEPT})
@@ -104,7 +105,7 @@ class Registry:
     def manifest(
         self, repository: str, reference: str, scopes: frozenset[str]
     ) -> tuple[bytes, str]:
-        """The manifest or index by that tag or digest as it was served, and its media type; a digest is checked."""
+        """The manifest or index as served, checked against its digest, and its media type."""
         url = f"/v2/{repository}/manifests/{reference}"
         answer = self.call("GET", url, scopes, {"Accept": ACCEPT})
         media_type = _content_type(answer)
@@ -114,18 +115,18 @@ class Registry:
         expected = reference if reference.startswith("sha256:") else said
         if expected and digest_of(answer.body) != expected:
             raise RegistryError(
-                f"{self.name} serves another manifest than {expected} in {repository}: don't use it"
+                f"{self.name} serves another manifest than {expected} in {repository}"
             )
         return answer.body, media_type
 
     def put_manifest(self, repository: str, reference: str, media_type: str, data: bytes) -> None:
-        """Write it by its digest, or make a tag point to it."""
+        """Write it under its digest, or under a tag."""
         url = f"/v2/{repository}/manifests/{reference}"
         headers = {"Content-Type": media_type}
         answer = self.call("PUT", url, may_push(repository), headers, data, (201, 202))
         said = answer.headers.get("docker-content-digest")
         if said is not None and said != digest_of(data):
-            raise RegistryError(f"{self.name} keeps a manifest by another digest than its own")
+            raise RegistryError(f"{self.name} stores a manifest under a wrong digest")
 
     def has_blob(self, repository: str, digest: str, scopes: frozenset[str]) -> bool:
         try:
@@ -149,14 +150,9 @@ class Registry:
         body: bytes | None = None,
         ok: Collection[int] = (200,),
     ) -> Answer:
-        """An answer with one of the statuses `ok`; tried again by the table. `url` may be a path of this registry."""
+        """Send a request, with retries, for an answer with a status of `ok`. url: may be a path."""
         tries = Tries(self.timing, self.name)
-        while True:
-            try:
-                return self.attempt(method, url, scopes, headers, body, ok)
-            except Broken as broken:
-                if not tries.again(broken):
-                    raise self.gave_up(broken) from None
+        return tries.run(lambda: self.attempt(method, url, scopes, headers, body, ok), self.gave_up)
 
     def attempt(
         self,
@@ -167,7 +163,7 @@ class Registry:
         body: bytes | None = None,
         ok: Collection[int] = (200,),
     ) -> Answer:
-        """As `call`, but once: raises `Broken` for what may be tried again."""
+        """As `call`, but once: raises `Broken` for what a retry may mend."""
         with self.exchange(method, url, scopes, headers or {}, body) as (response, address):
             answer = self.transport.read(response, method, address)
         if answer.status in ok:
@@ -183,12 +179,12 @@ class Registry:
         headers: Mapping[str, str],
         body: bytes | None = None,
     ) -> Iterator[tuple[BaseHTTPResponse, str]]:
-        """An answer whose body is still to be read, and its address, after challenges and redirects."""
+        """An answer with an unread body, and its URL, after challenges and redirects."""
         origin = self.transport.origin(self.name)
         address = f"{origin}{url}" if url.startswith("/") else url
         hops = renewals = 0
         while True:
-            # Credentials are for the registry alone, not for where it sends us.
+            # Credentials are for the registry alone, not for where it redirects to.
             ours = _origin(address) == origin
             auth = self._auth.headers(scopes) if ours else {}
             with self.transport.open(method, address, {**headers, **auth}, body) as response:
@@ -202,18 +198,18 @@ class Registry:
                 if response.status in _REDIRECTS and location and method in ("GET", "HEAD"):
                     hops += 1
                     if hops > _HOPS:
-                        raise RegistryError(f"{self.name} redirects us more than {_HOPS} times")
+                        raise RegistryError(f"{self.name} redirects more than {_HOPS} times")
                     address = self.transport.resolve(address, location, self.name)
                     continue
                 yield response, address
                 return
 
     def location(self, answer: Answer) -> str:
-        """Where an upload goes on."""
+        """The URL of the next request of an upload."""
         location = answer.headers.get("location")
         if not location:
             raise RegistryError(
-                f"{self.name} starts an upload and does not say where it goes on: is it a registry?"
+                f"{self.name} starts an upload without a Location: is it a registry?"
             )
         return self.transport.resolve(answer.url, location, self.name)
 
@@ -223,11 +219,11 @@ class Registry:
         return RegistryError(f"{self.name}: {broken}")
 
     def refusal(self, answer: Answer, method: str, address: str) -> Exception:
-        """`Broken` for an answer that may be another the next time, `Refused` for one that won't."""
+        """`Broken` if a retry may help, else `Refused`."""
         errors = _errors(answer)
-        # A server may repeat anything to us, and what it writes is no message of ours.
+        # The response is untrusted, and may repeat our credentials.
         said = "; ".join(f"{code} {text}".strip() for code, text, _ in errors)
-        said = printable(self._auth.redact(said))[:300]
+        said = shown.line(said, self._auth.secrets())
         what = f"{method} {_path(address)} at {urlsplit(address).netloc}"
         text = f"{answer.status} for {what}{f' ({said})' if said else ''}"
         if answer.status in STATUSES:
@@ -235,26 +231,20 @@ class Registry:
         if answer.status in (401, 403) and _origin(address) == self.transport.origin(self.name):
             text = f"{text}: {self._auth.explain()}"
         elif "NAME_UNKNOWN" in (code for code, _, _ in errors) and method == "POST":
-            text = f"{text}: make the repository there first, as this registry makes none by itself"
+            text = f"{text}: create the repository first, as this registry does not"
         elif answer.status == 413:
-            text = (
-                f"{text}: it, or a proxy before it, takes no requests of that size: raise its limit"
-            )
+            text = f"{text}: raise the size limit of requests of the registry, or of its proxy"
         elif answer.status < 400:
-            text = (
-                f"{text}, which is no answer to that: is it a registry, or is a proxy in between?"
-            )
+            text = f"{text}, an unexpected status: {_IS_REGISTRY}"
         elif not errors and answer.body and _content_type(answer) == "text/html":
-            text = f"{text}, with a web page: is it a registry, or is a proxy in between?"
+            text = f"{text}, with a web page: {_IS_REGISTRY}"
         digests = tuple(d for _, _, detail in errors for d in _digests(detail))
         codes = tuple(code for code, _, _ in errors)
         return Refused(f"{self.name}: {text}", answer.status, codes, digests)
 
     def _no_registry(self, answer: Answer) -> RegistryError:
-        kind = printable(_content_type(answer) or "no type")[:80]
-        return RegistryError(
-            f"{self.name} answers with {kind} where an image is asked for: is it a registry, or is a proxy in between?"
-        )
+        kind = shown.line(_content_type(answer), longest=80) or "no type"
+        return RegistryError(f"{self.name} answers with {kind}, not an image: {_IS_REGISTRY}")
 
     def _digest(self, said: str) -> str:
         try:
@@ -269,10 +259,10 @@ def _origin(url: str) -> str:
 
 
 def _path(url: str) -> str:
-    """For messages: neither a query, which may be signed, nor the state that some keep in an upload's path."""
+    """For messages: without the query, and without the state that an upload's path may hold."""
     path = urlsplit(url).path
     head, uploads, _ = path.partition("/blobs/uploads/")
-    return printable(f"{head}{uploads.rstrip('/')}"[:200])
+    return shown.printable(f"{head}{uploads.rstrip('/')}"[:200])
 
 
 def _content_type(answer: Answer) -> str:

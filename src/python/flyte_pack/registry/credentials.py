@@ -1,4 +1,4 @@
-"""Finds the credentials for a registry where docker keeps them: `config.json`, and credential helpers."""
+"""Finds credentials where docker keeps them: `config.json`, and credential helpers."""
 
 from __future__ import annotations
 
@@ -12,21 +12,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flyte_pack.json_fields import printable
 from flyte_pack.oci.reference import DOCKER_HUB
 from flyte_pack.registry import RegistryError
+from flyte_shim import shown
 
-HUB_KEY = (
-    "https://index.docker.io/v1/"  # by which docker has kept Docker Hub's since its beginnings
-)
+HUB_KEY = "https://index.docker.io/v1/"  # docker's key of Docker Hub
 HELPER_SECONDS = 60.0  # some ask a person, or a cloud
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_TOKEN_USER = "<token>"  # noqa: S105  # a helper's word for: the secret is an identity token
+_TOKEN_USER = "<token>"  # noqa: S105  # of a helper: the secret is an identity token
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """source: where they are from, for messages. identity_token: stands in for user and password where it is set."""
+    """source: for messages. identity_token: replaces user and password, if set."""
 
     user: str
     password: str = field(repr=False)
@@ -35,7 +33,7 @@ class Credentials:
 
 
 class Keychain:
-    """What docker's configuration says of registries. Read when it is first asked, by whoever needs credentials."""
+    """Docker's configuration of registries, read on demand."""
 
     def __init__(
         self, environ: Mapping[str, str] = os.environ, helper_seconds: float = HELPER_SECONDS
@@ -47,7 +45,7 @@ class Keychain:
         self._helper_seconds = helper_seconds
 
     def find(self, registry: str) -> Credentials | None:
-        """Those for `registry` (host, with its port if it has one). Raises `RegistryError`."""
+        """The credentials for `registry`, a host, perhaps with a port."""
         config = self._config()
         key = HUB_KEY if registry == DOCKER_HUB else registry
         helpers = self._object(config, "credHelpers")
@@ -69,11 +67,12 @@ class Keychain:
         except FileNotFoundError:
             return {}
         except OSError as error:
-            raise RegistryError(f"{self._path} can't be read: {error.strerror}") from None
+            raise RegistryError(f"{self._path} cannot be read: {error.strerror}") from None
         except (ValueError, RecursionError):
-            # Python's own message would repeat some of the file.
+            # Python's own message would quote the file.
             raise RegistryError(
-                f"{self._path} is no JSON document: mend it, or remove it and log in again (docker login)"
+                f"{self._path} is not a JSON document: mend it, or remove it and log in again "
+                "(docker login)"
             ) from None
         if not isinstance(config, dict):
             raise RegistryError(f"{self._path} is not a JSON object: mend it, or log in again")
@@ -87,7 +86,8 @@ class Keychain:
 
     def _entry(self, entry: object, registry: str) -> Credentials | None:
         bad = RegistryError(
-            f"{self._path}: what it says of {registry} can't be understood: log in again (docker login {registry})"
+            f"{self._path}: the entry of {registry} is invalid: log in again "
+            f"(docker login {registry})"
         )
         if not isinstance(entry, dict):
             raise bad
@@ -106,13 +106,15 @@ class Keychain:
                 raise bad
             password = password.rstrip("\0")
         if not user and not token:
-            return None  # left behind by `docker login` where a helper has the secret
+            return None  # `docker login` leaves it where a helper has the secret
         return Credentials(user, password, self._path, token or None)
 
     def _ask(self, name: object, key: str) -> Credentials | None:
-        """What a helper has by `key`; its protocol is that of docker-credential-helpers."""
+        """Ask a helper for `key`, by the protocol of docker-credential-helpers."""
         if not isinstance(name, str) or not _HELPER.fullmatch(name):
-            raise RegistryError(f"{self._path}: {name!a:.80} is no credential helper's name")
+            raise RegistryError(
+                f"{self._path}: {name!a:.80} is not the name of a credential helper"
+            )
         program = f"docker-credential-{name}"
         where = f"{program}, which {self._path} names for {key},"
         try:
@@ -120,26 +122,27 @@ class Keychain:
                 [program, "get"],
                 input=key.encode(),
                 capture_output=True,
-                # Some are written in Python, and what started us is nothing to them.
+                # A helper in Python has another environment than ours.
                 env={k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PEX_"))},
                 timeout=self._helper_seconds,
             )
         except FileNotFoundError:
             raise RegistryError(
-                f"{where} is not on PATH: install it, or take it out of that file"
+                f"{where} is not on PATH: install it, or remove it from that file"
             ) from None
         except subprocess.TimeoutExpired:
             raise RegistryError(
-                f"{where} gave no answer within {self._helper_seconds:g} s: see whether `{program} list` works"
+                f"{where} gave no answer within {self._helper_seconds:g} s: "
+                f"check that `{program} list` works"
             ) from None
         except OSError as error:
-            raise RegistryError(f"{where} can't be started: {error.strerror}") from None
+            raise RegistryError(f"{where} cannot be started: {error.strerror}") from None
         if done.returncode:
             said = (done.stdout.strip() or done.stderr.strip()).decode(errors="replace")
             if "credentials not found" in said:
                 return None
-            # By the protocol this is a message; what looks like an answer may hold the secret.
-            said = "" if "{" in said else f": {printable(said)[:200]}"
+            # The protocol has a message here; an answer in JSON might hold the secret.
+            said = "" if "{" in said else f": {shown.line(said, longest=200)}"
             raise RegistryError(f"{where} failed with exit code {done.returncode}{said}")
         try:
             answer = json.loads(done.stdout)
@@ -154,6 +157,6 @@ class Keychain:
 
 
 def _host(key: str) -> str:
-    """The registry of a key of `auths`, which may be an address such as https://host/v1/."""
+    """The registry of a key of `auths`, which may be a URL such as https://host/v1/."""
     host, _, path = (key.partition("://")[2] if "://" in key else key).partition("/")
     return host if path.strip("/") in ("", "v1", "v2") else key

@@ -1,4 +1,4 @@
-"""Reads the image that is to be pushed out of its layout: which documents and which blobs, in which order."""
+"""Reads from a layout what is to be pushed: documents and blobs, in order."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Blob:
-    """path: the file with it; None where the layout has none, and `base` names the image that has it."""
+    """path: its file; None if it is not in the layout, but in the image `base`."""
 
     descriptor: Descriptor
     path: str | None
@@ -41,14 +41,14 @@ class Blob:
 
 @dataclass(frozen=True)
 class Image:
-    """documents: each after those that it names, so the last is the image's own. blobs: each once."""
+    """documents: each after those that it names; the last is the image's own. blobs: each once."""
 
     documents: tuple[Document, ...]
     blobs: tuple[Blob, ...]
 
 
 def read_image(directory: str, digest: str) -> Image:
-    """The image `digest` of the layout. Raises `RegistryError` where something of it is missing or damaged."""
+    """The image `digest` of the layout. Raises `RegistryError` if it is incomplete or damaged."""
     try:
         reader = _Reader(open_layout(directory))
         reader.add(_top(reader.layout, digest), nested=False)

@@ -1,28 +1,69 @@
-"""The plan of a push: what the rules write and `flyte_pack push` reads. Imports nothing but the standard library."""
+"""The plan of a push: what the rules write and `flyte_pack push` reads.
+
+It imports the standard library only.
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Annotated, Tuple
 
-from flyte_pack.json_fields import Fields, InvalidData, dump, load
+from flyte_pack.json_fields import Digest, Document, SafePath
 from flyte_pack.names import InvalidName
-from flyte_pack.oci.model import InvalidImage, check_digest
 from flyte_pack.oci.reference import Reference
+from flyte_shim import shown
 
-SCHEMA = 1
-_TAG = re.compile(
-    r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
-)  # distribution specification, "Pulling manifests"
+# distribution specification, "Pulling manifests"
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?")
+
+
+def parse_name(name: str) -> Reference:
+    """A repository without tag and digest. Raises `InvalidName`."""
+    if "/" not in name:
+        raise InvalidName(
+            f"{name!a:.200} is not registry/repository, such as registry.example.com/team/app"
+        )
+    reference = Reference.parse(name)
+    if reference.digest is not None or ":" in name.rpartition("/")[2]:
+        raise InvalidName(f"{shown.word(name, 200, '@?')}: a repository has neither tag nor digest")
+    return reference
+
+
+def check_tag(tag: str) -> str:
+    """`tag`, if it is valid. Raises `InvalidName`."""
+    if not _TAG.fullmatch(tag):
+        raise InvalidName(
+            f"{tag!a:.200} is not a tag: up to 128 letters, digits, '_', '.' and '-', "
+            "not beginning with '.' or '-'"
+        )
+    return tag
+
+
+def check_host(host: str) -> str:
+    """`host`, if it is a valid `host[:port]`. Raises `InvalidName`."""
+    if not _HOST.fullmatch(host):
+        raise InvalidName(
+            f"{host!a:.200} is not a registry's host, such as registry.example.com:5000"
+        )
+    return host
+
+
+def _check_name(text: str) -> str:
+    parse_name(text)
+    return text
+
+
+Name = Annotated[str, _check_name]  # registry/repository
 
 
 @dataclass(frozen=True)
 class Destination:
-    """name: `registry/repository`. tags: what points to the image there afterwards."""
+    """Where an image goes. tags: what points to the image there afterwards."""
 
-    name: str
-    tags: tuple[str, ...] = ()
+    name: Name
+    tags: Tuple[Annotated[str, check_tag], ...] = ()
 
     @property
     def reference(self) -> Reference:
@@ -30,82 +71,19 @@ class Destination:
 
 
 @dataclass(frozen=True)
-class PushPlan:
-    """address: of the target. layout: the image's layout, relative to the directory of packaged files. digest: of the
-    manifest or index in the layout. insecure: `host[:port]` of registries that may be spoken to over plain HTTP.
-    siblings: `registry/repository` of images that may share layers with this one.
+class PushPlan(Document):
+    """One image to push.
+
+    address: its target. layout: its OCI layout, relative to the directory of packaged files.
+    digest: of the manifest or index in the layout. insecure: `host[:port]` of registries that may
+    be spoken to over plain HTTP. siblings: images that may share layers with this one.
     """
 
+    NAME = "push plan"
+
     address: str
-    layout: str
-    digest: str
-    destinations: tuple[Destination, ...]
-    insecure: tuple[str, ...] = ()
-    siblings: tuple[str, ...] = ()
-
-    def to_json(self) -> bytes:
-        """Equal plans give equal bytes."""
-        return dump({"schema": SCHEMA, **asdict(self)})
-
-    @classmethod
-    def from_json(cls, data: bytes, what: str) -> PushPlan:
-        """Parse what `to_json` wrote; `what` names it in errors. Raises `InvalidData`."""
-        fields = load(data, what, SCHEMA)
-        plan = cls(
-            address=fields.text("address"),
-            layout=fields.text("layout"),
-            digest=fields.text("digest"),
-            destinations=tuple(map(_destination, fields.nested_list("destinations"))),
-            insecure=fields.texts("insecure"),
-            siblings=fields.texts("siblings"),
-        )
-        fields.end()
-        try:
-            check_digest(plan.digest)
-            for name in (*(d.name for d in plan.destinations), *plan.siblings):
-                parse_name(name)
-            for tag in (tag for d in plan.destinations for tag in d.tags):
-                check_tag(tag)
-            for host in plan.insecure:
-                check_host(host)
-        except (InvalidImage, InvalidName) as error:
-            raise InvalidData(f"{what}: {error}") from None
-        if plan.layout.startswith("/") or ".." in plan.layout.split("/"):
-            raise InvalidData(
-                f"{what}: the layout {plan.layout!r:.200} is not below the packaged files"
-            )
-        return plan
-
-
-def parse_name(name: str) -> Reference:
-    """A repository without tag and digest. Raises `InvalidName`."""
-    if "/" not in name:
-        raise InvalidName(
-            f"{name!a:.200} is no registry/repository, such as registry.example.com/team/app"
-        )
-    reference = Reference.parse(name)
-    if reference.digest is not None or ":" in name.rpartition("/")[2]:
-        raise InvalidName(f"{name!a:.200}: a repository is named without tag and digest")
-    return reference
-
-
-def check_tag(tag: str) -> str:
-    """`tag`, if it may be one. Raises `InvalidName`."""
-    if not _TAG.fullmatch(tag):
-        raise InvalidName(
-            f"{tag!a:.200} is no tag: up to 128 letters, digits, '_', '.' and '-', not beginning with '.' or '-'"
-        )
-    return tag
-
-
-def check_host(host: str) -> str:
-    """`host`, if it is `host[:port]`. Raises `InvalidName`."""
-    if not _HOST.fullmatch(host):
-        raise InvalidName(f"{host!a:.200} is no registry's host, such as registry.example.com:5000")
-    return host
-
-
-def _destination(fields: Fields) -> Destination:
-    destination = Destination(fields.text("name"), fields.texts("tags"))
-    fields.end()
-    return destination
+    layout: SafePath
+    digest: Digest
+    destinations: Tuple[Destination, ...]
+    insecure: Tuple[Annotated[str, check_host], ...] = ()
+    siblings: Tuple[Name, ...] = ()

@@ -1,4 +1,4 @@
-"""The push program: command line in, exit code out. Whatever a user can cause ends here in one clear message."""
+"""Pushes an image: `python -m flyte_pack push`."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import sys
 from flyte_pack import command
 from flyte_pack.command import say
 from flyte_pack.progress import write
-from flyte_pack.registry.plan import PushPlan, check_host
+from flyte_pack.registry.plan import PushPlan
 
-EPILOG = "Credentials come from docker's config.json ($DOCKER_CONFIG or ~/.docker) and its credential helpers."
+EPILOG = (
+    "Credentials come from docker's config.json ($DOCKER_CONFIG or ~/.docker) and its credential "
+    "helpers."
+)
 
 
 def main(argv: list[str]) -> int:
-    """The command; prints the references, one a line, and returns its exit code."""
+    """The command; prints the references, and returns its exit code."""
     parser = command.parser(
         "python -m flyte_pack push", "Push an image to its registries.", epilog=EPILOG
     )
     parser.add_argument("--plan", required=True, help="the plan, as the rules wrote it")
     parser.add_argument("--dir", default=".", help="where the packaged files are")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be pushed")
-    command.add_insecure(parser)
     return command.run(parser, argv, _push)
 
 
@@ -30,7 +31,6 @@ def _push(options: argparse.Namespace) -> None:
 
     with open(options.plan, "rb") as file:
         plan = PushPlan.from_json(file.read(), options.plan)
-    insecure = tuple(map(check_host, options.insecure))
-    result = push_image(plan, options.dir, say, dry_run=options.dry_run, insecure=insecure)
+    result = push_image(plan, options.dir, say)
     for pushed in result.destinations:
         write(sys.stdout, f"{pushed.reference}\n")

@@ -1,4 +1,4 @@
-"""Fetches blobs: streamed, checked by size and SHA-256, gone on with where a stream breaks."""
+"""Fetches blobs: streamed, checked by size and SHA-256, resumed after a failure."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def complete(
     insecure: Collection[str] = (),
     session: Session | None = None,
 ) -> int:
-    """Fetch the blobs that the layout `directory` lacks from the repository of the image `base_name`.
+    """Fetch the blobs that the layout `directory` lacks from the repository of `base_name`.
 
-    Returns the bytes that were fetched. A blob is there whole or not at all; any number of these may run at once.
-    Raises `RegistryError`.
+    Returns the number of bytes. A blob appears whole or not at all, also when several of these
+    run at once. Raises `RegistryError`.
     """
     try:
         base = Reference.parse(base_name)
@@ -60,9 +60,9 @@ def complete(
 def pieces(
     registry: Registry, repository: str, blob: Descriptor, offset: int = 0
 ) -> Iterator[bytes]:
-    """The blob from `offset` to its end. Whole ones are checked by their digest, and all by their size.
+    """The blob from `offset` to its end, checked by size and, from 0, by digest.
 
-    Raises `RegistryError` for other content than the descriptor's, and where the table of retries is at its end.
+    Raises `RegistryError` for wrong content, and after the last retry.
     """
     what = f"{registry.name}/{repository} serves {blob.digest}"
     digest = hashlib.sha256() if offset == 0 else None
@@ -86,7 +86,7 @@ def pieces(
             raise registry.gave_up(broken)
     if digest is not None and f"sha256:{digest.hexdigest()}" != blob.digest:
         raise RegistryError(
-            f"{what} with other content: it is damaged there, or on the way. Push that image anew"
+            f"{what} with wrong content, damaged there or on the way. Push that image again"
         )
 
 
@@ -94,7 +94,8 @@ def read(registry: Registry, repository: str, blob: Descriptor, limit: int) -> b
     """A small blob, checked. Raises `RegistryError`."""
     if blob.size > limit:
         raise RegistryError(
-            f"{registry.name}/{repository}: {blob.digest} has {blob.size:,} bytes, more than the {limit:,} of a document"
+            f"{registry.name}/{repository}: {blob.digest} has {blob.size:,} bytes, more than the "
+            f"{limit:,} of a document"
         )
     return b"".join(pieces(registry, repository, blob))
 
@@ -108,15 +109,16 @@ def _from(registry: Registry, repository: str, blob: Descriptor, offset: int) ->
         if response.status == 206:
             start = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
             if start is None or int(start[1]) != offset:
-                raise Broken(f"another part of {blob.digest} came than was asked for")
+                raise Broken(f"a wrong part of {blob.digest} came")
         elif response.status == 200:
-            skip = offset  # it knows no ranges
+            skip = offset  # the server ignores ranges
         else:
             answer = registry.transport.read(response, "GET", address)
             if answer.status == 404:
                 raise RegistryError(
-                    f"{registry.name}/{repository} has no {blob.digest} any more: push that image again, or, if it is a "
-                    "base, lock it anew (./pants run path:base -- lock)"
+                    f"{registry.name}/{repository} does not have {blob.digest} any more: push that "
+                    "image again, or, if it is a base, lock it anew "
+                    "(./pants run path:base -- lock)"
                 )
             raise registry.refusal(answer, "GET", address)
         for piece in registry.transport.pieces(response):
@@ -142,13 +144,13 @@ def _fetch(
         fix = (
             ": make room there" if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) else ""
         )
-        raise RegistryError(f"{path} can't be written: {error.strerror}{fix}") from None
+        raise RegistryError(f"{path} cannot be written: {error.strerror}{fix}") from None
 
 
 class _partial:
-    """A file beside `path` to write into, which nobody else writes into meanwhile; None where `path` is there by then.
+    """A file beside `path` that nobody else writes meanwhile; None once `path` exists.
 
-    It has one name whoever writes it, so that what a killed run leaves is written over by the next one.
+    It has the same name in every run, so that the next run overwrites what a killed one left.
     """
 
     def __init__(self, path: str) -> None:
@@ -160,7 +162,7 @@ class _partial:
         while True:
             self._file = open(self._name, "ab")
             fcntl.flock(self._file, fcntl.LOCK_EX)
-            # While we waited, the one before us has given the file its name, or has removed it.
+            # While we waited, another run may have renamed the file, or removed it.
             if os.path.exists(self._path):
                 return None
             if os.fstat(self._file.fileno()).st_nlink:

@@ -1,4 +1,4 @@
-"""Pushes an image to its destinations: what is missing first, manifests after their blobs, tags when all else is done."""
+"""Pushes an image to its destinations: missing blobs, then manifests, then all tags."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from flyte_pack.registry.layout import Blob, Image, read_image
 from flyte_pack.registry.plan import Destination, PushPlan
 from flyte_pack.registry.upload import CHUNK, FileSource, RegistrySource, Source, Upload
 
-_ASKED = 8  # repositories of the same registry that are asked whether they have a blob
+_ASKED = 8  # repositories of the same registry that are asked for a blob
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push did to one destination. In a dry run: what it would do.
+    """What a push did, or in a dry run would do, to one destination.
 
-    reference: `registry/repository@digest`. tags: those that were moved. bytes: uploaded. uploaded, mounted, present:
-    numbers of blobs, all 0 where the manifest was there. requests: to all servers, for this destination.
+    reference: `registry/repository@digest`. tags: the moved ones. bytes: uploaded. uploaded,
+    mounted, present: numbers of blobs, 0 if the manifest was there. requests: to all servers.
     """
 
     reference: str
@@ -54,15 +54,14 @@ def push_image(
     say: Say,
     *,
     dry_run: bool = False,
-    insecure: Collection[str] = (),
     session: Session | None = None,
     chunk: int = CHUNK,
 ) -> PushResult:
-    """Push what `plan` says. directory: of the packaged files. insecure: besides the plan's. chunk: bytes in a request.
+    """Push what `plan` says. No tag moves before every destination has the whole image.
 
-    No tag moves before every destination has the whole image. Raises `RegistryError`, which names the target.
+    directory: of the packaged files. chunk: bytes in a request.
     """
-    session = session or Session((*plan.insecure, *insecure), say=say)
+    session = session or Session(plan.insecure, say=say)
     try:
         image = read_image(os.path.join(directory, plan.layout), plan.digest)
         targets = [
@@ -80,7 +79,7 @@ def push_image(
 def exists(
     reference: str, insecure: Collection[str] = (), session: Session | None = None
 ) -> str | None:
-    """The digest of the image, None where there is none. Raises `RegistryError`."""
+    """The digest of the image; None if it does not exist. Raises `RegistryError`."""
     try:
         image = Reference.parse(reference)
     except InvalidName as error:
@@ -91,7 +90,7 @@ def exists(
 
 
 class _Target:
-    """One destination on its way."""
+    """A push to one destination."""
 
     def __init__(
         self,
@@ -127,12 +126,13 @@ class _Target:
                 self._put_documents()
             counts, would = self._counts, "would be " if self._dry_run else ""
             self._say(
-                f"{place.name}: {counts['uploaded']} blobs {would}uploaded ({megabytes(counts['bytes'])}), "
-                f"{counts['mounted']} mounted, {counts['present']} there already"
+                f"{place.name}: {counts['uploaded']} blobs {would}uploaded "
+                f"({megabytes(counts['bytes'])}), {counts['mounted']} mounted, "
+                f"{counts['present']} there already"
             )
 
     def move_tags(self) -> None:
-        """Those that point elsewhere, or are not there yet."""
+        """Set those that point elsewhere or do not exist."""
         with self._counted():
             top = self._image.documents[-1]
             for tag in self._tags:
@@ -168,7 +168,7 @@ class _Target:
             except Refused as refused:
                 if not {"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"} & set(refused.codes):
                     raise
-                # It was removed meanwhile, or the registry was wrong when it said that it has it.
+                # It was removed meanwhile, or the registry was wrong to say that it has it.
                 lost = [b for b in self._image.blobs if b.descriptor.digest in refused.digests]
                 if not lost:
                     raise
@@ -220,12 +220,12 @@ class _Target:
             self._counts["bytes"] += count
 
     def _base_source(self, blob: Blob) -> Source:
-        assert blob.base is not None  # or the layout would have been refused
+        assert blob.base is not None  # or `read_image` would have refused
         registry = self._session.registry(blob.base.registry)
         return RegistrySource(registry, blob.base.repository, blob.descriptor)
 
     def _where_to_mount(self, blob: Blob) -> str | None:
-        """A repository of the same registry which has the blob, or may have it."""
+        """A repository of the same registry that may have the blob."""
         others = [Reference.parse(name) for name in self._plan.siblings]
         others += [one.reference for one in self._plan.destinations]
         if blob.base is not None:
@@ -238,7 +238,7 @@ class _Target:
         if blob.path is None and blob.base and blob.base.registry == self._place.registry:
             return blob.base.repository
         if len(candidates) == 1:
-            return candidates[0]  # to try costs no more than to ask
+            return candidates[0]  # trying costs no more than asking
         for candidate in candidates:
             try:
                 if self._registry.has_blob(candidate, blob.descriptor.digest, may_pull(candidate)):

@@ -1,4 +1,4 @@
-"""Uploads one blob: mounted where that does, else in chunks, gone on with where the registry says that it has come to."""
+"""Uploads one blob: mounts it if possible, or sends chunks, and resumes after failures."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from flyte_pack.registry.auth import Denied
 from flyte_pack.registry.client import Refused, Registry, may_pull, may_push
 from flyte_pack.registry.pull import pieces
 
-CHUNK = 16 << 20  # bytes in one request, and at most held in memory for one blob
-SMALLEST_CHUNK = 1 << 20  # what a chunk is cut down to for a proxy that takes no more
-_RESTARTS = (
-    5  # a registry may drop what it has of a blob: distribution 2.8 does when a chunk breaks off
-)
+CHUNK = 16 << 20  # bytes in one request, and in memory for one blob
+SMALLEST_CHUNK = 1 << 20  # for a proxy that takes no more
+# A registry may drop an unfinished blob: distribution 2.8 does when a chunk breaks off.
+_RESTARTS = 5
 
 
 class Source(Protocol):
@@ -42,15 +41,15 @@ class FileSource:
             with open(self._path, "rb", buffering=0) as file:
                 return os.pread(file.fileno(), size, offset)
         except OSError as error:
-            raise RegistryError(f"{self._path} can't be read: {error.strerror}") from None
+            raise RegistryError(f"{self._path} cannot be read: {error.strerror}") from None
 
 
 class RegistrySource:
-    """A blob in another repository, which passes through memory piece by piece."""
+    """A blob in another repository, which passes through memory in pieces."""
 
     def __init__(self, registry: Registry, repository: str, blob: Descriptor) -> None:
         self._registry, self._repository, self._blob = registry, repository, blob
-        self._offset, self._last = 0, b""  # the chunk that was read last is kept, to be sent again
+        self._offset, self._last = 0, b""  # the last chunk, to be sent again
         self._stream: Iterator[bytes] | None = None
 
     def read(self, offset: int, size: int) -> bytes:
@@ -60,7 +59,7 @@ class RegistrySource:
         if self._stream is None or ahead != len(self._last):
             self._stream = pieces(self._registry, self._repository, self._blob, offset)
         data = bytearray()
-        # At the end once more, since that is when the whole is checked.
+        # Ask once more at the end: that checks the whole.
         while len(data) < size or offset + len(data) >= self._blob.size:
             piece = next(self._stream, None)
             if piece is None:
@@ -71,7 +70,7 @@ class RegistrySource:
 
 
 class Upload:
-    """One blob on its way into one repository."""
+    """An upload of one blob into one repository."""
 
     def __init__(
         self, registry: Registry, repository: str, blob: Descriptor, source: Source, chunk: int
@@ -79,12 +78,13 @@ class Upload:
         self._registry, self._repository = registry, repository
         self._blob, self._source, self._chunk = blob, source, chunk
         self._scopes = may_push(repository)
-        self._location: str | None = None  # None: no upload is begun
+        self._location: str | None = None  # None: no upload has begun
         self._offset = 0  # bytes that the registry has
+        self._restarts = 0
         self._digest, self._hashed = hashlib.sha256(), 0
 
     def mount(self, repository: str) -> bool:
-        """Have the registry take the blob from another of its repositories; whether it did. If not, `run` goes on."""
+        """Mount the blob from another repository of the registry; False: `run` must upload it."""
         query = urlencode({"mount": self._blob.digest, "from": repository})
         try:
             answer = self._registry.call(
@@ -95,21 +95,20 @@ class Upload:
                 ok=(201, 202),
             )
         except (Refused, Denied):
-            return False  # we may not read there, or there is nothing: no reason not to upload
+            return False  # no right to read, or nothing there: upload it
         if answer.status == 202:
             self._begun(answer)
         return answer.status == 201
 
     def run(self, sent: Callable[[int], object]) -> None:
-        """Upload it. `sent` is told how many bytes went out. Raises `RegistryError`."""
+        """Upload it. sent: hears how many bytes went out. Raises `RegistryError`."""
         tries = Tries(self._registry.timing, self._registry.name)
-        restarts, furthest, unsure = 0, 0, False
+        furthest, unsure = 0, False
         while True:
             try:
-                if unsure:
-                    if self._ask():
-                        return
-                    unsure = False
+                if unsure and self._ask():
+                    return
+                unsure = False
                 if self._location is None:
                     url = f"/v2/{self._repository}/blobs/uploads/"
                     self._begun(self._attempt("POST", url, b"", (202,)))
@@ -123,25 +122,26 @@ class Upload:
                 if not tries.again(broken):
                     raise self._registry.gave_up(broken) from None
             except Refused as refused:
-                if refused.status == 413 and self._chunk > SMALLEST_CHUNK:
-                    self._chunk, unsure = max(self._chunk // 4, SMALLEST_CHUNK), True
-                elif (
-                    refused.status in (404, 416)
-                    and self._location is not None
-                    and restarts < _RESTARTS
-                ):
-                    # The session was lost, or we disagree about how far it is.
-                    restarts, self._location = restarts + 1, None
-                elif "DIGEST_INVALID" in refused.codes:
-                    raise RegistryError(
-                        f"{self._registry.name} got other bytes than those of {self._blob.digest}: something on the "
-                        "way changes them"
-                    ) from None
-                else:
-                    raise
+                unsure = self._adapt(refused) or unsure
+
+    def _adapt(self, refused: Refused) -> bool:
+        """Change what was refused, or raise; True: first ask how far the upload came."""
+        if refused.status == 413 and self._chunk > SMALLEST_CHUNK:
+            self._chunk = max(self._chunk // 4, SMALLEST_CHUNK)
+            return True
+        if refused.status in (404, 416) and self._location and self._restarts < _RESTARTS:
+            # The registry lost the upload, or disagrees about how far it is.
+            self._restarts, self._location = self._restarts + 1, None
+            return False
+        if "DIGEST_INVALID" in refused.codes:
+            raise RegistryError(
+                f"{self._registry.name} got wrong bytes for {self._blob.digest}: something "
+                "on the way changes them"
+            ) from None
+        raise refused
 
     def _next(self, sent: Callable[[int], object]) -> bool:
-        """Send the next chunk; whether it was the last."""
+        """Send the next chunk; True if it was the last."""
         size = self._blob.size
         data = self._source.read(self._offset, min(self._chunk, size - self._offset))
         self._check(data)
@@ -163,7 +163,7 @@ class Upload:
         return True
 
     def _check(self, data: bytes) -> None:
-        """Raises `RegistryError` where the source has other content than the blob's: it would be sent for nothing."""
+        """Raises `RegistryError` if the source has wrong content, before it is sent."""
         end = self._offset + len(data)
         fine = bool(data) or end == self._blob.size
         if end > self._hashed:
@@ -174,11 +174,12 @@ class Upload:
             )
         if not fine:
             raise RegistryError(
-                f"the layout's file of {self._blob.digest} is damaged: remove the package and make it again"
+                f"the layout's file of {self._blob.digest} is damaged: "
+                "remove the package and make it again"
             )
 
     def _ask(self) -> bool:
-        """How far the registry has come, after a failure; whether it has it all."""
+        """Ask, after a failure, how far the upload came; True if the blob is complete."""
         if self._registry.has_blob(self._repository, self._blob.digest, self._scopes):
             return True
         if self._location is not None:
@@ -208,7 +209,7 @@ class Upload:
 
 
 def _received(answer: Answer, unsaid: int) -> int:
-    """How many bytes a Range header says have come. `0-0` is what registries answer where nothing has."""
+    """The number of bytes in a Range header. Registries answer `0-0` for none."""
     found = re.fullmatch(r"(?:bytes=)?0-(\d{1,18})", answer.headers.get("range", ""))
     if found is None:
         return unsaid

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flyte_pack.errors import UsageError
-from flyte_pack.names import shown
 from flyte_pack.task_link import COPY_STYLES
+from flyte_shim import shown
 
 _OPTIONS = {"--root-dir": "root_dir", "--copy-style": "copy_style", "--engine": "engine"}
 _IN_IMAGE, _REMOTE = "--in-image", "--remote"
@@ -84,7 +84,9 @@ def split(argv: Sequence[str]) -> RunOptions:
 def _check(found: dict[str, str], switches: set[str]) -> None:
     style = found.get("copy_style", COPY_STYLES[0])
     if style not in COPY_STYLES:
-        raise UsageError(f"--copy-style is one of {', '.join(COPY_STYLES)}, not {shown(style)}")
+        raise UsageError(
+            f"--copy-style is one of {', '.join(COPY_STYLES)}, not {shown.word(style)}"
+        )
     if "engine" in found and _IN_IMAGE not in switches:
         raise UsageError(f"--engine says how to run the task in its image: give {_IN_IMAGE} too")
     if _REMOTE in switches and (_IN_IMAGE in switches or found.keys() - {"deployment"}):

@@ -121,7 +121,7 @@ def check_key(key: str) -> list[str]:
 
 
 def too_large(what: str, size: int) -> StoreError:
-    """For an object that can not be the record that it should be."""
+    """For an object that cannot be the record that it should be."""
     return StoreError(
         f"{what} has {size} bytes, which is not what deploying writes there: is this a store?"
     )

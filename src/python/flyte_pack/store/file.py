@@ -4,7 +4,7 @@ An object is written to a temporary file in `.tmp`, flushed to the disk, and the
 fails where the name is taken: that makes creation all or nothing, and once only, for any number of processes and for a
 process that is killed anywhere. A file system without hard links gets a lock and a rename instead.
 
-Directories are opened one below the other, never through a symbolic link: a store that others write to can not lead a
+Directories are opened one below the other, never through a symbolic link: a store that others write to cannot lead a
 reader or a writer out of itself.
 """
 
@@ -113,7 +113,7 @@ class FileStore:
 
     def sweep(self) -> None:
         # Whoever writes a temporary file holds a lock on it, which ends with the process. Nothing here is worth
-        # failing for: a store that can not be written to says so when something is to be written.
+        # failing for: a store that cannot be written to says so when something is to be written.
         with suppress(OSError, StoreError), self._directory([_TEMPORARY]) as directory:
             if directory is None:
                 return

@@ -8,7 +8,7 @@ from flyte_pack.errors import UserError
 
 
 class StoreError(UserError):
-    """A store that can not be used, or holds what it must not; the message says which and what to do."""
+    """A store cannot be used or holds invalid data; the message says what to do."""
 
 
 SCHEMES = ("file", "s3", "gs", "abfs", "abfss")

@@ -14,7 +14,6 @@ from pants.build_graph.address import Address
 from pants.core.goals.deploy import DeployFieldSet, DeployProcess, DeploySubsystem
 from pants.core.goals.run import RunFieldSet, RunInSandboxBehavior, RunRequest, RunSubsystem
 from pants.core.util_rules.distdir import DistDir
-from pants.engine.fs import CreateDigest, FileContent
 from pants.engine.internals.session import RunId
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.unions import UnionRule
@@ -59,7 +58,8 @@ async def deploy_program(
     works where the code does not build.
     """
     options = options or DeployOptions(command="help")
-    settings = await settings_of(deployment, options, flyte, flyte_pack)
+    settings = await settings_of(deployment, options, flyte, flyte_pack, dist_dir)
+    wanted = options.settings.over(settings)
     addresses: List[Address] = []
     if options.packages or options.registers:
         unparsed = deployment.tasks.to_unparsed_address_inputs()
@@ -67,32 +67,28 @@ async def deploy_program(
     requests = [
         TaskRequest(
             address,
-            copy_style=options.copy_style or deployment.copy_style.value,
-            root_dir=options.root_dir,
-            mapped=tuple(sorted({**dict(settings.images), **dict(options.images)})),
+            copy_style=wanted.copy_style,
+            root_dir=wanted.root_dir,
+            mapped=tuple(name for name, _ in wanted.images),
         )
         for address in addresses
     ]
     tasks = await build_tasks(requests if options.packages else [])
-    pushes = await _pushes(deployment, options, tasks, settings, flyte)
-    environments, packages = await environments_of(addresses, options, settings, python_setup)
+    pushes = await _pushes(tasks, wanted, flyte)
+    environments, packages = await environments_of(addresses, options, wanted, python_setup)
     plan = plan_of(
         deployment,
-        options,
         settings,
         flyte,
-        dist_dir,
         tasks=tuple(task.link_path for task in tasks),
         pushes=tuple(f"__push_{number}.json" for number in range(len(pushes))),
         environments=tuple(environments),
     )
     documents = await create_digest(
-        CreateDigest(
-            [
-                FileContent(_PLAN, plan.to_json()),
-                *(FileContent(name, push.to_json()) for name, push in zip(plan.pushes, pushes)),
-            ]
-        )
+        {
+            _PLAN: plan.to_json(),
+            **{name: push.to_json() for name, push in zip(plan.pushes, pushes)},
+        }
     )
     return await interactive_program(
         flyte_pack,
@@ -108,15 +104,10 @@ async def deploy_program(
 
 
 async def _pushes(
-    deployment: DeploymentFieldSet,
-    options: DeployOptions,
-    tasks: Sequence[BuiltTask],
-    settings: Settings,
-    flyte: FlyteSubsystem,
+    tasks: Sequence[BuiltTask], settings: Settings, flyte: FlyteSubsystem
 ) -> List[PushPlan]:
     """Where each image goes that the tasks run in, each image once."""
     images = {task.image.image_digest: task.image for task in tasks if task.image}
-    registry = options.registry or settings.registry
     plans = []
     for image in images.values():
         target = (await targets_at([image.address]))[0]
@@ -125,8 +116,8 @@ async def _pushes(
                 target,
                 image,
                 flyte,
-                registries=(registry,) if registry else (),
-                version=options.version or deployment.version.value,
+                registries=(settings.registry,) if settings.registry else (),
+                version=settings.version,
             )
         )
     return plans

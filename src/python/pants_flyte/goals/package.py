@@ -32,27 +32,21 @@ from pants_flyte.task import bundle_request_of
 
 
 @dataclass(frozen=True)
-class PackageBundleFieldSet(PackageFieldSet):
+class _PackageFieldSet(PackageFieldSet):
+    output_path: OutputPathField
+    environment: EnvironmentField
+
+
+class PackageBundleFieldSet(_PackageFieldSet):
     required_fields = (FlyteBundleDependenciesField,)
 
-    output_path: OutputPathField
-    environment: EnvironmentField
 
-
-@dataclass(frozen=True)
-class PackageTaskFieldSet(PackageFieldSet):
+class PackageTaskFieldSet(_PackageFieldSet):
     required_fields = (FlyteEntryPointField,)
 
-    output_path: OutputPathField
-    environment: EnvironmentField
 
-
-@dataclass(frozen=True)
-class PackageImageFieldSet(PackageFieldSet):
+class PackageImageFieldSet(_PackageFieldSet):
     required_fields = (FlyteImageBaseField,)
-
-    output_path: OutputPathField
-    environment: EnvironmentField
 
 
 @rule(desc="Package a Flyte bundle", level=LogLevel.DEBUG)

@@ -12,7 +12,6 @@ from pants.core.goals.publish import (
     PublishProcesses,
     PublishRequest,
 )
-from pants.engine.fs import CreateDigest, FileContent
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.unions import UnionRule
 
@@ -59,11 +58,14 @@ async def publish_image(
             [
                 PublishPackages(
                     (address.spec,),
-                    description="(no registry is known: set `registries` of the target, or `[flyte].registries`)",
+                    description=(
+                        "(no registry is known: set `registries` of the target, "
+                        "or `[flyte].registries`)"
+                    ),
                 )
             ]
         )
-    plan_digest = await create_digest(CreateDigest([FileContent(_PLAN, plan.to_json())]))
+    plan_digest = await create_digest({_PLAN: plan.to_json()})
     program = await interactive_program(
         flyte_pack,
         ("push", "--plan", f"{{chroot}}/{_PLAN}", "--dir", "{chroot}"),

@@ -14,7 +14,6 @@ from pants.backend.python.util_rules.pex_from_targets import PexFromTargetsReque
 from pants.build_graph.address import Address
 from pants.core.goals.run import RunFieldSet, RunInSandboxBehavior, RunRequest, RunSubsystem
 from pants.core.util_rules.distdir import DistDir
-from pants.engine.fs import CreateDigest, FileContent
 from pants.engine.internals.session import RunId
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.target import Target
@@ -128,14 +127,12 @@ async def _remote(
     except UsageError as error:
         raise FlyteTargetError(address, str(error)) from None
     deployment = DeploymentFieldSet.create(await _deployment_of(address, options.deployment))
-    settings = await settings_of(deployment, deploy_options, flyte, flyte_pack)
+    settings = await settings_of(deployment, deploy_options, flyte, flyte_pack, dist_dir)
     environments, packages = await environments_of(
-        [address], deploy_options, settings, python_setup
+        [address], deploy_options, deploy_options.settings.over(settings), python_setup
     )
-    plan = plan_of(
-        deployment, deploy_options, settings, flyte, dist_dir, environments=tuple(environments)
-    )
-    document = await create_digest(CreateDigest([FileContent(_PLAN, plan.to_json())]))
+    plan = plan_of(deployment, settings, flyte, environments=tuple(environments))
+    document = await create_digest({_PLAN: plan.to_json()})
     program = await interactive_program(
         flyte_pack,
         (

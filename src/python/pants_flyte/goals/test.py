@@ -8,7 +8,6 @@ from typing import Any, Iterable, Union
 from pants.backend.python.util_rules.pex import VenvPexProcess
 from pants.core.goals.multi_tool_goal_helper import SkippableSubsystem
 from pants.core.goals.test import TestFieldSet, TestRequest, TestResult, TestSubsystem
-from pants.engine.fs import CreateDigest, FileContent
 from pants.engine.process import ProcessCacheScope
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.target import Target
@@ -67,7 +66,7 @@ async def smoke_test(
     address = batch.single_element.address
     image = (await build_images([ImageRequest(address, code=True)]))[0]
     modules = "".join(f"{module}\n" for module in image.modules)
-    files = await create_digest(CreateDigest([FileContent("modules.txt", modules.encode())]))
+    files = await create_digest({"modules.txt": modules.encode()})
     tool = await venv_pex(await program_pex(flyte_pack, "deploy_lockfile"))
     env = await callers_environment(flyte)
     result = await run_venv_pexes(
