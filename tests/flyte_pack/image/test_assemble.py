@@ -205,6 +205,7 @@ def test_what_the_base_would_run_is_not_what_we_do_but_the_rest_of_its_config_ho
         "Entrypoint": list(ENTRYPOINT),
         "User": "7:8",
         "WorkingDir": "/w",
+        "Labels": {},
         "ExposedPorts": {"80/tcp": {}},
         "Volumes": {"/data": {}},
         "StopSignal": "SIGINT",

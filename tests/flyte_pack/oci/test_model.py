@@ -260,7 +260,7 @@ def with_config(**fields) -> bytes:
         (with_config(rootfs={"diff_ids": [D]}), "differ in their layers"),
         (with_config(rootfs={"diff_ids": ["x", "y"]}), "a diff_id is 'x'"),
         # Types that no registry should serve, yet may.
-        (with_config(rootfs=[1]), "differ in their layers"),
+        (with_config(rootfs=[1]), "`rootfs` is not an object"),
         (with_config(config=[1]), "config"),
         (with_config(config={"Env": "PATH=/bin"}), "Env"),
         (with_config(config={"Env": [3]}), "Env"),

@@ -50,7 +50,7 @@ def unpacked(layout: Layout, image: LayoutImage, say: Say) -> Iterator[Runner]:
         unpack(layout, image.manifest.layers, root)
         _make_new(root, "proc")
         say("running unpacked, in bubblewrap, which gives all files to the image's user")
-        yield _Bubblewrap(root, config, _find_user(root, config.user), program)
+        yield _Bubblewrap(root, config, _find_user(root, config.user or ""), program)
     finally:
         _remove(directory)
         os.close(lock)

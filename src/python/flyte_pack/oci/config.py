@@ -40,8 +40,8 @@ class ImageConfig:
     env: Mapping[str, str] = field(default_factory=dict)
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
-    user: str = ""
-    workdir: str = ""
+    user: str | None = None
+    workdir: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     other: Mapping[str, Any] = field(default_factory=dict)
 
@@ -74,13 +74,13 @@ class ImageConfig:
         """Equal configs give equal bytes."""
         settings: dict[str, Any] = {
             "Env": [f"{name}={value}" for name, value in self.env.items()],
-            "Entrypoint": list(self.entrypoint),
-            "Cmd": list(self.cmd),
+            "Entrypoint": list(self.entrypoint) or None,
+            "Cmd": list(self.cmd) or None,
             "User": self.user,
             "WorkingDir": self.workdir,
             "Labels": dict(self.labels),
         }
-        stated = {key: value for key, value in settings.items() if value}
+        stated = {key: value for key, value in settings.items() if value is not None}
         document: dict[str, Any] = {
             "created": CREATED,
             **self.platform.as_fields(),
@@ -118,8 +118,7 @@ def _strings(value: object, what: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _string(value: object, what: str) -> str:
-    value = value or ""
-    if not isinstance(value, str):
+def _string(value: object, what: str) -> str | None:
+    if value is not None and not isinstance(value, str):
         raise InvalidImage(f"{what} is not a string")
     return value
