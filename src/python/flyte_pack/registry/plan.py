@@ -33,8 +33,8 @@ def check_tag(tag: str) -> str:
     """`tag`, if it is valid. Raises `InvalidName`."""
     if not _TAG.fullmatch(tag):
         raise InvalidName(
-            f"{shown.word(tag, 200, '@?')} is not a tag: use up to 128 letters, digits, '_', '.' and '-', "
-            "without '.' or '-' at the start"
+            f"{shown.word(tag, 200, '@?')} is not a tag: use up to 128 letters, "
+            "digits, '_', '.' and '-', without '.' or '-' at the start"
         )
     return tag
 
