@@ -1,4 +1,4 @@
-"""A push plan is read as it was written, and nothing else is taken for one; retries follow the table."""
+"""A push plan is read as it was written, and all else is refused; retries follow the table."""
 
 from __future__ import annotations
 

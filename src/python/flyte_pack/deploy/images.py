@@ -31,7 +31,7 @@ def push_all(
         # Only a deployment with images pays for the HTTP client.
         from flyte_pack.registry.push import push_image
 
-        for pushed in push_image(plan, directory, say, dry_run=dry_run).destinations:
+        for pushed in push_image(plan, directory, say, dry_run=dry_run):
             changed = bool(pushed.uploaded or pushed.mounted or pushed.present or pushed.tags)
             done.append(
                 {
