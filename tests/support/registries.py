@@ -16,6 +16,7 @@ from pathlib import Path
 
 from flyte_pack.http.retry import Timing
 from flyte_pack.http.transport import Transport
+from flyte_pack.json_fields import canonical
 from flyte_pack.oci.layer import LayerWriter
 from flyte_pack.oci.layout import layout_files
 from flyte_pack.oci.model import (
@@ -29,7 +30,6 @@ from flyte_pack.oci.model import (
     Manifest,
     Platform,
     blob_path,
-    canonical,
     digest_of,
 )
 from flyte_pack.oci.reference import Reference

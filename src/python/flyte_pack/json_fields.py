@@ -104,9 +104,7 @@ class Document:
     def to_json(self) -> bytes:
         """Equal documents give equal bytes."""
         document = {"schema": self.SCHEMA, **as_json(self)}
-        if self.COMPACT:
-            return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
-        return dump(document)
+        return canonical(document) if self.COMPACT else dump(document)
 
     @classmethod
     def from_json(cls: type[_D], data: bytes, what: str | None = None) -> _D:
@@ -145,6 +143,11 @@ def read(kind: Any, raw: object, what: str) -> Any:
         return _codec(kind).read(raw)
     except _Wrong as wrong:
         raise InvalidData(str(wrong.below(what))) from None
+
+
+def canonical(document: object) -> bytes:
+    """`document` as JSON with sorted keys and no white space; equal documents give equal bytes."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
 
 def dump(document: dict[str, Any]) -> bytes:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flyte_pack.errors import UserError
-from flyte_pack.json_fields import Digest
+from flyte_pack.json_fields import Digest, canonical
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -239,11 +239,6 @@ def string_map(raw: object, what: str) -> dict[str, str]:
     if not isinstance(raw, dict) or not all(isinstance(value, str) for value in raw.values()):
         raise InvalidImage(f"{what}: not an object of strings")
     return raw
-
-
-def canonical(document: object) -> bytes:
-    """JSON with sorted keys and no white space."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _descriptors(document: dict[str, Any], key: str, what: str) -> tuple[Descriptor, ...]:
