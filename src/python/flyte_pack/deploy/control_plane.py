@@ -45,7 +45,8 @@ def find_control_plane(
     chosen = request.settings.flyte_config is not None
     if chosen and not os.path.isfile(who.config or ""):
         raise UserError(
-            f"there is no file {shown.name(who.config or '')}, which is named as Flyte's config.yaml"
+            f"there is no file {shown.name(who.config or '')}, which is named as Flyte's "
+            "config.yaml"
         )
     # The file says how to log in, too: so it is of use even if the endpoint comes from elsewhere.
     admin = _admin(who.config) if who.config else {}
