@@ -14,7 +14,7 @@ STARTS = (TOP, TOP / "src/python")
 
 _CODE = re.compile(r"`([^`\n]+)`|<code>([^<]+)</code>")
 _LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
-_PATH = re.compile(r"[\w.-]+(/[\w.-]+)*(/|\.(?:py|md|sh|toml|yml))|[\w.-]+(/[\w.-]+)+")
+_PATH = re.compile(r"\.?[\w.-]+(/[\w.-]+)*(/|\.(?:py|md|sh|toml|yml))|[\w.-]+(/[\w.-]+)+")
 # A running Pants makes this one.
 _LATER = {"examples/monorepo/.pids"}
 
@@ -26,8 +26,7 @@ def missing(text: str, page: Path) -> list[str]:
         beside = TOP
         for code in ("".join(groups) for groups in _CODE.findall(line)):
             name = code.removeprefix("./")
-            # Pants does not see what starts with a dot, such as `.ci/run`.
-            if name.startswith(".") or name in _LATER or not _PATH.fullmatch(name):
+            if not _PATH.fullmatch(name) or name in _LATER:
                 continue
             paths = [start / name for start in (*STARTS, beside) if (start / name).exists()]
             if paths:

@@ -177,7 +177,7 @@ def test_tags_may_be_an_option(root: RuleRoot):
         ("image_tags=['{vrsion}']", "`image_tags` holds {vrsion}, which has no value: known are {content_hash}"),
         ("image_tags=['{env.PF_UNSET}']", "`image_tags` holds {env.PF_UNSET}, which has no value"),
         ("image_tags=['{git_commit}']", "{git_commit} has no value: this is no git checkout with a commit"),
-        ("image_tags=['a b']", "`image_tags`: 'a b' is not a tag: up to 128 letters"),
+        ("image_tags=['a b']", "`image_tags`: 'a b' is not a tag: use up to 128 letters"),
         ("image_tags=['']", "`image_tags`: '' is not a tag"),
         ("image_tags=['.x']", "`image_tags`: '.x' is not a tag"),
         ("repository='{dir}'", "`repository` holds {dir}, which has no value: known are {directory}, {name}, {path}"),

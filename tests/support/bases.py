@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flyte_pack.image.base import BaseImage, BasePlatform
+from flyte_pack.json_fields import canonical
 from flyte_pack.oci.model import (
     DOCKER_CONFIG,
     DOCKER_LAYER_GZIP,
@@ -17,7 +18,6 @@ from flyte_pack.oci.model import (
     Index,
     Manifest,
     Platform,
-    canonical,
     digest_of,
 )
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import flyte_pack
 from flyte_pack.image.assemble import ImageSettings, assemble
 from flyte_pack.image.base import BaseImage
+from flyte_pack.json_fields import canonical
 from flyte_pack.oci.layer import LayerWriter
 from flyte_pack.oci.layout import layout_files
 from flyte_pack.oci.model import (
@@ -28,7 +29,6 @@ from flyte_pack.oci.model import (
     Manifest,
     Platform,
     blob_path,
-    canonical,
     digest_of,
 )
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from flyte_pack.http.retry import Timing
 from flyte_pack.http.transport import Transport
+from flyte_pack.json_fields import canonical
 from flyte_pack.oci.layer import LayerWriter
 from flyte_pack.oci.layout import layout_files
 from flyte_pack.oci.model import (
@@ -31,10 +32,10 @@ from flyte_pack.oci.model import (
     Manifest,
     Platform,
     blob_path,
-    canonical,
     digest_of,
 )
-from flyte_pack.registry.client import Session
+from flyte_pack.oci.reference import Reference
+from flyte_pack.registry.client import Session, may_pull
 from flyte_pack.registry.credentials import Keychain
 from flyte_pack.registry.plan import Destination, PushPlan
 from tests.support.containers import need
@@ -231,6 +232,13 @@ def docker_config(
     document = {"auths": {host: {"auth": auth} for host in hosts}, **more}
     (directory / "config.json").write_text(json.dumps(document))
     return Keychain({"DOCKER_CONFIG": str(directory)}, helper_seconds=30.0)
+
+
+def exists(name: str, session: Session) -> str | None:
+    """The digest of the image; None if it does not exist."""
+    image = Reference.parse(name)
+    registry, which = session.registry(image.registry), image.digest or image.tag or "latest"
+    return registry.manifest_digest(image.repository, which, may_pull(image.repository))
 
 
 def session(keychain: Keychain | None = None, clock: Clock | None = None, **transport) -> Session:

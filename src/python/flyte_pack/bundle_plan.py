@@ -1,4 +1,4 @@
-"""What the build rules exchange with the packer: a `BundlePlan` goes in, a `BundleSummary` comes out."""
+"""The input of the packer, a `BundlePlan`, and its output, a `BundleSummary`."""
 
 from __future__ import annotations
 

@@ -30,6 +30,7 @@ from typing import (
     Any,
     ClassVar,
     NamedTuple,
+    NewType,
     Optional,
     TypeVar,
     Union,
@@ -82,8 +83,8 @@ def safe_path(text: str) -> str:
     return text
 
 
-Sha256 = Annotated[str, _sha256]
-Digest = Annotated[str, _digest]
+Sha256 = NewType("Sha256", Annotated[str, _sha256])
+Digest = NewType("Digest", Annotated[str, _digest])
 SafePath = Annotated[str, safe_path]
 
 
@@ -103,9 +104,7 @@ class Document:
     def to_json(self) -> bytes:
         """Equal documents give equal bytes."""
         document = {"schema": self.SCHEMA, **as_json(self)}
-        if self.COMPACT:
-            return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
-        return dump(document)
+        return canonical(document) if self.COMPACT else dump(document)
 
     @classmethod
     def from_json(cls: type[_D], data: bytes, what: str | None = None) -> _D:
@@ -144,6 +143,11 @@ def read(kind: Any, raw: object, what: str) -> Any:
         return _codec(kind).read(raw)
     except _Wrong as wrong:
         raise InvalidData(str(wrong.below(what))) from None
+
+
+def canonical(document: object) -> bytes:
+    """`document` as JSON with sorted keys and no white space; equal documents give equal bytes."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
 
 def dump(document: dict[str, Any]) -> bytes:
@@ -201,11 +205,11 @@ def _made(kind: Any) -> _Codec:
         return _list(arguments[0])
     if _columns(kind):
         return _Codec(_row_reader(kind))
+    if hasattr(kind, "parse"):
+        return _Codec(_checked(_read_text, (kind.parse,)), str)
     if is_dataclass(kind):
         hints = get_type_hints(kind, include_extras=True)
         return _object(kind, {field.name: _codec(hints[field.name]) for field in fields(kind)})
-    if hasattr(kind, "parse"):
-        return _Codec(_checked(_read_text, (kind.parse,)), str)
     if hasattr(kind, "__supertype__"):  # a NewType
         return _codec(kind.__supertype__)
     return _LEAVES[kind]

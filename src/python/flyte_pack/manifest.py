@@ -136,7 +136,7 @@ class Manifest(Document):
 
 
 def _file_lines(files: Iterable[ManifestFile]) -> Iterator[str]:
-    """As `JSONEncoder.encode` would write them, in a quarter of the time: it is a part of packing."""
+    """As `JSONEncoder.encode` would write them, in a quarter of the time."""
     for path, size, mode, sha256, owner, reason, by in files:
         yield (
             f'{{"by": {_optional(by)}, "mode": {mode}, "owner": {_optional(owner)}, '

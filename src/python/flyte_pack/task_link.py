@@ -1,7 +1,8 @@
 """The task link: what `package` makes of a `flyte_task`, and what `run` and `deploy` start from.
 
-It ties an entry point to its code bundle (or to an image that embeds the code) and its image, and holds the container's
-command. The command has two holes, filled in when it is deployed: an argument that is `${VERSION}` or `${BUNDLE_URI}`.
+It ties an entry point to its image and its code bundle (or to an image that embeds the code), and
+holds the container's command. An argument that is `${VERSION}` or `${BUNDLE_URI}` is a hole in the
+command, filled in by deploying.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from pants_flyte.engine import (
     venv_pex,
 )
 from pants_flyte.errors import FlyteTargetError
-from pants_flyte.globs import literal_glob
+from pants_flyte.globs import exactly, literal_glob
 from pants_flyte.image_process import OUT, blobs, described, run_steps
 from pants_flyte.image_target_types import (
     HOST,
@@ -129,7 +129,7 @@ async def load_base(
 async def _locked(target: Target) -> BaseImage:
     reference = Reference.parse(registry_reference(target))
     path = target[FlyteBaseLockfileField].path
-    found = await contents_matching(PathGlobs([literal_glob(path)]))
+    found = await contents_matching(exactly([path]))
     lock = f"`{bin_name()} run {target.address} -- lock`"
     if not found:
         raise FlyteTargetError(

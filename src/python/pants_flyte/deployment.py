@@ -1,4 +1,4 @@
-"""A `flyte_deployment` as the deploy program gets it: its settings, and what registers its tasks."""
+"""A `flyte_deployment` for the deploy program: its settings, and what registers its tasks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pants.backend.python.util_rules.pex import VenvPexProcess
 from pants.backend.python.util_rules.pex_from_targets import PexFromTargetsRequest
 from pants.build_graph.address import Address
 from pants.core.util_rules.distdir import DistDir
-from pants.engine.fs import Digest, PathGlobs
+from pants.engine.fs import Digest
 from pants.engine.target import FieldSet
 from pants.util.logging import LogLevel
 
@@ -31,7 +31,7 @@ from pants_flyte.engine import (
     venv_pex,
 )
 from pants_flyte.errors import FlyteTargetError
-from pants_flyte.globs import literal_glob
+from pants_flyte.globs import exactly
 from pants_flyte.image_process import run_steps
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.target_types import (
@@ -153,7 +153,7 @@ async def environments_of(
     settings: Settings,
     python_setup: PythonSetup,
 ) -> Tuple[List[Environment], List[Digest]]:
-    """For each resolve of the tasks, an interpreter with the packages that they reach, and its files.
+    """For each resolve of the tasks: an interpreter with the packages that they reach, its files.
 
     None where nothing will be registered. settings: with what was typed.
     """
@@ -195,13 +195,13 @@ async def _file_settings(
     domain: Optional[str],
     flyte_pack: FlytePackSubsystem,
 ) -> Settings:
-    """What the settings file says for a domain. path: from the build root; origin: who names it, for errors.
+    """What the settings file says for a domain. path: from the build root. origin: who names it.
 
     Raises `FlyteTargetError`.
     """
     if path is None:
         return Settings()
-    found = await snapshot(PathGlobs([literal_glob(path)]))
+    found = await snapshot(exactly([path]))
     if found.files != (path,):
         raise FlyteTargetError(address, f"{origin} names the file {path!r}, and there is none.")
     # The rules have no reader of YAML.

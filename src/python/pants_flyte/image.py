@@ -131,10 +131,8 @@ async def build_image(
 ) -> BuiltImage:
     address = request.address
     target = await target_at(address, FlyteImage)
-    own_code = target[FlyteImageCodeField].value
-    wants_code = bool(own_code)
-    if own_code is None and not target[FlyteImageSourceFoldersField].value:
-        wants_code = bool(request.code)
+    wants_code = _wants_code(target, request)
+    own_output = wants_code == bool(target[FlyteImageCodeField].value)
     settings = await _settings(target, flyte)
     base = await load_base(await _base_target(target), flyte_pack, python_setup)
     platforms = _platforms(target, base)
@@ -157,13 +155,11 @@ async def build_image(
     layers = {platform: (*of_platform, *ours) for platform, of_platform in zip(platforms, packages)}
     image = assemble(base.image, layers, settings)
     layout = target[OutputPathField].value_or_default(file_ending=None)
-    if wants_code != bool(own_code):
-        layout += "-with-code"
+    layout += "" if own_output else "-with-code"
+    parts = [base.blobs, *package_blobs, await blobs(shim), await blobs(embedded)]
     return BuiltImage(
         address=address,
-        digest=await _layout(
-            image, layout, [base.blobs, *package_blobs, await blobs(shim), await blobs(embedded)]
-        ),
+        digest=await _layout(image, layout, parts),
         layout=layout,
         image_digest=image.digest,
         base_name=base.image.name,
@@ -172,12 +168,24 @@ async def build_image(
         workdir=settings.workdir,
         ref_name=target[FlyteImageRefNameField].value,
         embeds_code=wants_code,
-        own_output=wants_code == bool(own_code),
+        own_output=own_output,
         code=FrozenDict(code.files),
         modules=code.modules,
         layers=len(next(iter(layers.values()))),
         bytes=sum({layer.digest: layer.size for of in layers.values() for layer in of}.values()),
     )
+
+
+def _wants_code(target: Target, request: ImageRequest) -> bool:
+    """Whether the graph's code goes in: by the target or, if that leaves it open, the request."""
+    if not isinstance(target, FlyteImage):
+        raise FlyteTargetError(
+            target.address, f"this is a `{target.alias}`, where a `{FlyteImage.alias}` is needed."
+        )
+    own = target[FlyteImageCodeField].value
+    if own is None and not target[FlyteImageSourceFoldersField].value:
+        return bool(request.code)
+    return bool(own)
 
 
 def _platforms(target: Target, base: Base) -> Tuple[Platform, ...]:

@@ -38,7 +38,7 @@ from pants_flyte.engine import (
     under_prefix,
 )
 from pants_flyte.errors import FlyteTargetError
-from pants_flyte.globs import literal_glob
+from pants_flyte.globs import exactly, literal_glob
 from pants_flyte.image_process import OUT, run_steps
 from pants_flyte.image_target_types import FlyteImageSourceFilesField, FlyteImageSourceFoldersField
 from pants_flyte.layout import SourceFile, check_root_dir, module_name, place_all
@@ -208,7 +208,7 @@ async def _copied(
     if path is None:
         raise FlyteTargetError(address, f"`{alias}`: {src!r} leaves the build root.")
     if alias == FlyteImageSourceFilesField.alias:
-        found = await snapshot(PathGlobs([literal_glob(path)]))
+        found = await snapshot(exactly([path]))
         copied = {file_destination(path, dst, workdir): path for path in found.files}
     else:
         found, copied = await _copied_folder(row, path, dst, workdir, flyte)

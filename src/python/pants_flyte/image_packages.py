@@ -15,7 +15,7 @@ from pants.backend.python.target_types import (
 from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
 from pants.backend.python.util_rules.pex import VenvPex, VenvPexProcess
 from pants.build_graph.address import Address
-from pants.engine.fs import Digest, FileContent, PathGlobs
+from pants.engine.fs import Digest, FileContent
 from pants.engine.process import FallibleProcessResult
 from pants.engine.target import Target
 from pants.option.global_options import ca_certs_path_to_file_content
@@ -34,7 +34,7 @@ from pants_flyte.engine import (
     subprocess_environment,
 )
 from pants_flyte.errors import FlyteTargetError
-from pants_flyte.globs import literal_glob
+from pants_flyte.globs import exactly
 from pants_flyte.image_process import OUT, blobs, layers_of, run_steps
 from pants_flyte.image_target_types import FlyteImageBytecodeField
 
@@ -69,7 +69,7 @@ async def _lock_of(address: Address, resolve: str, python_setup: PythonSetup) ->
             "`[python].enable_resolves = true` and name one in `[python.resolves]` for "
             f"`{resolve}`.",
         )
-    found = await contents_matching(PathGlobs([literal_glob(path)]))
+    found = await contents_matching(exactly([path]))
     if not found:
         raise FlyteTargetError(
             address,

@@ -77,7 +77,7 @@ def _names(target: Target, flyte: FlyteSubsystem, registries: Sequence[str]) -> 
         except InvalidName as error:
             raise FlyteTargetError(
                 address,
-                f"The image cannot be pushed to {shown.word(name, 300, '@?')}: {error}. "
+                f"The image cannot be pushed to {shown.name(name)}: {error}. "
                 "Set `repository` (names are in lower case) or `registries`.",
             ) from None
         found.append(name)

@@ -162,7 +162,7 @@ def test_a_platform_that_the_image_lacks_is_an_error_that_lists_what_it_has(base
         (("lock",), {"image": "127.0.0.1:9/a/b:c"}, "connection refused"),
         (("lock",), {"image": "A B"}, "A B"),
         (("check",), {}, "locks/base.lock is missing: write it by ./pants run base:python -- lock"),
-        (("lock", "--insecure", "a b"), {}, "not a registry's host"),
+        (("lock", "--insecure", "a b"), {}, "is not a host[:port]"),
     ],
 )
 def test_mistakes_are_told_in_a_line(base, monkeypatch, typed, fields, message):

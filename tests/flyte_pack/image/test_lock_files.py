@@ -212,7 +212,10 @@ REFUSED = {
     "another file": ("-r other.txt", "line 1: '-r' is nothing for a lock file"),
     "constraints": ("\n\n--constraint other.txt", "line 3: '--constraint'"),
     "an editable project": ("-e .", "'-e'"),
-    "a path": ("./wheels/a-1.0-py3-none-any.whl", "line 1: ./wheels/.* is no pinned requirement"),
+    "a path": (
+        "./wheels/a-1.0-py3-none-any.whl",
+        "line 1: ./wheels/.* is not a pinned requirement",
+    ),
     "a bare URL with a password": ("https://u:secret@example.org/a.whl", r"//\*\*\*@example.org"),
     "something that steers terminals": ("a\x1b[31m==1", r"a\\x1b"),
     "other JSON": ('{"packages": []}', "not what PEX writes"),

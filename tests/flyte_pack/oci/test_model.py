@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyte_pack.image.base import BaseImage
-from flyte_pack.json_fields import InvalidData
+from flyte_pack.json_fields import InvalidData, canonical
 from flyte_pack.oci.model import (
     DOCKER_INDEX,
     DOCKER_MANIFEST,
@@ -24,7 +24,6 @@ from flyte_pack.oci.model import (
     Manifest,
     Platform,
     blob_path,
-    canonical,
     check_digest,
     digest_of,
     parse_document,

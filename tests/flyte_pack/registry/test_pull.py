@@ -1,4 +1,4 @@
-"""The layers of a base come whole and checked, or not at all; against a real docker-registry with faults before it."""
+"""A base's layers come whole and checked, or not at all; with a real, faulty docker-registry."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from threading import Thread
 import pytest
 
 from flyte_pack.http import HttpError
+from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import blob_path, digest_of
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.pull import complete
@@ -200,5 +201,5 @@ def test_it_is_said_what_is_fetched(tmp_path, base, front):
 
 
 def test_a_base_without_a_usable_name_is_refused(tmp_path, base):
-    with pytest.raises(RegistryError, match="the base image's name"):
+    with pytest.raises(InvalidName, match="'not a name' is not an image"):
         complete("not a name", base.layers, str(tmp_path), print)

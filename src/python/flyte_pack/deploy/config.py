@@ -75,7 +75,7 @@ class Settings:
         return read(_TYPES[name], value, what)
 
     def over(self, below: Settings) -> Settings:
-        """These settings, and those of `below` where there is none of these; images name by name."""
+        """These settings; those of `below` where these are not set. Images go name by name."""
         merged = {
             name: getattr(below if value is None else self, name)
             for name, value in vars(self).items()

@@ -1,4 +1,4 @@
-"""Reads the settings of deployments from YAML: where to register, where bundles and images go, what image names stand for.
+"""Reads the settings of deployments from YAML.
 
     endpoint: flyte.example.com
     store: s3://flyte-bundles/bikes
@@ -6,7 +6,7 @@
     domains:
       production: {store: s3://prod/bikes}
 
-`python -m flyte_pack deploy-config --file X --output Y.json` turns it into JSON for the build rules.
+`python -m flyte_pack deploy-config --file X --output Y.json` makes JSON of it for the build rules.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _TEXT, _BOOLEAN = "tag:yaml.org,2002:str", "tag:yaml.org,2002:bool"
 
 
 def read_config(text: bytes, what: str) -> DeployConfig:
-    """The configuration in a YAML file. Raises `InvalidData`, which names the file (as `what`) and the line.
+    """The settings in a YAML file. Raises `InvalidData`, which names `what` and the line.
 
-    Anchors, tags and a second document are refused, and so is every key that is none: nothing is overlooked. No value
-    is repeated that could hold a password.
+    Anchors, tags, a second document and unknown keys are refused. Messages repeat no value that
+    could hold a password.
     """
     yaml = _yaml()
     if len(text) > _MOST_BYTES:
@@ -42,11 +42,11 @@ def read_config(text: bytes, what: str) -> DeployConfig:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{what}:{mark.line + 1}" if mark else what
-        problem = error.problem or error.context or "this can not be read"
+        problem = error.problem or error.context or "this cannot be read"
         # What is after the problem would repeat the line.
         raise InvalidData(f"{where}: not YAML: {shown.line(problem, longest=200)}") from None
     except yaml.YAMLError as error:  # bytes that are no text
-        reason = getattr(error, "reason", "it can not be read")
+        reason = getattr(error, "reason", "it cannot be read")
         raise InvalidData(f"{what}: not YAML: {shown.line(str(reason), longest=200)}") from None
     if root is None:
         return DeployConfig()
@@ -70,7 +70,7 @@ def _yaml() -> Any:
 
 
 def _check_events(events: Iterable[Any], what: str) -> None:
-    """Refuse what settings need not, before anything is built of it: nothing grows beyond what is written out."""
+    """Refuse what settings do not need before anything is built, so that nothing can grow."""
     yaml = _yaml()
     depth = documents = 0
     for event in events:

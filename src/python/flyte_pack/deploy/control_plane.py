@@ -1,4 +1,4 @@
-"""Finds the control plane to register with: what was typed or configured for us, else what Flyte itself would use."""
+"""Finds the control plane to register with: as typed or configured, else as Flyte would find it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SCHEME = re.compile(r"^(dns:///|https?://)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Found:
-    """identity: the same for every way to name one control plane and organization; it goes into records."""
+    """identity: the same however one names a control plane and organization; for the records."""
 
     control_plane: ControlPlane
     identity: str
@@ -45,7 +45,7 @@ def find_control_plane(
     chosen = request.settings.flyte_config is not None
     if chosen and not os.path.isfile(who.config or ""):
         raise UserError(
-            f"there is no file {shown.word(who.config or '', 300, '@?')}, which is named as Flyte's config.yaml"
+            f"there is no file {shown.name(who.config or '')}, which is named as Flyte's config.yaml"
         )
     # The file says how to log in, too: so it is of use even if the endpoint comes from elsewhere.
     admin = _admin(who.config) if who.config else {}
@@ -83,14 +83,14 @@ def find_control_plane(
 
 
 def _of_key(key: str | None) -> str | None:
-    """The endpoint that an API key of Flyte's is for: base64 of `endpoint:client:secret:organization`."""
+    """The endpoint of an API key, which is base64 of `endpoint:client:secret:organization`."""
     if not key:
         return None
     try:
         endpoint, _, _, _ = base64.b64decode(key).decode().split(":", 3)
     except ValueError:
         raise UserError(
-            f"{KEY_VARIABLE} is no API key of Flyte: copy it once more, or unset it"
+            f"{KEY_VARIABLE} is not an API key of Flyte: copy it once more, or unset it"
         ) from None
     return endpoint
 
@@ -109,6 +109,6 @@ def _admin(path: str) -> dict[str, object]:
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
         # What the parser says quotes the file, which may hold a secret.
         raise UserError(
-            f"Flyte's settings in {path} can not be read: {type(error).__name__}"
+            f"Flyte's settings in {path} cannot be read: {type(error).__name__}"
         ) from None
     return admin if isinstance(admin, dict) else {}

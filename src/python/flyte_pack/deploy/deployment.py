@@ -1,9 +1,9 @@
-"""Deploys: first everything is checked and planned, then what is missing is written, in an order that survives a kill.
+"""Deploys: checks and plans all, then writes what is missing, in an order that survives kills.
 
-The order is: images, archives and manifests, the index entries that name them, the version's record that names those, the
-tasks at the control plane, and the history entry that names the record and says where its tasks are registered. Each is
-written whole or not at all, and only after what it points to; so whatever a kill leaves is true, and the next run does the
-rest.
+The order is: images, archives and manifests, the index entries that name them, the version's record
+that names those, the tasks at the control plane, and the history entry that names the record and
+where its tasks are registered. Each is written whole or not at all, and after what it points to. So
+all that a kill leaves is true, and the next run does the rest.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ _ATTEMPTS = 100
 
 @dataclass(frozen=True)
 class Work:
-    """What deploying comes to, against the store as it is: all that is decided before anything is written.
+    """All that is decided before anything is written, against the store as it is.
 
-    record: the version's, if it is there already as `existing`, else as it is to be written (in the place of a damaged
-    one, with `replace_record`). current: the entry that counts before. registers: version by Flyte's name of the tasks that
-    are to be registered at `control_plane`, None where none are.
+    record: the version's, which is in the store as `existing`, or is to be written (in the place of
+    a damaged one, with `replace_record`). current: the entry that counts before. registers: version
+    by Flyte's name of the tasks to register at `control_plane`; both are empty where none are.
     """
 
     settled: tuple[Settled, ...]
@@ -160,7 +160,7 @@ class Deployment:
         return push_all(self._pushes, self._directory, self._say, self._dry_run)
 
     def prepare(self) -> Work:
-        """Plan it; writes nothing. Raises `UserError`, `InvalidData`, `StoreError` or `RegistrationError`."""
+        """Plan it; writes nothing. Raises `UserError`."""
         settled: dict[str, Settled] = {}
         for link in self._links:
             if link.bundle is not None and link.bundle.content_hash not in settled:
@@ -188,9 +188,9 @@ class Deployment:
         )
 
     def carry_out(self, work: Work) -> tuple[Work, tuple[str, ...], int]:
-        """Do what is missing; returns the work as it was done, the keys written, the entry's number that counts now.
+        """Write what is missing; returns the work, written keys, number of the current entry.
 
-        Where another deployer gets in between, what it wrote is used, and the rest planned anew.
+        If another deployer gets in between, its objects are used, and the rest is planned anew.
         """
         self._store.sweep()
         written: list[str] = []
@@ -250,7 +250,7 @@ class Deployment:
         return {name: version for name, version in wanted.items() if known.get(name) != version}
 
     def registrations(self, work: Work) -> list[dict[str, str]]:
-        """Each Flyte task: its version, and what became of it (or would): new, present (it was there already) or unchanged."""
+        """Each Flyte task with its version: is it new, present there, or unchanged?"""
         if self._registering is None:
             return []
         done = {one.name: one.status for one in self.registered}
@@ -279,7 +279,7 @@ class Deployment:
         current: HistoryEntry | None,
         before: VersionRecord | None,
     ) -> VersionRecord:
-        """The record to write, with the bundles as the store has them. Its provenance is filled in when it is written."""
+        """The record to write. Its provenance is filled in when it is written."""
         request = self._request
         inputs: dict[str, str] = {}
         specifications: Specifications | None = None
@@ -338,7 +338,7 @@ class Deployment:
     def _uris(
         self, bundles: Mapping[str, StoredBundle], before: VersionRecord | None
     ) -> dict[str, str]:
-        """Where containers get each bundle, by content hash: the store, or where Flyte's data proxy puts it."""
+        """Where containers get each bundle, by content hash: the store, or the data proxy's."""
         if not self._uploads:
             return {key: self._store.uri_of(one.archive.key) for key, one in bundles.items()}
         known = {t.bundle: t.code_uri for t in before.tasks if t.bundle} if before else {}
@@ -350,7 +350,8 @@ class Deployment:
         }
         if files and self._dry_run:
             self._say(
-                "warning: where Flyte will put the bundles is known when they are uploaded: the versions below will be others"
+                "warning: Flyte decides where bundles go when they are uploaded, so the versions "
+                "below will be others"
             )
             return {key: uri or f"flyte://{key}" for key, uri in uris.items()}
         if files:
@@ -421,8 +422,10 @@ class Deployment:
         return dataclasses.replace(one, version=version, command=command)
 
     def _existing(self, record: VersionRecord) -> tuple[Recorded | None, bool]:
-        """What is recorded under the version, which must be the same as what is to be deployed; and whether there is a damaged
-        record, to be written anew. (Not found by looking a second time: another deployer may have written it in between.)
+        """What is recorded under the version, and whether that is damaged and to be written anew.
+
+        A whole record must be the same as what is to be deployed. (Both come from one look:
+        another deployer may write in between two.)
         """
         try:
             existing = self._ledger.recorded(record.version)
@@ -437,19 +440,20 @@ class Deployment:
         if existing is not None and not existing.record.is_same(record):
             changes = describe(compare(existing.record, record, self._store.uri_of))
             raise UserError(
-                f"version {record.version} exists with other content in {record.project}/{record.domain}: {changes}. "
-                "A version never changes: name another one, or none, to have one computed"
+                f"version {record.version} exists with other content in "
+                f"{record.project}/{record.domain}: {changes}. A version never changes: name "
+                "another one, or none, to have one computed"
             )
         return existing, False
 
     def _before(self, current: HistoryEntry | None) -> VersionRecord | None:
-        """The current version's record, to compare with. That it can not be read must not keep anyone from deploying."""
+        """The current version's record, to compare with; None and a warning if it is unreadable."""
         if current is None:
             return None
         try:
             recorded = self._ledger.recorded(current.version)
         except (InvalidData, StoreError) as error:
-            self._say(f"warning: the current version can not be compared with: {error}")
+            self._say(f"warning: the current version cannot be compared with: {error}")
             return None
         if recorded is None:
             self._say(f"warning: the record of the current version {current.version} is missing")

@@ -1,4 +1,4 @@
-"""Where a control plane may be named: by the deployment's settings, by variables, by Flyte's own file.
+"""Where a control plane may be named: by settings, by variables, by a file of Flyte's own.
 
 The build rules and the deploy program ask the same function. Only the program reads the file's
 YAML: the file may hold secrets, which must not get into the cache of a build.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from flyte_pack.deploy.config import Settings
 
-# Variables by which Flyte finds its settings: those of its config files, and what stands for an entry of one.
+# Variables by which Flyte finds its config files, and those that stand for an entry of one.
 CONFIG_VARIABLES = ("UCTL_CONFIG", "FLYTECTL_CONFIG")
 ENDPOINT_VARIABLE = "FLYTE_ADMIN_ENDPOINT"
 KEY_VARIABLE = "FLYTE_API_KEY"

@@ -1,8 +1,8 @@
-"""The hand-over: a folder with all of one version, to be carried to a site that reaches neither its store nor its registries.
+"""The hand-over: a folder with all of one version, for a site without its store and registries.
 
     handover.json                  which version of what; every other file with its size and SHA-256
     SHA256SUMS                     the same sums, for `sha256sum -c`
-    store/                         archives, manifests, index entries and the record, by the keys that they have in a store
+    store/                         archives, manifests, index entries and the record, by their keys
     images/                        one OCI image layout with all images, complete
 
 Here it is written (`export`) and checked (`read_handover`); `handover_import` deploys from it.
@@ -105,7 +105,7 @@ class Handover(Document):
     def sums(self, own: bytes) -> bytes:
         """The content of `SHA256SUMS`; `own`: of `handover.json`."""
         lines = [(file.path, file.sha256) for file in self.files]
-        lines.append((INDEX, sha256_bytes(own)))
+        lines.append((INDEX, Sha256(sha256_bytes(own))))
         return "".join(f"{sha256}  {path}\n" for path, sha256 in sorted(lines)).encode()
 
 
@@ -123,8 +123,7 @@ def export(
 ) -> Handover:
     """Write all of a version into the new folder `place`, which is there whole or not at all.
 
-    insecure: `host[:port]` of registries that may be spoken to over plain HTTP. Raises `UserError`, `StoreError`,
-    `RegistryError` or `OSError`.
+    insecure: `host[:port]` of registries that may be spoken to over plain HTTP. Raises `UserError`.
     """
     place = os.path.abspath(place)
     if os.path.lexists(place) and not (os.path.isdir(place) and not os.listdir(place)):
@@ -164,7 +163,7 @@ def _write_images(
     say: Say,
     insecure: Collection[str],
     session: Session | None,
-) -> dict[str, str]:
+) -> dict[str, Digest]:
     """The digest of each image by its reference."""
     references = sorted({task.image for task in record.tasks if task.image is not None})
     if not references:
@@ -179,7 +178,7 @@ def _write_images(
         try:
             tops[text] = _pull(session, Reference.parse(text), text, layout, say)
         except (InvalidName, InvalidImage, HttpError) as error:
-            raise RegistryError(f"{text} can not be exported: {error}") from None
+            raise RegistryError(f"{text} cannot be exported: {error}") from None
     for path, data in layout_files(
         sorted({d.digest: d for d in tops.values()}.values(), key=_digest)
     ).items():
@@ -222,7 +221,7 @@ def _pull(session: Session, reference: Reference, text: str, layout: str, say: S
 
 
 def _write_index(
-    store: Store, record: VersionRecord, images: dict[str, str], folder: str
+    store: Store, record: VersionRecord, images: dict[str, Digest], folder: str
 ) -> Handover:
     files = []
     for path, size in sorted(_walk(folder)):
@@ -261,7 +260,7 @@ def _umask() -> int:
 
 
 def read_handover(folder: str, say: Say) -> tuple[Handover, VersionRecord]:
-    """What is in a folder, every byte of it checked. Raises `UserError`, `InvalidData` or `OSError`."""
+    """What is in a folder, every byte of it checked. Raises `UserError` or `OSError`."""
     if not os.path.isdir(folder):
         raise UserError(f"{folder} is no folder: name one that `export` has written")
     there = dict(_walk(folder))
@@ -318,7 +317,8 @@ def _walk(folder: str) -> Iterator[tuple[str, int]]:
                     yield path, found.st_size
                 elif not stat.S_ISDIR(found.st_mode):
                     raise UserError(
-                        f"{folder}: {path!a:.200} is neither a file nor a directory (a symbolic link?): take it out"
+                        f"{folder}: {path!a:.200} is neither a file nor a directory "
+                        "(a symbolic link?): take it out"
                     )
 
 
@@ -335,10 +335,10 @@ def _small(folder: str, name: str, there: dict[str, int]) -> bytes:
         return file.read(_INDEX_LIMIT)
 
 
-def _sha256(file: Any, progress: Progress | None = None) -> str:
+def _sha256(file: Any, progress: Progress | None = None) -> Sha256:
     digest = hashlib.sha256()
     while chunk := file.read(_READ):
         digest.update(chunk)
         if progress:
             progress.add(len(chunk))
-    return digest.hexdigest()
+    return Sha256(digest.hexdigest())

@@ -1,7 +1,8 @@
-"""Makes of a hand-over what packaging makes of targets, so that it is deployed like any other version: `import`.
+"""`import`: makes of a hand-over what packaging makes of targets, to deploy it like any other.
 
-Its images are pushed to this site's registry, its bundles put into this site's store, and the record is made anew for both:
-a version that was computed is computed again, as other addresses run other things, and one that somebody named stays.
+Its images go to this site's registry, its bundles into this site's store. The record is made anew
+for both. A computed version is computed again, since other addresses run other things; a version
+that somebody named stays.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from flyte_pack.deploy.records import (
     version_of,
 )
 from flyte_pack.errors import UserError
-from flyte_pack.json_fields import InvalidData
+from flyte_pack.json_fields import Digest, InvalidData
 from flyte_pack.names import InvalidName, check_registry
 from flyte_pack.oci.layout import Layout, layout_files, open_layout
 from flyte_pack.oci.model import Descriptor, InvalidImage
@@ -47,7 +48,7 @@ _TAG_DIGITS = 12
 
 @dataclass(frozen=True)
 class Imported:
-    """What to deploy: a request that names packaged files in `directory`. origin: the commit it was made from, and now."""
+    """What to deploy: a request about files in `directory`. origin: its commit, and now."""
 
     request: Request
     directory: str
@@ -56,10 +57,10 @@ class Imported:
 
 @contextmanager
 def imported(request: Request, folder: str, directory: str, say: Say) -> Iterator[Imported]:
-    """Check a hand-over, and have its files at hand as packaged ones for the time of the block; writes to no store.
+    """Check a hand-over, and have its files at hand like packaged ones during the block.
 
-    request: of this site; it must be about the same deployment. directory: of the files that were packaged here, where the
-    environments to register with are. Raises `UserError`, `InvalidData`, `InvalidImage`, `InvalidName` or `OSError`.
+    request: of this site; it must be about the same deployment. directory: of the files that were
+    packaged here: the environments to register with. Writes to no store. Raises `UserError`.
     """
     folder, place = os.path.abspath(folder), os.path.abspath(directory)
     handover, record = read_handover(folder, say)
@@ -101,9 +102,9 @@ def _check_same(request: Request, handover: Handover) -> None:
     theirs = (handover.address, handover.project, handover.domain)
     if ours != theirs:
         raise UserError(
-            f"the folder holds {handover.address} for {handover.project}/{handover.domain}, and this is "
-            f"{request.plan.address} for {request.project}/{request.domain}: what a task is may differ between domains, so "
-            "import it as what it is, or export the other one"
+            f"the folder holds {handover.address} for {handover.project}/{handover.domain}, and "
+            f"this is {request.plan.address} for {request.project}/{request.domain}: a task may "
+            "differ between domains, so import it as what it is, or export the other one"
         )
 
 
@@ -155,13 +156,13 @@ def _bundle(bundle: StoredBundle) -> LinkedBundle:
 
 
 def _own_tasks(module: str, tasks: tuple[DeployedTask, ...]) -> tuple[DeployedTask, ...]:
-    """Those that the target names; the others are of environments that its own depends on, and are found again."""
+    """Those of the target itself; those of the environments it depends on are found again."""
     own = tuple(one for one in tasks if ("mod", module) in zip(one.command, one.command[1:]))
     return own or tasks
 
 
 def _command(one: DeployedTask, uri: str) -> tuple[str, ...]:
-    """The command with its holes, and without the images of the other site, which Flyte writes anew where it is registered."""
+    """The command with its holes, without the other site's images: Flyte writes them anew."""
     command = list(_with_hole(one.command, one.version, VERSION_HOLE))
     if "--image-cache" in command:
         at = command.index("--image-cache")
@@ -170,19 +171,20 @@ def _command(one: DeployedTask, uri: str) -> tuple[str, ...]:
 
 
 class _Images:
-    """The images of a hand-over: in one layout there, and each in a layout of its own, with the same blobs, here."""
+    """The images of a hand-over: it has them in one layout, a deployment in one layout each."""
 
     def __init__(
         self, registry: str | None, handover: Handover, folder: str, packaged: str
     ) -> None:
         self._digests = handover.images
-        self._destinations: dict[str, dict[str, Destination]] = {}
+        self._destinations: dict[Digest, dict[str, Destination]] = {}
         if not self._digests:
             return
         if registry is None:
             raise UserError(
-                f"the version has {len(self._digests)} images, and no registry is known to push them to: type "
-                "--registry HOST, or set `registry` in the target or in the settings' file"
+                f"the version has {len(self._digests)} images, and no registry is known to push "
+                "them to: type --registry HOST, or set `registry` in the target or in the settings "
+                "file"
             )
         self._layout = open_layout(os.path.join(folder, "images"))
         self._workdirs: dict[str, str] = {}
@@ -212,7 +214,7 @@ def _repository(text: str) -> str:
     try:
         return Reference.parse(text).repository
     except InvalidName as error:
-        raise InvalidData(f"the hand-over's record names an image that is none: {error}") from None
+        raise InvalidData(f"the hand-over's record names an invalid image: {error}") from None
 
 
 def _place(digest: str) -> str:

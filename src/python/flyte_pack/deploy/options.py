@@ -1,6 +1,7 @@
-"""What a user types after `./pants run path:deploy --`, parsed the same way by the build rules and by the program.
+"""What a user types after `./pants run path:deploy --`.
 
-No input or output happens here and the process never ends here: the rules call `parse` inside the Pants daemon.
+The build rules and the program parse it in the same way. The rules call `parse` inside the Pants
+daemon, so it does no input or output, and never ends the process.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from flyte_shim.paths import path_problem
 HELP = """\
 ./pants run path:deploy -- [options] [command]
 
-Push the images of a flyte_deployment, put its bundles into its store, record what was deployed, and register its tasks with
-Flyte, if an endpoint is known. What is there already is not written again; when nothing changed, nothing is written at all.
+Push the images of a flyte_deployment, put its bundles into its store, record what was deployed, and
+register its tasks with Flyte, if an endpoint is known. What is there already is not written again;
+when nothing changed, nothing is written at all.
 
   ./pants run services:deploy                                       deploy
-  ./pants run services:deploy -- --dry-run                          what would deploying do? writes nothing
-  ./pants run services:deploy -- --domain staging --version v1.2    name the domain and the version yourself
+  ./pants run services:deploy -- --dry-run                          what would happen? write nothing
+  ./pants run services:deploy -- --domain staging --version v1.2    name both yourself
   ./pants run services:deploy -- --endpoint flyte.example.com       register the tasks there
   ./pants run services:deploy -- --config deploy.yaml               take settings from a file
   ./pants run services:deploy -- --image trainer=reg.example/trainer:3
@@ -34,36 +36,38 @@ Flyte, if an endpoint is known. What is there already is not written again; when
 
 Commands, in the place of deploying; they package nothing and work when the code does not build:
   list                   which versions are there, which is current?
-  show [VERSION]         what is in one (the current one, if none is named)
+  show [VERSION]         what is in one (by default the current one)?
   rollback VERSION       make an earlier version current again, and register it again
-  verify [VERSION]       read all that a version needs (the current one, if none is named): is it there, is it whole?
+  verify [VERSION]       read all that a version needs (by default the current one): is it whole?
   prune                  list what no version needs; with --yes, delete it
-  export DIR [VERSION]   write all of a version into a new folder, images too, to be carried where there is no network
+  export DIR [VERSION]   write all of a version into a new folder, images too, for a site without
+                         network
   import DIR             deploy what `export` wrote
-VERSION may be cut short where what is left fits one version only. DIR is below the build root, if it is relative.
+VERSION may be cut short if it still fits one version only. A relative DIR is below the build root.
 
 Options, before or after the command:
   --dry-run              print what would happen, write nothing
-  --version V            the version's name; by default it is computed from all that decides what runs
+  --version V            the version's name; by default computed from all that decides what runs
   --project P            for a deployment that leaves `project` open
   --domain D             for a deployment that leaves `domain` open
   --copy-style STYLE     auto, all or none, for all tasks of the deployment
   --root-dir DIR         root_dir for all tasks of the deployment
   --image NAME=URI       the image that the code calls NAME; may be given several times
-  --no-image-check       don't look whether images that were not built here exist, where their registry can't be reached;
-                         for verify: don't look for any image
-  --registry HOST        where the images are pushed that are built here: a host, perhaps with a path
-  --store URI            file:///an/absolute/path, or file://a/path/below/the/build/root, or an object store
-  --upload store|flyte   how bundles get into the store: straight (store, the default), or by Flyte's data proxy, for
-                         people without rights on the bucket (flyte)
-  --repair               write damaged objects of the store anew, where this build (or folder) has the same ones
+  --no-image-check       do not check that images from elsewhere exist, if their registry cannot be
+                         reached; for verify: do not check any image
+  --registry HOST        where images that are built here are pushed: a host, perhaps with a path
+  --store URI            file:///an/absolute/path, file://a/path/below/the/build/root, or an object
+                         store
+  --upload store|flyte   how bundles get into the store: straight (store, the default), or by
+                         Flyte's data proxy, for people without rights on the bucket (flyte)
+  --repair               rewrite damaged objects of the store, if this build (or folder) has them
   --config FILE          settings in YAML, a file below the build root
   --output text|json     json: one document on standard output, nothing else there
   --help                 print this
 
 Options for registering with Flyte, for deploying, rollback and import:
-  --endpoint HOST[:PORT] Flyte's control plane, or its URL; without one here, in the target, in --config or in --flyte-config,
-                         nothing is registered
+  --endpoint HOST[:PORT] Flyte's control plane, or its URL; without one here, in the target, in
+                         --config or in --flyte-config, nothing is registered
   --insecure             the endpoint speaks plain HTTP, no TLS
   --org NAME             the organization, where the control plane serves several
   --flyte-config FILE    Flyte's own config.yaml: endpoint, how to log in
@@ -72,10 +76,11 @@ Options for registering with Flyte, for deploying, rollback and import:
 Options for verify and prune:
   --all                  verify every version
   --yes                  delete what prune lists
-  --keep N               prune all but the last N versions of this deployment, too, never the current one
-  --older-than DAYS      prune only what was written that long ago (default 1: somebody may be about to deploy it)
+  --keep N               prune all but the last N versions of this deployment, never the current one
+  --older-than DAYS      prune only what was written that long ago (default 1: somebody may be about
+                         to deploy it)
 
-Exit codes: 0 done (or nothing to do), 1 refused or failed, 2 the command line can not be understood.
+Exit codes: 0 done (or nothing to do), 1 refused or failed, 2 the command line cannot be understood.
 """
 
 _DEPLOY = "deploy"

@@ -1,4 +1,4 @@
-"""The deploy program: command line in, exit code out. Whatever a user can cause ends here in one clear message."""
+"""The deploy program: command line in, exit code out; every failure is one clear message."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SCHEMA = 1
 
 
 def main(argv: Sequence[str]) -> int:
-    """`--plan PLAN.json [--dir DIR] -- WHAT THE USER TYPED`, run in the build root; returns the exit code."""
+    """`--plan PLAN.json [--dir DIR] -- WHAT THE USER TYPED`, in the build root; the exit code."""
     _forget_the_callers_python()
     say = Console(sys.stderr)  # standard output is for the result
     hint = "./pants run path:deploy -- --help"
@@ -70,7 +70,7 @@ def _main(argv: Sequence[str], say: Console) -> int:
 
 
 class _Run:
-    """One run of the program, once everything that was typed is understood; `document` is what it comes to."""
+    """One run of the program; `document` does it and returns the result."""
 
     def __init__(self, request: Request, directory: str, say: Console) -> None:
         self._options = request.options
@@ -149,12 +149,8 @@ class _Run:
             "images": images,
             "bundles": [{"status": s.status.value, **as_json(s.bundle)} for s in work.settled],
             "tasks": [
-                {
-                    "address": change.address,
-                    "status": change.status,
-                    "changes": list(change.what),
-                }
-                for change in work.changes
+                {"address": one.address, "status": one.status, "changes": list(one.what)}
+                for one in work.changes
             ],
             "writes": list(writes),
         }
@@ -162,7 +158,7 @@ class _Run:
     def _list(self) -> dict[str, Any]:
         history = self._ledger.history()
         versions = [self._listed(version, history) for version in self._ledger.versions()]
-        # The one that was current last comes first; those that never were (a run was killed) come last.
+        # Those that were current last come first; those that never were (killed runs) come last.
         versions.sort(key=lambda v: max(v["history"], default=0), reverse=True)
         return {
             "current": history[-1].version if history else None,
@@ -328,14 +324,14 @@ class _Run:
 
 
 def _check_addresses(store: Store, record: VersionRecord) -> None:
-    """Raises `UserError` for a version whose commands fetch its bundles from where they are not: a store that was moved."""
+    """Raises `UserError` if the store was moved, and the commands fetch bundles from elsewhere."""
     for task in record.tasks:
         archive = task.bundle and (task.code_uri or store.uri_of(task.bundle.archive.key))
         if archive and not all(archive in one.command for one in task.tasks):
             raise UserError(
-                f"version {record.version} was deployed while the store was not at {store.uri}, and the commands of "
-                f"{task.address} fetch its code from where it was. Name the store as it was named then, or deploy "
-                "that commit again"
+                f"version {record.version} was deployed while the store was not at {store.uri}, "
+                f"and the commands of {task.address} fetch its code from where it was. Name the "
+                "store as it was named then, or deploy that commit again"
             )
 
 
@@ -360,7 +356,7 @@ def _arguments(words: list[str]) -> tuple[str, str]:
 
 
 def _forget_the_callers_python() -> None:
-    """The settings by which this Python was started are nothing to the programs that this one starts."""
+    """Keep the settings of this Python from the programs that it starts."""
     for name in list(os.environ):
         if name in ("PYTHONPATH", "PYTHONHOME") or name.startswith("PEX_"):
             del os.environ[name]

@@ -123,7 +123,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class VersionRecord(Document):
-    """`versions/<version>.json`: all that was deployed under a version. Tasks are sorted by address.
+    """`versions/<version>.json`: what was deployed under a version. Tasks are sorted by address.
 
     inputs: of all its tasks; if it is the same, nothing of what is registered has changed. None
     where nothing was registered. flyte: the version of Flyte that made the specifications.

@@ -12,6 +12,7 @@ from typing import Any
 
 from flyte_pack.image.base import BaseImage, BasePlatform
 from flyte_pack.image.filesystem import VENV
+from flyte_pack.json_fields import Digest
 from flyte_pack.oci.config import DEFAULT_PATH, ImageConfig, history_entry
 from flyte_pack.oci.layout import layout_files
 from flyte_pack.oci.model import (
@@ -69,7 +70,7 @@ class AssembledImage:
     """
 
     documents: Mapping[str, bytes]
-    digest: str
+    digest: Digest
     manifests: Mapping[Platform, Descriptor]
 
 

@@ -200,16 +200,12 @@ def _programs() -> Iterator[tuple[str, str]]:
 
 def _library_file(python: Interpreter, below: str, path: str, source: str) -> HostFile | None:
     """A file of the standard library, or None for one that stays behind."""
-    parts = path.split("/")
-    if any(_LEFT_OUT.fullmatch("/".join(parts[: i + 1])) for i in range(len(parts))):
-        return None
-    if "__pycache__" in parts:
+    if os.path.basename(os.path.dirname(path)) == "__pycache__":
         return _bytecode(below, path, source)
     if _CONFIGURATION.fullmatch(path):
         return HostFile(f"{below}/{path}", content=_without_host(python, source))
-    return HostFile(
-        f"{below}/{path}", source, executable=bool(os.stat(source).st_mode & stat.S_IXUSR)
-    )
+    executable = bool(os.stat(source).st_mode & stat.S_IXUSR)
+    return HostFile(f"{below}/{path}", source, executable=executable)
 
 
 def _bytecode(below: str, path: str, source: str) -> HostFile | None:
@@ -217,16 +213,14 @@ def _bytecode(below: str, path: str, source: str) -> HostFile | None:
 
     It is taken as it is: to compile the library anew takes longer than all the rest.
     """
-    directory, _, name = path.rpartition("/")
+    directory, _, name = path.rpartition("__pycache__/")
     found = _PYC.fullmatch(name)
-    module = (
-        os.path.join(os.path.dirname(os.path.dirname(source)), f"{found[1]}.py") if found else ""
-    )
-    module_path = f"{directory.rpartition('/')[0]}/{found[1]}.py".lstrip("/") if found else ""
-    if not os.path.isfile(module) or _CONFIGURATION.fullmatch(module_path):
+    if not found:
         return None
-    parts = module_path.split("/")
-    if any(_LEFT_OUT.fullmatch("/".join(parts[: i + 1])) for i in range(len(parts))):
+    module = os.path.join(os.path.dirname(os.path.dirname(source)), f"{found[1]}.py")
+    module_path = f"{directory}{found[1]}.py"
+    stays = _LEFT_OUT.fullmatch(module_path) or _CONFIGURATION.fullmatch(module_path)
+    if stays or not os.path.isfile(module):
         return None
     with open(source, "rb") as file:
         data = file.read()
@@ -241,11 +235,8 @@ def _without_host(python: Interpreter, source: str) -> bytes:
     """How the interpreter was built, with the image's prefix for the one on this machine."""
     with open(source, "rb") as file:
         data = file.read()
-    data = (
-        data.replace(python.prefix.encode(), f"/{PREFIX}".encode())
-        if python.prefix != "/usr"
-        else data
-    )
+    if python.prefix != "/usr":
+        data = data.replace(python.prefix.encode(), f"/{PREFIX}".encode())
     home = os.path.expanduser("~")
     return data.replace(f"{home}/".encode(), b"/nonexistent/") if len(home) > 1 else data
 
@@ -260,10 +251,10 @@ def _walk(top: str) -> Iterator[tuple[str, str]]:
         below = os.path.relpath(directory, top)
         below = "" if below == "." else f"{below}/"
         names[:] = sorted(n for n in names if not _LEFT_OUT.fullmatch(f"{below}{n}"))
-        for name in sorted(files):
-            source = os.path.join(directory, name)
-            if os.path.isfile(source):
-                yield f"{below}{name}", source
+        for path in (f"{below}{name}" for name in sorted(files)):
+            source = os.path.join(top, path)
+            if os.path.isfile(source) and not _LEFT_OUT.fullmatch(path):
+                yield path, source
 
 
 # --- shared libraries ----------------------------------------------------------------------------
@@ -318,11 +309,10 @@ def _needed(linker: str, program: str) -> list[tuple[str, str]]:
         reason = (listed.stderr.strip() or listed.stdout.strip()).splitlines()[-1:]
         raise UserError(f"{program}: its shared libraries cannot be listed: {''.join(reason):.300}")
     lines = listed.stdout.splitlines()
-    if program.endswith(".so"):
-        # An extension module whose library is missing works as little here as it will there.
-        return [(m[1].rpartition("/")[2], m[2]) for m in map(_RESOLVED.match, lines) if m]
-    if missing := [m[1] for m in map(_MISSING.match, lines) if m]:
-        raise UserError(f"{program} needs {', '.join(missing)}, which this machine has not")
+    missing = [found[1] for found in map(_MISSING.match, lines) if found]
+    # An extension module whose library is missing works as little here as it will there.
+    if missing and not program.endswith(".so"):
+        raise UserError(f"{program} needs {', '.join(missing)}, which this machine does not have")
     return [(m[1].rpartition("/")[2], m[2]) for m in map(_RESOLVED.match, lines) if m]
 
 

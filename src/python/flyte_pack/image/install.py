@@ -71,9 +71,9 @@ def install(
             _run_installer(pins, target, work, prefix)
             if bytecode_python is not None:
                 _compile(prefix, bytecode_python, target, made)
-        layers = write_layers(split(_distributions(prefix, pins, target)), made)
+        layers = Layers(tuple(write_layers(split(_distributions(prefix, pins, target)), made)))
         with open(os.path.join(made, LAYERS), "wb") as output:
-            output.write(Layers(tuple(layers)).to_json())
+            output.write(layers.to_json())
         os.rename(made, out)
 
 

@@ -177,8 +177,8 @@ def _owners(
             if others and others[0].listed[path][0] != digest:
                 raise UserError(
                     f"{others[0].name} {others[0].version} and {distribution.name} "
-                    f"{distribution.version} both bring {shown.printable(rename(path))}, and not the "
-                    "same one. Have only one of them in the image."
+                    f"{distribution.version} both bring {shown.printable(rename(path))}, and not "
+                    "the same one. Have only one of them in the image"
                 )
             others.append(distribution)
     return owners

@@ -52,7 +52,7 @@ class LayerPlan(Document):
 
     @classmethod
     def from_json(cls, data: bytes, what: str | None = None) -> LayerPlan:
-        """Read what `to_json` wrote. Raises `InvalidData`, also for paths that nobody can unpack."""
+        """Read what `to_json` wrote. Raises `InvalidData`, also for unsafe paths."""
         plan = super().from_json(data, what)
         plan._check_paths()
         return plan

@@ -20,6 +20,7 @@ from flyte_pack import command
 from flyte_pack.codec import GzipWriter
 from flyte_pack.fresh import fresh_entries
 from flyte_pack.image.base import BaseImage, BasePlatform
+from flyte_pack.json_fields import Digest
 from flyte_pack.oci.config import ImageConfig
 from flyte_pack.oci.inflate import inflate
 from flyte_pack.oci.layout import Layout, LayoutImage, checked_blob, open_layout, read_layout
@@ -248,7 +249,7 @@ def _pack_layer(archive: TarFiles, path: str, diff_id: str, out: str) -> Descrip
             found = _sha256(inflate(again, f"{archive.name}: {path}"))
     _check(archive.name, found, diff_id)
     os.replace(temporary, os.path.join(out, "blobs", "sha256", name))
-    return Descriptor(OCI_LAYER_GZIP, f"sha256:{name}", size)
+    return Descriptor(OCI_LAYER_GZIP, Digest(f"sha256:{name}"), size)
 
 
 # --- both ----------------------------------------------------------------------------------------

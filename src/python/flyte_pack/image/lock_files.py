@@ -124,7 +124,8 @@ def _read_requirements(text: str, target: WheelTarget) -> Lock:
             requirement = Requirement(specification)
         except InvalidRequirement:
             raise UserError(
-                f"line {number}: {shown.line(specification, longest=120)} is no pinned requirement, such as numpy==2.2.1"
+                f"line {number}: {shown.line(specification, longest=120)} is not a pinned "
+                "requirement, such as numpy==2.2.1"
             ) from None
         reader.add(_pin(requirement, hashes), [requirement.marker] if requirement.marker else [])
     return reader.lock()

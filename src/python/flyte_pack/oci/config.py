@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flyte_pack.json_fields import canonical
 from flyte_pack.oci.model import (
     Descriptor,
     InvalidImage,
     Platform,
-    canonical,
     check_digest,
     parse_object,
     string_map,

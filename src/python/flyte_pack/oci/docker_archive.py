@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from flyte_pack import tar
 from flyte_pack.fresh import fresh_file
+from flyte_pack.json_fields import canonical
 from flyte_pack.oci.layout import Layout, LayoutImage, checked_blob, layout_files
 from flyte_pack.oci.model import (
     GZIP_LAYERS,
@@ -18,7 +19,6 @@ from flyte_pack.oci.model import (
     REF_NAME,
     InvalidImage,
     blob_path,
-    canonical,
 )
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from flyte_pack import tar
 from flyte_pack.codec import GzipWriter
 from flyte_pack.errors import UserError
+from flyte_pack.json_fields import Digest
 from flyte_pack.oci.model import blob_path
 from flyte_pack.oci.parts import Layer
 
@@ -92,9 +93,10 @@ class LayerWriter:
         self._gzip.add(tar.END)
         self._gzip.finish()
         self._file.close()
-        digest = f"sha256:{self._gzip.sha256}"
+        digest = Digest(f"sha256:{self._gzip.sha256}")
         os.replace(self._temporary, os.path.join(self._directory, blob_path(digest)))
-        return Layer(digest, self._gzip.size, f"sha256:{self._gzip.input_sha256}", what)
+        diff_id = Digest(f"sha256:{self._gzip.input_sha256}")
+        return Layer(digest, self._gzip.size, diff_id, what)
 
     def finish_part(self, place: str) -> None:
         """End a part of a layer, as the file `place`. `join_parts` takes it."""
@@ -135,6 +137,6 @@ def join_parts(parts: Sequence[str], directory: str, what: str) -> Layer:
                     tar_digest.update(inflate.decompress(data))
             tar_digest.update(inflate.flush())
     os.unlink(last)
-    digest = f"sha256:{blob.hexdigest()}"
+    digest = Digest(f"sha256:{blob.hexdigest()}")
     os.replace(temporary, os.path.join(directory, blob_path(digest)))
-    return Layer(digest, size, f"sha256:{tar_digest.hexdigest()}", what)
+    return Layer(digest, size, Digest(f"sha256:{tar_digest.hexdigest()}"), what)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flyte_pack.errors import UserError
+from flyte_pack.json_fields import Digest, canonical
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -51,16 +52,16 @@ class InvalidImage(UserError):
     """A document of an image, or a value in it, is invalid; the message says which and why."""
 
 
-def digest_of(data: bytes) -> str:
+def digest_of(data: bytes) -> Digest:
     """`sha256:` and 64 lower-case hexadecimal digits (image specification, "Digests")."""
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+    return Digest(f"sha256:{hashlib.sha256(data).hexdigest()}")
 
 
-def check_digest(text: object, what: str = "a digest") -> str:
+def check_digest(text: object, what: str = "a digest") -> Digest:
     """`text`, if it is a SHA-256 digest, the only kind we take. Raises `InvalidImage`."""
     if not isinstance(text, str) or not _DIGEST.fullmatch(text):
         raise InvalidImage(f"{what} is {text!a:.100}, not sha256: and 64 hexadecimal digits")
-    return text
+    return Digest(text)
 
 
 def blob_path(digest: str) -> str:
@@ -113,7 +114,7 @@ class Descriptor:
     """
 
     media_type: str
-    digest: str
+    digest: Digest
     size: int
     annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
     platform: Platform | None = None
@@ -238,11 +239,6 @@ def string_map(raw: object, what: str) -> dict[str, str]:
     if not isinstance(raw, dict) or not all(isinstance(value, str) for value in raw.values()):
         raise InvalidImage(f"{what}: not an object of strings")
     return raw
-
-
-def canonical(document: object) -> bytes:
-    """JSON with sorted keys and no white space."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _descriptors(document: dict[str, Any], key: str, what: str) -> tuple[Descriptor, ...]:

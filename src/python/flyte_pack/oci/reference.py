@@ -45,14 +45,6 @@ class Reference:
         """`registry/repository`."""
         return f"{self.registry}/{self.repository}"
 
-    def with_digest(self, digest: str) -> Reference:
-        """The same image, pinned."""
-        return Reference(self.registry, self.repository, self.tag, digest)
-
-    def with_tag(self, tag: str) -> Reference:
-        """Another tag of the same repository, not pinned."""
-        return Reference(self.registry, self.repository, tag, None)
-
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
         digest = f"@{self.digest}" if self.digest else ""

@@ -1,7 +1,4 @@
-"""The plan of a push: what the rules write and `flyte_pack push` reads.
-
-It imports the standard library only.
-"""
+"""The plan of a push, which the rules write and `flyte_pack push` reads."""
 
 from __future__ import annotations
 
@@ -23,11 +20,12 @@ def parse_name(name: str) -> Reference:
     """A repository without tag and digest. Raises `InvalidName`."""
     if "/" not in name:
         raise InvalidName(
-            f"{name!a:.200} is not registry/repository, such as registry.example.com/team/app"
+            f"{shown.name(name)} is not a registry/repository, "
+            "such as registry.example.com/team/app"
         )
     reference = Reference.parse(name)
     if reference.digest is not None or ":" in name.rpartition("/")[2]:
-        raise InvalidName(f"{shown.word(name, 200, '@?')}: a repository has neither tag nor digest")
+        raise InvalidName(f"{shown.name(name)}: a repository has neither tag nor digest")
     return reference
 
 
@@ -35,8 +33,8 @@ def check_tag(tag: str) -> str:
     """`tag`, if it is valid. Raises `InvalidName`."""
     if not _TAG.fullmatch(tag):
         raise InvalidName(
-            f"{tag!a:.200} is not a tag: up to 128 letters, digits, '_', '.' and '-', "
-            "not beginning with '.' or '-'"
+            f"{shown.name(tag)} is not a tag: use up to 128 letters, digits, '_', '.' and '-', "
+            "without '.' or '-' at the start"
         )
     return tag
 
@@ -45,7 +43,7 @@ def check_host(host: str) -> str:
     """`host`, if it is a valid `host[:port]`. Raises `InvalidName`."""
     if not _HOST.fullmatch(host):
         raise InvalidName(
-            f"{host!a:.200} is not a registry's host, such as registry.example.com:5000"
+            f"{shown.name(host)} is not a host[:port], such as registry.example.com:5000"
         )
     return host
 

@@ -31,6 +31,5 @@ def _push(options: argparse.Namespace) -> None:
 
     with open(options.plan, "rb") as file:
         plan = PushPlan.from_json(file.read(), options.plan)
-    result = push_image(plan, options.dir, say)
-    for pushed in result.destinations:
+    for pushed in push_image(plan, options.dir, say):
         write(sys.stdout, f"{pushed.reference}\n")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from flyte_pack.json_fields import Sha256
 from flyte_pack.store.uris import StoreError as StoreError
 
 
@@ -29,7 +30,7 @@ class Blob:
 
     key: str
     size: int
-    sha256: str
+    sha256: Sha256
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def verified(store: Store, blob: Blob) -> Iterator[bytes]:
 
 def blob_of(key: str, content: bytes) -> Blob:
     """What the object with `content` must be."""
-    return Blob(key, len(content), hashlib.sha256(content).hexdigest())
+    return Blob(key, len(content), Sha256(hashlib.sha256(content).hexdigest()))
 
 
 def check_key(key: str) -> list[str]:

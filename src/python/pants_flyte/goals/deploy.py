@@ -1,7 +1,7 @@
 """`run` and `experimental-deploy` for `flyte_deployment`: both start the same deploy program.
 
-The rules take a `RunId`, so that they are run anew each time: whether Flyte's own settings file is there is no input of
-theirs that Pants knows of.
+The rules take a `RunId`, so that they run anew each time: they look for Flyte's own settings file,
+of which Pants knows nothing.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ async def deploy_program(
 ) -> Program:
     """The deploy program and all that it ships.
 
-    What does not deploy (`list`, `show`, ..., or a mistyped command line: `options` None) packages nothing, so that it
-    works where the code does not build.
+    What does not deploy (`list`, `show`, ..., or a mistyped command line: `options` None) packages
+    nothing, so that it works even if the code does not build.
     """
     options = options or DeployOptions(command="help")
     settings = await settings_of(deployment, options, flyte, flyte_pack, dist_dir)
