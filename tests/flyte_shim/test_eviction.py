@@ -282,7 +282,7 @@ def test_a_cache_that_can_not_be_made_smaller_keeps_no_task_from_its_start(setti
         *setting.arguments(1), "--", "true", home=setting.root, cwd=workdir, variables=variables
     )
     assert done.returncode == 0
-    assert "flyte-shim: warning: The cache cannot be made smaller: Not a directory." in done.stderr
+    assert "flyte-shim: warning: cannot make the cache smaller: Not a directory" in done.stderr
 
 
 def test_evictions_are_events(setting):

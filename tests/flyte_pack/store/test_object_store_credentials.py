@@ -175,11 +175,11 @@ def test_keys_in_the_environment_go_before_profiles_and_cost_no_boto3(profile, t
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({"AWS_PROFILE": "unknown"}, "AWS credentials could not be had (ProfileNotFound)"),
+        ({"AWS_PROFILE": "unknown"}, "cannot get AWS credentials (ProfileNotFound)"),
         ({"AWS_PROFILE": "gone"}, "no credentials were found, in the profile or elsewhere"),
         (
             {"AWS_CONFIG_FILE": "{sso}", "AWS_PROFILE": "people"},
-            "log in anew (`aws sso login`)",
+            "log in again (`aws sso login`)",
         ),
     ],
 )
@@ -299,7 +299,7 @@ def test_a_key_file_that_is_none_is_said_to_be_none(content, tmp_path):
     file.write_text(content)
     env = {"GOOGLE_APPLICATION_CREDENTIALS": str(file)}
     done, _, said = round_trip("gs://bucket/x", env, tmp_path)
-    assert "run `gcloud auth application-default login`, or name a key file" in done
+    assert "run `gcloud auth application-default login`, or name a valid key file" in done
     assert said == ""
 
 

@@ -104,7 +104,7 @@ WRONG = {
     ),
     "wrong shared access signature": (
         with_a_shared_access_signature,
-        "check AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY (or whatever you log in with)",
+        "check AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY (or your other login)",
     ),
     "no GCS bucket": (no_bucket(fake_gcs), "there is no bucket not-there: make it, or correct"),
     "no container": (no_bucket(azurite), "there is no container not-there: make it, or correct"),
@@ -149,7 +149,7 @@ def test_a_clock_that_is_off_is_what_is_said_to_be_wrong(use, monkeypatch):
         # What a client with a clock of 2020 sends: it is refused for its date before its signature is looked at.
         proxy.fault = lambda request: Rewrite((("x-amz-date", "20200101T000000Z"),))
         said = complaint(USES[use], f"{real.uri}/p", real.env, monkeypatch)
-    assert "this machine's clock is too far from the server's: set it right" in said
+    assert "this machine's clock is too far from the server's: correct it" in said
 
 
 ANSWERS = [
@@ -197,7 +197,7 @@ def test_what_is_no_object_store_is_said_to_be_none(kind, use, monkeypatch):
     with proxied(REAL_STORES[kind]()) as (real, proxy):
         proxy.fault = lambda request: Answer(200, b"<html>Welcome</html>")
         said = complaint(USES[use], f"{real.uri}/p", real.env, monkeypatch)
-    assert "is no object store: check the endpoint" in said
+    assert "is not an object store: check the endpoint" in said
 
 
 def elsewhere(kind, endpoint):
@@ -259,7 +259,7 @@ def test_plain_http_behind_https_is_said_to_be_it(monkeypatch):
     real = seaweedfs()
     env = {**real.env, "AWS_ENDPOINT_URL": real.endpoint.replace("http:", "https:")}
     said = complaint(USES["names"], f"{real.uri}/p", env, monkeypatch)
-    assert "if it speaks plain HTTP, write http:// in the endpoint" in said
+    assert "if the server speaks plain HTTP, write http:// in the endpoint" in said
 
 
 def test_an_endpoint_that_is_none_is_refused_at_once(monkeypatch):
@@ -296,7 +296,7 @@ except StoreError as error:
         text=True,
         check=True,
     )
-    assert "Name a directory with 10,485,760 bytes of room in TMPDIR" in done.stdout
+    assert "Set TMPDIR to a directory with 10,485,760 free bytes" in done.stdout
     for name, value in real.env.items():
         monkeypatch.setenv(name, value)
     assert open_store(uri, "/").size("a") is None

@@ -181,7 +181,7 @@ def test_throttling_is_waited_for_a_while_with_longer_and_longer_pauses(behind, 
     assert len(clock.slept) == 3
     assert clock.slept == sorted(clock.slept)
     proxy.fault = lambda request: BUSY
-    with pytest.raises(StoreError, match=r"asked for too much at once, or is down.*try later"):
+    with pytest.raises(StoreError, match=r"too many requests, or is down.*try later"):
         USES[use](store)
     assert 10 < sum(clock.slept[3:]) < 600
 

@@ -41,7 +41,7 @@ def test_a_uri_names_a_directory(uri, root):
         ("file://../x", "names no directory"),
         ("file:///srv/../x", "names no directory"),
         ("file://./x", "names no directory"),
-        ("file://localhost/srv", "two ways"),
+        ("file://localhost/srv", "is ambiguous"),
         ("file:///a%20b", "'%'"),
         ("file:///a?b", "'?'"),
         ("file:///a#b", "'#'"),
