@@ -15,8 +15,8 @@ STARTS = (TOP, TOP / "src/python")
 _CODE = re.compile(r"`([^`\n]+)`|<code>([^<]+)</code>")
 _LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 _PATH = re.compile(r"\.?[\w.-]+(/[\w.-]+)*(/|\.(?:py|md|sh|toml|yml))|[\w.-]+(/[\w.-]+)+")
-# Looks like a path and is none of the repository's.
-_NO_PATH = {"examples/monorepo/.pids"}
+# A running Pants makes this one.
+_LATER = {"examples/monorepo/.pids"}
 
 
 def missing(text: str, page: Path) -> list[str]:
@@ -26,7 +26,7 @@ def missing(text: str, page: Path) -> list[str]:
         beside = TOP
         for code in ("".join(groups) for groups in _CODE.findall(line)):
             name = code.removeprefix("./")
-            if not _PATH.fullmatch(name) or name in _NO_PATH:
+            if not _PATH.fullmatch(name) or name in _LATER:
                 continue
             paths = [start / name for start in (*STARTS, beside) if (start / name).exists()]
             if paths:
@@ -46,7 +46,7 @@ def test_the_map_names_a_file_for_each_question() -> None:
     table = questions.partition("\n## ")[0].split("|---|---|\n")[1].strip().splitlines()
     for row in table:
         assert re.fullmatch(r"\| [^|`]+ \| `[\w./]+\.py` \|", row), row
-    assert len(table) == 5
+    assert len(table) >= 5
 
 
 def test_the_readme_leads_to_the_maps() -> None:

@@ -309,7 +309,7 @@ def test_the_command_says_nothing_when_all_is_well(sources, bundle):
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        (b"{}", "bundle plan: the field 'schema' is missing"),
+        (b"{}", "bundle plan: not a JSON object with a schema"),
         (plan_of(["lib/gone.py"]).to_json(), "'lib/gone.py': is not among the sources"),
         (plan_of(["/x"]).to_json(), "bundle plan: an absolute path: '/x'"),
     ],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import pkgutil
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from flyte_pack import command
 from flyte_pack.__main__ import main
 from flyte_pack.errors import UsageError, UserError
 from flyte_pack.oci.model import InvalidImage
+from flyte_pack.registry.client import Refused
 
 # Exceptions that are no failures, by the reason why none of them reaches a person.
 SIGNALS = {
@@ -21,8 +24,11 @@ SIGNALS = {
     "flyte_pack.store.remote.Exists": "tells a writer that another was first",
     "flyte_pack.deploy.bundles.Beaten": "tells a deployment to plan again",
     "flyte_pack.deploy.verify._Wrong": "becomes a line of the report",
+    "flyte_pack.json_fields._Wrong": "becomes an InvalidData that names the field",
     "flyte_pack.flyte_side.words.Refused": "runs in the user's environment, and goes over a pipe",
 }
+
+TELLS = "tells what can be typed"
 
 
 def modules():
@@ -60,14 +66,14 @@ def test_every_exception_is_a_user_error_or_a_signal_with_a_reason():
         (UserError("no"), 1, "//a:b: no\n"),
         (InvalidImage("no"), 1, "//a:b: no\n"),
         (UserError("two\nlines \x1b[1m"), 1, "//a:b: two\nlines \\x1b[1m\n"),
-        (UsageError("what?"), 2, "//a:b: what?\n(./pants run //a:b -- --help tells what can be typed)\n"),
+        (UsageError("what?"), 2, f"//a:b: what?\n(./pants run //a:b -- --help {TELLS})\n"),
         (FileNotFoundError(2, "No such file", "a.json"), 1, "//a:b: a.json: No such file\n"),
         (OSError(28, "No space left"), 1, "//a:b: No space left\n"),
         (OSError("odd"), 1, "//a:b: odd\n"),
         (KeyboardInterrupt(), 130, "//a:b: interrupted\n"),
         (SystemExit(0), 0, ""),
     ],
-)  # fmt: skip
+)
 def test_a_failure_becomes_one_message_and_an_exit_code(capsys, failure, code, message):
     def work():
         raise failure
@@ -79,14 +85,14 @@ def test_a_failure_becomes_one_message_and_an_exit_code(capsys, failure, code, m
 def test_every_exception_of_ours_ends_in_a_message():
     for kind in exceptions().values():
         if issubclass(kind, UserError):
+            failure = kind("said", 404) if kind is Refused else kind("said")
 
-            def work(kind=kind):
-                raise kind.__new__(kind, "said")
+            def work(failure=failure):
+                raise failure
 
             said: list[str] = []
             code = command.guarded("x", work, tell=said.append)
-            assert code == (2 if issubclass(kind, UsageError) else 1)
-            assert len(said) == 1
+            assert (code, said) == (2 if issubclass(kind, UsageError) else 1, ["x: said"])
 
 
 def test_a_bug_is_not_dressed_up_as_a_users_mistake():
@@ -130,3 +136,50 @@ def test_a_wrong_command_line_says_how_to_get_help(capsys):
 def test_help_is_printed(capsys):
     assert main(["push", "--help"]) == 0
     assert capsys.readouterr().out.startswith("usage: python -m flyte_pack push ")
+
+
+# --- what is shown -------------------------------------------------------------------------------
+
+SOURCE = Path(flyte_pack.__file__).parent.parent
+# Who writes to a stream, and how what is written was made fit to be shown.
+WRITERS = {
+    "flyte_pack/__main__.py": "the command's name, as ASCII",
+    "flyte_pack/bundle.py": "its help",
+    "flyte_pack/module_scan.py": "runs alone; JSON for the rules, or the parser's reason",
+    "flyte_pack/progress.py": "what `command`, or a rule of transfers, has made",
+    "flyte_shim/cli.py": "its help and version",
+    "flyte_shim/log.py": "through `shown`, or as JSON in ASCII",
+}
+
+
+def _trees():
+    for path in sorted(SOURCE.rglob("*.py")):
+        name = path.relative_to(SOURCE).as_posix()
+        # Runs in the user's environment, and prints to its own pipe or as Flyte's command line.
+        if not name.startswith("flyte_pack/flyte_side/"):
+            yield name, ast.parse(path.read_bytes())
+
+
+def test_nobody_else_decides_what_may_be_shown():
+    words = ("redact", "shown", "printable", "without_secret")
+    found = {
+        f"{name}: {node.name}"
+        for name, tree in _trees()
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and any(word in node.name for word in words)
+    }
+    assert found == {"flyte_shim/shown.py: printable"}
+
+
+def test_only_these_modules_write_to_a_stream():
+    def writes(node):
+        if not isinstance(node, ast.Call):
+            return False
+        called = ast.unparse(node.func)
+        return called == "print" or called.endswith(
+            ("stderr.write", "stdout.write", "stream.write")
+        )
+
+    found = {name for name, tree in _trees() if any(map(writes, ast.walk(tree)))}
+    assert found == set(WRITERS)

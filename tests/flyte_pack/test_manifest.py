@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flyte_pack.manifest import EntryPoint, Manifest, ManifestError, ManifestFile
+from flyte_pack.json_fields import InvalidData
+from flyte_pack.manifest import EntryPoint, Manifest, ManifestFile
 from flyte_shim.hashing import content_hash, sha256_bytes, sha256_file
 from flyte_shim.paths import is_sha256, path_problem, sha256_in_name
 
@@ -151,47 +152,48 @@ WHOLE = json.loads(changed())
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "not JSON"),
-        (b"\xff", "not JSON"),
-        (b"[" * 100_000, "not JSON"),
-        (b'{"schema": NaN}', "NaN is no JSON number"),
-        (b'{"schema": 1, "schema": 1}', "the same key twice"),
-        (b"[]", "to be an object"),
-        (b"{}", "missing or unknown: archive_hash"),
-        (changed(extra=1), "missing or unknown: extra"),
+        (b"", "not a JSON document"),
+        (b"\xff", "not a JSON document"),
+        (b"[" * 100_000, "not a JSON document"),
+        (b'{"schema": NaN}', "NaN is not a JSON number"),
+        (b'{"schema": 1, "schema": 1}', "a key is there twice"),
+        (b"[]", "not a JSON object"),
+        (b"{}", "not a JSON object with a schema"),
+        (b'{"schema": 1}', "missing keys: 'archive_hash'"),
+        (changed(extra=1), "unknown keys: 'extra'"),
         (changed(schema=2), "has schema 2"),
-        (changed(schema=True), "'schema' has a wrong type"),
-        (changed(copy_style="none"), "known: all, auto"),
-        (changed(root_dir=""), "an empty path as a root_dir"),
-        (changed(root_dir="../x"), r"a '\.\.' in the path as a root_dir"),
-        (changed(archive_size=-1), "no size"),
-        (changed(archive_size=1.0), "'archive_size' has a wrong type"),
-        (changed(archive_hash="abc"), "no SHA-256"),
+        (changed(schema=True), "has schema True"),
+        (changed(copy_style="none"), "copy_style: not one of all, auto"),
+        (changed(root_dir=""), "root_dir: an empty path"),
+        (changed(root_dir="../x"), r"root_dir: a '\.\.' in the path"),
+        (changed(archive_size=-1), "archive_size: not an integer from 0"),
+        (changed(archive_size=1.0), "archive_size: not an integer"),
+        (changed(archive_hash="abc"), "archive_hash: not a SHA-256"),
         (changed(content_hash=A), "changed after it was made"),
         (changed(files=WHOLE["files"][::-1]), "not sorted"),
         (changed(files=WHOLE["files"][:1] * 2), "twice"),
-        (changed(files=[3]), "Expected a file to be an object"),
-        (changed(files={}), "'files' has a wrong type"),
+        (changed(files=[3]), r"files\[0\]: not a JSON object"),
+        (changed(files={}), "files: not a list"),
         (
             changed(entry_points=[{"module": "z", "name": None, "path": "z", "target": "t"}]),
             "'z' is not among the files",
         ),
-        (with_file(path="../a"), r"a '\.\.' in the path"),
+        (with_file(path="../a"), r"files\[0\].path: a '\.\.' in the path"),
         (with_file(path="\udc80"), "not valid UTF-8"),
-        (with_file(mode=0o4755), "not 420 or 493"),
-        (with_file(size=1 << 63), "no size"),
+        (with_file(mode=0o4755), "mode: not one of 420, 493"),
+        (with_file(size=1 << 63), "size: not an integer from 0"),
         (with_file(size=2), "changed after it was made"),
-        (with_file(reason="because"), "known: all, declared"),
-        (with_file(owner=3), "'owner' has a wrong type"),
+        (with_file(reason="because"), "reason: not one of all, declared"),
+        (with_file(owner=3), "owner: not a string"),
     ],
 )
 def test_what_is_no_manifest_is_refused_by_name(data, message):
-    with pytest.raises(ManifestError, match=message):
+    with pytest.raises(InvalidData, match=message):
         Manifest.from_json(data)
 
 
 @settings(deadline=None, database=None)
 @given(st.binary() | st.text().map(str.encode))
 def test_any_bytes_are_read_or_refused(data):
-    with pytest.raises(ManifestError):
+    with pytest.raises(InvalidData):
         Manifest.from_json(data)

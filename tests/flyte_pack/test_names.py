@@ -76,8 +76,11 @@ def test_an_empty_address_is_refused():
 @pytest.mark.parametrize("check", [check_project, check_domain, check_version])
 @pytest.mark.parametrize(
     "text",
-    ["", ".", "..", "a/b", "../x", "a\\b", "a b", "a\n", "-v", ".hidden", "a.", "é", "a:b", "%41", "\0", "x" * 129],
-)  # fmt: skip
+    [
+        *("", ".", "..", "a/b", "../x", "a\\b", "a b", "a\n", "-v", ".hidden", "a.", "é"),
+        *("a:b", "%41", "\0", "x" * 129),
+    ],
+)
 def test_what_is_no_path_segment_is_refused(check, text):
     with pytest.raises(InvalidName, match="cannot be a"):
         check(text)
@@ -107,9 +110,20 @@ def test_image_references_are_taken(image):
 
 @pytest.mark.parametrize(
     "image",
-    ["", "trainer", "a b:1", "reg.example/Trainer:1", "reg.example/a:", "reg.example//a", "/a", "a/b:1:2", ":1",
-     "reg.example/a@sha256:12", "reg.example/a:" + "t" * 129, "a/" + "b" * 600, "reg.example/a:1\n", "../a:1"],
-)  # fmt: skip
+    [
+        *(
+            "",
+            "trainer",
+            "a b:1",
+            "reg.example/Trainer:1",
+            "reg.example/a:",
+            "reg.example//a",
+            "/a",
+        ),
+        *("a/b:1:2", ":1", "reg.example/a@sha256:12", "reg.example/a:" + "t" * 129),
+        *("a/" + "b" * 600, "reg.example/a:1\n", "../a:1"),
+    ],
+)
 def test_what_is_no_image_reference_is_refused(image):
     with pytest.raises(InvalidName, match=r"image|digest"):
         check_image(image)
@@ -117,8 +131,12 @@ def test_what_is_no_image_reference_is_refused(image):
 
 @pytest.mark.parametrize(
     "image",
-    ["user:hunter2@reg.example/a:1", "https://user:hunter2@reg.example/a", f"hunter2@reg/a@sha256:{SHA256}"],
-)  # fmt: skip
+    [
+        "user:hunter2@reg.example/a:1",
+        "https://user:hunter2@reg.example/a",
+        f"hunter2@reg/a@sha256:{SHA256}",
+    ],
+)
 def test_a_password_in_an_image_is_refused_and_not_repeated(image):
     with pytest.raises(InvalidName) as error:
         check_image(image)

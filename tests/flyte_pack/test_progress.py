@@ -1,4 +1,4 @@
-"""Transfers say how far they are: on a terminal in one line that is drawn anew, elsewhere in plain lines now and then."""
+"""Transfers say how far they are: in a redrawn line on a terminal, elsewhere in plain lines."""
 
 from __future__ import annotations
 
@@ -120,7 +120,10 @@ def test_a_reader_that_has_gone_is_no_failure():
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (999_950, "1.0 MB"), (12_345_678_901, "12,345.7 MB")],
+    [
+        *((0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_949, "999.9 kB")),
+        *((999_950, "1.0 MB"), (12_345_678_901, "12,345.7 MB")),
+    ],
 )  # fmt: skip
 def test_sizes_for_a_person(count, text):
     assert megabytes(count) == text

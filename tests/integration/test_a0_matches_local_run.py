@@ -22,7 +22,8 @@ from tests.support.task_bundle import PYTHON_PATH, PackagedTask, package_task
 
 ETL = "services/etl/pipeline.py"
 KINDS = "services/kinds.py"
-# Beside the example's code: results of several kinds, and the library that is imported inside functions.
+# Beside the example's code: results of several kinds, and the library that is imported inside
+# functions.
 KINDS_SOURCE = """\
 import flyte
 
@@ -59,32 +60,53 @@ def packaged(tmp_path_factory: pytest.TempPathFactory) -> PackagedTask:
     return package_task(tmp_path_factory.mktemp("packaged"), files, f"{ETL}:distance")
 
 
-def locally(
-    packaged: PackagedTask, module: str, task: str, inputs: Mapping[str, object], cwd: Path
-):
-    """Run the task by `flyte_pack run`; its exit code, and its output without colours."""
-    link = replace(
-        packaged.link,
-        entry_point=f"{module}:{task}",
-        module=module[: -len(".py")].replace("/", "."),
-        tasks=(replace(packaged.link.tasks[0], name=task),),
-    )
-    link_file = cwd / "task.json"
-    link_file.write_bytes(link.to_json())
-    arguments = []
-    for name, value in inputs.items():
-        arguments += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
-    done = subprocess.run(
-        [
-            *(flyte_python(), "-m", "flyte_pack", "run", "--task", str(link_file)),
-            *("--dir", str(packaged.directory), "--store", "file://store", "--", *arguments),
-        ],
-        cwd=cwd,
-        env=clean_environment(PYTHONPATH=PYTHON_PATH, COLUMNS="4000"),
-        capture_output=True,
-        text=True,
-    )
-    return done.returncode, re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
+class Locally:
+    """Runs tasks by `flyte_pack run`, each once for all the ways that a0 runs it."""
+
+    def __init__(self, packaged: PackagedTask, directory: Path) -> None:
+        self.packaged, self.directory = packaged, directory
+        self.done: dict[str, tuple[int, str]] = {}
+
+    def __call__(self, module: str, task: str, inputs: Mapping[str, object]) -> tuple[int, str]:
+        """The exit code, and the output without colours."""
+        key = repr((module, task, inputs))
+        if key not in self.done:
+            cwd = self.directory / str(len(self.done))
+            cwd.mkdir()
+            self.done[key] = self._run(module, task, inputs, cwd)
+        return self.done[key]
+
+    def _run(
+        self, module: str, task: str, inputs: Mapping[str, object], cwd: Path
+    ) -> tuple[int, str]:
+        link = replace(
+            self.packaged.link,
+            entry_point=f"{module}:{task}",
+            module=module[: -len(".py")].replace("/", "."),
+            tasks=(replace(self.packaged.link.tasks[0], name=task),),
+        )
+        link_file = cwd / "task.json"
+        link_file.write_bytes(link.to_json())
+        arguments = []
+        for name, value in inputs.items():
+            arguments += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
+        done = subprocess.run(
+            [
+                *(flyte_python(), "-m", "flyte_pack", "run", "--task", str(link_file)),
+                *("--dir", str(self.packaged.directory), "--store", "file://store"),
+                *("--", *arguments),
+            ],
+            cwd=cwd,
+            env=clean_environment(PYTHONPATH=PYTHON_PATH, COLUMNS="4000"),
+            capture_output=True,
+            text=True,
+        )
+        return done.returncode, re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
+
+
+@pytest.fixture(scope="module")
+def locally(packaged: PackagedTask, tmp_path_factory: pytest.TempPathFactory) -> Locally:
+    return Locally(packaged, tmp_path_factory.mktemp("local"))
 
 
 def in_a0(
@@ -128,13 +150,14 @@ def in_a0(
 )
 def test_outputs_are_those_of_the_local_run(
     packaged: PackagedTask,
+    locally: Locally,
     tmp_path: Path,
     way: str,
     module: str,
     task: str,
     inputs: dict[str, object],
 ) -> None:
-    exit_code, output = locally(packaged, module, task, inputs, tmp_path)
+    exit_code, output = locally(module, task, inputs)
     assert exit_code == 0, output
     run = in_a0(way, packaged, module, task, inputs, tmp_path)
     assert run.error is None, run.log
@@ -144,10 +167,10 @@ def test_outputs_are_those_of_the_local_run(
 
 @pytest.mark.parametrize("way", ["stock", "shim"])
 def test_the_error_is_that_of_the_local_run(
-    packaged: PackagedTask, tmp_path: Path, way: str
+    packaged: PackagedTask, locally: Locally, tmp_path: Path, way: str
 ) -> None:
     inputs = {"station": "nowhere"}
-    exit_code, output = locally(packaged, ETL, "distance", inputs, tmp_path)
+    exit_code, output = locally(ETL, "distance", inputs)
     run = in_a0(way, packaged, ETL, "distance", inputs, tmp_path)
     assert run.error == "'nowhere'"
     assert f"Execution failed: {run.error}" in output

@@ -1,6 +1,8 @@
-"""The same tasks from a bundle in one deployment and from an image in another, and run in that image before it goes anywhere.
+"""The same tasks from a bundle in one deployment and from an image in another, and run in that
+image before it goes anywhere.
 
-All of it is the example's own: `services:deploy` ships bundles, `services:release` pushes the image with the code.
+All of it is the example's own: `services:deploy` ships bundles, `services:release` pushes the image
+with the code.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from tests.support.registries import RealRegistry, real_registry
 MAPPED = "registry.example.com/bikes/ml:1.4"
 WITH_CODE = "home/flyte/task/services/ml/workflows.py"
 
-# Beside the example: a deployment that mixes, and targets that can't be packaged. docopt 0.6.2 was published as source alone.
+# Beside the example: a deployment that mixes, and targets that can't be packaged. docopt 0.6.2 was
+# published as source alone.
 MORE = {
     "services/BUILD": """
         flyte_deployment(name="mixed", tasks=["services/ml:train", "services/ml:inside"])
@@ -94,11 +97,8 @@ MORE = {
 
 @pytest.fixture(scope="module")
 def example() -> Iterator[BuildRoot]:
-    with monorepo(MORE) as root:
-        settings = root.path / "pants.toml"
-        added = '[python.resolves]\nsource-only = "3rdparty/python/source-only.lock"'
-        settings.write_text(settings.read_text().replace("[python.resolves]", added))
-        git(root.path, "commit", "--quiet", "--all", "--message", "One resolve more")
+    resolves = "+{'source-only': '3rdparty/python/source-only.lock'}"
+    with monorepo(MORE, {"PANTS_PYTHON_RESOLVES": resolves}) as root:
         yield root
 
 

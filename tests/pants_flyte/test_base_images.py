@@ -10,8 +10,9 @@ from pants.engine.internals.scheduler import ExecutionError
 
 from pants_flyte.goals.run_image import RunBaseImageFieldSet
 from tests.support.bases import PYTHON_IMAGE, base_image, base_platform
-from tests.support.flyte_images import image_options
+from tests.support.flyte_images import app, image_options
 from tests.support.flyte_rules import RuleRoot, refusal
+from tests.support.images import layout_of, tar_of
 
 D = "sha256:" + "0" * 64
 
@@ -76,7 +77,7 @@ BROKEN = json.loads(base_image().to_json())
         (b"<<<<<<< HEAD\n{}\n", "not a JSON document"),
         (b"\xff\xfe", "not a JSON document"),
         (b"[]", "not a JSON object"),
-        (b"{}", "the field 'schema' is missing"),
+        (b"{}", "not a JSON object with a schema"),
         (json.dumps({**BROKEN, "schema": 7}).encode(), "has schema 7"),
         (json.dumps({**BROKEN, "digest": D}).encode(), "does not belong to"),
         (json.dumps({**BROKEN, "name": "::::"}).encode(), "is not an image"),
@@ -130,6 +131,8 @@ def test_the_lock_file_may_be_elsewhere(root: RuleRoot):
         (f'{IMAGE}, lockfile="../../x.json"', "The `lockfile` field in target img:base is '../../x.json', which leaves"),
         ('source="host", interpreter_constraints=["CPython==2.7.*"]', "2.7"),
         (f'{IMAGE}, platforms=["amd64"]', "`platforms`: 'amd64' is no platform"),
+        (f'{IMAGE}, ref="v1"', "`ref` names an image in a layout or archive: set `source` to its path."),
+        ('source="host", ref="v1"', "`ref` names an image in a layout or archive"),
     ],
 )  # fmt: skip
 def test_a_base_that_cant_be_meant_is_refused(root: RuleRoot, fields, message):
@@ -160,6 +163,32 @@ def test_the_python_that_a_target_names_is_the_virtual_environments(root: RuleRo
     assert tree["opt/venv/bin/python3.13"].content == "python"
     assert "home = /opt/py/bin\n" in tree["opt/venv/pyvenv.cfg"].content
     assert "opt/venv/lib/python3.13/site-packages/flyte_shim/cli.py" in tree
+
+
+def test_of_several_images_at_hand_the_named_one_is_the_base(root: RuleRoot, tmp_path):
+    place = layout_of(tmp_path / "layout", [tar_of(("srv/one", b"1"))], names=["one"])
+    layout_of(place, [tar_of(("srv/two", b"2"))], names=["two"])
+    files = {
+        f"img/layout/{path.relative_to(place)}": path.read_bytes()
+        for path in place.rglob("*")
+        if path.is_file()
+    }
+    fields = 'source="layout", python="/usr/bin/python3.12"'
+    root.write({**base(fields), **files})
+    assert "holds 2 images for linux/amd64: set `ref` to the name of one" in root.refusal("img:i")
+    root.write(base(f'{fields}, ref="two"'))
+    tree = root.image("img:i").tree
+    assert "srv/two" in tree
+    assert "srv/one" not in tree
+
+
+def test_wheels_are_chosen_for_the_bases_glibc(root: RuleRoot):
+    files = app()
+    files["img/BUILD"] = str(files["img/BUILD"]).replace("name=", 'glibc="2.20", name=')
+    root.write(files)
+    assert "the base's `glibc` is '2.20'; the choices are 2.17, 2.28" in root.refusal("app:image")
+    root.write({"img/BUILD": str(files["img/BUILD"]).replace("2.20", "2.17")})
+    assert "opt/venv/lib/python3.12/site-packages/pftest_a.py" in root.image("app:image").tree
 
 
 # --- run ------------------------------------------------------------------------------------------

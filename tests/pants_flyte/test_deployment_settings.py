@@ -10,6 +10,9 @@ import pytest
 from pants.engine.fs import Snapshot
 from pants.engine.internals.scheduler import ExecutionError
 
+from flyte_pack.deploy.options import parse
+from flyte_pack.deploy.plan import DeployPlan, resolve
+from flyte_pack.errors import UserError
 from tests.support.flyte_goals import app, deploy_process, packaged, paths, plan, run_request
 from tests.support.flyte_rules import RuleRoot, refusal
 
@@ -98,14 +101,26 @@ def test_a_file_has_settings_between_the_targets_and_the_options(
 ):
     settings_file(root, fields, path)
     digest = run_request(root, "app:deploy", NO_PACKAGES, *typed, options=options).digest
-    made = plan(root, digest)
+    made = plan(root, digest)["settings"]
     assert {name: made[name] for name in SETTINGS} == expected
 
 
 def test_a_project_that_is_typed_takes_the_place_of_the_files(root: RuleRoot):
     settings_file(root)
-    digest = run_request(root, "app:deploy", NO_PACKAGES, "--project=x").digest
-    assert plan(root, digest)["project"] is None
+    typed = (NO_PACKAGES, "--project=x")
+    digest = run_request(root, "app:deploy", *typed).digest
+    made = DeployPlan.from_json(root.contents(digest)["__deploy_plan.json"])
+    assert made.settings.project == "bikes"
+    assert resolve(made, parse([*typed, "--domain=d"])).project == "x"
+
+
+def test_a_project_that_the_target_names_must_not_be_typed_otherwise(root: RuleRoot):
+    settings_file(root, "config='d.yaml', project='p'")
+    digest = run_request(root, "app:deploy", NO_PACKAGES).digest
+    made = DeployPlan.from_json(root.contents(digest)["__deploy_plan.json"])
+    assert made.fixed == ("project",)
+    with pytest.raises(UserError, match="leave --project out"):
+        resolve(made, parse(["--project=x", "--domain=d"]))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +151,7 @@ def test_a_mistake_in_the_file_is_told_with_its_line(root: RuleRoot):
 def test_commands_that_package_nothing_heed_the_file(root: RuleRoot):
     settings_file(root)
     request = run_request(root, "app:deploy", "list")
-    assert plan(root, request.digest)["store"] == OF_FILE["store"]
+    assert plan(root, request.digest)["settings"]["store"] == OF_FILE["store"]
     assert packaged(root, request.digest) == set()
 
 
@@ -243,7 +258,8 @@ def test_a_remote_run_brings_the_deployments_plan_and_the_tasks_packages_only(ro
         *("--task", "app:t", "--"),
     ]
     made = plan(root, request.digest)
-    assert (made["address"], made["domain"], made["tasks"]) == ("app:deploy", "staging", [])
+    domain = made["settings"]["domain"]
+    assert (made["address"], domain, made["tasks"]) == ("app:deploy", "staging", [])
     assert [one["tasks"] for one in made["environments"]] == [["app:t"]]
     assert packaged(root, request.digest) == set()
     assert not any(os.path.basename(path) == "w.py" for path in paths(root, request.digest))

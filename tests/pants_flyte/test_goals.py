@@ -8,6 +8,10 @@ import pytest
 from pants.engine.internals.scheduler import ExecutionError
 from pants.testutil.rule_runner import mock_console
 
+from flyte_pack.deploy.options import parse
+from flyte_pack.deploy.plan import DeployPlan, resolve
+from flyte_pack.errors import UserError
+from flyte_pack.json_fields import as_json
 from flyte_pack.task_link import TaskLink
 from tests.support.flyte_goals import (
     TASK,
@@ -120,19 +124,23 @@ def test_a_deployment_starts_the_deploy_program_with_a_plan_and_all_that_it_name
     assert plan(root, request.digest) == {
         "schema": 1,
         "address": "app:deploy",
-        "project": "flytesnacks",
-        "domain": "development",
-        "version": None,
-        "store": "file://dist/flyte",
-        "images": {},
-        "copy_style": None,
+        "settings": {
+            "project": "flytesnacks",
+            "domain": "development",
+            "version": None,
+            "store": "file://dist/flyte",
+            "images": {},
+            "copy_style": None,
+            "root_dir": None,
+            "endpoint": None,
+            "insecure": None,
+            "org": None,
+            "flyte_config": None,
+            "registry": None,
+        },
+        "fixed": [],
         "tasks": ["app/t.json", "other/u.json"],
         "pushes": [],
-        "endpoint": None,
-        "insecure": None,
-        "org": None,
-        "flyte_config": None,
-        "registry": None,
         "insecure_registries": [],
         "environments": [],
         "import_env": [],
@@ -227,9 +235,8 @@ def test_a_task_that_shares_a_bundle_gives_way_to_the_deployments_copy_style(roo
             (),
             {"project": "a", "domain": "b"},
         ),
-        # The option gives way to what is typed; the field does not, and the program says so.
-        ("", (), ("--project=x", "--domain=y"), {"project": None, "domain": None}),
-        ("domain='b'", (), ("--domain=y",), {"domain": "b"}),
+        # The option gives way to what is typed.
+        ("", (), ("--project=x", "--domain=y"), {"project": "x", "domain": "y"}),
         ("version='v1'", (), (), {"version": "v1"}),
         ("store='file:///a'", ("--flyte-store=file:///b",), (), {"store": "file:///a"}),
         ("", ("--flyte-store=file:///b",), (), {"store": "file:///b"}),
@@ -248,15 +255,30 @@ def test_the_plan_has_the_fields_and_else_the_options(
     root: RuleRoot, fields, options, typed, expected
 ):
     root.write(app(deployment=fields))
-    made = plan(root, run_request(root, "app:deploy", *typed, options=options).digest)
-    assert {key: made[key] for key in expected} == expected
+    digest = run_request(root, "app:deploy", *typed, options=options).digest
+    made = DeployPlan.from_json(root.contents(digest)["__deploy_plan.json"])
+    settings = as_json(resolve(made, parse(typed)).settings)
+    assert {key: settings[key] for key in expected} == expected
+
+
+def test_a_field_does_not_give_way_to_what_is_typed_and_the_program_says_so(root: RuleRoot):
+    root.write(app(deployment="domain='b'"))
+    typed = ("--domain=y",)
+    digest = run_request(root, "app:deploy", *typed).digest
+    made = DeployPlan.from_json(root.contents(digest)["__deploy_plan.json"])
+    assert (made.settings.domain, made.fixed) == ("b", ("domain",))
+    with pytest.raises(UserError, match="the target says domain='b', --domain says 'y'"):
+        resolve(made, parse(typed))
 
 
 def test_a_deployment_for_each_domain(root: RuleRoot):
     root.write(app(deployment="domain=parametrize('staging', 'production')"))
     for domain in ("staging", "production"):
         made = plan(root, run_request(root, f"app:deploy@domain={domain}").digest)
-        assert (made["address"], made["domain"]) == (f"app:deploy@domain={domain}", domain)
+        assert (made["address"], made["settings"]["domain"]) == (
+            f"app:deploy@domain={domain}",
+            domain,
+        )
 
 
 def test_a_task_that_is_named_twice_is_deployed_once(root: RuleRoot):
@@ -299,7 +321,7 @@ def test_what_is_typed_for_run_is_not_for_experimental_deploy(root: RuleRoot):
     root.write(app())
     process = deploy_process(root, "app:deploy", options=("--run-args=--domain=staging",))
     assert process.process.argv[-1] == "--"
-    assert plan(root, process.process.input_digest)["domain"] == "development"
+    assert plan(root, process.process.input_digest)["settings"]["domain"] == "development"
 
 
 def test_experimental_deploy_passes_the_variables_that_are_named(root: RuleRoot):

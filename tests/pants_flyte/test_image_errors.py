@@ -33,7 +33,7 @@ def root(root: RuleRoot) -> RuleRoot:
         ("platforms=['linux/arm64']", "asks for linux/arm64, and the base img:base has linux/amd64. Add it to the base's "
          "`platforms` and lock it, or leave it out here"),
         ("platforms=['linux/amd64', 'linux/s390x']", "asks for linux/s390x"),
-        ("env={'A=B': '1'}", "`env`: 'A=B' can't be the name of a variable"),
+        ("env={'A=B': '1'}", "`env`: 'A=B' cannot be the name of a variable"),
         ("env={'A': '{env.PF_UNSET}'}", "`env`: `{env.PF_UNSET}` has no value: the variable PF_UNSET is not set"),
         ("labels={'a': '{env.PF_UNSET}'}", "`labels`: `{env.PF_UNSET}` has no value: the variable PF_UNSET is not set"),
         ("labels={'a': '{git_comit}'}", "`labels`: `{git_comit}` has no value: known are {git_commit}, {version}"),

@@ -1,7 +1,7 @@
 """A build root with packaged tasks, and the deploy program as a process that acts on it.
 
-The bundles are made by the real packer. What the program does to the file system is watched, and stopped, from inside its
-process (`killed_at`, `show_writes`, `no_room`).
+The bundles are made by the real packer. What the program does to the file system is watched, and
+stopped, from inside its process (`killed_at`, `show_writes`, `no_room`).
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ import flyte_pack.store.file
 from flyte_pack.__main__ import main
 from flyte_pack.bundle import pack
 from flyte_pack.bundle_plan import BundlePlan, PlanFile
+from flyte_pack.deploy.config import Settings
+from flyte_pack.deploy.plan import FIXED, DeployPlan
+from flyte_pack.json_fields import as_json
 from flyte_pack.manifest import EntryPoint, Manifest
 from flyte_pack.task_link import (
     BUNDLE_URI_HOLE,
@@ -45,7 +48,8 @@ CHANGING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
 def killed_at(last: int) -> Callable[[], None]:
-    """Has a process end itself by SIGKILL instead of making its `last`th call that changes a file system or takes a lock.
+    """Has a process end itself by SIGKILL instead of making its `last`th call that changes a file
+    system or takes a lock.
 
     If that is a write, half of it is done before.
     """
@@ -76,7 +80,9 @@ def killed_at(last: int) -> Callable[[], None]:
 
 
 def show_writes() -> None:
-    """Has a process print every call that changes a file system or starts a program, by Python's own audit events."""
+    """Has a process print every call that changes a file system or starts a program, by Python's
+    own audit events.
+    """
     stderr = sys.stderr
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
@@ -91,7 +97,9 @@ def show_writes() -> None:
 
 
 def no_room(size: int) -> Callable[[], None]:
-    """Lets a process write no file beyond `size` bytes: the system reports it as it does a full disk."""
+    """Lets a process write no file beyond `size` bytes: the system reports it as it does a full
+    disk.
+    """
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
@@ -169,7 +177,9 @@ class Program:
 
 
 class BuildRoot:
-    """A build root: `package` tasks, then `deploy` them, as the build rules would have the program do it."""
+    """A build root: `package` tasks, then `deploy` them, as the build rules would have the program
+    do it.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -213,11 +223,7 @@ class BuildRoot:
         bundle = LinkedBundle(
             archive=f"{name}.tar.gz",
             manifest=f"{name}.manifest.json",
-            content_hash=summary.content_hash,
-            archive_hash=summary.archive_hash,
-            archive_size=summary.archive_size,
-            manifest_hash=summary.manifest_hash,
-            manifest_size=summary.manifest_size,
+            **summary.hashes,
         )
         link = TaskLink(
             address=address,
@@ -245,7 +251,9 @@ class BuildRoot:
         return link
 
     def recompress(self, name: str) -> TaskLink:
-        """The same bundle, by another compressor: another archive and manifest with the same content."""
+        """The same bundle, by another compressor: another archive and manifest with the same
+        content.
+        """
         link = self.links[name]
         assert link.bundle is not None
         archive = self.dist / link.bundle.archive
@@ -268,20 +276,19 @@ class BuildRoot:
         return self.link(name, dataclasses.replace(link, bundle=bundle))
 
     def plan(self, **changes: Any) -> Path:
-        """Write the deploy plan; `changes` are fields of it."""
+        """Write the deploy plan; `changes` are fields of it or of its settings."""
         path = self.dist / "__deploy_plan.json"
-        plan = {
-            "schema": 1,
-            "address": ADDRESS,
-            "project": "flytesnacks",
-            "domain": "development",
-            "version": None,
-            "store": None,
-            "images": {},
-            "copy_style": None,
-            "tasks": [f"{name}.json" for name in self.links],
+        settings = {
+            **as_json(Settings(project="flytesnacks", domain="development")),
+            **{name: changes.pop(name) for name in as_json(Settings()) if name in changes},
         }
-        path.write_text(json.dumps({**plan, **changes}))
+        plan = DeployPlan(
+            address=ADDRESS,
+            fixed=tuple(name for name in FIXED if settings[name] is not None),
+            tasks=tuple(f"{name}.json" for name in self.links),
+        )
+        document = {**json.loads(plan.to_json()), "settings": settings, **changes}
+        path.write_text(json.dumps(document))
         return path
 
     def deploy(self, *typed: str, plan: Mapping[str, Any] | None = None, **how: Any) -> Done:
@@ -318,7 +325,9 @@ class BuildRoot:
         return json.loads((self.records() / "versions" / f"{version}.json").read_bytes())
 
     def history(self) -> list[tuple[str, str]]:
-        """(action, version) of each history entry, the oldest first; they are numbered from 1, without a gap."""
+        """(action, version) of each history entry, the oldest first; they are numbered from 1,
+        without a gap.
+        """
         directory = self.records() / "history"
         names = sorted(os.listdir(directory), key=lambda n: int(n[: -len(".json")]))
         assert names == [f"{number}.json" for number in range(1, len(names) + 1)]

@@ -1,9 +1,12 @@
-"""Runs the commands that turn dependencies into layers, each in a process of its own with what flyte-image.lock pins."""
+"""Runs the commands that turn dependencies into layers, each in a process of its own with what
+flyte-image.lock pins.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -49,6 +52,11 @@ class Done:
                 tar.extractall(directory)
         return directory
 
+    def versions(self) -> dict[str, str]:
+        """Of the distributions, by normalized name."""
+        infos = (re.search(r"/([^/]+)-([^/]+)\.dist-info/RECORD$", path) for path in self.paths())
+        return {re.sub(r"[-_.]+", "-", i[1]).lower(): i[2] for i in infos if i}
+
     def paths(self) -> set[str]:
         """Of all files in all layers, below opt/venv/."""
         found = set()
@@ -61,7 +69,9 @@ class Done:
 
 @dataclass(frozen=True)
 class Tools:
-    """Runs the commands in `directory`, where packages come from `index`, with a cache of its own unless said."""
+    """Runs the commands in `directory`, where packages come from `index`, with a cache of its own
+    unless said.
+    """
 
     directory: Path
     index: str | None = None
@@ -113,7 +123,7 @@ class Tools:
                 "--roots",
                 str(self.directory / "roots.txt"),
             ),
-            *("--python", python, "--platform", platform, *options),
+            *("--python", python, "--platform", platform, "--resolve", "ml", *options),
             out=self.directory / "needed.txt",
             **env,
         )
@@ -146,7 +156,8 @@ def real_index() -> Mapping[str, str]:
         "UV_DEFAULT_INDEX",
     )
     found = {name: os.environ[name] for name in names if name in os.environ}
-    # Options for uv in place of pip's: an index, a certificate, or the authorities that this machine trusts.
+    # Options for uv in place of pip's: an index, a certificate, or the authorities that this
+    # machine trusts.
     for ours, pips in (("UV_DEFAULT_INDEX", "PIP_INDEX_URL"), ("SSL_CERT_FILE", "PIP_CERT")):
         if pips in os.environ:
             found.setdefault(ours, os.environ[pips])

@@ -18,13 +18,17 @@ DAEMONS = ("--exclude=.pids", "--exclude=.pants.d", "--exclude=.pants.workdir.fi
 
 
 @contextmanager
-def monorepo(more: Mapping[str, str] | None = None) -> Iterator[BuildRoot]:
+def monorepo(
+    more: Mapping[str, str] | None = None, env: Mapping[str, str] | None = None
+) -> Iterator[BuildRoot]:
     """A clone, a git checkout with a commit, for the time of a `with` block.
 
-    more: text for the end of files, by their path; it is dedented. All clones of a process are the
-    same directory, in turn: so one daemon serves them all.
+    more: text for the end of files, by their path; it is dedented. env: as `BuildRoot` has it. All
+    clones of a process are the same directory, in turn: so one daemon serves them all, unless
+    pants.toml changes.
     """
-    root = _clone()
+    path = _clone()
+    root = BuildRoot(path, pants=path / "pants", env=env)
     for name, text in (more or {}).items():
         file = root.path / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -35,13 +39,13 @@ def monorepo(more: Mapping[str, str] | None = None) -> Iterator[BuildRoot]:
     try:
         yield root
     finally:
-        top = root.path.parents[1]
+        top = path.parents[1]
         git(top, "reset", "--quiet", "--hard", "example")
         git(top, "clean", "--quiet", "--force", "-dx", *DAEMONS)
 
 
 @functools.cache
-def _clone() -> BuildRoot:
+def _clone() -> Path:
     directory = Path(tempfile.mkdtemp(prefix="monorepo-"))
     clone = clone_checkout(directory / "clone")
     git(clone, "init", "--quiet")
@@ -49,10 +53,9 @@ def _clone() -> BuildRoot:
     git(clone, "commit", "--quiet", "--message", "All of it")
     git(clone, "tag", "example")
     path = clone / "examples" / "monorepo"
-    root = BuildRoot(path, pants=path / "pants")
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    atexit.register(root.stop)
-    return root
+    atexit.register(BuildRoot(path).stop)
+    return path
 
 
 def git(directory: Path, *args: str) -> str:

@@ -1,6 +1,8 @@
-"""Makes a packaged task out of files given in a test: the bundle by the real packer, and the task link beside it.
+"""Makes a packaged task out of files given in a test: the bundle by the real packer, and the task
+link beside it.
 
-What the build rules would do from targets is done by hand here, so that what comes after them is tested without Pants.
+What the build rules would do from targets is done by hand here, so that what comes after them is
+tested without Pants.
 """
 
 from __future__ import annotations
@@ -63,11 +65,7 @@ def package_task(
         bundle=LinkedBundle(
             archive=archive.name,
             manifest=manifest.name,
-            content_hash=summary.content_hash,
-            archive_hash=summary.archive_hash,
-            archive_size=summary.archive_size,
-            manifest_hash=summary.manifest_hash,
-            manifest_size=summary.manifest_size,
+            **summary.hashes,
         ),
         image=None,
         tasks=tuple(LinkedTask(task, ("a0", "--tgz", BUNDLE_URI_HOLE)) for task in tasks or [name]),

@@ -1,5 +1,5 @@
-"""Does the work: code bundles, local runs, stores and deployments.
+"""Does the work: code bundles, images, local and remote runs, registries, stores, deployments.
 
-Knows nothing of Pants. Runs as a sandboxed process of the build (`python -m flyte_pack bundle`) or
-as the program that a person starts (`run`, `deploy`): the commands of `flyte_pack.__main__`.
+Knows nothing of Pants. `python -m flyte_pack COMMAND` runs it, as a sandboxed process of the build
+or as a program that the user starts; `flyte_pack.__main__` lists the commands.
 """

@@ -14,7 +14,7 @@ from flyte_pack import command, tar
 from flyte_pack.bundle_plan import BundlePlan, BundleSummary, PlanFile
 from flyte_pack.codec import GzipWriter
 from flyte_pack.errors import UsageError, UserError
-from flyte_pack.json_fields import InvalidData
+from flyte_pack.json_fields import InvalidData, Sha256
 from flyte_pack.manifest import Manifest, ManifestFile
 from flyte_pack.sources import SourceTree
 from flyte_shim.hashing import content_hash, sha256_bytes
@@ -51,8 +51,8 @@ def pack(
 ) -> BundleSummary:
     """Pack what `plan` names out of the directory `sources`, into files at the three other paths.
 
-    Raises `InvalidData`, `UserError`, `UserError`, or `OSError` for an output that cannot be
-    written. All three are written in full beside their places before the first is moved there.
+    Raises `UserError`, or `OSError` for an output that cannot be written. All three are written in
+    full beside their places before the first is moved there.
     """
     files = in_archive_order(plan)
     with _Outputs() as outputs:
@@ -62,7 +62,7 @@ def pack(
             root_dir=plan.root_dir,
             entry_points=plan.entry_points,
             files=packed,
-            content_hash=content_hash((f.path, f.mode, f.size, f.sha256) for f in packed),
+            content_hash=Sha256(content_hash((f.path, f.mode, f.size, f.sha256) for f in packed)),
             archive_hash=archive_hash,
             archive_size=archive_size,
         )
@@ -71,7 +71,7 @@ def pack(
             content_hash=described.content_hash,
             archive_hash=archive_hash,
             archive_size=archive_size,
-            manifest_hash=sha256_bytes(manifest_json),
+            manifest_hash=Sha256(sha256_bytes(manifest_json)),
             manifest_size=len(manifest_json),
             files=len(packed),
             bytes=sum(f.size for f in packed),
@@ -113,7 +113,7 @@ def in_archive_order(plan: BundlePlan) -> list[PlanFile]:
 
 def _write_archive(
     files: list[PlanFile], sources: str, path: str
-) -> tuple[tuple[ManifestFile, ...], str, int]:
+) -> tuple[tuple[ManifestFile, ...], Sha256, int]:
     """Write the archive; gives its files as the manifest has them, its SHA-256 and its size."""
     packed = []
     with SourceTree(sources) as tree, open(path, "wb", buffering=0) as output:
@@ -128,16 +128,16 @@ def _write_archive(
                 packed.append(ManifestFile(path, size, mode, digest, owner, reason, by))
             gzip.add(tar.END)
             gzip.finish()
-    return tuple(packed), gzip.sha256, gzip.size
+    return tuple(packed), Sha256(gzip.sha256), gzip.size
 
 
-def _pack_file(gzip: GzipWriter, header: bytes, fd: int, size: int, source: str) -> str:
+def _pack_file(gzip: GzipWriter, header: bytes, fd: int, size: int, source: str) -> Sha256:
     """Add `header`, the `size` bytes of `fd`, and padding; gives the SHA-256 of the content."""
     # One byte more than there should be shows a file that grew.
     data = os.read(fd, min(size, _READ) + 1)
     if len(data) == size:  # the whole file, as nearly always
         gzip.add(header, data, tar.padding(size))
-        return hashlib.sha256(data).hexdigest()
+        return Sha256(hashlib.sha256(data).hexdigest())
     digest, read = hashlib.sha256(), 0
     gzip.add(header)
     while data and read <= size:
@@ -148,7 +148,7 @@ def _pack_file(gzip: GzipWriter, header: bytes, fd: int, size: int, source: str)
     if read != size:
         raise UserError(f"{source}: its size changed while it was being packed")
     gzip.add(tar.padding(size))
-    return digest.hexdigest()
+    return Sha256(digest.hexdigest())
 
 
 class _Outputs:

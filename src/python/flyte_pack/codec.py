@@ -30,7 +30,7 @@ class GzipWriter:
     """
 
     def __init__(self, file: FileIO, hash_input: bool = False) -> None:
-        """hash_input: have `input_sha256` too. Raises `UserError` where the codec is not the pinned one."""
+        """hash_input: compute `input_sha256`. Raises `UserError` if the codec is another one."""
         isal_zlib = _pinned_codec()
         self._file = file
         self._deflate = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, _GZIP)

@@ -13,9 +13,9 @@ from flyte_pack.errors import UserError
 
 @contextmanager
 def fresh_entries(place: str) -> Iterator[str]:
-    """A directory to fill, whose entries become those of the directory `place` when the block ends well.
+    """A directory to fill. When the block ends well, its entries become those of `place`.
 
-    `place` is made where it is missing. Raises `UserError` where it has one of the entries, `OSError` where it can't be written.
+    `place` is made if it is missing. Raises `UserError` if it has one of the entries, or `OSError`.
     """
     place = os.path.abspath(place)
     new = not os.path.isdir(place)
@@ -37,7 +37,7 @@ def fresh_entries(place: str) -> Iterator[str]:
 
 @contextmanager
 def fresh_file(place: str) -> Iterator[str]:
-    """The path of a file to write, which becomes `place` when the block ends well. Replaces a file that is there."""
+    """The path of a file to write. When the block ends well, it becomes `place`, or replaces it."""
     place = os.path.abspath(place)
     os.makedirs(os.path.dirname(place), exist_ok=True)
     temporary = f"{place}.{os.getpid()}.tmp"

@@ -60,15 +60,10 @@ class ModuleScan:
     def from_json(cls, text: str | bytes) -> ModuleScan:
         """The inverse of `to_json`, for output of this same module."""
         raw = json.loads(text)
-        return cls(
-            tasks=tuple((name, env) for name, env in raw["tasks"]),
-            environments=tuple(raw["environments"]),
-            plain=tuple(raw["plain"]),
-            names=tuple(raw["names"]),
-            open_ended=raw["open_ended"],
-            imports=tuple(Import(**i) for i in raw["imports"]),
-            includes=tuple(raw["includes"]),
-        )
+        raw["tasks"] = map(tuple, raw["tasks"])
+        raw["imports"] = (Import(**found) for found in raw["imports"])
+        open_ended = raw.pop("open_ended")
+        return cls(open_ended=open_ended, **{name: tuple(found) for name, found in raw.items()})
 
 
 def scan(
@@ -212,10 +207,7 @@ def _bound(target: ast.expr) -> Iterator[str]:
 
 def _task_decorator(decorators: list[ast.expr]) -> tuple[bool, str | None]:
     """Whether one of them is `@env.task` or `@env.task(...)`, and what `env` is called."""
-    for decorator in decorators:
-        func = decorator
-        while isinstance(func, ast.Call):
-            func = func.func
+    for func in map(_called, decorators):
         if isinstance(func, ast.Attribute) and func.attr == "task":
             return True, _dotted(func.value)
     return False, None
@@ -223,13 +215,7 @@ def _task_decorator(decorators: list[ast.expr]) -> tuple[bool, str | None]:
 
 def _call_kind(call: ast.Call) -> tuple[str | None, str | None]:
     """What `name = <call>` binds: a `task` (and its environment), an `environment`, or neither."""
-    func: ast.expr = call
-    while isinstance(func, ast.Call):
-        func = func.func
-    dotted = _dotted(func)
-    if dotted is None:
-        return None, None
-    parts = dotted.split(".")
+    parts = (_dotted(_called(call)) or "").split(".")
     if parts[-1] == "task" and len(parts) > 1:
         return "task", ".".join(parts[:-1])
     if "TaskEnvironment" in parts or parts[-1] == "clone_with":
@@ -237,6 +223,13 @@ def _call_kind(call: ast.Call) -> tuple[str | None, str | None]:
     if parts[-1].endswith("Task"):
         return "task", None
     return None, None
+
+
+def _called(node: ast.expr) -> ast.expr:
+    """`a.b` of `a.b(...)(...)`."""
+    while isinstance(node, ast.Call):
+        node = node.func
+    return node
 
 
 def _dotted(node: ast.expr) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import partial
 
 from flyte_pack.errors import UserError
 from flyte_shim import shown
@@ -37,17 +38,21 @@ class InvalidName(UserError):
     """An invalid project, domain, version, image, ...; the message says what is valid."""
 
 
-def check_project(text: str) -> str:
-    """`text`, if it is valid. Raises `InvalidName`, as all these checks do."""
-    return _segment("project", text, PROJECT_LENGTH)
+def _segment(what: str, length: int, text: str) -> str:
+    if not _SEGMENT.fullmatch(text) or len(text) > length:
+        raise InvalidName(
+            f"{shown.name(text)} cannot be {'an' if what == 'org' else 'a'} {what}: "
+            f"use up to {length} letters, digits, '.', '_' and '-', "
+            "without '.' or '-' at the start or '.' at the end"
+        )
+    return text
 
 
-def check_domain(text: str) -> str:
-    return _segment("domain", text, DOMAIN_LENGTH)
-
-
-def check_version(text: str) -> str:
-    return _segment("version", text, VERSION_LENGTH)
+# `text`, if it is valid. They raise `InvalidName`, as all checks here do.
+check_project = partial(_segment, "project", PROJECT_LENGTH)
+check_domain = partial(_segment, "domain", DOMAIN_LENGTH)
+check_version = partial(_segment, "version", VERSION_LENGTH)
+check_org = partial(_segment, "org", PROJECT_LENGTH)
 
 
 def check_ref_name(text: str) -> str:
@@ -55,7 +60,7 @@ def check_ref_name(text: str) -> str:
     if not _REF_NAME.fullmatch(text):
         raise InvalidName(
             "the name of an image has letters, digits, '.', '_' and '-', "
-            f"and {shown.word(text, 80, '@?')} does not"
+            f"and {shown.name(text)} does not"
         )
     return text
 
@@ -72,7 +77,7 @@ def check_image(text: str) -> str:
         )
     if len(text) > 512 or not any(c in text for c in "/:@") or not _REFERENCE.fullmatch(text):
         raise InvalidName(
-            f"{shown.word(text, 200, '@?')} is not an image: write registry/name:tag or "
+            f"{shown.name(text)} is not an image: write registry/name:tag or "
             "registry/name@sha256:<64 digits>, the name in lower case"
         )
     return text
@@ -106,10 +111,6 @@ def check_endpoint(text: str) -> str:
     return text
 
 
-def check_org(text: str) -> str:
-    return _segment("org", text, PROJECT_LENGTH)
-
-
 def escape_address(address: str) -> str:
     """A path segment for the address of a target; no two addresses share one.
 
@@ -125,16 +126,6 @@ def escape_address(address: str) -> str:
         return escaped
     digest = hashlib.sha256(address.encode()).hexdigest()
     return f"{escaped[: _ADDRESS_LENGTH - len(digest) - 2]}~~{digest}"
-
-
-def _segment(what: str, text: str, length: int) -> str:
-    if not _SEGMENT.fullmatch(text) or len(text) > length:
-        raise InvalidName(
-            f"{shown.word(text, 80, '@?')} cannot be {'an' if what == 'org' else 'a'} {what}: "
-            f"use up to {length} letters, digits, '.', '_' and '-', "
-            "without '.' or '-' at the start or '.' at the end"
-        )
-    return text
 
 
 def _escape(character: str, inner: bool) -> str:

@@ -2,8 +2,8 @@
 
 The format is POSIX ustar (IEEE Std 1003.1, pax, "ustar Interchange Format"), preceded by a pax
 extended header where ustar cannot describe the file: a path that is not ASCII or does not fit the
-two fields for it, a size of 8 GiB or more, an owner above 2,097,151. Times are zero, owner and group (zero, unless asked for) have
-no names. Two blocks of zeros end an archive; there is no padding beyond them.
+two fields for it, a size of 8 GiB or more, an owner above 2,097,151. Times are zero. Owner and
+group have no names, and are zero unless asked for. Two blocks of zeros end an archive.
 """
 
 from __future__ import annotations
@@ -138,8 +138,9 @@ def _after_checksum(prefix: bytes, kind: bytes, target: bytes) -> tuple[bytes, i
 
 
 def _sum(data: bytes) -> int:
-    """The sum of the bytes: the low half of Adler-32 is that and one more, modulo 65521.
+    """The sum of the bytes: the low half of Adler-32 is the sum plus one, modulo 65521.
 
-    No part of a header comes near that modulus: at most 200 of its bytes are not ASCII, as a path is split only if it is.
+    No part of a header comes near that modulus: a path is split only if it is ASCII, so at most
+    200 bytes are not.
     """
     return (adler32(data) & 0xFFFF) - 1

@@ -1,7 +1,7 @@
-"""What may be shown: everything that prints, logs or records foreign text takes it through here.
+"""Decides what may be shown: whoever prints, logs or records foreign text calls this module.
 
-Hides by default. Cuts text before it looks into it, so that the work is linear in what is kept.
-Stands alone and imports nothing on the shim's warm path: `flyte_side` loads this file by its path.
+It hides by default, and cuts text before it looks for secrets, so that long texts cost little. It
+imports nothing at the top, for the shim's warm start; `flyte_side` loads this file by its path.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _SECRET_NAMES = ("apikey", "api_key", "password", "passwd", "secret", "signature
 
 
 def printable(text: str) -> str:
-    """`text` with escapes for whatever could steer a terminal, or could not be encoded."""
+    """`text` with escapes for what could steer a terminal or cannot be encoded."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -31,34 +31,35 @@ def uri(text: str) -> str:
     return f"{scheme}://{_bare(scheme, rest)}"
 
 
-def word(text: str, longest: int = 40, hides: str = "@:/?") -> str:
-    """What somebody typed or configured, in quotes, if it can be no URI that holds a secret.
+def word(text: str) -> str:
+    """A typed word in quotes, unless it could hold a secret."""
+    return ascii(text) if len(text) <= 40 and not set("@:/?") & set(text) else NOT_REPEATED
 
-    hides: characters of what is not repeated.
-    """
-    if len(text) > longest or "://" in text or set(hides) & set(text):
-        return NOT_REPEATED
-    return ascii(text)
+
+def name(text: str) -> str:
+    """A typed or configured name, such as an image's, in quotes, unless it could hold a secret."""
+    hide = len(text) > 300 or "://" in text or set("@?") & set(text)
+    return NOT_REPEATED if hide else ascii(text)
 
 
 def line(text: str, secrets: tuple[str, ...] = (), longest: int = 300) -> str:
-    """Free text of a server or a tool, on one line, without `secrets` and what may be others."""
+    """Free text of a server or a tool, on one line, without `secrets` and probable others."""
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     if len(text) > LOOKED_AT:
-        # Not with a part of a word at the end, which might be a part of a secret.
+        # A part of a word at the end might be a part of a secret.
         whole, _, _ = text[:LOOKED_AT].rpartition(" ")
         text = whole or text[:LOOKED_AT]
     return printable(_without_tokens(_without_credentials(text)))[:longest]
 
 
 def message(text: str) -> str:
-    """A message of ours, perhaps of several lines; what it quotes may hold a URI with a secret."""
+    """A message of ours, perhaps of several lines; it may quote a URI with a secret."""
     return "\n".join(printable(_without_credentials(one)) for one in text[:_LONGEST].splitlines())
 
 
 def _without_credentials(text: str) -> str:
-    """Without what is secret for its place: in a URI, after `Bearer`, after `password=`."""
+    """Hide what is secret by its place: in a URI, after `Bearer`, after `password=`."""
     import re
 
     parts = re.split(r"(\s+)", text)  # words, with what is between them
@@ -79,7 +80,7 @@ def _without_credentials(text: str) -> str:
 
 
 def _bare(scheme: str, rest: str) -> str:
-    """What follows the `://` of a URI, without user information, query and fragment."""
+    """What follows `://`, without user information, query and fragment."""
     rest = rest.partition("?")[0].partition("#")[0]
     authority, slash, path = rest.partition("/")
     if not scheme.lower().endswith(("abfs", "abfss")):  # whose user information is the container
@@ -88,7 +89,7 @@ def _bare(scheme: str, rest: str) -> str:
 
 
 def _without_tokens(text: str) -> str:
-    """Without JSON web tokens, and others by their length, which no word to read has."""
+    """Hide JSON web tokens, and other tokens by their length."""
     import re
 
     text = re.sub(r"\beyJ[\w.~+/=-]*", lambda m: HIDDEN if m[0].count(".") > 1 else m[0], text)

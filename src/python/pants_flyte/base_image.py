@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import Tuple
+from typing import Optional, Tuple
 
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.util_rules.pex import VenvPexProcess
@@ -21,34 +21,32 @@ from flyte_pack.json_fields import InvalidData
 from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import InvalidImage, Platform
 from flyte_pack.oci.reference import Reference
-from pants_flyte.engine import (
-    configured_constraints,
-    contents_matching,
-    find_python,
-    snapshot,
-    venv_pex,
-)
+from pants_flyte import engine
 from pants_flyte.errors import FlyteTargetError
-from pants_flyte.globs import literal_glob
+from pants_flyte.globs import exactly, literal_glob
 from pants_flyte.image_process import OUT, blobs, described, run_steps
 from pants_flyte.image_target_types import (
     HOST,
+    FlyteBaseGlibcField,
     FlyteBaseImage,
     FlyteBaseImageField,
     FlyteBaseLockfileField,
     FlyteBasePlatformsField,
     FlyteBasePythonField,
+    FlyteBaseRefField,
     FlyteBaseSourceField,
 )
 from pants_flyte.subsystem import FlytePackSubsystem
+from pants_flyte.targets import checked
 from pants_flyte.tool import program_pex
 
 
 @dataclass(frozen=True)
 class Base:
-    """image: what is known of it. blobs: those of its layers, and what else belongs in a layout, where it is at hand.
+    """image: its documents. blobs: what belongs in a layout, if it is at hand.
 
     interpreter: the absolute path of its Python, whose version is `python`, as in `3.12`.
+    glibc: the version of its C library, if the target says so.
     """
 
     address: Address
@@ -56,6 +54,7 @@ class Base:
     blobs: Digest
     interpreter: str
     python: str
+    glibc: Optional[str]
 
 
 def platforms_of(target: Target) -> Tuple[Platform, ...]:
@@ -72,7 +71,7 @@ def parse_platforms(address: Address, texts: Tuple[str, ...]) -> Tuple[Platform,
 
 
 def registry_reference(target: Target) -> str:
-    """The `image` of a base's target. Raises `FlyteTargetError` where it is none, or not one in a registry."""
+    """The `image` of a base's target. Raises `FlyteTargetError` if it is not in a registry."""
     image, source = target[FlyteBaseImageField].value, target[FlyteBaseSourceField].value
     if (image is None) == (source is None):
         raise FlyteTargetError(
@@ -94,13 +93,13 @@ def registry_reference(target: Target) -> str:
 async def load_base(
     target: Target, flyte_pack: FlytePackSubsystem, python_setup: PythonSetup
 ) -> Base:
-    """Raises `FlyteTargetError` where the target can't be used as a base."""
-    address = target.address
-    if not isinstance(target, FlyteBaseImage):
-        raise FlyteTargetError(
-            address, f"this is a `{target.alias}`, where a `{FlyteBaseImage.alias}` is needed."
-        )
+    """Raises `FlyteTargetError` where the target cannot be used as a base."""
+    address = checked(target, FlyteBaseImage).address
     source = target[FlyteBaseSourceField].value
+    if target[FlyteBaseRefField].value is not None and source in (None, HOST):
+        raise FlyteTargetError(
+            address, "`ref` names an image in a layout or archive: set `source` to its path."
+        )
     if source is None or target[FlyteBaseImageField].value is not None:
         image, at_hand = await _locked(target), EMPTY_DIGEST
     elif source == HOST:
@@ -113,16 +112,18 @@ async def load_base(
         said = f", not {interpreter!r}" if interpreter else ""
         raise FlyteTargetError(
             address,
-            "which Python the image has is not known: set `python` to its absolute path with the version, "
+            "which Python the image has is not known: set `python` to its absolute path with the "
+            "version, "
             f'such as "/usr/bin/python3.11"{said}.',
         )
-    return Base(address, image, at_hand, interpreter, version)
+    glibc = target[FlyteBaseGlibcField].value
+    return Base(address, image, at_hand, interpreter, version, glibc)
 
 
 async def _locked(target: Target) -> BaseImage:
     reference = Reference.parse(registry_reference(target))
     path = target[FlyteBaseLockfileField].path
-    found = await contents_matching(PathGlobs([literal_glob(path)]))
+    found = await engine.contents_matching(exactly([path]))
     lock = f"`{bin_name()} run {target.address} -- lock`"
     if not found:
         raise FlyteTargetError(
@@ -137,7 +138,8 @@ async def _locked(target: Target) -> BaseImage:
     if not same or reference.digest not in (None, image.digest):
         raise FlyteTargetError(
             target.address,
-            f"{path} is the lock file of {image.name}@{image.digest}, and `image` is {reference}. Run {lock}.",
+            f"{path} is the lock file of {image.name}@{image.digest}, and `image` is {reference}. "
+            f"Run {lock}.",
         )
     wanted = platforms_of(target)
     missing = [str(p) for p in wanted if image.for_platform(p) is None]
@@ -151,8 +153,8 @@ async def _locked(target: Target) -> BaseImage:
 async def _from_host(
     target: Target, flyte_pack: FlytePackSubsystem, python_setup: PythonSetup
 ) -> Tuple[BaseImage, Digest]:
-    python = await find_python(configured_constraints(target, python_setup))
-    tool = await venv_pex(await program_pex(flyte_pack, "image_lockfile"))
+    python = await engine.find_python(engine.configured_constraints(target, python_setup))
+    tool = await engine.venv_pex(await program_pex(flyte_pack, "image_lockfile"))
     return await _base_from(
         target.address,
         VenvPexProcess(
@@ -161,7 +163,7 @@ async def _from_host(
             output_directories=(OUT,),
             description=f"Put together a base image from this machine's {python.path}",
             level=LogLevel.INFO,
-            # What it reads is the machine's, which Pants can't see change.
+            # What it reads is the machine's, which Pants cannot see change.
             cache_scope=ProcessCacheScope.PER_RESTART_SUCCESSFUL,
         ),
     )
@@ -170,14 +172,15 @@ async def _from_host(
 async def _from_source(target: Target, flyte_pack: FlytePackSubsystem) -> Tuple[BaseImage, Digest]:
     path = target[FlyteBaseSourceField].path or ""
     glob = literal_glob(path)
-    found = await snapshot(PathGlobs([glob, os.path.join(glob, "**")]))
+    found = await engine.snapshot(PathGlobs([glob, os.path.join(glob, "**")]))
     if not found.files:
         raise FlyteTargetError(
             target.address,
-            f"`source`: there is nothing at {path}, or Pants ignores it (`[GLOBAL].pants_ignore`, `.gitignore`).",
+            f"`source`: there is nothing at {path}, or Pants ignores it (`[GLOBAL].pants_ignore`, "
+            "`.gitignore`).",
         )
-    python = target[FlyteBasePythonField].value
-    tool = await venv_pex(await program_pex(flyte_pack, "image_lockfile"))
+    python, ref = target[FlyteBasePythonField].value, target[FlyteBaseRefField].value
+    tool = await engine.venv_pex(await program_pex(flyte_pack, "image_lockfile"))
     return await _base_from(
         target.address,
         VenvPexProcess(
@@ -187,6 +190,7 @@ async def _from_source(target: Target, flyte_pack: FlytePackSubsystem) -> Tuple[
                 *("--source", path),
                 *(part for p in platforms_of(target) for part in ("--platform", str(p))),
                 *(("--python", python) if python else ()),
+                *(("--ref", ref) if ref else ()),
                 *("--out", OUT, "--address", target.address.spec),
             ),
             input_digest=found.digest,

@@ -10,6 +10,7 @@ from pants.engine.fs import Digest
 from pants.util.frozendict import FrozenDict
 
 from flyte_pack.bundle_plan import BundleSummary
+from flyte_pack.json_fields import Digest as ImageDigest
 from flyte_pack.manifest import EntryPoint
 from flyte_pack.task_link import TaskLink
 
@@ -71,7 +72,7 @@ class BuiltImage:
     address: Address
     digest: Digest
     layout: str
-    image_digest: str
+    image_digest: ImageDigest
     base_name: Optional[str]
     production: bool
     platforms: Tuple[str, ...]

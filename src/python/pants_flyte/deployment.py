@@ -1,10 +1,10 @@
-"""A `flyte_deployment` as the deploy program gets it: settings, also from a file, and the packages of each task's resolve."""
+"""A `flyte_deployment` for the deploy program: its settings, and what registers its tasks."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import PythonResolveField
@@ -12,26 +12,18 @@ from pants.backend.python.util_rules.pex import VenvPexProcess
 from pants.backend.python.util_rules.pex_from_targets import PexFromTargetsRequest
 from pants.build_graph.address import Address
 from pants.core.util_rules.distdir import DistDir
-from pants.engine.env_vars import EnvironmentVarsRequest
-from pants.engine.fs import Digest, PathGlobs
+from pants.engine.fs import Digest
 from pants.engine.target import FieldSet
 from pants.util.logging import LogLevel
 
-from flyte_pack.deploy.config import DeployConfig, Settings
-from flyte_pack.deploy.flyte_settings import VARIABLES, is_known
+from flyte_pack.deploy.config import UNSET, DeployConfig, Settings
+from flyte_pack.deploy.flyte_settings import VARIABLES, named
 from flyte_pack.deploy.options import DeployOptions
-from flyte_pack.deploy.plan import DeployPlan, Environment
-from pants_flyte.engine import (
-    contents,
-    environment_variables,
-    requirements_pex,
-    snapshot,
-    targets_at,
-    tool_environment,
-    venv_pex,
-)
+from flyte_pack.deploy.plan import FIXED, DeployPlan, Environment
+from flyte_pack.json_fields import InvalidData
+from pants_flyte import engine
 from pants_flyte.errors import FlyteTargetError
-from pants_flyte.globs import literal_glob
+from pants_flyte.globs import exactly
 from pants_flyte.image_process import run_steps
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.target_types import (
@@ -76,58 +68,66 @@ async def settings_of(
     options: DeployOptions,
     flyte: FlyteSubsystem,
     flyte_pack: FlytePackSubsystem,
+    dist_dir: DistDir,
 ) -> Settings:
-    """The target's own, on top of its settings file's, on top of `[flyte]`'s. (What was typed is the program's.)"""
-    if options.command == "help":
-        return _of_options(flyte)
-    own = Settings(
-        endpoint=deployment.endpoint.value,
-        insecure=deployment.insecure.value,
-        org=deployment.org.value,
-        store=deployment.store.value,
-        registry=deployment.registry.value,
-        project=deployment.project.value,
-        images=tuple(sorted((deployment.images.value or {}).items())),
+    """The target's own, on top of its settings file's, on top of `[flyte]`'s.
+
+    What was typed comes on top: see `flyte_pack.deploy.plan.resolve`.
+    """
+    of_options = Settings(
+        endpoint=flyte.endpoint,
+        insecure=flyte.insecure or None,
+        org=flyte.org,
+        store=store_uri(flyte, dist_dir),
+        project=flyte.project,
+        domain=flyte.domain,
+        images=tuple(sorted(flyte.images.items())),
     )
+    if options.command == "help":
+        return of_options
+    own = _own_settings(deployment)
     address = deployment.address
     path, origin = flyte.deploy_config, "`[flyte].deploy_config`"
     if options.config is not None:
         path, origin = options.config, "--config"
     elif deployment.config.path is not None:
         path, origin = deployment.config.path, "`config`"
-    domain = deployment.domain.value or options.domain or flyte.domain
+    domain = own.domain or options.settings.domain or of_options.domain
     in_file = await _file_settings(address, path, origin, domain, flyte_pack)
-    return own.over(in_file).over(_of_options(flyte))
+    return own.over(in_file).over(of_options)
+
+
+def _own_settings(deployment: DeploymentFieldSet) -> Settings:
+    """Those that the target itself makes: by its fields that are called like a setting."""
+    values = {}
+    for name in vars(UNSET).keys() & vars(deployment).keys():
+        value = getattr(deployment, name).value
+        if value is None or value == "":
+            continue
+        raw = dict(value) if isinstance(value, Mapping) else value
+        try:
+            values[name] = Settings.read(name, raw, f"`{name}`")
+        except InvalidData as error:
+            raise FlyteTargetError(deployment.address, f"{error}.") from None
+    return Settings(**values)
 
 
 def plan_of(
     deployment: DeploymentFieldSet,
-    options: DeployOptions,
     settings: Settings,
     flyte: FlyteSubsystem,
-    dist_dir: DistDir,
     *,
     tasks: Tuple[str, ...] = (),
     pushes: Tuple[str, ...] = (),
     environments: Tuple[Environment, ...] = (),
 ) -> DeployPlan:
-    """tasks, pushes: files that were packaged for it. (What was typed is put on top by the program.)"""
+    """tasks, pushes: files that were packaged for it."""
     return DeployPlan(
         address=deployment.address.spec,
-        project=deployment.project.value
-        or (None if options.project else settings.project or flyte.project),
-        domain=deployment.domain.value or (None if options.domain else flyte.domain),
-        version=deployment.version.value,
-        store=settings.store or store_uri(flyte, dist_dir),
-        images=dict(settings.images),
-        copy_style=deployment.copy_style.value,
+        settings=settings,
+        fixed=tuple(name for name in FIXED if getattr(deployment, name).value),
         tasks=tasks,
         pushes=pushes,
-        endpoint=settings.endpoint,
-        insecure=settings.insecure,
-        org=settings.org,
-        flyte_config=settings.flyte_config,
-        registry=settings.registry,
         insecure_registries=tuple(flyte.insecure_registries),
         environments=environments,
         import_env=tuple(flyte.import_env_vars),
@@ -145,22 +145,20 @@ async def environments_of(
     settings: Settings,
     python_setup: PythonSetup,
 ) -> Tuple[List[Environment], List[Digest]]:
-    """An interpreter with the packages that the tasks reach, for each of their resolves, and the files it consists of.
+    """For each resolve of the tasks: an interpreter with the packages that they reach, its files.
 
-    None where nothing will be registered: the deploy program looks for a control plane in the same places.
+    None where nothing will be registered. settings: with what was typed.
     """
-    environ = await environment_variables(EnvironmentVarsRequest(VARIABLES))
-    endpoint = options.endpoint or settings.endpoint
-    flyte_config = options.flyte_config or settings.flyte_config
-    if not options.registers or not is_known(endpoint, flyte_config, os.getcwd(), environ):
+    environ = await engine.environment_variables(VARIABLES)
+    if not options.registers or not named(settings, os.getcwd(), environ):
         return [], []
     by_resolve: Dict[str, List[Address]] = {}
-    for target in await targets_at(addresses):
+    for target in await engine.targets_at(addresses):
         resolve = target[PythonResolveField].normalized_value(python_setup)
         by_resolve.setdefault(resolve, []).append(target.address)
     environments, digests = [], []
     for number, (_, tasks) in enumerate(sorted(by_resolve.items())):
-        request = await requirements_pex(
+        request = await engine.requirements_pex(
             PexFromTargetsRequest(
                 tasks,
                 output_filename=f"tasks_{number}.pex",
@@ -169,7 +167,7 @@ async def environments_of(
                 include_local_dists=True,
             )
         )
-        tool = await tool_environment(request)
+        tool = await engine.tool_environment(request)
         environments.append(
             Environment(
                 python=os.path.normpath(tool.python),
@@ -189,13 +187,13 @@ async def _file_settings(
     domain: Optional[str],
     flyte_pack: FlytePackSubsystem,
 ) -> Settings:
-    """What the settings file says for a domain. path: from the build root; origin: who names it, for errors.
+    """What the settings file says for a domain. path: from the build root. origin: who names it.
 
     Raises `FlyteTargetError`.
     """
     if path is None:
         return Settings()
-    found = await snapshot(PathGlobs([literal_glob(path)]))
+    found = await engine.snapshot(exactly([path]))
     if found.files != (path,):
         raise FlyteTargetError(address, f"{origin} names the file {path!r}, and there is none.")
     # The rules have no reader of YAML.
@@ -203,7 +201,7 @@ async def _file_settings(
         address,
         [
             VenvPexProcess(
-                await venv_pex(await program_pex(flyte_pack, "deploy_lockfile")),
+                await engine.venv_pex(await program_pex(flyte_pack, "deploy_lockfile")),
                 argv=("deploy-config", "--file", path, "--output", _SETTINGS),
                 input_digest=found.digest,
                 output_files=(_SETTINGS,),
@@ -212,15 +210,5 @@ async def _file_settings(
             )
         ],
     )
-    data = (await contents(result.output_digest))[0].content
+    data = (await engine.contents(result.output_digest))[0].content
     return DeployConfig.from_json(data, path).for_domain(domain)
-
-
-def _of_options(flyte: FlyteSubsystem) -> Settings:
-    """The settings that `[flyte]` has: what holds where nothing else says anything."""
-    return Settings(
-        endpoint=flyte.endpoint,
-        insecure=flyte.insecure or None,
-        org=flyte.org,
-        images=tuple(sorted(flyte.images.items())),
-    )

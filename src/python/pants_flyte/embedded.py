@@ -1,4 +1,4 @@
-"""Whether an image that holds the code of a task holds it where the task's imports look for it. Pure functions of values."""
+"""Checks that an image holds a task's code where the task's imports look for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from pants_flyte.layout import SourceFile, listing
 def check_embedded(
     address: Address, entry: str, placed: Mapping[str, SourceFile], image: BuiltImage
 ) -> None:
-    """placed: all that the task reaches, by its path below the root of imports, which is the working directory in the image.
+    """placed: all that the task reaches, by its path below the root of imports.
+
+    That root is the working directory in the image.
 
     entry: the path of the entry point's module from the build root. Raises `FlyteTargetError`.
     """
@@ -35,17 +37,18 @@ def check_embedded(
     )
     raise FlyteTargetError(
         address,
-        f'`copy_style` is "none", and the image {image.address} lacks files that the task reaches:\n{lines}\n'
-        f"Name this task, or the code, in the `dependencies` of {image.address}, and leave its `code` unset or set it to True; or "
-        "copy the files' source root with `source_folders`.",
+        f'`copy_style` is "none", and the image {image.address} lacks files that the task '
+        f"reaches:\n{lines}\n"
+        f"Name this task, or the code, in the `dependencies` of {image.address}, and leave its "
+        "`code` unset or set it to True; or copy the files' source root with `source_folders`.",
     )
 
 
 def _elsewhere(entry: str, expected: str, actual: str, top: str, image: BuiltImage) -> str:
-    """The classic mistake: the folder was copied where its contents should be, or the other way round."""
+    """The usual mistake: a folder was copied in place of its contents, or the other way round."""
     text = (
-        f"the image {image.address} has {entry} at /{actual}, and with this target's `root_dir` it is imported from "
-        f"/{expected}. "
+        f"the image {image.address} has {entry} at /{actual}, and with this target's `root_dir` it "
+        f"is imported from /{expected}. "
     )
     if image.embeds_code:  # the graph put it there: no folder was copied
         return f"{text}Give both the same `root_dir`."
@@ -53,19 +56,21 @@ def _elsewhere(entry: str, expected: str, actual: str, top: str, image: BuiltIma
     if actual.endswith(f"/{inner}") and actual.startswith(f"{top}/"):
         folder = outer[: -len(inner) - 1]
         return (
-            f"{text}The image holds the folder {folder!r} itself where its contents are looked for: set `copy_contents_only` to "
-            f"True in the `source_folders` of {image.address}, or set `root_dir` here to a directory above {folder!r}."
+            f"{text}The image holds the folder {folder!r} itself where its contents are looked "
+            f"for: set `copy_contents_only` to True in the `source_folders` of {image.address}, or "
+            f"set `root_dir` here to a directory above {folder!r}."
         )
     if expected.endswith(f"/{outer}"):
         folder = inner[: -len(outer) - 1]
         return (
-            f"{text}The image holds the contents of the folder {folder!r} where the folder itself is looked for: set "
-            f"`copy_contents_only` to False in the `source_folders` of {image.address} (with `dst` the directory above), or set "
-            f"`root_dir` here to {folder!r}, if imports start there."
+            f"{text}The image holds the contents of the folder {folder!r} where the folder itself "
+            "is looked for: set `copy_contents_only` to False in the `source_folders` of "
+            f"{image.address} (with `dst` the directory above), or set `root_dir` here to "
+            f"{folder!r}, if imports start there."
         )
     return (
-        f"{text}Make `root_dir` of the two agree, or change `dst` in the `source_folders` of {image.address}, so that the root "
-        f"of imports is its working directory, {image.workdir}."
+        f"{text}Make `root_dir` of the two agree, or change `dst` in the `source_folders` of "
+        f"{image.address}, so that the root of imports is its working directory, {image.workdir}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Builds a `flyte_image`: base, third-party packages, shim and code become layers, and an OCI image layout is put together."""
+"""Builds a `flyte_image`: an OCI layout of a base, third-party packages, the shim and code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pants.backend.python.subsystems.repos import PythonRepos
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.build_graph.address import Address
 from pants.core.goals.package import OutputPathField
-from pants.engine.fs import CreateDigest, Digest, FileContent
+from pants.engine.fs import Digest
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.target import Target
 from pants.engine.unions import UnionRule
@@ -21,16 +21,9 @@ from flyte_pack.image.assemble import AssembledImage, ImageSettings, assemble
 from flyte_pack.image.filesystem import HOME, VENV
 from flyte_pack.oci.model import TITLE, Platform
 from flyte_shim.paths import path_problem
+from pants_flyte import engine
 from pants_flyte.base_image import Base, load_base, parse_platforms
 from pants_flyte.build_types import BuiltImage, ImageRequest
-from pants_flyte.engine import (
-    create_digest,
-    merge_digests,
-    resolve_addresses,
-    targets_at,
-    under_prefix,
-    venv_pex,
-)
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.holes import hole_values
 from pants_flyte.image_code import code_layer, code_of, shim_process
@@ -49,6 +42,7 @@ from pants_flyte.image_target_types import (
     FlyteImageWorkdirField,
 )
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
+from pants_flyte.targets import target_at
 from pants_flyte.tool import program_pex
 
 _VARIABLE = re.compile(r"\{(env\.[A-Za-z_][A-Za-z0-9_]*)\}")
@@ -67,18 +61,19 @@ async def _settings(target: Target, flyte: FlyteSubsystem) -> ImageSettings:
     if not workdir or not workdir.startswith("/") or path_problem(workdir[1:]):
         raise FlyteTargetError(
             address,
-            f"`workdir` is {workdir!r}; give an absolute path below `/`, such as `/home/flyte/task`.",
+            f"`workdir` is {workdir!r}; give an absolute path below `/`, such as "
+            "`/home/flyte/task`.",
         )
     env: Mapping[str, str] = target[FlyteImageEnvField].value or {}
     for name in env:
         if not _NAME.fullmatch(name):
-            raise FlyteTargetError(address, f"`env`: {name!r} can't be the name of a variable.")
+            raise FlyteTargetError(address, f"`env`: {name!r} cannot be the name of a variable.")
     own: Mapping[str, str] = target[FlyteImageLabelsField].value or {}
     labels = {**flyte.image_labels, **own}
     # Variables often hold braces of their own.
     filled = await _filled(address, "env", env, _VARIABLE, None)
     return ImageSettings(
-        # The entry point is the shim; where a pod has a command of its own, a0 starts the shim all the same.
+        # The entry point is the shim. If a pod has a command of its own, a0 starts the shim.
         env={"HOME": HOME, "_F_EXEC_WRAPPER": f"/{VENV}/bin/flyte-shim", **filled},
         labels={
             TITLE: address.spec,
@@ -110,14 +105,14 @@ async def _filled(
 
 async def _base_target(target: Target) -> Target:
     field = target[FlyteImageBaseField]
-    return (await targets_at(await resolve_addresses(field.to_unparsed_address_inputs())))[0]
+    return (
+        await engine.targets_at(await engine.resolve_addresses(field.to_unparsed_address_inputs()))
+    )[0]
 
 
 async def _layout(image: AssembledImage, path: str, parts: Iterable[Digest]) -> Digest:
-    documents = await create_digest(
-        CreateDigest([FileContent(name, data) for name, data in image.documents.items()])
-    )
-    return await under_prefix(await merge_digests([documents, *parts]), path)
+    documents = await engine.create_digest(image.documents)
+    return await engine.under_prefix(await engine.merge_digests([documents, *parts]), path)
 
 
 @rule(desc="Build a Flyte image", level=LogLevel.DEBUG)
@@ -130,38 +125,36 @@ async def build_image(
     global_options: GlobalOptions,
 ) -> BuiltImage:
     address = request.address
-    target = (await targets_at([address]))[0]
-    if not isinstance(target, FlyteImage):
-        raise FlyteTargetError(
-            address, f"this is a `{target.alias}`, where a `{FlyteImage.alias}` is needed."
-        )
-    own_code = target[FlyteImageCodeField].value
-    wants_code = bool(own_code)
-    if own_code is None and not target[FlyteImageSourceFoldersField].value:
-        wants_code = bool(request.code)
+    target = await target_at(address, FlyteImage)
+    wants_code = _wants_code(target, request)
+    own_output = wants_code == bool(target[FlyteImageCodeField].value)
     settings = await _settings(target, flyte)
     base = await load_base(await _base_target(target), flyte_pack, python_setup)
     platforms = _platforms(target, base)
-    tool = await venv_pex(await program_pex(flyte_pack, "image_lockfile"))
+    tool = await engine.venv_pex(await program_pex(flyte_pack, "image_lockfile"))
 
     code = await code_of(target, wants_code, settings.workdir, flyte, python_setup)
     shim, embedded = await code_layer(
         address, code, settings, await shim_process(base, tool, address), tool
     )
     packages, package_blobs = await package_layers(
-        target, base, platforms, tool, python_setup, repos, global_options.ca_certs_path
+        target,
+        base=base,
+        platforms=platforms,
+        program=tool,
+        python_setup=python_setup,
+        repos=repos,
+        certificates=global_options.ca_certs_path,
     )
     ours = (*await layers_of(shim), *await layers_of(embedded))
     layers = {platform: (*of_platform, *ours) for platform, of_platform in zip(platforms, packages)}
     image = assemble(base.image, layers, settings)
     layout = target[OutputPathField].value_or_default(file_ending=None)
-    if wants_code != bool(own_code):
-        layout += "-with-code"
+    layout += "" if own_output else "-with-code"
+    parts = [base.blobs, *package_blobs, await blobs(shim), await blobs(embedded)]
     return BuiltImage(
         address=address,
-        digest=await _layout(
-            image, layout, [base.blobs, *package_blobs, await blobs(shim), await blobs(embedded)]
-        ),
+        digest=await _layout(image, layout, parts),
         layout=layout,
         image_digest=image.digest,
         base_name=base.image.name,
@@ -170,12 +163,24 @@ async def build_image(
         workdir=settings.workdir,
         ref_name=target[FlyteImageRefNameField].value,
         embeds_code=wants_code,
-        own_output=wants_code == bool(own_code),
+        own_output=own_output,
         code=FrozenDict(code.files),
         modules=code.modules,
         layers=len(next(iter(layers.values()))),
         bytes=sum({layer.digest: layer.size for of in layers.values() for layer in of}.values()),
     )
+
+
+def _wants_code(target: Target, request: ImageRequest) -> bool:
+    """Whether the graph's code goes in: by the target or, if that leaves it open, the request."""
+    if not isinstance(target, FlyteImage):
+        raise FlyteTargetError(
+            target.address, f"this is a `{target.alias}`, where a `{FlyteImage.alias}` is needed."
+        )
+    own = target[FlyteImageCodeField].value
+    if own is None and not target[FlyteImageSourceFoldersField].value:
+        return bool(request.code)
+    return bool(own)
 
 
 def _platforms(target: Target, base: Base) -> Tuple[Platform, ...]:
@@ -188,8 +193,9 @@ def _platforms(target: Target, base: Base) -> Tuple[Platform, ...]:
         if platform not in has:
             raise FlyteTargetError(
                 target.address,
-                f"`platforms` asks for {platform}, and the base {base.address} has {', '.join(map(str, has))}. Add it to "
-                "the base's `platforms` and lock it, or leave it out here.",
+                f"`platforms` asks for {platform}, and the base {base.address} has "
+                f"{', '.join(map(str, has))}. Add it to the base's `platforms` and lock it, or "
+                "leave it out here.",
             )
     if not platforms:
         raise FlyteTargetError(target.address, "`platforms` is empty.")

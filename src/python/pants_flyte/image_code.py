@@ -1,4 +1,4 @@
-"""What of the repository goes into an image, and the shim: as layers, packed in parts that an edit leaves alone."""
+"""The layers of code and of the shim. Code is packed in parts: an edit changes one of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import PythonResolveField
 from pants.backend.python.util_rules.pex import VenvPex, VenvPexProcess
 from pants.build_graph.address import Address
-from pants.engine.fs import CreateDigest, Digest, DigestSubset, FileContent, PathGlobs
+from pants.engine.fs import Digest, PathGlobs
 from pants.engine.process import FallibleProcessResult
 from pants.engine.target import Target
 from pants.util.logging import LogLevel
@@ -26,19 +26,11 @@ from flyte_pack.image.filesystem import (
 )
 from flyte_pack.image.layer_plan import PART, LayerPlan
 from flyte_shim.paths import path_problem
+from pants_flyte import engine
 from pants_flyte.base_image import Base
 from pants_flyte.closure import Closure, closure_of
-from pants_flyte.engine import (
-    contents,
-    contents_matching,
-    create_digest,
-    merge_digests,
-    snapshot,
-    subset,
-    under_prefix,
-)
 from pants_flyte.errors import FlyteTargetError
-from pants_flyte.globs import literal_glob
+from pants_flyte.globs import exactly, literal_glob
 from pants_flyte.image_process import OUT, run_steps
 from pants_flyte.image_target_types import FlyteImageSourceFilesField, FlyteImageSourceFoldersField
 from pants_flyte.layout import SourceFile, check_root_dir, module_name, place_all
@@ -56,8 +48,8 @@ _PART = 1000  # files in a part of a layer, roughly
 class Code:
     """What of the repository goes into an image.
 
-    files: path in the image -> path from the build root. digest_of: of each, a digest that holds it. modules: names of those
-    that come by way of the graph.
+    files: path in the image -> path from the build root. digest_of: of each, a digest that holds
+    it. modules: names of those that the graph reaches.
     """
 
     files: Mapping[str, str]
@@ -68,8 +60,8 @@ class Code:
 async def shim_process(base: Base, tool: VenvPex, address: Address) -> VenvPexProcess:
     """The virtual environment itself, and the program that fetches bundles."""
     packages = site_packages(base.python)
-    sources = await subset(DigestSubset(await program_sources(), PathGlobs(["flyte_shim/**/*.py"])))
-    files = [content.path for content in await contents(sources)]
+    sources = await engine.subset(await program_sources(), PathGlobs(["flyte_shim/**/*.py"]))
+    files = [content.path for content in await engine.contents(sources)]
     plan = LayerPlan(
         what="flyte-shim",
         owner=(0, 0),
@@ -91,8 +83,10 @@ async def shim_process(base: Base, tool: VenvPex, address: Address) -> VenvPexPr
 async def _layer_process(
     plan: LayerPlan, sources: Digest, tool: VenvPex, description: str, part: bool = False
 ) -> VenvPexProcess:
-    plan_digest = await create_digest(CreateDigest([FileContent("plan.json", plan.to_json())]))
-    sources = await merge_digests([await under_prefix(sources, "sources"), plan_digest])
+    plan_digest = await engine.create_digest({"plan.json": plan.to_json()})
+    sources = await engine.merge_digests(
+        [await engine.under_prefix(sources, "sources"), plan_digest]
+    )
     return VenvPexProcess(
         tool,
         argv=(
@@ -123,14 +117,14 @@ async def code_layer(
     )
     about = f"Pack the code of {address}"
     if len(code.files) <= 2 * _PART:
-        sources = await merge_digests(set(code.digest_of.values()))
+        sources = await engine.merge_digests(set(code.digest_of.values()))
         packed = await _layer_process(whole, sources, tool, about)
         results = await run_steps(address, [shim, packed])
         return results[0], results[1]
 
     processes = [shim]
     for plan in whole.in_parts(_PART):
-        sources = await merge_digests({code.digest_of[path] for path, _ in plan.files})
+        sources = await engine.merge_digests({code.digest_of[path] for path, _ in plan.files})
         said = f"{about}: part {len(processes)}"
         processes.append(await _layer_process(plan, sources, tool, said, part=True))
     shim_result, *parts = await run_steps(address, processes)
@@ -144,8 +138,11 @@ async def code_layer(
                     *("image-join", "--what", whole.what, "--out", OUT),
                     *(f"{name}/{OUT}/{PART}" for name in names),
                 ),
-                input_digest=await merge_digests(
-                    [await under_prefix(part.output_digest, n) for n, part in zip(names, parts)]
+                input_digest=await engine.merge_digests(
+                    [
+                        await engine.under_prefix(part.output_digest, n)
+                        for n, part in zip(names, parts)
+                    ]
                 ),
                 output_directories=(OUT,),
                 description=f"{about}: join {len(parts)} parts",
@@ -163,7 +160,7 @@ async def code_of(
     flyte: FlyteSubsystem,
     python_setup: PythonSetup,
 ) -> Code:
-    """All that goes in from the repository. Raises `FlyteTargetError`, for two files on one path too."""
+    """All that goes in from the repository. Raises `FlyteTargetError`."""
     address = target.address
     files: Dict[str, str] = {}
     digest_of: Dict[str, Digest] = {}
@@ -193,8 +190,8 @@ async def code_of(
                 if files.setdefault(path, source) != source:
                     raise FlyteTargetError(
                         address,
-                        f"two files would be at /{path} in the image: {files[path]} and {source}. Change `dst` in "
-                        f"`{field_type.alias}`.",
+                        f"two files would be at /{path} in the image: {files[path]} and {source}. "
+                        f"Change `dst` in `{field_type.alias}`.",
                     )
                 digest_of.setdefault(path, digest)
     return Code(files, digest_of, modules)
@@ -208,15 +205,15 @@ async def _copied(
     if path is None:
         raise FlyteTargetError(address, f"`{alias}`: {src!r} leaves the build root.")
     if alias == FlyteImageSourceFilesField.alias:
-        found = await snapshot(PathGlobs([literal_glob(path)]))
+        found = await engine.snapshot(exactly([path]))
         copied = {file_destination(path, dst, workdir): path for path in found.files}
     else:
         found, copied = await _copied_folder(row, path, dst, workdir, flyte)
     if not copied:
         raise FlyteTargetError(
             address,
-            f"`{alias}`: there is nothing to copy at {path or 'the build root'}, or all of it is ignored (`.dockerignore`, "
-            "`[flyte].all_excludes`, `.gitignore`).",
+            f"`{alias}`: there is nothing to copy at {path or 'the build root'}, or all of it is "
+            "ignored (`.dockerignore`, `[flyte].all_excludes`, `.gitignore`).",
         )
     for place in copied:
         if problem := path_problem(place):
@@ -229,8 +226,8 @@ async def _copied_folder(
 ) -> Tuple[Any, Dict[str, str]]:
     inside = "" if path == "." else f"{path}/"
     excludes = [f"!{pattern}" for pattern in flyte.all_excludes]
-    found = await snapshot(PathGlobs([f"{literal_glob(inside)}**", *excludes]))
-    ignore = await contents_matching(PathGlobs([f"{literal_glob(inside)}.dockerignore"]))
+    found = await engine.snapshot(PathGlobs([f"{literal_glob(inside)}**", *excludes]))
+    ignore = await engine.contents_matching(PathGlobs([f"{literal_glob(inside)}.dockerignore"]))
     rules = DockerIgnore.parse(ignore[0].content.decode(errors="replace") if ignore else "")
     only_contents = row.get("copy_contents_only", False)
     top = folder_destination(path, dst, only_contents, workdir)
@@ -251,5 +248,6 @@ def _modules(placed: Mapping[str, SourceFile]) -> Tuple[str, ...]:
 def _warn_unowned(address: Address, closure: Closure) -> None:
     if closure.unowned_code:
         logger.warning(
-            f"{address}: no target owns {', '.join(closure.unowned_code)}; what they import is not in the image."
+            f"{address}: no target owns {', '.join(closure.unowned_code)}; what they import is not "
+            "in the image."
         )

@@ -1,8 +1,9 @@
-"""The third-party packages of an image: what the closure asks for, from the lock file, as layers for each platform."""
+"""The layers of third-party packages: what the closure requires, from the lock file."""
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Sequence, Set, Tuple
+from dataclasses import dataclass
+from typing import Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from pants.backend.python.subsystems.repos import PythonRepos
 from pants.backend.python.subsystems.setup import PythonSetup
@@ -14,7 +15,8 @@ from pants.backend.python.target_types import (
 from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
 from pants.backend.python.util_rules.pex import VenvPex, VenvPexProcess
 from pants.build_graph.address import Address
-from pants.engine.fs import CreateDigest, Digest, FileContent, PathGlobs
+from pants.engine.fs import Digest, FileContent
+from pants.engine.process import FallibleProcessResult
 from pants.engine.target import Target
 from pants.option.global_options import ca_certs_path_to_file_content
 from pants.util.docutil import bin_name
@@ -22,25 +24,20 @@ from pants.util.logging import LogLevel
 
 from flyte_pack.oci.model import Platform
 from flyte_pack.oci.parts import Layer
+from pants_flyte import engine
 from pants_flyte.base_image import Base
 from pants_flyte.closure import reached_from
-from pants_flyte.engine import (
-    contents_matching,
-    create_digest,
-    find_python,
-    merge_digests,
-    subprocess_environment,
-)
 from pants_flyte.errors import FlyteTargetError
-from pants_flyte.globs import literal_glob
+from pants_flyte.globs import exactly
 from pants_flyte.image_process import OUT, blobs, layers_of, run_steps
 from pants_flyte.image_target_types import FlyteImageBytecodeField
 
 _UV_CACHE = ".cache/flyte_uv"
+_SUBSET = "subset.txt"
 
 
 async def requirements_of(address: Address, resolve: str, python_setup: PythonSetup) -> List[str]:
-    """What the closure asks for, as it is written, sorted. Raises `FlyteTargetError` for another resolve's."""
+    """What the closure requires, sorted. Raises `FlyteTargetError` for another resolve's."""
     found: Set[str] = set()
     for target in await reached_from([address]):
         if not target.has_field(PythonRequirementsField):
@@ -49,8 +46,9 @@ async def requirements_of(address: Address, resolve: str, python_setup: PythonSe
         if its != resolve:
             raise FlyteTargetError(
                 address,
-                f"it depends on {target.address}, which belongs to the resolve `{its}`, while the image's is `{resolve}`. "
-                "Set `resolve`, or depend on the requirement of that resolve.",
+                f"it depends on {target.address}, which belongs to the resolve `{its}`, while the "
+                f"image's is `{resolve}`. Set `resolve`, or depend on the requirement of that "
+                "resolve.",
             )
         found.update(str(requirement) for requirement in target[PythonRequirementsField].value)
     return sorted(found)
@@ -61,96 +59,128 @@ async def _lock_of(address: Address, resolve: str, python_setup: PythonSetup) ->
     if path is None:
         raise FlyteTargetError(
             address,
-            "third-party packages of an image come from a lock file: set `[python].enable_resolves = true` and name one in "
-            f"`[python.resolves]` for `{resolve}`.",
+            "third-party packages of an image come from a lock file: set "
+            "`[python].enable_resolves = true` and name one in `[python.resolves]` for "
+            f"`{resolve}`.",
         )
-    found = await contents_matching(PathGlobs([literal_glob(path)]))
+    found = await engine.contents_matching(exactly([path]))
     if not found:
         raise FlyteTargetError(
             address,
-            f"the lock file of the resolve `{resolve}`, {path}, is not there. `{bin_name()} generate-lockfiles "
-            f"--resolve={resolve}` makes it.",
+            f"the lock file of the resolve `{resolve}`, {path}, is not there. `{bin_name()} "
+            f"generate-lockfiles --resolve={resolve}` makes it.",
         )
     return found[0]
 
 
+@dataclass(frozen=True)
+class _Tool:
+    """What the steps share. They know no address: images of the same packages share processes.
+
+    trust: a digest of the certificates, where some are configured. options: of the base.
+    """
+
+    program: VenvPex
+    trust: Digest
+    env: Mapping[str, str]
+    options: Tuple[str, ...]
+
+    def process(
+        self, argv: Sequence[str], platform: Platform, digest: Digest, description: str
+    ) -> VenvPexProcess:
+        return VenvPexProcess(
+            self.program,
+            argv=(*argv, "--platform", str(platform), *self.options),
+            input_digest=digest,
+            output_files=(_SUBSET,),
+            output_directories=(OUT,),
+            extra_env=self.env,
+            append_only_caches={"flyte_uv": _UV_CACHE},
+            description=description,
+            level=LogLevel.INFO,
+        )
+
+
 async def package_layers(
     target: Target,
+    *,
     base: Base,
     platforms: Sequence[Platform],
-    tool: VenvPex,
+    program: VenvPex,
     python_setup: PythonSetup,
     repos: PythonRepos,
     certificates: Optional[str],
 ) -> Tuple[Tuple[Tuple[Layer, ...], ...], Tuple[Digest, ...]]:
     """The layers for each platform, and the digests of their blobs."""
-    address = target.address
     resolve = target[PythonResolveField].normalized_value(python_setup)
-    roots = await requirements_of(address, resolve, python_setup)
+    roots = await requirements_of(target.address, resolve, python_setup)
     if not roots:
         return ((),) * len(platforms), ()
-    lock = await _lock_of(address, resolve, python_setup)
-    inputs = await create_digest(
-        CreateDigest(
-            [
-                FileContent("resolve.lock", lock.content),
-                FileContent("roots.txt", "".join(f"{root}\n" for root in roots).encode()),
-            ]
-        )
-    )
+    lock = await _lock_of(target.address, resolve, python_setup)
+    tool = await _tool(program, base, repos, certificates)
+    subsets = await _resolve(target.address, lock, resolve, roots, platforms, tool)
+    installed = await _install(target, subsets, platforms, tool, base)
+    layers = [await layers_of(result) for result in installed]
+    return tuple(layers), tuple([await blobs(result) for result in installed])
+
+
+async def _tool(
+    program: VenvPex, base: Base, repos: PythonRepos, certificates: Optional[str]
+) -> _Tool:
     trusted = [ca_certs_path_to_file_content(certificates)] if certificates else []
-    trust = await create_digest(CreateDigest(trusted))
     env = {
-        **(await subprocess_environment()),
+        **(await engine.subprocess_environment()),
         **_index_environment(repos),
         **({"SSL_CERT_FILE": trusted[0].path} if trusted else {}),
     }
-    # No address: images of the same packages share these processes. No path of the checkout: so do clones.
-    common = ("--python", base.python)
-    resolved = await run_steps(
-        address,
-        [
-            VenvPexProcess(
-                tool,
-                argv=(
-                    *("image-resolve", "--lock", "resolve.lock", "--roots", "roots.txt"),
-                    *("--platform", str(platform), "--out", "subset.txt", *common),
-                ),
-                input_digest=await merge_digests([inputs, trust]),
-                output_files=("subset.txt",),
-                extra_env=env,
-                append_only_caches={"flyte_uv": _UV_CACHE},
-                description=f"Find the packages that {address} needs on {platform}",
-                level=LogLevel.INFO,
-            )
-            for platform in platforms
-        ],
+    options = ("--python", base.python, *(("--glibc", base.glibc) if base.glibc else ()))
+    trust = await engine.create_digest({file.path: file.content for file in trusted})
+    return _Tool(program, trust, env, options)
+
+
+async def _resolve(
+    address: Address,
+    lock: FileContent,
+    resolve: str,
+    roots: Sequence[str],
+    platforms: Sequence[Platform],
+    tool: _Tool,
+) -> Tuple[FallibleProcessResult, ...]:
+    """The locked packages that `roots` need on each platform."""
+    wanted = "".join(f"{root}\n" for root in roots).encode()
+    files = await engine.create_digest({"resolve.lock": lock.content, "roots.txt": wanted})
+    inputs = await engine.merge_digests([files, tool.trust])
+    argv = (
+        *("image-resolve", "--lock", "resolve.lock", "--resolve", resolve),
+        *("--roots", "roots.txt", "--out", _SUBSET),
     )
-    bytecode: Tuple[str, ...] = ()
+    about = f"Find the packages that {address} needs on"
+    return await run_steps(
+        address,
+        [tool.process(argv, platform, inputs, f"{about} {platform}") for platform in platforms],
+    )
+
+
+async def _install(
+    target: Target,
+    subsets: Sequence[FallibleProcessResult],
+    platforms: Sequence[Platform],
+    tool: _Tool,
+    base: Base,
+) -> Tuple[FallibleProcessResult, ...]:
+    argv: Tuple[str, ...] = ("image-install", "--requirements", _SUBSET, "--out", OUT)
     if target[FlyteImageBytecodeField].value:
-        python = await find_python(InterpreterConstraints([f"CPython=={base.python}.*"]))
-        bytecode = ("--bytecode-python", python.path)
-    installed = await run_steps(
-        address,
+        python = await engine.find_python(InterpreterConstraints([f"CPython=={base.python}.*"]))
+        argv = (*argv, "--bytecode-python", python.path)
+    about = f"Install the packages of {target.address} for"
+    inputs = [await engine.merge_digests([subset.output_digest, tool.trust]) for subset in subsets]
+    return await run_steps(
+        target.address,
         [
-            VenvPexProcess(
-                tool,
-                argv=(
-                    *("image-install", "--requirements", "subset.txt", "--out", OUT),
-                    *("--platform", str(platform), *common, *bytecode),
-                ),
-                input_digest=await merge_digests([result.output_digest, trust]),
-                output_directories=(OUT,),
-                extra_env=env,
-                append_only_caches={"flyte_uv": _UV_CACHE},
-                description=f"Install the packages of {address} for {platform}",
-                level=LogLevel.INFO,
-            )
-            for platform, result in zip(platforms, resolved)
+            tool.process(argv, platform, digest, f"{about} {platform}")
+            for platform, digest in zip(platforms, inputs)
         ],
     )
-    layers = [await layers_of(result) for result in installed]
-    return tuple(layers), tuple([await blobs(result) for result in installed])
 
 
 def _index_environment(repos: PythonRepos) -> Dict[str, str]:

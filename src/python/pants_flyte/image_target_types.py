@@ -24,7 +24,7 @@ from pants.util.docutil import bin_name
 from pants.util.frozendict import FrozenDict
 from pants.util.strutil import help_text
 
-from pants_flyte.engine import EnvironmentField
+from pants_flyte import engine
 from pants_flyte.named_files import FileNamingTarget, NamedFilesField, NamesFiles, path_from_root
 from pants_flyte.target_types import FlyteRootDirField, OneAddressField, PathField
 
@@ -38,8 +38,8 @@ class FlyteBaseImageField(StringField):
     alias = "image"
     help = help_text(
         f"""
-        The image in a registry, such as `"docker.io/library/python:3.12-slim"`. What it is pinned to
-        is in the lock file, which `{bin_name()} run path/to:base -- lock` writes.
+        The image in a registry, such as `"docker.io/library/python:3.12-slim"`. What it is pinned
+        to is in the lock file, which `{bin_name()} run path/to:base -- lock` writes.
 
         Give this or `source`.
         """
@@ -50,9 +50,9 @@ class FlyteBaseSourceField(PathField):
     alias = "source"
     help = help_text(
         """
-        An image that needs no registry: the path, relative to the BUILD file (`//` before it means the build root), of an OCI
-        image layout (a directory) or of an archive (as `docker save` or `skopeo copy ... oci-archive:` write
-        them); or `"host"`.
+        An image that needs no registry: the path, relative to the BUILD file (`//` before it means
+        the build root), of an OCI image layout (a directory) or of an archive (as `docker save` or
+        `skopeo copy ... oci-archive:` write them); or `"host"`.
 
         `"host"` puts a base together from this machine: a CPython that Pants finds, the libraries
         that it needs, a shell, certificates. It takes about a second and no network, to try images
@@ -70,8 +70,8 @@ class FlyteBaseLockfileField(PathField):
     alias = "lockfile"
     help = help_text(
         """
-        The lock file, relative to the BUILD file (`//` before it means the build root); to be committed. If unset, it is the target's name with the ending
-        `.lock.json`.
+        The lock file, relative to the BUILD file (`//` before it means the build root); to be
+        committed. If unset, it is the target's name with the ending `.lock.json`.
         """
     )
 
@@ -95,8 +95,8 @@ class FlyteBasePlatformsField(StringSequenceField):
     default = ("linux/amd64",)
     help = help_text(
         """
-        The platforms to lock (or to take from an archive), such as `["linux/amd64", "linux/arm64"]`.
-        A base from the host has the host's alone.
+        The platforms to lock (or to take from an archive), such as `["linux/amd64",
+        "linux/arm64"]`. A base from the host has the host's alone.
         """
     )
 
@@ -112,6 +112,30 @@ class FlyteBasePythonField(StringField):
     )
 
 
+class FlyteBaseRefField(StringField):
+    alias = "ref"
+    help = help_text(
+        """
+        The name of the image in `source`, where that holds several: `ref="v2"`. In a layout it is
+        the annotation `org.opencontainers.image.ref.name` in `index.json`; in an archive of
+        `docker save` it is a tag, such as `"team/base:v2"`.
+        """
+    )
+
+
+class FlyteBaseGlibcField(StringField):
+    alias = "glibc"
+    help = help_text(
+        """
+        The version of the C library (glibc) in the image, such as `"2.34"`, which
+        `ldd --version` prints there. Wheels for it and for older versions are taken.
+
+        Set it if a package has wheels for a newer version only, or if the image has an older
+        one. If unset, it is `2.28`. The choices are `2.17`, `2.28`, and `2.31` to `2.40`.
+        """
+    )
+
+
 class FlyteBaseImage(FileNamingTarget):
     alias = "flyte_base_image"
     core_fields = (
@@ -123,20 +147,24 @@ class FlyteBaseImage(FileNamingTarget):
         FlyteBaseLockfileField,
         FlyteBasePlatformsField,
         FlyteBasePythonField,
+        FlyteBaseRefField,
+        FlyteBaseGlibcField,
         InterpreterConstraintsField,
-        EnvironmentField,
+        engine.EnvironmentField,
     )
     help = help_text(
         f"""
-        What a `flyte_image` is built on: an image in a registry, pinned by a lock file, or one at hand.
+        What a `flyte_image` is built on: an image in a registry, pinned by a lock file, or one at
+        hand.
 
             flyte_base_image(name="base", image="docker.io/library/python:3.12-slim")
 
-        `{bin_name()} run path/to:base -- lock` looks the image up and writes the lock file beside the BUILD file:
-        commit it. From then on nothing needs the registry until an image is pushed or run.
-        `{bin_name()} run path/to:base -- check` says whether the tag has moved since.
+        `{bin_name()} run path/to:base -- lock` looks the image up and writes the lock file beside
+        the BUILD file: commit it. From then on nothing needs the registry until an image is pushed
+        or run. `{bin_name()} run path/to:base -- check` says whether the tag has moved since.
 
-        For a registry with plain HTTP, other than on this machine, see `[flyte].insecure_registries`.
+        For a registry with plain HTTP, other than on this machine, see
+        `[flyte].insecure_registries`.
         """
     )
 
@@ -154,8 +182,9 @@ class FlyteImageDependenciesField(Dependencies):
     supports_transitive_excludes = True
     help = help_text(
         """
-        What the image is for: addresses of tasks or of code, such as `[":train", "./workflows.py"]`. Their third-party
-        requirements go into the image. Their own code does if `code=True`.
+        What the image is for: addresses of tasks or of code, such as `[":train",
+        "./workflows.py"]`. Their third-party requirements go into the image. Their own code does if
+        `code=True`.
         """
     )
 
@@ -177,8 +206,8 @@ class FlyteImagePlatformsField(StringSequenceField):
     alias = "platforms"
     help = help_text(
         """
-        The platforms of the image, such as `["linux/amd64", "linux/arm64"]`; two or more make an index.
-        If unset, they are those of the base.
+        The platforms of the image, such as `["linux/amd64", "linux/arm64"]`; two or more make an
+        index. If unset, they are those of the base.
         """
     )
 
@@ -218,9 +247,9 @@ class FlyteImageSourceFilesField(_CopyField):
     alias = "source_files"
     help = help_text(
         """
-        Files to copy into the image, as Flyte's `with_source_file` does:
-        `[{"src": "settings.json", "dst": "."}]`. `src` is relative to the BUILD file (`//` before it means the build root), `dst` to
-        `workdir`. A `dst` that is `.` or ends in `/` is a directory.
+        Files to copy into the image, as Flyte's `with_source_file` does: `[{"src": "settings.json",
+        "dst": "."}]`. `src` is relative to the BUILD file (`//` before it means the build root),
+        `dst` to `workdir`. A `dst` that is `.` or ends in `/` is a directory.
         """
     )
 
@@ -230,12 +259,14 @@ class FlyteImageSourceFoldersField(_CopyField):
     keys = (("src", str), ("dst", str), ("copy_contents_only", bool))
     help = help_text(
         """
-        Folders to copy into the image, as Flyte's `with_source_folder` does:
-        `[{"src": "assets", "dst": ".", "copy_contents_only": True}]`. With `dst="."` (which is the default) the folder itself is
-        copied, or its contents with `copy_contents_only`; any other `dst` receives the contents.
+        Folders to copy into the image, as Flyte's `with_source_folder` does: `[{"src": "assets",
+        "dst": ".", "copy_contents_only": True}]`. With `dst="."` (which is the default) the folder
+        itself is copied, or its contents with `copy_contents_only`; any other `dst` receives the
+        contents.
 
-        `src` is relative to the BUILD file (`//` before it means the build root), `dst` to `workdir`. What a
-        `.dockerignore` in the folder names is left out, and what `[flyte].all_excludes` names.
+        `src` is relative to the BUILD file (`//` before it means the build root), `dst` to
+        `workdir`. What a `.dockerignore` in the folder names is left out, and what
+        `[flyte].all_excludes` names.
         """
     )
 
@@ -252,8 +283,8 @@ class FlyteImageWorkdirField(StringField):
     default = "/home/flyte/task"
     help = help_text(
         """
-        The working directory, an absolute path; made for the image's user to write in. It is the top of the code,
-        and where a bundle is unpacked.
+        The working directory, an absolute path; made for the image's user to write in. It is the
+        top of the code, and where a bundle is unpacked.
         """
     )
 
@@ -272,10 +303,10 @@ class FlyteImageLabelsField(DictStringToStringField):
     alias = "labels"
     help = help_text(
         """
-        Labels of the image and annotations of its manifest, in which `{git_commit}` (the commit that is
-        checked out), `{version}` (`[flyte].version`) and `{env.NAME}` may stand:
-        `labels={"org.opencontainers.image.revision": "{git_commit}"}`. What differs from build to build makes another image of
-        the same content, so nothing of that kind is set unasked.
+        Labels of the image and annotations of its manifest, in which `{git_commit}` (the commit
+        that is checked out), `{version}` (`[flyte].version`) and `{env.NAME}` may stand:
+        `labels={"org.opencontainers.image.revision": "{git_commit}"}`. What differs from build to
+        build makes another image of the same content, so nothing of that kind is set unasked.
         """
     )
 
@@ -285,8 +316,9 @@ class FlyteImageBytecodeField(BoolField):
     default = False
     help = help_text(
         """
-        Whether third-party packages are compiled when the image is built rather than at each start of a container:
-        containers start faster, the image takes longer to build and is larger. Needs a CPython of the image's version on this machine.
+        Whether third-party packages are compiled when the image is built rather than at each start
+        of a container: containers start faster, the image takes longer to build and is larger.
+        Needs a CPython of the image's version on this machine.
         """
     )
 
@@ -295,7 +327,8 @@ class FlyteImageRegistriesField(StringSequenceField):
     alias = "registries"
     help = help_text(
         """
-        Where the image is pushed, each a host, perhaps with a path: `["ghcr.io/org"]`. If unset, `[flyte].registries` holds.
+        Where the image is pushed, each a host, perhaps with a path: `["ghcr.io/org"]`. If unset,
+        `[flyte].registries` holds.
         """
     )
 
@@ -304,8 +337,9 @@ class FlyteImageRepositoryField(StringField):
     alias = "repository"
     help = help_text(
         """
-        The repository's name below each registry, in which `{directory}` (the BUILD file's, its last part), `{path}` (all of
-        it) and `{name}` (the target's) may stand. If unset, `[flyte].repository` holds.
+        The repository's name below each registry, in which `{directory}` (the BUILD file's, its
+        last part), `{path}` (all of it) and `{name}` (the target's) may stand. If unset,
+        `[flyte].repository` holds.
         """
     )
 
@@ -314,9 +348,10 @@ class FlyteImageTagsField(StringSequenceField):
     alias = "image_tags"
     help = help_text(
         """
-        The tags that a push sets, in which may stand `{content_hash}` (the first 16 digits of the image's digest),
-        `{git_commit}` (the commit that is checked out), `{version}` (`[flyte].version` or that of a deployment) and
-        `{env.NAME}`. If unset, `[flyte].image_tags` holds.
+        The tags that a push sets, in which may stand `{content_hash}` (the first 16 digits of the
+        image's digest), `{git_commit}` (the commit that is checked out), `{version}`
+        (`[flyte].version` or that of a deployment) and `{env.NAME}`. If unset, `[flyte].image_tags`
+        holds.
         """
     )
 
@@ -341,8 +376,8 @@ class FlyteImageSmokeTestField(BoolField):
     default = False
     help = help_text(
         f"""
-        Whether `{bin_name()} test` imports, inside the image, each first-party module that the `dependencies` reach, and looks for
-        the command that starts tasks (`a0`).
+        Whether `{bin_name()} test` imports, inside the image, each first-party module that the
+        `dependencies` reach, and looks for the command that starts tasks (`a0`).
         """
     )
 
@@ -352,8 +387,8 @@ class FlyteImageOutputPathField(OutputPathField):
         f"""
         The directory of the OCI image layout, below `--distdir`.
 
-        If undefined, it is the path to the BUILD file with dots, then the target's name: `src/app:image` is
-        `src.app/image` (as with `{bin_name()} package` of other targets).
+        If undefined, it is the path to the BUILD file with dots, then the target's name:
+        `src/app:image` is `src.app/image` (as with `{bin_name()} package` of other targets).
         """
     )
 
@@ -383,22 +418,24 @@ class FlyteImage(FileNamingTarget):
         FlyteImageOutputPathField,
         FlyteRootDirField,
         PythonResolveField,
-        EnvironmentField,
+        engine.EnvironmentField,
     )
     help = help_text(
         f"""
-        A container image for tasks, made without a container engine: a base, the third-party packages that the
-        `dependencies` need (from the lock file of the resolve, for the image's platform), the shim that fetches bundles, and, if
-        asked for, the code itself.
+        A container image for tasks, made without a container engine: a base, the third-party
+        packages that the `dependencies` need (from the lock file of the resolve, for the image's
+        platform), the shim that fetches bundles, and, if asked for, the code itself.
 
             flyte_base_image(name="base", image="docker.io/library/python:3.12-slim")
             flyte_image(name="image", base=":base", dependencies=[":train"])
             flyte_task(name="train", entry_point="workflows.py:train", image=":image")
 
-        `{bin_name()} package path/to:image` writes an OCI image layout, `dist/path.to/image`: for `skopeo`, say,
-        `oci:dist/path.to/image`. Of a base in a registry it holds no layers: they go from registry to registry.
+        `{bin_name()} package path/to:image` writes an OCI image layout, `dist/path.to/image`: for
+        `skopeo`, say, `oci:dist/path.to/image`. Of a base in a registry it holds no layers: they go
+        from registry to registry.
 
-        `{bin_name()} publish path/to:image` pushes it, `{bin_name()} run path/to:image -- a0 --help` runs a command in it,
-        `{bin_name()} run path/to:image -- --archive image.tar` writes what `docker load` takes. `-- --help` tells more.
+        `{bin_name()} publish path/to:image` pushes it, `{bin_name()} run path/to:image -- a0
+        --help` runs a command in it, `{bin_name()} run path/to:image -- --archive image.tar` writes
+        what `docker load` takes. `-- --help` tells more.
         """
     )

@@ -72,10 +72,7 @@ def place(file: SourceFile, root_dir: Optional[str]) -> Optional[str]:
 
 
 def place_all(
-    address: Address,
-    files: Sequence[SourceFile],
-    root_dir: Optional[str],
-    what: str = "the bundle",
+    address: Address, files: Sequence[SourceFile], root_dir: Optional[str], what: str = "the bundle"
 ) -> Dict[str, SourceFile]:
     """All files by their path in the bundle, or below an image's working directory.
 

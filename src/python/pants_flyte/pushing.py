@@ -11,8 +11,8 @@ from pants.engine.target import Target
 from flyte_pack.names import InvalidName
 from flyte_pack.registry.plan import Destination, PushPlan, check_tag, parse_name
 from flyte_shim import shown
+from pants_flyte import engine
 from pants_flyte.build_types import BuiltImage
-from pants_flyte.engine import all_targets
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.holes import hole_values
 from pants_flyte.image_target_types import (
@@ -44,7 +44,7 @@ async def push_plan(
     names = _names(target, flyte, registries)
     siblings = [
         name
-        for other in await all_targets()
+        for other in await engine.all_targets()
         if isinstance(other, FlyteImage) and other.address != target.address
         for name in _names_if_any(other, flyte, registries)
     ]
@@ -77,7 +77,7 @@ def _names(target: Target, flyte: FlyteSubsystem, registries: Sequence[str]) -> 
         except InvalidName as error:
             raise FlyteTargetError(
                 address,
-                f"The image cannot be pushed to {shown.word(name, 300, '@?')}: {error}. "
+                f"The image cannot be pushed to {shown.name(name)}: {error}. "
                 "Set `repository` (names are in lower case) or `registries`.",
             ) from None
         found.append(name)

@@ -10,7 +10,7 @@ from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import PythonResolveField
 from pants.core.goals.package import OutputPathField
 from pants.engine.addresses import Address
-from pants.engine.fs import CreateDigest, FileContent, PathGlobs
+from pants.engine.fs import PathGlobs
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.target import FieldSet, InferDependenciesRequest, InferredDependencies, Target
 from pants.engine.unions import UnionRule
@@ -28,6 +28,7 @@ from flyte_pack.task_link import (
     TaskLink,
 )
 from flyte_shim.paths import path_problem
+from pants_flyte import engine
 from pants_flyte.build_types import (
     BuiltBundle,
     BuiltImage,
@@ -39,14 +40,6 @@ from pants_flyte.build_types import (
 from pants_flyte.bundle import build_bundle
 from pants_flyte.closure import closure_of
 from pants_flyte.embedded import check_embedded
-from pants_flyte.engine import (
-    build_images,
-    create_digest,
-    files_matching,
-    resolve_addresses,
-    source_roots,
-    targets_at,
-)
 from pants_flyte.entry_point import (
     EntryModule,
     NamedTasks,
@@ -59,14 +52,7 @@ from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import literal_glob
 from pants_flyte.image_packages import requirements_of
 from pants_flyte.image_target_types import FlyteImage, FlyteImageRefNameField
-from pants_flyte.layout import (
-    SourceFile,
-    check_root_dir,
-    module_name,
-    place,
-    place_all,
-    root_path,
-)
+from pants_flyte.layout import SourceFile, check_root_dir, module_name, place, place_all, root_path
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.target_types import (
     BUNDLE_COPY_STYLES,
@@ -82,6 +68,7 @@ from pants_flyte.target_types import (
     FlyteTaskImageField,
     is_address,
 )
+from pants_flyte.targets import target_at, target_named_by
 
 logger = logging.getLogger(__name__)
 
@@ -141,21 +128,13 @@ class _Plan:
 
 
 async def _shared_bundle(target: Target) -> Optional[Target]:
-    field = target[FlyteTaskBundleField]
-    if not field.value:
+    shared = await target_named_by(target[FlyteTaskBundleField], FlyteBundle)
+    if shared is None:
         return None
-    address = target.address
-    shared = (await targets_at(await resolve_addresses(field.to_unparsed_address_inputs())))[0]
-    if not isinstance(shared, FlyteBundle):
-        raise FlyteTargetError(
-            address,
-            f"`bundle` names {shared.address}, which is a `{shared.alias}`, not a "
-            f"`{FlyteBundle.alias}`.",
-        )
     for field_type, allowed in ((FlyteTaskCopyStyleField, "none"), (FlyteRootDirField, None)):
         if target[field_type].value not in (None, allowed):
             raise FlyteTargetError(
-                address,
+                target.address,
                 f"`{field_type.alias}` and `bundle` are both set: a shared bundle has one layout. "
                 f"Set `{field_type.alias}` on {shared.address} instead.",
             )
@@ -163,7 +142,7 @@ async def _shared_bundle(target: Target) -> Optional[Target]:
 
 
 async def _path_in_bundle(address: Address, module: EntryModule, root_dir: Optional[str]) -> str:
-    root = root_path((await source_roots([module.path]))[module.path])
+    root = root_path((await engine.source_roots([module.path]))[module.path])
     path = place(SourceFile(module.path, module.owner, source_root=root, python=True), root_dir)
     if path is None:
         raise FlyteTargetError(
@@ -183,11 +162,7 @@ async def _path_in_bundle(address: Address, module: EntryModule, root_dir: Optio
 
 async def _plan_of(request: TaskRequest, flyte: FlyteSubsystem, python_setup: PythonSetup) -> _Plan:
     address = request.address
-    target = (await targets_at([address]))[0]
-    if not isinstance(target, FlyteTask):
-        raise FlyteTargetError(
-            address, f"this is a `{target.alias}`, where a `{FlyteTask.alias}` is needed."
-        )
+    target = await target_at(address, FlyteTask)
     resolve = target[PythonResolveField].normalized_value(python_setup)
     entry = target[FlyteEntryPointField].value
     module = await find_entry_module(address, entry, resolve, python_setup)
@@ -241,7 +216,7 @@ async def _named_image(target: Target) -> Optional[str]:
         return None
     directory, colon, name = image.partition(":")
     if colon and "/" not in image and "@" not in image:
-        found = await files_matching(PathGlobs([f"{literal_glob(directory)}/BUILD*"]))
+        found = await engine.files_matching(PathGlobs([f"{literal_glob(directory)}/BUILD*"]))
         if found.files:
             raise FlyteTargetError(
                 target.address,
@@ -256,21 +231,6 @@ async def _named_image(target: Target) -> Optional[str]:
             "`image` is neither an image reference such as `ghcr.io/org/name:tag` nor the name of "
             f"one that `[flyte].images` or a deployment's `images` maps: {error}",
         ) from None
-
-
-async def _image_target(target: Target) -> Optional[Target]:
-    """The `flyte_image` that `image` names, if it is an address."""
-    addresses = await resolve_addresses(target[FlyteTaskImageField].to_unparsed_address_inputs())
-    if not addresses:
-        return None
-    image = (await targets_at(addresses))[0]
-    if not isinstance(image, FlyteImage):
-        raise FlyteTargetError(
-            target.address,
-            f"`image` names {image.address}, which is a `{image.alias}`, not a "
-            f"`{FlyteImage.alias}`.",
-        )
-    return image
 
 
 async def _check_embedded(plan: _Plan, image: BuiltImage, python_setup: PythonSetup) -> None:
@@ -296,7 +256,7 @@ async def _warn_of_packages(plan: _Plan, image: Address, python_setup: PythonSet
 
 async def _build_image(plan: _Plan, image: Address, python_setup: PythonSetup) -> BuiltImage:
     embeds = plan.copy_style == "none"
-    built = (await build_images([ImageRequest(image, True if embeds else None)]))[0]
+    built = (await engine.build_images([ImageRequest(image, True if embeds else None)]))[0]
     if embeds:
         await _check_embedded(plan, built, python_setup)
     await _warn_of_packages(plan, image, python_setup)
@@ -312,7 +272,7 @@ async def build_task(
 ) -> BuiltTask:
     plan = await _plan_of(request, flyte, python_setup)
     bundle = await _bundle_of(plan, flyte, flyte_pack, python_setup)
-    target = await _image_target(plan.target)
+    target = await target_named_by(plan.target[FlyteTaskImageField], FlyteImage)
     named = target[FlyteImageRefNameField].value if target else await _named_image(plan.target)
     image: Optional[BuiltImage] = None
     if target and named not in request.mapped and (request.image or plan.copy_style == "none"):
@@ -323,7 +283,7 @@ async def build_task(
         address=request.address,
         link=link,
         link_path=path,
-        link_digest=await create_digest(CreateDigest([FileContent(path, link.to_json())])),
+        link_digest=await engine.create_digest({path: link.to_json()}),
         bundle=bundle,
         owns_bundle=plan.shared is None,
         image=image,
@@ -419,16 +379,7 @@ def output_stem(field: OutputPathField, ending: str) -> str:
 
 
 def _linked(bundle: BuiltBundle) -> LinkedBundle:
-    summary = bundle.summary
-    return LinkedBundle(
-        archive=bundle.archive,
-        manifest=bundle.manifest,
-        content_hash=summary.content_hash,
-        archive_hash=summary.archive_hash,
-        archive_size=summary.archive_size,
-        manifest_hash=summary.manifest_hash,
-        manifest_size=summary.manifest_size,
-    )
+    return LinkedBundle(archive=bundle.archive, manifest=bundle.manifest, **bundle.summary.hashes)
 
 
 def _linked_image(image: BuiltImage) -> LinkedImage:

@@ -96,7 +96,7 @@ def test_rules_get_the_same_by_json():
         ("domains: {.a: {}}", 1, "cannot be a domain"),
         ("domains: {a/b: {}}", 1, "a name in domains holds"),
         ("images: {.a: r.example/a:1}", 1, "the name of an image"),
-        ("images: {a: trainer}", 1, "images: a: 'trainer' is not an image"),
+        ("images: {a: trainer}", 1, "images[a]: 'trainer' is not an image"),
         ("flyte_config: ''", 1, "flyte_config: expected a path"),
         ('flyte_config: "a\\nb"', 1, "holds a line break"),
         ("org: &a x\nproject: *a", 1, "anchors and aliases"),

@@ -157,7 +157,7 @@ def test_an_export_that_is_killed_leaves_no_folder_of_that_name(root, folder):
 def test_an_image_that_is_gone_is_named_and_nothing_is_left(root, folder, here):
     root.package("train", image=f"{here.host}/team/gone:1")
     root.deploy().ok()
-    root.deploy("export", str(folder)).failed(1, f"{here.host}/team/gone:1 can not be exported")
+    root.deploy("export", str(folder)).failed(1, f"{here.host}/team/gone:1 cannot be exported")
     assert not folder.exists()
 
 
@@ -348,11 +348,11 @@ DAMAGE = {
     "not JSON": (lambda f: (f / "handover.json").write_text("{"), "not a JSON document"),
     "a path that leaves": (
         lambda f: rewrite(f, lambda d: d["files"][0].update(path="../../etc/passwd")),
-        "is no file of a hand-over",
+        "does not belong to a hand-over",
     ),
     "a path of another kind": (
         lambda f: rewrite(f, lambda d: d["files"][0].update(path="store/deployments/x")),
-        "is no file of a hand-over",
+        "does not belong to a hand-over",
     ),
     "a name that lies": (
         lambda f: rewrite(f, lambda d: d["files"][0].update(sha256="0" * 64)),

@@ -8,9 +8,14 @@ import sys
 
 import pytest
 
+from flyte_pack.deploy.config import Settings
 from flyte_pack.deploy.options import HELP, DeployOptions, parse
 from flyte_pack.errors import UsageError
 from tests.support.deploying import SOURCE_ROOT
+
+
+def of(command="deploy", which=None, **settings) -> DeployOptions:
+    return DeployOptions(command=command, which=which, settings=Settings(**settings))
 
 
 @pytest.mark.parametrize(
@@ -21,24 +26,26 @@ from tests.support.deploying import SOURCE_ROOT
         (
             "--version v1 --project p --domain=d --copy-style none --root-dir ./src/ --store file://dist/x --repair",
             DeployOptions(
-                version="v1",
-                project="p",
-                domain="d",
-                copy_style="none",
-                root_dir="src",
-                store="file://dist/x",
+                settings=Settings(
+                    version="v1",
+                    project="p",
+                    domain="d",
+                    copy_style="none",
+                    root_dir="src",
+                    store="file://dist/x",
+                ),
                 repair=True,
             ),
         ),
         (
             "--image a=reg.example/a:1 --image=b=reg.example/b:2",
-            DeployOptions(images=(("a", "reg.example/a:1"), ("b", "reg.example/b:2"))),
+            of(images=(("a", "reg.example/a:1"), ("b", "reg.example/b:2"))),
         ),
-        ("--root-dir .", DeployOptions(root_dir=".")),
+        ("--root-dir .", of(root_dir=".")),
         ("--output json", DeployOptions(output="json")),
         ("list", DeployOptions(command="list")),
-        ("--domain d list", DeployOptions(command="list", domain="d")),
-        ("list --domain d", DeployOptions(command="list", domain="d")),
+        ("--domain d list", of(domain="d", command="list")),
+        ("list --domain d", of(domain="d", command="list")),
         ("show", DeployOptions(command="show")),
         ("show v1", DeployOptions(command="show", which="v1")),
         ("show --output json v1", DeployOptions(command="show", which="v1", output="json")),
@@ -46,20 +53,22 @@ from tests.support.deploying import SOURCE_ROOT
         (
             "--endpoint localhost:8090 --insecure --org acme --flyte-config ~/.flyte/config.yaml --config ./ops/d.yaml",
             DeployOptions(
-                endpoint="localhost:8090",
-                insecure=True,
-                org="acme",
-                flyte_config="~/.flyte/config.yaml",
+                settings=Settings(
+                    endpoint="localhost:8090",
+                    insecure=True,
+                    org="acme",
+                    flyte_config="~/.flyte/config.yaml",
+                ),
                 config="ops/d.yaml",
             ),
         ),
-        ("--endpoint https://flyte.example/", DeployOptions(endpoint="https://flyte.example/")),
-        ("--endpoint dns:///f.example", DeployOptions(endpoint="dns:///f.example")),
+        ("--endpoint https://flyte.example/", of(endpoint="https://flyte.example/")),
+        ("--endpoint dns:///f.example", of(endpoint="dns:///f.example")),
         ("--no-register --no-image-check", DeployOptions(register=False, image_check=False)),
         ("--upload flyte", DeployOptions(upload="flyte")),
         (
             "rollback v1 --endpoint f.example",
-            DeployOptions(command="rollback", which="v1", endpoint="f.example"),
+            of(endpoint="f.example", command="rollback", which="v1"),
         ),
         ("verify", DeployOptions(command="verify")),
         ("verify v1", DeployOptions(command="verify", which="v1")),
@@ -77,8 +86,7 @@ from tests.support.deploying import SOURCE_ROOT
             DeployOptions(
                 command="import",
                 directory="/mnt/usb",
-                registry="reg.example/x",
-                store="file:///srv/x",
+                settings=Settings(registry="reg.example/x", store="file:///srv/x"),
                 register=False,
                 repair=True,
             ),
@@ -119,7 +127,7 @@ def test_only_deploying_needs_packages(typed, packages):
         ("--root-dir /src", "--root-dir"),
         ("--root-dir ../src", "--root-dir"),
         ("--image trainer", "NAME=URI"),
-        ("--image trainer=trainer", "no image"),
+        ("--image trainer=trainer", "not an image"),
         ("--image a=r.example/a --image a=r.example/b", "twice"),
         ("--store dist/flyte", "file://dist/flyte"),
         ("--store ftp://host/x", "ftp://"),
@@ -138,7 +146,7 @@ def test_only_deploying_needs_packages(typed, packages):
         ("export a ../v", "cannot be a version"),
         ("export a --dry-run", "export has no --dry-run"),
         ("import", "import takes one folder"),
-        ("import ''", "import DIR takes a path"),
+        ("import ''", "import DIR: expected a path"),
         ("import a --version v", "--version is for deploying; import does not take it"),
         ("--keep 3", "--keep is for prune; deploying does not take it"),
         ("list --yes", "--yes is for prune; list does not take it"),
@@ -163,7 +171,7 @@ def test_only_deploying_needs_packages(typed, packages):
         ("--org a/b", "cannot be an org"),
         ("--registry https://h", "--registry: a registry is a host"),
         ("--upload s3", "--upload"),
-        ("--flyte-config ''", "--flyte-config takes a path"),
+        ("--flyte-config ''", "--flyte-config: expected a path"),
     ],
 )
 def test_what_can_not_be_understood_raises_and_neither_prints_nor_exits(typed, said, capfd):
@@ -204,7 +212,8 @@ def test_every_option_is_in_the_help():
         "register": "no-register",
         "image_check": "no-image-check",
     }
-    for name in vars(DeployOptions()).keys() - {"command", "which", "directory"}:
+    names = vars(DeployOptions()).keys() - {"command", "which", "directory", "settings"}
+    for name in names | vars(Settings()).keys():
         option = told.get(name, name)
         assert f"  --{option.replace('_', '-')} " in HELP
 

@@ -40,7 +40,7 @@ def refused(root, *typed, plan=None, said=(), code=1):
         ((), {"store": "dist/flyte"}, ["file://dist/flyte"]),
         ((), {"store": "s3://bucket/x"}, ["s3://"]),
         ((), {"store": "s3://key:hunter2@bucket/x"}, ["user or password"]),
-        ((), {"images": {"trainer": "no image"}}, ["images: trainer", "registry/name:tag"]),
+        ((), {"images": {"trainer": "no image"}}, ["images[trainer]: ", "registry/name:tag"]),
         ((), {"images": {"a b": "reg.example/a:1"}}, ["name of an image"]),
         ((), {"images": {"a": "user:hunter2@reg.example/a:1"}}, ["password"]),
         ((), {"copy_style": "some"}, ["copy_style"]),
@@ -53,7 +53,7 @@ def refused(root, *typed, plan=None, said=(), code=1):
         ((), {"tasks": ["nowhere.json"]}, ["nowhere.json", "No such file"]),
         ((), {"tasks": ["../build/packaged/train.json"]}, ["'..' in the path"]),
         ((), {"schema": 2}, ["schema 2"]),
-        ((), {"unheard": 1}, ["unknown fields: 'unheard'"]),
+        ((), {"unheard": 1}, ["unknown keys: 'unheard'"]),
         ((), {"address": ""}, ["empty"]),
     ],
 )

@@ -91,6 +91,7 @@ async def main():
     for e in envs.values():
         await get_deployer(type(e))(DeploymentContext(environment=e, serialization_context=context))
 asyncio.run(main())
+os._exit(0)  # a thread of Flyte's may abort a Python that takes itself down
 """
     with control_plane(tmp_path / "theirs") as theirs, control_plane(tmp_path / "ours") as ours:
         subprocess.run(

@@ -181,6 +181,24 @@ def images(own="", leaf="", depends=True):
     }
 
 
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory):
+    with control_plane(tmp_path_factory.mktemp("plane")) as running:
+        yield running
+
+
+def registered_images(plane, root, *entries, **fields):
+    """By Flyte's name of the task: the image that the control plane has, and the address."""
+    with registrar(plane, **fields) as process:
+        told = {task.name: task for task in process.describe([code(root, *entries)]).tasks}
+        list(process.register({task.name: task.spec for task in told.values()}))
+    return {
+        kept["name"]: (kept["image"], told[kept["name"]].address)
+        for kept in plane.state()["tasks"]
+        if kept["version"] == told[kept["name"]].spec
+    }
+
+
 @pytest.mark.parametrize(
     ("files", "linked", "given", "expected"),
     [
@@ -203,23 +221,21 @@ def images(own="", leaf="", depends=True):
     ],
 )
 def test_each_environment_has_the_image_that_is_linked_or_one_that_needs_no_build(
-    tmp_path, files, linked, given, expected
+    tmp_path, plane, files, linked, given, expected
 ):
     root = unpacked(tmp_path, files)
-    with registrar(images=given) as process:
-        described = process.describe([code(root, entry("tasks.py:env", image=linked))])
-    assert {task.name: task.image for task in described.tasks} == expected
+    assert registered_images(plane, root, entry("tasks.py:env", image=linked), images=given) == {
+        name: (image, "services/ml:train") for name, image in expected.items()
+    }
 
 
-def test_an_environment_that_is_reached_has_the_image_of_its_own_entry(tmp_path):
+def test_an_environment_that_is_reached_has_the_image_of_its_own_entry(tmp_path, plane):
     root = unpacked(tmp_path, images(leaf=BUILT))
     other = IMAGE.replace("0", "2")
     entries = entry("tasks.py:env"), entry("tasks.py:leaf", image=other, address="services:leaf")
-    with registrar() as process:
-        described = process.describe([code(root, *entries)])
-    assert {(task.name, task.image, task.address) for task in described.tasks} == {
-        ("etl.work", IMAGE, "services/ml:train"),
-        ("leaf.small", other, "services:leaf"),
+    assert registered_images(plane, root, *entries) == {
+        "etl.work": (IMAGE, "services/ml:train"),
+        "leaf.small": (other, "services:leaf"),
     }
 
 

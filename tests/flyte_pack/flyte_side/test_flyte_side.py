@@ -56,13 +56,14 @@ def test_every_private_name_is_where_it_is_looked_for_and_since_when(line):
         def number(text):
             return tuple(int(part) for part in text.split("."))
         here = number(flyte.version())
-        for purpose, places in private.PRIVATE.items():
+        for purpose in dict.fromkeys(row[0] for row in private.PRIVATE):
             try:
                 found = private.private(purpose)
             except private.Refused as error:
                 print(error)
                 continue
-            for module, name, versions in places:
+            places = [row for row in private.PRIVATE if row[0] == purpose]
+            for _, module, name, versions in places:
                 since, _, until = versions.partition("-")
                 known = number(since) <= here and (not until or here[: len(number(until))] <= number(until))
                 if known:
@@ -87,7 +88,7 @@ def test_a_name_that_moves_is_named():
     done = in_flyte(
         NEWEST,
         """
-        private.PRIVATE["plan_deploy"] = (("flyte._gone", "plan_deploy", "2.5-"),)
+        private.PRIVATE = (("plan_deploy", "flyte._gone", "plan_deploy", "2.5-"),)
         try:
             private.private("plan_deploy")
         except private.Refused as error:

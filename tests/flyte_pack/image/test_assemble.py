@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyte_pack.image.assemble import (
-    CREATED,
     NOT_FOR_PRODUCTION,
     AssembledImage,
     ImageSettings,
     assemble,
 )
 from flyte_pack.image.base import BaseImage
+from flyte_pack.oci.config import CREATED
 from flyte_pack.oci.model import (
     BASE_DIGEST,
     BASE_NAME,
@@ -109,7 +109,7 @@ def test_the_layers_are_those_of_the_base_and_then_ours_in_order():
     assert config(image)["rootfs"] == {
         "type": "layers",
         "diff_ids": [
-            *below.parsed_config["rootfs"]["diff_ids"],
+            *below.parsed_config.diff_ids,
             *(one.diff_id for one in ours),
         ],
     }

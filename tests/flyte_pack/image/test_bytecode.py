@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -35,6 +36,7 @@ print(json.dumps([stable, plain]))
 """
 
 
+@functools.cache
 def compiled(python: str, seed: int, before: tuple[str, ...] = ()) -> list[dict[str, str]]:
     place = str(Path(flyte_pack.__file__).parent / "image")
     done = subprocess.run(

@@ -170,7 +170,7 @@ def test_it_is_marked_as_not_for_production(base):
     platform = image.platforms[0]
     said = "org.opencontainers.image.description"
     assert "Not for production" in platform.parsed_manifest.annotations[said]
-    assert "Not for production" in platform.parsed_config["config"]["Labels"][said]
+    assert "Not for production" in platform.parsed_config.labels[said]
     assert "Not for production" in run_flyte_pack(MODULE, "--help").stdout.replace("\n", " ")
 
 
@@ -232,7 +232,7 @@ REFUSED = {
         script(
             """echo '{"implementation": "cpython", "version": [3, 9, 1], "executable": "'$0'", "prefix": "/x", "stdlib": ["/x/lib/python3.9"], "abiflags": ""}'"""
         ),
-        "no program of Linux",
+        "not a 64-bit program of Linux",
     ),
 }
 

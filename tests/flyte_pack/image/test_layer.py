@@ -19,7 +19,7 @@ from flyte_pack.image.layer import main, pack_layer, pack_part
 from flyte_pack.image.layer_plan import PART, LayerPlan
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.oci.layer import LayerWriter, join_parts
-from flyte_pack.oci.parts import Layer, layers_from_json
+from flyte_pack.oci.parts import Layer, Layers
 from tests.support.layouts import Member, members_of
 from tests.support.packing import write_tree
 
@@ -188,22 +188,22 @@ def changed(**fields) -> bytes:
     [
         (b"", "not a JSON document"),
         (changed(schema=9), "schema 9"),
-        (changed(more=1), "unknown fields"),
+        (changed(more=1), "unknown keys"),
         (changed(what="a\x1b"), "control character"),
-        (changed(owner=[1]), "'owner' holds"),
-        (changed(owner=[True, 1]), "'owner' holds"),
-        (changed(owner=["1", "1"]), "'owner' holds"),
-        (changed(owner=[-1, 0]), "owner"),
-        (changed(owner=[0, 1 << 32]), "owner"),
-        (changed(directories=[["a", -1]]), "mode"),
+        (changed(owner=[1]), "owner: not a list of 2 values"),
+        (changed(owner=[True, 1]), r"owner\[0\]: not an integer"),
+        (changed(owner=["1", "1"]), r"owner\[0\]: not an integer"),
+        (changed(owner=[-1, 0]), r"owner\[0\]: not an integer from 0"),
+        (changed(owner=[0, 1 << 32]), r"owner\[1\]: not a user or group"),
+        (changed(directories=[["a", -1]]), r"directories\[0\]\[1\]: not an integer from 0"),
         (changed(directories=[["a", 0o10000]]), "mode"),
         (changed(texts=[["a", "", 1 << 40]]), "mode"),
-        (changed(directories=[["a", "0755"]]), "'directories' holds"),
+        (changed(directories=[["a", "0755"]]), r"directories\[0\]\[1\]: not an integer"),
         (changed(directories={"a": 1}), "not a list"),
-        (changed(files=[["a"]]), "'files' holds"),
-        (changed(files=[["a", None]]), "'files' holds"),
-        (changed(texts=[["a", "b"]]), "'texts' holds"),
-        (changed(links=[["a", "b", "c"]]), "'links' holds"),
+        (changed(files=[["a"]]), r"files\[0\]: not a list of 2 values"),
+        (changed(files=[["a", None]]), r"files\[0\]\[1\]: not a string"),
+        (changed(texts=[["a", "b"]]), r"texts\[0\]: not a list of 3 values"),
+        (changed(links=[["a", "b", "c"]]), r"links\[0\]: not a list of 2 values"),
         *((changed(files=[[path, "src/a.py"]]), "layer plan: ")
           for path in ("", "/etc/passwd", "a/../../b", "..", ".", "a//b", "a/", "a\0b", "n" * 256)),
         *((changed(**{key: [row]}), "an absolute path")
@@ -269,7 +269,7 @@ def command(tmp_path: Path, plan: bytes, *more: str) -> int:
 
 def test_the_command_writes_the_blob_and_says_what_it_is(tmp_path, capsys):
     assert command(tmp_path, PLAN.to_json()) == 0
-    (layer,) = layers_from_json((tmp_path / "out" / "layers.json").read_bytes())
+    (layer,) = Layers.from_json((tmp_path / "out" / "layers.json").read_bytes()).layers
     assert layer.what == "a test's"
     assert blob(layer, tmp_path / "out")
     assert capsys.readouterr() == ("", "")
@@ -301,7 +301,7 @@ def test_the_command_starts_as_the_rules_start_it(tmp_path):
         text=True,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(layers_from_json((tmp_path / "o" / "layers.json").read_bytes())) == 1
+    assert len(Layers.from_json((tmp_path / "o" / "layers.json").read_bytes()).layers) == 1
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 100])

@@ -63,7 +63,7 @@ def assert_whole(image: BaseImage, out) -> None:
     found = blobs(out)
     assert all(sha256(data) == f"sha256:{name}" for name, data in found.items())
     for platform in image.platforms:
-        diff_ids = platform.parsed_config["rootfs"]["diff_ids"]
+        diff_ids = platform.parsed_config.diff_ids
         assert len(diff_ids) == len(platform.layers)
         for layer, diff_id in zip(platform.layers, diff_ids):
             data = found[layer.digest.partition(":")[2]]

@@ -212,17 +212,20 @@ REFUSED = {
     "another file": ("-r other.txt", "line 1: '-r' is nothing for a lock file"),
     "constraints": ("\n\n--constraint other.txt", "line 3: '--constraint'"),
     "an editable project": ("-e .", "'-e'"),
-    "a path": ("./wheels/a-1.0-py3-none-any.whl", "line 1: ./wheels/.* is no pinned requirement"),
+    "a path": (
+        "./wheels/a-1.0-py3-none-any.whl",
+        "line 1: ./wheels/.* is not a pinned requirement",
+    ),
     "a bare URL with a password": ("https://u:secret@example.org/a.whl", r"//\*\*\*@example.org"),
     "something that steers terminals": ("a\x1b[31m==1", r"a\\x1b"),
     "other JSON": ('{"packages": []}', "not what PEX writes"),
-    "broken JSON": ('{"locked_resolves": [', "can't be understood: JSONDecodeError"),
+    "broken JSON": ('{"locked_resolves": [', "cannot be understood: JSONDecodeError"),
     "a JSON lock without its fields": (
         '{"locked_resolves": [{}]}',
-        "can't be understood: KeyError",
+        "cannot be understood: KeyError",
     ),
-    "a JSON lock of other types": ('{"locked_resolves": ["x"]}', "can't be understood"),
-    "broken TOML": ("[[package]]\nname = \n", "can't be understood"),
+    "a JSON lock of other types": ('{"locked_resolves": ["x"]}', "cannot be understood"),
+    "broken TOML": ("[[package]]\nname = \n", "cannot be understood"),
 }
 
 
@@ -235,17 +238,17 @@ def test_other_files_are_refused(text, message):
 
 
 @pytest.mark.parametrize(
-    ("python", "platform", "manylinux"),
+    ("python", "platform", "glibc"),
     [
-        ("3", "linux/amd64", "2_28"),
-        ("2.7", "linux/amd64", "2_28"),
-        ("3.12rc1", "linux/amd64", "2_28"),
-        ("3.12", "linux/s390x", "2_28"),
-        ("3.12", "windows/amd64", "2_28"),
+        ("3", "linux/amd64", "2.28"),
+        ("2.7", "linux/amd64", "2.28"),
+        ("3.12rc1", "linux/amd64", "2.28"),
+        ("3.12", "linux/s390x", "2.28"),
+        ("3.12", "windows/amd64", "2.28"),
         ("3.12", "linux/amd64", "2014"),
-        ("3.12", "linux/amd64", "2_20"),
+        ("3.12", "linux/amd64", "2.20"),
     ],
 )
-def test_a_target_that_nothing_can_be_installed_for_is_refused(python, platform, manylinux):
+def test_a_target_that_nothing_can_be_installed_for_is_refused(python, platform, glibc):
     with pytest.raises(UserError):
-        WheelTarget(python, platform, manylinux)
+        WheelTarget(python, platform, glibc)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from flyte_pack.image.packages import Packages
 from tests.support.codec_envs import CACHE, find_cpython
 from tests.support.containers import need
 from tests.support.image_tools import Done, Tools, real_index
@@ -65,12 +64,8 @@ def test_native_code_is_that_of_the_platform(platform, request, tmp_path):
 
 
 def test_two_platforms_hold_the_same_versions(amd64, arm64):
-    def versions(done: Done) -> dict[str, str]:
-        packages = Packages.from_json((done.out / "packages.json").read_bytes())
-        return {package.name: package.version for package in packages.packages}
-
-    assert versions(amd64)["flyte"] == "2.12.1"
-    assert versions(amd64) == versions(arm64)
+    assert amd64.versions()["flyte"] == "2.12.1"
+    assert amd64.versions() == arm64.versions()
 
 
 def test_an_image_that_needs_less_shares_the_blobs_of_what_it_needs(tools, amd64):
@@ -120,10 +115,8 @@ def test_programs_and_modules_work_in_place(bytecode, tools, amd64, tmp_path):
         "3",
         "/opt/venv/lib/python3.12/site-packages/flyte/__init__.py",
     ]
-    packages = Packages.from_json((done.out / "packages.json").read_bytes()).packages
-    assert {_normal(n): v for n, v in json.loads(run("python", "-c", _INSTALLED)).items()} == {
-        package.name: package.version for package in packages
-    }
+    found = json.loads(run("python", "-c", _INSTALLED))
+    assert {_normal(name): version for name, version in found.items()} == done.versions()
 
 
 def _normal(name: str) -> str:

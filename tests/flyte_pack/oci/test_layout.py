@@ -87,8 +87,6 @@ def test_umoci_unpacks_the_completed_layout(layout, tmp_path):
             str(layout),
             "--address",
             "a:b",
-            "--tag",
-            "r.test/x:v7",
             "--",
             "--complete",
             str(tmp_path / "whole"),
@@ -96,7 +94,7 @@ def test_umoci_unpacks_the_completed_layout(layout, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     rootless = [] if os.geteuid() == 0 else ["--rootless"]
-    image = f"{tmp_path / 'whole'}:v7"
+    image = f"{tmp_path / 'whole'}:latest"
     subprocess.run(
         ["umoci", "unpack", *rootless, "--image", image, str(tmp_path / "x")],
         check=True,
@@ -109,8 +107,9 @@ def test_umoci_unpacks_the_completed_layout(layout, tmp_path):
     )
 
 
-def test_the_archive_is_the_same_every_time(layout, archive, tmp_path):
-    options = ["--layout", str(layout), "--address", "a:b", "--tag", TAG]
+def test_the_archive_is_the_same_every_time(layout, tmp_path):
+    archives = []
+    options = ["--layout", str(layout), "--address", "a:b"]
     for number, mask in enumerate((0o022, 0o077)):
         place = tmp_path / f"some where {number}" / "image.tar"
         done = run_flyte_pack(
@@ -123,8 +122,9 @@ def test_the_archive_is_the_same_every_time(layout, archive, tmp_path):
             env={"TZ": "Asia/Tokyo"},
         )
         assert done.returncode == 0, done.stderr
-        assert place.read_bytes() == archive.read_bytes()
-    with tarfile.open(archive) as found:
+        archives.append(place)
+    assert archives[0].read_bytes() == archives[1].read_bytes()
+    with tarfile.open(archives[0]) as found:
         assert {(m.uid, m.gid, m.mtime) for m in found} == {(0, 0, 0)}
 
 
@@ -151,7 +151,7 @@ def test_an_archive_is_not_made_of_layers_that_docker_can_not_load(tmp_path):
     place = layout_of(
         tmp_path / "layout", LAYERS, media_type="application/vnd.oci.image.layer.v1.tar+zstd"
     )
-    assert "which `docker load` does not take" in refused(open_layout(str(place)), tmp_path)
+    assert "`docker load` does not take the layer" in refused(open_layout(str(place)), tmp_path)
 
 
 def test_absent_blobs_are_told_apart_from_wrong_ones(tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyte_pack.image.base import BaseImage
-from flyte_pack.json_fields import InvalidData
+from flyte_pack.json_fields import InvalidData, canonical
 from flyte_pack.oci.model import (
     DOCKER_INDEX,
     DOCKER_MANIFEST,
@@ -24,12 +24,11 @@ from flyte_pack.oci.model import (
     Manifest,
     Platform,
     blob_path,
-    canonical,
     check_digest,
     digest_of,
     parse_document,
 )
-from flyte_pack.oci.parts import Layer, layers_from_json, layers_to_json
+from flyte_pack.oci.parts import Layer, Layers
 from tests.support.bases import base_image, base_platform
 
 D = digest_of(b"")
@@ -150,9 +149,9 @@ def test_manifests_and_indexes_are_told_apart(document, served_as, kind):
         (manifest(layers=None), "'layers' is not a list"),
         (manifest(layers={}), "'layers' is not a list"),
         (manifest(layers=[descriptor(), 3]), r"layers\[1\]: not an object"),
-        (manifest(annotations=["a"]), "annotations are not text by text"),
-        (manifest(annotations={"a": 1}), "annotations are not text by text"),
-        (manifest(config=descriptor(annotations={"a": None})), "annotations are not text by text"),
+        (manifest(annotations=["a"]), "annotations: not an object of strings"),
+        (manifest(annotations={"a": 1}), "annotations: not an object of strings"),
+        (manifest(config=descriptor(annotations={"a": None})), "annotations: not an object of strings"),
         (index(manifests=None), "'manifests' is not a list"),
         (index(manifests=[descriptor(platform="linux")]), "the platform is not an object"),
         (index(manifests=[descriptor(platform={"os": 3})]), "the platform is"),
@@ -243,10 +242,10 @@ def with_config(**fields) -> bytes:
     [
         (b"<<<<<<< HEAD\n", "not a JSON document"),
         (changed(ONE, lambda d: d.update(schema=2)), "schema 2"),
-        (changed(ONE, lambda d: d.update(more=1)), "unknown fields: 'more'"),
-        (changed(ONE, lambda d: d.pop("digest")), "'digest' is missing"),
+        (changed(ONE, lambda d: d.update(more=1)), "unknown keys: 'more'"),
+        (changed(ONE, lambda d: d.pop("digest")), "missing keys: 'digest'"),
         (changed(ONE, lambda d: d.update(digest=D)), "does not belong to"),
-        (changed(ONE, lambda d: d.update(digest="latest")), "a digest is 'latest'"),
+        (changed(ONE, lambda d: d.update(digest="latest")), "digest: not sha256: and 64"),
         (changed(ONE, lambda d: d.update(platforms=[])), "no platform"),
         (changed(ONE, lambda d: d["platforms"].append(d["platforms"][0])), "a platform twice"),
         (changed(ONE, lambda d: d["platforms"][0].update(platform="x")), "is no platform"),
@@ -257,11 +256,11 @@ def with_config(**fields) -> bytes:
         (changed(TWO, lambda d: d.update(index=None)), "several platforms, but no index"),
         (changed(TWO, lambda d: d.update(index="{}")), "no image manifest or"),
         (changed(TWO, lambda d: d.update(digest=ONE.digest)), "index is not what its digest says"),
-        (with_config(rootfs=None), "without the diff_ids"),
+        (with_config(rootfs=None), "differ in their layers"),
         (with_config(rootfs={"diff_ids": [D]}), "differ in their layers"),
         (with_config(rootfs={"diff_ids": ["x", "y"]}), "a diff_id is 'x'"),
         # Types that no registry should serve, yet may.
-        (with_config(rootfs=[1]), "without the diff_ids"),
+        (with_config(rootfs=[1]), "`rootfs` is not an object"),
         (with_config(config=[1]), "config"),
         (with_config(config={"Env": "PATH=/bin"}), "Env"),
         (with_config(config={"Env": [3]}), "Env"),
@@ -270,7 +269,7 @@ def with_config(**fields) -> bytes:
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
 def test_a_base_that_does_not_fit_together_is_refused(data, message):
-    with pytest.raises((InvalidData, InvalidImage), match=message):
+    with pytest.raises(InvalidData, match=message):
         BaseImage.from_json(data, "x.lock.json")
 
 
@@ -296,7 +295,7 @@ def test_the_official_images_say_where_their_python_is(env, python, path):
 
 def test_layers_read_back_as_they_were_written():
     layers = (Layer(D, 3, digest_of(b"x"), "numpy 2.1"), Layer(digest_of(b"y"), 0, D, "größe"))
-    assert layers_from_json(layers_to_json(layers)) == layers
+    assert Layers.from_json(Layers(layers).to_json()).layers == layers
 
 
 @pytest.mark.parametrize(
@@ -304,7 +303,7 @@ def test_layers_read_back_as_they_were_written():
     [{"digest": "x"}, {"size": -1}, {"diff_id": None}, {"what": "a\nb"}, {"more": 1}],
 )
 def test_a_layer_that_cannot_be_one_is_refused(change):
-    document = json.loads(layers_to_json([Layer(D, 3, D, "x")]))
+    document = json.loads(Layers((Layer(D, 3, D, "x"),)).to_json())
     document["layers"][0].update(change)
-    with pytest.raises((InvalidData, InvalidImage)):
-        layers_from_json(json.dumps(document).encode())
+    with pytest.raises(InvalidData):
+        Layers.from_json(json.dumps(document).encode())

@@ -78,12 +78,6 @@ def test_a_reference_is_what_its_text_says(registry, repository, tag, digest):
     assert reference.name == f"{registry}/{repository}"
 
 
-def test_a_tag_or_a_digest_is_put_in_the_place_of_what_was_there():
-    reference = Reference.parse("ghcr.io/org/app:1")
-    assert str(reference.with_digest(D)) == f"ghcr.io/org/app:1@{D}"
-    assert str(reference.with_digest(D).with_tag("2")) == "ghcr.io/org/app:2"
-
-
 @pytest.mark.parametrize(
     ("registry", "loopback"),
     [

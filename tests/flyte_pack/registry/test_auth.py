@@ -1,4 +1,4 @@
-"""Who we are is told to the registry alone: credentials and tokens; against real registries and real helpers."""
+"""Only the registry learns our credentials and tokens; with real registries and helpers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.auth import Challenge
 from flyte_pack.registry.credentials import Keychain
-from flyte_pack.registry.push import exists, push_image
+from flyte_pack.registry.push import push_image
 from tests.support.faulty_registry import (
     Fault,
     faulty_registry,
@@ -27,6 +27,7 @@ from tests.support.registries import (
     USER,
     Clock,
     docker_config,
+    exists,
     make_image,
     real_registry,
     session,
@@ -323,7 +324,8 @@ def test_a_token_without_the_right_to_push_says_so(tmp_path, token):
         ('Basic realm="x"', ("basic", "x", "", set())),
         ('bearer realm="https://a/t",service="s"', ("bearer", "https://a/t", "s", set())),
         (
-            'Bearer realm="https://a/t",service=s,scope="repository:a/b:pull,push repository:c:pull"',
+            'Bearer realm="https://a/t",service=s,'
+            'scope="repository:a/b:pull,push repository:c:pull"',
             ("bearer", "https://a/t", "s", {"repository:a/b:pull,push", "repository:c:pull"}),
         ),
         (

@@ -1,4 +1,4 @@
-"""Whatever goes wrong on the way: no tag moves wrongly, nothing is lost, the message helps, a later push completes.
+"""After any fault: no wrong tag, nothing lost, a helpful message, and a later push completes.
 
 Each case is a real docker-registry behind a server that makes one fault and passes on the rest.
 """
@@ -56,7 +56,7 @@ def at(seconds):
 
 @dataclass(frozen=True)
 class Case:
-    """fails: what the message says; None: the push gets through in spite of it. slept: the pauses."""
+    """fails: a part of the message; None: the push succeeds all the same. slept: the pauses."""
 
     name: str
     faults: tuple[Fault, ...]
@@ -309,7 +309,7 @@ def test_an_upload_goes_on_where_the_registry_has_come_to(tmp_path, registry, fr
     front.faults = [replace(fault) for fault in faults]
     repository = f"goes-on/{len(front.faults)}-{faults[0].times}"
     plan = image.plan(f"{front.host}/{repository}:v1")
-    [pushed] = push_image(plan, str(tmp_path), [].append, session=ours, chunk=CHUNK).destinations
+    [pushed] = push_image(plan, str(tmp_path), [].append, session=ours, chunk=CHUNK)
     assert registry.holds(repository, image.digest)
     assert front.count("^POST") == 2  # one for the layer, one for the config
     assert pushed.bytes <= image.layers[0].size + image.documents_size

@@ -1,4 +1,4 @@
-"""Whatever request a push is killed at, no tag has moved wrongly, and the next push completes it."""
+"""A push that is killed at any request moves no tag wrongly, and the next push completes it."""
 
 from __future__ import annotations
 

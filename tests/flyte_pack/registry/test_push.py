@@ -1,4 +1,4 @@
-"""A push asks little, sends what is missing, and moves tags last; against a real docker-registry."""
+"""A push asks little, sends what is missing, moves tags last; with a real docker-registry."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import pytest
 import flyte_pack
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.client import may_pull
-from flyte_pack.registry.push import exists, push_image
+from flyte_pack.registry.push import push_image
 from tests.support.faulty_registry import Fault, changed, faulty_registry
 from tests.support.registries import (
     AMD64,
     ARM64,
     PASSWORD,
     docker_config,
+    exists,
     make_image,
     real_registry,
     session,
@@ -59,7 +60,7 @@ def push(image, *destinations, said=None, chunk=1 << 16, keychain=None, dry_run=
         session=session(keychain),
         chunk=chunk,
     )
-    return result.destinations if len(destinations) > 1 else result.destinations[0]
+    return result if len(destinations) > 1 else result[0]
 
 
 @pytest.mark.parametrize("auth", AUTHS)

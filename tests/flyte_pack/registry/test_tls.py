@@ -1,4 +1,4 @@
-"""Plain HTTP is for this machine, TLS is checked, and other hosts never learn who we are; against real registries."""
+"""Plain HTTP is for this machine, TLS is checked, and other hosts get no credentials."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import trustme
 
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.pull import complete
-from flyte_pack.registry.push import exists, push_image
+from flyte_pack.registry.push import push_image
 from tests.support.faulty_registry import (
     Fault,
     faulty_registry,
@@ -22,6 +22,7 @@ from tests.support.registries import (
     PASSWORD,
     USER,
     docker_config,
+    exists,
     make_image,
     real_registry,
     session,

@@ -1,4 +1,4 @@
-"""Packaged bundles on their way into a store: are they what their links say, and what does the store lack of them?"""
+"""Checks packaged bundles against their links, and finds out what a store lacks of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from enum import Enum
 from flyte_pack.deploy.records import StoredBundle
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import InvalidData
-from flyte_pack.manifest import Manifest, ManifestError
+from flyte_pack.manifest import Manifest
 from flyte_pack.progress import Progress
 from flyte_pack.store import Blob, State, Store, blob_of
 from flyte_pack.task_link import LinkedBundle
@@ -21,7 +21,7 @@ _INDEX_LIMIT = 1 << 20
 
 
 class Beaten(Exception):
-    """Somebody else was first to say which archive a content has: what was planned has to be planned anew."""
+    """Another deployer was first to say which archive a content has; the plan must be made anew."""
 
 
 class Status(Enum):
@@ -34,14 +34,14 @@ class Status(Enum):
 
 @dataclass(frozen=True)
 class Put:
-    """An object to write. source: the path of a file, or the content itself. replace: in the place of a damaged one."""
+    """An object to write. source: a file's path, or the content. replace: a damaged object."""
 
     blob: Blob
     source: str | bytes
     replace: bool
 
     def into(self, store: Store, progress: Progress | None = None) -> bool:
-        """Write it; returns whether that was needed. Raises `Beaten` where a different one has got there first."""
+        """Write it; returns whether that was needed. Raises `Beaten` if another is there."""
         content = [self.source] if isinstance(self.source, bytes) else _chunks(self.source)
         if progress:
             content = progress.of(content)
@@ -56,7 +56,7 @@ class Put:
 
 @dataclass(frozen=True)
 class Settled:
-    """A bundle as the store has it, or will have it after `puts`, which are in the order that they are to be done."""
+    """A bundle as the store has it, or will have it after `puts`, which are in order."""
 
     bundle: StoredBundle
     status: Status
@@ -64,7 +64,7 @@ class Settled:
 
 
 def check_files(directory: str, address: str, bundle: LinkedBundle) -> None:
-    """Raises `UserError` unless the archive and the manifest are there and are what the link says."""
+    """Raises `UserError` unless archive and manifest are there and are what the link says."""
     expected = (
         (bundle.archive, bundle.archive_size, bundle.archive_hash),
         (bundle.manifest, bundle.manifest_size, bundle.manifest_hash),
@@ -75,28 +75,23 @@ def check_files(directory: str, address: str, bundle: LinkedBundle) -> None:
             whole = os.path.getsize(path) == size and sha256_file(path) == sha256
         except OSError as error:
             raise UserError(
-                f"{address}: its bundle {name} can not be read: {error.strerror}. Package it again"
+                f"{address}: its bundle {name} cannot be read: {error.strerror}. Package it again"
             ) from None
         if not whole:
             raise UserError(
-                f"{address}: its bundle {name} is not the one that was packaged for it. Package it again"
+                f"{address}: its bundle {name} is not the one that was packaged for it. "
+                "Package it again"
             )
 
 
 def settle(store: Store, directory: str, ours: LinkedBundle, repair: bool) -> Settled:
-    """Which archive and manifest stand for the content of a bundle in the store, and what is to be written for that.
+    """Which archive and manifest stand for a bundle's content in the store, and what to write.
 
-    Whoever comes first decides: where the index has the content, its archive and manifest are used, even if ours are
-    others (made with another compressor, or by another target). `repair`: whether what is damaged may be replaced.
-    Writes nothing. Raises `UserError`, `InvalidData` or `StoreError`.
+    The first deployer decides: if the index has the content, its archive and manifest are used,
+    even if ours differ (made with another compressor, or by another target). `repair`: whether
+    damaged objects may be replaced. Writes nothing. Raises `UserError`.
     """
-    mine = StoredBundle(
-        content_hash=ours.content_hash,
-        archive_hash=ours.archive_hash,
-        archive_size=ours.archive_size,
-        manifest_hash=ours.manifest_hash,
-        manifest_size=ours.manifest_size,
-    )
+    mine = StoredBundle(**ours.hashes)
     try:
         indexed = _indexed(store, mine)
     except InvalidData as error:
@@ -113,27 +108,28 @@ def settle(store: Store, directory: str, ours: LinkedBundle, repair: bool) -> Se
     if not repair:
         worst = next(blob for blob, state in states.items() if state is not State.WHOLE)
         raise UserError(
-            f"{store.uri_of(worst.key)} is {states[worst].value}, and this build makes another archive or manifest of "
-            "the same content. Bring it back from a backup; or deploy with --repair, which uses this build's from now "
-            "on (versions that name the other one stay without it)"
+            f"{store.uri_of(worst.key)} is {states[worst].value}, and this build makes another "
+            "archive or manifest of the same content. Bring it back from a backup; or deploy with "
+            "--repair, which uses this build's from now on (versions that name the other one stay "
+            "without it)"
         )
     return _with_ours(store, directory, ours, mine, repair, replace_index=True)
 
 
 def check_whole(store: Store, bundles: Iterable[StoredBundle]) -> None:
-    """Raises `UserError` unless archive and manifest of each are there and are what they must be."""
+    """Raises `UserError` unless archive and manifest of each are in the store and whole."""
     for bundle in bundles:
         for blob in (bundle.archive, bundle.manifest):
             state = store.state(blob)
             if state is not State.WHOLE:
                 raise UserError(
-                    f"{store.uri_of(blob.key)} is {state.value}. Bring it back from a backup, or deploy the commit "
-                    "that made it again, with --repair"
+                    f"{store.uri_of(blob.key)} is {state.value}. Bring it back from a backup, or "
+                    "deploy the commit that made it again, with --repair"
                 )
 
 
 def check_kept(store: Store, bundles: Iterable[StoredBundle]) -> None:
-    """Raises `Beaten` where somebody has pruned a bundle that nothing named until a record of ours did."""
+    """Raises `Beaten` if somebody has pruned a bundle before our record named it."""
     for bundle in bundles:
         if None in map(store.size, (bundle.index_key, bundle.archive.key, bundle.manifest.key)):
             raise Beaten
@@ -158,14 +154,14 @@ def _with_ours(
     repair: bool,
     replace_index: bool | None,
 ) -> Settled:
-    """Archive, manifest and then the index entry that names them (`replace_index` None: it does already)."""
+    """Archive, manifest, then the index entry that names them (`replace_index` None: it does)."""
     puts = []
     for blob, name in ((mine.archive, ours.archive), (mine.manifest, ours.manifest)):
         state = store.state(blob)
         if state is State.DAMAGED and not repair:
             raise UserError(
-                f"{store.uri_of(blob.key)} is damaged: it has another size or SHA-256 than its name says. "
-                "To replace it by what this build made, deploy with --repair"
+                f"{store.uri_of(blob.key)} is damaged: it has another size or SHA-256 than "
+                "its name says. To replace it by what this build made, deploy with --repair"
             )
         if state is not State.WHOLE:
             puts.append(Put(blob, os.path.join(directory, name), replace=state is State.DAMAGED))
@@ -178,17 +174,18 @@ def _with_ours(
 
 
 def _check_manifest(directory: str, ours: LinkedBundle) -> None:
-    """A manifest that contradicts its link is found before it gets into the store, not by whoever reads it there."""
+    """Refuse a manifest that contradicts its link before it gets into the store."""
     with open(os.path.join(directory, ours.manifest), "rb") as file:
         data = file.read()
     try:
         manifest = Manifest.from_json(data)
-    except ManifestError as error:
-        raise UserError(f"{ours.manifest}: {error} Package it again") from None
+    except InvalidData as error:
+        raise UserError(f"{ours.manifest}: {error}. Package it again") from None
     found = (manifest.content_hash, manifest.archive_hash, manifest.archive_size)
     if found != (ours.content_hash, ours.archive_hash, ours.archive_size):
         raise UserError(
-            f"{ours.manifest} is the manifest of another archive than {ours.archive}. Package it again"
+            f"{ours.manifest} is the manifest of another archive than {ours.archive}. "
+            "Package it again"
         )
 
 
@@ -198,4 +195,4 @@ def _chunks(path: str) -> Iterator[bytes]:
             while chunk := file.read(_CHUNK):
                 yield chunk
     except OSError as error:
-        raise UserError(f"{path} can not be read any more: {error.strerror}") from None
+        raise UserError(f"{path} cannot be read any more: {error.strerror}") from None

@@ -11,7 +11,7 @@ from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE
 
 @dataclass(frozen=True)
 class TaskChange:
-    """address: the target. status: new, changed, unchanged or removed. what: the parts that changed."""
+    """address: the target. status: new, changed, unchanged, removed. what: changed parts."""
 
     address: str
     status: str
@@ -38,7 +38,7 @@ def compare(
             continue
         was = old.pop(task.address)
         what = tuple(name for name, value in parts.items() if was[name] != value)
-        # Another code is another archive too, and the specification holds all of the above: that goes without saying.
+        # New code implies a new archive, and any change implies a new specification.
         follows = ({"archive"} if "code" in what else set()) | (
             {"specification"} if what[1:] else set()
         )

@@ -1,4 +1,4 @@
-"""Unpacks the code that a deployment ships into a clean directory, from the very archive or image that is shipped."""
+"""Unpacks the code that a deployment ships, from the archive or image itself."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from flyte_shim.paths import path_problem
 
 
 def unpack_archive(archive: str, sha256: str, directory: str) -> None:
-    """Unpack a bundle into the new `directory`. Raises `UserError` where it is not the one of that hash, or is no bundle."""
+    """Unpack a bundle into the new `directory`. Raises `UserError` unless it has that hash."""
     try:
         if sha256_file(archive) != sha256:
             raise UserError(f"{archive} is not the bundle {sha256}: package it again")
         extract(archive, directory, Limits(), mtime=1_000_000_000)
     except ArchiveError as error:
-        raise UserError(f"the bundle {sha256} can not be unpacked: {error}") from None
+        raise UserError(f"the bundle {sha256} cannot be unpacked: {error}") from None
 
 
 def fetch_archive(store: Store, key: str, path: str) -> None:
@@ -36,7 +36,7 @@ def fetch_archive(store: Store, key: str, path: str) -> None:
 def unpack_embedded(layout_directory: str, workdir: str, directory: str) -> None:
     """Unpack what an image holds below its working directory into the new `directory`.
 
-    Layers of its base that are not there hold none of it. Raises `InvalidImage` or `OSError`.
+    Missing layers are those of its base, which hold no code. Raises `InvalidImage` or `OSError`.
     """
     os.mkdir(directory)
     layout = open_layout(layout_directory)

@@ -1,15 +1,14 @@
-"""The settings of deployments that a file holds, as the build rules and the deploy program have them: checked, and as JSON.
+"""The settings of a deployment: of a target, of a settings file, of `[flyte]`, or as typed.
 
-`config_file` reads them from YAML, which the rules have no reader for.
+`config_file` reads files, which are YAML; the rules have no reader for it and get JSON.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Optional, Tuple, get_type_hints
 
-from flyte_pack.json_fields import Fields, InvalidData, dump, load
+from flyte_pack.json_fields import OBJECT, Document, read, safe_path
 from flyte_pack.names import (
     InvalidName,
     check_domain,
@@ -19,30 +18,64 @@ from flyte_pack.names import (
     check_project,
     check_ref_name,
     check_registry,
+    check_version,
 )
-from flyte_pack.store.uris import StoreError, check_store_uri
+from flyte_pack.store.uris import check_store_uri
+from flyte_pack.task_link import CopyStyle
 
-SCHEMA = 1
+
+def check_path(text: str) -> str:
+    """`text`, if it may be a path. Raises `InvalidName`."""
+    if not text or not text.isprintable() or "://" in text:
+        raise InvalidName("expected a path")
+    return text
+
+
+def check_directory(text: str) -> str:
+    """The path of a directory below the build root, in its shortest form. Raises `InvalidName`."""
+    path = text[2:] if text.startswith("./") else text
+    path = path.rstrip("/") or text
+    try:
+        return path if path == "." else safe_path(path)
+    except ValueError as error:
+        raise InvalidName(
+            f"expected a directory below the build root, such as src or '.', not {error}"
+        ) from None
+
+
+_RefName = Annotated[str, check_ref_name]
+_Image = Annotated[str, check_image]
+_Domain = Annotated[str, check_domain]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Each None where it is not set. images: (ref name, reference) pairs, sorted by name.
+    """Each is None where it is not set. A setting is stated here, with its check.
 
-    flyte_config: path of a config.yaml of Flyte's own, from the build root if it is relative. insecure: no TLS.
+    insecure: no TLS. flyte_config: path of a config.yaml of Flyte's own, from the build root.
+    images: (ref name, reference) pairs, sorted by name.
     """
 
-    endpoint: str | None = None
-    insecure: bool | None = None
-    org: str | None = None
-    flyte_config: str | None = None
-    store: str | None = None
-    registry: str | None = None
-    project: str | None = None
-    images: tuple[tuple[str, str], ...] = ()
+    endpoint: Optional[Annotated[str, check_endpoint]] = None
+    org: Optional[Annotated[str, check_org]] = None
+    insecure: Optional[bool] = None
+    flyte_config: Optional[Annotated[str, check_path]] = None
+    store: Optional[Annotated[str, check_store_uri]] = None
+    registry: Optional[Annotated[str, check_registry]] = None
+    project: Optional[Annotated[str, check_project]] = None
+    domain: Optional[_Domain] = None
+    version: Optional[Annotated[str, check_version]] = None
+    copy_style: Optional[CopyStyle] = None
+    root_dir: Optional[Annotated[str, check_directory]] = None
+    images: Annotated[Tuple[Tuple[_RefName, _Image], ...], OBJECT] = ()
+
+    @staticmethod
+    def read(name: str, value: object, what: str) -> Any:
+        """The value of a setting, checked; `what` names it in errors. Raises `InvalidData`."""
+        return read(_TYPES[name], value, what)
 
     def over(self, below: Settings) -> Settings:
-        """These settings, and those of `below` where there is none of these; images name by name."""
+        """These settings; those of `below` where these are not set. Images go name by name."""
         merged = {
             name: getattr(below if value is None else self, name)
             for name, value in vars(self).items()
@@ -51,77 +84,30 @@ class Settings:
         return Settings(**{**merged, "images": tuple(sorted(images.items()))})
 
 
+UNSET = Settings()
+
+
 @dataclass(frozen=True)
-class DeployConfig:
-    """A whole file. settings: at its top. domains: (domain, its section) pairs, sorted by domain.
+class DeployConfig(Document):
+    """A settings file. settings: at its top. domains: its sections, by domain, sorted.
 
     A domain's section comes before the top, setting by setting, and image by image.
     """
 
-    settings: Settings = Settings()
-    domains: tuple[tuple[str, Settings], ...] = ()
+    NAME = "settings"
+
+    settings: Settings = UNSET
+    domains: Annotated[Tuple[Tuple[_Domain, Settings], ...], OBJECT] = ()
 
     def for_domain(self, domain: str | None) -> Settings:
         """What holds in a domain; None where none is known."""
-        section = dict(self.domains).get(domain or "", Settings())
+        section = dict(self.domains).get(domain or "", UNSET)
         return section.over(self.settings)
 
-    def to_json(self) -> bytes:
-        """Equal configurations give equal bytes."""
-        domains = {domain: _as_fields(section) for domain, section in self.domains}
-        return dump({"schema": SCHEMA, "settings": _as_fields(self.settings), "domains": domains})
 
-    @classmethod
-    def from_json(cls, data: bytes, what: str) -> DeployConfig:
-        """Parse what `to_json` wrote; `what` names it in errors. Raises `InvalidData`."""
-        fields = load(data, what, SCHEMA)
-        settings = _from_fields(fields.nested("settings"), what)
-        domains = {
-            _checked(domain, check_domain, what): _from_fields(section, what)
-            for domain, section in fields.nested_map("domains").items()
-        }
-        fields.end()
-        return cls(settings, tuple(sorted(domains.items())))
-
-
-def check_path(text: str) -> str:
-    """`text`, if it may be a path. Raises `InvalidName`."""
-    if not text or not text.isprintable():
-        raise InvalidName("expected a path")
-    return text
-
-
-# The settings that are texts.
-CHECKS: Mapping[str, Callable[[str], str]] = {
-    "endpoint": check_endpoint,
-    "org": check_org,
-    "flyte_config": check_path,
-    "store": check_store_uri,
-    "registry": check_registry,
-    "project": check_project,
-}
-
-
-def _as_fields(settings: Settings) -> dict[str, Any]:
-    return {**vars(settings), "images": dict(settings.images)}
-
-
-def _from_fields(fields: Fields, what: str) -> Settings:
-    read: dict[str, Any] = {}
-    for name, check in CHECKS.items():
-        text = fields.optional_text(name)
-        read[name] = None if text is None else _checked(text, check, what)
-    insecure = fields.optional_boolean("insecure")
-    images = {
-        _checked(name, check_ref_name, what): _checked(image, check_image, what)
-        for name, image in fields.text_map("images").items()
-    }
-    fields.end()
-    return Settings(**read, insecure=insecure, images=tuple(sorted(images.items())))
-
-
-def _checked(text: str, check: Callable[[str], str], what: str) -> str:
-    try:
-        return check(text)
-    except (InvalidName, StoreError) as error:
-        raise InvalidData(f"{what}: {error}") from None
+_TYPES = get_type_hints(Settings, include_extras=True)
+TEXTS = tuple(name for name in _TYPES if name not in ("insecure", "images"))
+# A file has sections for domains. The others belong to a target or a command line.
+IN_FILES = tuple(
+    name for name in _TYPES if name not in ("domain", "version", "copy_style", "root_dir")
+)

@@ -1,4 +1,4 @@
-"""Reads the settings of deployments from YAML: where to register, where bundles and images go, what image names stand for.
+"""Reads the settings of deployments from YAML.
 
     endpoint: flyte.example.com
     store: s3://flyte-bundles/bikes
@@ -6,22 +6,20 @@
     domains:
       production: {store: s3://prod/bikes}
 
-`python -m flyte_pack deploy-config --file X --output Y.json` turns it into JSON for the build rules.
+`python -m flyte_pack deploy-config --file X --output Y.json` makes JSON of it for the build rules.
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flyte_pack import command
-from flyte_pack.deploy.config import CHECKS, DeployConfig, Settings
+from flyte_pack.deploy.config import IN_FILES, DeployConfig, Settings
 from flyte_pack.fresh import fresh_file
 from flyte_pack.json_fields import InvalidData
-from flyte_pack.names import InvalidName, check_domain, check_image, check_ref_name
-from flyte_pack.store import StoreError
 from flyte_shim import shown
 
 _MOST_BYTES = 256 << 10
@@ -30,10 +28,10 @@ _TEXT, _BOOLEAN = "tag:yaml.org,2002:str", "tag:yaml.org,2002:bool"
 
 
 def read_config(text: bytes, what: str) -> DeployConfig:
-    """The configuration in a YAML file. Raises `InvalidData`, which names the file (as `what`) and the line.
+    """The settings in a YAML file. Raises `InvalidData`, which names `what` and the line.
 
-    Anchors, tags and a second document are refused, and so is every key that is none: nothing is overlooked. No value
-    is repeated that could hold a password.
+    Anchors, tags, a second document and unknown keys are refused. Messages repeat no value that
+    could hold a password.
     """
     yaml = _yaml()
     if len(text) > _MOST_BYTES:
@@ -44,11 +42,11 @@ def read_config(text: bytes, what: str) -> DeployConfig:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{what}:{mark.line + 1}" if mark else what
-        problem = error.problem or error.context or "this can not be read"
+        problem = error.problem or error.context or "this cannot be read"
         # What is after the problem would repeat the line.
         raise InvalidData(f"{where}: not YAML: {shown.line(problem, longest=200)}") from None
     except yaml.YAMLError as error:  # bytes that are no text
-        reason = getattr(error, "reason", "it can not be read")
+        reason = getattr(error, "reason", "it cannot be read")
         raise InvalidData(f"{what}: not YAML: {shown.line(str(reason), longest=200)}") from None
     if root is None:
         return DeployConfig()
@@ -57,7 +55,7 @@ def read_config(text: bytes, what: str) -> DeployConfig:
     domains = {}
     if "domains" in top:
         for domain, section in reader.mapping(top.pop("domains")[1], "domains").items():
-            reader.check(section[0], check_domain, domain, "domains")
+            reader.read("domain", section[0], domain)
             values = reader.mapping(section[1], f"the section of {domain}")
             domains[domain] = reader.settings(values, ())
     settings = reader.settings(top, ("domains",))
@@ -72,7 +70,7 @@ def _yaml() -> Any:
 
 
 def _check_events(events: Iterable[Any], what: str) -> None:
-    """Refuse what settings need not, before anything is built of it: nothing grows beyond what is written out."""
+    """Refuse what settings do not need before anything is built, so that nothing can grow."""
     yaml = _yaml()
     depth = documents = 0
     for event in events:
@@ -116,37 +114,36 @@ class _Reader:
 
     def settings(self, values: Mapping[str, tuple[Any, Any]], also: tuple[str, ...]) -> Settings:
         """also: keys that may be there besides."""
-        read: dict[str, Any] = {}
+        known = (*IN_FILES, *also)
+        found: dict[str, Any] = {}
         for name, (key, value) in values.items():
-            if name == "images":
-                read[name] = tuple(sorted(self._images(value)))
-            elif name == "insecure":
-                if value.id != "scalar" or value.tag != _BOOLEAN:
-                    raise self._error(value, "insecure: expected true or false")
-                read[name] = value.value.lower() in ("true", "yes", "on")
-            elif name in CHECKS:
-                read[name] = self.check(value, CHECKS[name], self._text(value, name), name)
-            else:
-                known = (*CHECKS, "insecure", "images", *also)
+            if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise self._error(
                     key, f"unknown setting {name!a:.40}{hint} (there are {', '.join(known)})"
                 )
-        return Settings(**read)
+            if name == "images":
+                images = (self._image(*one) for one in self.mapping(value, name).items())
+                found[name] = tuple(sorted(pair for pairs in images for pair in pairs))
+            elif name == "insecure":
+                if value.id != "scalar" or value.tag != _BOOLEAN:
+                    raise self._error(value, "insecure: expected true or false")
+                found[name] = value.value.lower() in ("true", "yes", "on")
+            else:
+                found[name] = self.read(name, value, self._text(value, name))
+        return Settings(**found)
 
-    def _images(self, node: Any) -> Iterator[tuple[str, str]]:
-        for name, (key, value) in self.mapping(node, "images").items():
-            self.check(key, check_ref_name, name, "images")
-            image = self._text(value, f"images: {name}")
-            yield name, self.check(value, check_image, image, f"images: {name}")
+    def _image(self, name: str, nodes: tuple[Any, Any]) -> Any:
+        text = self._text(nodes[1], f"images: {name}")
+        return self.read("images", nodes[1], {name: text})
 
-    def check(self, node: Any, check: Callable[[str], str], text: str, name: str) -> str:
-        """`text` as `check` returns it; `name` is for the message."""
+    def read(self, name: str, node: Any, raw: object) -> Any:
+        """A setting's value, checked."""
         try:
-            return check(text)
-        except (InvalidName, StoreError) as error:
-            raise self._error(node, f"{name}: {error}") from None
+            return Settings.read(name, raw, name)
+        except InvalidData as error:
+            raise self._error(node, str(error)) from None
 
     def _text(self, node: Any, name: str) -> str:
         if node.id != "scalar":

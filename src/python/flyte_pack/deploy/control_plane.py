@@ -1,4 +1,4 @@
-"""Finds the control plane to register with: what was typed or configured for us, else what Flyte itself would use."""
+"""Finds the control plane to register with: as typed or configured, else as Flyte would find it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flyte_pack.deploy.flyte_settings import ENDPOINT_VARIABLE, KEY_VARIABLE, find_config
+from flyte_pack.deploy.flyte_settings import KEY_VARIABLE, named
 from flyte_pack.deploy.plan import Request
 from flyte_pack.deploy.registration import ControlPlane
 from flyte_pack.errors import UserError
@@ -22,7 +22,7 @@ _SCHEME = re.compile(r"^(dns:///|https?://)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Found:
-    """identity: the same for every way to name one control plane and organization; it goes into records."""
+    """identity: the same however one names a control plane and organization; for the records."""
 
     control_plane: ControlPlane
     identity: str
@@ -36,66 +36,62 @@ def find_control_plane(
 ) -> Found | None:
     """None where nothing names an endpoint, or nothing is to be registered. Raises `UserError`.
 
-    That a user has settings of Flyte's is no reason to register what is in a directory of this machine somewhere else: only
-    an endpoint that is meant for the deployment is. say: is told so.
+    A store in a directory of this machine is registered elsewhere only if the endpoint is meant for
+    the deployment: a user's own settings of Flyte are no reason. say: is told so.
     """
-    if not request.register:
+    if not request.options.register:
         return None
-    config = request.flyte_config
-    if config is not None:
-        config = os.path.join(build_root, os.path.expanduser(config))
-        if not os.path.isfile(config):
-            raise UserError(
-                f"there is no file {shown.word(config, 300, '@?')}, which is named as Flyte's config.yaml"
-            )
-    else:
-        # It says how to log in, too: so it is of use even where the endpoint comes from elsewhere.
-        config = find_config(build_root, environ)
-    settings = _admin(config) if config else {}
-    named = request.endpoint or environ.get(ENDPOINT_VARIABLE)
-    endpoint = named or _of_key(environ.get(KEY_VARIABLE)) or settings.get("endpoint")
+    who = named(request.settings, build_root, environ)
+    chosen = request.settings.flyte_config is not None
+    if chosen and not os.path.isfile(who.config or ""):
+        raise UserError(
+            f"there is no file {shown.name(who.config or '')}, which is named as Flyte's "
+            "config.yaml"
+        )
+    # The file says how to log in, too: so it is of use even if the endpoint comes from elsewhere.
+    admin = _admin(who.config) if who.config else {}
+    endpoint = who.endpoint or _of_key(who.key) or admin.get("endpoint")
     if not endpoint:
-        if request.flyte_config is not None:
+        if chosen:
             raise UserError(
-                f"{config} names no control plane: write `admin.endpoint` into it, type --endpoint HOST, or type "
-                "--no-register to store and record only"
+                f"{who.config} names no control plane: write `admin.endpoint` into it, type "
+                "--endpoint HOST, or type --no-register to store and record only"
             )
         return None
     try:
         check_endpoint(str(endpoint))
     except InvalidName as error:
         raise UserError(str(error)) from None
-    is_meant = named or request.flyte_config
-    if (
-        not is_meant
-        and request.store.startswith("file:")
-        and not _LOCAL.match(_host(str(endpoint)))
-    ):
+    host = _host(str(endpoint))
+    is_meant = who.endpoint is not None or chosen
+    if not is_meant and request.store.startswith("file:") and not _LOCAL.match(host):
         say(
-            f"not registered at {_host(str(endpoint))}, which Flyte's own settings name: its containers could not read "
-            f"{request.store}. Name a store that they reach; or, where they have that directory, type --endpoint HOST"
+            f"not registered at {host}, which Flyte's own settings name: its containers could not "
+            f"read {request.store}. Name a store that they reach; or, where they have that "
+            "directory, type --endpoint HOST"
         )
         return None
+    settings = request.settings
     return Found(
         ControlPlane(
-            endpoint=named,
-            insecure=request.insecure,
-            org=request.org,
-            config=config,
+            endpoint=who.endpoint,
+            insecure=settings.insecure,
+            org=settings.org,
+            config=who.config,
         ),
-        "/".join(filter(None, [_host(str(endpoint)), request.org])),
+        "/".join(filter(None, [host, settings.org])),
     )
 
 
 def _of_key(key: str | None) -> str | None:
-    """The endpoint that an API key of Flyte's is for: base64 of `endpoint:client:secret:organization`."""
+    """The endpoint of an API key, which is base64 of `endpoint:client:secret:organization`."""
     if not key:
         return None
     try:
         endpoint, _, _, _ = base64.b64decode(key).decode().split(":", 3)
     except ValueError:
         raise UserError(
-            f"{KEY_VARIABLE} is no API key of Flyte: copy it once more, or unset it"
+            f"{KEY_VARIABLE} is not an API key of Flyte: copy it once more, or unset it"
         ) from None
     return endpoint
 
@@ -114,6 +110,6 @@ def _admin(path: str) -> dict[str, object]:
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
         # What the parser says quotes the file, which may hold a secret.
         raise UserError(
-            f"Flyte's settings in {path} can not be read: {type(error).__name__}"
+            f"Flyte's settings in {path} cannot be read: {type(error).__name__}"
         ) from None
     return admin if isinstance(admin, dict) else {}

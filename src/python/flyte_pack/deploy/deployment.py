@@ -1,9 +1,9 @@
-"""Deploys: first everything is checked and planned, then what is missing is written, in an order that survives a kill.
+"""Deploys: checks and plans all, then writes what is missing, in an order that survives kills.
 
-The order is: images, archives and manifests, the index entries that name them, the version's record that names those, the
-tasks at the control plane, and the history entry that names the record and says where its tasks are registered. Each is
-written whole or not at all, and only after what it points to; so whatever a kill leaves is true, and the next run does the
-rest.
+The order is: images, archives and manifests, the index entries that name them, the version's record
+that names those, the tasks at the control plane, and the history entry that names the record and
+where its tasks are registered. Each is written whole or not at all, and after what it points to. So
+all that a kill leaves is true, and the next run does the rest.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ from flyte_pack.deploy.registering import Registering, Specifications
 from flyte_pack.deploy.task_images import images_of, pinned
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import InvalidData
-from flyte_pack.progress import Progress
+from flyte_pack.progress import Progress, Say
 from flyte_pack.store import Store, StoreError, blob_of
 from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE, TaskLink
 
@@ -57,11 +57,11 @@ _ATTEMPTS = 100
 
 @dataclass(frozen=True)
 class Work:
-    """What deploying comes to, against the store as it is: all that is decided before anything is written.
+    """All that is decided before anything is written, against the store as it is.
 
-    record: the version's, if it is there already as `existing`, else as it is to be written (in the place of a damaged
-    one, with `replace_record`). current: the entry that counts before. registers: version by Flyte's name of the tasks that
-    are to be registered at `control_plane`, None where none are.
+    record: the version's, which is in the store as `existing`, or is to be written (in the place of
+    a damaged one, with `replace_record`). current: the entry that counts before. registers: version
+    by Flyte's name of the tasks to register at `control_plane`; both are empty where none are.
     """
 
     settled: tuple[Settled, ...]
@@ -100,24 +100,23 @@ class Work:
 
 
 class Deployment:
-    """One run of the deploy program that deploys: `prepare`, then perhaps `carry_out`. A context manager.
+    """One run that deploys: `prepare`, then perhaps `carry_out`. A context manager.
 
-    request: what and where. directory: where the packaged files are. build_root: the checkout. found: where to register.
-    say: takes one line for the person who waits. action: for the history. origin: where the version is from, by default the
+    request: what and where. directory: of the packaged files. build_root: the checkout. found:
+    where to register. action: for the history. origin: where the version is from, by default the
     checkout.
     """
 
     def __init__(
         self,
         request: Request,
+        *,
         store: Store,
         ledger: Ledger,
         directory: str,
         build_root: str,
-        repair: bool,
         found: Found | None,
-        say: Callable[[str], None],
-        dry_run: bool = False,
+        say: Say,
         action: str = "deploy",
         origin: Provenance | None = None,
     ) -> None:
@@ -127,15 +126,14 @@ class Deployment:
         self._ledger = ledger
         self._directory = directory
         self._build_root = build_root
-        self._repair = repair
+        self._repair, self._dry_run = request.options.repair, request.options.dry_run
         self._say = say
-        self._links = read_links(directory, request.tasks)
+        self._links = read_links(directory, request.plan.tasks)
         self._copy_style = one_copy_style(request, self._links)
-        self._pushes = read_pushes(directory, request.pushes)
+        self._pushes = read_pushes(directory, request.plan.pushes)
         self._images = images_of(request, self._links, self._pushes)
         self.registered: list[Registered] = []
-        self._dry_run = dry_run
-        self._uploads = request.upload == "flyte"
+        self._uploads = request.options.upload == "flyte"
         if self._uploads and found is None:
             raise UserError("--upload flyte takes a control plane: type --endpoint HOST, too")
         self._registering: Registering | None = None
@@ -154,14 +152,15 @@ class Deployment:
         if self._registering is not None:
             self._registering.close()
 
-    def push_images(self, dry_run: bool) -> list[dict[str, Any]]:
-        """Have the images that were built for it in their registries; before anything is recorded, as no record may name one
-        that a container can't pull. Returns what was done, as the report has it. Raises `RegistryError`.
+    def push_images(self) -> list[dict[str, Any]]:
+        """Push the images that were built for it; returns what was done, as the report has it.
+
+        This comes before any record, as no record may name an image that a container cannot pull.
         """
-        return push_all(self._pushes, self._directory, self._say, dry_run)
+        return push_all(self._pushes, self._directory, self._say, self._dry_run)
 
     def prepare(self) -> Work:
-        """Plan it; writes nothing. Raises `UserError`, `InvalidData`, `StoreError` or `RegistrationError`."""
+        """Plan it; writes nothing. Raises `UserError`."""
         settled: dict[str, Settled] = {}
         for link in self._links:
             if link.bundle is not None and link.bundle.content_hash not in settled:
@@ -189,9 +188,9 @@ class Deployment:
         )
 
     def carry_out(self, work: Work) -> tuple[Work, tuple[str, ...], int]:
-        """Do what is missing; returns the work as it was done, the keys written, the entry's number that counts now.
+        """Write what is missing; returns the work, written keys, number of the current entry.
 
-        Where another deployer gets in between, what it wrote is used, and the rest planned anew.
+        If another deployer gets in between, its objects are used, and the rest is planned anew.
         """
         self._store.sweep()
         written: list[str] = []
@@ -251,7 +250,7 @@ class Deployment:
         return {name: version for name, version in wanted.items() if known.get(name) != version}
 
     def registrations(self, work: Work) -> list[dict[str, str]]:
-        """Each Flyte task: its version, and what became of it (or would): new, present (it was there already) or unchanged."""
+        """Each Flyte task with its version: is it new, present there, or unchanged?"""
         if self._registering is None:
             return []
         done = {one.name: one.status for one in self.registered}
@@ -280,7 +279,7 @@ class Deployment:
         current: HistoryEntry | None,
         before: VersionRecord | None,
     ) -> VersionRecord:
-        """The record to write, with the bundles as the store has them. Its provenance is filled in when it is written."""
+        """The record to write. Its provenance is filled in when it is written."""
         request = self._request
         inputs: dict[str, str] = {}
         specifications: Specifications | None = None
@@ -301,7 +300,7 @@ class Deployment:
 
         def record(version: str | None) -> VersionRecord:
             return VersionRecord(
-                address=request.address,
+                address=request.plan.address,
                 project=request.project,
                 domain=request.domain,
                 version=version or VERSION_HOLE,
@@ -318,7 +317,7 @@ class Deployment:
                 flyte=flyte,
             )
 
-        return record(request.version or version_of(record(None).spec()))
+        return record(request.settings.version or version_of(record(None).spec()))
 
     def _known(
         self,
@@ -339,7 +338,7 @@ class Deployment:
     def _uris(
         self, bundles: Mapping[str, StoredBundle], before: VersionRecord | None
     ) -> dict[str, str]:
-        """Where containers get each bundle, by content hash: the store, or where Flyte's data proxy puts it."""
+        """Where containers get each bundle, by content hash: the store, or the data proxy's."""
         if not self._uploads:
             return {key: self._store.uri_of(one.archive.key) for key, one in bundles.items()}
         known = {t.bundle: t.code_uri for t in before.tasks if t.bundle} if before else {}
@@ -351,7 +350,8 @@ class Deployment:
         }
         if files and self._dry_run:
             self._say(
-                "warning: where Flyte will put the bundles is known when they are uploaded: the versions below will be others"
+                "warning: Flyte decides where bundles go when they are uploaded, so the versions "
+                "below will be others"
             )
             return {key: uri or f"flyte://{key}" for key, uri in uris.items()}
         if files:
@@ -415,20 +415,22 @@ class Deployment:
 
     def _with_version(self, task: RecordedTask, one: DeployedTask) -> DeployedTask:
         request = self._request
-        version = request.version or version_of(
+        version = request.settings.version or version_of(
             task_spec(request.project, request.domain, task, one)
         )
         command = tuple(version if part == VERSION_HOLE else part for part in one.command)
         return dataclasses.replace(one, version=version, command=command)
 
     def _existing(self, record: VersionRecord) -> tuple[Recorded | None, bool]:
-        """What is recorded under the version, which must be the same as what is to be deployed; and whether there is a damaged
-        record, to be written anew. (Not found by looking a second time: another deployer may have written it in between.)
+        """What is recorded under the version, and whether that is damaged and to be written anew.
+
+        A whole record must be the same as what is to be deployed. (Both come from one look:
+        another deployer may write in between two.)
         """
         try:
             existing = self._ledger.recorded(record.version)
         except InvalidData as error:
-            if self._request.version is not None:
+            if self._request.settings.version is not None:
                 raise InvalidData(
                     f"{error}. Bring it back from a backup, or deploy under another version"
                 ) from None
@@ -438,19 +440,20 @@ class Deployment:
         if existing is not None and not existing.record.is_same(record):
             changes = describe(compare(existing.record, record, self._store.uri_of))
             raise UserError(
-                f"version {record.version} exists with other content in {record.project}/{record.domain}: {changes}. "
-                "A version never changes: name another one, or none, to have one computed"
+                f"version {record.version} exists with other content in "
+                f"{record.project}/{record.domain}: {changes}. A version never changes: name "
+                "another one, or none, to have one computed"
             )
         return existing, False
 
     def _before(self, current: HistoryEntry | None) -> VersionRecord | None:
-        """The current version's record, to compare with. That it can not be read must not keep anyone from deploying."""
+        """The current version's record, to compare with; None and a warning if it is unreadable."""
         if current is None:
             return None
         try:
             recorded = self._ledger.recorded(current.version)
         except (InvalidData, StoreError) as error:
-            self._say(f"warning: the current version can not be compared with: {error}")
+            self._say(f"warning: the current version cannot be compared with: {error}")
             return None
         if recorded is None:
             self._say(f"warning: the record of the current version {current.version} is missing")

@@ -11,15 +11,16 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flyte_pack.errors import UserError
 from flyte_pack.flyte_side import MAIN
 from flyte_pack.flyte_side.words import TAKES_TIME
+from flyte_pack.progress import Say
 
 # What makes specifications, besides Flyte: their content is part of the identity of one.
 SIDE_FILES = tuple(str(path) for path in sorted(Path(MAIN).parent.glob("*.py")))
@@ -34,15 +35,12 @@ class Registered:
     status: str
 
 
-@dataclass(eq=False)  # like any exception
 class RegistrationError(UserError):
-    """Why something cannot be done, for the user. registered: what was registered before."""
+    """Tasks cannot be registered or run. registered: what was registered before."""
 
-    message: str
-    registered: tuple[Registered, ...] = field(default=())
-
-    def __str__(self) -> str:
-        return self.message
+    def __init__(self, message: str, registered: tuple[Registered, ...] = ()) -> None:
+        super().__init__(message)
+        self.registered = registered
 
 
 def command(python: Sequence[str]) -> list[str]:
@@ -70,7 +68,7 @@ class Process:
         python: Sequence[str],
         role: str,
         environ: Mapping[str, str],
-        say: Callable[[str], None],
+        say: Say,
     ) -> None:
         arguments, env = command(python), dict(environ)
         if role == "describe":

@@ -1,12 +1,19 @@
-"""Finds Flyte's own settings file, as Flyte does; by its presence alone, since the build rules have no reader of YAML."""
+"""Where a control plane may be named: by settings, by variables, by a file of Flyte's own.
+
+The build rules and the deploy program ask the same function. Only the program reads the file's
+YAML: the file may hold secrets, which must not get into the cache of a build.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-# Variables by which Flyte finds its settings: those of its config files, and what stands for an entry of one.
+from flyte_pack.deploy.config import Settings
+
+# Variables by which Flyte finds its config files, and those that stand for an entry of one.
 CONFIG_VARIABLES = ("UCTL_CONFIG", "FLYTECTL_CONFIG")
 ENDPOINT_VARIABLE = "FLYTE_ADMIN_ENDPOINT"
 KEY_VARIABLE = "FLYTE_API_KEY"
@@ -15,20 +22,28 @@ _ADMIN = re.compile(r"^admin\s*:", re.MULTILINE)
 _LIMIT = 1 << 20
 
 
-def find_config(build_root: str, environ: Mapping[str, str]) -> str | None:
-    """Flyte's own config.yaml, by Flyte's order of places; of those, one that names a control plane.
+@dataclass(frozen=True)
+class Named:
+    """Who names a control plane: an endpoint, an API key, and a config.yaml of Flyte's own."""
 
-    (A `config.yaml` in the build root may be anybody's.)
-    """
-    return next((path for path in _places(build_root, environ) if _is_flytes(path)), None)
+    endpoint: str | None
+    key: str | None
+    config: str | None
+
+    def __bool__(self) -> bool:
+        """Whether anything does; otherwise nothing is registered."""
+        return any(vars(self).values())
 
 
-def is_known(
-    endpoint: str | None, flyte_config: str | None, build_root: str, environ: Mapping[str, str]
-) -> bool:
-    """Whether tasks will be registered, as far as can be told without reading YAML."""
-    named = (endpoint, flyte_config, environ.get(ENDPOINT_VARIABLE), environ.get(KEY_VARIABLE))
-    return any(named) or find_config(build_root, environ) is not None
+def named(settings: Settings, build_root: str, environ: Mapping[str, str]) -> Named:
+    """Who names the control plane to register with."""
+    config = settings.flyte_config
+    if config is not None:
+        config = os.path.join(build_root, os.path.expanduser(config))
+    else:
+        config = next((p for p in _places(build_root, environ) if _is_flytes(p)), None)
+    endpoint = settings.endpoint or environ.get(ENDPOINT_VARIABLE)
+    return Named(endpoint or None, environ.get(KEY_VARIABLE) or None, config)
 
 
 def _places(build_root: str, environ: Mapping[str, str]) -> Iterator[str]:

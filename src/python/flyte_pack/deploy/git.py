@@ -1,4 +1,4 @@
-"""When, and from which commit, a deployment is made. That a commit can not be found is never a reason to fail."""
+"""When, and from which commit, a deployment is made. No deployment fails for want of a commit."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _FILE = "file://"
 def provenance(build_root: str, store_uri: str) -> Provenance:
     """The time, and the commit of the git checkout that `build_root` is in, if it is in one.
 
-    dirty: whether a file below the build root is not as in the commit, or not in it (ignored ones do not count, and
-    neither does the store, should it be there: the first deployment would make every later one dirty).
+    dirty: whether a file below the build root differs from the commit. Ignored files do not count,
+    nor does a store there: the first deployment would make every later one dirty.
     """
     commit = _git(build_root, "rev-parse", "--verify", "HEAD^{commit}")
     if not commit:

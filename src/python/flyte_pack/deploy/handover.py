@@ -1,8 +1,8 @@
-"""The hand-over: a folder with all of one version, to be carried to a site that reaches neither its store nor its registries.
+"""The hand-over: a folder with all of one version, for a site without its store and registries.
 
     handover.json                  which version of what; every other file with its size and SHA-256
     SHA256SUMS                     the same sums, for `sha256sum -c`
-    store/                         archives, manifests, index entries and the record, by the keys that they have in a store
+    store/                         archives, manifests, index entries and the record, by their keys
     images/                        one OCI image layout with all images, complete
 
 Here it is written (`export`) and checked (`read_handover`); `handover_import` deploys from it.
@@ -18,13 +18,13 @@ import stat
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Dict, Tuple
 
 from flyte_pack.deploy.ledger import Recorded
 from flyte_pack.deploy.records import VersionRecord, deployment_key
 from flyte_pack.errors import UserError
 from flyte_pack.http import HttpError
-from flyte_pack.json_fields import Fields, InvalidData, dump, load
+from flyte_pack.json_fields import Digest, Document, InvalidData, Sha256
 from flyte_pack.names import InvalidName
 from flyte_pack.oci.layout import layout_files
 from flyte_pack.oci.model import (
@@ -32,7 +32,6 @@ from flyte_pack.oci.model import (
     Index,
     InvalidImage,
     blob_path,
-    check_digest,
     digest_of,
     parse_document,
 )
@@ -45,7 +44,6 @@ from flyte_shim.hashing import sha256_bytes
 if TYPE_CHECKING:
     from flyte_pack.registry.client import Session
 
-SCHEMA = 1
 INDEX, SUMS = "handover.json", "SHA256SUMS"
 _INDEX_LIMIT = 64 << 20
 _READ = 1 << 20
@@ -56,66 +54,58 @@ _FILE = re.compile(
 )
 
 
+def _check_file(path: str) -> str:
+    if not _FILE.fullmatch(path):
+        raise InvalidData(f"{path!a:.200} does not belong to a hand-over")
+    return path
+
+
 @dataclass(frozen=True)
 class HandedFile:
     """path: below the folder. size: in bytes."""
 
-    path: str
+    path: Annotated[str, _check_file]
     size: int
-    sha256: str
+    sha256: Sha256
+
+    def __post_init__(self) -> None:
+        name = self.path.rpartition("/")[2].partition(".")[0]
+        by_content = self.path.startswith(("store/archives/", "store/manifests/", "images/blobs/"))
+        if by_content and name != self.sha256:
+            raise InvalidData(f"{self.path} has another SHA-256 than its name")
 
 
 @dataclass(frozen=True)
-class Handover:
+class Handover(Document):
     """What is in a folder. store: where the version was exported from, which its commands name.
 
     images: digest by the reference that the record has.
     """
+
+    NAME = INDEX
 
     address: str
     project: str
     domain: str
     version: str
     store: str
-    images: dict[str, str]
-    files: tuple[HandedFile, ...]
+    images: Dict[str, Digest]
+    files: Tuple[HandedFile, ...]
 
     @property
     def record_path(self) -> str:
         key = deployment_key(self.project, self.domain, self.address)
         return f"store/{key}/versions/{self.version}.json"
 
-    def to_json(self) -> bytes:
-        return dump({"schema": SCHEMA, **vars(self), "files": [vars(file) for file in self.files]})
-
-    @classmethod
-    def from_json(cls, data: bytes, what: str) -> Handover:
-        """Parse what `to_json` wrote; `what` names it in errors. Raises `InvalidData`."""
-        fields = load(data, what, SCHEMA)
-        handover = cls(
-            address=fields.text("address"),
-            project=fields.text("project"),
-            domain=fields.text("domain"),
-            version=fields.text("version"),
-            store=fields.text("store"),
-            images=fields.text_map("images"),
-            files=tuple(_file(file, what) for file in fields.nested_list("files")),
-        )
-        fields.end()
-        paths = [file.path for file in handover.files]
+    def __post_init__(self) -> None:
+        paths = [file.path for file in self.files]
         if paths != sorted(set(paths)):
-            raise InvalidData(f"{what}: the files are not sorted, or one is there twice")
-        try:
-            for digest in handover.images.values():
-                check_digest(digest)
-        except InvalidImage as error:
-            raise InvalidData(f"{what}: {error}") from None
-        return handover
+            raise InvalidData("the files are not sorted, or one is there twice")
 
     def sums(self, own: bytes) -> bytes:
         """The content of `SHA256SUMS`; `own`: of `handover.json`."""
         lines = [(file.path, file.sha256) for file in self.files]
-        lines.append((INDEX, sha256_bytes(own)))
+        lines.append((INDEX, Sha256(sha256_bytes(own))))
         return "".join(f"{sha256}  {path}\n" for path, sha256 in sorted(lines)).encode()
 
 
@@ -133,8 +123,7 @@ def export(
 ) -> Handover:
     """Write all of a version into the new folder `place`, which is there whole or not at all.
 
-    insecure: `host[:port]` of registries that may be spoken to over plain HTTP. Raises `UserError`, `StoreError`,
-    `RegistryError` or `OSError`.
+    insecure: `host[:port]` of registries that may be spoken to over plain HTTP. Raises `UserError`.
     """
     place = os.path.abspath(place)
     if os.path.lexists(place) and not (os.path.isdir(place) and not os.listdir(place)):
@@ -174,7 +163,7 @@ def _write_images(
     say: Say,
     insecure: Collection[str],
     session: Session | None,
-) -> dict[str, str]:
+) -> dict[str, Digest]:
     """The digest of each image by its reference."""
     references = sorted({task.image for task in record.tasks if task.image is not None})
     if not references:
@@ -189,7 +178,7 @@ def _write_images(
         try:
             tops[text] = _pull(session, Reference.parse(text), text, layout, say)
         except (InvalidName, InvalidImage, HttpError) as error:
-            raise RegistryError(f"{text} can not be exported: {error}") from None
+            raise RegistryError(f"{text} cannot be exported: {error}") from None
     for path, data in layout_files(
         sorted({d.digest: d for d in tops.values()}.values(), key=_digest)
     ).items():
@@ -232,7 +221,7 @@ def _pull(session: Session, reference: Reference, text: str, layout: str, say: S
 
 
 def _write_index(
-    store: Store, record: VersionRecord, images: dict[str, str], folder: str
+    store: Store, record: VersionRecord, images: dict[str, Digest], folder: str
 ) -> Handover:
     files = []
     for path, size in sorted(_walk(folder)):
@@ -271,7 +260,7 @@ def _umask() -> int:
 
 
 def read_handover(folder: str, say: Say) -> tuple[Handover, VersionRecord]:
-    """What is in a folder, every byte of it checked. Raises `UserError`, `InvalidData` or `OSError`."""
+    """What is in a folder, every byte of it checked. Raises `UserError` or `OSError`."""
     if not os.path.isdir(folder):
         raise UserError(f"{folder} is no folder: name one that `export` has written")
     there = dict(_walk(folder))
@@ -328,7 +317,8 @@ def _walk(folder: str) -> Iterator[tuple[str, int]]:
                     yield path, found.st_size
                 elif not stat.S_ISDIR(found.st_mode):
                     raise UserError(
-                        f"{folder}: {path!a:.200} is neither a file nor a directory (a symbolic link?): take it out"
+                        f"{folder}: {path!a:.200} is neither a file nor a directory "
+                        "(a symbolic link?): take it out"
                     )
 
 
@@ -345,22 +335,10 @@ def _small(folder: str, name: str, there: dict[str, int]) -> bytes:
         return file.read(_INDEX_LIMIT)
 
 
-def _sha256(file: Any, progress: Progress | None = None) -> str:
+def _sha256(file: Any, progress: Progress | None = None) -> Sha256:
     digest = hashlib.sha256()
     while chunk := file.read(_READ):
         digest.update(chunk)
         if progress:
             progress.add(len(chunk))
-    return digest.hexdigest()
-
-
-def _file(fields: Fields, what: str) -> HandedFile:
-    file = HandedFile(fields.text("path"), fields.integer("size"), fields.sha256("sha256"))
-    fields.end()
-    if not _FILE.fullmatch(file.path):
-        raise InvalidData(f"{what}: {file.path!a:.200} is no file of a hand-over")
-    name = file.path.rpartition("/")[2].partition(".")[0]
-    by_content = file.path.startswith(("store/archives/", "store/manifests/", "images/blobs/"))
-    if by_content and name != file.sha256:
-        raise InvalidData(f"{what}: {file.path} has another SHA-256 than its name")
-    return file
+    return Sha256(digest.hexdigest())

@@ -1,7 +1,8 @@
-"""Makes of a hand-over what packaging makes of targets, so that it is deployed like any other version: `import`.
+"""`import`: makes of a hand-over what packaging makes of targets, to deploy it like any other.
 
-Its images are pushed to this site's registry, its bundles put into this site's store, and the record is made anew for both:
-a version that was computed is computed again, as other addresses run other things, and one that somebody named stays.
+Its images go to this site's registry, its bundles into this site's store. The record is made anew
+for both. A computed version is computed again, since other addresses run other things; a version
+that somebody named stays.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -25,10 +26,10 @@ from flyte_pack.deploy.records import (
     version_of,
 )
 from flyte_pack.errors import UserError
-from flyte_pack.json_fields import InvalidData
+from flyte_pack.json_fields import Digest, InvalidData
 from flyte_pack.names import InvalidName, check_registry
 from flyte_pack.oci.layout import Layout, layout_files, open_layout
-from flyte_pack.oci.model import Descriptor, InvalidImage, parse_object
+from flyte_pack.oci.model import Descriptor, InvalidImage
 from flyte_pack.oci.reference import Reference
 from flyte_pack.progress import Say
 from flyte_pack.registry.plan import Destination, PushPlan
@@ -47,7 +48,7 @@ _TAG_DIGITS = 12
 
 @dataclass(frozen=True)
 class Imported:
-    """What to deploy: a request that names packaged files in `directory`. origin: the commit it was made from, and now."""
+    """What to deploy: a request about files in `directory`. origin: its commit, and now."""
 
     request: Request
     directory: str
@@ -56,38 +57,39 @@ class Imported:
 
 @contextmanager
 def imported(request: Request, folder: str, directory: str, say: Say) -> Iterator[Imported]:
-    """Check a hand-over, and have its files at hand as packaged ones for the time of the block; writes to no store.
+    """Check a hand-over, and have its files at hand like packaged ones during the block.
 
-    request: of this site; it must be about the same deployment. directory: of the files that were packaged here, where the
-    environments to register with are. Raises `UserError`, `InvalidData`, `InvalidImage`, `InvalidName` or `OSError`.
+    request: of this site; it must be about the same deployment. directory: of the files that were
+    packaged here: the environments to register with. Writes to no store. Raises `UserError`.
     """
-    folder = os.path.abspath(folder)
+    folder, place = os.path.abspath(folder), os.path.abspath(directory)
     handover, record = read_handover(folder, say)
     _check_same(request, handover)
     version = record.version if _is_named(record) else None
     with tempfile.TemporaryDirectory(prefix="flyte-import-") as packaged:
         os.symlink(os.path.join(folder, "store"), os.path.join(packaged, "store"))
-        images = _Images(request.registry, handover, folder, packaged)
+        images = _Images(request.settings.registry, handover, folder, packaged)
         tasks, pushes = [], []
         for number, task in enumerate(record.tasks):
             tasks.append(f"task-{number}.json")
             _write(packaged, tasks[-1], _link(record, task, handover, images).to_json())
-        for number, push in enumerate(images.pushes(request.insecure_registries)):
+        for number, push in enumerate(images.pushes(request.plan.insecure_registries)):
             pushes.append(f"push-{number}.json")
             _write(packaged, pushes[-1], push.to_json())
         yield Imported(
             dataclasses.replace(
                 request,
-                version=version,
-                copy_style=record.copy_style,
-                root_dir=None,
-                tasks=tuple(tasks),
-                pushes=tuple(pushes),
-                environments=tuple(
-                    dataclasses.replace(
-                        one, python=os.path.join(os.path.abspath(directory), one.python)
-                    )
-                    for one in request.environments
+                settings=dataclasses.replace(
+                    request.settings, version=version, copy_style=record.copy_style, root_dir=None
+                ),
+                plan=dataclasses.replace(
+                    request.plan,
+                    tasks=tuple(tasks),
+                    pushes=tuple(pushes),
+                    environments=tuple(
+                        dataclasses.replace(one, python=os.path.join(place, one.python))
+                        for one in request.plan.environments
+                    ),
                 ),
             ),
             packaged,
@@ -96,13 +98,13 @@ def imported(request: Request, folder: str, directory: str, say: Say) -> Iterato
 
 
 def _check_same(request: Request, handover: Handover) -> None:
-    ours = (request.address, request.project, request.domain)
+    ours = (request.plan.address, request.project, request.domain)
     theirs = (handover.address, handover.project, handover.domain)
     if ours != theirs:
         raise UserError(
-            f"the folder holds {handover.address} for {handover.project}/{handover.domain}, and this is "
-            f"{request.address} for {request.project}/{request.domain}: what a task is may differ between domains, so "
-            "import it as what it is, or export the other one"
+            f"the folder holds {handover.address} for {handover.project}/{handover.domain}, and "
+            f"this is {request.plan.address} for {request.project}/{request.domain}: a task may "
+            "differ between domains, so import it as what it is, or export the other one"
         )
 
 
@@ -147,24 +149,20 @@ def _link(
 
 def _bundle(bundle: StoredBundle) -> LinkedBundle:
     return LinkedBundle(
-        archive=f"store/{bundle.archive.key}",
-        manifest=f"store/{bundle.manifest.key}",
-        content_hash=bundle.content_hash,
-        archive_hash=bundle.archive_hash,
-        archive_size=bundle.archive_size,
-        manifest_hash=bundle.manifest_hash,
-        manifest_size=bundle.manifest_size,
+        archive=f"store/{bundle.archive_key}",
+        manifest=f"store/{bundle.manifest_key}",
+        **bundle.hashes,
     )
 
 
 def _own_tasks(module: str, tasks: tuple[DeployedTask, ...]) -> tuple[DeployedTask, ...]:
-    """Those that the target names; the others are of environments that its own depends on, and are found again."""
+    """Those of the target itself; those of the environments it depends on are found again."""
     own = tuple(one for one in tasks if ("mod", module) in zip(one.command, one.command[1:]))
     return own or tasks
 
 
 def _command(one: DeployedTask, uri: str) -> tuple[str, ...]:
-    """The command with its holes, and without the images of the other site, which Flyte writes anew where it is registered."""
+    """The command with its holes, without the other site's images: Flyte writes them anew."""
     command = list(_with_hole(one.command, one.version, VERSION_HOLE))
     if "--image-cache" in command:
         at = command.index("--image-cache")
@@ -173,19 +171,20 @@ def _command(one: DeployedTask, uri: str) -> tuple[str, ...]:
 
 
 class _Images:
-    """The images of a hand-over: in one layout there, and each in a layout of its own, with the same blobs, here."""
+    """The images of a hand-over: it has them in one layout, a deployment in one layout each."""
 
     def __init__(
         self, registry: str | None, handover: Handover, folder: str, packaged: str
     ) -> None:
         self._digests = handover.images
-        self._destinations: dict[str, dict[str, Destination]] = {}
+        self._destinations: dict[Digest, dict[str, Destination]] = {}
         if not self._digests:
             return
         if registry is None:
             raise UserError(
-                f"the version has {len(self._digests)} images, and no registry is known to push them to: type "
-                "--registry HOST, or set `registry` in the target or in the settings' file"
+                f"the version has {len(self._digests)} images, and no registry is known to push "
+                "them to: type --registry HOST, or set `registry` in the target or in the settings "
+                "file"
             )
         self._layout = open_layout(os.path.join(folder, "images"))
         self._workdirs: dict[str, str] = {}
@@ -215,7 +214,7 @@ def _repository(text: str) -> str:
     try:
         return Reference.parse(text).repository
     except InvalidName as error:
-        raise InvalidData(f"the hand-over's record names an image that is none: {error}") from None
+        raise InvalidData(f"the hand-over's record names an invalid image: {error}") from None
 
 
 def _place(digest: str) -> str:
@@ -236,10 +235,7 @@ def _workdir(layout: Layout, top: Descriptor) -> str:
     image = next(layout.images(top), None)
     if image is None:
         raise InvalidImage(f"{layout.name}: {top.digest} is no image")
-    config: Mapping[str, object] = parse_object(image.config, layout.name)
-    settings = config.get("config")
-    workdir = settings.get("WorkingDir") if isinstance(settings, dict) else None
-    return workdir if isinstance(workdir, str) and workdir else "/"
+    return image.parsed_config.workdir or "/"
 
 
 def _write(directory: str, name: str, content: bytes) -> None:

@@ -1,11 +1,12 @@
-"""The images of a deployment: read what is to be pushed, and push it before anything is recorded."""
+"""Pushes the images of a deployment, before anything is recorded."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
+from flyte_pack.progress import Say
 from flyte_pack.registry.plan import PushPlan
 
 
@@ -19,9 +20,9 @@ def read_pushes(directory: str, names: Iterable[str]) -> tuple[PushPlan, ...]:
 
 
 def push_all(
-    plans: Iterable[PushPlan], directory: str, say: Callable[[str], None], dry_run: bool
+    plans: Iterable[PushPlan], directory: str, say: Say, dry_run: bool
 ) -> list[dict[str, Any]]:
-    """Have the images in their registries, under their tags; what was done (or would be), as the report has it.
+    """Push the images with their tags; returns what was (or would be) done, as the report has it.
 
     Raises `RegistryError`; then no tag of that image was moved.
     """
@@ -30,7 +31,7 @@ def push_all(
         # Only a deployment with images pays for the HTTP client.
         from flyte_pack.registry.push import push_image
 
-        for pushed in push_image(plan, directory, say, dry_run=dry_run).destinations:
+        for pushed in push_image(plan, directory, say, dry_run=dry_run):
             changed = bool(pushed.uploaded or pushed.mounted or pushed.present or pushed.tags)
             done.append(
                 {

@@ -1,4 +1,4 @@
-"""The records of one deployment in a store: which versions there are, which is current, and how it came to be so."""
+"""The records of one deployment in a store: its versions, the current one, the history."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord, deployment_key
 from flyte_pack.errors import UserError
-from flyte_pack.json_fields import InvalidData
+from flyte_pack.json_fields import InvalidData, Sha256
 from flyte_pack.names import InvalidName, check_version
 from flyte_pack.store import Store, StoreError, blob_of
 from flyte_shim.hashing import sha256_bytes
@@ -24,11 +24,11 @@ class Recorded:
     """A version's record, and the SHA-256 of the bytes that are in the store for it."""
 
     record: VersionRecord
-    sha256: str
+    sha256: Sha256
 
 
 class Ledger:
-    """Reads and appends. A record that can not be what deploying wrote raises `InvalidData`, or `StoreError`."""
+    """Reads and appends. An invalid record raises `InvalidData` or `StoreError`."""
 
     def __init__(self, store: Store, project: str, domain: str, address: str) -> None:
         self._store = store
@@ -57,7 +57,7 @@ class Ledger:
         return self._entry(numbers[-1]) if numbers else None
 
     def find(self, text: str) -> str:
-        """The version that `text` names: a whole one, or the start of one alone. Raises `UserError`."""
+        """The version that `text` names: in full, or by a start that only one has."""
         versions = self.versions()
         if text in versions:
             return text
@@ -68,7 +68,8 @@ class Ledger:
             raise UserError(f"{text} could be {_some(fitting)}: type more of it")
         known = f"there are {_some(versions)}" if versions else "nothing was deployed there yet"
         raise UserError(
-            f"there is no version {text} in {self._project}/{self._domain} of {self._store.uri}: {known}"
+            f"there is no version {text} in {self._project}/{self._domain} of {self._store.uri}: "
+            f"{known}"
         )
 
     def recorded(self, version: str) -> Recorded | None:
@@ -78,7 +79,7 @@ class Ledger:
         data = self._store.read(key, _RECORD_LIMIT)
         if data is None:
             return None
-        recorded = Recorded(VersionRecord.from_json(data, what), sha256_bytes(data))
+        recorded = Recorded(VersionRecord.from_json(data, what), Sha256(sha256_bytes(data)))
         expected = (version, self._project, self._domain, self._address)
         record = recorded.record
         if (record.version, record.project, record.domain, record.address) != expected:
@@ -97,10 +98,10 @@ class Ledger:
         provenance: Provenance,
         registered: str | None = None,
     ) -> tuple[HistoryEntry, bool]:
-        """Make a version the current one; returns the entry that counts, and whether it was written now.
+        """Make a version current; returns the entry that counts, and whether it was written now.
 
-        registered: the control plane that has its tasks. Of two that append at once, one takes the next number, the other
-        looks again.
+        registered: the control plane that has its tasks. Of two deployers that append at once, one
+        takes the next number and the other looks again.
         """
         for _ in range(_ATTEMPTS):
             current = self.current()
@@ -144,7 +145,7 @@ class Ledger:
 def is_current(
     current: HistoryEntry | None, recorded: Recorded, registered: str | None = None
 ) -> bool:
-    """Whether the entry that counts is about this very record, at the control plane `registered` if one is named."""
+    """Whether the entry that counts is about this record, at the control plane `registered`."""
     if current is None or registered not in (None, current.registered):
         return False
     return (current.version, current.record) == (recorded.record.version, recorded.sha256)

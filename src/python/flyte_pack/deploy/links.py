@@ -1,4 +1,4 @@
-"""The task links of a deployment: read, checked against each other, and what Flyte is to be told of them."""
+"""The task links of a deployment: reads them, checks them together, says what to register."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from flyte_pack.task_link import TaskLink
 
 
 def read_links(directory: str, names: Iterable[str]) -> tuple[TaskLink, ...]:
-    """The task links in these files of `directory`, sorted by address. Raises `UserError` or `InvalidData`."""
+    """The task links in these files of `directory`, sorted by address. Raises `UserError`."""
     links = []
     for name in names:
         try:
             with open(os.path.join(directory, name), "rb") as file:
                 links.append(TaskLink.from_json(file.read(), name))
         except OSError as error:
-            raise UserError(f"the packaged task {name} can not be read: {error.strerror}") from None
+            raise UserError(f"the packaged task {name} cannot be read: {error.strerror}") from None
     links.sort(key=lambda link: link.address)
     for before, after in zip(links, links[1:]):
         if before.address == after.address:
@@ -29,31 +29,32 @@ def read_links(directory: str, names: Iterable[str]) -> tuple[TaskLink, ...]:
 
 
 def one_copy_style(request: Request, links: Iterable[TaskLink]) -> str:
-    """How all of them are shipped. Raises `UserError` where they differ, or are not what was asked for."""
+    """How all of them are shipped. Raises `UserError` if they or the request differ."""
     by_style = {link.copy_style: link.address for link in links}
     if not by_style:
         raise UserError("it has no tasks: name some in the field `tasks` of the target")
     if len(by_style) > 1:
         found = ", ".join(f"{address} has {style!r}" for style, address in sorted(by_style.items()))
         raise UserError(
-            f"its tasks differ in copy_style ({found}), and a parent hands its own code to its children: "
-            "set `copy_style` in the target, or type --copy-style"
+            f"its tasks differ in copy_style ({found}), and a parent hands its own code to its "
+            "children: set `copy_style` in the target, or type --copy-style"
         )
     style = next(iter(by_style))
-    if request.copy_style not in (None, style):
+    if request.settings.copy_style not in (None, style):
         raise UserError(
-            f"the tasks were packaged with copy_style={style!r}, not {request.copy_style!r}: package them again"
+            f"the tasks were packaged with copy_style={style!r}, "
+            f"not {request.settings.copy_style!r}: package them again"
         )
     for link in links:
-        if request.root_dir is not None and link.root_dir != request.root_dir:
+        if request.settings.root_dir is not None and link.root_dir != request.settings.root_dir:
             raise UserError(
-                f"{link.address} was packaged with root_dir={link.root_dir!r}, not {request.root_dir!r}: "
-                "package it again"
+                f"{link.address} was packaged with root_dir={link.root_dir!r}, "
+                f"not {request.settings.root_dir!r}: package it again"
             )
-    if style == "none" and request.version is None:
+    if style == "none" and request.settings.version is None:
         raise UserError(
-            "with copy_style='none' the code is in the images, so that no version can be computed from it: "
-            "type --version V, or set `version` in the target"
+            "with copy_style='none' the code is in the images, so that no version can be computed "
+            "from it: type --version V, or set `version` in the target"
         )
     return style
 
@@ -64,7 +65,7 @@ def shipped_of(
     uris: Mapping[str, str],
     images: Images,
 ) -> Sequence[Shipped]:
-    """What is to be registered. directory: where the packaged files are. uris: where containers get bundles, by content hash.
+    """What to register. directory: of the packaged files. uris: of the bundles, by content hash.
 
     Raises `UserError` for code that is nowhere here.
     """
@@ -85,6 +86,7 @@ def _code(link: TaskLink, directory: str, uris: Mapping[str, str]) -> Archive | 
         layout = os.path.join(directory, link.built_image.layout)
         return Embedded(layout, link.built_image.digest, link.built_image.workdir)
     raise UserError(
-        f"{link.address} has copy_style='none' and an image that is not built here, so there is no code to register it "
-        "from: set `image` to the `flyte_image` that holds it, and map no other in its place; or deploy with --no-register"
+        f"{link.address} has copy_style='none' and an image that is not built here, so there is no "
+        "code to register it from: set `image` to the `flyte_image` that holds it, and map no "
+        "other in its place; or deploy with --no-register"
     )

@@ -1,4 +1,4 @@
-"""Looks for images that a deployment names and does not build: do they exist, and by which digests?"""
+"""Looks up the digests of images that a deployment names and does not build."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class ResolvedImage:
     """reference: as it was named. digest: what it stands for now, None where nobody looked.
 
-    pinned: what to deploy: `registry/repository@digest`, or the reference as it is where nobody looked.
+    pinned: what to deploy: `registry/repository@digest`, or the reference where nobody looked.
     """
 
     reference: str
@@ -36,17 +36,19 @@ def resolve_images(
     check: bool = True,
     session: Session | None = None,
 ) -> dict[str, ResolvedImage]:
-    """What each reference stands for, asked of its registry once. One with a digest is looked for by that digest.
+    """What each reference stands for; its registry is asked once, by digest if it has one.
 
-    insecure: `host[:port]` of registries that may be spoken to over plain HTTP. check: False to look at none of them.
-    say: is told of retries, and of images that nobody looked for. Raises `RegistryError`, which names all that failed.
+    insecure: `host[:port]` of registries that may be spoken to over plain HTTP. check: False to ask
+    none. say: is told of retries and of unchecked images. Raises `RegistryError`, which names all
+    that failed.
     """
     wanted = {text: _parse(text) for text in sorted(set(references))}
     if not wanted:
         return {}
     if not check:
         say(
-            f"warning: --no-image-check: nobody looked whether these images exist: {', '.join(wanted)}"
+            "warning: --no-image-check: nobody looked whether these images exist: "
+            f"{', '.join(wanted)}"
         )
         return {text: ResolvedImage(text, None, text) for text in wanted}
     # Only a deployment with such images pays for the HTTP client.
@@ -89,12 +91,13 @@ def _look(session: Session, reference: Reference) -> str:
         ) from None
     except HttpError as error:
         raise RegistryError(
-            f"{error}. Where that registry can't be reached from here, --no-image-check deploys images unseen"
+            f"{error}. Where that registry cannot be reached from here, --no-image-check deploys "
+            "images unseen"
         ) from None
     if digest is None:
         raise RegistryError(
-            f"{registry.name} has no {which} of {repository}: push it, or name another one (--image NAME=URI, "
-            "or where this one is written)"
+            f"{registry.name} has no {which} of {repository}: push it, or name another one "
+            "(--image NAME=URI, or where this one is written)"
         )
     return digest
 

@@ -1,4 +1,4 @@
-"""The deploy program: command line in, exit code out. Whatever a user can cause ends here in one clear message."""
+"""The deploy program: command line in, exit code out; every failure is one clear message."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from flyte_pack.deploy.deployment import Deployment
 from flyte_pack.deploy.flyte_processes import Registered
 from flyte_pack.deploy.git import now
 from flyte_pack.deploy.ledger import Ledger, Recorded, is_current
-from flyte_pack.deploy.options import HELP, DeployOptions, parse
+from flyte_pack.deploy.options import HELP, parse
 from flyte_pack.deploy.plan import DeployPlan, Request, resolve
 from flyte_pack.deploy.recorded import register_recorded
 from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord
 from flyte_pack.deploy.registering import Registering
 from flyte_pack.errors import UsageError, UserError
-from flyte_pack.json_fields import InvalidData, dump
+from flyte_pack.json_fields import InvalidData, as_json, dump
 from flyte_pack.progress import Console
 from flyte_pack.store import Store, StoreError
 from flyte_pack.store.opening import open_store
@@ -34,7 +34,7 @@ _SCHEMA = 1
 
 
 def main(argv: Sequence[str]) -> int:
-    """`--plan PLAN.json [--dir DIR] -- WHAT THE USER TYPED`, run in the build root; returns the exit code."""
+    """`--plan PLAN.json [--dir DIR] -- WHAT THE USER TYPED`, in the build root; the exit code."""
     _forget_the_callers_python()
     say = Console(sys.stderr)  # standard output is for the result
     hint = "./pants run path:deploy -- --help"
@@ -55,7 +55,7 @@ def _main(argv: Sequence[str], say: Console) -> int:
         with open(plan_file, "rb") as file:
             plan = DeployPlan.from_json(file.read())
         address = plan.address
-        document = _Run(options, resolve(plan, options), directory, say).document()
+        document = _Run(resolve(plan, options), directory, say).document()
         say.draw("")  # of a transfer that turned out not to be needed
         _print(dump(document).decode() if options.output == "json" else report.text(document))
         return FAILED if document.get("broken") else DONE
@@ -70,17 +70,15 @@ def _main(argv: Sequence[str], say: Console) -> int:
 
 
 class _Run:
-    """One run of the program, once everything that was typed is understood; `document` is what it comes to."""
+    """One run of the program; `document` does it and returns the result."""
 
-    def __init__(
-        self, options: DeployOptions, request: Request, directory: str, say: Console
-    ) -> None:
-        self._options = options
+    def __init__(self, request: Request, directory: str, say: Console) -> None:
+        self._options = request.options
         self._request = request
         self._directory = directory
         self._say = say
         self._store: Store = open_store(request.store, os.getcwd(), say)
-        self._ledger = Ledger(self._store, request.project, request.domain, request.address)
+        self._ledger = Ledger(self._store, request.project, request.domain, request.plan.address)
 
     def document(self) -> dict[str, Any]:
         run = {
@@ -96,7 +94,7 @@ class _Run:
         return {
             "schema": _SCHEMA,
             "command": self._options.command,
-            "address": self._request.address,
+            "address": self._request.plan.address,
             "project": self._request.project,
             "domain": self._request.domain,
             "store": self._store.uri,
@@ -118,22 +116,20 @@ class _Run:
         found = find_control_plane(request, os.getcwd(), os.environ, self._say)
         deployment = Deployment(
             request,
-            self._store,
-            self._ledger,
-            directory,
-            os.getcwd(),
-            options.repair,
-            found,
-            self._say,
-            options.dry_run,
-            action,
-            origin,
+            store=self._store,
+            ledger=self._ledger,
+            directory=directory,
+            build_root=os.getcwd(),
+            found=found,
+            say=self._say,
+            action=action,
+            origin=origin,
         )
         with deployment:
             work = deployment.prepare()
             previous, number = work.current, work.history_number
             writes = work.writes(self._ledger)
-            images = deployment.push_images(options.dry_run)
+            images = deployment.push_images()
             upload = {
                 "bundles": sum(put.blob.size for put in work.puts),
                 "images": sum(image["bytes"] for image in images),
@@ -151,14 +147,10 @@ class _Run:
             "registered": deployment.registrations(work),
             "upload": upload,
             "images": images,
-            "bundles": [{"status": s.status.value, **s.bundle.as_fields()} for s in work.settled],
+            "bundles": [{"status": s.status.value, **as_json(s.bundle)} for s in work.settled],
             "tasks": [
-                {
-                    "address": change.address,
-                    "status": change.status,
-                    "changes": list(change.what),
-                }
-                for change in work.changes
+                {"address": one.address, "status": one.status, "changes": list(one.what)}
+                for one in work.changes
             ],
             "writes": list(writes),
         }
@@ -166,7 +158,7 @@ class _Run:
     def _list(self) -> dict[str, Any]:
         history = self._ledger.history()
         versions = [self._listed(version, history) for version in self._ledger.versions()]
-        # The one that was current last comes first; those that never were (a run was killed) come last.
+        # Those that were current last come first; those that never were (killed runs) come last.
         versions.sort(key=lambda v: max(v["history"], default=0), reverse=True)
         return {
             "current": history[-1].version if history else None,
@@ -248,7 +240,7 @@ class _Run:
             self._ledger,
             versions,
             say=self._say,
-            insecure=self._request.insecure_registries,
+            insecure=self._request.plan.insecure_registries,
             images=self._options.image_check,
         )
         return {
@@ -281,7 +273,7 @@ class _Run:
 
         assert self._options.directory is not None
         recorded = self._recorded(self._version())
-        insecure = self._request.insecure_registries
+        insecure = self._request.plan.insecure_registries
         folder = self._options.directory
         handover = export(self._store, recorded, folder, say=self._say, insecure=insecure)
         return {
@@ -332,14 +324,14 @@ class _Run:
 
 
 def _check_addresses(store: Store, record: VersionRecord) -> None:
-    """Raises `UserError` for a version whose commands fetch its bundles from where they are not: a store that was moved."""
+    """Raises `UserError` if the store was moved, and the commands fetch bundles from elsewhere."""
     for task in record.tasks:
         archive = task.bundle and (task.code_uri or store.uri_of(task.bundle.archive.key))
         if archive and not all(archive in one.command for one in task.tasks):
             raise UserError(
-                f"version {record.version} was deployed while the store was not at {store.uri}, and the commands of "
-                f"{task.address} fetch its code from where it was. Name the store as it was named then, or deploy "
-                "that commit again"
+                f"version {record.version} was deployed while the store was not at {store.uri}, "
+                f"and the commands of {task.address} fetch its code from where it was. Name the "
+                "store as it was named then, or deploy that commit again"
             )
 
 
@@ -364,7 +356,7 @@ def _arguments(words: list[str]) -> tuple[str, str]:
 
 
 def _forget_the_callers_python() -> None:
-    """The settings by which this Python was started are nothing to the programs that this one starts."""
+    """Keep the settings of this Python from the programs that it starts."""
     for name in list(os.environ):
         if name in ("PYTHONPATH", "PYTHONHOME") or name.startswith("PEX_"):
             del os.environ[name]

@@ -1,9 +1,9 @@
 """Finds what is in a store and no version needs, and removes it, beside deployers at work.
 
-What is needed: the archives and manifests that the record of any version of any deployment names, or an index entry that
-is needed or young. A deployer who starts now may find an index entry and name what it names, so entries go first; then the
-records are looked at once more; only then goes what was behind them. What is younger than a grace time stays: somebody may
-have put it there to name it in a record next.
+Needed are the archives and manifests that the record of any version of any deployment names, or an
+index entry that is needed or young. A deployer who starts now may find an index entry and name what
+it names. So entries go first, then the records are read once more, and only then goes what the
+entries named. Objects younger than a grace time stay: a deployer may name them in a record next.
 """
 
 from __future__ import annotations
@@ -42,9 +42,7 @@ class Unneeded:
 
 @dataclass(frozen=True)
 class PrunePlan:
-    """What can go, in the order in which it does. versions: those of this deployment that go. young: what is left for now,
-    because it was written too short a time ago.
-    """
+    """What can go, in order. versions: of this deployment. young: too recent to go yet."""
 
     versions: tuple[str, ...]
     objects: tuple[Unneeded, ...]
@@ -53,7 +51,7 @@ class PrunePlan:
 
 @dataclass(frozen=True)
 class Done:
-    """deleted: in order. problems: what a deployer named while it was removed, each with what to do."""
+    """deleted: in order. problems: objects that a deployer named meanwhile, with what to do."""
 
     deleted: tuple[Unneeded, ...]
     problems: tuple[str, ...]
@@ -62,8 +60,8 @@ class Done:
 class Prune:
     """One run: `plan`, then perhaps `carry_out`. Raises `UserError`, `InvalidData` or `StoreError`.
 
-    keep: how many versions of the ledger's deployment stay, None for all. before: only what was written before goes, in
-    seconds since 1970.
+    keep: how many versions of the ledger's deployment stay, None for all. before: only what was
+    written before this time goes, in seconds since 1970.
     """
 
     def __init__(self, store: Store, ledger: Ledger, keep: int | None, before: float) -> None:
@@ -117,8 +115,8 @@ class Prune:
                 deleted.append(one)
         named = self._named_by_records() | self._named_by_index()
         problems = [
-            f"{self._store.uri_of(one.key)} was named by a deployer while it was deleted: deploy that again, which "
-            "writes it anew"
+            f"{self._store.uri_of(one.key)} was named by a deployer while it was deleted: deploy "
+            "that again, which writes it anew"
             for one in deleted
             if one.key in named
         ]
@@ -127,9 +125,10 @@ class Prune:
     # --- versions of this deployment -------------------------------------------------------------
 
     def _surplus(self) -> tuple[tuple[str, ...], dict[str, str]]:
-        """(keys of history entries, keys of records by version) that go, so that the last `keep` versions are left.
+        """(keys of history entries, keys of records by version) that go; `keep` versions are left.
 
-        The last ones are those that were current last. The entries that stay are the newest, without a gap.
+        These are the ones that were current last. The entries that stay are the newest, without a
+        gap.
         """
         assert self._keep is not None
         entries = self._ledger.history()
@@ -159,13 +158,13 @@ class Prune:
         return key in objects and objects[key].modified <= self._before
 
     def _is_used_again(self, key: str) -> bool:
-        """Whether somebody has made the version of this record current, after its entries were to go."""
+        """Whether somebody has made the version of this record current meanwhile."""
         return any(self._ledger.version_key(e.version) == key for e in self._ledger.history())
 
     # --- what is needed --------------------------------------------------------------------------
 
     def _named_by_records(self, dropped: Collection[str] = ()) -> set[str]:
-        """Keys of the archives and manifests of all versions of all deployments, but those of the records `dropped`.
+        """Keys of the archives and manifests of all records but those `dropped`.
 
         Each record is read once, as it never changes.
         """
@@ -187,12 +186,12 @@ class Prune:
             return () if data is None else VersionRecord.from_json(data, what).bundles
         except (InvalidData, StoreError) as error:
             raise UserError(
-                f"{error}. It could name anything, so nothing is pruned: bring it back from a backup, or remove it if "
-                "it is no version's record"
+                f"{error}. It could name anything, so nothing is pruned: bring it back from a "
+                "backup, or remove it if it is not a version's record"
             ) from None
 
     def _index_entries(self, index: Mapping[str, StoredObject]) -> dict[str, StoredBundle | None]:
-        """By key; None for one that can not be read, which stays, as `verify` has to say what to do about it."""
+        """By key; None for an invalid one, which stays: `verify` says what to do about it."""
         for one in index.values():
             if one not in self._entries:
                 self._entries[one] = self._index_entry(one.key)

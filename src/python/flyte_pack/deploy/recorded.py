@@ -1,10 +1,9 @@
-"""What was registered, out of its record: to register it again from the store alone, or to know that it has not changed."""
+"""Reads from a record what was registered: to register it again, or to see that nothing changed."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
 
 from flyte_pack.deploy.code import fetch_archive
 from flyte_pack.deploy.flyte_processes import Registered
@@ -12,6 +11,7 @@ from flyte_pack.deploy.records import RecordedTask, VersionRecord
 from flyte_pack.deploy.registering import Archive, Registering, Shipped
 from flyte_pack.deploy.registration import DescribedTask
 from flyte_pack.errors import UserError
+from flyte_pack.progress import Say
 from flyte_pack.store import Store
 from flyte_pack.task_link import VERSION_HOLE
 
@@ -20,18 +20,19 @@ def register_recorded(
     registering: Registering,
     store: Store,
     record: VersionRecord,
-    say: Callable[[str], None],
+    say: Say,
     dry_run: bool,
 ) -> list[Registered]:
-    """Register the tasks of a record, each under its recorded version; in a dry run they are only imported.
+    """Register the tasks of a record under their recorded versions; a dry run only imports them.
 
     Raises `UserError`, `StoreError` or `RegistrationError`.
     """
     embedded = next((task.address for task in record.tasks if task.bundle is None), None)
     if embedded is not None:
         raise UserError(
-            f"version {record.version} has the code of {embedded} in its image, and can not be registered again from here: "
-            "where its tasks are registered already, do it with --no-register"
+            f"version {record.version} has the code of {embedded} in its image, and cannot be "
+            "registered again from here: where its tasks are registered already, type "
+            "--no-register"
         )
     with tempfile.TemporaryDirectory(prefix="flyte-deploy-") as scratch:
         shipped = [_shipped(task, store, scratch) for task in record.tasks]
@@ -45,9 +46,10 @@ def register_recorded(
                     continue
                 if one.spec not in (None, described.spec):
                     say(
-                        f"warning: Flyte {specifications.flyte} makes another specification of {described.name} than "
-                        f"Flyte {record.flyte} made when version {record.version} was deployed; a control plane that "
-                        f"has its version {one.version} keeps the one of then"
+                        f"warning: Flyte {specifications.flyte} makes another specification of "
+                        f"{described.name} than Flyte {record.flyte} made when version "
+                        f"{record.version} was deployed; a control plane that has its version "
+                        f"{one.version} keeps the old one"
                     )
                 versions[described.name] = one.version
         if dry_run:

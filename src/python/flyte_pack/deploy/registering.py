@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import astuple, dataclass
 
@@ -20,6 +20,7 @@ from flyte_pack.deploy.plan import Environment, Request
 from flyte_pack.deploy.records import RecordedTask
 from flyte_pack.deploy.registration import Code, DescribedTask, Entry, Registrar
 from flyte_pack.errors import UserError
+from flyte_pack.progress import Say
 from flyte_pack.task_link import TaskLink
 from flyte_shim.files import remove_tree
 from flyte_shim.hashing import sha256_file
@@ -89,7 +90,7 @@ class Registering:
         request: Request,
         directory: str,
         images: Mapping[str, str],
-        say: Callable[[str], None],
+        say: Say,
     ) -> None:
         """directory: where the packaged files are. images: references by ref name."""
         self.identity = found.identity
@@ -111,15 +112,15 @@ class Registering:
         The tasks of one bundle count together, since one task's image can be another's.
         """
         request = self._request
-        wanted = _environ(request.import_env)
-        identity = {task: one.identity for one in request.environments for task in one.tasks}
+        wanted = _environ(request.plan.import_env)
+        identity = {task: one.identity for one in request.plan.environments for task in one.tasks}
         common = {
-            "adapter": [sha256_file(str(path)) for path in SIDE_FILES],
+            "flyte_side": [sha256_file(str(path)) for path in SIDE_FILES],
             "environ": sorted((n, wanted[n]) for n in wanted.keys() - set(_IMPORT_ENV)),
             "project": request.project,
             "domain": request.domain,
-            "version": request.version,
-            "org": request.org,
+            "version": request.settings.version,
+            "org": request.settings.org,
             "images": sorted(self._images.items()),
         }
         found: dict[str, str] = {}
@@ -161,9 +162,9 @@ class Registering:
 
     def upload(self, paths: Mapping[str, str]) -> dict[str, str]:
         """Upload files through Flyte's data proxy; returns their URIs by the names they end in."""
-        if not self._request.environments:
+        if not self._request.plan.environments:
             raise UserError("no task has an environment with Flyte, which the upload needs")
-        with self._registrar(self._request.environments[0]) as registrar:
+        with self._registrar(self._request.plan.environments[0]) as registrar:
             return {name: registrar.upload(path, name) for name, path in paths.items()}
 
     def register(self, versions: Mapping[str, str]) -> Iterator[Registered]:
@@ -182,14 +183,14 @@ class Registering:
             project=self._request.project,
             domain=self._request.domain,
             images=self._images,
-            import_environ=_environ(self._request.import_env),
+            import_environ=_environ(self._request.plan.import_env),
             say=self._say,
         )
 
     def _by_environment(
         self, shipped: Sequence[Shipped]
     ) -> Iterator[tuple[Environment, list[Shipped]]]:
-        environments = self._request.environments
+        environments = self._request.plan.environments
         where = {address: e for e in environments for address in e.tasks}
         for one in shipped:
             if one.address not in where:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, NoReturn
 
 from flyte_pack.deploy.flyte_processes import Process, Registered, RegistrationError, command
+from flyte_pack.progress import Say
 
 IMPORT_SECONDS = 120.0
 CALL_SECONDS = 60.0
@@ -108,7 +109,7 @@ class Registrar:
         domain: str,
         images: Mapping[str, str],
         import_environ: Mapping[str, str],
-        say: Callable[[str], None] = lambda text: None,
+        say: Say = lambda text: None,
         import_seconds: float = IMPORT_SECONDS,
     ) -> None:
         self._python, self._environ, self._import_environ = python, environ, import_environ
@@ -175,7 +176,7 @@ class Registrar:
                     try:
                         found.append(answer.result())
                     except RegistrationError as error:
-                        problems.append(error.message)
+                        problems.append(str(error))
             except BaseException:
                 # Interrupted: end what the threads wait for.
                 for bundle in self._bundles:
@@ -212,7 +213,7 @@ class Registrar:
                     done.append(one)
                     yield one
         except RegistrationError as error:
-            raise RegistrationError(error.message, tuple(done)) from None
+            raise RegistrationError(str(error), tuple(done)) from None
 
     def _start(self) -> Process:
         return Process(self._python, "describe", self._import_environ, self._say)

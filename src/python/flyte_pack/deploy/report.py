@@ -22,7 +22,8 @@ def text(document: dict[str, Any]) -> str:
         "export": _export,
         "import": _deploy,
     }
-    heading = f"{document['address']} in {document['project']}/{document['domain']} of {document['store']}"
+    where = f"{document['project']}/{document['domain']} of {document['store']}"
+    heading = f"{document['address']} in {where}"
     return "\n".join([heading, *lines[document["command"]](document)]) + "\n"
 
 
@@ -83,9 +84,9 @@ def _list(document: dict[str, Any]) -> list[str]:
         mark = "*" if v["current"] else " "
         commit = v["error"] or _commit(v["commit"], v["dirty"])
         history = ", ".join(map(str, v["history"]))
-        lines.append(
-            f"{mark} {v['version']:{width}}  {v['deployed'] or 'never':20}  {commit:20}  {history}".rstrip()
-        )
+        deployed = v["deployed"] or "never"
+        line = f"{mark} {v['version']:{width}}  {deployed:20}  {commit:20}  {history}"
+        lines.append(line.rstrip())
     return lines
 
 
@@ -146,7 +147,8 @@ def _prune(document: dict[str, Any]) -> list[str]:
         size = megabytes(sum(one["size"] for one in young))
         since = f"{days} day{'' if days == 1 else 's'}"
         lines.append(
-            f"{len(young)} more that nothing needs ({size}) were written within {since}, and stay for now."
+            f"{len(young)} more that nothing needs ({size}) were written within {since}, "
+            "and stay for now."
         )
     gone = [one for one in objects if dry or one["deleted"]]
     size = megabytes(sum(one["size"] for one in gone))

@@ -1,12 +1,14 @@
-"""Which image each task of a deployment runs in: one that is built here, one that is named, or its code's own."""
+"""Which image each task runs in: one that is built here, one that is named, or its code's own."""
 
 from __future__ import annotations
 
-from typing import Callable, Iterable, Mapping, Optional, Tuple
+from typing import Iterable, Mapping, Optional, Tuple
 
 from flyte_pack.deploy.plan import Request
 from flyte_pack.errors import UserError
+from flyte_pack.json_fields import Digest
 from flyte_pack.names import InvalidName, check_image, check_ref_name
+from flyte_pack.progress import Say
 from flyte_pack.registry.plan import PushPlan
 from flyte_pack.task_link import TaskLink
 
@@ -15,7 +17,7 @@ Images = Mapping[str, Tuple[Optional[str], Optional[str]]]
 
 
 def images_of(request: Request, links: Iterable[TaskLink], pushes: Iterable[PushPlan]) -> Images:
-    """Where the images are, or will be when they are pushed. Raises `UserError` or `InvalidName`."""
+    """Where the images are, or will be when they are pushed. Raises `UserError`."""
     found: dict[str, tuple[str | None, str | None]] = {}
     used: dict[str, str] = {}
     built = {push.digest: push for push in pushes}
@@ -36,18 +38,17 @@ def images_of(request: Request, links: Iterable[TaskLink], pushes: Iterable[Push
     for ref_name, address in used.items():
         if ref_name not in request.images:
             raise UserError(
-                f"{address} uses the image {ref_name!r}, and nothing says which that is{_known(request.images)}: "
-                f"type --image {ref_name}=registry/name:tag, or set images={{{ref_name!r}: ...}} in the target"
+                f"{address} uses the image {ref_name!r}, and nothing says which that is"
+                f"{_known(request.images)}: type --image {ref_name}=registry/name:tag, or set "
+                f"images={{{ref_name!r}: ...}} in the target"
             )
-    for ref_name in sorted(request.typed_images - used.keys()):
+    for ref_name in sorted(dict(request.options.settings.images).keys() - used.keys()):
         raise UserError(f"--image {ref_name}=...: no task uses an image of that name{_known(used)}")
     return found
 
 
-def pinned(
-    images: Images, links: Iterable[TaskLink], request: Request, say: Callable[[str], None]
-) -> Images:
-    """The same by their digests, as far as they were not built here: what is registered must be there, and stay what it is.
+def pinned(images: Images, links: Iterable[TaskLink], request: Request, say: Say) -> Images:
+    """The same, with digests for those not built here: registered images must exist and not change.
 
     Raises `RegistryError`.
     """
@@ -63,7 +64,7 @@ def pinned(
     from flyte_pack.deploy.mapped_images import resolve_images
 
     resolved = resolve_images(
-        references, request.insecure_registries, say=say, check=request.image_check
+        references, request.plan.insecure_registries, say=say, check=request.options.image_check
     )
     return {
         address: (resolved[image].pinned if image in resolved else image, ref_name)
@@ -71,7 +72,7 @@ def pinned(
     }
 
 
-def _pushed(link: TaskLink, built: Mapping[str, PushPlan]) -> str:
+def _pushed(link: TaskLink, built: Mapping[Digest, PushPlan]) -> str:
     assert link.built_image is not None
     push = built.get(link.built_image.digest)
     if push is None or not push.destinations:
@@ -80,8 +81,9 @@ def _pushed(link: TaskLink, built: Mapping[str, PushPlan]) -> str:
             f" (or name one that is there already: --image {ref_name}=URI)" if ref_name else ""
         )
         raise UserError(
-            f"{link.address} runs in {link.built_image.address}, which is built here, and no registry is known to push it "
-            f"to: type --registry HOST, or set `registry` in the target, or `[flyte].registries`{instead}"
+            f"{link.address} runs in {link.built_image.address}, which is built here, and no "
+            "registry is known to push it to: type --registry HOST, or set `registry` in the "
+            f"target, or `[flyte].registries`{instead}"
         )
     return f"{push.destinations[0].name}@{push.digest}"
 

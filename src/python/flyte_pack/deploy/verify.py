@@ -1,4 +1,4 @@
-"""Reads again all that versions need: records, history, bundles down to each file in them, images down to each blob."""
+"""Reads again all that versions need, down to each file of bundles and each blob of images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flyte_pack.deploy.ledger import Ledger
 from flyte_pack.deploy.records import StoredBundle, VersionRecord
 from flyte_pack.http import HttpError
 from flyte_pack.json_fields import InvalidData
-from flyte_pack.manifest import Manifest, ManifestError
+from flyte_pack.manifest import Manifest
 from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import Index, InvalidImage, parse_document
 from flyte_pack.oci.reference import Reference
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _INDEX_LIMIT = 1 << 20
 _MANIFEST_LIMIT = 1 << 30
-# What a container allows is its own affair; here it is only to be seen whether the archive is whole.
+# Containers have limits of their own; here only whole archives matter.
 _LIMITS = Limits(archive_bytes=1 << 62, files=1 << 40, total_bytes=1 << 62)
 _DEPLOY_AGAIN = (
     "bring it back from a backup, or deploy the commit that made it again, with --repair"
@@ -37,8 +37,9 @@ _DEPLOY_AGAIN = (
 class Checked:
     """What became of one thing that a version needs.
 
-    kind: record, history, index, archive, manifest or image. name: its address. status: ok, missing, damaged, or unknown
-    where nobody could look. problem: what is wrong, and fix: what to do; None where it is ok. size: in bytes, if known.
+    kind: record, history, index, archive, manifest or image. name: its address. status: ok,
+    missing, damaged, or unknown where nobody could look. problem: what is wrong, and fix: what to
+    do; None if it is ok. size: in bytes, if known.
     """
 
     kind: str
@@ -61,7 +62,8 @@ def verify(
 ) -> tuple[Checked, ...]:
     """Everything that these versions need, each once. Writes nothing.
 
-    insecure: `host[:port]` of registries that may be spoken to over plain HTTP. images: False to ask no registry.
+    insecure: `host[:port]` of registries that may be spoken to over plain HTTP. images: False to
+    ask no registry.
     """
     records: list[VersionRecord] = []
     found = [_history(store, ledger)]
@@ -168,7 +170,7 @@ def _manifest(store: Store, bundle: StoredBundle) -> Manifest:
     _check(blob, len(data), hashlib.sha256(data).hexdigest())
     try:
         manifest = Manifest.from_json(data)
-    except ManifestError as error:
+    except InvalidData as error:
         raise _Wrong("damaged", shown.printable(str(error))) from None
     found = (manifest.content_hash, manifest.archive_hash, manifest.archive_size)
     if found != (bundle.content_hash, bundle.archive_hash, bundle.archive_size):
@@ -177,7 +179,7 @@ def _manifest(store: Store, bundle: StoredBundle) -> Manifest:
 
 
 def _archive(store: Store, blob: Blob, manifest: Manifest | None, progress: Progress) -> None:
-    """Read it once: for its own hash, and for each file in it, which must be as the manifest says."""
+    """Read it once, for its own hash and for each file, which must be as the manifest says."""
     try:
         if store.size(blob.key) is None:
             raise _Wrong("missing", "it is not in the store")
@@ -196,7 +198,7 @@ def _archive(store: Store, blob: Blob, manifest: Manifest | None, progress: Prog
 
 
 def _differs(stream: _Hashed, manifest: Manifest | None) -> str | None:
-    """How the archive's files differ from the manifest's, None where they don't. Raises `ArchiveError`."""
+    """How the archive's files differ from the manifest's, if they do. Raises `ArchiveError`."""
     expected = {file.path: file for file in manifest.files} if manifest else {}
     differs: str | None = None
     for path, executable, chunks in read_members(cast(BinaryIO, stream), _LIMITS):

@@ -16,12 +16,17 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import words
 from .private import private
 from .serve import Answer, serve
 from .words import Refused
+
+if TYPE_CHECKING:
+    from flyte_shim import shown
+else:
+    from . import shown
 
 # A person may take this long to log in; only the first call waits for it.
 LOGIN_SECONDS = 600.0
@@ -174,7 +179,7 @@ class Client:
             # Some control planes store inputs elsewhere; Flyte's own deploy does the same.
             if not trigger.spec.inputs.literals:
                 continue
-            data = await private("offload_trigger_inputs")(
+            data = await private("offload_inputs")(
                 trigger.spec.inputs,
                 org=task.org,
                 project=task.project,
@@ -263,8 +268,8 @@ class Client:
             code = "TLS"
         if "RemoteTaskNotFoundError" in names:
             code = "NO_TASK"
-        said = self._redacted(str(found.message if found is not None else causes[-1]) or "nothing")
-        where = self._redacted(self.endpoint.replace("dns:///", ""))
+        said = self._shown(str(found.message if found is not None else causes[-1]) or "nothing")
+        where = self._shown(self.endpoint.replace("dns:///", ""))
         if code:
             text = _EXPLAINED.get(code, "{at} refuses it ({code}: {said})")
         else:
@@ -285,16 +290,14 @@ class Client:
             flyte=self.flyte.version(),
         )
 
-    def _redacted(self, text: str) -> str:
-        """`text` without secrets in URLs and headers, and without our credentials."""
+    def _shown(self, text: str) -> str:
+        """`text` without secrets, those that we sign in with among them."""
         key, of_key = os.environ.get("FLYTE_API_KEY") or "", ""
         with suppress(Exception):
             of_key = private("decode_api_key")(key)[2]
         platform = getattr(self.config, "platform", None)
-        for secret in (key, of_key, getattr(platform, "client_credentials_secret", None)):
-            if secret:
-                text = text.replace(secret, "...")
-        return _redacted(text)
+        secret = getattr(platform, "client_credentials_secret", None) or ""
+        return shown.line(text, (key, of_key, secret))
 
 
 def _code(error: Any) -> str:
@@ -333,20 +336,3 @@ def _is_tls(text: str) -> bool:
     return bool(
         re.search(r"certificate|\btls\b|\bssl\b|InvalidContentType|UnknownIssuer", text, re.I)
     )
-
-
-_SECRETS = (
-    (re.compile(r"(\w+://)[^/@\s'\"]+@"), r"\1"),
-    (re.compile(r"(\w+://[^\s?'\"]+)\?[^\s'\"]*"), r"\1?..."),
-    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+"), r"\1 ..."),
-    # Tokens: JSON web tokens, and others by their length, which nothing readable has.
-    (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), "..."),
-    (re.compile(r"(?<!sha256:)\b(?=[A-Za-z_]*[0-9])[A-Za-z0-9_]{32,}\b"), "..."),
-)
-
-
-def _redacted(text: str) -> str:
-    """Without what makes a URL or a header a secret."""
-    for pattern, instead in _SECRETS:
-        text = pattern.sub(instead, text)
-    return text

@@ -210,7 +210,8 @@ def _lacking_of_layer(root: str, layer: Any, check: str) -> Iterable[str]:
         yield f"its Image {_ASKS[kind].format(check=check, **text)}"
     elif kind not in ("CodeBundleLayer", "DockerIgnore"):
         files = [text[name] for name in fields if name in _FILES]
-        yield f"its Image declares {' '.join((kind, *(f'({file})' for file in files[:1])))}: {check}"
+        what = f"{kind} ({files[0]})" if files else kind
+        yield f"its Image declares {what}: {check}"
 
 
 def _text(root: str, value: object) -> str:

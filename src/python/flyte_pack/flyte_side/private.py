@@ -10,41 +10,33 @@ from typing import Any
 
 from .words import Refused
 
-# By purpose: module, name, and the versions that have it there. Newest first; an open end is the
-# newest known version.
-PRIVATE: dict[str, tuple[tuple[str, str, str], ...]] = {
-    "plan_deploy": (("flyte._deploy", "plan_deploy", "2.5-"),),
-    "deploy_task": (("flyte._deploy", "_deploy_task", "2.5-"),),
-    "deploy_status": (("flyte._deploy", "status", "2.5-"),),
-    "init_config": (("flyte._initialize", "_init_config", "2.5-"),),
-    "get_init_config": (("flyte._initialize", "get_init_config", "2.5-"),),
-    "get_client": (("flyte._initialize", "get_client", "2.5-"),),
-    "ImageCache": (
-        ("flyte._internal.image_cache", "ImageCache", "2.10.7-"),
-        ("flyte._internal.imagebuild.image_builder", "ImageCache", "2.5-2.10.6"),
-    ),
-    "offload_trigger_inputs": (
-        ("flyte._internal.runtime.trigger_serde", "offload_trigger_inputs", "2.5-"),
-    ),
-    "org_from_endpoint": (("flyte._utils", "org_from_endpoint", "2.5-"),),
-    "decode_api_key": (("flyte.remote._client.auth._auth_utils", "decode_api_key", "2.5-"),),
-    "CLIConfig": (("flyte.cli._common", "CLIConfig", "2.5-"),),
-    "RunRemoteTaskCommand": (("flyte.cli._run", "RunRemoteTaskCommand", "2.5-"),),
-    "RunArguments": (("flyte.cli._run", "RunArguments", "2.5-"),),
-    "ObjectsPerFileGroup": (("flyte.cli._common", "ObjectsPerFileGroup", "2.0-"),),
-    "inputs_from_native": (
-        ("flyte._internal.runtime.convert", "convert_from_native_to_inputs", "2.0-"),
-    ),
-    "outputs_to_native": (
-        ("flyte._internal.runtime.convert", "convert_outputs_to_native", "2.0-"),
-    ),
-    "Outputs": (("flyte._internal.runtime.convert", "Outputs", "2.0-"),),
-    "a0": (("flyte._bin.runtime", "main", "2.0-"),),
-    "create_controller": (("flyte._internal.controllers", "create_controller", "2.0-"),),
-    "resolver": (("flyte._internal.resolvers.default", "DefaultTaskResolver", "2.0-"),),
-}
+# Purpose, module, name, and versions that have it there. Newest first; an open end is the newest
+# known version.
+PRIVATE: tuple[tuple[str, str, str, str], ...] = (
+    ("plan_deploy", "flyte._deploy", "plan_deploy", "2.5-"),
+    ("deploy_task", "flyte._deploy", "_deploy_task", "2.5-"),
+    ("deploy_status", "flyte._deploy", "status", "2.5-"),
+    ("init_config", "flyte._initialize", "_init_config", "2.5-"),
+    ("get_init_config", "flyte._initialize", "get_init_config", "2.5-"),
+    ("get_client", "flyte._initialize", "get_client", "2.5-"),
+    ("ImageCache", "flyte._internal.image_cache", "ImageCache", "2.10.7-"),
+    ("ImageCache", "flyte._internal.imagebuild.image_builder", "ImageCache", "2.5-2.10.6"),
+    ("offload_inputs", "flyte._internal.runtime.trigger_serde", "offload_trigger_inputs", "2.5-"),
+    ("org_from_endpoint", "flyte._utils", "org_from_endpoint", "2.5-"),
+    ("decode_api_key", "flyte.remote._client.auth._auth_utils", "decode_api_key", "2.5-"),
+    ("CLIConfig", "flyte.cli._common", "CLIConfig", "2.5-"),
+    ("RunRemoteTaskCommand", "flyte.cli._run", "RunRemoteTaskCommand", "2.5-"),
+    ("RunArguments", "flyte.cli._run", "RunArguments", "2.5-"),
+    ("ObjectsPerFileGroup", "flyte.cli._common", "ObjectsPerFileGroup", "2.0-"),
+    ("to_inputs", "flyte._internal.runtime.convert", "convert_from_native_to_inputs", "2.0-"),
+    ("from_outputs", "flyte._internal.runtime.convert", "convert_outputs_to_native", "2.0-"),
+    ("Outputs", "flyte._internal.runtime.convert", "Outputs", "2.0-"),
+    ("a0", "flyte._bin.runtime", "main", "2.0-"),
+    ("create_controller", "flyte._internal.controllers", "create_controller", "2.0-"),
+    ("resolver", "flyte._internal.resolvers.default", "DefaultTaskResolver", "2.0-"),
+)
 # What a container's command names to find a task in its module.
-RESOLVER = ".".join(PRIVATE["resolver"][0][:2])
+RESOLVER = ".".join(next(row[1:3] for row in PRIVATE if row[0] == "resolver"))
 
 
 def private(purpose: str) -> Any:
@@ -68,11 +60,12 @@ def moved(what: str) -> Refused:
 
 
 def _place(purpose: str) -> tuple[Any, str]:
-    for path, name, _ in PRIVATE[purpose]:
+    places = [(path, name) for row, path, name, _ in PRIVATE if row == purpose]
+    for path, name in places:
         try:
             module = importlib.import_module(path)
         except ModuleNotFoundError:
             continue
         if hasattr(module, name):
             return module, name
-    raise moved(".".join(PRIVATE[purpose][0][:2]))
+    raise moved(".".join(places[0]))

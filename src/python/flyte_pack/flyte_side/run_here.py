@@ -111,7 +111,7 @@ class _A0:
         from flyteidl2.task import common_pb2
 
         files, interface = self._spec["a0"], task.native_interface
-        inputs = await private("inputs_from_native")(interface, **values)
+        inputs = await private("to_inputs")(interface, **values)
         with open(f"{files}/inputs.pb", "wb") as file:
             file.write(inputs.proto_inputs.SerializeToString())
         name = next(n for n in self._spec["tasks"] if _is(task, self._spec["module"], n))
@@ -128,7 +128,7 @@ class _A0:
         if os.path.exists(f"{files}/outputs.pb"):
             with open(f"{files}/outputs.pb", "rb") as file:
                 found.ParseFromString(file.read())
-        value = await private("outputs_to_native")(interface, private("Outputs")(found))
+        value = await private("from_outputs")(interface, private("Outputs")(found))
         self._outputs = ActionOutputs(found, value if isinstance(value, tuple) else (value,))
         return self
 

@@ -1,1 +1,1 @@
-"""Makes images out of a base, third-party dependencies, the shim and first-party code, without a container engine."""
+"""Makes images out of a base, packages, the shim and code, without a container engine."""

@@ -1,28 +1,26 @@
-"""A base image: what is known of it without its layers. It is a lock file's content, and what a local base comes with.
+"""A base image without its layers: the content of a lock file, and of a local base's `base.json`.
 
-Each document is kept as it was served, byte for byte, since its digest is its identity; digests are checked whenever it is read.
+Each document is kept byte for byte as it was served, since its digest is its identity. Digests are
+checked whenever it is read.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Optional, Tuple
 
-from flyte_pack.json_fields import Fields, dump, load
+from flyte_pack.json_fields import Digest, Document
+from flyte_pack.oci.config import ImageConfig
 from flyte_pack.oci.model import (
     Descriptor,
     Index,
     InvalidImage,
     Manifest,
     Platform,
-    check_digest,
     digest_of,
     parse_document,
-    parse_object,
 )
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -35,12 +33,10 @@ class BasePlatform:
 
     def __post_init__(self) -> None:
         """Raises `InvalidImage` where the two do not fit together."""
-        manifest, config = self.parsed_manifest, parse_object(self.config, self._what)
+        manifest = self.parsed_manifest
         if digest_of(self.config) != manifest.config.digest:
             raise InvalidImage(f"{self._what}: the config is not the one that the manifest names")
-        if len(_diff_ids(config)) != len(manifest.layers):
-            raise InvalidImage(f"{self._what}: the config and the manifest differ in their layers")
-        _check_settings(config.get("config"), self._what)
+        self.parsed_config.check_layers(manifest.layers, self._what)
 
     @property
     def _what(self) -> str:
@@ -62,28 +58,30 @@ class BasePlatform:
         return self.parsed_manifest.layers
 
     @property
-    def parsed_config(self) -> dict[str, Any]:
-        return parse_object(self.config, self._what)
+    def parsed_config(self) -> ImageConfig:
+        return ImageConfig.parse(self.config, self._what)
 
 
 @dataclass(frozen=True)
-class BaseImage:
-    """name: `registry/repository[:tag]`, where layers can be had; None where the layers are at hand. digest: what it is
-    pinned to, of its index or its one manifest; index: the former as it was served. python: the absolute path of the
-    interpreter in the image, its name ending in the version (`/usr/local/bin/python3.12`), if it is known. production:
-    False for one that is put together from a machine's own files.
+class BaseImage(Document):
+    """name: `registry/repository[:tag]` of the layers; None if they are at hand.
+
+    digest: of the index, or of the only manifest. index: as it was served. python: the absolute
+    path of the interpreter in the image with its version (`/usr/local/bin/python3.12`), if it is
+    known. production: False if the image is made of a machine's own files.
     """
 
-    name: str | None
-    digest: str
-    index: bytes | None
-    platforms: tuple[BasePlatform, ...]
-    python: str | None = None
+    NAME = "base image"
+
+    name: Optional[str]
+    digest: Digest
+    index: Optional[bytes]
+    platforms: Tuple[BasePlatform, ...]
+    python: Optional[str] = None
     production: bool = True
 
     def __post_init__(self) -> None:
         """Raises `InvalidImage` where index and platforms do not fit together."""
-        check_digest(self.digest)
         if not self.platforms:
             raise InvalidImage("the base image has no platform")
         if len({p.platform for p in self.platforms}) < len(self.platforms):
@@ -100,7 +98,8 @@ class BaseImage:
         for platform in self.platforms:
             if platform.digest not in known:
                 raise InvalidImage(
-                    f"the base image's manifest for {platform.platform} does not belong to {self.digest}"
+                    f"the base image's manifest for {platform.platform} does not belong to "
+                    f"{self.digest}"
                 )
 
     def for_platform(self, platform: Platform) -> BasePlatform | None:
@@ -108,80 +107,13 @@ class BaseImage:
 
     @property
     def python_path(self) -> str | None:
-        """`python`, or where Docker's official Python images have it, which say their version in PYTHON_VERSION."""
+        """`python`, or the place in Docker's official images, which set PYTHON_VERSION."""
         if self.python is not None:
             return self.python
-        env = (self.platforms[0].parsed_config.get("config") or {}).get("Env") or []
-        versions = [
-            re.fullmatch(r"PYTHON_VERSION=(3\.[0-9]+)(\..*)?", str(variable)) for variable in env
-        ]
-        found = next(filter(None, versions), None)
+        version = self.platforms[0].parsed_config.env.get("PYTHON_VERSION", "")
+        found = re.fullmatch(r"(3\.[0-9]+)(\..*)?", version)
         return f"/usr/local/bin/python{found[1]}" if found else None
 
     def to_json(self) -> bytes:
-        """Equal images give equal bytes."""
-        return dump(
-            {
-                "schema": SCHEMA,
-                "name": self.name,
-                "digest": self.digest,
-                "index": None if self.index is None else self.index.decode(),
-                "python": self.python,
-                "production": self.production,
-                "platforms": [
-                    {
-                        "platform": str(p.platform),
-                        "manifest": p.manifest.decode(),
-                        "config": p.config.decode(),
-                    }
-                    for p in sorted(self.platforms, key=lambda p: p.platform)
-                ],
-            }
-        )
-
-    @classmethod
-    def from_json(cls, data: bytes, what: str) -> BaseImage:
-        """Parse what `to_json` wrote; `what` names it in errors. Raises `InvalidData` or `InvalidImage`."""
-        fields = load(data, what, SCHEMA)
-        index = fields.optional_document("index")
-        image = cls(
-            name=fields.optional_text("name"),
-            digest=fields.text("digest"),
-            index=index,
-            python=fields.optional_text("python"),
-            production=fields.optional_boolean("production") is not False,
-            platforms=tuple(map(_platform, fields.nested_list("platforms"))),
-        )
-        fields.end()
-        return image
-
-
-def _platform(fields: Fields) -> BasePlatform:
-    platform = BasePlatform(
-        platform=Platform.parse(fields.text("platform")),
-        manifest=fields.document("manifest"),
-        config=fields.document("config"),
-    )
-    fields.end()
-    return platform
-
-
-def _diff_ids(config: dict[str, Any]) -> list[str]:
-    rootfs = config.get("rootfs")
-    found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
-    if not isinstance(found, list):
-        raise InvalidImage("a config without the diff_ids of its layers")
-    return [check_digest(one, "a diff_id") for one in found]
-
-
-def _check_settings(settings: object, what: str) -> None:
-    """What we build on of a config's `config`: it comes from a registry, and may be anything."""
-    if settings is None:
-        return
-    if not isinstance(settings, dict):
-        raise InvalidImage(f"{what}: `config` of the config is not an object")
-    env, labels = settings.get("Env") or [], settings.get("Labels") or {}
-    if not isinstance(env, list) or not all(isinstance(variable, str) for variable in env):
-        raise InvalidImage(f"{what}: `Env` of the config is not a list of texts")
-    if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
-        raise InvalidImage(f"{what}: `Labels` of the config are not text by text")
+        platforms = tuple(sorted(self.platforms, key=lambda one: one.platform))
+        return Document.to_json(replace(self, platforms=platforms))

@@ -1,11 +1,9 @@
-"""Pins a base image: writes what is known of it into a lock file, and says how the tag has moved since."""
+"""Pins a base image in a lock file, and tells how its tag has moved since."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import re
 import sys
 from collections.abc import Collection, Sequence
 
@@ -14,6 +12,7 @@ from flyte_pack.command import say
 from flyte_pack.image.base import BaseImage, BasePlatform
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.names import InvalidName
+from flyte_pack.oci.config import ImageConfig
 from flyte_pack.oci.model import (
     MAX_DOCUMENT,
     Descriptor,
@@ -23,7 +22,6 @@ from flyte_pack.oci.model import (
     Platform,
     digest_of,
     parse_document,
-    parse_object,
 )
 from flyte_pack.oci.reference import Reference
 from flyte_pack.progress import write
@@ -38,11 +36,7 @@ FAILED = 2
 
 
 def main(argv: list[str]) -> int:
-    """`base-lock --address ADDR --image REF --lockfile PATH --platform P... [--python PATH] [--insecure HOST]... -- WHAT`.
-
-    WHAT is `lock`, which writes the lock file, or `check`, which compares it with the registry. Returns 0; 1 where
-    `check` finds that they differ; 2 where it can't be done; 130 after Ctrl-C.
-    """
+    """The command; returns its exit code, which is 1 if `check` finds a difference."""
     parser = command.parser("python -m flyte_pack base-lock")
     for name in ("--address", "--image", "--lockfile"):
         parser.add_argument(name, required=True)
@@ -67,8 +61,8 @@ def _typed(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "what",
         choices=("lock", "check"),
-        help="lock: write or refresh the lock file, and say what changed. check: write nothing, and end with exit code "
-        f"{DRIFTED} if the tag points to another image than the lock file",
+        help="lock: write or refresh the lock file, and say what changed. check: write nothing; "
+        f"the exit code is {DRIFTED} if the tag points to another image than the lock file",
     )
     command.add_insecure(parser)
     return parser
@@ -80,9 +74,9 @@ def fetch(
     python: str | None = None,
     session: Session | None = None,
 ) -> BaseImage:
-    """What a lock file holds of `image` (`registry/repository[:tag][@digest]`): its documents, never a layer.
+    """The content of the lock file of `image`, `registry/repository[:tag][@digest]`.
 
-    python: as `BaseImage` has it. Raises `RegistryError`, also for a platform that the image lacks.
+    python: as in `BaseImage`. Raises `RegistryError`, also if the image lacks a platform.
     """
     try:
         reference = Reference.parse(image)
@@ -98,7 +92,7 @@ def fetch(
             )
             return BaseImage(name, digest_of(data), data, found, python)
         config = _config(registry, reference, document)
-        own = Platform.from_fields(parse_object(config, image), image)
+        own = ImageConfig.parse(config, image).platform
         for platform in platforms:
             if platform != own:
                 raise _lacks(image, platform, [own])
@@ -126,12 +120,7 @@ def _from_index(
 
 def _config(registry: Registry, reference: Reference, document: Manifest | Index) -> bytes:
     assert isinstance(document, Manifest)
-    config = read(registry, reference.repository, document.config, MAX_DOCUMENT)
-    parsed = parse_object(config, f"the config {document.config.digest}")
-    for key in ("config", "rootfs"):
-        if not isinstance(parsed.get(key) or {}, dict):
-            raise InvalidImage(f"the config {document.config.digest}: {key!r} is not an object")
-    return config
+    return read(registry, reference.repository, document.config, MAX_DOCUMENT)
 
 
 def _lacks(image: str, platform: Platform, known: Collection[Platform]) -> RegistryError:
@@ -225,7 +214,7 @@ def differences(old: BaseImage, new: BaseImage) -> list[str]:
                 f"  {platform}: {len(after - before)} layers added, {len(before - after)} removed, "
                 f"{len(before & after)} kept"
             )
-            versions = _python_version(was), _python_version(now)
+            versions = [p.parsed_config.env.get("PYTHON_VERSION") for p in (was, now)]
             if versions[0] != versions[1]:
                 lines.append(_changed(f"{platform}: PYTHON_VERSION", *versions))
     return lines
@@ -237,9 +226,3 @@ def _changed(what: str, old: object, new: object) -> str:
 
 def _digests(layers: Sequence[Descriptor]) -> set[str]:
     return {layer.digest for layer in layers}
-
-
-def _python_version(base: BasePlatform) -> str | None:
-    env = (base.parsed_config.get("config") or {}).get("Env") or []
-    found = re.search(r'"PYTHON_VERSION=([^"]*)"', json.dumps(env))
-    return found[1] if found else None

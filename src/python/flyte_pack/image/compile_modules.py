@@ -1,8 +1,8 @@
-"""Compiles modules to bytecode whose bytes depend on nothing but the source and the version of CPython.
+"""Compiles modules to bytecode that depends on the source and the version of CPython alone.
 
-Run by the interpreter of an image's version, with the standard library alone: directory of the modules, and where they will
-be. `compileall` does not do: `marshal` writes an object once and then refers to it where it is the very same one, and notes
-whether anything else refers to it; both depend on what the same process has compiled before.
+Run by an interpreter of the image's version, with the standard library alone. `compileall` does not
+serve: `marshal` writes an object once and refers to it wherever it is the very same one, and marks
+whether anything else refers to it. Both depend on what the process has compiled before.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ATTRIBUTES = (
 
 
 def main(site: str, place: str) -> None:
-    """Compile the modules below `site`, which are going to lie below `place`, but for those of tests."""
+    """Compile the modules below `site`, except tests. They will lie below `place`."""
     sources = []
     for directory, names, files in os.walk(site):
         names[:] = [name for name in names if name not in ("test", "tests", "__pycache__")]
@@ -64,14 +64,17 @@ def _compile(work: tuple[str, str]) -> None:
 
 
 def stable_marshal(code: CodeType) -> bytes:
-    """`code` marshalled with all equal objects the same one, and each referred to from elsewhere."""
+    """`code` marshalled so that equal objects are one, and each has another reference."""
     known: dict[Any, Any] = {}
     same = _same(code, known)
     return marshal.dumps(same)
 
 
 def _same(value: Any, known: dict[Any, Any]) -> Any:
-    """The one object in `known` that stands for `value`; objects in it are never freed, so their ids identify them."""
+    """The object in `known` that stands for `value`.
+
+    Objects in it are never freed, so their ids identify them.
+    """
     kind: Any = type(value)
     if kind is CodeType:
         changes = {name: _same(getattr(value, name), known) for name in _ATTRIBUTES}
@@ -91,7 +94,7 @@ def _same(value: Any, known: dict[Any, Any]) -> Any:
         value = slice(*(_same(item, known) for item in (value.start, value.stop, value.step)))
         key = tuple(map(id, (value.start, value.stop, value.step)))
     elif kind is str:
-        # Whether it is interned shows; without this that would be so if something else has used it before.
+        # It shows in the bytes whether a string is interned, so all of them are.
         value = sys.intern(value)
     return known.setdefault((kind, key), value)
 

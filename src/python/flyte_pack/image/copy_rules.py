@@ -1,7 +1,7 @@
-"""Where copied files and folders go in an image, and what a `.dockerignore` leaves out. Pure functions of values.
+"""Where copied files and folders go in an image, and what a `.dockerignore` leaves out.
 
-They go where Flyte's builder puts them (flyte 2.12: `Image.with_source_file`, `with_source_folder`), which is what `COPY` of a
-Dockerfile does.
+They go where Flyte's builder puts them (flyte 2.12: `Image.with_source_file`,
+`with_source_folder`), as `COPY` of a Dockerfile does. All functions are pure.
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ _RANGE = re.compile(r"\\?(.)(?:-\\?(.))?", re.DOTALL)
 
 
 def file_destination(src: str, dst: str, workdir: str) -> str:
-    """The path in the image, without the leading "/", of the file `src`: `dst` is a directory if it is `.` or ends in "/"."""
+    """The path of the file `src` in the image, without the leading "/".
+
+    `dst` is a directory if it is `.` or ends in "/".
+    """
     into_directory = dst.endswith("/") or posixpath.basename(dst) in ("", ".", "..")
     path = posixpath.join(workdir, dst, posixpath.basename(src) if into_directory else "")
     return _absolute(path)
 
 
 def folder_destination(src: str, dst: str, copy_contents_only: bool, workdir: str) -> str:
-    """The path in the image, without the leading "/", that the contents of the folder `src` go below.
+    """The directory in the image for the contents of the folder `src`, without the leading "/".
 
-    Only with `dst="."` does it make a difference whether the folder itself is copied.
+    Whether the folder itself is copied makes a difference only with `dst="."`.
     """
     if dst == "." and not copy_contents_only:
         dst = posixpath.basename(posixpath.normpath(src))
@@ -37,7 +40,10 @@ def _absolute(path: str) -> str:
 
 @dataclass(frozen=True)
 class DockerIgnore:
-    """The patterns of a `.dockerignore` (Docker's documentation, "Build context"): the last that matches decides."""
+    """The patterns of a `.dockerignore`; the last that matches decides.
+
+    Docker's documentation, "Build context".
+    """
 
     patterns: tuple[tuple[bool, re.Pattern[str]], ...]
 
@@ -55,7 +61,7 @@ class DockerIgnore:
         return cls(tuple(patterns))
 
     def ignores(self, path: str) -> bool:
-        """Whether the file at `path`, below the folder, is left out: by its own path or that of a directory above it."""
+        """Whether the file at `path` is left out, by its own path or by that of a directory."""
         parts = path.split("/")
         above = ["/".join(parts[: i + 1]) for i in range(len(parts))]
         ignored = False
@@ -69,7 +75,11 @@ class DockerIgnore:
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
-    """`*` and `?` stop at "/", `**` matches any number of directories, none too; `[...]` and a backslash as in Go's path.Match."""
+    """The regular expression of a pattern.
+
+    `*` and `?` stop at "/". `**` matches any number of directories, also none. `[...]` and a
+    backslash mean the same as in Go's path.Match.
+    """
     out, i = [], 0
     while i < len(pattern):
         c = pattern[i]
@@ -101,7 +111,7 @@ def _compile(pattern: str) -> re.Pattern[str]:
 
 
 def _characters(inner: str) -> str:
-    """What stands between brackets, for a regular expression: characters, ranges of them, and perhaps `^` before them."""
+    """The characters of `[...]`: single ones, ranges, and perhaps `^` before them."""
     negated = inner.startswith("^")
     parts = []
     for match in _RANGE.finditer(inner, int(negated)):

@@ -1,7 +1,7 @@
-"""Splits installed distributions into layers and writes those.
+"""Splits installed distributions into layers, and writes them.
 
-A layer of one distribution depends on that distribution alone, so every image that has it shares the blob; how the split
-was chosen is in docs/image-dependencies.md.
+A layer of one distribution depends on that distribution alone, so all images that have it share the
+blob. docs/image-dependencies.md tells how the split was chosen.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from flyte_pack.image.installed import VENV, Distribution, Member
+from flyte_pack.image.filesystem import VENV
+from flyte_pack.image.installed import Distribution, Member
 from flyte_pack.oci.layer import LayerWriter
 from flyte_pack.oci.parts import Layer
 
@@ -41,9 +42,10 @@ class Group:
 def split(
     distributions: Sequence[Distribution], max_layers: int = MAX_LAYERS, own_layer: int = OWN_LAYER
 ) -> list[Group]:
-    """The layers, lowest first: one each for the distributions of `own_layer` bytes or more, by name, then the rest.
+    """The layers, lowest first.
 
-    Where that makes more than `max_layers`, only the largest have one of their own.
+    Each distribution of `own_layer` bytes or more has one of its own, in order of names; the others
+    share the last. If that makes more than `max_layers`, only the largest have their own.
     """
     large = sorted(
         (d for d in distributions if d.name and d.size >= own_layer),
@@ -60,7 +62,7 @@ def split(
 
 
 def write_layers(groups: Sequence[Group], directory: str) -> list[Layer]:
-    """Write each group as a layer below `directory`, in the order given. Raises what `LayerWriter` does."""
+    """Write each group as a layer below `directory`, in the order given."""
     with ThreadPoolExecutor(_WRITERS) as executor:
         # The largest first, so that none is left over when the others are done.
         order = sorted(range(len(groups)), key=lambda i: -groups[i].size)

@@ -1,4 +1,4 @@
-"""Runs programs in an image: by docker or podman where one answers, otherwise in the unpacked image."""
+"""Runs programs in an image: by docker or podman if one answers, else unpacked."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from flyte_pack.progress import Say
 
 ENGINES = ("auto", "docker", "podman", "unpack")
 _ANSWER_SECONDS = 5
-# What a container engine's own client heeds: given on its command line, and not by its environment, as the rest is.
+# Variables that the client of a container engine reads itself. They go on its command line.
 _CLIENTS_OWN = ("PATH", "HOME", "DOCKER_", "BUILDKIT_", "CONTAINER", "LD_", "XDG_", "GO", "TMPDIR")
 
 
 @contextmanager
 def open_runner(
-    layout: Layout, image: LayoutImage, engine: str, name: str, tag: str | None, say: Say
+    layout: Layout, image: LayoutImage, engine: str, name: str, say: Say
 ) -> Iterator[Runner]:
-    """`image`, which must be complete, made ready for `engine` (of `ENGINES`).
+    """`image`, ready to run by `engine` (of `ENGINES`); all its layers must be at hand.
 
-    name: what the image is called in a container engine where it has no `tag`. say: told in one line which way it runs.
-    Raises `UserError`, `InvalidImage` or `OSError`.
+    name: of the image in a container engine. say: told in one line how it runs. Raises `UserError`
+    or `OSError`.
     """
     for client in ("docker", "podman"):
         if engine in ("auto", client) and (program := _answering(client, engine == client)):
-            yield _load(program, layout, image, name, tag, say)
+            yield _load(program, layout, image, name, say)
             return
     with unpacked(layout, image, say) as runner:
         yield runner
 
 
 def _answering(client: str, must: bool) -> str | None:
-    """The path of the client, if it is there and its engine answers. Raises `UserError` where it `must`."""
+    """The path of the client, if its engine answers. Raises `UserError` if it `must`."""
     program = shutil.which(client)
     if program is None:
         if must:
@@ -69,17 +69,15 @@ def _answering(client: str, must: bool) -> str | None:
         if asked.returncode == 0:
             return program
     if must:
-        raise UserError(f"{client} can't be used: {said:.500}")
+        raise UserError(f"{client} cannot be used: {said:.500}")
     return None
 
 
-def _load(
-    program: str, layout: Layout, image: LayoutImage, name: str, tag: str | None, say: Say
-) -> Runner:
+def _load(program: str, layout: Layout, image: LayoutImage, name: str, say: Say) -> Runner:
     client = os.path.basename(program)
     digests = (image.manifest.config.digest, image.descriptor.digest)
     loaded = _find(program, digests)
-    reference = tag or f"{name}:{image.descriptor.digest.partition(':')[2][:12]}"
+    reference = f"{name}:{image.descriptor.digest.partition(':')[2][:12]}"
     if loaded is None:
         with subprocess.Popen(
             [program, "load", "--quiet"],
@@ -103,14 +101,12 @@ def _load(
         loaded = _find(program, (*digests, reference))
         if loaded is None:
             raise UserError(f"{client} took the image, but does not have it: {said:.500}")
-    elif tag is not None:
-        subprocess.run([program, "tag", loaded, tag], stdin=subprocess.DEVNULL, check=False)
-    say(f"running in {client}, as {loaded if tag is None else tag}")
+    say(f"running in {client}, as {loaded}")
     return _Engine(program, loaded)
 
 
 def _find(program: str, names: Sequence[str]) -> str | None:
-    """The first of `names` that the engine has: by the digest of its config or its manifest, as its store goes."""
+    """The first of `names` that the engine has. Stores differ in the digest that is the ID."""
     for name in names:
         asked = subprocess.run(
             [program, "image", "inspect", "--format", "{{.Id}}", name],
@@ -143,7 +139,7 @@ class _Engine:
         for mount in command.mounts:
             if "," in mount.source + mount.target:
                 raise UserError(
-                    f"a mount can't have a comma in its paths: {mount.source}:{mount.target}"
+                    f"a mount cannot have a comma in its paths: {mount.source}:{mount.target}"
                 )
             read_only = ",readonly" if mount.read_only else ""
             argv += ["--mount", f"type=bind,source={mount.source},target={mount.target}{read_only}"]

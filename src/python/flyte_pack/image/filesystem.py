@@ -1,4 +1,4 @@
-"""Where things are in an image: the virtual environment on the base's Python, the user, the working directory."""
+"""Where things are in an image."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import re
 
 VENV = "opt/venv"
 HOME = "/home/flyte"
-WORKDIR = "/home/flyte/task"
-USER = (1000, 1000)
 
 _VERSION = re.compile(r"/.*python(3\.[0-9]+)")
 
@@ -27,7 +25,8 @@ def site_packages(version: str) -> str:
 def pyvenv_cfg(interpreter: str, version: str) -> str:
     """What makes `VENV` a virtual environment of `interpreter` (Python's documentation, "venv").
 
-    The base's own packages stay importable, after ours: an image for GPUs, say, brings some that no lock file has.
+    The base's own packages stay importable, after ours: an image for GPUs may bring some that no
+    lock file has.
     """
     return (
         f"home = {os.path.dirname(interpreter)}\n"
@@ -37,12 +36,12 @@ def pyvenv_cfg(interpreter: str, version: str) -> str:
 
 
 def console_script(module: str, function: str) -> str:
-    """A command that calls `function` of `module`, as installers write them (entry points specification)."""
+    """A command that calls `function` of `module` (entry points specification)."""
     name = function.partition(".")[0]
     return (
         f"#!/{VENV}/bin/python\n"
         "import sys\n"
-        f"from {module} import {name}\n"
+        f"from {module} import {name}\n\n"
         'if __name__ == "__main__":\n'
         f"    sys.exit({function}())\n"
     )

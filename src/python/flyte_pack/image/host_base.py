@@ -1,11 +1,12 @@
-"""Makes a base image out of this machine's own files: `python -m flyte_pack image-host-base`. To try images out, offline.
+"""Makes a base image of this machine's own files, to try images out offline.
 
-It holds a CPython of this machine below /usr/local, the shared libraries that it loads, a shell, a few programs and
-certificates; two layers, and nothing else of the machine. It is what the machine is, so it is marked as not for production.
+It holds a CPython of this machine below /usr/local, the shared libraries that it loads, a shell, a
+few programs and certificates, in two layers. It is marked as not for production.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -23,14 +24,15 @@ from flyte_pack.image.host_python import (
     python_files,
     system_files,
 )
+from flyte_pack.oci.config import ImageConfig, history_entry
 from flyte_pack.oci.layer import LayerWriter
 from flyte_pack.oci.model import (
+    DESCRIPTION,
     OCI_CONFIG,
     OCI_MANIFEST,
     Descriptor,
     Manifest,
     blob_path,
-    canonical,
     digest_of,
 )
 from flyte_pack.oci.parts import Layer
@@ -38,7 +40,6 @@ from flyte_pack.oci.parts import Layer
 NOTICE = "Made of one machine's own files by pants-flyte, to try images out. Not for production."
 _USER = 1000
 _NOBODY = 65534
-_CREATED = "1970-01-01T00:00:00Z"
 _FILES = {
     "etc/passwd": (
         "root:x:0:0:root:/root:/bin/sh\n"
@@ -67,24 +68,18 @@ def main(argv: Sequence[str]) -> int:
     parser = command.parser("python -m flyte_pack image-host-base", NOTICE)
     parser.add_argument("--python", required=True, help="absolute path of a CPython")
     parser.add_argument("--out", required=True, help="directory for base.json and blobs/")
-    return command.run(parser, argv, lambda given: _write(given.python, given.out))
+    return command.run(parser, argv, _write)
 
 
-def _write(python: str, out: str) -> None:
-    write_host_base(python, out)
-
-
-def write_host_base(python: str, out: str) -> BaseImage:
-    """Write `base.json` and the blobs into the directory `out`, which is made where it is missing.
-
-    Equal files on the machine give equal bytes. Raises `UserError`, `UserError`, `UserError`, `UserError` or `OSError`.
-    """
+def _write(given: argparse.Namespace) -> None:
+    """Write `base.json` and `blobs/`. Equal files on the machine give equal bytes."""
     if not sys.platform.startswith("linux"):
         raise UserError(
-            "a base image of this machine's own files needs Linux: use a base image of a registry, or a layout or archive"
+            "a base image of this machine's own files needs Linux: use a base image of a registry, "
+            "or a layout or archive"
         )
-    interpreter = find_interpreter(python)
-    with fresh_entries(out) as directory:
+    interpreter = find_interpreter(given.python)
+    with fresh_entries(given.out) as directory:
         layers = (
             _layer(
                 directory,
@@ -97,7 +92,6 @@ def write_host_base(python: str, out: str) -> BaseImage:
         base = _base(directory, interpreter, layers)
         with open(os.path.join(directory, "base.json"), "wb") as file:
             file.write(base.to_json())
-    return base
 
 
 def _layer(
@@ -138,37 +132,27 @@ def _version(interpreter: Interpreter) -> str:
 
 def _base(directory: str, interpreter: Interpreter, layers: Sequence[Layer]) -> BaseImage:
     python = f"/{PREFIX}/bin/{interpreter.name}"
-    config = canonical(
-        {
-            **interpreter.platform.as_fields(),
-            "created": _CREATED,
-            "config": {
-                "Env": [
-                    "PATH=/usr/local/bin:/usr/bin:/bin",
-                    "LANG=C.UTF-8",
-                    f"PYTHON_VERSION={_version(interpreter)}",
-                    # An OpenSSL of this machine may have been told of another place when it was built.
-                    *(
-                        ["SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"]
-                        if certificates()
-                        else []
-                    ),
-                ],
-                "Cmd": [python],
-                "Labels": {"org.opencontainers.image.description": NOTICE},
-            },
-            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
-            "history": [
-                {"created": _CREATED, "created_by": f"pants-flyte: {layer.what}"}
-                for layer in layers
-            ],
-        }
-    )
+    environment = {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "PYTHON_VERSION": _version(interpreter),
+    }
+    if certificates():
+        # An OpenSSL of this machine may have been told of another place when it was built.
+        environment["SSL_CERT_FILE"] = "/etc/ssl/certs/ca-certificates.crt"
+    config = ImageConfig(
+        interpreter.platform,
+        diff_ids=tuple(layer.diff_id for layer in layers),
+        history=tuple(history_entry(f"pants-flyte: {layer.what}") for layer in layers),
+        env=environment,
+        cmd=(python,),
+        labels={DESCRIPTION: NOTICE},
+    ).to_json()
     manifest = Manifest(
         OCI_MANIFEST,
         Descriptor(OCI_CONFIG, digest_of(config), len(config)),
         tuple(layer.descriptor for layer in layers),
-        {"org.opencontainers.image.description": NOTICE},
+        {DESCRIPTION: NOTICE},
     ).to_json()
     for document in (config, manifest):
         with open(os.path.join(directory, blob_path(digest_of(document))), "wb") as file:

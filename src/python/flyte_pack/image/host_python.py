@@ -1,6 +1,6 @@
-"""Finds the files of this machine that a CPython needs to run: its standard library, shared libraries and programs.
+"""Finds what a CPython of this machine needs: its library, shared libraries and programs.
 
-They are described as places in an image. Nothing is written, and nothing is asked of a network.
+They are described as files in an image. Nothing is written, and no network is used.
 """
 
 from __future__ import annotations
@@ -33,16 +33,17 @@ print(json.dumps({
     "abiflags": sys.abiflags,
 }))
 """
-# What a program in a container has no use for, or what belongs to this machine: relative to the standard library.
+# What has no use in a container or belongs to this machine, relative to the standard library.
 _LEFT_OUT = re.compile(
-    r"site-packages|dist-packages|test|idlelib|tkinter|turtle\.py|turtledemo|ensurepip|config-[^/]*|lib2to3/tests"
-    r"|(distutils|unittest|ctypes|sqlite3)/tests?|EXTERNALLY-MANAGED|(site|user)customize\.py|__phello__.*"
+    r"site-packages|dist-packages|test|idlelib|tkinter|turtle\.py|turtledemo|ensurepip"
+    r"|config-[^/]*|lib2to3/tests|(distutils|unittest|ctypes|sqlite3)/tests?|EXTERNALLY-MANAGED"
+    r"|(site|user)customize\.py|__phello__.*"
     r"|lib-dynload/(_test|_ctypes_test|_tkinter|_xxtest|xx)[^/]*|.*\.(a|o)"
 )
 _PYC = re.compile(r"(.+)\.(cpython-[0-9]+|cpython-[0-9]+t)\.pyc")
 _CONFIGURATION = re.compile(r"_sysconfig_?data.*\.(py|json)|build-details\.json")
-# Loaded by name while a program runs, or by the wheels of other people ("manylinux" promises them), so that no program's
-# own list of libraries has them.
+# Programs load these by name at run time, and wheels rely on them ("manylinux" promises them), so
+# no program's own list of libraries has them.
 _LOADED_BY_NAME = (
     *("libgcc_s.so.1", "libstdc++.so.6", "libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2"),
     *("libdl.so.2", "libpthread.so.0", "librt.so.1", "libutil.so.1", "libm.so.6", "libanl.so.1"),
@@ -61,20 +62,15 @@ _CERTIFICATES = (
     "/etc/ssl/cert.pem",
 )
 # ELF header, e_machine (System V ABI), by the names of the Go language.
-_MACHINES = {
-    (62, 2): "linux/amd64",
-    (183, 2): "linux/arm64",
-    (3, 1): "linux/386",
-    (40, 1): "linux/arm/v7",
-    (21, 2): "linux/ppc64le",
-    (22, 2): "linux/s390x",
-    (243, 2): "linux/riscv64",
-}
+_MACHINES = {62: "linux/amd64", 183: "linux/arm64"}
 
 
 @dataclass(frozen=True)
 class HostFile:
-    """A file in the image: a copy of `source`, or `content`; a symbolic link where `link` is set. Paths have no leading "/"."""
+    """A file in the image; paths have no leading "/".
+
+    It is a copy of `source`, or it holds `content`, or it is a symbolic link to `link`.
+    """
 
     path: str
     source: str = ""
@@ -85,8 +81,11 @@ class HostFile:
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A CPython of this machine. executable: its program. linker: the dynamic linker that it asks for. stdlib: the
-    directories of the standard library, by their path below the prefix."""
+    """A CPython of this machine.
+
+    executable: its program. linker: its dynamic linker. stdlib: the directories of the standard
+    library, by their path below the prefix.
+    """
 
     executable: str
     version: tuple[int, int, int]
@@ -103,11 +102,11 @@ class Interpreter:
 
 
 def find_interpreter(python: str) -> Interpreter:
-    """The CPython behind `python`, which may be one of a virtual environment or a link. Raises `UserError`."""
+    """The CPython behind `python`, which may be a link or a virtual environment's."""
     if not os.path.isabs(python):
         raise UserError(f"{python!r} is not the absolute path of an interpreter")
     try:
-        # Isolated (no PYTHON* of the caller, no user's packages), and without writing bytecode into it.
+        # Isolated: no PYTHON* of the caller, no user's packages. No bytecode is written.
         asked = subprocess.run(
             [python, "-I", "-B", "-c", _ASK],
             stdin=subprocess.DEVNULL,
@@ -121,7 +120,8 @@ def find_interpreter(python: str) -> Interpreter:
     except (ValueError, IndexError):
         says = asked.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["nothing"]
         raise UserError(
-            f"{python} does not run as a Python should (exit code {asked.returncode}); it says: {says[0]:.300}"
+            f"{python} does not run as a Python should (exit code {asked.returncode}); "
+            f"it says: {says[0]:.300}"
         ) from None
     if answer["implementation"] != "cpython":
         raise UserError(
@@ -129,7 +129,7 @@ def find_interpreter(python: str) -> Interpreter:
         )
     major, minor, micro = answer["version"]
     prefix, executable = answer["prefix"], answer["executable"]
-    # Where the interpreter looks for them, relative to its own place: `lib` and, on some systems, `lib64`.
+    # Where the interpreter looks for them, relative to its own place: `lib` or `lib64`.
     stdlib = {
         "/".join(place.split("/")[-2:]): os.path.realpath(place) for place in answer["stdlib"]
     }
@@ -169,7 +169,7 @@ def system_files(python: Interpreter) -> Iterator[HostFile]:
     yield from _libraries(python, [python.executable, *extensions, *programs.values()])
     seen: dict[str, str] = {}
     for name, program in programs.items():
-        # Programs in one file (busybox and its like) are told apart by the name that they are called by.
+        # Programs in one file (busybox and its like) go by the name that they are called by.
         if program in seen:
             yield HostFile(f"usr/bin/{name}", link=seen[program])
         else:
@@ -200,33 +200,27 @@ def _programs() -> Iterator[tuple[str, str]]:
 
 def _library_file(python: Interpreter, below: str, path: str, source: str) -> HostFile | None:
     """A file of the standard library, or None for one that stays behind."""
-    parts = path.split("/")
-    if any(_LEFT_OUT.fullmatch("/".join(parts[: i + 1])) for i in range(len(parts))):
-        return None
-    if "__pycache__" in parts:
+    if os.path.basename(os.path.dirname(path)) == "__pycache__":
         return _bytecode(below, path, source)
     if _CONFIGURATION.fullmatch(path):
         return HostFile(f"{below}/{path}", content=_without_host(python, source))
-    return HostFile(
-        f"{below}/{path}", source, executable=bool(os.stat(source).st_mode & stat.S_IXUSR)
-    )
+    executable = bool(os.stat(source).st_mode & stat.S_IXUSR)
+    return HostFile(f"{below}/{path}", source, executable=executable)
 
 
 def _bytecode(below: str, path: str, source: str) -> HostFile | None:
-    """Bytecode that belongs to the module beside it, said to be valid whatever the module's time (PEP 552).
+    """Bytecode of the module beside it, marked as valid whatever the module's time (PEP 552).
 
-    It is taken as it is: compiling the library anew takes longer than everything else together.
+    It is taken as it is: to compile the library anew takes longer than all the rest.
     """
-    directory, _, name = path.rpartition("/")
+    directory, _, name = path.rpartition("__pycache__/")
     found = _PYC.fullmatch(name)
-    module = (
-        os.path.join(os.path.dirname(os.path.dirname(source)), f"{found[1]}.py") if found else ""
-    )
-    module_path = f"{directory.rpartition('/')[0]}/{found[1]}.py".lstrip("/") if found else ""
-    if not os.path.isfile(module) or _CONFIGURATION.fullmatch(module_path):
+    if not found:
         return None
-    parts = module_path.split("/")
-    if any(_LEFT_OUT.fullmatch("/".join(parts[: i + 1])) for i in range(len(parts))):
+    module = os.path.join(os.path.dirname(os.path.dirname(source)), f"{found[1]}.py")
+    module_path = f"{directory}{found[1]}.py"
+    stays = _LEFT_OUT.fullmatch(module_path) or _CONFIGURATION.fullmatch(module_path)
+    if stays or not os.path.isfile(module):
         return None
     with open(source, "rb") as file:
         data = file.read()
@@ -238,20 +232,17 @@ def _bytecode(below: str, path: str, source: str) -> HostFile | None:
 
 
 def _without_host(python: Interpreter, source: str) -> bytes:
-    """How the interpreter was built, with its prefix in the image instead of the one on this machine."""
+    """How the interpreter was built, with the image's prefix for the one on this machine."""
     with open(source, "rb") as file:
         data = file.read()
-    data = (
-        data.replace(python.prefix.encode(), f"/{PREFIX}".encode())
-        if python.prefix != "/usr"
-        else data
-    )
+    if python.prefix != "/usr":
+        data = data.replace(python.prefix.encode(), f"/{PREFIX}".encode())
     home = os.path.expanduser("~")
     return data.replace(f"{home}/".encode(), b"/nonexistent/") if len(home) > 1 else data
 
 
 def _walk(top: str) -> Iterator[tuple[str, str]]:
-    """Every regular file below `top`, as its path there and on this machine; a link to a file is taken for the file."""
+    """Every regular file below `top`: its path there, and on this machine. Links are followed."""
 
     def fail(error: OSError) -> None:
         raise UserError(f"{error.filename}: {error.strerror}")
@@ -260,10 +251,10 @@ def _walk(top: str) -> Iterator[tuple[str, str]]:
         below = os.path.relpath(directory, top)
         below = "" if below == "." else f"{below}/"
         names[:] = sorted(n for n in names if not _LEFT_OUT.fullmatch(f"{below}{n}"))
-        for name in sorted(files):
-            source = os.path.join(directory, name)
-            if os.path.isfile(source):
-                yield f"{below}{name}", source
+        for path in (f"{below}{name}" for name in sorted(files)):
+            source = os.path.join(top, path)
+            if os.path.isfile(source) and not _LEFT_OUT.fullmatch(path):
+                yield path, source
 
 
 # --- shared libraries ----------------------------------------------------------------------------
@@ -273,9 +264,9 @@ _MISSING = re.compile(r"\s*(\S+) => not found")
 
 
 def _libraries(python: Interpreter, programs: Iterable[str]) -> Iterator[HostFile]:
-    """The dynamic linker where programs ask for it, and all that they load, in a directory that it searches by itself.
+    """The dynamic linker, and all that programs load, in a directory that it searches by itself.
 
-    So neither a cache file (`ld.so.cache`) nor an environment variable is needed, whatever way the image is unpacked.
+    So an image needs neither a cache file (`ld.so.cache`) nor an environment variable.
     """
     found: dict[str, str] = {}
     with ThreadPoolExecutor(4) as pool:
@@ -284,8 +275,8 @@ def _libraries(python: Interpreter, programs: Iterable[str]) -> Iterator[HostFil
                 found.setdefault(name, source)
     if "libc.so.6" not in found:
         raise UserError(
-            f"{python.executable} does not use the GNU C library, which a base image of this machine needs: "
-            "use a base image of a registry"
+            f"{python.executable} does not use the GNU C library, which a base image of this "
+            "machine needs: use a base image of a registry"
         )
     home = os.path.dirname(found["libc.so.6"])
     for name in _LOADED_BY_NAME:
@@ -302,7 +293,7 @@ def _libraries(python: Interpreter, programs: Iterable[str]) -> Iterator[HostFil
 
 
 def _needed(linker: str, program: str) -> list[tuple[str, str]]:
-    """The shared libraries of `program`, by the dynamic linker's own account (ld.so(8), `--list`)."""
+    """The shared libraries of `program`, as the dynamic linker lists them (ld.so(8))."""
     listed = subprocess.run(
         [linker, "--list", program],
         stdin=subprocess.DEVNULL,
@@ -316,13 +307,12 @@ def _needed(linker: str, program: str) -> list[tuple[str, str]]:
         if "statically linked" in listed.stdout + listed.stderr or "not a dynamic" in listed.stderr:
             return []
         reason = (listed.stderr.strip() or listed.stdout.strip()).splitlines()[-1:]
-        raise UserError(f"{program}: its shared libraries can't be listed: {''.join(reason):.300}")
+        raise UserError(f"{program}: its shared libraries cannot be listed: {''.join(reason):.300}")
     lines = listed.stdout.splitlines()
-    if program.endswith(".so"):
-        # An extension module whose library is missing works as little here as it will there.
-        return [(m[1].rpartition("/")[2], m[2]) for m in map(_RESOLVED.match, lines) if m]
-    if missing := [m[1] for m in map(_MISSING.match, lines) if m]:
-        raise UserError(f"{program} needs {', '.join(missing)}, which this machine has not")
+    missing = [found[1] for found in map(_MISSING.match, lines) if found]
+    # An extension module whose library is missing works as little here as it will there.
+    if missing and not program.endswith(".so"):
+        raise UserError(f"{program} needs {', '.join(missing)}, which this machine does not have")
     return [(m[1].rpartition("/")[2], m[2]) for m in map(_RESOLVED.match, lines) if m]
 
 
@@ -338,30 +328,24 @@ def _is_elf(path: str) -> bool:
 
 
 def _read_elf(program: str) -> tuple[Platform, str]:
-    """The platform that a program is for, and the dynamic linker that it asks for (System V ABI, "Program Header")."""
+    """The platform and the dynamic linker of a program (System V ABI, "Program Header")."""
     try:
         with open(program, "rb") as file:
             data = file.read(1 << 16)
     except OSError as error:
         raise UserError(f"{program}: {error.strerror}") from None
-    if data[:4] != b"\x7fELF" or data[5:6] not in (b"\1", b"\2"):
-        raise UserError(
-            f"{program} is no program of Linux (ELF): a base image of this machine needs one"
-        )
-    wide, order = data[4] == 2, "<" if data[5] == 1 else ">"
-    (machine,) = struct.unpack_from(f"{order}H", data, 18)
-    platform = _MACHINES.get((machine, data[4]))
-    if platform is None:
-        raise UserError(
-            f"{program} is for a processor (ELF machine {machine}) that is not known here"
-        )
-    start = struct.unpack_from(f"{order}Q" if wide else f"{order}I", data, 32 if wide else 28)[0]
-    size, count = struct.unpack_from(f"{order}HH", data, 54 if wide else 42)
-    for at in range(start, start + size * count, size):
-        fields = struct.unpack_from(f"{order}IIQQQQ" if wide else f"{order}IIIII", data, at)
-        if fields[0] == 3:  # PT_INTERP
-            offset, length = (fields[2], fields[5]) if wide else (fields[1], fields[4])
-            return Platform.parse(platform), data[offset : offset + length].rstrip(b"\0").decode()
-    raise UserError(
-        f"{program} is linked statically: a base image of this machine needs another CPython"
+    if data[:6] != b"\x7fELF\2\1":
+        raise UserError(f"{program} is not a 64-bit program of Linux: a base image needs one")
+    (machine,) = struct.unpack_from("<H", data, 18)
+    if machine not in _MACHINES:
+        raise UserError(f"{program} is for a processor that is not known here: ELF {machine}")
+    (start,), (size, count) = (
+        struct.unpack_from("<Q", data, 32),
+        struct.unpack_from("<HH", data, 54),
     )
+    for at in range(start, start + size * count, size):
+        kind, _, offset, _, _, length = struct.unpack_from("<IIQQQQ", data, at)
+        if kind == 3:  # PT_INTERP
+            linker = data[offset : offset + length].rstrip(b"\0").decode()
+            return Platform.parse(_MACHINES[machine]), linker
+    raise UserError(f"{program} is linked statically: a base image needs another CPython")

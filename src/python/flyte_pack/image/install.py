@@ -1,7 +1,8 @@
 """Installs locked wheels into layers for an image: `python -m flyte_pack image-install`.
 
-uv installs, hashes required, for the image's Python and platform; then what it wrote is made independent of this machine,
-split and packed. Out comes a directory with `blobs/`, `layers.json` (flyte_pack.oci.parts) and `packages.json`.
+uv installs them for the image's Python and platform, and requires hashes. Then what it wrote is
+made independent of this machine, split and packed. The output is a directory with `blobs/` and
+`layers.json` (flyte_pack.oci.parts).
 """
 
 from __future__ import annotations
@@ -10,21 +11,21 @@ import argparse
 import configparser
 import csv
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
 
 from flyte_pack import command
-from flyte_pack.errors import UsageError, UserError
-from flyte_pack.image.dependency_layers import MAX_LAYERS, split, write_layers
-from flyte_pack.image.installed import VENV, read_installed
-from flyte_pack.image.lock_files import read_lock
-from flyte_pack.image.packages import Package, Packages
+from flyte_pack.errors import UserError
+from flyte_pack.image.dependency_layers import split, write_layers
+from flyte_pack.image.filesystem import site_packages
+from flyte_pack.image.installed import Distribution, read_installed
+from flyte_pack.image.layer import LAYERS
+from flyte_pack.image.lock_files import Pin, read_lock
 from flyte_pack.image.resolve import format_pins
 from flyte_pack.image.uv import run_uv
-from flyte_pack.image.wheel_target import MANYLINUX, WheelTarget
-from flyte_pack.oci.parts import layers_to_json
+from flyte_pack.image.wheel_target import GLIBC, WheelTarget
+from flyte_pack.oci.parts import Layers
 from flyte_shim import shown
 
 
@@ -34,87 +35,76 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--requirements", required=True, help="what `image-resolve` wrote")
     parser.add_argument("--python", required=True, help="version of the image's Python: 3.12")
     parser.add_argument("--platform", required=True, help="linux/amd64 or linux/arm64")
-    parser.add_argument("--manylinux", default=MANYLINUX, help="glibc of the base: %(default)s")
+    parser.add_argument("--glibc", default=GLIBC, help="of the base: %(default)s")
     parser.add_argument("--out", required=True, help="directory to be made")
-    parser.add_argument("--address", default="", help="of the image, for errors")
     parser.add_argument(
         "--bytecode-python", help="an interpreter of the image's version, to compile with"
     )
-    parser.add_argument("--max-layers", type=int, default=MAX_LAYERS, help="%(default)s")
     return command.run(parser, argv, _install)
 
 
 def _install(given: argparse.Namespace) -> None:
-    if given.max_layers < 1:
-        raise UsageError("--max-layers must be 1 or more")
-    target = WheelTarget(given.python, given.platform, given.manylinux)
+    target = WheelTarget(given.python, given.platform, given.glibc)
     with command.no_garbage():
-        install(given.requirements, target, given.out, given.bytecode_python, given.max_layers)
+        install(given.requirements, target, given.out, given.bytecode_python)
 
 
 def install(
-    requirements: str,
-    target: WheelTarget,
-    out: str,
-    bytecode_python: str | None = None,
-    max_layers: int = MAX_LAYERS,
-) -> Packages:
-    """Install what the file `requirements` pins, and write layers of it into the new directory `out`.
+    requirements: str, target: WheelTarget, out: str, bytecode_python: str | None = None
+) -> None:
+    """Install what the file `requirements` pins; write the layers into the new directory `out`.
 
-    Raises `UserError`, `UserError`, `UserError` or `OSError`; `out` is then as it was.
+    Raises `UserError` or `OSError`; then `out` is as it was.
     """
-    with open(requirements, encoding="utf-8") as file:
-        pins = read_lock(file.read(), target).pins
-    for pin in pins.values():
-        if pin.problem is not None:
-            raise UserError(f"{pin} can't be installed: {pin.problem}")
+    pins = _installable(requirements, target)
     if bytecode_python is not None:
         _check_interpreter(bytecode_python, target)
-    out = os.path.abspath(out)
-    os.makedirs(os.path.dirname(out), exist_ok=True)
-    # Beside the output, where moving is free and hard links reach what Pants keeps on one file system.
-    work = os.path.realpath(tempfile.mkdtemp(prefix=".image-install-", dir=os.path.dirname(out)))
-    try:
+    parent = os.path.dirname(os.path.abspath(out))
+    os.makedirs(parent, exist_ok=True)
+    # Beside the output: there moving is free, and hard links reach Pants' own files.
+    with tempfile.TemporaryDirectory(prefix=".image-install-", dir=parent) as directory:
+        work = os.path.realpath(directory)
         prefix, made = os.path.join(work, "prefix"), os.path.join(work, "made")
         os.mkdir(prefix)
         os.mkdir(made)
         if pins:
-            pinned = os.path.join(work, "requirements.txt")
-            with open(pinned, "w", encoding="ascii") as file:
-                file.write(format_pins(sorted(pins.values(), key=lambda pin: pin.name)))
-            run_uv(
-                ["install", "-r", pinned, "--no-deps", "--require-hashes", "--prefix", prefix],
-                target,
-                os.environ,
-            )
+            _run_installer(pins, target, work, prefix)
             if bytecode_python is not None:
                 _compile(prefix, bytecode_python, target, made)
-        versions = {pin.name: pin.version for pin in pins.values()}
-        try:
-            distributions = read_installed(prefix, target.minor, versions)
-        except (csv.Error, configparser.Error, ValueError) as error:
-            reason = shown.line(str(error), longest=200)
-            raise UserError(f"a wheel's metadata can't be understood: {reason}") from None
-        layers = write_layers(split(distributions, max_layers), made)
-        packages = Packages(
-            target.minor,
-            target.platform,
-            tuple(Package(d.name, d.version, d.scripts) for d in distributions if d.name),
-        )
-        for name, content in (
-            ("layers.json", layers_to_json(layers)),
-            ("packages.json", packages.to_json()),
-        ):
-            with open(os.path.join(made, name), "wb") as output:
-                output.write(content)
+        layers = Layers(tuple(write_layers(split(_distributions(prefix, pins, target)), made)))
+        with open(os.path.join(made, LAYERS), "wb") as output:
+            output.write(layers.to_json())
         os.rename(made, out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return packages
+
+
+def _installable(requirements: str, target: WheelTarget) -> list[Pin]:
+    with open(requirements, encoding="utf-8") as file:
+        pins = sorted(read_lock(file.read(), target).pins.values(), key=lambda pin: pin.name)
+    for pin in pins:
+        if pin.problem is not None:
+            raise UserError(f"{pin} cannot be installed: {pin.problem}")
+    return pins
+
+
+def _run_installer(pins: Sequence[Pin], target: WheelTarget, work: str, prefix: str) -> None:
+    pinned = os.path.join(work, "requirements.txt")
+    with open(pinned, "w", encoding="ascii") as file:
+        file.write(format_pins(pins))
+    arguments = ["install", "-r", pinned, "--no-deps", "--require-hashes", "--prefix", prefix]
+    run_uv(arguments, target, os.environ)
+
+
+def _distributions(prefix: str, pins: Sequence[Pin], target: WheelTarget) -> list[Distribution]:
+    versions = {pin.name: pin.version for pin in pins}
+    try:
+        return read_installed(prefix, target.minor, versions)
+    except (csv.Error, configparser.Error, ValueError) as error:
+        reason = shown.line(str(error), longest=200)
+        raise UserError(f"a wheel's metadata cannot be understood: {reason}") from None
 
 
 def _check_interpreter(python: str, target: WheelTarget) -> None:
-    """Raises `UserError` where it is not the image's: another one would leave bytecode that nothing reads."""
+    """Raises `UserError` for another version than the image's, which cannot read the bytecode."""
     asked = "import sys; print(sys.implementation.name, '%d.%d' % sys.version_info[:2])"
     try:
         done = subprocess.run([python, "-I", "-c", asked], capture_output=True, text=True)
@@ -133,11 +123,11 @@ def _compile(prefix: str, python: str, target: WheelTarget, empty: str) -> None:
     (here,) = os.listdir(library)
     program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "compile_modules.py")
     command = [
-        # Not isolated (-I): that would ignore the hash seed, in whose order old versions write sets.
+        # Not isolated (-I), which ignores the hash seed. Old versions write sets in its order.
         *(python, "-s", "-S", "-B", "-X", "utf8", "-W", "ignore", program),
         *(
             os.path.join(library, here, "site-packages"),
-            f"/{VENV}/lib/python{target.minor}/site-packages",
+            f"/{site_packages(target.minor)}",
         ),
     ]
     done = subprocess.run(

@@ -1,7 +1,7 @@
-"""Reads what the installer left in a directory: which file belongs to which distribution, and where it goes in the image.
+"""Reads what the installer wrote: whose each file is, and where it goes in the image.
 
-Nothing of the machine that installed it may remain: programs are started by the image's own interpreter, and RECORD
-(PyPA, "Recording installed projects") lists what is really there.
+Nothing may remain of the machine that installed it. The image's own interpreter starts programs,
+and RECORD (PyPA, "Recording installed projects") lists what is there.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from typing import NamedTuple
 from packaging.utils import canonicalize_name
 
 from flyte_pack.errors import UserError
+from flyte_pack.image.filesystem import VENV, console_script
 from flyte_shim import shown
-
-VENV = "opt/venv"
 
 # Notes of the installer about how it came by a distribution; they would differ between machines.
 _LEFT_OUT = frozenset(("REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json"))
@@ -34,20 +33,15 @@ _SCRIPT_NAME = re.compile(r"[\w.+-]+( [\w.+-]+)*")
 _CALLABLE = re.compile(
     r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*)\s*:\s*(?P<object>[^\W\d]\w*(\.[^\W\d]\w*)*)"
 )
-# What the installer puts in place of `#!python`: the interpreter, or a shell that starts it if its path is no shebang's.
+# What the installer writes for `#!python` if the interpreter's path is too long for a shebang.
 _LONG_SHEBANG = re.compile(rb"#!/bin/sh\n'''exec' (.*?) \"\$0\" \"\$@\"\n' '''\n")
-_SCRIPT = """\
-#!/{venv}/bin/python
-import sys
-from {module} import {first}
-
-if __name__ == "__main__":
-    sys.exit({object}())
-"""
 
 
 class Member(NamedTuple):
-    """A file of a layer; path: in the image, without a leading "/"; either in the file `source`, or `content`."""
+    """A file of a layer, with the content of the file `source`, or with `content`.
+
+    path: in the image, without a leading "/".
+    """
 
     path: str
     mode: int
@@ -58,12 +52,11 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True)
 class Distribution:
-    """An installed distribution: its files by path, sorted, and the names of its programs."""
+    """An installed distribution: its files, sorted by path."""
 
     name: str
     version: str
     members: tuple[Member, ...]
-    scripts: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}".rstrip()
@@ -76,7 +69,7 @@ class Distribution:
 
 @dataclass
 class _Found:
-    """A distribution while its files are gathered. listed: rows of RECORD, by path in the installation."""
+    """A distribution whose files are being gathered. listed: rows of RECORD, by path."""
 
     name: str
     version: str
@@ -90,9 +83,9 @@ def read_installed(
 ) -> list[Distribution]:
     """The distributions below `prefix`, sorted by name.
 
-    python: `3.12`, the image's. versions: of what was installed, by normalized name. interpreter: that the installer
-    used. A last one without a name holds the files that no RECORD lists, if there are any. Raises `UserError` where
-    two bring different files to one path, or a file can't be in an image.
+    python: the image's, `3.12`. versions: of what was installed, by normalized name. interpreter:
+    the installer's. Files in no RECORD are in a last distribution, without a name. Raises
+    `UserError` if two bring different files to one path, or if a file cannot be in an image.
     """
     files = dict(_walk(prefix, ""))
     site = _site_packages(files)
@@ -183,8 +176,9 @@ def _owners(
             others = owners.setdefault(path, [])
             if others and others[0].listed[path][0] != digest:
                 raise UserError(
-                    f"{others[0].name} {others[0].version} and {distribution.name} {distribution.version} both bring "
-                    f"{shown.printable(rename(path))}, and not the same one. Have only one of them in the image."
+                    f"{others[0].name} {others[0].version} and {distribution.name} "
+                    f"{distribution.version} both bring {shown.printable(rename(path))}, and not "
+                    "the same one. Have only one of them in the image"
                 )
             others.append(distribution)
     return owners
@@ -205,7 +199,7 @@ class _Rename(NamedTuple):
     target_headers: str
 
     def __call__(self, path: str) -> str:
-        """Where a file of the installation goes below the environment: the installer's own Python may be another."""
+        """Where a file goes below the environment; the installer's own Python may be another."""
         for old, new in ((self.site, self.target_site), (self.headers, self.target_headers)):
             if path.startswith(f"{old}/"):
                 return new + path[len(old) :]
@@ -238,7 +232,7 @@ def _member(
 
 
 def _with_image_shebang(source: str, interpreters: set[bytes]) -> bytes | None:
-    """The program, started by the image's interpreter, if the installer had it started by its own."""
+    """The program with the image's interpreter, if it was started by the installer's."""
     with open(source, "rb") as file:
         if file.read(2) != b"#!":
             return None
@@ -262,14 +256,11 @@ def _finish(found: _Found, prefix: str, site: str, rename: _Rename, python: str)
     members.pop(record, None)
     content = _record(found, members, rename(record), rename.target_site)
     members[record] = Member(f"{VENV}/{rename(record)}", 0o644, len(content), "", content)
-    programs = {path[4:] for path in members if path.startswith("bin/") and "/" not in path[4:]}
-    return Distribution(
-        found.name, found.version, tuple(sorted(members.values())), tuple(sorted(programs))
-    )
+    return Distribution(found.name, found.version, tuple(sorted(members.values())))
 
 
 def _entry_points(prefix: str, site: str, found: _Found) -> Iterator[tuple[str, bytes]]:
-    """The programs of entry_points.txt (PyPA, "Entry points specification"), as the image has them."""
+    """The programs of entry_points.txt (PyPA, "Entry points specification")."""
     for point in PathDistribution(Path(_at(prefix, site, found.info))).entry_points:
         if point.group not in ("console_scripts", "gui_scripts"):
             continue
@@ -280,17 +271,10 @@ def _entry_points(prefix: str, site: str, found: _Found) -> Iterator[tuple[str, 
             or _RESERVED.fullmatch(f"bin/{point.name}")
         ):
             raise UserError(
-                f"{found.name} {found.version} has a program that can't be made: {point.name!a:.80} = {point.value!a:.80}"
+                f"{found.name} {found.version} has a program that cannot be made: "
+                f"{point.name!a:.80} = {point.value!a:.80}"
             )
-        yield (
-            point.name,
-            _SCRIPT.format(
-                venv=VENV,
-                module=called["module"],
-                first=called["object"].split(".")[0],
-                object=called["object"],
-            ).encode(),
-        )
+        yield point.name, console_script(called["module"], called["object"]).encode()
 
 
 def _left_out(path: str) -> bool:

@@ -11,7 +11,7 @@ from flyte_pack import command
 from flyte_pack.errors import UserError
 from flyte_pack.image.layer import LAYERS
 from flyte_pack.oci.layer import join_parts
-from flyte_pack.oci.parts import layers_to_json
+from flyte_pack.oci.parts import Layers
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,4 +29,4 @@ def _join(options: argparse.Namespace) -> None:
     except zlib.error as error:
         raise UserError(str(error)) from None
     with open(os.path.join(options.out, LAYERS), "wb") as file:
-        file.write(layers_to_json([layer]))
+        file.write(Layers((layer,)).to_json())

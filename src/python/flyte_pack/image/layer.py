@@ -1,4 +1,4 @@
-"""Packs a layer of files at hand (first-party code, the shim): `python -m flyte_pack image-layer`."""
+"""Packs a layer of files at hand, such as code or the shim: `python -m flyte_pack image-layer`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from flyte_pack import command
 from flyte_pack.image.layer_plan import PART, LayerPlan
 from flyte_pack.oci.layer import LayerWriter
-from flyte_pack.oci.parts import Layer, layers_to_json
+from flyte_pack.oci.parts import Layer, Layers
 from flyte_pack.sources import SourceTree
 
 LAYERS = "layers.json"
@@ -36,18 +36,18 @@ def _pack(options: argparse.Namespace) -> None:
             return
         layer = pack_layer(plan, options.sources, options.out)
     with open(os.path.join(options.out, LAYERS), "wb") as file:
-        file.write(layers_to_json([layer]))
+        file.write(Layers((layer,)).to_json())
 
 
 def pack_layer(plan: LayerPlan, sources: str, out: str) -> Layer:
-    """Write the layer below `out`, its members sorted by path. Raises `UserError`, `UserError` or `OSError`."""
+    """Write the layer below `out`, its members sorted by path. Raises `UserError` or `OSError`."""
     with LayerWriter(out, plan.owner) as layer:
         _add_members(layer, plan, sources)
         return layer.finish(plan.what)
 
 
 def pack_part(plan: LayerPlan, sources: str, out: str) -> None:
-    """Write what the plan's members come to in a layer, to be joined with other parts. Raises as `pack_layer` does."""
+    """Write the plan's members as a part of a layer, to be joined with others."""
     with LayerWriter(out, plan.owner) as layer:
         _add_members(layer, plan, sources)
         layer.finish_part(os.path.join(out, PART))

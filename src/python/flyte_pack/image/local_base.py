@@ -1,8 +1,8 @@
 """Reads a base image out of a layout or archive: `python -m flyte_pack image-local-base`.
 
-What it takes: an image layout in a directory; one in a tar archive (`oci-archive`); what `docker save` wrote, before
-version 25 and since. Any of the archives may be gzip'd. All blobs are checked against their digests, and layers
-against the config. Nothing is unpacked, and no layer is held in memory.
+It takes an image layout, in a directory or in a tar archive (`oci-archive`), and what `docker save`
+wrote, before version 25 and since. Archives may be gzip'd. Blobs are checked against their digests,
+and layers against the config. Nothing is unpacked, and no layer is held in memory.
 """
 
 from __future__ import annotations
@@ -20,29 +20,27 @@ from flyte_pack import command
 from flyte_pack.codec import GzipWriter
 from flyte_pack.fresh import fresh_entries
 from flyte_pack.image.base import BaseImage, BasePlatform
+from flyte_pack.json_fields import Digest
+from flyte_pack.oci.config import ImageConfig
 from flyte_pack.oci.inflate import inflate
 from flyte_pack.oci.layout import Layout, LayoutImage, checked_blob, open_layout, read_layout
 from flyte_pack.oci.model import (
-    DOCKER_LAYER_GZIP,
+    GZIP_LAYERS,
     MAX_DOCUMENT,
     OCI_CONFIG,
-    OCI_LAYER,
     OCI_LAYER_GZIP,
     OCI_MANIFEST,
+    PLAIN_LAYERS,
     Descriptor,
     InvalidImage,
     Manifest,
     Platform,
     blob_path,
-    check_digest,
     digest_of,
-    parse_object,
 )
 from flyte_pack.oci.tar_files import TarFiles
 
 _READ = 1 << 20
-_GZIP_TYPES = (OCI_LAYER_GZIP, DOCKER_LAYER_GZIP)
-_PLAIN_TYPES = (OCI_LAYER, "application/vnd.docker.image.rootfs.diff.tar")
 
 
 @dataclass(frozen=True)
@@ -113,9 +111,11 @@ def _from_layout(layout: Layout, options: _Options, out: str) -> BaseImage:
     images = [image for top in tops for image in layout.images(top)]
     wanted = [_wanted(layout.name, images, platform) for platform in options.platforms]
     for image in wanted:
-        for layer, diff_id in zip(image.manifest.layers, _diff_ids(layout.name, image)):
+        config = image.parsed_config
+        config.check_layers(image.manifest.layers, layout.name)
+        for layer, diff_id in zip(image.manifest.layers, config.diff_ids):
             _copy_layer(layout, layer, diff_id, out)
-    # Several platforms hang together by their index: one that the layout holds, or the layout's own.
+    # Several platforms belong together by their index: one in the layout, or the layout's own.
     index = None
     if len(wanted) > 1:
         index = layout.document(tops[0]) if len(tops) == 1 else layout.index_bytes
@@ -128,19 +128,10 @@ def _wanted(name: str, images: Sequence[LayoutImage], platform: Platform) -> Lay
         return next(iter(found.values()))
     if found:
         raise InvalidImage(
-            f"{name}: holds {len(found)} images for {platform}: say which by its name"
+            f"{name}: holds {len(found)} images for {platform}: set `ref` to the name of one"
         )
     there = ", ".join(sorted({str(i.platform) for i in images})) or "none"
     raise InvalidImage(f"{name}: has no image for {platform}; it has: {there:.300}")
-
-
-def _diff_ids(name: str, image: LayoutImage) -> list[str]:
-    """The digests of the layers, once inflated, as the config has them (image specification, "Layer DiffID")."""
-    rootfs = parse_object(image.config, name).get("rootfs")
-    found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
-    if not isinstance(found, list) or len(found) != len(image.manifest.layers):
-        raise InvalidImage(f"{name}: the config and the manifest differ in their layers")
-    return [check_digest(one, f"{name}: a diff_id") for one in found]
 
 
 def _copy_layer(layout: Layout, layer: Descriptor, diff_id: str, out: str) -> None:
@@ -151,12 +142,12 @@ def _copy_layer(layout: Layout, layer: Descriptor, diff_id: str, out: str) -> No
         for piece in checked_blob(layout, layer):
             file.write(piece)
     with open(place, "rb") as file:
-        if layer.media_type in _GZIP_TYPES:
+        if layer.media_type in GZIP_LAYERS:
             plain = inflate(file, f"{layout.name}: {layer.digest}")
-        elif layer.media_type in _PLAIN_TYPES:
+        elif layer.media_type in PLAIN_LAYERS:
             plain = _pieces(file)
         else:
-            return  # zstd: the standard library can't inflate it; whoever unpacks it checks it
+            return  # zstd: the standard library cannot inflate it; whoever unpacks it checks it
         _check(layout.name, _sha256(plain), diff_id)
 
 
@@ -164,27 +155,26 @@ def _copy_layer(layout: Layout, layer: Descriptor, diff_id: str, out: str) -> No
 
 
 def _from_docker(archive: TarFiles, options: _Options, out: str) -> BaseImage:
-    """`manifest.json` and what it names (Docker's image specification 1.2, "Combined Image JSON + Filesystem Changeset")."""
+    """The image of `manifest.json`.
+
+    Docker's image specification 1.2, "Combined Image JSON + Filesystem Changeset".
+    """
     entry = _entry(archive, options.ref)
-    config = _small(archive, entry["Config"])
-    platform = Platform.from_fields(parse_object(config, archive.name), archive.name)
+    data = _small(archive, entry["Config"])
+    config = ImageConfig.parse(data, archive.name)
+    platform = config.platform
     if options.platforms != (platform,):
         others = ", ".join(str(p) for p in options.platforms if p != platform)
         raise InvalidImage(f"{archive.name}: has no image for {others}; it has: {platform}")
-    rootfs = parse_object(config, archive.name).get("rootfs")
-    diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
-    if not isinstance(diff_ids, list) or len(diff_ids) != len(entry["Layers"]):
-        raise InvalidImage(f"{archive.name}: the config and manifest.json differ in their layers")
+    config.check_layers(entry["Layers"], archive.name)
     layers = tuple(
-        _pack_layer(archive, path, check_digest(diff_id, f"{archive.name}: a diff_id"), out)
-        for path, diff_id in zip(entry["Layers"], diff_ids)
+        _pack_layer(archive, path, diff_id, out)
+        for path, diff_id in zip(entry["Layers"], config.diff_ids)
     )
-    manifest = Manifest(
-        OCI_MANIFEST, Descriptor(OCI_CONFIG, digest_of(config), len(config)), layers
-    )
-    data = manifest.to_json()
-    descriptor = Descriptor(OCI_MANIFEST, digest_of(data), len(data))
-    return _base(out, options, [LayoutImage(descriptor, manifest, data, config, platform)], None)
+    manifest = Manifest(OCI_MANIFEST, Descriptor(OCI_CONFIG, digest_of(data), len(data)), layers)
+    document = manifest.to_json()
+    descriptor = Descriptor(OCI_MANIFEST, digest_of(document), len(document))
+    return _base(out, options, [LayoutImage(descriptor, manifest, document, data, platform)], None)
 
 
 def _entry(archive: TarFiles, ref: str | None) -> dict[str, Any]:
@@ -203,7 +193,7 @@ def _entry(archive: TarFiles, ref: str | None) -> dict[str, Any]:
     if not found:
         raise InvalidImage(f"{archive.name}: no image in it is named {ref}; the names: {there}")
     raise InvalidImage(
-        f"{archive.name}: holds {len(found)} images: say which by its name; the names: {there}"
+        f"{archive.name}: holds {len(found)} images: set `ref` to the name of one: {there}"
     )
 
 
@@ -237,7 +227,7 @@ def _member(archive: TarFiles, path: str) -> BinaryIO:
 
 
 def _pack_layer(archive: TarFiles, path: str, diff_id: str, out: str) -> Descriptor:
-    """Compress a layer, a plain tar, with the pinned codec; one that is gzip'd already is taken as it is."""
+    """Compress a plain layer with the pinned codec; take one that is gzip'd as it is."""
     with _member(archive, path) as file:
         gzipped = file.read(2) == b"\x1f\x8b"
     temporary = os.path.join(out, "blobs", ".layer")
@@ -259,7 +249,7 @@ def _pack_layer(archive: TarFiles, path: str, diff_id: str, out: str) -> Descrip
             found = _sha256(inflate(again, f"{archive.name}: {path}"))
     _check(archive.name, found, diff_id)
     os.replace(temporary, os.path.join(out, "blobs", "sha256", name))
-    return Descriptor(OCI_LAYER_GZIP, f"sha256:{name}", size)
+    return Descriptor(OCI_LAYER_GZIP, Digest(f"sha256:{name}"), size)
 
 
 # --- both ----------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
-"""Reads lock files: what they pin for one Python and platform, with hashes, and the graph where they have one.
+"""Reads lock files: what they pin for one Python and platform, with hashes.
 
-Kinds, told apart by content: requirements with hashes (pip's "Requirements File Format"; pip-tools and uv write them),
-PEX's JSON (bare, or below the `//` comments that Pants adds), `uv.lock`, and `pylock.toml` (PyPA, "pylock.toml").
+The content tells the kind: requirements with hashes (pip's "Requirements File Format"; pip-tools
+and uv write them), PEX's JSON (bare, or below the `//` comments of Pants), `uv.lock`, and
+`pylock.toml` (PyPA, "pylock.toml"). Some have the graph too.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from flyte_shim import shown
 
 # Options that say where or how to look, which the settings of this machine say instead.
 _IGNORED = re.compile(
-    r"(-i|-f|--(index-url|extra-index-url|no-index|find-links|trusted-host|no-binary|only-binary|prefer-binary|pre"
-    r"|use-feature|require-hashes))(\s|=|$)"
+    r"(-i|-f|--(index-url|extra-index-url|no-index|find-links|trusted-host|no-binary|only-binary"
+    r"|prefer-binary|pre|use-feature|require-hashes))(\s|=|$)"
 )
 _HASH = re.compile(r"(sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})")
 
@@ -33,7 +34,7 @@ _HASH = re.compile(r"(sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{12
 class Pin:
     """A locked distribution; name: normalized. requires: what it asks for, where the lock says so.
 
-    problem: why it can't be installed; that matters only to those who need it.
+    problem: why it cannot be installed; that matters only to those who need it.
     """
 
     name: str
@@ -48,9 +49,10 @@ class Pin:
 
 @dataclass(frozen=True)
 class Lock:
-    """What a lock file pins for a target. elsewhere: names that it has for other targets only.
+    """What a lock file pins for a target.
 
-    excluded: names that its maker was told to leave out. has_graph: each pin knows what it requires.
+    elsewhere: names that it has for other targets only. excluded: names that its maker was told to
+    leave out. has_graph: each pin knows what it requires.
     """
 
     pins: Mapping[str, Pin]
@@ -74,7 +76,8 @@ class _Reader:
         other = self.pins.setdefault(pin.name, pin)
         if other.version != pin.version:
             raise UserError(
-                f"the lock file pins {pin.name} twice for {self.target}: {other.version} and {pin.version}"
+                f"the lock file pins {pin.name} twice for {self.target}: {other.version} and "
+                f"{pin.version}"
             )
         if other is not pin:
             hashes = tuple(dict.fromkeys(other.hashes + pin.hashes))
@@ -86,7 +89,7 @@ class _Reader:
 
 
 def read_lock(text: str, target: WheelTarget) -> Lock:
-    """What the lock file with that content pins for `target`. Raises `UserError`, without the file's name."""
+    """What a lock file pins for `target`. Raises `UserError`, without the file's name."""
     # Pants puts comments before a JSON document, which has no such thing.
     bare = re.sub(r"\A(\s*//[^\n]*\n|\s+)*", "", text)
     try:
@@ -97,7 +100,7 @@ def read_lock(text: str, target: WheelTarget) -> Lock:
         return _read_requirements(text, target)
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         reason = shown.line(f"{type(error).__name__}: {error}", longest=200)
-        raise UserError(f"the lock file can't be understood: {reason}") from None
+        raise UserError(f"the lock file cannot be understood: {reason}") from None
 
 
 def holds(marker: Marker | None, target: WheelTarget, extra: str = "") -> bool:
@@ -112,7 +115,8 @@ def _read_requirements(text: str, target: WheelTarget) -> Lock:
             if _IGNORED.match(line):
                 continue
             raise UserError(
-                f"line {number}: {line.split()[0]!r} is nothing for a lock file: it pins all that it needs itself"
+                f"line {number}: {line.split()[0]!r} is nothing for a lock file: it pins all that "
+                "it needs itself"
             )
         specification, *options = re.split(r"\s+(?=--)", line)
         hashes = [o[6:].lstrip("= ") for o in options if o.startswith("--hash")]
@@ -120,7 +124,8 @@ def _read_requirements(text: str, target: WheelTarget) -> Lock:
             requirement = Requirement(specification)
         except InvalidRequirement:
             raise UserError(
-                f"line {number}: {shown.line(specification, longest=120)} is no pinned requirement, such as numpy==2.2.1"
+                f"line {number}: {shown.line(specification, longest=120)} is not a pinned "
+                "requirement, such as numpy==2.2.1"
             ) from None
         reader.add(_pin(requirement, hashes), [requirement.marker] if requirement.marker else [])
     return reader.lock()
@@ -139,8 +144,8 @@ def _pin(requirement: Requirement, hashes: list[str]) -> Pin:
 
 
 _DIRECT = (
-    "it comes from a URL, a repository or a path, and an image takes wheels from a package index only: "
-    "build its wheel and put that on an index, or in a directory of wheels (UV_FIND_LINKS)"
+    "it comes from a URL, a repository or a path, and an image takes wheels from a package index "
+    "only: build its wheel and put that on an index, or in a directory of wheels (UV_FIND_LINKS)"
 )
 
 
@@ -157,7 +162,7 @@ def _checked(
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Lines without comments, those that end in a backslash joined with the next; numbered from 1."""
+    """The lines, numbered from 1: without comments, and joined where one ends in a backslash."""
     start, pieces = 1, ""
     for number, line in enumerate([*text.splitlines(), ""], 1):
         if not pieces:
@@ -178,7 +183,8 @@ def _read_pex(document: dict[str, Any], target: WheelTarget) -> Lock:
     chosen = [r for r in document["locked_resolves"] if _is_for(r.get("platform_tag"), target)]
     if not chosen:
         raise UserError(
-            f"the lock file was made for other platforms than {target}: make one of the style `universal`"
+            f"the lock file was made for other platforms than {target}: make one of the style "
+            "`universal`"
         )
     reader = _Reader(target)
     for locked in chosen[0]["locked_requirements"]:
@@ -195,7 +201,10 @@ def _read_pex(document: dict[str, Any], target: WheelTarget) -> Lock:
 
 
 def _is_for(platform_tag: list[str] | None, target: WheelTarget) -> bool:
-    """Whether a tag as (`cp312`, `cp312`, `manylinux_2_36_x86_64`), of whoever made the lock, has the target's kind."""
+    """Whether a tag of the lock's maker is of the target's kind.
+
+    Such as (`cp312`, `cp312`, `manylinux_2_36_x86_64`).
+    """
     if platform_tag is None:
         return True
     python, _, platform = platform_tag

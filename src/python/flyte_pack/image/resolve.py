@@ -1,7 +1,7 @@
 """Finds what an image needs of a lock file: `python -m flyte_pack image-resolve`.
 
-From the requirements that the image's code has, and transitively: what the lock file's own graph says, or the metadata of
-the wheels where it has none. uv reads the latter, with every version pinned to the lock file's.
+That is what the image's code requires, transitively: by the lock file's own graph or, if it has
+none, by the metadata of the wheels. uv reads that, with every version pinned to the lock file's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flyte_pack.errors import UserError
 from flyte_pack.fresh import fresh_file
 from flyte_pack.image.lock_files import Lock, Pin, holds, read_lock
 from flyte_pack.image.uv import run_uv
-from flyte_pack.image.wheel_target import MANYLINUX, WheelTarget
+from flyte_pack.image.wheel_target import GLIBC, WheelTarget
 from flyte_shim import shown
 
 _ROOT = "the image's code"
@@ -33,26 +33,24 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--roots", required=True, help="requirements, one on a line")
     parser.add_argument("--python", required=True, help="version of the image's Python: 3.12")
     parser.add_argument("--platform", required=True, help="linux/amd64 or linux/arm64")
-    parser.add_argument("--manylinux", default=MANYLINUX, help="glibc of the base: %(default)s")
+    parser.add_argument("--glibc", default=GLIBC, help="of the base: %(default)s")
     parser.add_argument("--out", required=True, help="requirements with hashes, to be written")
-    parser.add_argument("--address", default="", help="of the image, for errors")
-    parser.add_argument("--resolve", default="", help="name of the resolve, for errors")
+    parser.add_argument("--resolve", required=True, help="name of the resolve, for errors")
     return command.run(parser, argv, _resolve)
 
 
 def _resolve(given: argparse.Namespace) -> None:
-    target = WheelTarget(given.python, given.platform, given.manylinux)
+    target = WheelTarget(given.python, given.platform, given.glibc)
     lock = _read(given.lock, target)
     with open(given.roots, encoding="utf-8") as file:
         roots = parse_roots(file.read())
-    name = f"the lock file of the resolve {given.resolve}" if given.resolve else given.lock
-    pins = needed(lock, roots, target, name)
+    pins = needed(lock, roots, target, f"the lock file of the resolve {given.resolve}")
     with fresh_file(given.out) as path, open(path, "w", encoding="ascii", newline="\n") as file:
         file.write(format_pins(pins))
 
 
 def parse_roots(text: str) -> list[Requirement]:
-    """Requirements (dependency specifiers), one on a line; empty lines and comments are left out."""
+    """Requirements (dependency specifiers), one on a line, with empty lines and comments."""
     roots = []
     for line in text.splitlines():
         line = re.sub(r"(^|\s)#.*", "", line).strip()
@@ -66,8 +64,8 @@ def parse_roots(text: str) -> list[Requirement]:
             ) from None
         if root.url is not None:
             raise UserError(
-                f"{root.name} is asked for by URL, and an image takes wheels from a package index only: "
-                "build its wheel, put that on an index, and ask for it by name and version"
+                f"{root.name} is asked for by URL, and an image takes wheels from a package index "
+                "only: build its wheel, put that on an index, and ask for it by name and version"
             )
         roots.append(root)
     return roots
@@ -76,13 +74,14 @@ def parse_roots(text: str) -> list[Requirement]:
 def needed(
     lock: Lock, roots: Sequence[Requirement], target: WheelTarget, lock_name: str = "the lock file"
 ) -> list[Pin]:
-    """The pins that `roots` need on `target`, transitively and with extras, sorted by name. Raises `UserError`."""
+    """The pins that `roots` need on `target`, transitively, sorted by name."""
     roots = [root for root in roots if holds(root.marker, target)]
     for root in roots:
         pin = _pin(lock, root.name, [_ROOT], target, lock_name)
         if not root.specifier.contains(pin.version, prereleases=True):
             raise UserError(
-                f"{_ROOT} asks for {root.name}{root.specifier}, and {lock_name} has {pin.version}: make it anew"
+                f"{_ROOT} asks for {root.name}{root.specifier}, and {lock_name} has {pin.version}: "
+                "make it anew"
             )
     if not roots:
         return []
@@ -126,7 +125,8 @@ def _pin(lock: Lock, name: str, by: Sequence[str], target: WheelTarget, lock_nam
             else ""
         )
         raise UserError(
-            f"{who} {'need' if len(by) > 1 else 'needs'} {name}, and {lock_name} {where}: make it anew{unsafe}"
+            f"{who} {'need' if len(by) > 1 else 'needs'} {name}, and {lock_name} {where}: make it "
+            f"anew{unsafe}"
         )
     if pin.problem is not None:
         raise UserError(f"{who} needs {pin}, but {pin.problem}")
@@ -152,7 +152,7 @@ def _by_graph(
                 continue
             seen.add((name, extra))
             for required in pin.requires or ():
-                # What needs no extra comes with the first round; a requirement of one comes with that extra alone.
+                # The first round takes what needs no extra, the others what needs that extra.
                 if holds(required.marker, target, extra) and (
                     not extra or not holds(required.marker, target)
                 ):
@@ -180,7 +180,7 @@ def _by_metadata(
             "--no-emit-index-url",
         ]
         try:
-            # What a version needs never changes: where uv has seen all of them, there is nothing to ask the index for.
+            # What a version needs never changes. The index is asked only for what uv has not seen.
             output = run_uv([*arguments, "--offline"], target, os.environ)
         except UserError:
             output = run_uv(arguments, target, os.environ)
@@ -188,7 +188,7 @@ def _by_metadata(
 
 
 def _annotated(output: str, lock: Lock) -> dict[str, list[str]]:
-    """Parse what `uv pip compile` prints: a pin on a line, then comments which say who asked for it."""
+    """Parse the output of `uv pip compile`: a pin on a line, then comments on who asked for it."""
     by: dict[str, list[str]] = {}
     askers: list[str] = []
     for line in output.splitlines():

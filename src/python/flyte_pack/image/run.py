@@ -1,6 +1,6 @@
-"""Runs a command in an image that was packaged here, or writes the image out: `python -m flyte_pack image-run`.
+"""Runs a command in a packaged image, or writes the image out: `python -m flyte_pack image-run`.
 
-What stands behind `./pants run path:image -- ...`. Layers that only a registry has are fetched first, and kept.
+`./pants run path:image -- ...` starts it. Layers that only a registry has are fetched, and kept.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from flyte_pack import command
@@ -18,10 +18,9 @@ from flyte_pack.command import say
 from flyte_pack.errors import UsageError, UserError
 from flyte_pack.fresh import fresh_entries
 from flyte_pack.image.engines import ENGINES, open_runner
-from flyte_pack.image.running import Command, Mount, Runner, config_of
+from flyte_pack.image.running import Command, Mount, Runner
 from flyte_pack.oci.docker_archive import write_archive
 from flyte_pack.oci.layout import (
-    REF_NAME,
     DirectoryFiles,
     Layout,
     LayoutImage,
@@ -29,15 +28,22 @@ from flyte_pack.oci.layout import (
     layout_files,
     read_layout,
 )
-from flyte_pack.oci.model import BASE_NAME, Descriptor, InvalidImage, Platform, blob_path
+from flyte_pack.oci.model import (
+    BASE_NAME,
+    REF_NAME,
+    Descriptor,
+    InvalidImage,
+    Platform,
+    blob_path,
+)
 from flyte_pack.progress import Say
 
 _HELP = """\
-Run a command in the image, by a docker or podman engine where one answers, otherwise unpacked on this machine.
+Run a command in the image, by docker or podman if one answers, else by bubblewrap.
 
   ./pants run path:image -- [OPTION]... [COMMAND [ARGUMENT]...]
 
-What follows the options is run by the image's entry point; without a command it is the image's own, if it has one.
+The image's entry point runs the command; without one it runs the image's own, if it has any.
 """
 
 
@@ -54,28 +60,21 @@ def main(argv: Sequence[str]) -> int:
     parser = command.parser("python -m flyte_pack image-run")
     parser.add_argument("--layout", required=True, help="the packaged image: an OCI layout")
     parser.add_argument("--address", required=True, help="the target's, for errors")
-    parser.add_argument(
-        "--tag", action="append", default=[], help="what it is to be called; may be repeated"
-    )
-    parser.add_argument(
-        "--engine", choices=ENGINES, default="auto", help="unless the user says otherwise"
-    )
     command.add_insecure(parser)
     return command.run(parser, argv, _do, hint="./pants run {} -- --help")
 
 
 def _do(ours: argparse.Namespace) -> int:
-    options = _typed(ours.typed, ours.engine)
-    tags = tuple(ours.tag)
+    options = _typed(ours.typed)
     with ready_image(ours.layout, say, ours.insecure) as (layout, image):
         if options.complete is not None:
-            write_complete(layout, image, tags, options.complete)
+            write_complete(layout, image, options.complete)
             say(f"{options.complete}: the image as a layout with all layers")
         if options.archive is not None:
-            write_archive(layout, image, tags or (default_name(ours.address),), options.archive)
+            write_archive(layout, image, [f"{_slug(ours.address)}:latest"], options.archive)
             say(f"{options.archive}: the image as an archive, for `docker load` and others")
         if options.command.argv or (options.archive, options.complete) == (None, None):
-            return _run(layout, image, ours.address, tags, options)
+            return _run(layout, image, ours.address, options)
     return 0
 
 
@@ -87,35 +86,33 @@ def image_runner(
     insecure: Collection[str] = (),
     say: Say = say,
 ) -> Iterator[Runner]:
-    """The image of this machine's platform in the layout `directory`, ready to run any number of commands.
+    """The image of this machine's platform in the layout `directory`, ready to run commands.
 
-    address: of its target; the image is named after it. insecure: registries that speak plain HTTP. say: told what takes time, and which way it runs.
-    Raises `UserError`, `InvalidImage` or `OSError`.
+    address: of its target; the image is named after it. insecure: registries with plain HTTP.
+    say: told what takes time, and how it runs. Raises `UserError` or `OSError`.
     """
     with ready_image(directory, say, insecure) as (layout, image):
-        with open_runner(layout, image, engine, _slug(address), None, say) as runner:
+        with open_runner(layout, image, engine, _slug(address), say) as runner:
             yield runner
 
 
-def _run(
-    layout: Layout, image: LayoutImage, address: str, tags: Sequence[str], options: _Options
-) -> int:
-    typed, config = options.command, config_of(image)
+def _run(layout: Layout, image: LayoutImage, address: str, options: _Options) -> int:
+    typed, config = options.command, image.parsed_config
     if not typed.argv:
         if not config.cmd:
             raise UserError(
-                f"the image has no command of its own: say what to run in it, as in `./pants run {address} -- python -V`"
+                "the image has no command of its own: say what to run in it, as in `./pants run "
+                f"{address} -- python -V`"
             )
         typed = Command(config.cmd, typed.env, typed.mounts, typed.network)
-    tag = tags[0] if tags else None
-    with open_runner(layout, image, options.engine, _slug(address), tag, say) as runner:
+    with open_runner(layout, image, options.engine, _slug(address), say) as runner:
         return runner.run(typed)
 
 
 # --- what is typed -------------------------------------------------------------------------------
 
 
-def _typed(words: list[str], engine: str) -> _Options:
+def _typed(words: list[str]) -> _Options:
     """Take our options off the front. Raises `UsageError`; `SystemExit` after the help."""
     parser = command.parser(
         "./pants run path:image --",
@@ -126,7 +123,7 @@ def _typed(words: list[str], engine: str) -> _Options:
     )
     parser.add_argument("--help", action="help", help="print this")
     parser.add_argument(
-        "--engine", choices=ENGINES, default=engine, help="how to run it (default: %(default)s)"
+        "--engine", choices=ENGINES, default="auto", help="how to run it (default: %(default)s)"
     )
     parser.add_argument(
         "--archive",
@@ -164,7 +161,7 @@ def _typed(words: list[str], engine: str) -> _Options:
 
 
 def _end_of_options(words: Sequence[str]) -> int:
-    """Where the command begins: at the first word that is no option of ours, nor the value of one. `--` ends them too."""
+    """Where the command begins: after our options and their values, or at `--`."""
     at = 0
     while at < len(words) and words[at].startswith("--") and words[at] != "--":
         at += 1 if "=" in words[at] or words[at] == "--help" else 2
@@ -202,7 +199,8 @@ def ready_image(
 ) -> Iterator[tuple[Layout, LayoutImage]]:
     """The image of this machine's platform in the layout `directory`, with all its layers at hand.
 
-    Those of a base in a registry are fetched into the user's cache, once. Raises `InvalidImage`, `UserError` or `OSError`.
+    Layers of a base in a registry are fetched into the user's cache, once. Raises `UserError` or
+    `OSError`.
     """
     cache = os.path.join(_user_cache(), "base-layers")
     layout = read_layout(_Both(DirectoryFiles(directory), DirectoryFiles(cache)))
@@ -232,8 +230,8 @@ def _fetch(
     complete(base, absent, cache, say, insecure)
 
 
-def write_complete(layout: Layout, image: LayoutImage, tags: Sequence[str], place: str) -> None:
-    """Write the image of one platform as a layout with all its layers, named by `tags`, or `latest`.
+def write_complete(layout: Layout, image: LayoutImage, place: str) -> None:
+    """Write the image of one platform as a layout with all its layers, named `latest`.
 
     Raises `UserError`, `InvalidImage` or `OSError`; nothing is left then.
     """
@@ -243,13 +241,8 @@ def write_complete(layout: Layout, image: LayoutImage, tags: Sequence[str], plac
             with open(os.path.join(directory, blob_path(descriptor.digest)), "xb") as file:
                 for piece in checked_blob(layout, descriptor):
                     file.write(piece)
-        top = image.descriptor
-        names = [tag.rpartition("/")[2].partition(":")[2] or tag for tag in tags] or ["latest"]
-        manifests = [
-            Descriptor(top.media_type, top.digest, top.size, {REF_NAME: name}, image.platform)
-            for name in dict.fromkeys(names)
-        ]
-        for name, document in layout_files(manifests).items():
+        named = replace(image.descriptor, annotations={REF_NAME: "latest"}, platform=image.platform)
+        for name, document in layout_files([named]).items():
             with open(os.path.join(directory, name), "wb") as file:
                 file.write(document)
 
@@ -272,11 +265,6 @@ class _Both:
     def size(self, path: str) -> int | None:
         size = self.layout.size(path)
         return size if size is not None or not path.startswith("blobs/") else self.cache.size(path)
-
-
-def default_name(address: str) -> str:
-    """What an image without a tag is called: after its target."""
-    return f"{_slug(address)}:latest"
 
 
 def _slug(address: str) -> str:

@@ -1,7 +1,7 @@
-"""Tries whether an image holds what its code imports: `python -m flyte_pack image-smoke`. The result reads as a test's.
+"""Tries whether an image holds what its code imports: `python -m flyte_pack image-smoke`.
 
-Every module is imported inside the image, without a network, by the image's own Python and user; all failures are told,
-not only the first. Commands (`a0`) must be there to be run.
+The image's own Python and user import every module inside the image, without a network. All
+failures are told. Commands (`a0`) must be there.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from typing import Any
 
 from flyte_pack import command
 from flyte_pack.errors import UserError
-from flyte_pack.image.engines import ENGINES
 from flyte_pack.image.run import image_runner
 from flyte_pack.image.running import Command, Runner
 from flyte_pack.progress import write
 from flyte_shim import shown
 
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
-# Runs in the image. What a module prints goes to stderr, so that the report is all that there is on stdout. Modules are
-# imported in one process, as a task would have them; it ends without waiting for threads that they may have started.
+# Runs in the image. Only the report goes to stdout. Modules are imported in one process, as in a
+# task; it does not wait for threads that they may have started.
 _SCRIPT = r"""
 import importlib, json, os, shutil, sys, traceback
 job = json.load(sys.stdin)
@@ -90,21 +89,23 @@ def main(argv: Sequence[str]) -> int:
         "--modules", required=True, help="a file with the modules to import, one a line"
     )
     parser.add_argument("--commands", nargs="*", default=[], help="commands that must be there")
-    parser.add_argument("--engine", choices=ENGINES, default="auto", help="how to run the image")
     command.add_insecure(parser)
     return command.run(parser, argv, _try)
 
 
 def _try(given: argparse.Namespace) -> int:
     modules = _modules(given.modules)
-    with image_runner(given.layout, given.address, given.engine, given.insecure) as runner:
+    with image_runner(given.layout, given.address, insecure=given.insecure) as runner:
         result = smoke(runner, modules, given.commands)
     write(sys.stdout, f"{shown.message(_report(given.address, result))}\n")
     return 1 if result.failures else 0
 
 
 def smoke(runner: Runner, modules: Sequence[str], commands: Sequence[str]) -> SmokeResult:
-    """Import all of `modules` and look for all of `commands`. Raises `UserError` where the image has no working Python."""
+    """Import all `modules` and look for all `commands`.
+
+    Raises `UserError` if the image has no working Python.
+    """
     result = SmokeResult()
     left, looked_for = list(modules), list(commands)
     while True:
@@ -116,7 +117,8 @@ def smoke(runner: Runner, modules: Sequence[str], commands: Sequence[str]) -> Sm
         started = lines[-1].get("start") if lines else None
         if started is None:
             raise UserError(
-                f"the image has no Python that could import anything: its `python` ended with exit code {code}"
+                "the image has no Python that could import anything: its `python` ended with exit "
+                f"code {code}"
             )
         ended = f"signal {code - 128}" if code > 128 else f"exit code {code}"
         result.failures.append((started, f"importing it ends the interpreter ({ended})", ()))

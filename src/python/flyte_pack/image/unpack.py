@@ -1,8 +1,9 @@
-"""Unpacks the layers of an image into a directory, as a container would see them, wherever they come from.
+"""Unpacks the layers of an image into a directory, as a container would see them.
 
-Image specification 1.0, "Applying Changesets" and "Whiteouts". Nothing is written or removed outside the directory,
-whatever names and links a layer holds: each path is followed by hand, and a link counts from the directory as its root.
-Left out are devices, pipes, extended attributes, and the bits that would run a program with its owner's rights.
+Image specification 1.0, "Applying Changesets" and "Whiteouts". Names and links in a layer may be
+hostile: each path is followed by hand, links count from the directory as their root, and nothing is
+written or removed outside it. Devices, pipes, extended attributes and set-user-ID bits
+are left out.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ from threading import Thread
 from flyte_pack.oci.inflate import inflate_pieces
 from flyte_pack.oci.layout import Layout, checked_blob
 from flyte_pack.oci.model import (
-    DOCKER_LAYER_GZIP,
-    OCI_LAYER,
-    OCI_LAYER_GZIP,
+    GZIP_LAYERS,
+    PLAIN_LAYERS,
     Descriptor,
     InvalidImage,
 )
@@ -30,26 +30,25 @@ MAX_FILES = 2_000_000
 MAX_BYTES = 64 << 30
 _MAX_LINKS = 40  # as the kernel has it (path_resolution(7))
 _MAX_PATH = 4095
-_GZIP = (OCI_LAYER_GZIP, DOCKER_LAYER_GZIP)
-_PLAIN = (OCI_LAYER, "application/vnd.docker.image.rootfs.diff.tar")
 _WHITEOUT, _OPAQUE = b".wh.", b".wh..wh..opq"
 
 
-def unpack(layout: Layout, layers: tuple[Descriptor, ...], root: str, owners: bool) -> None:
-    """Unpack `layers`, lowest first, into the empty directory `root`. owners: give files to whom the layer says, which
-    takes being root; else they are the caller's, who can then read and remove all of them.
+def unpack(layout: Layout, layers: tuple[Descriptor, ...], root: str) -> None:
+    """Unpack `layers`, lowest first, into the empty directory `root`. All files are the caller's.
 
-    Raises `InvalidImage` for a layer that is not what its digest says, or can't be unpacked; `OSError`. A part is left then.
+    Raises `InvalidImage` if a layer does not match its digest or cannot be unpacked, or `OSError`.
+    Then a part is left.
     """
-    tree = _Tree(os.fsencode(root), owners)
+    tree = _Tree(os.fsencode(root))
     for layer in layers:
         what = f"{layout.name}: the layer {layer.digest}"
-        if layer.media_type not in (*_GZIP, *_PLAIN):
+        if layer.media_type not in (*GZIP_LAYERS, *PLAIN_LAYERS):
             raise InvalidImage(
-                f"{what} is {layer.media_type!a:.100}, which only a container engine can unpack here"
+                f"{what} is {layer.media_type!a:.100}, which only a container engine can unpack "
+                "here"
             )
         blob = checked_blob(layout, layer)
-        pieces = inflate_pieces(blob, what) if layer.media_type in _GZIP else blob
+        pieces = inflate_pieces(blob, what) if layer.media_type in GZIP_LAYERS else blob
         ahead = _Ahead(pieces)
         try:
             tree.apply(TarStream(iter(ahead), what), what)
@@ -65,9 +64,9 @@ class Resolver:
         self._root = root
 
     def resolve(self, path: bytes) -> bytes:
-        """`path`, which is as the tree's inhabitants see it, with all links in it followed; no slash at either end.
+        """`path`, as the tree's inhabitants see it, with all links followed; no slash at the ends.
 
-        What is missing of it stays as it is. Raises `OSError` for links without end.
+        What is missing of it stays as it is. Raises `OSError` for a loop of links.
         """
         done: list[bytes] = []
         todo = path.split(b"/")[::-1]
@@ -99,11 +98,10 @@ class Resolver:
 
 
 class _Tree(Resolver):
-    def __init__(self, root: bytes, owners: bool) -> None:
+    def __init__(self, root: bytes) -> None:
         super().__init__(root)
-        self._owners = owners
         self._parents: dict[bytes, bytes] = {}  # where directories of the layers' paths are
-        self._modes: dict[bytes, tuple[int, int, tuple[int, int]]] = {}
+        self._modes: dict[bytes, tuple[int, int]] = {}  # and times
         self._added: set[bytes] = set()  # by the layer at hand
         self._files = 0
         self._bytes = 0
@@ -115,7 +113,8 @@ class _Tree(Resolver):
             self._bytes += member.size
             if self._files > MAX_FILES or self._bytes > MAX_BYTES:
                 raise InvalidImage(
-                    f"{what}: the image unpacks to more than {MAX_FILES:,} files or {MAX_BYTES:,} bytes"
+                    f"{what}: the image unpacks to more than {MAX_FILES:,} files or {MAX_BYTES:,} "
+                    "bytes"
                 )
             try:
                 self._add(member, what)
@@ -130,12 +129,10 @@ class _Tree(Resolver):
                 raise InvalidImage(f"{what}: {member.name!r:.200}: {error.strerror}") from None
 
     def finish(self) -> None:
-        """Give directories their modes and times, which had to wait: one that can't be written could not be filled."""
-        for path, (mode, mtime, owner) in sorted(self._modes.items(), reverse=True):
+        """Set modes and times of directories, once they are filled."""
+        for path, (mode, mtime) in sorted(self._modes.items(), reverse=True):
             place = self.place(path)
-            if self._owners:
-                os.chown(place, *owner)
-            os.chmod(place, mode if self._owners else mode | 0o700)
+            os.chmod(place, mode | 0o700)
             os.utime(place, (mtime, mtime))
 
     def _add(self, member: Member, what: str) -> None:
@@ -146,7 +143,7 @@ class _Tree(Resolver):
             )
         if not parts:
             if member.kind == DIRECTORY:
-                self._modes[b""] = (member.mode, member.mtime, member.owner)
+                self._modes[b""] = (member.mode, member.mtime)
             return
         name = parts.pop()
         above = self._directory(b"/".join(parts))
@@ -161,12 +158,10 @@ class _Tree(Resolver):
             if not self._is_directory(path):
                 self._clear(path)
                 os.mkdir(place, 0o700)
-            self._modes[path] = (member.mode & 0o1777, member.mtime, member.owner)
+            self._modes[path] = (member.mode & 0o1777, member.mtime)
         elif member.kind == SYMLINK:
             self._clear(path)
             os.symlink(member.link, place)
-            if self._owners:
-                os.lchown(place, *member.owner)
         elif member.kind == HARD_LINK:
             self._hard_link(member, path, place, what)
         else:
@@ -184,12 +179,7 @@ class _Tree(Resolver):
             for piece in member.content():
                 while piece:
                     piece = piece[os.write(fd, piece) :]
-            if self._owners:
-                if member.owner != (0, 0):
-                    os.fchown(fd, *member.owner)
-                os.fchmod(fd, member.mode & 0o1777)
-            else:
-                os.fchmod(fd, member.mode & 0o1777 | 0o400)
+            os.fchmod(fd, member.mode & 0o1777 | 0o400)
             os.utime(fd, (member.mtime, member.mtime))
         finally:
             os.close(fd)
@@ -219,7 +209,7 @@ class _Tree(Resolver):
                 if not self._is_directory(at):
                     self._clear(at)
                     os.mkdir(self.place(at), 0o755)
-                    self._modes[at] = (0o755, 0, (0, 0))
+                    self._modes[at] = (0o755, 0)
                 self._note(at)
             self._parents[path] = found
         return found
@@ -231,7 +221,7 @@ class _Tree(Resolver):
             return False
 
     def _note(self, path: bytes) -> None:
-        """`path`, and what is above it, is of this layer: no whiteout of this layer takes it away."""
+        """`path` and what is above it are of this layer, so no whiteout of it removes them."""
         while path not in self._added:
             self._added.add(path)
             path = path.rpartition(b"/")[0]
@@ -273,7 +263,7 @@ class _Tree(Resolver):
 
 
 class _Ahead:
-    """Iterates over `pieces` on a thread of its own, a few pieces ahead: layers are inflated while files are written."""
+    """Iterates over `pieces` in a thread, a few ahead: it inflates while files are written."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces

@@ -1,6 +1,6 @@
-"""Runs programs in an image that is unpacked into a directory: by bubblewrap, or in namespaces or a chroot of our own.
+"""Runs programs by bubblewrap in an image that is unpacked into a directory.
 
-The directory is made for one session and removed after it; what programs write in it is gone then, as in a container.
+The directory is removed after the session, with what programs wrote in it, as in a container.
 """
 
 from __future__ import annotations
@@ -18,16 +18,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from flyte_pack.errors import UserError
-from flyte_pack.image import enter
 from flyte_pack.image.running import (
-    DEFAULT_PATH,
     Command,
-    Config,
     Runner,
-    config_of,
     supervise,
 )
 from flyte_pack.image.unpack import Resolver, unpack
+from flyte_pack.oci.config import DEFAULT_PATH, ImageConfig
 from flyte_pack.oci.layout import Layout, LayoutImage
 from flyte_pack.progress import Say
 
@@ -44,31 +41,16 @@ def unpacked(layout: Layout, image: LayoutImage, say: Say) -> Iterator[Runner]:
     """`image` unpacked and ready. Raises `UserError`, `InvalidImage` or `OSError`."""
     if not sys.platform.startswith("linux"):
         raise UserError("an image runs unpacked on Linux only: start docker or podman")
-    config = config_of(image)
-    bubblewrap = _bubblewrap()
+    config = image.parsed_config
+    program = _bubblewrap()
     directory, lock = _make_directory(_scratch(sum(layer.size for layer in image.manifest.layers)))
     root = os.path.join(directory, "root")
     try:
         os.mkdir(root)
-        # Bubblewrap's user is us by another number: files must be ours then.
-        owners = bubblewrap is None and os.geteuid() == 0
-        unpack(layout, image.manifest.layers, root, owners)
-        os.chmod(directory, 0o755 if owners else 0o700)
+        unpack(layout, image.manifest.layers, root)
         _make_new(root, "proc")
-        user = _find_user(root, config.user)
-        if bubblewrap is not None:
-            say("running unpacked, in bubblewrap, which gives all files to the image's user")
-            yield _Bubblewrap(root, config, user, bubblewrap)
-        else:
-            say(
-                "running unpacked, "
-                + (
-                    "in a chroot, which is no fence against a root user"
-                    if owners
-                    else "in namespaces of our own, which give all files to the image's user"
-                )
-            )
-            yield _Entered(root, config, user)
+        say("running unpacked, in bubblewrap, which gives all files to the image's user")
+        yield _Bubblewrap(root, config, _find_user(root, config.user or ""), program)
     finally:
         _remove(directory)
         os.close(lock)
@@ -77,8 +59,8 @@ def unpacked(layout: Layout, image: LayoutImage, say: Say) -> Iterator[Runner]:
 def _make_directory(scratch: str) -> tuple[str, int]:
     """A directory of our own in `scratch`, and the lock on it, which lasts as long as we do.
 
-    First those are removed whose makers were killed. One that takes the lock between our making the directory and locking it
-    removes it, and then we make another.
+    First it removes those whose makers were killed. Another process that locks the new directory
+    before us removes it; then we make another.
     """
     for name in os.listdir(scratch):
         if name.startswith(_PREFIX):
@@ -105,7 +87,7 @@ def _open_directory(path: str) -> int:
 
 
 def _scratch(size: int) -> str:
-    """Where to unpack layers of `size` bytes: in memory, which takes a sixth of the time, if there is plenty of it."""
+    """Where to unpack layers of `size` bytes: in memory, six times as fast, if it has room."""
     memory = "/dev/shm"  # noqa: S108  # a directory of our own is made in it
     if "TMPDIR" not in os.environ and size <= _IN_MEMORY and os.access(memory, os.W_OK):
         status = os.statvfs(memory)
@@ -125,11 +107,14 @@ def _remove(directory: str) -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _bubblewrap() -> str | None:
-    """Its path, if it is there and the kernel lets it work."""
+def _bubblewrap() -> str:
+    """The path of the program. Raises `UserError` if it is missing or does not work."""
     program = shutil.which("bwrap")
     if program is None:
-        return None
+        raise UserError(
+            "no docker or podman answers, and there is no bubblewrap (bwrap) on PATH: "
+            "start or install one of them"
+        )
     probe = [
         program,
         "--unshare-all",
@@ -145,23 +130,26 @@ def _bubblewrap() -> str | None:
     ]
     try:
         done = subprocess.run(probe, capture_output=True, timeout=_PROBE_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return program if done.returncode == 0 else None
+        if done.returncode == 0:
+            return program
+        reason = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        reason = str(error)
+    raise UserError(
+        f"no docker or podman answers, and bubblewrap does not work here ({reason:.300}): start "
+        "docker or podman, or allow new namespaces (in a container: run that with --privileged)"
+    )
 
 
 @dataclass(frozen=True)
 class _User:
-    """groups: the supplementary ones."""
-
     uid: int
     gid: int
     home: str
-    groups: tuple[int, ...] = ()
 
 
 def _find_user(root: str, text: str) -> _User:
-    """`user[:group]`, names or numbers (image specification, "User"), by the image's own lists. Raises `UserError`."""
+    """`user[:group]`, names or numbers (image specification, "User"), by the image's own lists."""
     name, _, group = text.partition(":")
     name = name or "0"
     entry = next((e for e in _entries(root, "etc/passwd", 6) if name in (e[0], e[2])), None)
@@ -169,17 +157,13 @@ def _find_user(root: str, text: str) -> _User:
         raise UserError(f"the image's user {name!r} is not in its /etc/passwd")
     uid = int(name if entry is None else entry[2])
     gid = int(entry[3]) if entry is not None else 0
-    groups = _entries(root, "etc/group", 3)
     if group:
+        groups = _entries(root, "etc/group", 3)
         named = next((e for e in groups if group in (e[0], e[2])), None)
         if named is None and not group.isdecimal():
             raise UserError(f"the image's group {group!r} is not in its /etc/group")
         gid = int(group if named is None else named[2])
-        return _User(uid, gid, entry[5] if entry is not None else "/")
-    member_of = (
-        () if entry is None else tuple(int(e[2]) for e in groups if entry[0] in e[-1].split(","))
-    )
-    return _User(uid, gid, entry[5] if entry is not None else "/", member_of)
+    return _User(uid, gid, entry[5] if entry is not None else "/")
 
 
 def _entries(root: str, path: str, fields: int) -> list[list[str]]:
@@ -198,10 +182,11 @@ def _entries(root: str, path: str, fields: int) -> list[list[str]]:
 
 
 @dataclass(frozen=True)
-class _Unpacked:
+class _Bubblewrap:
     root: str
-    config: Config
+    config: ImageConfig
     user: _User
+    program: str
 
     def _words(self, command: Command) -> tuple[str, ...]:
         before = self.config.entrypoint if command.entrypoint is None else command.entrypoint
@@ -209,6 +194,9 @@ class _Unpacked:
         if not words:
             raise UserError("there is no command to run")
         return words
+
+    def _workdir(self, command: Command) -> str:
+        return command.workdir or self.config.workdir or "/"
 
     def _environment(self, command: Command) -> dict[str, str]:
         terminal = (
@@ -223,17 +211,18 @@ class _Unpacked:
         }
 
     def _prepare(self, command: Command) -> list[tuple[str, str, bool]]:
-        """Make what is mounted a place; gives source, target below the root, and whether it is read-only."""
+        """Make a place for each mount; gives (source, target below the root, read-only)."""
         if command.network not in (None, "none", "host"):
             raise UserError(
-                f"an unpacked image has no network {command.network!r}: --network is `none` or `host`, or start docker"
+                f"an unpacked image has no network {command.network!r}: --network is `none` or "
+                "`host`, or start docker"
             )
         resolver = Resolver(os.fsencode(self.root))
         if command.network != "none":
             for path in filter(os.path.isfile, _OF_THIS_MACHINE):
                 self._copy(path, resolver)
         self._make_place(resolver, "/tmp", directory=True)  # noqa: S108  # the image's
-        self._make_place(resolver, command.workdir or self.config.workdir, directory=True)
+        self._make_place(resolver, self._workdir(command), directory=True)
         mounts = []
         for mount in command.mounts:
             if not os.path.exists(mount.source):
@@ -255,19 +244,7 @@ class _Unpacked:
             if not directory:
                 with open(place, "x"):
                     pass
-            elif self._owned:
-                os.chown(place, self.user.uid, self.user.gid)
         return os.fsdecode(resolved)
-
-    @property
-    def _owned(self) -> bool:
-        """Whether files have the owners that the image says."""
-        return False
-
-
-@dataclass(frozen=True)
-class _Bubblewrap(_Unpacked):
-    program: str
 
     def run(self, command: Command) -> int:
         words, mounts = self._words(command), self._prepare(command)
@@ -279,7 +256,7 @@ class _Bubblewrap(_Unpacked):
         ]
         for source, target, read_only in mounts:
             argv += ["--ro-bind" if read_only else "--bind", source, f"/{target}"]
-        argv += ["--chdir", command.workdir or self.config.workdir, "--clearenv"]
+        argv += ["--chdir", self._workdir(command), "--clearenv"]
         for name, value in self._environment(command).items():
             argv += ["--setenv", name, value]
         # In a file, where no list of processes shows the variables' values.
@@ -315,40 +292,6 @@ class _Bubblewrap(_Unpacked):
         finally:
             for fd in (*fds, status):
                 os.close(fd)
-
-
-@dataclass(frozen=True)
-class _Entered(_Unpacked):
-    """By `enter.py`, in a process of its own."""
-
-    def run(self, command: Command) -> int:
-        words, mounts = self._words(command), self._prepare(command)
-        _make_new(self.root, "dev")
-        job = {
-            "root": self.root,
-            "user": self.user.uid,
-            "group": self.user.gid,
-            "groups": self.user.groups,
-            "network": command.network != "none",
-            "mounts": [(s, os.path.join(self.root, t), read_only) for s, t, read_only in mounts],
-            "workdir": command.workdir or self.config.workdir,
-            "env": self._environment(command),
-            "command": words,
-        }
-        description = _in_memory(json.dumps(job))
-        try:
-            return supervise(
-                [sys.executable, "-I", "-S", str(enter.__file__), str(description)],
-                dict(os.environ),
-                command,
-                pass_fds=(description,),
-            )
-        finally:
-            os.close(description)
-
-    @property
-    def _owned(self) -> bool:
-        return os.geteuid() == 0
 
 
 def _make_new(root: str, name: str) -> None:

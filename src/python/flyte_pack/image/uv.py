@@ -1,4 +1,4 @@
-"""Runs uv, the installer, with nothing but the settings that say where packages come from; puts its failures in our words."""
+"""Runs the installer uv, told only where packages are, and explains its failures."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from flyte_pack.errors import UserError
 from flyte_pack.image.wheel_target import WheelTarget
 from flyte_shim import shown
 
-# Of uv's own variables, those that say where packages come from and how to get at them. Any other would change what
-# is installed, or how, by what somebody has in his shell.
+# The variables of uv that say where packages come from, and how to get them. Others would change
+# what is installed, or how, by what a user has in the shell.
 _KEPT = re.compile(
-    r"UV_(CACHE_DIR|DEFAULT_INDEX|INDEX|INDEX_URL|EXTRA_INDEX_URL|INDEX_.*_(USERNAME|PASSWORD)|FIND_LINKS|NO_INDEX|OFFLINE"
-    r"|KEYRING_PROVIDER|INSECURE_HOST|SYSTEM_CERTS|NATIVE_TLS|(HTTP|REQUEST)_[A-Z_]*|CONCURRENT_[A-Z]*|CREDENTIALS_DIR)"
+    r"UV_(CACHE_DIR|DEFAULT_INDEX|INDEX|INDEX_URL|EXTRA_INDEX_URL|INDEX_.*_(USERNAME|PASSWORD)"
+    r"|FIND_LINKS|NO_INDEX|OFFLINE|KEYRING_PROVIDER|INSECURE_HOST|SYSTEM_CERTS|NATIVE_TLS"
+    r"|(HTTP|REQUEST)_[A-Z_]*|CONCURRENT_[A-Z]*|CREDENTIALS_DIR)"
 )
 _NAME = r"(?P<name>[A-Za-z0-9._-]+?)"
 _NO_WHEEL = re.compile(
@@ -44,8 +45,8 @@ def run_uv(arguments: Sequence[str], target: WheelTarget, environ: Mapping[str, 
         *("--color", "never", "--no-progress"),
     ]
     if environ.get("UV_INDEX") or environ.get("UV_EXTRA_INDEX_URL"):
-        # Hashes decide what is taken, so each index is as good as the other, as for pip. (Not for a single one, which
-        # uv then no longer reports to want credentials.)
+        # Hashes decide what is taken, so all indexes are equal, as for pip. (With a single index
+        # uv would no longer report that it wants credentials.)
         command += ["--index-strategy", "unsafe-best-match"]
     env = {n: v for n, v in environ.items() if not n.startswith("UV_") or _KEPT.fullmatch(n)}
     env["UV_PYTHON_DOWNLOADS"] = "never"
@@ -67,26 +68,33 @@ def explain(text: str, target: WheelTarget) -> str:
     if found := _NO_WHEEL.search(text):
         others = re.search(r"Wheels are available for `.*", text)
         return (
-            f"{found['name']} {found['version']} has no wheel for {target} (platform tag {target.platform_tag} or older). "
-            f"{shown.line(others[0]) + '. ' if others else ''}"
-            "Pin a version that has one, allow wheels for a newer glibc if the base image has it, or build the wheel and put "
-            "it on an index or in a directory of wheels (UV_FIND_LINKS), with its hash in the lock file."
+            f"{found['name']} {found['version']} has no wheel for {target} (platform tag "
+            f"{target.platform_tag} or older). {shown.line(others[0]) + '. ' if others else ''}Pin "
+            "a version that has one; set `glibc` of the `flyte_base_image` if the image has a "
+            "newer glibc; or build the wheel and put it on an index or in a directory of wheels "
+            "(UV_FIND_LINKS), with its hash in the lock file"
         )
     if found := _MISMATCH.search(text):
         return (
-            f"the wheel of {found['name']} {found['version']} for {target} is not one that the lock file has a hash of: "
-            f"its hash is {found['hash']}. If the lock file was made for another platform, make it anew for all of them; "
-            "if it was not, then that wheel has been replaced on the index."
+            f"the wheel of {found['name']} {found['version']} for {target} has the hash "
+            f"{found['hash']}, which is not in the lock file. If that was made for another "
+            "platform, make it anew for all of them; if not, the index has replaced that wheel"
         )
     if found := _REFUSED.search(text):
-        return f"the package index refuses us: {_decisive(text)}. Give it credentials (UV_INDEX_<NAME>_USERNAME and _PASSWORD, or a .netrc)."
+        return (
+            f"the package index refuses us: {_decisive(text)}. Give it credentials "
+            "(UV_INDEX_<NAME>_USERNAME and _PASSWORD, or a .netrc)"
+        )
     if found := _ABSENT.search(text):
         what = (found["pin"] or found["name"]).replace("==", " ")
-        return f"{what} is not on the package index: {_decisive(text)}. Is it on another one (UV_INDEX), does that want credentials, or was it taken back?"
+        return (
+            f"{what} is not on the package index: {_decisive(text)}. It may be on another index "
+            "(UV_INDEX), that may want credentials, or it was withdrawn"
+        )
     if _UNREACHABLE.search(text):
         return (
-            f"the package index can't be reached: {_decisive(text)}. Check the network, and the settings "
-            "UV_DEFAULT_INDEX, HTTPS_PROXY and SSL_CERT_FILE."
+            f"the package index cannot be reached: {_decisive(text)}. Check the network, and the "
+            "settings UV_DEFAULT_INDEX, HTTPS_PROXY and SSL_CERT_FILE"
         )
     return f"the installer failed: {_decisive(text)}"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flyte_pack.errors import UserError
 
-MANYLINUX = "2_28"
+GLIBC = "2.28"
 _MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 
 
@@ -15,26 +15,27 @@ _MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 class WheelTarget:
     """A CPython on Linux with glibc.
 
-    python: `3.12` or `3.12.4`. platform: `linux/amd64` or `linux/arm64`. manylinux: the glibc of the base image, `2_28`
-    (PEP 600): wheels for it and for older ones are taken.
+    python: `3.12` or `3.12.4`. platform: `linux/amd64` or `linux/arm64`. glibc: of the base image;
+    wheels for it and for older versions are taken (PEP 600).
     """
 
     python: str
     platform: str
-    manylinux: str = MANYLINUX
+    glibc: str = GLIBC
 
     def __post_init__(self) -> None:
         """Raises `UserError`."""
         if not re.fullmatch(r"3\.[0-9]+(\.[0-9]+)?", self.python):
-            raise UserError(f"{self.python!a:.40} is no version of CPython, such as 3.12")
+            raise UserError(f"{self.python!a:.40} is not a version of CPython, such as 3.12")
         if self.platform not in _MACHINES:
             raise UserError(
-                f"There is no installing for the platform {self.platform!a:.60}; one of: {', '.join(_MACHINES)}."
+                f"packages cannot be installed for the platform {self.platform!a:.60}; "
+                f"the choices are {', '.join(_MACHINES)}"
             )
-        if not re.fullmatch(r"2_(17|28|3[1-9]|40)", self.manylinux):  # what uv knows
+        if not re.fullmatch(r"2\.(17|28|3[1-9]|40)", self.glibc):  # what uv knows
             raise UserError(
-                f"{self.manylinux!a:.40} is none of the versions of glibc that wheels are chosen for: "
-                "2_17, 2_28, and 2_31 to 2_40"
+                f"the base's `glibc` is {self.glibc!a:.40}; the choices are 2.17, 2.28, "
+                "and 2.31 to 2.40"
             )
 
     def __str__(self) -> str:
@@ -51,12 +52,16 @@ class WheelTarget:
         return _MACHINES[self.platform]
 
     @property
+    def _manylinux(self) -> str:
+        return f"manylinux_{self.glibc.replace('.', '_')}"
+
+    @property
     def platform_tag(self) -> str:
-        return f"manylinux_{self.manylinux}_{self.machine}"
+        return f"{self._manylinux}_{self.machine}"
 
     @property
     def uv_options(self) -> tuple[str, ...]:
-        platform = f"{self.machine}-manylinux_{self.manylinux}"
+        platform = f"{self.machine}-{self._manylinux}"
         return ("--python-version", self.python, "--python-platform", platform)
 
     @property

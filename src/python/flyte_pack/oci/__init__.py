@@ -1,1 +1,1 @@
-"""What an image is: references, descriptors, manifests, layers, layouts (OCI image specification 1.0). No network."""
+"""What an image is (OCI image specification). Nothing here uses the network."""

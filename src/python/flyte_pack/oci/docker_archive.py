@@ -1,33 +1,32 @@
-"""Writes an image as one file that docker, podman, skopeo and umoci all load: layout and Docker's `manifest.json` in one tar.
+"""Writes an image as one file that docker, podman, skopeo and umoci load.
 
-Docker before 25 reads `manifest.json` alone, which names the config and the layers by their paths in the archive; it
-wants them gzip'd or plain. What reads layouts finds the same blobs.
+The tar archive holds an image layout and Docker's `manifest.json`. Docker before 25 reads that
+file alone. It names the config and the layers by their paths, and layers must be gzip'd or plain.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from flyte_pack import tar
 from flyte_pack.fresh import fresh_file
-from flyte_pack.oci.layout import REF_NAME, Layout, LayoutImage, checked_blob, layout_files
+from flyte_pack.json_fields import canonical
+from flyte_pack.oci.layout import Layout, LayoutImage, checked_blob, layout_files
 from flyte_pack.oci.model import (
-    DOCKER_LAYER_GZIP,
-    OCI_LAYER,
-    OCI_LAYER_GZIP,
+    GZIP_LAYERS,
+    PLAIN_LAYERS,
+    REF_NAME,
     InvalidImage,
     blob_path,
 )
-
-_LOADABLE = (OCI_LAYER, OCI_LAYER_GZIP, DOCKER_LAYER_GZIP)
 
 
 def write_archive(layout: Layout, image: LayoutImage, tags: Sequence[str], path: str) -> None:
     """Write the image of one platform to the file `path`, as `repository:tag` for each of `tags`.
 
-    Equal images and tags give equal bytes. Raises as `stream_archive` does; nothing is left at `path` then.
+    Equal images and tags give equal bytes. Raises what `stream_archive` raises; then no file is
+    left at `path`.
     """
     with fresh_file(path) as temporary, open(temporary, "xb") as file:
         stream_archive(layout, image, tags, file.write)
@@ -36,14 +35,16 @@ def write_archive(layout: Layout, image: LayoutImage, tags: Sequence[str], path:
 def stream_archive(
     layout: Layout, image: LayoutImage, tags: Sequence[str], write: Callable[[bytes], object]
 ) -> None:
-    """The archive, piece by piece to `write`.
+    """Write the archive piece by piece.
 
-    Raises `InvalidImage` (a layer is missing, damaged, or nothing that docker loads), `OSError`, and what `write` raises.
+    Raises `InvalidImage` if a layer is missing or damaged or docker cannot load it, `OSError`, and
+    what `write` raises.
     """
     for layer in image.manifest.layers:
-        if layer.media_type not in _LOADABLE:
+        if layer.media_type not in (*PLAIN_LAYERS, *GZIP_LAYERS):
             raise InvalidImage(
-                f"{layout.name}: the layer {layer.digest} is {layer.media_type!a:.100}, which `docker load` does not take"
+                f"{layout.name}: `docker load` does not take the layer {layer.digest}, "
+                f"{layer.media_type!a:.100}"
             )
     if absent := layout.missing(image.blobs):
         raise InvalidImage(
@@ -52,7 +53,7 @@ def stream_archive(
     named = [replace(image.descriptor, annotations={REF_NAME: tag}) for tag in tags]
     documents = {
         **layout_files(named or [image.descriptor]),
-        "manifest.json": _json(
+        "manifest.json": canonical(
             [
                 {
                     "Config": blob_path(image.manifest.config.digest),
@@ -72,7 +73,3 @@ def stream_archive(
             write(piece)
         write(tar.padding(descriptor.size))
     write(tar.END)
-
-
-def _json(document: object) -> bytes:
-    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()

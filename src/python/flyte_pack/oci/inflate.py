@@ -14,7 +14,10 @@ _GZIP = 31  # as window bits: a gzip member (RFC 1952)
 
 
 def inflate(file: BinaryIO, what: str) -> Iterator[bytes]:
-    """What the gzip file holds, in pieces of at most 1 MiB; `what` names it in errors. Raises `InvalidImage`."""
+    """The content of a gzip file, in pieces of at most 1 MiB. Raises `InvalidImage`.
+
+    what: names the file in errors.
+    """
     return inflate_pieces(iter(lambda: file.read(_READ), b""), what)
 
 

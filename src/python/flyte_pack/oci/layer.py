@@ -1,7 +1,8 @@
-"""Writes layers: tar archives in the order given, compressed by the pinned codec, named by their digest.
+"""Writes layers: tar archives in the order given, compressed by the pinned codec.
 
-A layer has entries for exactly the directories that are added to it: one that it leaves out is as the layers below have
-it, or is made by whoever unpacks (image specification, "Image Layer Filesystem Changeset").
+A layer has entries for the directories that are added to it and for no others. Another directory
+is as the lower layers have it, or whoever unpacks makes it (image specification, "Image Layer
+Filesystem Changeset").
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from flyte_pack import tar
 from flyte_pack.codec import GzipWriter
 from flyte_pack.errors import UserError
+from flyte_pack.json_fields import Digest
 from flyte_pack.oci.model import blob_path
 from flyte_pack.oci.parts import Layer
 
@@ -22,13 +24,14 @@ _GZIP = 31  # as window bits
 
 
 class LayerWriter:
-    """One layer, into `directory`/blobs/sha256/; a context manager, which leaves nothing behind unless `finish` was called.
+    """One layer, in `directory`/blobs/sha256/; a context manager.
 
-    Paths are relative to the image's root, with "/", without "." and "..". Members are owned by `owner` unless said.
+    Nothing is left behind unless `finish` was called. Paths are relative to the image's root, with
+    "/", without "." and "..". `owner` owns the members unless said otherwise.
     """
 
     def __init__(self, directory: str, owner: tar.Owner = tar.ROOT) -> None:
-        """Raises `UserError`, or `OSError` where the blob can't be written."""
+        """Raises `UserError`, or `OSError` where the blob cannot be written."""
         self._directory = directory
         self._owner = owner
         os.makedirs(os.path.join(directory, "blobs", "sha256"), exist_ok=True)
@@ -59,9 +62,9 @@ class LayerWriter:
         )
 
     def add_open_file(self, path: str, fd: int, size: int, mode: int, name: str) -> None:
-        """A regular file out of the descriptor `fd`, `size` bytes to its end; `name` is for the error.
+        """A regular file of `size` bytes from the descriptor `fd`; `name` is for errors.
 
-        Raises `UserError` where it has another size.
+        Raises `UserError` if the file has another size.
         """
         data = os.read(fd, min(size, _READ) + 1)
         self._gzip.add(tar.header(path, mode, size, self._owner))
@@ -90,12 +93,13 @@ class LayerWriter:
         self._gzip.add(tar.END)
         self._gzip.finish()
         self._file.close()
-        digest = f"sha256:{self._gzip.sha256}"
+        digest = Digest(f"sha256:{self._gzip.sha256}")
         os.replace(self._temporary, os.path.join(self._directory, blob_path(digest)))
-        return Layer(digest, self._gzip.size, f"sha256:{self._gzip.input_sha256}", what)
+        diff_id = Digest(f"sha256:{self._gzip.input_sha256}")
+        return Layer(digest, self._gzip.size, diff_id, what)
 
     def finish_part(self, place: str) -> None:
-        """End it without the end of a layer, as the file `place`: one of the parts that `join_parts` takes."""
+        """End a part of a layer, as the file `place`. `join_parts` takes it."""
         self._gzip.finish()
         self._file.close()
         os.replace(self._temporary, place)
@@ -111,9 +115,10 @@ class LayerWriter:
 
 
 def join_parts(parts: Sequence[str], directory: str, what: str) -> Layer:
-    """The layer that files of `finish_part` make, in that order. A gzip file may have any number of members (RFC 1952, 2.2).
+    """The layer that parts of `finish_part` make, in that order.
 
-    Nothing is compressed again; only the digest of what is inside needs it unpacked. Raises `OSError` or `zlib.error`.
+    A gzip file may have any number of members (RFC 1952, 2.2), so nothing is compressed again.
+    Parts are inflated for the digest of the content. Raises `OSError` or `zlib.error`.
     """
     blob, tar_digest, size = hashlib.sha256(), hashlib.sha256(), 0
     with LayerWriter(directory) as end:
@@ -132,6 +137,6 @@ def join_parts(parts: Sequence[str], directory: str, what: str) -> Layer:
                     tar_digest.update(inflate.decompress(data))
             tar_digest.update(inflate.flush())
     os.unlink(last)
-    digest = f"sha256:{blob.hexdigest()}"
+    digest = Digest(f"sha256:{blob.hexdigest()}")
     os.replace(temporary, os.path.join(directory, blob_path(digest)))
-    return Layer(digest, size, f"sha256:{tar_digest.hexdigest()}", what)
+    return Layer(digest, size, Digest(f"sha256:{tar_digest.hexdigest()}"), what)

@@ -1,7 +1,7 @@
-"""Reads image layouts, in a directory or in a tar archive, and writes their two index files (image layout 1.0).
+"""Reads image layouts, in directories and tar archives, and writes their two index files.
 
-A layout may be *sparse*: the blobs of layers that a registry has are left out. Documents (indexes, manifests, configs)
-are always there, and are checked against their digests whenever they are read.
+A layout may be *sparse*: it lacks the blobs of layers that a registry has. Documents (indexes,
+manifests, configs) are always there, and are checked against their digests when they are read.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
+from flyte_pack.oci.config import ImageConfig
 from flyte_pack.oci.model import (
     INDEX_TYPES,
     MANIFEST_TYPES,
     MAX_DOCUMENT,
     OCI_INDEX,
+    REF_NAME,
     Descriptor,
     Index,
     InvalidImage,
@@ -32,7 +34,6 @@ from flyte_pack.oci.model import (
 from flyte_shim import shown
 
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
-REF_NAME = "org.opencontainers.image.ref.name"
 _CONTAINERD_NAME = (
     "io.containerd.image.name"  # what docker and nerdctl write the whole reference to
 )
@@ -48,7 +49,7 @@ class Files(Protocol):
         """For errors."""
 
     def open(self, path: str) -> BinaryIO | None:
-        """The file at `path`, to be read and closed; None where there is none. Raises `InvalidImage`."""
+        """The file at `path`, to be closed; None if there is none. Raises `InvalidImage`."""
 
     def size(self, path: str) -> int | None:
         """In bytes; None where there is no such file. Raises `InvalidImage`."""
@@ -93,6 +94,11 @@ class LayoutImage:
     platform: Platform
 
     @property
+    def parsed_config(self) -> ImageConfig:
+        """Raises `InvalidImage`."""
+        return ImageConfig.parse(self.config, f"the config {self.manifest.config.digest}")
+
+    @property
     def blobs(self) -> tuple[Descriptor, ...]:
         """Config and layers."""
         return (self.manifest.config, *self.manifest.layers)
@@ -111,9 +117,9 @@ class Layout:
         return self.files.name
 
     def tops(self, ref: str | None = None) -> tuple[Descriptor, ...]:
-        """The images, or indexes of several platforms, that the layout holds, each once; those named `ref` if that is set.
+        """The images, or indexes of several platforms, each once; those named `ref`, if it is set.
 
-        Raises `InvalidImage` where there is none, with the names that there are.
+        Raises `InvalidImage` if there is none; the message lists the names.
         """
         found = {d.digest: d for d in self.index.manifests if ref is None or ref in names_of(d)}
         if not self.index.manifests:
@@ -124,13 +130,11 @@ class Layout:
             )
         return tuple(found.values())
 
-    def top(self, ref: str | None = None) -> Descriptor:
+    def top(self) -> Descriptor:
         """The only one of `tops`. Raises `InvalidImage`."""
-        found = self.tops(ref)
+        found = self.tops()
         if len(found) > 1:
-            raise InvalidImage(
-                f"{self.name}: holds {len(found)} images: say which by its name; the names: {self._names}"
-            )
+            raise InvalidImage(f"{self.name}: holds {len(found)} images, named: {self._names}")
         return found[0]
 
     @property
@@ -153,7 +157,7 @@ class Layout:
         return data
 
     def images(self, top: Descriptor) -> Iterator[LayoutImage]:
-        """The image `top`, or those of the index `top`, as far as they are images of a platform. Raises `InvalidImage`."""
+        """The images of platforms in `top`, an image or an index. Raises `InvalidImage`."""
         return self._images(top, 0)
 
     def _images(self, top: Descriptor, depth: int) -> Iterator[LayoutImage]:
@@ -172,15 +176,13 @@ class Layout:
                 yield from self._images(descriptor, depth + 1)
             return
         config = self.document(document.config)
-        platform = top.platform or Platform.from_fields(
-            parse_object(config, f"{self.name}: {document.config.digest}"),
-            f"{self.name}: {document.config.digest}",
-        )
+        what = f"{self.name}: {document.config.digest}"
+        platform = top.platform or ImageConfig.parse(config, what).platform
         yield LayoutImage(top, document, data, config, platform)
 
-    def image(self, platform: Platform | None, ref: str | None = None) -> LayoutImage:
-        """The image for `platform`; the only one there is where that is None. Raises `InvalidImage`, which tells what there is."""
-        images = [i for top in self.tops(ref) for i in self.images(top)]
+    def image(self, platform: Platform | None) -> LayoutImage:
+        """The image for `platform`, or the only one. Raises `InvalidImage`."""
+        images = [i for top in self.tops() for i in self.images(top)]
         found = [i for i in images if platform in (None, i.platform)]
         if len(found) == 1:
             return found[0]
@@ -192,7 +194,7 @@ class Layout:
         )
 
     def missing(self, descriptors: Sequence[Descriptor]) -> tuple[Descriptor, ...]:
-        """Those whose blobs are absent. Raises `InvalidImage` where one is there in another size."""
+        """Those whose blobs are absent. Raises `InvalidImage` if one has another size."""
         absent = []
         for descriptor in descriptors:
             size = self.files.size(blob_path(descriptor.digest))
@@ -225,7 +227,7 @@ def read_layout(files: Files) -> Layout:
 
 
 def layout_files(manifests: Sequence[Descriptor]) -> dict[str, bytes]:
-    """What a layout has beside its blobs, by path. `manifests`: of the images or indexes that it holds."""
+    """The files of a layout beside its blobs. manifests: of its images or indexes."""
     return {"oci-layout": OCI_LAYOUT, "index.json": Index(OCI_INDEX, tuple(manifests)).to_json()}
 
 
@@ -236,7 +238,10 @@ def names_of(descriptor: Descriptor) -> tuple[str, ...]:
 
 
 def checked_blob(layout: Layout, descriptor: Descriptor) -> Iterator[bytes]:
-    """The blob's bytes, piece by piece. Raises `InvalidImage` where it is absent, or, at its end, where it is not what the descriptor says."""
+    """The blob's bytes, in pieces.
+
+    Raises `InvalidImage` if it is absent or, at its end, if it does not match the descriptor.
+    """
     what = f"{layout.name}: {descriptor.digest}"
     file = layout.files.open(blob_path(descriptor.digest))
     if file is None:

@@ -1,7 +1,7 @@
-"""Digests, platforms, descriptors, manifests and indexes, as the OCI image specification (1.0) has them.
+"""Digests, platforms, descriptors, manifests and indexes (OCI image specification 1.0).
 
-What is read may come from a registry or a file of unknown origin: it is parsed strictly where we rely on it, and what
-the specification allows besides is kept as it is. Docker's older media types (image manifest version 2, schema 2) are
+A document may come from a registry or a file of unknown origin. The fields that we use are checked,
+and others are ignored. Docker's older media types (image manifest version 2, schema 2) are
 understood, as most registries still serve them.
 """
 
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flyte_pack.errors import UserError
+from flyte_pack.json_fields import Digest, canonical
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -24,19 +25,20 @@ OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
 INDEX_TYPES = (OCI_INDEX, DOCKER_INDEX)
 MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
+PLAIN_LAYERS = (OCI_LAYER, DOCKER_LAYER)
+GZIP_LAYERS = (OCI_LAYER_GZIP, DOCKER_LAYER_GZIP)
 
 # The annotations of the image specification ("Pre-Defined Annotation Keys") that we write or read.
 BASE_NAME = "org.opencontainers.image.base.name"
 BASE_DIGEST = "org.opencontainers.image.base.digest"
+DESCRIPTION = "org.opencontainers.image.description"
 REF_NAME = "org.opencontainers.image.ref.name"
-REVISION = "org.opencontainers.image.revision"
-SOURCE = "org.opencontainers.image.source"
 TITLE = "org.opencontainers.image.title"
-VERSION = "org.opencontainers.image.version"
 
 MAX_DOCUMENT = (
     4 << 20
@@ -47,19 +49,19 @@ _PLATFORM_PART = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
 class InvalidImage(UserError):
-    """A document of an image, or a value of one, that can not be used; the message says which and why."""
+    """A document of an image, or a value in it, is invalid; the message says which and why."""
 
 
-def digest_of(data: bytes) -> str:
+def digest_of(data: bytes) -> Digest:
     """`sha256:` and 64 lower-case hexadecimal digits (image specification, "Digests")."""
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+    return Digest(f"sha256:{hashlib.sha256(data).hexdigest()}")
 
 
-def check_digest(text: object, what: str = "a digest") -> str:
-    """`text`, if it is a SHA-256 digest: no other algorithm is understood. Raises `InvalidImage`."""
+def check_digest(text: object, what: str = "a digest") -> Digest:
+    """`text`, if it is a SHA-256 digest, the only kind we take. Raises `InvalidImage`."""
     if not isinstance(text, str) or not _DIGEST.fullmatch(text):
         raise InvalidImage(f"{what} is {text!a:.100}, not sha256: and 64 hexadecimal digits")
-    return text
+    return Digest(text)
 
 
 def blob_path(digest: str) -> str:
@@ -69,7 +71,7 @@ def blob_path(digest: str) -> str:
 
 @dataclass(frozen=True, order=True)
 class Platform:
-    """`os/architecture[/variant]` by the names of the Go language, such as linux/amd64 or linux/arm64."""
+    """`os/architecture[/variant]` by the names of the Go language, such as linux/amd64."""
 
     os: str
     architecture: str
@@ -106,10 +108,13 @@ class Platform:
 
 @dataclass(frozen=True)
 class Descriptor:
-    """What a blob or manifest is and how to check it (image specification, "Content Descriptors"); size in bytes."""
+    """What a blob or manifest is, and how to check it; size in bytes.
+
+    Image specification, "Content Descriptors".
+    """
 
     media_type: str
-    digest: str
+    digest: Digest
     size: int
     annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
     platform: Platform | None = None
@@ -132,20 +137,15 @@ class Descriptor:
         if not isinstance(raw, dict):
             raise InvalidImage(f"{where}: not an object")
         media_type, size = raw.get("mediaType"), raw.get("size")
-        annotations = raw.get("annotations") or {}
         if not isinstance(media_type, str) or not media_type:
             raise InvalidImage(f"{where}: no mediaType")
         if type(size) is not int or not 0 <= size < 1 << 63:
             raise InvalidImage(f"{where}: the size is {size!r:.80}")
-        if not isinstance(annotations, dict) or not all(
-            isinstance(text, str) for pair in annotations.items() for text in pair
-        ):
-            raise InvalidImage(f"{where}: the annotations are not text by text")
         return cls(
             media_type=media_type,
             digest=check_digest(raw.get("digest"), f"{where}: the digest"),
             size=size,
-            annotations=annotations,
+            annotations=string_map(raw.get("annotations"), f"{where}: annotations"),
             platform=None
             if raw.get("platform") is None
             else Platform.from_fields(raw["platform"], where),
@@ -195,7 +195,7 @@ class Index:
 
 
 def parse_document(data: bytes, what: str, media_type: str | None = None) -> Manifest | Index:
-    """A manifest or index; `media_type` is what it was served as, if anything said so. Raises `InvalidImage`."""
+    """A manifest or index; `media_type` is that of the response. Raises `InvalidImage`."""
     document = parse_object(data, what)
     stated = document.get("mediaType", media_type)
     if stated is None:  # the specification only recommends the field
@@ -206,14 +206,10 @@ def parse_document(data: bytes, what: str, media_type: str | None = None) -> Man
         )
     if document.get("schemaVersion") != 2 or stated not in (*INDEX_TYPES, *MANIFEST_TYPES):
         raise InvalidImage(
-            f"{what}: {stated!a:.100}, schema version {document.get('schemaVersion')!r:.20}, is no image manifest or "
-            "index of the OCI specification or Docker's schema 2"
+            f"{what}: {stated!a:.100}, schema version {document.get('schemaVersion')!r:.20}, is no "
+            "image manifest or index of the OCI specification or Docker's schema 2"
         )
-    annotations = document.get("annotations") or {}
-    if not isinstance(annotations, dict) or not all(
-        isinstance(text, str) for pair in annotations.items() for text in pair
-    ):
-        raise InvalidImage(f"{what}: the annotations are not text by text")
+    annotations = string_map(document.get("annotations"), f"{what}: annotations")
     if stated in INDEX_TYPES:
         return Index(stated, _descriptors(document, "manifests", what), annotations)
     return Manifest(
@@ -237,9 +233,12 @@ def parse_object(data: bytes, what: str) -> dict[str, Any]:
     return document
 
 
-def canonical(document: Mapping[str, Any]) -> bytes:
-    """JSON with sorted keys and no white space."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+def string_map(raw: object, what: str) -> dict[str, str]:
+    """A JSON object of strings, empty where it is absent. Raises `InvalidImage`."""
+    raw = raw or {}
+    if not isinstance(raw, dict) or not all(isinstance(value, str) for value in raw.values()):
+        raise InvalidImage(f"{what}: not an object of strings")
+    return raw
 
 
 def _descriptors(document: dict[str, Any], key: str, what: str) -> tuple[Descriptor, ...]:

@@ -1,4 +1,4 @@
-"""References to images: `registry/repository:tag@digest`, with Docker's defaults for what is left out."""
+"""References to images: `registry/repository:tag@digest`, with Docker's defaults."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DOCKER_HUB = "docker.io"
 
 @dataclass(frozen=True)
 class Reference:
-    """registry: host, with its port if it has one. repository: the name there. At least one of tag and digest is set."""
+    """registry: host[:port]. repository: the name there. A tag or a digest is set, or both."""
 
     registry: str
     repository: str
@@ -21,8 +21,10 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Reference:
-        """Raises `InvalidName`. As Docker has it: no host means Docker Hub, where one word is below `library/`, and
-        neither tag nor digest means the tag `latest`. (distribution's `reference` package, "normalized names")
+        """Apply Docker's defaults. Raises `InvalidName`.
+
+        No host means Docker Hub, where a single word is below `library/`. Without tag and digest
+        the tag is `latest`. (distribution's `reference` package, "normalized names")
         """
         bare = not any(c in text for c in "/:@")
         rest, _, digest = check_image(f"{text}:latest" if bare else text).partition("@")
@@ -42,14 +44,6 @@ class Reference:
     def name(self) -> str:
         """`registry/repository`."""
         return f"{self.registry}/{self.repository}"
-
-    def with_digest(self, digest: str) -> Reference:
-        """The same image, pinned."""
-        return Reference(self.registry, self.repository, self.tag, digest)
-
-    def with_tag(self, tag: str) -> Reference:
-        """Another tag of the same repository, not pinned."""
-        return Reference(self.registry, self.repository, tag, None)
 
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""

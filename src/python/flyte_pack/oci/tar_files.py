@@ -1,4 +1,4 @@
-"""Reads single files of a tar archive, gzip'd or not, without unpacking it; the archive may be hostile."""
+"""Reads single files of a tar archive, gzip'd or not; the archive may be hostile."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _READ = 1 << 20
 
 
 class TarFiles:
-    """The files of an archive, by path; a context manager. Like `flyte_pack.oci.layout.Files`.
+    """The files of an archive, by path; a context manager (`flyte_pack.oci.layout.Files`).
 
-    A link counts as the file that it leads to, if that is a member too, as `docker save` writes layers that are equal.
+    A link stands for the member that it leads to: `docker save` writes equal layers as links.
     """
 
     def __init__(self, archive: str, scratch: str) -> None:
-        """scratch: a directory for what a compressed archive inflates to. Raises `InvalidImage` or `OSError`."""
+        """scratch: a directory to inflate the archive in. Raises `InvalidImage` or `OSError`."""
         self.name = archive
         self._file: BinaryIO = open(archive, "rb")  # noqa: SIM115  # closed in close
         try:
@@ -82,9 +82,7 @@ class TarFiles:
             with tarfile.open(fileobj=cast(BinaryIO, _Capped(self._file)), mode="r:") as archive:
                 for number, member in enumerate(archive):
                     if number >= _MAX_MEMBERS:
-                        raise InvalidImage(
-                            f"{self.name}: has more than {_MAX_MEMBERS:,} members: no image has so many"
-                        )
+                        raise InvalidImage(f"{self.name}: has more than {_MAX_MEMBERS:,} members")
                     self._add(member, members, links, end)
         except (
             tarfile.TarError,
@@ -124,7 +122,8 @@ class TarFiles:
             target = _normal(f"{above}/{member.linkname}" if above else member.linkname)
             if target is None or member.linkname.startswith("/"):
                 raise InvalidImage(
-                    f"{self.name}: the link {path!a:.200} leads out of the archive, to {member.linkname!a:.200}"
+                    f"{self.name}: the link {path!a:.200} leads out of the archive, "
+                    f"to {member.linkname!a:.200}"
                 )
             links[path] = target
         else:
@@ -147,7 +146,7 @@ def _normal(path: str) -> str | None:
 
 
 class _Capped(io.RawIOBase):
-    """A file that is read in small pieces only, as a header is; whatever asks for more is misled by the archive."""
+    """A file that only gives small pieces, such as headers. A hostile header asks for more."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

@@ -1,7 +1,8 @@
-"""Reads the members of a tar stream of any origin, in the formats that images use: ustar, pax, and GNU's long names.
+"""Reads the members of a tar stream, in the formats of images: ustar, pax, GNU's long names.
 
-POSIX.1-2008, pax: "ustar Interchange Format" and "pax Interchange Format"; GNU tar's manual, "Basic Tar Format". A
-hostile stream gives `InvalidImage`, never much memory used. Names are bytes: an image's need not be UTF-8.
+POSIX.1-2008, pax: "ustar Interchange Format" and "pax Interchange Format"; GNU tar's manual, "Basic
+Tar Format". A hostile stream raises `InvalidImage` and never takes much memory. Names are bytes:
+those in an image need not be UTF-8.
 """
 
 from __future__ import annotations
@@ -16,18 +17,16 @@ REGULAR, HARD_LINK, SYMLINK, DIRECTORY = b"0", b"1", b"2", b"5"
 _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
 _MAX_HEADER = 1 << 20  # bytes of a pax header, which may hold extended attributes
-_MAX_OWNER = (1 << 32) - 2  # the highest number is nobody's (chown(2))
 _MAX_TIME = (1 << 34) - 1  # what every file system takes
 
 
 @dataclass
 class Member:
-    """kind: the type flag; that of a regular file is REGULAR however it was written. Times in seconds."""
+    """kind: the type flag; REGULAR for every regular file. Times in seconds."""
 
     name: bytes
     kind: bytes
     mode: int
-    owner: tuple[int, int]
     size: int
     mtime: int
     link: bytes
@@ -50,57 +49,50 @@ class TarStream:
         self._padding = 0
 
     def __iter__(self) -> Iterator[Member]:
-        """Raises `InvalidImage`. The stream is read to its end, so that who makes the pieces can check all of them."""
+        """Raises `InvalidImage`. Reads the stream to its end, so that its maker can check it."""
         pax: dict[bytes, bytes] = {}
-        while True:
-            block = self._take(_BLOCK, may_end=True)
-            if block is None or block == _ZEROS:
-                break
-            header = bytes(block)
-            self._check(header)
-            kind = header[156:157]
-            size = self._number(header[124:136])
-            if kind in (b"x", b"g", b"L", b"K"):
-                data = self._extension(size)
-                if kind == b"x":
-                    pax.update(self._records(data))
-                elif kind != b"g":  # a global header says nothing that matters here
-                    pax[b"path" if kind == b"L" else b"linkpath"] = data.rstrip(b"\0")
+        while (header := self._header()) is not None:
+            if header[156:157] in (b"x", b"g", b"L", b"K"):
+                self._extend(pax, header)
                 continue
-            if kind == b"S" or any(key.startswith(b"GNU.sparse.") for key in pax):
-                raise InvalidImage(f"{self._what}: holds a sparse file, which no image should")
-            if b"size" in pax:
-                size = self._decimal(pax[b"size"])
-            name = pax.get(b"path") or self._ustar_name(header)
-            if kind in (b"\0", b"7"):
-                kind = DIRECTORY if name.endswith(b"/") else REGULAR
-            self._left, self._padding = (size, -size % _BLOCK) if kind == REGULAR else (0, 0)
-            owner = (self._number(header[108:116]), self._number(header[116:124]))
-            if pax:
-                owner = tuple(  # type: ignore[assignment]
-                    self._decimal(pax[key]) if key in pax else known
-                    for key, known in zip((b"uid", b"gid"), owner)
-                )
-            link = pax.get(b"linkpath") or header[157:257].partition(b"\0")[0]
-            if max(owner) > _MAX_OWNER or b"\0" in name + link:
-                raise InvalidImage(
-                    f"{self._what}: {name!r:.200} has an owner or a path that is none"
-                )
-            yield Member(
-                name,
-                kind,
-                self._number(header[100:108]) & 0o7777,
-                owner,
-                size,
-                min(self._number(header[136:148]), _MAX_TIME),
-                link,
-                self,
-            )
+            yield self._member(header, pax)
             for _ in self.content():
                 pass
             pax = {}
         for _ in self._pieces:
             pass
+
+    def _header(self) -> bytes | None:
+        block = self._take(_BLOCK, may_end=True)
+        if block is None or block == _ZEROS:
+            return None
+        header = bytes(block)
+        self._check(header)
+        return header
+
+    def _extend(self, pax: dict[bytes, bytes], header: bytes) -> None:
+        kind, data = header[156:157], self._extension(self._number(header[124:136]))
+        if kind == b"x":
+            pax.update(self._records(data))
+        elif kind != b"g":  # a global header says nothing that matters here
+            pax[b"path" if kind == b"L" else b"linkpath"] = data.rstrip(b"\0")
+
+    def _member(self, header: bytes, pax: dict[bytes, bytes]) -> Member:
+        kind, size = header[156:157], self._number(header[124:136])
+        if kind == b"S" or any(key.startswith(b"GNU.sparse.") for key in pax):
+            raise InvalidImage(f"{self._what}: holds a sparse file, which no image should")
+        if b"size" in pax:
+            size = self._decimal(pax[b"size"])
+        name = pax.get(b"path") or self._ustar_name(header)
+        link = pax.get(b"linkpath") or header[157:257].partition(b"\0")[0]
+        if b"\0" in name + link:
+            raise InvalidImage(f"{self._what}: {name!r:.200} is an invalid path")
+        if kind in (b"\0", b"7"):
+            kind = DIRECTORY if name.endswith(b"/") else REGULAR
+        self._left, self._padding = (size, -size % _BLOCK) if kind == REGULAR else (0, 0)
+        mode = self._number(header[100:108]) & 0o7777
+        mtime = min(self._number(header[136:148]), _MAX_TIME)
+        return Member(name, kind, mode, size, mtime, link, self)
 
     def content(self) -> Iterator[memoryview]:
         """What is left of the content of the member at hand."""
@@ -147,8 +139,8 @@ class TarStream:
 
     def _check(self, header: bytes) -> None:
         stored = self._number(header[148:156])
-        # The sum of all bytes, the field itself taken as blanks. The low half of an Adler-32 is one more than the sum,
-        # modulo 65521, at a tenth of the cost of sum().
+        # The sum of all bytes, with the field itself as blanks. The low half of an Adler-32 is
+        # the sum plus one, modulo 65521, at a tenth of the cost of sum().
         expected = 1 + stored - 8 * 0x20 + sum(header[148:156])
         if zlib.adler32(header) & 0xFFFF != expected % 65521:
             raise InvalidImage(f"{self._what}: is no tar: the checksum of a header is wrong")

@@ -8,7 +8,7 @@ import sys
 from flyte_pack import command
 from flyte_pack.command import say
 from flyte_pack.progress import write
-from flyte_pack.registry.plan import PushPlan, check_host
+from flyte_pack.registry.plan import PushPlan
 
 EPILOG = (
     "Credentials come from docker's config.json ($DOCKER_CONFIG or ~/.docker) and its credential "
@@ -23,8 +23,6 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--plan", required=True, help="the plan, as the rules wrote it")
     parser.add_argument("--dir", default=".", help="where the packaged files are")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be pushed")
-    command.add_insecure(parser)
     return command.run(parser, argv, _push)
 
 
@@ -33,7 +31,5 @@ def _push(options: argparse.Namespace) -> None:
 
     with open(options.plan, "rb") as file:
         plan = PushPlan.from_json(file.read(), options.plan)
-    insecure = tuple(map(check_host, options.insecure))
-    result = push_image(plan, options.dir, say, dry_run=options.dry_run, insecure=insecure)
-    for pushed in result.destinations:
+    for pushed in push_image(plan, options.dir, say):
         write(sys.stdout, f"{pushed.reference}\n")

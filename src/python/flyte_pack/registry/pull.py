@@ -13,7 +13,6 @@ from typing import BinaryIO
 
 from flyte_pack.http.retry import Broken, Tries
 from flyte_pack.http.transfers import in_parallel
-from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import Descriptor, blob_path
 from flyte_pack.oci.reference import Reference
 from flyte_pack.progress import Progress, Say, megabytes
@@ -32,12 +31,9 @@ def complete(
     """Fetch the blobs that the layout `directory` lacks from the repository of `base_name`.
 
     Returns the number of bytes. A blob appears whole or not at all, also when several of these
-    run at once. Raises `RegistryError`.
+    run at once. Raises `UserError`.
     """
-    try:
-        base = Reference.parse(base_name)
-    except InvalidName as error:
-        raise RegistryError(f"the base image's name: {error}") from None
+    base = Reference.parse(base_name)
     missing = {
         one.digest: one
         for one in descriptors

@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Lock
 
-from flyte_pack.http import HttpError
+from flyte_pack.errors import UserError
 from flyte_pack.http.transfers import in_parallel
-from flyte_pack.names import InvalidName
 from flyte_pack.oci.reference import Reference
 from flyte_pack.progress import Progress, Say, megabytes
 from flyte_pack.registry import RegistryError
@@ -41,28 +40,20 @@ class Pushed:
     requests: int = 0
 
 
-@dataclass(frozen=True)
-class PushResult:
-    """In the order of the plan's destinations."""
-
-    destinations: tuple[Pushed, ...]
-
-
 def push_image(
     plan: PushPlan,
     directory: str,
     say: Say,
     *,
     dry_run: bool = False,
-    insecure: Collection[str] = (),
     session: Session | None = None,
     chunk: int = CHUNK,
-) -> PushResult:
+) -> tuple[Pushed, ...]:
     """Push what `plan` says. No tag moves before every destination has the whole image.
 
-    directory: of the packaged files. insecure: besides the plan's. chunk: bytes in a request.
+    directory: of the packaged files. chunk: bytes in a request.
     """
-    session = session or Session((*plan.insecure, *insecure), say=say)
+    session = session or Session(plan.insecure, say=say)
     try:
         image = read_image(os.path.join(directory, plan.layout), plan.digest)
         targets = [
@@ -72,22 +63,9 @@ def push_image(
             target.push_content()
         for target in targets:
             target.move_tags()
-    except (HttpError, InvalidName) as error:
+    except UserError as error:
         raise RegistryError(f"{plan.address}: {error}") from None
-    return PushResult(tuple(target.result for target in targets))
-
-
-def exists(
-    reference: str, insecure: Collection[str] = (), session: Session | None = None
-) -> str | None:
-    """The digest of the image; None if it does not exist. Raises `RegistryError`."""
-    try:
-        image = Reference.parse(reference)
-    except InvalidName as error:
-        raise RegistryError(str(error)) from None
-    registry = (session or Session(insecure)).registry(image.registry)
-    which = image.digest or image.tag or "latest"
-    return registry.manifest_digest(image.repository, which, may_pull(image.repository))
+    return tuple(target.result for target in targets)
 
 
 class _Target:

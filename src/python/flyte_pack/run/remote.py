@@ -37,7 +37,7 @@ def _run(given: argparse.Namespace) -> None:
         plan = DeployPlan.from_json(file.read())
     request = resolve(plan, parse(options.of_deployment))
     found = find_control_plane(request, os.getcwd(), os.environ)
-    environment = next((e for e in request.environments if address in e.tasks), None)
+    environment = next((e for e in request.plan.environments if address in e.tasks), None)
     if found is None or environment is None:
         raise UserError(
             "no control plane is known: type --endpoint HOST, or set `endpoint` in the deployment, "
@@ -62,12 +62,12 @@ def _deployed(
 ) -> tuple[str, str, Sequence[str]]:
     """Flyte's name of the task, its registered version, and what was typed for it."""
     store = open_store(request.store, os.getcwd())
-    ledger = Ledger(store, request.project, request.domain, request.address)
-    where = f"{request.address} in {request.project}/{request.domain} of {store.uri}"
-    deploy = f"deploy it: ./pants run {request.address}"
+    ledger = Ledger(store, request.project, request.domain, request.plan.address)
+    where = f"{request.plan.address} in {request.project}/{request.domain} of {store.uri}"
+    deploy = f"deploy it: ./pants run {request.plan.address}"
     current = ledger.current()
-    if request.version is not None:
-        version = ledger.find(request.version)
+    if request.settings.version is not None:
+        version = ledger.find(request.settings.version)
     elif current is None:
         raise UserError(f"nothing was deployed yet by {where}; {deploy}")
     elif current.registered != identity:

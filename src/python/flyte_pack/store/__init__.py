@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from flyte_pack.json_fields import Sha256
 from flyte_pack.store.uris import StoreError as StoreError
 
 
@@ -29,7 +30,7 @@ class Blob:
 
     key: str
     size: int
-    sha256: str
+    sha256: Sha256
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def state_of(blob: Blob, content: Iterable[bytes]) -> State:
 
 
 def blob_of(key: str, content: bytes) -> Blob:
-    return Blob(key, len(content), hashlib.sha256(content).hexdigest())
+    return Blob(key, len(content), Sha256(hashlib.sha256(content).hexdigest()))
 
 
 def check_key(key: str) -> list[str]:

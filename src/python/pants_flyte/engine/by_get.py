@@ -6,18 +6,7 @@ The docstrings are here; comments in the twin are about call-by-name.
 
 from __future__ import annotations
 
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Collection,
-    Dict,
-    Iterable,
-    Mapping,
-    Optional,
-    Sequence,
-    Tuple,
-    Union,
-)
+from typing import TYPE_CHECKING, Any, Collection, Iterable, Mapping, Optional, Sequence, Union
 
 from pants.backend.python.dependency_inference.parse_python_dependencies import (
     ParsedPythonAssetPaths,
@@ -34,12 +23,7 @@ from pants.backend.python.dependency_inference.rules import (
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import InterpreterConstraintsField
 from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
-from pants.backend.python.util_rules.pex import (
-    PexRequest,
-    VenvPex,
-    VenvPexProcess,
-    VenvPexRequest,
-)
+from pants.backend.python.util_rules.pex import PexRequest, VenvPex, VenvPexProcess, VenvPexRequest
 from pants.backend.python.util_rules.pex_environment import PexEnvironment, PythonExecutable
 from pants.backend.python.util_rules.pex_from_targets import (
     InterpreterConstraintsRequest,
@@ -49,20 +33,10 @@ from pants.build_graph.address import Address
 from pants.core.goals.test import TestResult, TestSubsystem
 from pants.core.util_rules.subprocess_environment import SubprocessEnvironmentVars
 from pants.core.util_rules.system_binaries import BinaryPathRequest, BinaryPaths
+from pants.engine import fs
 from pants.engine.addresses import Addresses, UnparsedAddressInputs
 from pants.engine.env_vars import EnvironmentVars, EnvironmentVarsRequest
-from pants.engine.fs import (
-    AddPrefix,
-    CreateDigest,
-    Digest,
-    DigestContents,
-    DigestSubset,
-    MergeDigests,
-    PathGlobs,
-    Paths,
-    RemovePrefix,
-    Snapshot,
-)
+from pants.engine.fs import PathGlobs
 from pants.engine.internals.graph import Owners, OwnersRequest
 from pants.engine.process import FallibleProcessResult, Process, ProcessResult
 from pants.engine.rules import Get, MultiGet, Rule, collect_rules, rule
@@ -103,18 +77,17 @@ else:
 
 
 async def transitive_targets(roots: Iterable[Address]) -> TransitiveTargets:
-    """The closure of `roots`, them included."""
     return await Get(TransitiveTargets, TransitiveTargetsRequest(roots))
 
 
-async def direct_dependencies(fields: Sequence[Dependencies]) -> Tuple[Targets, ...]:
+async def direct_dependencies(fields: Sequence[Dependencies]) -> tuple[Targets, ...]:
     """What each field's target depends on, inferred and declared, generators expanded."""
     return await MultiGet(Get(Targets, DependenciesRequest(field)) for field in fields)
 
 
 async def explicit_dependencies(
     fields: Sequence[Dependencies],
-) -> Tuple[ExplicitlyProvidedDependencies, ...]:
+) -> tuple[ExplicitlyProvidedDependencies, ...]:
     """What each BUILD file declares."""
     return await MultiGet(
         Get(ExplicitlyProvidedDependencies, DependenciesRequest(field)) for field in fields
@@ -122,7 +95,6 @@ async def explicit_dependencies(
 
 
 async def resolve_addresses(inputs: UnparsedAddressInputs) -> Addresses:
-    """Addresses as a user wrote them in a field."""
     return await Get(Addresses, UnparsedAddressInputs, inputs)
 
 
@@ -131,14 +103,13 @@ async def targets_at(addresses: Iterable[Address]) -> Targets:
     return await Get(Targets, Addresses(addresses))
 
 
-async def owners_of_each(paths: Sequence[str]) -> Tuple[Tuple[Address, ...], ...]:
+async def owners_of_each(paths: Sequence[str]) -> tuple[tuple[Address, ...], ...]:
     """For each path, the addresses that own it; none is no error."""
     owners = await MultiGet(Get(Owners, OwnersRequest((path,))) for path in paths)
     return tuple(tuple(found) for found in owners)
 
 
 async def all_targets() -> Targets:
-    """Every target of the repository."""
     return Targets(await Get(AllTargets))
 
 
@@ -147,53 +118,55 @@ async def all_targets() -> Targets:
 
 async def hydrated_sources(
     requests: Sequence[HydrateSourcesRequest],
-) -> Tuple[HydratedSources, ...]:
+) -> tuple[HydratedSources, ...]:
     """The files of each field, generated ones too."""
     return await MultiGet(Get(HydratedSources, HydrateSourcesRequest, req) for req in requests)
 
 
-async def source_roots(paths: Collection[str]) -> Dict[str, str]:
+async def source_roots(paths: Collection[str]) -> dict[str, str]:
     """The source root of each file, as a path; the build root is "."."""
     request = source_roots_request(paths)
     return root_of_each(paths, await Get(SourceRootsResult, SourceRootsRequest, request))
 
 
-async def files_matching(globs: PathGlobs) -> Paths:
+async def files_matching(globs: PathGlobs) -> fs.Paths:
     """Names only."""
-    return await Get(Paths, PathGlobs, globs)
+    return await Get(fs.Paths, PathGlobs, globs)
 
 
-async def contents_matching(globs: PathGlobs) -> DigestContents:
-    """The contents of the files that match."""
-    return await Get(DigestContents, PathGlobs, globs)
+async def contents_matching(globs: PathGlobs) -> fs.DigestContents:
+    return await Get(fs.DigestContents, PathGlobs, globs)
 
 
-async def snapshot(globs: PathGlobs) -> Snapshot:
-    return await Get(Snapshot, PathGlobs, globs)
+async def snapshot(globs: PathGlobs) -> fs.Snapshot:
+    return await Get(fs.Snapshot, PathGlobs, globs)
 
 
-async def contents(digest: Digest) -> DigestContents:
-    return await Get(DigestContents, Digest, digest)
+async def contents(digest: fs.Digest) -> fs.DigestContents:
+    return await Get(fs.DigestContents, fs.Digest, digest)
 
 
-async def create_digest(request: CreateDigest) -> Digest:
-    return await Get(Digest, CreateDigest, request)
+async def create_digest(files: Mapping[str, bytes]) -> fs.Digest:
+    return await Get(
+        fs.Digest,
+        fs.CreateDigest([fs.FileContent(path, content) for path, content in files.items()]),
+    )
 
 
-async def merge_digests(digests: Iterable[Digest]) -> Digest:
-    return await Get(Digest, MergeDigests(digests))
+async def merge_digests(digests: Iterable[fs.Digest]) -> fs.Digest:
+    return await Get(fs.Digest, fs.MergeDigests(digests))
 
 
-async def under_prefix(digest: Digest, prefix: str) -> Digest:
-    return await Get(Digest, AddPrefix(digest, prefix))
+async def under_prefix(digest: fs.Digest, prefix: str) -> fs.Digest:
+    return await Get(fs.Digest, fs.AddPrefix(digest, prefix))
 
 
-async def without_prefix(digest: Digest, prefix: str) -> Digest:
-    return await Get(Digest, RemovePrefix(digest, prefix))
+async def without_prefix(digest: fs.Digest, prefix: str) -> fs.Digest:
+    return await Get(fs.Digest, fs.RemovePrefix(digest, prefix))
 
 
-async def subset(request: DigestSubset) -> Digest:
-    return await Get(Digest, DigestSubset, request)
+async def subset(digest: fs.Digest, globs: PathGlobs) -> fs.Digest:
+    return await Get(fs.Digest, fs.DigestSubset(digest, globs))
 
 
 # --- Pants' own inference ------------------------------------------------------------------------
@@ -201,7 +174,7 @@ async def subset(request: DigestSubset) -> Digest:
 
 async def parsed_imports(
     field_set: PythonImportDependenciesInferenceFieldSet, python_setup: PythonSetup
-) -> Dict[str, ImportInfo]:
+) -> dict[str, ImportInfo]:
     """What Pants' own parser finds in a file, by dotted name.
 
     `_exec_parse_deps` is Pants' own helper, from 2.17 to 2.33 with this signature; what it asks the
@@ -211,8 +184,8 @@ async def parsed_imports(
     return {name: ImportInfo(info.lineno, info.weak) for name, info in parsed.imports.items()}
 
 
-async def suspects_in_each(requests: Sequence[PathGlobs]) -> Tuple[SuspectSources, ...]:
-    """Of the sources that each matches, those of which Pants' parser could have lost an import."""
+async def suspects_in_each(requests: Sequence[PathGlobs]) -> tuple[SuspectSources, ...]:
+    """For each, the matching sources in which Pants' parser could have missed an import."""
     return await MultiGet(Get(SuspectSources, PathGlobs, globs) for globs in requests)
 
 
@@ -221,7 +194,7 @@ async def owners_of_imports(
     imports: Mapping[str, ImportInfo],
     resolve: str,
 ) -> ImportOwners:
-    """Whom Pants takes for the owners of these, with all that it goes by, and its warnings."""
+    """The owners of imported names, as Pants resolves them, with its warnings."""
     parsed = ParsedPythonDependencies(
         ParsedPythonImports(
             (name, ParsedPythonImportInfo(info.line, info.weak)) for name, info in imports.items()
@@ -248,7 +221,7 @@ async def run_venv_pex(process: VenvPexProcess) -> ProcessResult:
     return await Get(ProcessResult, VenvPexProcess, process)
 
 
-async def run_venv_pexes(processes: Sequence[VenvPexProcess]) -> Tuple[FallibleProcessResult, ...]:
+async def run_venv_pexes(processes: Sequence[VenvPexProcess]) -> tuple[FallibleProcessResult, ...]:
     """Run tools in sandboxes at the same time, each to completion, whatever the exit code."""
     return await MultiGet(
         Get(FallibleProcessResult, VenvPexProcess, process) for process in processes
@@ -256,7 +229,6 @@ async def run_venv_pexes(processes: Sequence[VenvPexProcess]) -> Tuple[FallibleP
 
 
 async def venv_pex(request: PexRequest) -> VenvPex:
-    """A tool that runs in sandboxes."""
     return await Get(VenvPex, PexRequest, request)
 
 
@@ -288,7 +260,6 @@ def configured_constraints(target: Target, python_setup: PythonSetup) -> Interpr
 
 
 async def find_python(constraints: InterpreterConstraints) -> PythonExecutable:
-    """A CPython on this machine."""
     return await Get(PythonExecutable, InterpreterConstraints, constraints)
 
 
@@ -300,9 +271,8 @@ async def find_binary(name: str) -> Optional[str]:
     return found.path if found else None
 
 
-async def environment_variables(request: EnvironmentVarsRequest) -> EnvironmentVars:
-    """The named variables of the caller."""
-    return await Get(EnvironmentVars, EnvironmentVarsRequest, request)
+async def environment_variables(names: Sequence[str]) -> EnvironmentVars:
+    return await Get(EnvironmentVars, EnvironmentVarsRequest(names))
 
 
 async def subprocess_environment() -> EnvironmentVars:
@@ -313,7 +283,6 @@ async def subprocess_environment() -> EnvironmentVars:
 def test_result(
     process: FallibleProcessResult, address: Address, subsystem: TestSubsystem
 ) -> TestResult:
-    """What a test's process came to."""
     tries: Any = process if PANTS_SEMVER.release < (2, 19) else (process,)
     return TestResult.from_fallible_process_result(tries, address, subsystem.output)
 
@@ -321,13 +290,11 @@ def test_result(
 # --- our own rules, where they fan out -----------------------------------------------------------
 
 
-async def build_tasks(requests: Sequence[TaskRequest]) -> Tuple[BuiltTask, ...]:
-    """Build each task's link and bundle."""
+async def build_tasks(requests: Sequence[TaskRequest]) -> tuple[BuiltTask, ...]:
     return await MultiGet(Get(BuiltTask, TaskRequest, request) for request in requests)
 
 
-async def build_images(requests: Sequence[ImageRequest]) -> Tuple[BuiltImage, ...]:
-    """Build each image's layout."""
+async def build_images(requests: Sequence[ImageRequest]) -> tuple[BuiltImage, ...]:
     return await MultiGet(Get(BuiltImage, ImageRequest, request) for request in requests)
 
 
@@ -351,7 +318,7 @@ else:
 @rule
 async def suspects_in(globs: PathGlobs) -> SuspectSources:
     """A rule, so that an edit repeats the search of one directory only."""
-    found = await Get(DigestContents, PathGlobs, globs)
+    found = await Get(fs.DigestContents, PathGlobs, globs)
     return SuspectSources.among(found)
 
 

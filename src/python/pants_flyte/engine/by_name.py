@@ -9,7 +9,7 @@ a module; a rule is called by its name, not through a variable.
 from __future__ import annotations
 
 import inspect
-from typing import Collection, Dict, Iterable, Mapping, Optional, Sequence, Tuple, Union
+from typing import Collection, Iterable, Mapping, Optional, Sequence, Union
 
 from pants.backend.python.dependency_inference.parse_python_dependencies import (
     ParsedPythonAssetPaths,
@@ -26,12 +26,7 @@ from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import InterpreterConstraintsField, PythonResolveField
 from pants.backend.python.util_rules import pex, pex_from_targets
 from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
-from pants.backend.python.util_rules.pex import (
-    PexRequest,
-    VenvPex,
-    VenvPexProcess,
-    VenvPexRequest,
-)
+from pants.backend.python.util_rules.pex import PexRequest, VenvPex, VenvPexProcess, VenvPexRequest
 from pants.backend.python.util_rules.pex_environment import (
     CompletePexEnvironment,
     PythonExecutable,
@@ -48,22 +43,11 @@ from pants.core.util_rules import system_binaries
 from pants.core.util_rules.env_vars import environment_vars_subset
 from pants.core.util_rules.subprocess_environment import get_subprocess_environment
 from pants.core.util_rules.system_binaries import BinaryPathRequest, SystemBinariesSubsystem
-from pants.engine import intrinsics
+from pants.engine import fs, intrinsics
 from pants.engine.addresses import Addresses, UnparsedAddressInputs
 from pants.engine.env_vars import EnvironmentVars, EnvironmentVarsRequest
 from pants.engine.environment import EnvironmentName
-from pants.engine.fs import (
-    AddPrefix,
-    CreateDigest,
-    Digest,
-    DigestContents,
-    DigestSubset,
-    MergeDigests,
-    PathGlobs,
-    Paths,
-    RemovePrefix,
-    Snapshot,
-)
+from pants.engine.fs import PathGlobs
 from pants.engine.internals import graph
 from pants.engine.internals.graph import OwnersRequest
 from pants.engine.process import (
@@ -122,7 +106,7 @@ async def transitive_targets(roots: Iterable[Address]) -> TransitiveTargets:
     return await graph.transitive_targets(TransitiveTargetsRequest(roots), **implicitly())
 
 
-async def direct_dependencies(fields: Sequence[Dependencies]) -> Tuple[Targets, ...]:
+async def direct_dependencies(fields: Sequence[Dependencies]) -> tuple[Targets, ...]:
     return await concurrently(
         graph.resolve_targets(**implicitly(DependenciesRequest(field))) for field in fields
     )
@@ -130,7 +114,7 @@ async def direct_dependencies(fields: Sequence[Dependencies]) -> Tuple[Targets, 
 
 async def explicit_dependencies(
     fields: Sequence[Dependencies],
-) -> Tuple[ExplicitlyProvidedDependencies, ...]:
+) -> tuple[ExplicitlyProvidedDependencies, ...]:
     return await concurrently(
         graph.determine_explicitly_provided_dependencies(**implicitly(DependenciesRequest(field)))
         for field in fields
@@ -145,7 +129,7 @@ async def targets_at(addresses: Iterable[Address]) -> Targets:
     return await graph.resolve_targets(**implicitly(Addresses(addresses)))
 
 
-async def owners_of_each(paths: Sequence[str]) -> Tuple[Tuple[Address, ...], ...]:
+async def owners_of_each(paths: Sequence[str]) -> tuple[tuple[Address, ...], ...]:
     owners = await concurrently(
         graph.find_owners(OwnersRequest((path,)), **implicitly()) for path in paths
     )
@@ -161,49 +145,50 @@ async def all_targets() -> Targets:
 
 async def hydrated_sources(
     requests: Sequence[HydrateSourcesRequest],
-) -> Tuple[HydratedSources, ...]:
+) -> tuple[HydratedSources, ...]:
     return await concurrently(graph.hydrate_sources(req, **implicitly()) for req in requests)
 
 
-async def source_roots(paths: Collection[str]) -> Dict[str, str]:
+async def source_roots(paths: Collection[str]) -> dict[str, str]:
     request = source_roots_request(paths)
     return root_of_each(paths, await source_root.get_source_roots(request))
 
 
-async def files_matching(globs: PathGlobs) -> Paths:
+async def files_matching(globs: PathGlobs) -> fs.Paths:
     return await intrinsics.path_globs_to_paths(globs)
 
 
-async def contents_matching(globs: PathGlobs) -> DigestContents:
+async def contents_matching(globs: PathGlobs) -> fs.DigestContents:
     return await intrinsics.get_digest_contents(**implicitly(globs))
 
 
-async def snapshot(globs: PathGlobs) -> Snapshot:
+async def snapshot(globs: PathGlobs) -> fs.Snapshot:
     return await intrinsics.digest_to_snapshot(**implicitly(globs))
 
 
-async def contents(digest: Digest) -> DigestContents:
+async def contents(digest: fs.Digest) -> fs.DigestContents:
     return await intrinsics.get_digest_contents(digest)
 
 
-async def create_digest(request: CreateDigest) -> Digest:
-    return await intrinsics.create_digest(request)
+async def create_digest(files: Mapping[str, bytes]) -> fs.Digest:
+    entries = [fs.FileContent(path, content) for path, content in files.items()]
+    return await intrinsics.create_digest(fs.CreateDigest(entries))
 
 
-async def merge_digests(digests: Iterable[Digest]) -> Digest:
-    return await intrinsics.merge_digests(MergeDigests(digests))
+async def merge_digests(digests: Iterable[fs.Digest]) -> fs.Digest:
+    return await intrinsics.merge_digests(fs.MergeDigests(digests))
 
 
-async def under_prefix(digest: Digest, prefix: str) -> Digest:
-    return await intrinsics.add_prefix(AddPrefix(digest, prefix))
+async def under_prefix(digest: fs.Digest, prefix: str) -> fs.Digest:
+    return await intrinsics.add_prefix(fs.AddPrefix(digest, prefix))
 
 
-async def without_prefix(digest: Digest, prefix: str) -> Digest:
-    return await intrinsics.remove_prefix(RemovePrefix(digest, prefix))
+async def without_prefix(digest: fs.Digest, prefix: str) -> fs.Digest:
+    return await intrinsics.remove_prefix(fs.RemovePrefix(digest, prefix))
 
 
-async def subset(request: DigestSubset) -> Digest:
-    return await intrinsics.digest_subset_to_digest(request)
+async def subset(digest: fs.Digest, globs: PathGlobs) -> fs.Digest:
+    return await intrinsics.digest_subset_to_digest(fs.DigestSubset(digest, globs))
 
 
 # --- Pants' own inference ------------------------------------------------------------------------
@@ -211,12 +196,12 @@ async def subset(request: DigestSubset) -> Digest:
 
 async def parsed_imports(
     field_set: PythonImportDependenciesInferenceFieldSet, python_setup: PythonSetup
-) -> Dict[str, ImportInfo]:
+) -> dict[str, ImportInfo]:
     parsed = await _exec_parse_deps(field_set, python_setup)
     return {name: ImportInfo(info.lineno, info.weak) for name, info in parsed.imports.items()}
 
 
-async def suspects_in_each(requests: Sequence[PathGlobs]) -> Tuple[SuspectSources, ...]:
+async def suspects_in_each(requests: Sequence[PathGlobs]) -> tuple[SuspectSources, ...]:
     return await concurrently(suspects_in(globs) for globs in requests)
 
 
@@ -251,7 +236,7 @@ async def run_venv_pex(process: VenvPexProcess) -> ProcessResult:
     return await execute_process_or_raise(**implicitly(process))
 
 
-async def run_venv_pexes(processes: Sequence[VenvPexProcess]) -> Tuple[FallibleProcessResult, ...]:
+async def run_venv_pexes(processes: Sequence[VenvPexProcess]) -> tuple[FallibleProcessResult, ...]:
     return await concurrently(
         intrinsics.execute_process(**implicitly({process: VenvPexProcess})) for process in processes
     )
@@ -301,8 +286,8 @@ async def find_binary(name: str) -> Optional[str]:
     return found.path if found else None
 
 
-async def environment_variables(request: EnvironmentVarsRequest) -> EnvironmentVars:
-    return await environment_vars_subset(request, **implicitly())
+async def environment_variables(names: Sequence[str]) -> EnvironmentVars:
+    return await environment_vars_subset(EnvironmentVarsRequest(names), **implicitly())
 
 
 async def subprocess_environment() -> EnvironmentVars:
@@ -321,13 +306,13 @@ def test_result(
 # calls the rule that takes the member of the union and returns the same type.
 
 
-async def build_tasks(requests: Sequence[TaskRequest]) -> Tuple[BuiltTask, ...]:
+async def build_tasks(requests: Sequence[TaskRequest]) -> tuple[BuiltTask, ...]:
     return await concurrently(
         build_task(**implicitly({request: AnyTaskRequest})) for request in requests
     )
 
 
-async def build_images(requests: Sequence[ImageRequest]) -> Tuple[BuiltImage, ...]:
+async def build_images(requests: Sequence[ImageRequest]) -> tuple[BuiltImage, ...]:
     return await concurrently(
         build_image(**implicitly({request: AnyImageRequest})) for request in requests
     )

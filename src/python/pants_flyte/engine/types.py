@@ -38,11 +38,7 @@ class ToolEnvironment:
     ) -> ToolEnvironment:
         caches = {**complete.append_only_caches, **(tool.append_only_caches or FrozenDict())}
         return cls(
-            tool.digest,
-            tool.pex.argv0,
-            tool.python.argv0,
-            FrozenDict(env),
-            FrozenDict(caches),
+            tool.digest, tool.pex.argv0, tool.python.argv0, FrozenDict(env), FrozenDict(caches)
         )
 
 

@@ -1,7 +1,7 @@
 """`run` and `experimental-deploy` for `flyte_deployment`: both start the same deploy program.
 
-The rules take a `RunId`, so that they are run anew each time: whether Flyte's own settings file is there is no input of
-theirs that Pants knows of.
+The rules take a `RunId`, so that they run anew each time: they look for Flyte's own settings file,
+of which Pants knows nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pants.build_graph.address import Address
 from pants.core.goals.deploy import DeployFieldSet, DeployProcess, DeploySubsystem
 from pants.core.goals.run import RunFieldSet, RunInSandboxBehavior, RunRequest, RunSubsystem
 from pants.core.util_rules.distdir import DistDir
-from pants.engine.fs import CreateDigest, FileContent
 from pants.engine.internals.session import RunId
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.unions import UnionRule
@@ -24,9 +23,9 @@ from flyte_pack.deploy.config import Settings
 from flyte_pack.deploy.options import DeployOptions, parse
 from flyte_pack.errors import UsageError
 from flyte_pack.registry.plan import PushPlan
+from pants_flyte import engine
 from pants_flyte.build_types import BuiltTask, TaskRequest
 from pants_flyte.deployment import DeploymentFieldSet, environments_of, plan_of, settings_of
-from pants_flyte.engine import build_tasks, create_digest, resolve_addresses, targets_at
 from pants_flyte.environment import callers_environment
 from pants_flyte.pushing import push_plan
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
@@ -55,44 +54,41 @@ async def deploy_program(
 ) -> Program:
     """The deploy program and all that it ships.
 
-    What does not deploy (`list`, `show`, ..., or a mistyped command line: `options` None) packages nothing, so that it
-    works where the code does not build.
+    What does not deploy (`list`, `show`, ..., or a mistyped command line: `options` None) packages
+    nothing, so that it works even if the code does not build.
     """
     options = options or DeployOptions(command="help")
-    settings = await settings_of(deployment, options, flyte, flyte_pack)
+    settings = await settings_of(deployment, options, flyte, flyte_pack, dist_dir)
+    wanted = options.settings.over(settings)
     addresses: List[Address] = []
     if options.packages or options.registers:
         unparsed = deployment.tasks.to_unparsed_address_inputs()
-        addresses = list(dict.fromkeys(await resolve_addresses(unparsed)))
+        addresses = list(dict.fromkeys(await engine.resolve_addresses(unparsed)))
     requests = [
         TaskRequest(
             address,
-            copy_style=options.copy_style or deployment.copy_style.value,
-            root_dir=options.root_dir,
-            mapped=tuple(sorted({**dict(settings.images), **dict(options.images)})),
+            copy_style=wanted.copy_style,
+            root_dir=wanted.root_dir,
+            mapped=tuple(name for name, _ in wanted.images),
         )
         for address in addresses
     ]
-    tasks = await build_tasks(requests if options.packages else [])
-    pushes = await _pushes(deployment, options, tasks, settings, flyte)
-    environments, packages = await environments_of(addresses, options, settings, python_setup)
+    tasks = await engine.build_tasks(requests if options.packages else [])
+    pushes = await _pushes(tasks, wanted, flyte)
+    environments, packages = await environments_of(addresses, options, wanted, python_setup)
     plan = plan_of(
         deployment,
-        options,
         settings,
         flyte,
-        dist_dir,
         tasks=tuple(task.link_path for task in tasks),
         pushes=tuple(f"__push_{number}.json" for number in range(len(pushes))),
         environments=tuple(environments),
     )
-    documents = await create_digest(
-        CreateDigest(
-            [
-                FileContent(_PLAN, plan.to_json()),
-                *(FileContent(name, push.to_json()) for name, push in zip(plan.pushes, pushes)),
-            ]
-        )
+    documents = await engine.create_digest(
+        {
+            _PLAN: plan.to_json(),
+            **{name: push.to_json() for name, push in zip(plan.pushes, pushes)},
+        }
     )
     return await interactive_program(
         flyte_pack,
@@ -108,25 +104,20 @@ async def deploy_program(
 
 
 async def _pushes(
-    deployment: DeploymentFieldSet,
-    options: DeployOptions,
-    tasks: Sequence[BuiltTask],
-    settings: Settings,
-    flyte: FlyteSubsystem,
+    tasks: Sequence[BuiltTask], settings: Settings, flyte: FlyteSubsystem
 ) -> List[PushPlan]:
     """Where each image goes that the tasks run in, each image once."""
     images = {task.image.image_digest: task.image for task in tasks if task.image}
-    registry = options.registry or settings.registry
     plans = []
     for image in images.values():
-        target = (await targets_at([image.address]))[0]
+        target = (await engine.targets_at([image.address]))[0]
         plans.append(
             await push_plan(
                 target,
                 image,
                 flyte,
-                registries=(registry,) if registry else (),
-                version=options.version or deployment.version.value,
+                registries=(settings.registry,) if settings.registry else (),
+                version=settings.version,
             )
         )
     return plans
