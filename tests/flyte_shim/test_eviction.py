@@ -322,7 +322,7 @@ def test_a_bound_that_is_none_is_said_before_anything_is_fetched(setting):
 
 
 def test_a_read_only_cache_serves_what_it_holds(setting):
-    """As one that is part of an image. Root is stopped by no mode, so the system's refusal is played."""
+    """A cache as in an image. No mode stops root, so the test simulates the system's refusal."""
     setting.run(0)
     assert in_child(lambda: _without_times(setting.start(0))) == 0
 

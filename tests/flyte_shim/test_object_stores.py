@@ -1,4 +1,4 @@
-"""Bundles out of real object stores, by real shims; and what happens when the line or the store is bad."""
+"""Real shims get bundles from real object stores, also over bad connections."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def bundle(tmp_path) -> Archive:
 
 @pytest.fixture
 def shim(tmp_path):
-    """Runs the shim in a new working directory, with one cache. Nothing that it leaves holds a secret."""
+    """Runs the shim in a new working directory, with one cache; checks that no secret is left."""
     numbers = itertools.count()
 
     def run(*arguments, python=None, **variables):
