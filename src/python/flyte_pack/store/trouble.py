@@ -52,7 +52,7 @@ _CREDENTIALS = {
 }
 _SKEW = "this machine's clock is too far from the server's: correct it (most allow 15 minutes)"
 _EXPIRED = (
-    "the credentials have expired, or their session token is wrong: log in anew "
+    "the credentials have expired, or their session token is wrong: log in again "
     "(`aws sso login`), or renew AWS_SESSION_TOKEN with the keys"
 )
 _REGION = "the bucket is in another region: set AWS_REGION to its own"
