@@ -369,7 +369,7 @@ def test_wrong_settings_are_told_without_secrets(root, name):
 
 def test_a_wrong_secret_of_flytes_is_not_told(root):
     (root.home / "client-secret").write_text("planted-wrong-client-3333")
-    root.deploy().failed(1, "doesn't let you in")
+    root.deploy().failed(1, "does not let you in")
 
 
 def test_settings_of_flytes_that_can_not_be_read_are_not_quoted(root):
