@@ -1,4 +1,5 @@
-"""What `./pants` adds to every start: against the same Pants started by its own environment's Python.
+"""What `./pants` adds to every start: against the same Pants started by its own environment's
+Python.
 
     python3 build-support/benchmarks/bootstrap.py [--runs N]
 

@@ -1,9 +1,11 @@
-"""Measures deploying: a deployment with nothing to do, from an edit to registered and to running, and starts of containers.
+"""Measures deploying: a deployment with nothing to do, from an edit to registered and to running,
+and starts of containers.
 
     python build-support/benchmarks/deploy.py [--turns 10] [--bulk 2000] [--only NAME...]
 
-The example monorepo in a clone, SeaweedFS, a registry, a control plane and a docker engine of its own. It takes being
-root, pytest, what src/python/flyte_pack/flyte-deploy.lock pins, and Debian's packages docker.io and docker-registry.
+The example monorepo in a clone, SeaweedFS, a registry, a control plane and a docker engine of its
+own. It takes being root, pytest, what src/python/flyte_pack/flyte-deploy.lock pins, and Debian's
+packages docker.io and docker-registry.
 
 * nothing: `./pants run services:live@domain=staging` with nothing to do, daemon warm, next to `./pants --version` and to a
   `flyte deploy` with nothing to do; and what they ask of the servers.
@@ -13,8 +15,8 @@ root, pytest, what src/python/flyte_pack/flyte-deploy.lock pins, and Debian's pa
 * start: from `docker run` to the first line of the task, of one deployment of ours, small and with --bulk more files: with
   the shim or with the stock download, the bundle in a cache (for the stock download: a working directory) on the host, or not.
 
-All contenders in turns. Figures are medians; ratios are medians of the ratios within a turn, which other load on the machine
-harms less.
+All contenders in turns. Figures are medians; ratios are medians of the ratios within a turn, which
+other load on the machine harms less.
 """
 
 from __future__ import annotations
@@ -62,7 +64,9 @@ def measure_nothing(ours: Ours, peer: Peer, turns: int) -> list[Turn]:
 def measure_edit(
     site: Site, ours: Ours, peer: Peer, containers: Containers, turns: int
 ) -> tuple[list[Turn], list[Turn]]:
-    """Until registered, and until a container has completed the task; the first turn, which warms caches up, is not counted."""
+    """Until registered, and until a container has completed the task; the first turn, which warms
+    caches up, is not counted.
+    """
     registered, running = [], []
     for _ in range(turns + 1):
         deployed: Turn = {"./pants --version": timed(ours.version)}

@@ -1,4 +1,6 @@
-"""What `deploy.py` compares: the example with servers to deploy to, `./pants run`, `flyte deploy`, and containers of either."""
+"""What `deploy.py` compares: the example with servers to deploy to, `./pants run`, `flyte deploy`,
+and containers of either.
+"""
 
 from __future__ import annotations
 
@@ -149,10 +151,12 @@ class Ours:
 
 @dataclass(frozen=True)
 class Peer:
-    """`flyte deploy` of all that is below `services`, by the same control plane, whose data proxy uploads to the same store.
+    """`flyte deploy` of all that is below `services`, by the same control plane, whose data proxy
+    uploads to the same store.
 
-    image: a reference by digest, so that no builder has anything to do. style: of copying. With `loaded_modules`, the
-    default, the bundle lacks the data that the task reads: it can be registered, and not run.
+    image: a reference by digest, so that no builder has anything to do. style: of copying. With
+    `loaded_modules`, the default, the bundle lacks the data that the task reads: it can be
+    registered, and not run.
     """
 
     site: Site
@@ -197,7 +201,9 @@ class Peer:
 
 
 class Start(NamedTuple):
-    """Seconds since `docker run` was typed; shim: what the shim says that it took, 0 where there is none."""
+    """Seconds since `docker run` was typed; shim: what the shim says that it took, 0 where there is
+    none.
+    """
 
     first_line: float
     end: float
@@ -206,10 +212,11 @@ class Start(NamedTuple):
 
 @dataclass(frozen=True)
 class Containers:
-    """Runs what is registered as a cluster would: image, command, and the variables by which the store is reached.
+    """Runs what is registered as a cluster would: image, command, and the variables by which the
+    store is reached.
 
-    The base that is made of this machine's files has neither `tar` nor `gzip`, which the stock download takes: it gets this
-    machine's own, in all contenders.
+    The base that is made of this machine's files has neither `tar` nor `gzip`, which the stock
+    download takes: it gets this machine's own, in all contenders.
     """
 
     site: Site
@@ -292,14 +299,17 @@ def filled(command: Sequence[str], out: str) -> list[str]:
 
 
 def tar_mounts() -> list[str]:
-    """This machine's `tar`, the `gzip` that it starts, and the libraries that they take beside libc."""
+    """This machine's `tar`, the `gzip` that it starts, and the libraries that they take beside
+    libc.
+    """
     paths = set()
     for name in ("tar", "gzip"):
         program = shutil.which(name) or f"/usr/bin/{name}"
         listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
         libraries = re.findall(r"=> (/\S+)", listed)
         paths |= {program, *(one for one in libraries if "/libc." not in one)}
-    # Where directories such as /lib are links (hier(7), "merged /usr"), their target is what is there in the image too.
+    # Where directories such as /lib are links (hier(7), "merged /usr"), their target is what is
+    # there in the image too.
     places = {
         os.path.join(os.path.realpath(os.path.dirname(p)), os.path.basename(p)) for p in paths
     }

@@ -1,8 +1,10 @@
-"""How `./pants package` of one task grows with the repository around it, when its own closure does not.
+"""How `./pants package` of one task grows with the repository around it, when its own closure does
+not.
 
-Makes two build roots, of 2,000 and of 10,000 modules, in each a task that reaches 100 of them; edits
-one line of a module that the task reaches, and times the whole command, daemon warm. Beside it, in
-the same run: `./pants --version`, and `package` when nothing has changed. Prints medians and ratios.
+Makes two build roots, of 2,000 and of 10,000 modules, in each a task that reaches 100 of them;
+edits one line of a module that the task reaches, and times the whole command, daemon warm. Beside
+it, in the same run: `./pants --version`, and `package` when nothing has changed. Prints medians and
+ratios.
 
   python3 build-support/benchmarks/growth.py [--runs 5] [--modules 2000 10000]
 
@@ -31,7 +33,9 @@ REACHED = 100
 
 
 def populate(root: BuildRoot, modules: int) -> None:
-    """Packages of 50 modules; each module imports its neighbour, but for the last that a task reaches."""
+    """Packages of 50 modules; each module imports its neighbour, but for the last that a task
+    reaches.
+    """
     names = [(f"pkg{n // PER_PACKAGE:04}", f"mod{n:05}") for n in range(modules)]
     files = {
         "app/BUILD": 'python_sources(name="lib")\nflyte_task(name="task", entry_point="job.py:main")\n',
@@ -75,7 +79,10 @@ def measure(modules: int, runs: int, scratch: Path) -> dict[str, float]:
 
 
 def lost_imports(modules: int, runs: int, scratch: Path) -> None:
-    """Prints medians, wall and CPU, and ratios. The two take turns, so that both meet the same weather."""
+    """Prints medians, wall and CPU, and ratios.
+
+    The two take turns, so that both meet the same weather.
+    """
     root = BuildRoot.create(scratch / str(modules), ["/"])
     populate(root, modules)
     options = {"without": "--no-flyte-infer-lost-imports", "with": "--flyte-infer-lost-imports"}

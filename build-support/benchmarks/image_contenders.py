@@ -1,4 +1,6 @@
-"""The builders that images.py compares, behind one face: ours process by process, BuildKit, buildah."""
+"""The builders that images.py compares, behind one face: ours process by process, BuildKit,
+buildah.
+"""
 
 from __future__ import annotations
 
@@ -91,9 +93,10 @@ def registry(directory: Path) -> Iterator[Registry]:
 class Inputs:
     """What all have alike.
 
-    locks: of the packages, before and after the change, with requirements beside them (`.in`). context: a directory with
-    them, `wheels` (of both locks, and pip's own), `uv` and `src`, the code. base: a directory with `base.json` and blobs; archive:
-    the same for `docker load`. python: the one on this machine that the base has. tools: what the locks of flyte_pack pin.
+    locks: of the packages, before and after the change, with requirements beside them (`.in`).
+    context: a directory with them, `wheels` (of both locks, and pip's own), `uv` and `src`, the
+    code. base: a directory with `base.json` and blobs; archive: the same for `docker load`. python:
+    the one on this machine that the base has. tools: what the locks of flyte_pack pin.
     """
 
     scratch: Path
@@ -277,7 +280,9 @@ class Ours:
         self._run("image-layer", *arguments, *options)
 
     def _code(self, out: Path, changed: str | None) -> None:
-        """Listing the files and planning are the rules' work, and left out where only a part is packed."""
+        """Listing the files and planning are the rules' work, and left out where only a part is
+        packed.
+        """
         shutil.rmtree(out, ignore_errors=True)
         tree = self.inputs.context / "src"
         if changed is None:
@@ -315,7 +320,8 @@ class Ours:
             (place / path).write_bytes(document)
 
 
-# {get} puts a tool or wheels where RUN sees them. In all of them the installed files are owned by root, and the code is the user's.
+# {get} puts a tool or wheels where RUN sees them. In all of them the installed files are owned by
+# root, and the code is the user's.
 _CONTAINERFILE = """\
 FROM localhost/bench-base:latest
 RUN python3.12 -m venv --without-pip /opt/venv

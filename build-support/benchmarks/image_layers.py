@@ -2,9 +2,10 @@
 
     python build-support/benchmarks/image_layers.py [--lock LOCK] [--runs 3] [--own 0 65536 ...]
 
-It wants uv and the other packages of src/python/flyte_pack/flyte-image.lock, `docker-registry` and `skopeo` on PATH, the
-package index, and, for the last column, a docker engine that DOCKER_HOST names. A way of splitting is a size from which on a
-distribution gets a layer of its own (0: each has one; a huge one: all are in one layer).
+It wants uv and the other packages of src/python/flyte_pack/flyte-image.lock, `docker-registry` and
+`skopeo` on PATH, the package index, and, for the last column, a docker engine that DOCKER_HOST
+names. A way of splitting is a size from which on a distribution gets a layer of its own (0: each
+has one; a huge one: all are in one layer).
 
 * layers, MB: of the image, compressed.
 * write: from the installed files to blobs with their digests.
@@ -127,7 +128,9 @@ def change(
     layers: Sequence[Layer],
     directory: Path,
 ) -> tuple[list[int], float]:
-    """Bytes to push for a change of each distribution; the largest excess for those of 5 MB or more."""
+    """Bytes to push for a change of each distribution; the largest excess for those of 5 MB or
+    more.
+    """
     groups = split(distributions, most, own)
     alone = {x.what: x.size for x in written(distributions, 0, 1000, directory)}
     pushed, over = [], 0.0

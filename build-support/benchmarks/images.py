@@ -1,10 +1,12 @@
-"""Measures building and pushing images: ours, process by process and as whole commands, against BuildKit and buildah.
+"""Measures building and pushing images: ours, process by process and as whole commands, against
+BuildKit and buildah.
 
     python build-support/benchmarks/images.py [--quick] [--only NAME...] [--files 500 10000]
 
-All have the same base (made of this machine's CPython 3.12), the same 63 or so wheels at hand, the same code, and a registry each
-on this machine which has the base already; in one run, in turns. It takes being root, a CPython 3.12, Debian's packages docker.io,
-docker-registry and buildah, the package index, and some 3 GB below --scratch.
+All have the same base (made of this machine's CPython 3.12), the same 63 or so wheels at hand, the
+same code, and a registry each on this machine which has the base already; in one run, in turns. It
+takes being root, a CPython 3.12, Debian's packages docker.io, docker-registry and buildah, the
+package index, and some 3 GB below --scratch.
 
 * cold: no layer is there; wheels are downloaded (and in uv's cache), the base is at hand.
 * no change, one line: of the code. dependency: another version of numpy; nothing else changes.
@@ -12,7 +14,8 @@ docker-registry and buildah, the package index, and some 3 GB below --scratch.
 * work: the processes that the build rules start, started one after the other. commands: whole `./pants` runs, daemon warm.
 * start: `docker run` of a new container that imports Flyte and pandas.
 
---only: of `work`, `buildkit-uv`, `buildkit-pip`, `buildah`, `commands` and `start` (of those images that are built).
+--only: of `work`, `buildkit-uv`, `buildkit-pip`, `buildah`, `commands` and `start` (of those images
+that are built).
 """
 
 from __future__ import annotations
@@ -62,7 +65,9 @@ def install_tools(place: Path) -> None:
 
 
 def make_tree(top: Path, files: int) -> None:
-    """Packages of 50 modules of about 2.5 KB, each importing its neighbour; app/job.py imports the first of each package."""
+    """Packages of 50 modules of about 2.5 KB, each importing its neighbour; app/job.py imports the
+    first of each package.
+    """
     shutil.rmtree(top, ignore_errors=True)
     rng = random.Random(files)
     firsts = []
@@ -144,7 +149,11 @@ SCENARIOS = ("cold", "no change", "one line", "dependency")
 
 
 def measure(contender: Contender, tree: Path, runs: int, *, small: bool) -> dict[str, Step]:
-    """All scenarios. Where the tree is not `small`, packages are there already for those that measure no cold build of it."""
+    """All scenarios.
+
+    Where the tree is not `small`, packages are there already for those that measure no cold build
+    of it.
+    """
     found: dict[str, Step] = {}
     if small or contender.name in ("ours", "BuildKit + uv"):
         found["cold"] = step(contender, 0, cold=True)
@@ -167,7 +176,9 @@ def measure(contender: Contender, tree: Path, runs: int, *, small: bool) -> dict
 def measure_commands(
     inputs: Inputs, registry: Registry, files: int, runs: int
 ) -> dict[str, Figure]:
-    """`./pants package` and `publish` of an image of the whole tree; a store of Pants' own, which has nothing."""
+    """`./pants package` and `publish` of an image of the whole tree; a store of Pants' own, which
+    has nothing.
+    """
     from tests.support.build_root import BuildRoot
 
     place = inputs.scratch / f"root{files}"
@@ -199,7 +210,8 @@ def measure_commands(
         requirements = inputs.locks[lock].with_suffix(".in").read_text()
         (place / "3rdparty/python/requirements.txt").write_text(requirements)
 
-    # The fresh local store keeps an earlier run's layers out; named caches (wheels, tools) are the user's.
+    # The fresh local store keeps an earlier run's layers out; named caches (wheels, tools) are the
+    # user's.
     env = {"PANTS_LOCAL_STORE_DIR": str(inputs.scratch / f"store{files}")}
 
     def pants(*arguments: str) -> float:

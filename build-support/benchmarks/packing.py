@@ -13,9 +13,10 @@ warm bytecode:
 * flyte: `build_code_bundle` in both copy styles, without the upload.
 
 "Work" is the time from having the program loaded to its last output; "process" is the whole life of
-the process, with the start of the interpreter and all imports. Flyte's work includes importing Flyte
-and, for `loaded_modules`, what is packed, as it finds the files that way. Figures are medians of the
-runs; a ratio is the median of the ratios within each turn, which other load on the machine harms less.
+the process, with the start of the interpreter and all imports. Flyte's work includes importing
+Flyte and, for `loaded_modules`, what is packed, as it finds the files that way. Figures are medians
+of the runs; a ratio is the median of the ratios within each turn, which other load on the machine
+harms less.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ from flyte_pack.manifest import EntryPoint  # noqa: E402
 from tests.support.codec_envs import codec_for  # noqa: E402
 from tests.support.flyte_env import flyte_python as flyte_environment  # noqa: E402
 
-# The contenders take: a list of files or a plan, the directory, where to write. Each prints its seconds of work.
+# The contenders take: a list of files or a plan, the directory, where to write. Each prints its
+# seconds of work.
 _FLOOR = """
 import os, sys, time
 from hashlib import sha256

@@ -1,4 +1,5 @@
-"""Measures the shim: cold against `tar x` and the stock download of a0, warm against no shim at all.
+"""Measures the shim: cold against `tar x` and the stock download of a0, warm against no shim at
+all.
 
     python build-support/benchmarks/shim.py [--files 10000] [--runs 3] [--starts 40]
         [--places tmpfs disk s3] [--no-flyte]
@@ -13,12 +14,12 @@ empty cache and an empty working directory, with the archive in the page cache:
   without importing Flyte. It checks no hash.
 
 In the place `s3` the archive comes out of SeaweedFS, the cache and working directory are on tmpfs,
-and there is no `tar` to compare with (AWS' own client takes longer to start than all of this). Beside
-it stands what one GET costs as a whole process, by the shim's own code and by obstore.
+and there is no `tar` to compare with (AWS' own client takes longer to start than all of this).
+Beside it stands what one GET costs as a whole process, by the shim's own code and by obstore.
 
-Then a start whose entry is cached, in a new working directory and in the one of the last start, next
-to `python -c pass`. Figures are medians; ratios are medians of the ratios within a turn, which other
-load on the machine harms less; so does the time of processors, where gzip is not beside tar.
+Then a start whose entry is cached, in a new working directory and in the one of the last start,
+next to `python -c pass`. Figures are medians; ratios are medians of the ratios within a turn, which
+other load on the machine harms less; so does the time of processors, where gzip is not beside tar.
 """
 
 from __future__ import annotations

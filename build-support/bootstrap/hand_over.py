@@ -1,4 +1,5 @@
-"""Starts a Pants that the official launcher installed: `python -I hand_over.py INSTALLED BUILD_ROOT CACHE VERSION ARG...`.
+"""Starts a Pants that the official launcher installed: `python -I hand_over.py INSTALLED BUILD_ROOT
+CACHE VERSION ARG...`.
 
 Runs in the installation's own Python, tells Pants what the user told pip, and becomes Pants. The
 PEX tool is left to Pants, which downloads it from GitHub; where GitHub can't be reached, it is made

@@ -1,9 +1,9 @@
 """Makes the PEX tool, which Pants would download from GitHub, out of the package index.
 
 A directory holds one: the tool, `pex`, and `known_versions`, what Pants has to be told of it. The
-digest of the tool is part of Pants' cache keys, so its bytes are the same wherever it is made by the
-same version of Python: no compression (zlib differs between systems), no time stamps and no path of this machine. Pants names
-the interpreter that it runs it with; the shebang is never used.
+digest of the tool is part of Pants' cache keys, so its bytes are the same wherever it is made by
+the same version of Python: no compression (zlib differs between systems), no time stamps and no
+path of this machine. Pants names the interpreter that it runs it with; the shebang is never used.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def make(version: str, cache: str, env: Mapping[str, str]) -> str:
         os.mkdir(tool)
         _run([sys.executable, "-I", "-m", "venv", venv], env, making)
         pinned = ["--no-deps", f"pex=={version}"]
-        # Of the two wheels of newer versions, the one that runs on all Pythons, as the tasks' may be
-        # older than ours.
+        # Of the two wheels of newer versions, the one that runs on all Pythons, as the tasks' may
+        # be older than ours.
         any_python = ["--only-binary=:all:", "--python-version", "3.11"]
         _run([*pip, "download", "--dest", wheels, *any_python, *pinned], env, making)
         (wheel,) = os.listdir(wheels)

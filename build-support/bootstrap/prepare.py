@@ -189,7 +189,9 @@ class _Installation:
         say(f"Pants {self.version} is ready after {took:.0f} s, in {self.final}")
 
     def _make_pex_cli(self, wheels: str) -> None:
-        """Of the `pex` in `wheels`: that of pex-cli-<Pants version>.lock, or the one Pants asks for."""
+        """Of the `pex` in `wheels`: that of pex-cli-<Pants version>.lock, or the one Pants asks
+        for.
+        """
         python = os.path.join(self.making, "bin", "python")
         found = next(name for name in os.listdir(wheels) if name.startswith("pex-"))
         version = found.split("-")[1]

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Runs an Azure Blob Storage on this machine, to try things out: `azurite.py DIRECTORY`.
 
-Microsoft's own Azurite, which keeps everything in memory, with one container. Its account is in the environment, as
-AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY (base64). When it answers, the account's address is printed, as
-AZURE_STORAGE_ENDPOINT wants it; it ends with Ctrl-C, SIGTERM, or the program that started it. It listens to this machine
-alone.
+Microsoft's own Azurite, which keeps everything in memory, with one container. Its account is in the
+environment, as AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY (base64). When it answers,
+the account's address is printed, as AZURE_STORAGE_ENDPOINT wants it; it ends with Ctrl-C, SIGTERM,
+or the program that started it. It listens to this machine alone.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def serve(directory: Path, port: int, container: str) -> None:
 
 
 def _new_container(port: int, account: str, key: str, container: str) -> urllib.request.Request:
-    """Create Container, signed by the account's key ("Authorize with Shared Key", Azure Storage's REST reference)."""
+    """Create Container, signed by the account's key ("Authorize with Shared Key", Azure Storage's
+    REST reference).
+    """
     date = email.utils.formatdate(usegmt=True)
     # The account stands twice: once as such, once as the first part of an emulator's path.
     signed = (

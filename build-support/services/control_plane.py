@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Runs a control plane of Flyte on this machine, to register with: `PYTHON control_plane.py DIRECTORY [--auth secret]`.
+"""Runs a control plane of Flyte on this machine, to register with: `PYTHON control_plane.py
+DIRECTORY [--auth secret]`.
 
-PYTHON has flyte and uvicorn: what is served over the wire are Flyte's own generated classes, for tasks, triggers that
-come with them, runs, projects, and the data proxy. Nothing runs: a run "ends" as it is told to beforehand. It keeps what
-it is given in DIRECTORY, and refuses what the real one refuses: a version that is there, whatever its content; unknown
-projects and domains; whoever has no token, with --auth. When it answers, its address is printed; it ends with Ctrl-C,
-SIGTERM, or the program that started it. It listens to this machine alone.
+PYTHON has flyte and uvicorn: what is served over the wire are Flyte's own generated classes, for
+tasks, triggers that come with them, runs, projects, and the data proxy. Nothing runs: a run "ends"
+as it is told to beforehand. It keeps what it is given in DIRECTORY, and refuses what the real one
+refuses: a version that is there, whatever its content; unknown projects and domains; whoever has no
+token, with --auth. When it answers, its address is printed; it ends with Ctrl-C, SIGTERM, or the
+program that started it. It listens to this machine alone.
 
 For tests there is more, as JSON: GET /control/state, POST /control/fault and POST /control/outcome.
 """
@@ -44,7 +46,8 @@ def main(argv: list[str]) -> int:
         "--auth",
         choices=("none", "secret"),
         default="none",
-        help=f"secret: let in whoever has a token, which the client {CLIENT_ID} gets for the secret in {CLIENT_SECRET}",
+        help=f"secret: let in whoever has a token, which the client {CLIENT_ID} gets for the "
+        f"secret in {CLIENT_SECRET}",
     )
     parser.add_argument("--tls", nargs=2, metavar=("CERTIFICATE", "KEY"), help="files, for HTTPS")
     parser.add_argument(
@@ -90,7 +93,9 @@ async def serve(options: argparse.Namespace) -> None:
 
 
 class ControlPlane:
-    """The ASGI application: counts, lets in, fails where it is told to, and hands on to the services."""
+    """The ASGI application: counts, lets in, fails where it is told to, and hands on to the
+    services.
+    """
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -170,9 +175,11 @@ class ControlPlane:
         body: bytes,
         send: Any,
     ) -> None:
-        """OAuth 2: a client's secret (RFC 6749, 4.4), a browser (4.1), or another device (RFC 8628).
+        """OAuth 2: a client's secret (RFC 6749, 4.4), a browser (4.1), or another device (RFC
+        8628).
 
-        Whoever comes with a browser is let in; another device is, when its code is asked for a second time.
+        Whoever comes with a browser is let in; another device is, when its code is asked for a
+        second time.
         """
         form = {key: value[0] for key, value in parse_qs(body.decode()).items()}
         step = path.rpartition("/")[2]

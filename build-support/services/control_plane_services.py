@@ -1,4 +1,6 @@
-"""The services of `control_plane.py`, on what Flyte generates for them, and the files that they keep things in."""
+"""The services of `control_plane.py`, on what Flyte generates for them, and the files that they
+keep things in.
+"""
 
 from __future__ import annotations
 
@@ -352,7 +354,9 @@ def _literal(value: Any) -> Any:
 
 
 def _presigned(bucket: str, name: str) -> str:
-    """A URL by which one file can be put into an S3 bucket, of the server and with the keys in AWS_*."""
+    """A URL by which one file can be put into an S3 bucket, of the server and with the keys in
+    AWS_*.
+    """
     from datetime import timedelta
 
     import obstore

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Makes a base image out of Debian's packages, to try things out: `debian_base.py [--push HOST/REPOSITORY:TAG]`.
+"""Makes a base image out of Debian's packages, to try things out: `debian_base.py [--push
+HOST/REPOSITORY:TAG]`.
 
-Debian's smallest system with its python3 and certificates, by mmdebstrap, as an image layout whose path is printed. It is
-made once per recipe, and kept in the user's cache; the same recipe on the same packages gives the same bytes.
+Debian's smallest system with its python3 and certificates, by mmdebstrap, as an image layout whose
+path is printed. It is made once per recipe, and kept in the user's cache; the same recipe on the
+same packages gives the same bytes.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Sees to it that programs from Debian's packages are there: `debian_packages.py docker.io skopeo ...`.
+"""Sees to it that programs from Debian's packages are there: `debian_packages.py docker.io skopeo
+...`.
 
 Root on a machine with apt-get gets what is missing installed; anybody else is told what to install.
 """

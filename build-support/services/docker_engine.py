@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Runs a docker engine of its own on this machine, to try things out: `docker_engine.py DIRECTORY`.
 
-The real dockerd of the distribution (Debian's docker.io), which keeps what it has in DIRECTORY; beside any other that
-runs. It has no network for its containers and touches no firewall. When it answers, two lines are printed: what DOCKER_HOST is
-to be, and the path of the distribution's own client, as another `docker` may come first on PATH. It ends, and removes what it had, with
-Ctrl-C, SIGTERM, or the program that started it.
+The real dockerd of the distribution (Debian's docker.io), which keeps what it has in DIRECTORY;
+beside any other that runs. It has no network for its containers and touches no firewall. When it
+answers, two lines are printed: what DOCKER_HOST is to be, and the path of the distribution's own
+client, as another `docker` may come first on PATH. It ends, and removes what it had, with Ctrl-C,
+SIGTERM, or the program that started it.
 """
 
 from __future__ import annotations

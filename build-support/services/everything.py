@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Runs all that a deployment reaches on this machine, to try things out: `everything.py DIRECTORY`.
 
-An S3 object store (SeaweedFS, port 8333), an image registry (port 5000) and a control plane of Flyte that runs nothing
-(port 8090), each by the script beside this one, which says more. They keep what they are given in DIRECTORY. When all
-answer, it prints what to put into the environment; it ends with Ctrl-C, SIGTERM, or the program that started it.
+An S3 object store (SeaweedFS, port 8333), an image registry (port 5000) and a control plane of
+Flyte that runs nothing (port 8090), each by the script beside this one, which says more. They keep
+what they are given in DIRECTORY. When all answer, it prints what to put into the environment; it
+ends with Ctrl-C, SIGTERM, or the program that started it.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def serve(options: argparse.Namespace) -> None:
             servers.append(server)
         s3, registry, control_plane = map(_address, servers)
         print(
-            f"# store: s3://flyte/...   registry: {registry}   endpoint: {control_plane} (insecure)\n"
+            f"# store: s3://flyte/...   registry: {registry}   "
+            f"endpoint: {control_plane} (insecure)\n"
             f"export AWS_ENDPOINT_URL={s3} AWS_REGION=us-east-1\n"
             f"export AWS_ACCESS_KEY_ID={KEYS['S3_WRITER_KEY']} "
             f"AWS_SECRET_ACCESS_KEY={KEYS['S3_WRITER_SECRET']}",

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Runs an emulator of Google Cloud Storage on this machine, to try things out: `fake_gcs.py DIRECTORY`.
+"""Runs an emulator of Google Cloud Storage on this machine, to try things out: `fake_gcs.py
+DIRECTORY`.
 
-fake-gcs-server, which keeps everything in memory, with one bucket. It asks nobody for credentials. When it answers, its
-address is printed, as STORAGE_EMULATOR_HOST wants it; it ends with Ctrl-C, SIGTERM, or the program that started it. It
-listens to this machine alone.
+fake-gcs-server, which keeps everything in memory, with one bucket. It asks nobody for credentials.
+When it answers, its address is printed, as STORAGE_EMULATOR_HOST wants it; it ends with Ctrl-C,
+SIGTERM, or the program that started it. It listens to this machine alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Installs what the services here are made of, once, from lock files with hashes, into the user's cache."""
+"""Installs what the services here are made of, once, from lock files with hashes, into the user's
+cache.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ START_SECONDS = 60.0
 
 
 def python_packages(lock: str) -> Path:
-    """A directory with the packages of a lock file of `LOCKS`: a place to take programs from, no environment."""
+    """A directory with the packages of a lock file of `LOCKS`: a place to take programs from, no
+    environment.
+    """
 
     def install(home: Path, pass_fds: tuple[int, ...]) -> None:
         _run(
@@ -49,7 +53,9 @@ def python_packages(lock: str) -> Path:
 
 
 def node_packages(directory: str) -> Path:
-    """A directory whose `node_modules` has the packages of a package-lock.json in a directory of `LOCKS`."""
+    """A directory whose `node_modules` has the packages of a package-lock.json in a directory of
+    `LOCKS`.
+    """
     ensure("nodejs", "npm")
     files = [LOCKS / directory / name for name in ("package.json", "package-lock.json")]
 
@@ -93,8 +99,8 @@ def _run(*command: str, pass_fds: tuple[int, ...], cwd: Path | None = None) -> N
 def free_ports(count: int) -> list[int]:
     """Different ones, which nobody listened on just now.
 
-    They lie below those that systems give to whoever connects: a server of several parts connects to itself before the
-    last of them listens.
+    They lie below those that systems give to whoever connects: a server of several parts connects
+    to itself before the last of them listens.
     """
     holders: dict[int, socket.socket] = {}
     try:
@@ -119,7 +125,10 @@ def request_until_it_works(
     make: Callable[[], urllib.request.Request],
     good: Collection[int],
 ) -> None:
-    """Send a request anew until its answer has one of the statuses `good`. Raises `ServiceError`."""
+    """Send a request anew until its answer has one of the statuses `good`.
+
+    Raises `ServiceError`.
+    """
     deadline, said = time.monotonic() + START_SECONDS, ""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while time.monotonic() < deadline and server.poll() is None:

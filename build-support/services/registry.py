@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Runs an image registry on this machine, to try things out: `registry.py DIRECTORY [--auth none|basic|token]`.
+"""Runs an image registry on this machine, to try things out: `registry.py DIRECTORY [--auth
+none|basic|token]`.
 
-The real docker-registry (Debian's package of that name), which keeps its blobs in DIRECTORY. When it answers, its
-address is printed; it ends with Ctrl-C, SIGTERM, or the program that started it. With --auth basic or token it lets in
-`--user`, by the password in the environment variable REGISTRY_PASSWORD; with token there is a token server too, which
-issues JSON web tokens signed by RS256. It listens to this machine alone.
+The real docker-registry (Debian's package of that name), which keeps its blobs in DIRECTORY. When
+it answers, its address is printed; it ends with Ctrl-C, SIGTERM, or the program that started it.
+With --auth basic or token it lets in `--user`, by the password in the environment variable
+REGISTRY_PASSWORD; with token there is a token server too, which issues JSON web tokens signed by
+RS256. It listens to this machine alone.
 """
 
 from __future__ import annotations
@@ -103,7 +105,9 @@ def _configuration(options: argparse.Namespace, directory: Path, port: int) -> d
 
 
 def _bcrypt(password: str) -> str:
-    """The one hash that docker-registry reads; it is the C library's crypt that makes it (libcrypt)."""
+    """The one hash that docker-registry reads; it is the C library's crypt that makes it
+    (libcrypt).
+    """
     import ctypes
     import ctypes.util
 
@@ -174,7 +178,9 @@ def _base64(data: bytes) -> bytes:
 
 
 def serve_tokens(user: str, password: str, signer: Signer, seconds: int) -> str:
-    """Start a token server on a thread; its address. `user` gets what it asks for, anybody else may pull from `public/`.
+    """Start a token server on a thread; its address.
+
+    `user` gets what it asks for, anybody else may pull from `public/`.
 
     The password is good as an identity token too.
     """

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Runs an object store that speaks S3 on this machine, to try things out: `seaweedfs.py DIRECTORY`.
 
-The real SeaweedFS, which keeps its objects in DIRECTORY, with a bucket and two users: a writer, who may do everything
-with objects, and a reader. Their keys are in the environment, as S3_WRITER_KEY, S3_WRITER_SECRET, S3_READER_KEY and
-S3_READER_SECRET. When it answers, its address is printed, as AWS_ENDPOINT_URL wants it; it ends with Ctrl-C, SIGTERM,
-or the program that started it. It listens to this machine alone.
+The real SeaweedFS, which keeps its objects in DIRECTORY, with a bucket and two users: a writer, who
+may do everything with objects, and a reader. Their keys are in the environment, as S3_WRITER_KEY,
+S3_WRITER_SECRET, S3_READER_KEY and S3_READER_SECRET. When it answers, its address is printed, as
+AWS_ENDPOINT_URL wants it; it ends with Ctrl-C, SIGTERM, or the program that started it. It listens
+to this machine alone.
 """
 
 from __future__ import annotations
@@ -77,8 +78,9 @@ def serve(directory: Path, port: int, bucket: str) -> None:
 
 @contextmanager
 def _no_sockets_left(*ports: int) -> Iterator[None]:
-    """It makes sockets in /tmp too, named after its ports, and is killed before it has removed them: its own end takes
-    longer than anybody wants to wait for what is thrown away."""
+    """It makes sockets in /tmp too, named after its ports, and is killed before it has removed
+    them: its own end takes longer than anybody wants to wait for what is thrown away.
+    """
     try:
         yield
     finally:

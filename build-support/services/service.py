@@ -1,4 +1,6 @@
-"""What the services here share: how one is started, ends with whoever started it, and says why it can't."""
+"""What the services here share: how one is started, ends with whoever started it, and says why it
+can't.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,10 @@ def started(
 
 
 def wait_for_the_end(server: subprocess.Popen[bytes], parent: int, log: Path) -> None:
-    """Return when `parent`, which started this program, is gone. Raises `ServiceError` if the server ends before."""
+    """Return when `parent`, which started this program, is gone.
+
+    Raises `ServiceError` if the server ends before.
+    """
     while server.poll() is None and os.getppid() == parent:
         time.sleep(0.1)
     if server.returncode:

@@ -1,4 +1,6 @@
-"""A Pants that no package index has: `./pants` leaves it to the official launcher, or says what to do."""
+"""A Pants that no package index has: `./pants` leaves it to the official launcher, or says what to
+do.
+"""
 
 from __future__ import annotations
 

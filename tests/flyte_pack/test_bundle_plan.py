@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flyte_pack.bundle_plan import BundlePlan, BundleSummary, PlanFile
@@ -38,6 +38,7 @@ plans = st.builds(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(plans)
 def test_a_plan_reads_back_as_it_was(plan):
     assert BundlePlan.from_json(plan.to_json()) == plan

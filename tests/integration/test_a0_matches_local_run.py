@@ -22,7 +22,8 @@ from tests.support.task_bundle import PYTHON_PATH, PackagedTask, package_task
 
 ETL = "services/etl/pipeline.py"
 KINDS = "services/kinds.py"
-# Beside the example's code: results of several kinds, and the library that is imported inside functions.
+# Beside the example's code: results of several kinds, and the library that is imported inside
+# functions.
 KINDS_SOURCE = """\
 import flyte
 

@@ -1,4 +1,6 @@
-"""`--changed-since` with a real git: files that fields name and rules read, and the goals that ask for sources all the same."""
+"""`--changed-since` with a real git: files that fields name and rules read, and the goals that ask
+for sources all the same.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +85,9 @@ def root(
 
 
 @pytest.mark.parametrize(("file", "selected", "not_selected"), CASES, ids=[c[0] for c in CASES])
-def test_an_edit_selects_whatever_the_file_has_a_part_in(root: BuildRoot, file, selected, not_selected):  # fmt: skip
+def test_an_edit_selects_whatever_the_file_has_a_part_in(
+    root: BuildRoot, file, selected, not_selected
+):
     path = root.path / file
     before = path.read_bytes() if path.exists() else None
     path.write_bytes((before or b"") + b"# edited\n")
@@ -107,7 +111,14 @@ def test_goals_that_ask_for_sources_find_none_and_miss_none(root: BuildRoot):
     strict = "--unmatched-build-file-globs=error"
     peeked = json.loads(root.pants(strict, "peek", "app:").stdout)
     ours = [target for target in peeked if target["target_type"].startswith("flyte_")]
-    assert {target["address"] for target in ours} == {"app:locked", "app:layout", "app:image", "app:task", "app:deploy", "app:bare"}  # fmt: skip
+    assert {target["address"] for target in ours} == {
+        "app:locked",
+        "app:layout",
+        "app:image",
+        "app:task",
+        "app:deploy",
+        "app:bare",
+    }
     assert all(target["sources"] == [] for target in ours)
     files = root.pants(strict, "filedeps", "app:deploy", "app:layout").stdout.split()
     assert files == ["app/BUILD"]

@@ -1,6 +1,8 @@
-"""The example on a newer Pants, with the backend from its source and from its wheel: the same bytes as on 2.17.1.
+"""The example on a newer Pants, with the backend from its source and from its wheel: the same bytes
+as on 2.17.1.
 
-Skipped where this machine has no newer Pants. `build-support/test_on.sh` runs this on one that is named.
+Skipped where this machine has no newer Pants. `build-support/test_on.sh` runs this on one that is
+named.
 """
 
 from __future__ import annotations

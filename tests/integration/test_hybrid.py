@@ -1,6 +1,8 @@
-"""The same tasks from a bundle in one deployment and from an image in another, and run in that image before it goes anywhere.
+"""The same tasks from a bundle in one deployment and from an image in another, and run in that
+image before it goes anywhere.
 
-All of it is the example's own: `services:deploy` ships bundles, `services:release` pushes the image with the code.
+All of it is the example's own: `services:deploy` ships bundles, `services:release` pushes the image
+with the code.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from tests.support.registries import RealRegistry, real_registry
 MAPPED = "registry.example.com/bikes/ml:1.4"
 WITH_CODE = "home/flyte/task/services/ml/workflows.py"
 
-# Beside the example: a deployment that mixes, and targets that can't be packaged. docopt 0.6.2 was published as source alone.
+# Beside the example: a deployment that mixes, and targets that can't be packaged. docopt 0.6.2 was
+# published as source alone.
 MORE = {
     "services/BUILD": """
         flyte_deployment(name="mixed", tasks=["services/ml:train", "services/ml:inside"])

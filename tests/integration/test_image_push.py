@@ -1,6 +1,8 @@
-"""Publishing the example's image to real registries, and an image on a base that only a registry has.
+"""Publishing the example's image to real registries, and an image on a base that only a registry
+has.
 
-Each test goes through the real `./pants`. Requests are counted by a server in front of the registry that passes all on.
+Each test goes through the real `./pants`. Requests are counted by a server in front of the registry
+that passes all on.
 """
 
 from __future__ import annotations
@@ -90,7 +92,9 @@ def example(bases: Switched) -> Iterator[BuildRoot]:
     more = {
         "images/BUILD": f"""
             flyte_base_image(
-                name="debian", image="{bases.registry.host}/debian-python:1", python="/usr/bin/python3.11"
+                name="debian",
+                image="{bases.registry.host}/debian-python:1",
+                python="/usr/bin/python3.11",
             )
             """,
         "services/ml/BUILD": """
@@ -253,7 +257,8 @@ def test_a_base_is_locked_packaged_without_its_registry_and_pushed_from_there(
         assert layer.blob is not None
         assert f"sha256:{hashlib.sha256(layer.blob.read_bytes()).hexdigest()}" == layer.digest
 
-    # The tag moves: `check` says so, by its exit code too, and nothing changes until it is locked anew.
+    # The tag moves: `check` says so, by its exit code too, and nothing changes until it is locked
+    # anew.
     kept = lock.read_bytes()
     make_image(tmp_path / "moved", b"another base")
     skopeo(*copy_in, f"oci:{tmp_path / 'moved'}", base)

@@ -1,7 +1,9 @@
-"""The example's images as a new user has them: `./pants package ::` in a fresh clone, and the real tools that take them.
+"""The example's images as a new user has them: `./pants package ::` in a fresh clone, and the real
+tools that take them.
 
-What the layers hold is kept in `goldens/image-layers.txt`, to be reviewed as a diff. After a change that is meant,
-`UPDATE_GOLDENS=1` in the environment of this test writes it anew, into this checkout:
+What the layers hold is kept in `goldens/image-layers.txt`, to be reviewed as a diff. After a change
+that is meant, `UPDATE_GOLDENS=1` in the environment of this test writes it anew, into this
+checkout:
 
     UPDATE_GOLDENS=1 pytest tests/integration/test_images.py -k listing
 """
@@ -26,8 +28,8 @@ from tests.support.packed_images import PackedImage, listing, read_image
 GOLDEN = Path(__file__).with_name("goldens") / "image-layers.txt"
 TREND = "libs/features/trend.py"
 
-# On top of the example: an image that holds its code, and one on a base that is the same on every machine (and that nobody
-# has: packaging needs no layer of it).
+# On top of the example: an image that holds its code, and one on a base that is the same on every
+# machine (and that nobody has: packaging needs no layer of it).
 MORE = {
     "images/BUILD": """
         flyte_base_image(name="pinned", image="docker.io/library/python:3.12-slim")

@@ -63,7 +63,9 @@ LAYOUTS = {
     "package beside the script": Layout(
         source_roots=["/beside"],
         files={
-            "beside/BUILD": 'python_sources()\nflyte_task(name="t", entry_point="script.py:main")\n',
+            "beside/BUILD": (
+                'python_sources()\nflyte_task(name="t", entry_point="script.py:main")\n'
+            ),
             "beside/script.py": task("beside", "from besidepkg.add import add", "add(n)"),
             "beside/besidepkg/BUILD": "python_sources()\n",
             "beside/besidepkg/__init__.py": "",
@@ -168,7 +170,9 @@ LAYOUTS = {
     "several source roots": Layout(
         source_roots=["/several/apps", "/several/common"],
         files={
-            "several/apps/BUILD": 'python_sources()\nflyte_task(name="t", entry_point="app.py:main")\n',
+            "several/apps/BUILD": (
+                'python_sources()\nflyte_task(name="t", entry_point="app.py:main")\n'
+            ),
             "several/apps/app.py": task("several", "import eight", "n + eight.EIGHT"),
             "several/common/BUILD": "python_sources()\n",
             "several/common/eight.py": "EIGHT = 8\n",
@@ -269,7 +273,7 @@ def test_a_root_dir_that_is_the_source_root_gives_the_same_bundle(packaged: Buil
 
 
 def test_tasks_may_run_on_a_newer_python_than_the_oldest_that_is_known(packaged: BuildRoot) -> None:
-    """The PEX tool that Pants 2.17 asks for can't work with 3.12; the one that ./pants brings can."""
+    """The PEX tool that Pants 2.17 asks for cannot work with 3.12; that of ./pants can."""
     newer = "--python-interpreter-constraints=['CPython==3.12.*']"
     done = packaged.pants(newer, "run", "inits/initpkg:t", "--", "--n", "2")
     assert "o0=12" in done.stdout

@@ -1,4 +1,5 @@
-"""The example for real: into an object store, a registry and a control plane, and then in a container out of them.
+"""The example for real: into an object store, a registry and a control plane, and then in a
+container out of them.
 
 Every step is what a user types. The servers are real ones of this test's own.
 """

@@ -1,6 +1,8 @@
-"""One image for two platforms, made on a machine of one: wheels of both, on a base of both, as an index.
+"""One image for two platforms, made on a machine of one: wheels of both, on a base of both, as an
+index.
 
-The base is an index of two images without content, which nothing runs: what matters is what goes on top.
+The base is an index of two images without content, which nothing runs: what matters is what goes on
+top.
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ import pytest
 from tests.support.build_root import BuildRoot, clone_checkout, umask
 from tests.support.packed_images import read_image
 
-# On top of the example: a bundle of everything below a directory, with an executable in it, and an image of all kinds of layers.
+# On top of the example: a bundle of everything below a directory, with an executable in it, and an
+# image of all kinds of layers.
 MORE = {
     "everything/BUILD": """\
         flyte_bundle(

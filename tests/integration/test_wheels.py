@@ -1,4 +1,4 @@
-"""The two wheels that `./pants package` makes at the top of a checkout, built, installed and used."""
+"""The two wheels of `./pants package` at the top of a checkout: built, installed and used."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def in_repository(clone: Path) -> dict[str, bytes]:
 def test_the_installed_plugin_makes_the_bundles_that_the_source_makes(
     wheels: Path, in_repository: dict[str, bytes], clone: Path, tmp_path: Path
 ) -> None:
-    """A build root with nothing of this repository but the example's code, and a folder of wheels."""
+    """A build root with nothing of this repository but the example, and a folder of wheels."""
     folder = tmp_path / "wheelhouse"
     folder.mkdir()
     shutil.copy(wheels / PLUGIN, folder)
@@ -130,9 +130,11 @@ def test_the_installed_plugin_makes_the_bundles_that_the_source_makes(
     assert IN_REPOSITORY in toml
     installed = f'plugins = ["pants-flyte=={VERSION}"]\n'
     (path / "pants.toml").write_text(
-        f'{toml.replace(IN_REPOSITORY, installed)}\n[python-repos]\nfind_links = ["{folder.as_uri()}"]\n'
+        f"{toml.replace(IN_REPOSITORY, installed)}\n"
+        f'[python-repos]\nfind_links = ["{folder.as_uri()}"]\n'
     )
-    # Pants keeps resolved plugins by what was asked for: another test run's wheel has the same name.
+    # Pants keeps resolved plugins by what was asked for: another test run's wheel has the same
+    # name.
     env = {
         "PANTS_LOCAL_STORE_DIR": str(tmp_path / "store"),
         "PANTS_NAMED_CACHES_DIR": str(tmp_path / "named"),

@@ -1,4 +1,6 @@
-"""One build root for all tests: making the rule graph takes seconds, emptying the directory does not."""
+"""One build root for all tests: making the rule graph takes seconds, emptying the directory does
+not.
+"""
 
 from __future__ import annotations
 

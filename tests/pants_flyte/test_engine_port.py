@@ -57,7 +57,8 @@ def _found(node: ast.AST, ours: set[str]) -> Iterator[tuple[int, str]]:
             yield node.lineno, f"names {node.value}, as getattr does"
     elif isinstance(node, ast.Await):
         called = node.value.func if isinstance(node.value, ast.Call) else node.value
-        if not (isinstance(called, ast.Name) and called.id in ours):
+        owner = called.value if isinstance(called, ast.Attribute) else called
+        if not (isinstance(owner, ast.Name) and owner.id in ours):
             yield node.lineno, f"awaits {ast.unparse(called)}, which is not this backend's"
 
 
@@ -96,6 +97,8 @@ def test_the_modules_outside_the_port_were_found():
         "from pants_flyte.engine import by_get",
         "from pants_flyte.engine import *",
         "from pants_flyte.engine import Get",
+        "from pants_flyte import engine\nasync def f(x):\n    return await engine.Get(int, x)",
+        "from pants_flyte import engine\nasync def f(x):\n    return await engine.by_get.contents(x)",
         "import pants_flyte.engine.by_get as port",
     ],
 )
@@ -108,6 +111,7 @@ def test_the_check_finds_a_trespass(source: str):
     [
         "from pants.engine.rules import collect_rules, rule",
         "from pants_flyte.engine import snapshot\nasync def f(x):\n    return await snapshot(x)",
+        "from pants_flyte import engine\nasync def f(x):\n    return await engine.snapshot(x)",
         "from pants_flyte.engine.types import ToolEnvironment",
         "async def g(x): ...\nasync def f(x):\n    return await g(x)",
         "def f(fields):\n    return fields.get(int)",

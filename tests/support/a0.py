@@ -1,8 +1,10 @@
-"""Runs one leaf task out of a bundle with the real `a0`, as a container would but without a control plane.
+"""Runs one leaf task out of a bundle with the real `a0`, as a container would but without a control
+plane.
 
-The environment is empty but for what is given here; the working directory holds nothing. What goes in (`inputs.pb`) and
-what comes out (`outputs.pb`, `error.pb`) is read and written by Flyte's own converters, in the Flyte environment.
-A parent task does not work: it would wait for a control plane to queue its children with.
+The environment is empty but for what is given here; the working directory holds nothing. What goes
+in (`inputs.pb`) and what comes out (`outputs.pb`, `error.pb`) is read and written by Flyte's own
+converters, in the Flyte environment. A parent task does not work: it would wait for a control plane
+to queue its children with.
 """
 
 from __future__ import annotations
@@ -74,8 +76,9 @@ for line in sys.stdin:
 class A0Run:
     """What a run of `a0` left.
 
-    value: the task's result. shown: how Flyte's command line prints it (`ActionOutputs(o0=...)`); None where the task
-    has no outputs.pb. error: the message in error.pb. A task that raises ends with exit code 0 and an error.
+    value: the task's result. shown: how Flyte's command line prints it (`ActionOutputs(o0=...)`);
+    None where the task has no outputs.pb. error: the message in error.pb. A task that raises ends
+    with exit code 0 and an error.
     """
 
     exit_code: int
@@ -98,9 +101,9 @@ def run_a0(
 ) -> A0Run:
     """Run `task` of `module` from the bundle in `archive`; the task works in `directory`/work.
 
-    python: the interpreter of an environment with flyte, whose `a0` lies beside it. inputs: the task's arguments, of
-    builtin types. directory: is made; one run each. env: more environment variables, such as `_F_EXEC_WRAPPER`.
-    prefix: what stands before `a0` on the command line.
+    python: the interpreter of an environment with flyte, whose `a0` lies beside it. inputs: the
+    task's arguments, of builtin types. directory: is made; one run each. env: more environment
+    variables, such as `_F_EXEC_WRAPPER`. prefix: what stands before `a0` on the command line.
     """
     work, plain, files = (directory / name for name in ("work", "unpacked", "files"))
     for made in (work, plain, files):
@@ -112,9 +115,11 @@ def run_a0(
     done = subprocess.run(
         [
             *(*prefix, str(Path(python).parent / "a0")),
-            *("--inputs", str(files / "inputs.pb"), "--outputs-path", str(files), "--version", "v1"),
+            *("--inputs", str(files / "inputs.pb"), "--outputs-path", str(files)),
+            *("--version", "v1"),
             *("--run-base-dir", str(directory), "--raw-data-path", str(directory / "raw")),
-            *("--run-name", "r1", "--name", "a1", "--project", "p", "--domain", "development", "--org", "o"),
+            *("--run-name", "r1", "--name", "a1", "--project", "p"),
+            *("--domain", "development", "--org", "o"),
             *("--tgz", archive.resolve().as_uri(), "--dest", "."),
             *("--resolver", RESOLVER, "mod", module, "instance", task),
         ],

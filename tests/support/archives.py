@@ -1,4 +1,4 @@
-"""Makes archives: whole ones as other tools write them, and tars block by block that no tool would."""
+"""Makes archives as other tools write them, and tars that no tool would write, by blocks."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def member(
     prefix: bytes = b"",
     link: bytes = b"",
 ) -> bytes:
-    """One member of a tar: its header (pax, "ustar Header Block") with a right checksum, and `data`."""
+    """One member of a tar: its header (pax, "ustar Header Block") with a right checksum, and
+    `data`.
+    """
     header = bytearray(512)
     for at, value in (
         (0, name),

@@ -1,4 +1,4 @@
-"""Base images made by hand: what a lock file of an image in a registry holds, without the registry."""
+"""Base images made by hand: what a lock file of an image holds, without a registry."""
 
 from __future__ import annotations
 
@@ -33,13 +33,17 @@ def base_platform(
     more: dict[str, Any] | None = None,
     **config: Any,
 ) -> BasePlatform:
-    """An image of layers that nobody has. docker: with Docker's media types. config: more of what a container starts
-    with; more: of the document around it."""
+    """An image of layers that nobody has. docker: with Docker's media types. config: more of what a
+    container starts with; more: of the document around it.
+    """
     parsed = Platform.parse(platform)
     document = {
         **parsed.as_fields(),
         "config": {"Env": ["PATH=/usr/local/bin:/usr/bin:/bin", "PYTHON_VERSION=3.12.7"], **config},
-        "rootfs": {"type": "layers", "diff_ids": [digest_of(f"{n} {platform}".encode()) for n in layers]},
+        "rootfs": {
+            "type": "layers",
+            "diff_ids": [digest_of(f"{n} {platform}".encode()) for n in layers],
+        },
         **(more or {}),
     }  # fmt: skip
     data = canonical(document)

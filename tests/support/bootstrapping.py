@@ -1,4 +1,6 @@
-"""Starts `./pants` as a stranger would: a copy of the launcher, an empty HOME, a build root elsewhere."""
+"""Starts `./pants` as a stranger would: a copy of the launcher, an empty HOME, a build root
+elsewhere.
+"""
 
 from __future__ import annotations
 

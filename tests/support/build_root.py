@@ -1,4 +1,6 @@
-"""A build root of a test's own, with this checkout's `./pants` and backend, and real runs of Pants in it."""
+"""A build root of a test's own, with this checkout's `./pants` and backend, and real runs of Pants
+in it.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ class BuildRoot:
 
     @classmethod
     def create(cls, path: Path, source_roots: list[str], more: str = "", **how: Any) -> BuildRoot:
-        """A new one whose resolve is the example's (so that all tests share its environment). how: as `BuildRoot` has it."""
+        """A new one whose resolve is the example's (so that all tests share its environment). how:
+        as `BuildRoot` has it.
+        """
         root = cls(path, **how)
         source = str(CHECKOUT / "src" / "python")
         root.write(
@@ -95,7 +99,9 @@ class BuildRoot:
     def pants(
         self, *args: str, check: bool = True, env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run `./pants ARGS` here; with `check`, a failure fails the test with all that was printed."""
+        """Run `./pants ARGS` here; with `check`, a failure fails the test with all that was
+        printed.
+        """
         done = subprocess.run(
             [str(self._pants), *args],
             cwd=self.path,

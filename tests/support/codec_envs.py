@@ -1,4 +1,5 @@
-"""The CPythons of this machine, each with what a lock file of src/python/flyte_pack/ pins, such as the codec.
+"""The CPythons of this machine, each with what a lock file of src/python/flyte_pack/ pins, such as
+the codec.
 
 It is installed with pip, hashes required, into a cache that later runs and parallel test
 processes share: `$XDG_CACHE_HOME/pants-flyte/test-envs`, or the same below `~/.cache`.
@@ -45,12 +46,15 @@ def codec_for(python: str) -> str:
 
 @cache
 def locked_packages(lock: Path, python: str) -> str:
-    """The directory to put on the PYTHONPATH of `python` for what `lock` pins; made if it is not there."""
+    """The directory to put on the PYTHONPATH of `python` for what `lock` pins; made if it is not
+    there.
+    """
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()
     place = CACHE / f"{lock.stem}-{digest[:16]}-{_about(python)[2]}"
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
-        # Made aside and moved into place in one step: of two that race, one wins and both are right.
+        # Made aside and moved into place in one step: of two that race, one wins and both are
+        # right.
         made = tempfile.mkdtemp(prefix=f"{place.name}.", dir=place.parent)
         try:
             # An environment that Pants made has no pip; the interpreter that it was made from has.
@@ -71,7 +75,9 @@ def locked_packages(lock: Path, python: str) -> str:
 
 
 def _about(python: str) -> list[str]:
-    """Implementation, version, tag and base interpreter of an interpreter; nothing for what is none."""
+    """Implementation, version, tag and base interpreter of an interpreter; nothing for what is
+    none.
+    """
     if not os.access(python, os.X_OK):
         return []
     done = subprocess.run([python, "-c", _ABOUT], capture_output=True, text=True, check=False)

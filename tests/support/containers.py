@@ -1,4 +1,6 @@
-"""Real container tools for tests: what Debian packages have, and a docker engine of a test session's own."""
+"""Real container tools for tests: what Debian packages have, and a docker engine of a test
+session's own.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ SERVICES = Path(__file__).resolve().parents[2] / "build-support" / "services"
 
 
 def need(*packages: str) -> None:
-    """Have the programs of these Debian packages: installed where that can be; else a failure in CI, and a skip elsewhere."""
+    """Have the programs of these Debian packages: installed where that can be; else a failure in
+    CI, and a skip elsewhere.
+    """
     script = str(SERVICES / "debian_packages.py")
     done = subprocess.run(
         [sys.executable, script, *packages], capture_output=True, text=True, check=False

@@ -24,7 +24,10 @@ IMAGE = "registry.example/team/trainer@sha256:" + "0" * 64
 
 @dataclass(frozen=True)
 class RealControlPlane:
-    """A control plane that runs. endpoint: as users write it. It is looked into past its authentication."""
+    """A control plane that runs. endpoint: as users write it.
+
+    It is looked into past its authentication.
+    """
 
     endpoint: str
     directory: Path
@@ -43,11 +46,15 @@ class RealControlPlane:
         return self.state()["requests"].get(method, 0)
 
     def fault(self, method: str, kind: str, times: int = 1, seconds: float = 1.0) -> None:
-        """kind: unavailable, permission_denied, unauthenticated, slow, or drop (do it, and break the answer off)."""
+        """kind: unavailable, permission_denied, unauthenticated, slow, or drop (do it, and break
+        the answer off).
+        """
         self._control("fault", method=method, kind=kind, times=times, seconds=seconds)
 
     def outcome(self, task: str, **how: Any) -> None:
-        """How runs of a task end from now on: outputs={name: value}, error=TEXT, or hold=True (not at all)."""
+        """How runs of a task end from now on: outputs={name: value}, error=TEXT, or hold=True (not
+        at all).
+        """
         self._control("outcome", task=task, **how)
 
     def _control(self, what: str, **told: Any) -> Any:
@@ -67,7 +74,8 @@ class RealControlPlane:
 def control_plane(
     directory: Path, *options: str, line: str = NEWEST, environ: Mapping[str, str] | None = None
 ) -> Iterator[RealControlPlane]:
-    """One with the project `bikes`, for the time of a `with` block; with `--auth secret`, `SECRET` is the secret.
+    """One with the project `bikes`, for the time of a `with` block; with `--auth secret`, `SECRET`
+    is the secret.
 
     The same directory makes it the same one again. line: of Flyte, which it is served with.
     """
@@ -101,7 +109,9 @@ WORKFLOWS = """\
     async def double(x: int = 2) -> int:
         return x * FACTOR
 
-    @env.task(triggers=(flyte.Trigger(name="hourly", automation=flyte.Cron("0 * * * *"), inputs={"n": 3}),))
+    hourly = flyte.Trigger(name="hourly", automation=flyte.Cron("0 * * * *"), inputs={"n": 3})
+
+    @env.task(triggers=(hourly,))
     async def train(n: int) -> int:
         return await double(n)
 

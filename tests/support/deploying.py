@@ -1,7 +1,7 @@
 """A build root with packaged tasks, and the deploy program as a process that acts on it.
 
-The bundles are made by the real packer. What the program does to the file system is watched, and stopped, from inside its
-process (`killed_at`, `show_writes`, `no_room`).
+The bundles are made by the real packer. What the program does to the file system is watched, and
+stopped, from inside its process (`killed_at`, `show_writes`, `no_room`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ CHANGING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
 def killed_at(last: int) -> Callable[[], None]:
-    """Has a process end itself by SIGKILL instead of making its `last`th call that changes a file system or takes a lock.
+    """Has a process end itself by SIGKILL instead of making its `last`th call that changes a file
+    system or takes a lock.
 
     If that is a write, half of it is done before.
     """
@@ -79,7 +80,9 @@ def killed_at(last: int) -> Callable[[], None]:
 
 
 def show_writes() -> None:
-    """Has a process print every call that changes a file system or starts a program, by Python's own audit events."""
+    """Has a process print every call that changes a file system or starts a program, by Python's
+    own audit events.
+    """
     stderr = sys.stderr
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
@@ -94,7 +97,9 @@ def show_writes() -> None:
 
 
 def no_room(size: int) -> Callable[[], None]:
-    """Lets a process write no file beyond `size` bytes: the system reports it as it does a full disk."""
+    """Lets a process write no file beyond `size` bytes: the system reports it as it does a full
+    disk.
+    """
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
@@ -172,7 +177,9 @@ class Program:
 
 
 class BuildRoot:
-    """A build root: `package` tasks, then `deploy` them, as the build rules would have the program do it."""
+    """A build root: `package` tasks, then `deploy` them, as the build rules would have the program
+    do it.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -244,7 +251,9 @@ class BuildRoot:
         return link
 
     def recompress(self, name: str) -> TaskLink:
-        """The same bundle, by another compressor: another archive and manifest with the same content."""
+        """The same bundle, by another compressor: another archive and manifest with the same
+        content.
+        """
         link = self.links[name]
         assert link.bundle is not None
         archive = self.dist / link.bundle.archive
@@ -316,7 +325,9 @@ class BuildRoot:
         return json.loads((self.records() / "versions" / f"{version}.json").read_bytes())
 
     def history(self) -> list[tuple[str, str]]:
-        """(action, version) of each history entry, the oldest first; they are numbered from 1, without a gap."""
+        """(action, version) of each history entry, the oldest first; they are numbered from 1,
+        without a gap.
+        """
         directory = self.records() / "history"
         names = sorted(os.listdir(directory), key=lambda n: int(n[: -len(".json")]))
         assert names == [f"{number}.json" for number in range(1, len(names) + 1)]

@@ -1,4 +1,6 @@
-"""A server in front of a real registry that passes everything on, but for the faults that a test asks it to make."""
+"""A server in front of a real registry that passes everything on, but for the faults that a test
+asks it to make.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +97,9 @@ Action = Callable[[Exchange], None]
 
 @dataclass
 class Fault:
-    """`action` for the first `times` requests that `pattern` is found in, as `METHOD path`, after letting `after` pass."""
+    """`action` for the first `times` requests that `pattern` is found in, as `METHOD path`, after
+    letting `after` pass.
+    """
 
     pattern: str
     action: Action
@@ -134,7 +138,10 @@ class FaultyRegistry:
 def faulty_registry(
     backend: str, tls: ssl.SSLContext | None = None, name: str = "127.0.0.1", **headers: str
 ) -> Iterator[FaultyRegistry]:
-    """For the time of a `with` block; `backend` is the real one's host. `headers` go with what is passed on to it."""
+    """For the time of a `with` block; `backend` is the real one's host.
+
+    `headers` go with what is passed on to it.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -212,10 +219,11 @@ def reset_in_the_request(exchange: Exchange) -> None:
 
 
 class HalfTaken:
-    """What a registry does that keeps the half of a chunk that it got: it tells of it when it is asked.
+    """What a registry does that keeps the half of a chunk that it got: it tells of it when it is
+    asked.
 
-    docker-registry 2.8 gives such an upload up. So it gets the half as a whole chunk; its answer to that is withheld,
-    until the client asks how far the upload is.
+    docker-registry 2.8 gives such an upload up. So it gets the half as a whole chunk; its answer to
+    that is withheld, until the client asks how far the upload is.
     """
 
     def __init__(self) -> None:

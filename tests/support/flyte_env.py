@@ -1,9 +1,9 @@
 """An environment with the real Flyte SDK, made once from a lock with hashes and kept between runs.
 
-It is a virtual environment of a CPython that Flyte runs on, 3.11 or newer, made with pip alone; so pip's
-own configuration says where the packages come from. It lies in
-`${XDG_CACHE_HOME:-~/.cache}/pants-flyte/test-envs/`, under a name that changes with the lock and the
-interpreter.
+It is a virtual environment of a CPython that Flyte runs on, 3.11 or newer, made with pip alone; so
+pip's own configuration says where the packages come from. It lies in
+`${XDG_CACHE_HOME:-~/.cache}/pants-flyte/test-envs/`, under a name that changes with the lock and
+the interpreter.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ VERSIONS = ("3.12", "3.13", "3.11", "3.14")
 
 @functools.cache
 def flyte_python() -> Path:
-    """The `python` of the environment; `a0` and `flyte` lie beside it. Made by the first who asks."""
+    """The `python` of the environment; `a0` and `flyte` lie beside it.
+
+    Made by the first who asks.
+    """
     return environment(LOCK)
 
 
@@ -39,8 +42,8 @@ def environment(lock_file: Path) -> Path:
     with open(f"{directory}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not complete.exists():
-            # Scripts name their interpreter by its path, so it is made in its place: what has no mark
-            # of completion was left by one that was interrupted.
+            # Scripts name their interpreter by its path, so it is made in its place: what has no
+            # mark of completion was left by one that was interrupted.
             shutil.rmtree(directory, ignore_errors=True)
             _run(base, "-I", "-m", "venv", str(directory))
             _run(

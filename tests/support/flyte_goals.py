@@ -1,4 +1,6 @@
-"""What `run` and `experimental-deploy` start, asked of the rules without starting it; and an app to ask it for."""
+"""What `run` and `experimental-deploy` start, asked of the rules without starting it; and an app to
+ask it for.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Files of a build root with images on a base that needs no registry, and small packages to be found without one."""
+"""Files of a build root with images on a base that needs no registry, and small packages to be
+found without one.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ BASE = {
 
 @cache
 def wheel_directory() -> str:
-    """Where the wheels are: always the same place, so that Pants need not make its tools anew for it."""
+    """Where the wheels are: always the same place, so that Pants need not make its tools anew for
+    it.
+    """
     name = "-".join(["wheels", *(wheel.sha256[:8] for wheel in WHEELS)])
     place = CACHE / name
     if not place.exists():

@@ -1,6 +1,7 @@
 """A build root with the backend's real rules in it, and what packaging a target there makes.
 
-Pants' own `RuleRunner` runs the rules: real inference, real packer, real PEX, no process of its own.
+Pants' own `RuleRunner` runs the rules: real inference, real packer, real PEX, no process of its
+own.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Bundle:
-    """An archive and its manifest; `files` are the archive's contents by path, `modes` their modes."""
+    """An archive and its manifest; `files` are its contents by path, `modes` their modes."""
 
     archive: bytes
     manifest: Manifest
@@ -171,7 +172,10 @@ class RuleRoot:
         self.options()
 
     def options(self, *more: str, env: Mapping[str, str] | None = None) -> None:
-        """Set options anew: those that all these tests want, and `more`. What follows `--` may be among them."""
+        """Set options anew: those that all these tests want, and `more`.
+
+        What follows `--` may be among them.
+        """
         BuildRoot().path = str(self.path)  # a runner that was made since has set its own
         self.runner.set_options(
             [*_OPTIONS, *more],
@@ -238,7 +242,9 @@ class RuleRoot:
         return {a.spec for a in self.runner.request(Dependents, [request])}
 
     def changed_by(self, *paths: str, dependents: bool = True) -> set[str]:
-        """What `--changed-since` selects where these files have changed, with `--changed-dependents=transitive` or without."""
+        """What `--changed-since` selects where these files have changed, with
+        `--changed-dependents=transitive` or without.
+        """
         which = DependentsOption.TRANSITIVE if dependents else DependentsOption.NONE
         # Later versions can be told of lines, too.
         more = {} if PANTS_SEMVER.release < (2, 30) else {"sources_blocks": FrozenDict()}
@@ -296,7 +302,8 @@ def refusal(error: ExecutionError) -> str:
 
 
 def launcher_environment(root: Path) -> dict[str, str]:
-    """What this repository's `./pants` sets: where the PEX tool is that it has made, and package indexes.
+    """What this repository's `./pants` sets: where the PEX tool is that it has made, and package
+    indexes.
 
     Nothing where it never ran: the official launcher's users get the tool from where Pants gets it.
     """

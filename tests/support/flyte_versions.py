@@ -1,7 +1,8 @@
-"""The versions of Flyte that registration is tested with: the oldest line that is supported, one between, the newest.
+"""The versions of Flyte that registration is tested with: the oldest line that is supported, one
+between, the newest.
 
-Each is an environment like that of `flyte_env.py`, with a server for the control plane, made once from a lock with
-hashes in build-support/locks and kept between runs.
+Each is an environment like that of `flyte_env.py`, with a server for the control plane, made once
+from a lock with hashes in build-support/locks and kept between runs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ OLDEST, NEWEST = MATRIX[0], MATRIX[-1]
 
 @functools.cache
 def python_with_flyte(line: str = NEWEST) -> Path:
-    """The `python` of the environment with the last Flyte of a line, e.g. "2.5". Made by the first who asks."""
+    """The `python` of the environment with the last Flyte of a line, e.g.
+
+    "2.5". Made by the first who asks.
+    """
     return environment(LOCKS / f"flyte-{line}.lock")
 
 

@@ -1,4 +1,6 @@
-"""Runs the commands that turn dependencies into layers, each in a process of its own with what flyte-image.lock pins."""
+"""Runs the commands that turn dependencies into layers, each in a process of its own with what
+flyte-image.lock pins.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ class Done:
 
 @dataclass(frozen=True)
 class Tools:
-    """Runs the commands in `directory`, where packages come from `index`, with a cache of its own unless said."""
+    """Runs the commands in `directory`, where packages come from `index`, with a cache of its own
+    unless said.
+    """
 
     directory: Path
     index: str | None = None
@@ -152,7 +156,8 @@ def real_index() -> Mapping[str, str]:
         "UV_DEFAULT_INDEX",
     )
     found = {name: os.environ[name] for name in names if name in os.environ}
-    # Options for uv in place of pip's: an index, a certificate, or the authorities that this machine trusts.
+    # Options for uv in place of pip's: an index, a certificate, or the authorities that this
+    # machine trusts.
     for ours, pips in (("UV_DEFAULT_INDEX", "PIP_INDEX_URL"), ("SSL_CERT_FILE", "PIP_CERT")):
         if pips in os.environ:
             found.setdefault(ours, os.environ[pips])

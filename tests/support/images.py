@@ -1,4 +1,6 @@
-"""Small images for tests: on a base of this machine's own files, and of layers that a test makes up."""
+"""Small images for tests: on a base of this machine's own files, and of layers that a test makes
+up.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ def image_on(
     add: Callable[[LayerWriter], object] = lambda layer: None,
     **settings: object,
 ) -> Path:
-    """An image layout on the base in `base` (base.json and blobs), with one layer that `add` fills; gives `place`."""
+    """An image layout on the base in `base` (base.json and blobs), with one layer that `add` fills;
+    gives `place`.
+    """
     shutil.copytree(base / "blobs", place / "blobs")
     image = BaseImage.from_json((base / "base.json").read_bytes(), "base.json")
     with LayerWriter(str(place)) as writer:
@@ -95,7 +99,9 @@ def layout_of(
     platform: Platform = AMD64,
     **annotations: str,
 ) -> Path:
-    """An image layout of these layers' blobs, which are plain tars unless `media_type` and `diff_ids` say otherwise."""
+    """An image layout of these layers' blobs, which are plain tars unless `media_type` and
+    `diff_ids` say otherwise.
+    """
     blobs = list(layers)
     (place / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
 
@@ -131,7 +137,9 @@ def layout_of(
 
 
 def tar_of(*members: tuple[str, object] | tarfile.TarInfo, form: int = tarfile.PAX_FORMAT) -> bytes:
-    """A tar of (path, content): bytes for a file, None for a directory, text for a symbolic link; or ready members."""
+    """A tar of (path, content): bytes for a file, None for a directory, text for a symbolic link;
+    or ready members.
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
         for member in members:

@@ -26,7 +26,9 @@ class Member:
 
 @dataclass(frozen=True)
 class LayoutLayer:
-    """what: as the history has it, without who made it. members: by path; None for a layer that is not at hand."""
+    """what: as the history has it, without who made it. members: by path; None for a layer that is
+    not at hand.
+    """
 
     digest: str
     what: str
@@ -108,7 +110,7 @@ class Layout:
         return dict(variable.split("=", 1) for variable in self.config["Env"])
 
     def layers(self, platform: str | None = None) -> list[LayoutLayer]:
-        """Lowest first; each is checked against the diff_id and the size that the documents give."""
+        """Lowest first; each is checked against its diff_id and size in the documents."""
         manifest, config = self.manifest(platform), self.image_config(platform)
         told = [entry for entry in config["history"] if not entry.get("empty_layer")]
         diff_ids = config["rootfs"]["diff_ids"]

@@ -1,7 +1,9 @@
-"""Real object stores for tests, each with a bucket of its own; and a proxy that counts requests to them, or spoils them.
+"""Real object stores for tests, each with a bucket of its own; and a proxy that counts requests to
+them, or spoils them.
 
-`seaweedfs()`, `azurite()` and `fake_gcs()` are started by the first who asks and serve until the process ends: give each
-test a prefix of its own (`unique()`). `proxied()` puts a `Proxy` in front of one.
+`seaweedfs()`, `azurite()` and `fake_gcs()` are started by the first who asks and serve until the
+process ends: give each test a prefix of its own (`unique()`). `proxied()` puts a `Proxy` in front
+of one.
 """
 
 from __future__ import annotations
@@ -47,8 +49,8 @@ SECRETS = (WRITER[1], READER[1], ACCOUNT_KEY)
 class RealStore:
     """An object store that runs. uri: of its bucket. endpoint: its address.
 
-    env: by which a writer reaches it. reader: the same for who may only read, where there is such a user. environ_key: the
-    variable that holds the address.
+    env: by which a writer reaches it. reader: the same for who may only read, where there is such a
+    user. environ_key: the variable that holds the address.
     """
 
     uri: str
@@ -160,7 +162,9 @@ def _serve(name: str, env: dict[str, str], *options: str) -> str:
 
 @functools.cache
 def deploy_python() -> Path:
-    """The `python` of an environment with what flyte-deploy.lock pins, for a CPython that all of it is there for."""
+    """The `python` of an environment with what flyte-deploy.lock pins, for a CPython that all of it
+    is there for.
+    """
     return environment(Path(flyte_pack.__file__).with_name("flyte-deploy.lock"))
 
 
@@ -193,7 +197,9 @@ class CutAnswer:
 
 @dataclass(frozen=True)
 class CutRequest:
-    """The connection breaks after so many bytes of the request's body; the server sees those, and no more."""
+    """The connection breaks after so many bytes of the request's body; the server sees those, and
+    no more.
+    """
 
     after: int
 

@@ -11,7 +11,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class PackedLayer:
-    """what: the history's word for it, without who made it. blob: None where the layout does not hold it."""
+    """what: the history's word for it, without who made it. blob: None where the layout does not
+    hold it.
+    """
 
     what: str
     digest: str
@@ -79,7 +81,9 @@ def read_image(layout: Path) -> PackedImage:
 
 
 def listing(image: PackedImage) -> str:
-    """What a person reviews: each layer of ours with its members; of third-party packages, how many files there are."""
+    """What a person reviews: each layer of ours with its members; of third-party packages, how many
+    files there are.
+    """
     lines = [f"image for {image.platform}"]
     for layer in image.own_layers:
         members = layer.members()

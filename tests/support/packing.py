@@ -79,7 +79,7 @@ def packer(plan: Path, sources: Path, bundle: Bundle, python: str = sys.executab
 def run_packer(
     command: list[str], codec: str, env: Mapping[str, str] | None = None, **options: object
 ) -> subprocess.CompletedProcess:
-    """Run it with `codec` and our packages on the path, and nothing of this process's environment."""
+    """Run it with `codec` and our packages on the path, and no other environment."""
     path = os.pathsep.join((SOURCE_ROOT, codec))
     base = {"PATH": os.defpath, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(

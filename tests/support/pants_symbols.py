@@ -1,4 +1,6 @@
-"""Whether what a module takes out of Pants is there: asked of Pants' sources, which are not imported."""
+"""Whether what a module takes out of Pants is there: asked of Pants' sources, which are not
+imported.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ class PantsSources:
     release: tuple[int, ...]
 
     def missing(self, code: str) -> list[str]:
-        """What `code` imports, and takes as an attribute of a module it imports, and is not there."""
+        """What `code` imports, or takes from a module that it imports, and is not there."""
         tree = ast.parse(code)
         wanted = set(_imported(tree.body, self.release))
         modules = {

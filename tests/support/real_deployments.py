@@ -1,4 +1,6 @@
-"""Deployments to real servers: an object store, a registry and a control plane, each watched by a proxy in front of it."""
+"""Deployments to real servers: an object store, a registry and a control plane, each watched by a
+proxy in front of it.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,7 @@ BUILT, NAMED = "bikes/train", "bikes/score"  # repositories
 
 @dataclass(frozen=True)
 class Servers:
-    """The three, and the proxies by which deployments reach them: "store", "registry" and "flyte"."""
+    """The three, and proxies in front of them: "store", "registry" and "flyte"."""
 
     store: RealStore
     registry: RealRegistry
@@ -96,7 +98,9 @@ def servers(
     proxy: Callable[[str], Proxy] = Proxy,
     flyte_proxy: Callable[[str], Proxy] | None = None,
 ) -> Iterator[Servers]:
-    """Serve for the time of a `with` block. plane: options of the control plane. proxy, flyte_proxy: make one, for an address."""
+    """Serve for the time of a `with` block. plane: options of the control plane. proxy,
+    flyte_proxy: make one, for an address.
+    """
     with ExitStack() as stack:
         registry = stack.enter_context(real_registry(directory / "registry", registry_auth))
         running = stack.enter_context(
@@ -120,9 +124,11 @@ def push_named(servers: Servers, layout: Path, keychain: Keychain | None = None)
 
 
 class RealDeployment(BuildRoot):
-    """Two tasks: `train` needs a library and runs in an image that is built here, `score` in one that is named.
+    """Two tasks: `train` needs a library and runs in an image that is built here, `score` in one
+    that is named.
 
-    uri: of its store. pids: a file with the process ids of all that was started to describe and register tasks.
+    uri: of its store. pids: a file with the process ids of all that was started to describe and
+    register tasks.
     """
 
     def __init__(self, root: Path, servers: Servers) -> None:
@@ -141,7 +147,10 @@ class RealDeployment(BuildRoot):
         self.uri = f"{self.servers.store.uri}/{unique()}"
 
     def package_all(self, seed: int = 1, library: int = 1) -> None:
-        """Package both tasks. Another `seed` makes both others, and the image; another `library` makes `train` another."""
+        """Package both tasks.
+
+        Another `seed` makes both others, and the image; another `library` makes `train` another.
+        """
         image = self.build_image(seed)
         head = "from libs.features import FACTOR"
         self.package(
@@ -218,7 +227,9 @@ class RealDeployment(BuildRoot):
         }
 
     def in_store(self, look: Callable[[Store], Any]) -> Any:
-        """What `look` finds, as JSON: in a child, since the client of a store has threads, which no fork takes along."""
+        """What `look` finds, as JSON: in a child, since the client of a store has threads, which no
+        fork takes along.
+        """
         found = self.root / "found"
 
         def child() -> int:
@@ -230,7 +241,7 @@ class RealDeployment(BuildRoot):
         return json.loads(found.read_text())
 
     def objects(self) -> dict[str, str]:
-        """All that is in the store, by its key; in Latin-1, which has a character for every byte."""
+        """All that is in the store, by key; in Latin-1, which has a character for every byte."""
         bucket, _, prefix = self.uri.rpartition("/")
 
         def look(store: Store) -> dict[str, str]:

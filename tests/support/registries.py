@@ -1,4 +1,6 @@
-"""Real registries for a test's own, small images to push to them, and a look into what a registry holds."""
+"""Real registries for a test's own, small images to push to them, and a look into what a registry
+holds.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,10 @@ AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
 
 @dataclass(frozen=True)
 class RealRegistry:
-    """A docker-registry that runs. It is looked into past its authentication, in the files that it keeps."""
+    """A docker-registry that runs.
+
+    It is looked into past its authentication, in the files that it keeps.
+    """
 
     host: str
     directory: Path
@@ -60,7 +65,9 @@ class RealRegistry:
         return set(os.listdir(directory)) if directory.exists() else set()
 
     def holds(self, repository: str, digest: str) -> bool:
-        """Whether the image is there with all that it names, each of it linked to the repository and undamaged."""
+        """Whether the image is there with all that it names, each of it linked to the repository
+        and undamaged.
+        """
         kept = self._repository(repository)
         hexadecimal = digest.partition(":")[2]
         if not (kept / "_manifests" / "revisions" / "sha256" / hexadecimal / "link").exists():
@@ -92,7 +99,9 @@ class RealRegistry:
 
 @contextmanager
 def real_registry(directory: Path, auth: str = "none", *options: str) -> Iterator[RealRegistry]:
-    """An empty one, for the time of a `with` block; `USER` and `PASSWORD` get in where there is authentication."""
+    """An empty one, for the time of a `with` block; `USER` and `PASSWORD` get in where there is
+    authentication.
+    """
     need("docker-registry")
     server = subprocess.Popen(
         [sys.executable, str(SCRIPT), str(directory), "--auth", auth, "--user", USER, *options],
@@ -150,10 +159,11 @@ def make_image(
     env: tuple[str, ...] = (),
     config: dict[str, object] | None = None,
 ) -> Image:
-    """An image of these layers: their content, or that of a number of random bytes (the same for the same number).
+    """An image of these layers: their content, or that of a number of random bytes (the same for
+    the same number).
 
-    base: its name, and the image whose layers this one refers to and does not hold. platforms: makes an index. config:
-    instead of the usual one.
+    base: its name, and the image whose layers this one refers to and does not hold. platforms:
+    makes an index. config: instead of the usual one.
     """
     layout.mkdir(parents=True)
     manifests = []

@@ -26,7 +26,9 @@ class Asked:
 
 @dataclass
 class Scripted:
-    """A server at `url`; `asked` are the requests so far, each answered with what `answer` gives for it."""
+    """A server at `url`; `asked` are the requests so far, each answered with what `answer` gives
+    for it.
+    """
 
     answer: Callable[[Asked], Chunks]
     url: str = ""

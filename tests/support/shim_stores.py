@@ -17,7 +17,10 @@ from tests.support.object_stores import Proxy, RealStore, proxied
 
 
 def publish(store: RealStore, key: str, data: bytes) -> str:
-    """Put `data`; its URI. Like the deploy program, Google's emulator takes it by the JSON API only."""
+    """Put `data`; its URI.
+
+    Like the deploy program, Google's emulator takes it by the JSON API only.
+    """
     location = locate(f"{store.uri}/{key}")
     if location.kind == "gs":
         path = (
@@ -33,7 +36,9 @@ def publish(store: RealStore, key: str, data: bytes) -> str:
 
 @contextmanager
 def behind_proxy(store: RealStore) -> Iterator[tuple[RealStore, Proxy]]:
-    """As `proxied`; Google's emulator serves archives under one host's name only, so it gets to see that one."""
+    """As `proxied`; Google's emulator serves archives under one host's name only, so it gets to see
+    that one.
+    """
     with proxied(store) as (reached, proxy):
         ask, host = proxy._ask, urlsplit(store.endpoint).netloc
 

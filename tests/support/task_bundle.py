@@ -1,6 +1,8 @@
-"""Makes a packaged task out of files given in a test: the bundle by the real packer, and the task link beside it.
+"""Makes a packaged task out of files given in a test: the bundle by the real packer, and the task
+link beside it.
 
-What the build rules would do from targets is done by hand here, so that what comes after them is tested without Pants.
+What the build rules would do from targets is done by hand here, so that what comes after them is
+tested without Pants.
 """
 
 from __future__ import annotations

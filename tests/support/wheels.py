@@ -21,8 +21,9 @@ ARM64 = "cp312-cp312-manylinux_2_17_aarch64"
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel to be made (PyPA, "Binary distribution format"). files: by their paths in it; `{data}` and `{info}` stand
-    for the names of its special directories. listed: rows of RECORD that are said besides, or instead of the right ones.
+    """A wheel to be made (PyPA, "Binary distribution format"). files: by their paths in it;
+    `{data}` and `{info}` stand for the names of its special directories. listed: rows of RECORD
+    that are said besides, or instead of the right ones.
     """
 
     name: str
@@ -104,7 +105,9 @@ def record_hash(content: bytes) -> str:
 
 
 def lock_of(wheels: Iterable[Wheel]) -> str:
-    """A lock file of requirements with hashes; wheels of one name and version, for several platforms, are one pin."""
+    """A lock file of requirements with hashes; wheels of one name and version, for several
+    platforms, are one pin.
+    """
     pins: dict[str, list[str]] = {}
     for wheel in wheels:
         pins.setdefault(f"{wheel.name}=={wheel.version}", []).append(
@@ -117,7 +120,8 @@ def lock_of(wheels: Iterable[Wheel]) -> str:
 def serve_index(
     wheels: Iterable[Wheel], password: str = "", rename: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """A package index (PyPA, "Simple repository API") with `wheels`; its URL, which needs `password` if that is given.
+    """A package index (PyPA, "Simple repository API") with `wheels`; its URL, which needs
+    `password` if that is given.
 
     rename: files that are served under another name.
     """

@@ -51,7 +51,8 @@ def pack(
 ) -> BundleSummary:
     """Pack what `plan` names out of the directory `sources`, into files at the three other paths.
 
-    Raises `UserError`, or `OSError` for an output that cannot be written. All three are written in full beside their places before the first is moved there.
+    Raises `UserError`, or `OSError` for an output that cannot be written. All three are written in
+    full beside their places before the first is moved there.
     """
     files = in_archive_order(plan)
     with _Outputs() as outputs:

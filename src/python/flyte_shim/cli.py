@@ -191,8 +191,8 @@ def _sha256(options: dict[str, str], archive: str, tgz: str | None) -> str | Non
             raise UsageError(f"{given!r} is not a SHA-256, which has 64 hexadecimal digits")
         if named not in (None, given):
             raise UsageError(
-                f"the expected SHA-256 is {given}, but the name of {shown.uri(archive)} says another. "
-                "Correct or omit --sha256 or FLYTE_SHIM_SHA256"
+                f"the expected SHA-256 is {given}, but the name of {shown.uri(archive)} says "
+                "another. Correct or omit --sha256 or FLYTE_SHIM_SHA256"
             )
     sha256 = given or named
     if not sha256:
@@ -201,7 +201,8 @@ def _sha256(options: dict[str, str], archive: str, tgz: str | None) -> str | Non
         return None
     if tgz and sha256_in_name(tgz) != sha256 and _name(tgz) != _name(archive):
         raise UsageError(
-            f"the command's --tgz {shown.uri(tgz)} is another bundle than --archive {shown.uri(archive)}"
+            f"the command's --tgz {shown.uri(tgz)} is another bundle than --archive "
+            f"{shown.uri(archive)}"
         )
     return sha256
 

@@ -21,13 +21,7 @@ from flyte_pack.json_fields import InvalidData
 from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import InvalidImage, Platform
 from flyte_pack.oci.reference import Reference
-from pants_flyte.engine import (
-    configured_constraints,
-    contents_matching,
-    find_python,
-    snapshot,
-    venv_pex,
-)
+from pants_flyte import engine
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly, literal_glob
 from pants_flyte.image_process import OUT, blobs, described, run_steps
@@ -129,7 +123,7 @@ async def load_base(
 async def _locked(target: Target) -> BaseImage:
     reference = Reference.parse(registry_reference(target))
     path = target[FlyteBaseLockfileField].path
-    found = await contents_matching(exactly([path]))
+    found = await engine.contents_matching(exactly([path]))
     lock = f"`{bin_name()} run {target.address} -- lock`"
     if not found:
         raise FlyteTargetError(
@@ -159,8 +153,8 @@ async def _locked(target: Target) -> BaseImage:
 async def _from_host(
     target: Target, flyte_pack: FlytePackSubsystem, python_setup: PythonSetup
 ) -> Tuple[BaseImage, Digest]:
-    python = await find_python(configured_constraints(target, python_setup))
-    tool = await venv_pex(await program_pex(flyte_pack, "image_lockfile"))
+    python = await engine.find_python(engine.configured_constraints(target, python_setup))
+    tool = await engine.venv_pex(await program_pex(flyte_pack, "image_lockfile"))
     return await _base_from(
         target.address,
         VenvPexProcess(
@@ -178,7 +172,7 @@ async def _from_host(
 async def _from_source(target: Target, flyte_pack: FlytePackSubsystem) -> Tuple[BaseImage, Digest]:
     path = target[FlyteBaseSourceField].path or ""
     glob = literal_glob(path)
-    found = await snapshot(PathGlobs([glob, os.path.join(glob, "**")]))
+    found = await engine.snapshot(PathGlobs([glob, os.path.join(glob, "**")]))
     if not found.files:
         raise FlyteTargetError(
             target.address,
@@ -186,7 +180,7 @@ async def _from_source(target: Target, flyte_pack: FlytePackSubsystem) -> Tuple[
             "`.gitignore`).",
         )
     python, ref = target[FlyteBasePythonField].value, target[FlyteBaseRefField].value
-    tool = await venv_pex(await program_pex(flyte_pack, "image_lockfile"))
+    tool = await engine.venv_pex(await program_pex(flyte_pack, "image_lockfile"))
     return await _base_from(
         target.address,
         VenvPexProcess(

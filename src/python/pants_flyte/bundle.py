@@ -15,19 +15,9 @@ from pants.util.logging import LogLevel
 
 from flyte_pack.bundle_plan import BundlePlan, BundleSummary, PlanFile
 from flyte_pack.module_scan import ModuleScan
+from pants_flyte import engine
 from pants_flyte.build_types import BuiltBundle, BundleRequest
 from pants_flyte.closure import Closure, Reason, closure_of
-from pants_flyte.engine import (
-    contents,
-    create_digest,
-    merge_digests,
-    run_venv_pex,
-    snapshot,
-    source_roots,
-    subset,
-    under_prefix,
-    venv_pex,
-)
 from pants_flyte.entry_point import scan_source
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly, literal_glob
@@ -67,7 +57,7 @@ async def build_bundle(
             request.address,
             "the bundle would be empty: no dependency leads to Python sources, resources or files.",
         )
-    digest = await merge_digests(digests)
+    digest = await engine.merge_digests(digests)
     if request.root_dir is not None and moves_modules(closure.files, request.root_dir):
         await _check_imports(request, request.root_dir, closure, digest)
     _warn(request.address, placed, closure)
@@ -118,11 +108,11 @@ async def _pack(
     same in every clone.
     """
     archive, manifest = f"{request.stem}.tar.gz", f"{request.stem}.manifest.json"
-    plan_digest = await create_digest({"plan.json": plan.to_json()})
-    sources = await under_prefix(digest, "sources")
-    packed = await run_venv_pex(
+    plan_digest = await engine.create_digest({"plan.json": plan.to_json()})
+    sources = await engine.under_prefix(digest, "sources")
+    packed = await engine.run_venv_pex(
         VenvPexProcess(
-            await venv_pex(await program_pex(flyte_pack)),
+            await engine.venv_pex(await program_pex(flyte_pack)),
             argv=(
                 "bundle",
                 *("--plan", "plan.json"),
@@ -131,15 +121,17 @@ async def _pack(
                 *("--manifest", manifest),
                 *("--summary", "summary.json"),
             ),
-            input_digest=await merge_digests([plan_digest, sources]),
+            input_digest=await engine.merge_digests([plan_digest, sources]),
             output_files=(archive, manifest, "summary.json"),
             description=f"Pack {len(placed)} files for {request.address}",
             level=LogLevel.INFO,
         )
     )
-    summary = await contents(await subset(packed.output_digest, PathGlobs(["summary.json"])))
+    summary = await engine.contents(
+        await engine.subset(packed.output_digest, PathGlobs(["summary.json"]))
+    )
     return BuiltBundle(
-        digest=await subset(packed.output_digest, PathGlobs([archive, manifest])),
+        digest=await engine.subset(packed.output_digest, PathGlobs([archive, manifest])),
         archive=archive,
         manifest=manifest,
         summary=BundleSummary.from_json(summary[0].content),
@@ -184,9 +176,9 @@ async def _everything_beside(
             *(f"!{pattern}" for pattern in flyte.all_excludes),
         ]
     )
-    found = await snapshot(globs)
+    found = await engine.snapshot(globs)
     have = {file.path for file in closure.files}
-    root_of = await source_roots(found.files) if request.root_dir is None else {}
+    root_of = await engine.source_roots(found.files) if request.root_dir is None else {}
     beside = []
     for path in found.files:
         root: Optional[str] = None
@@ -196,7 +188,7 @@ async def _everything_beside(
                 continue
         if path not in have:
             beside.append(SourceFile(path, None, root, python=path.endswith(".py"), beside=True))
-    kept = await subset(found.digest, exactly(file.path for file in beside))
+    kept = await engine.subset(found.digest, exactly(file.path for file in beside))
     return beside, kept
 
 
@@ -205,7 +197,7 @@ async def _check_imports(
 ) -> None:
     """A set `root_dir` moves modules; an import of a moved module finds nothing."""
     modules = {file.path: file for file in closure.files if file.python}
-    sources = await contents(await subset(digest, exactly(modules)))
+    sources = await engine.contents(await engine.subset(digest, exactly(modules)))
     scans: Dict[str, ModuleScan] = {}
     for source in sources:
         owner = modules[source.path].owner or request.address

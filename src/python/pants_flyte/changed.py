@@ -26,7 +26,7 @@ from pants.engine.target import FieldSet, InferDependenciesRequest, InferredDepe
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
-from pants_flyte.engine import contents_matching, files_matching, owners_of_each, targets_at
+from pants_flyte import engine
 from pants_flyte.globs import exactly
 from pants_flyte.image_target_types import FlyteBaseImage, FlyteImage
 from pants_flyte.layout import listing
@@ -86,8 +86,8 @@ def _option_files_of(
 
 async def ordinary_owners(paths: Sequence[str]) -> Dict[str, Tuple[Target, ...]]:
     """The owners of each file, without the targets that only name it in a field."""
-    found = await owners_of_each(paths)
-    targets = await targets_at(sorted(set(itertools.chain.from_iterable(found))))
+    found = await engine.owners_of_each(paths)
+    targets = await engine.targets_at(sorted(set(itertools.chain.from_iterable(found))))
     ordinary = {t.address: t for t in targets if not t.has_field(NamedFilesField)}
     return {
         path: tuple(ordinary[owner] for owner in sorted(owners) if owner in ordinary)
@@ -103,20 +103,22 @@ async def named_elsewhere(target: Target) -> Dict[str, Tuple[Target, ...]]:
     paths = [path for path in target.named_paths() if not _is_below(path, top)]
     if not paths:
         return {}
-    found = await files_matching(PathGlobs([glob for path in paths for glob in globs_of(path)]))
+    found = await engine.files_matching(
+        PathGlobs([glob for path in paths for glob in globs_of(path)])
+    )
     return await ordinary_owners([path for path in found.files if not _is_below(path, top)])
 
 
 async def _named_in_settings(path: Optional[str]) -> Dict[str, Tuple[Target, ...]]:
     """The files that a settings file of deployments names, with their owners."""
-    settings = await contents_matching(exactly(_in_build_root(path)))
+    settings = await engine.contents_matching(exactly(_in_build_root(path)))
     named = [
         inside
         for file in settings
         for found in _FLYTE_CONFIG.findall(file.content)
         for inside in _in_build_root(found.decode(errors="replace"))
     ]
-    existing = await files_matching(exactly(named))
+    existing = await engine.files_matching(exactly(named))
     return await ordinary_owners(existing.files)
 
 
@@ -184,7 +186,7 @@ async def infer_named_files(
     flyte_pack: FlytePackSubsystem,
     python_setup: PythonSetup,
 ) -> InferredDependencies:
-    target = (await targets_at([request.field_set.address]))[0]
+    target = (await engine.targets_at([request.field_set.address]))[0]
     elsewhere = await named_elsewhere(target)
     if isinstance(target, FlyteDeployment):
         path = target[FlyteDeploymentConfigField].path or flyte.deploy_config

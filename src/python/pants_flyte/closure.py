@@ -20,18 +20,8 @@ from pants.engine.target import (
     Target,
 )
 
+from pants_flyte import engine
 from pants_flyte.changed import named_elsewhere
-from pants_flyte.engine import (
-    contents_matching,
-    direct_dependencies,
-    explicit_dependencies,
-    hydrated_sources,
-    owners_of_each,
-    snapshot,
-    source_roots,
-    targets_at,
-    transitive_targets,
-)
 from pants_flyte.globs import exactly
 from pants_flyte.layout import SourceFile, directories_above, root_path
 
@@ -90,7 +80,7 @@ async def closure_of(
         package_roots = tuple(sorted({*package_roots, *owned}))
 
     if bare:
-        found = await snapshot(exactly(bare))
+        found = await engine.snapshot(exactly(bare))
         for path, owner in bare.items():
             digest_of[path, owner] = found.digest
             files.append(SourceFile(path, owner, missing[path], python=True))
@@ -105,7 +95,7 @@ async def _files_of(
 ) -> Tuple[List[SourceFile], Dict[Tuple[str, Optional[Address]], Digest]]:
     """The files of these targets, with the digest that holds each."""
     targets = [target for target in reached if target.has_field(SourcesField)]
-    hydrated = await hydrated_sources(
+    hydrated = await engine.hydrated_sources(
         [
             HydrateSourcesRequest(
                 target[SourcesField], for_sources_types=_SHIPPED, enable_codegen=True
@@ -114,7 +104,9 @@ async def _files_of(
         ]
     )
     rooted = [s for s in hydrated if _has_source_root(s)]
-    roots = await source_roots([path for sources in rooted for path in sources.snapshot.files])
+    roots = await engine.source_roots(
+        [path for sources in rooted for path in sources.snapshot.files]
+    )
     files: List[SourceFile] = []
     digest_of: Dict[Tuple[str, Optional[Address]], Digest] = {}
     for target, sources in zip(targets, hydrated):
@@ -140,21 +132,21 @@ async def reached_from(roots: Sequence[Address]) -> Tuple[Target, ...]:
     The first root has those on files that its fields name. The fields put these files where they
     belong.
     """
-    whole = await transitive_targets(roots)
+    whole = await engine.transitive_targets(roots)
     target = next(target for target in whole.roots if target.address == roots[0])
     named = {
         owner.address for owners in (await named_elsewhere(target)).values() for owner in owners
     }
     if not named:
         return tuple(whole.closure)
-    (declared,) = await explicit_dependencies([target.get(Dependencies)])
-    (direct,) = await direct_dependencies([target.get(Dependencies)])
+    (declared,) = await engine.explicit_dependencies([target.get(Dependencies)])
+    (direct,) = await engine.direct_dependencies([target.get(Dependencies)])
     needed = [
         dependency.address
         for dependency in direct
         if dependency.address not in named or _is_any_of(dependency.address, declared.includes)
     ]
-    kept = set((await transitive_targets([*needed, *roots[1:]])).closure)
+    kept = set((await engine.transitive_targets([*needed, *roots[1:]])).closure)
     # Pants applies `!!` to the whole closure only.
     return tuple(t for t in whole.closure if t in kept or t.address in roots)
 
@@ -198,10 +190,10 @@ async def _owners_of_packages(
     """
     if not possible:
         return {}, [], []
-    existing = await contents_matching(exactly(sorted(possible)))
+    existing = await engine.contents_matching(exactly(sorted(possible)))
     paths = [content.path for content in existing]
-    owners = await owners_of_each(paths)
-    targets = await targets_at(sorted({owner for found in owners for owner in found}))
+    owners = await engine.owners_of_each(paths)
+    targets = await engine.targets_at(sorted({owner for found in owners for owner in found}))
     fitting = {
         target.address
         for target in targets
@@ -235,8 +227,8 @@ async def _reasons(
     """Walk the graph breadth first, so that each target's reason is a shortest way to it."""
     targets = sorted(reached, key=lambda t: t.address)
     fields = [target.get(Dependencies) for target in targets]
-    direct = await direct_dependencies(fields)
-    explicit = await explicit_dependencies(fields)
+    direct = await engine.direct_dependencies(fields)
+    explicit = await engine.explicit_dependencies(fields)
     in_closure = {target.address: target for target in targets}
     needs: Dict[Address, List[Tuple[Address, str]]] = {}
     for target, found, declared in zip(targets, direct, explicit):

@@ -21,15 +21,7 @@ from flyte_pack.deploy.flyte_settings import VARIABLES, named
 from flyte_pack.deploy.options import DeployOptions
 from flyte_pack.deploy.plan import FIXED, DeployPlan, Environment
 from flyte_pack.json_fields import InvalidData
-from pants_flyte.engine import (
-    contents,
-    environment_variables,
-    requirements_pex,
-    snapshot,
-    targets_at,
-    tool_environment,
-    venv_pex,
-)
+from pants_flyte import engine
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly
 from pants_flyte.image_process import run_steps
@@ -157,16 +149,16 @@ async def environments_of(
 
     None where nothing will be registered. settings: with what was typed.
     """
-    environ = await environment_variables(VARIABLES)
+    environ = await engine.environment_variables(VARIABLES)
     if not options.registers or not named(settings, os.getcwd(), environ):
         return [], []
     by_resolve: Dict[str, List[Address]] = {}
-    for target in await targets_at(addresses):
+    for target in await engine.targets_at(addresses):
         resolve = target[PythonResolveField].normalized_value(python_setup)
         by_resolve.setdefault(resolve, []).append(target.address)
     environments, digests = [], []
     for number, (_, tasks) in enumerate(sorted(by_resolve.items())):
-        request = await requirements_pex(
+        request = await engine.requirements_pex(
             PexFromTargetsRequest(
                 tasks,
                 output_filename=f"tasks_{number}.pex",
@@ -175,7 +167,7 @@ async def environments_of(
                 include_local_dists=True,
             )
         )
-        tool = await tool_environment(request)
+        tool = await engine.tool_environment(request)
         environments.append(
             Environment(
                 python=os.path.normpath(tool.python),
@@ -201,7 +193,7 @@ async def _file_settings(
     """
     if path is None:
         return Settings()
-    found = await snapshot(exactly([path]))
+    found = await engine.snapshot(exactly([path]))
     if found.files != (path,):
         raise FlyteTargetError(address, f"{origin} names the file {path!r}, and there is none.")
     # The rules have no reader of YAML.
@@ -209,7 +201,7 @@ async def _file_settings(
         address,
         [
             VenvPexProcess(
-                await venv_pex(await program_pex(flyte_pack, "deploy_lockfile")),
+                await engine.venv_pex(await program_pex(flyte_pack, "deploy_lockfile")),
                 argv=("deploy-config", "--file", path, "--output", _SETTINGS),
                 input_digest=found.digest,
                 output_files=(_SETTINGS,),
@@ -218,5 +210,5 @@ async def _file_settings(
             )
         ],
     )
-    data = (await contents(result.output_digest))[0].content
+    data = (await engine.contents(result.output_digest))[0].content
     return DeployConfig.from_json(data, path).for_domain(domain)

@@ -16,19 +16,8 @@ from pants.engine.target import HydrateSourcesRequest, Target
 from pants.util.logging import LogLevel
 
 from flyte_pack.module_scan import ModuleScan, scan
+from pants_flyte import engine
 from pants_flyte.changed import ordinary_owners
-from pants_flyte.engine import (
-    configured_constraints,
-    contents,
-    create_digest,
-    files_matching,
-    find_python,
-    hydrated_sources,
-    interpreter_constraints,
-    owners_of_each,
-    run_process,
-    targets_at,
-)
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly, literal_glob
 
@@ -71,18 +60,20 @@ async def find_entry_module(
     """The file of an entry point, which exactly one target of the resolve owns."""
     path, name = parse_entry_point(address, value)
     directory = os.path.dirname(path)
-    found = await files_matching(exactly([path]))
+    found = await engine.files_matching(exactly([path]))
     if path not in found.files:
-        beside = await files_matching(PathGlobs([os.path.join(literal_glob(directory), "*.py")]))
+        beside = await engine.files_matching(
+            PathGlobs([os.path.join(literal_glob(directory), "*.py")])
+        )
         raise FlyteTargetError(
             address,
             f"`entry_point={value!r}`: there is no file {path}, or it is ignored. "
             + _candidates(f"Python files in {directory or 'the build root'}", beside.files),
         )
-    owner_addresses = (await owners_of_each([path]))[0]
+    owner_addresses = (await engine.owners_of_each([path]))[0]
     owners = [
         target
-        for target in await targets_at(owner_addresses)
+        for target in await engine.targets_at(owner_addresses)
         if target.has_field(PythonSourceField)
     ]
     if not owners:
@@ -116,18 +107,18 @@ async def scan_module(
     address: Address, module: EntryModule, python_setup: PythonSetup
 ) -> ModuleScan:
     """What the entry module defines and imports."""
-    target = (await targets_at([module.owner]))[0]
-    sources = await hydrated_sources([HydrateSourcesRequest(target[PythonSourceField])])
-    source = (await contents(sources[0].snapshot.digest))[0].content
+    target = (await engine.targets_at([module.owner]))[0]
+    sources = await engine.hydrated_sources([HydrateSourcesRequest(target[PythonSourceField])])
+    source = (await engine.contents(sources[0].snapshot.digest))[0].content
     newest = _newest_python(target, python_setup)
     return await scan_source(address, module.path, module.owner, source, newest)
 
 
 def _newest_python(target: Target, python_setup: PythonSetup) -> Optional[Tuple[int, int]]:
     """The newest minor version that the target allows, of those that `[python]` knows."""
-    versions = configured_constraints(target, python_setup).partition_into_major_minor_versions(
-        python_setup.interpreter_versions_universe
-    )
+    versions = engine.configured_constraints(
+        target, python_setup
+    ).partition_into_major_minor_versions(python_setup.interpreter_versions_universe)
     found = [tuple(map(int, version.split("."))) for version in versions]
     return max(((major, minor) for major, minor in found), default=None)
 
@@ -147,14 +138,14 @@ async def scan_source(
         return scan(source, path, newest)
     except (SyntaxError, ValueError):
         # The syntax may be newer than this Python: ask the Python that the module is for.
-        constraints = await interpreter_constraints([owner])
-        python = await find_python(constraints)
+        constraints = await engine.interpreter_constraints([owner])
+        python = await engine.find_python(constraints)
         program = (importlib.resources.files("flyte_pack") / "module_scan.py").read_bytes()
         script = "__module_scan.py"
-        result = await run_process(
+        result = await engine.run_process(
             Process(
                 [python.path, "-IS", script, path],
-                input_digest=await create_digest({script: program, path: source}),
+                input_digest=await engine.create_digest({script: program, path: source}),
                 description=f"Look for tasks and imports in {path}",
                 level=LogLevel.DEBUG,
             )
@@ -183,7 +174,7 @@ async def included(
     globs = [glob for glob in globs if not os.path.isabs(glob) and not glob.startswith(os.pardir)]
     if not globs:
         return ()
-    matched = await files_matching(
+    matched = await engine.files_matching(
         PathGlobs([part for glob in globs for part in (glob, os.path.join(glob, "**"))])
     )
     owners = await ordinary_owners(matched.files)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pants.engine.env_vars import EnvironmentVars
 
-from pants_flyte.engine import environment_variables
+from pants_flyte import engine
 from pants_flyte.subsystem import FlyteSubsystem
 
 _NAMES = (
@@ -126,4 +126,4 @@ _NAMES = (
 
 async def callers_environment(flyte: FlyteSubsystem) -> EnvironmentVars:
     """What these programs get; `[flyte].deploy_env_vars` adds to it."""
-    return await environment_variables((*_NAMES, *flyte.deploy_env_vars))
+    return await engine.environment_variables((*_NAMES, *flyte.deploy_env_vars))

@@ -8,7 +8,7 @@ from pants.base.build_environment import get_buildroot
 from pants.build_graph.address import Address
 from pants.engine.process import Process, ProcessCacheScope
 
-from pants_flyte.engine import environment_variables, find_binary, run_process
+from pants_flyte import engine
 from pants_flyte.errors import FlyteTargetError
 
 
@@ -21,15 +21,15 @@ async def hole_values(
         values["git_commit"] = await _git_commit(address)
     variables = sorted(hole[4:] for hole in wanted if hole.startswith("env."))
     if variables:
-        found = await environment_variables(variables)
+        found = await engine.environment_variables(variables)
         values.update((f"env.{name}", value) for name, value in found.items())
     return values
 
 
 async def _git_commit(address: Address) -> str:
-    git = await find_binary("git")
+    git = await engine.find_binary("git")
     if git is not None:
-        result = await run_process(
+        result = await engine.run_process(
             Process(
                 (git, "-C", get_buildroot(), "rev-parse", "--verify", "HEAD"),
                 env={

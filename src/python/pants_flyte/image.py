@@ -21,16 +21,9 @@ from flyte_pack.image.assemble import AssembledImage, ImageSettings, assemble
 from flyte_pack.image.filesystem import HOME, VENV
 from flyte_pack.oci.model import TITLE, Platform
 from flyte_shim.paths import path_problem
+from pants_flyte import engine
 from pants_flyte.base_image import Base, load_base, parse_platforms
 from pants_flyte.build_types import BuiltImage, ImageRequest
-from pants_flyte.engine import (
-    create_digest,
-    merge_digests,
-    resolve_addresses,
-    targets_at,
-    under_prefix,
-    venv_pex,
-)
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.holes import hole_values
 from pants_flyte.image_code import code_layer, code_of, shim_process
@@ -112,12 +105,14 @@ async def _filled(
 
 async def _base_target(target: Target) -> Target:
     field = target[FlyteImageBaseField]
-    return (await targets_at(await resolve_addresses(field.to_unparsed_address_inputs())))[0]
+    return (
+        await engine.targets_at(await engine.resolve_addresses(field.to_unparsed_address_inputs()))
+    )[0]
 
 
 async def _layout(image: AssembledImage, path: str, parts: Iterable[Digest]) -> Digest:
-    documents = await create_digest(image.documents)
-    return await under_prefix(await merge_digests([documents, *parts]), path)
+    documents = await engine.create_digest(image.documents)
+    return await engine.under_prefix(await engine.merge_digests([documents, *parts]), path)
 
 
 @rule(desc="Build a Flyte image", level=LogLevel.DEBUG)
@@ -136,7 +131,7 @@ async def build_image(
     settings = await _settings(target, flyte)
     base = await load_base(await _base_target(target), flyte_pack, python_setup)
     platforms = _platforms(target, base)
-    tool = await venv_pex(await program_pex(flyte_pack, "image_lockfile"))
+    tool = await engine.venv_pex(await program_pex(flyte_pack, "image_lockfile"))
 
     code = await code_of(target, wants_code, settings.workdir, flyte, python_setup)
     shim, embedded = await code_layer(

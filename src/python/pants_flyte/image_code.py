@@ -26,17 +26,9 @@ from flyte_pack.image.filesystem import (
 )
 from flyte_pack.image.layer_plan import PART, LayerPlan
 from flyte_shim.paths import path_problem
+from pants_flyte import engine
 from pants_flyte.base_image import Base
 from pants_flyte.closure import Closure, closure_of
-from pants_flyte.engine import (
-    contents,
-    contents_matching,
-    create_digest,
-    merge_digests,
-    snapshot,
-    subset,
-    under_prefix,
-)
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly, literal_glob
 from pants_flyte.image_process import OUT, run_steps
@@ -68,8 +60,8 @@ class Code:
 async def shim_process(base: Base, tool: VenvPex, address: Address) -> VenvPexProcess:
     """The virtual environment itself, and the program that fetches bundles."""
     packages = site_packages(base.python)
-    sources = await subset(await program_sources(), PathGlobs(["flyte_shim/**/*.py"]))
-    files = [content.path for content in await contents(sources)]
+    sources = await engine.subset(await program_sources(), PathGlobs(["flyte_shim/**/*.py"]))
+    files = [content.path for content in await engine.contents(sources)]
     plan = LayerPlan(
         what="flyte-shim",
         owner=(0, 0),
@@ -91,8 +83,10 @@ async def shim_process(base: Base, tool: VenvPex, address: Address) -> VenvPexPr
 async def _layer_process(
     plan: LayerPlan, sources: Digest, tool: VenvPex, description: str, part: bool = False
 ) -> VenvPexProcess:
-    plan_digest = await create_digest({"plan.json": plan.to_json()})
-    sources = await merge_digests([await under_prefix(sources, "sources"), plan_digest])
+    plan_digest = await engine.create_digest({"plan.json": plan.to_json()})
+    sources = await engine.merge_digests(
+        [await engine.under_prefix(sources, "sources"), plan_digest]
+    )
     return VenvPexProcess(
         tool,
         argv=(
@@ -123,14 +117,14 @@ async def code_layer(
     )
     about = f"Pack the code of {address}"
     if len(code.files) <= 2 * _PART:
-        sources = await merge_digests(set(code.digest_of.values()))
+        sources = await engine.merge_digests(set(code.digest_of.values()))
         packed = await _layer_process(whole, sources, tool, about)
         results = await run_steps(address, [shim, packed])
         return results[0], results[1]
 
     processes = [shim]
     for plan in whole.in_parts(_PART):
-        sources = await merge_digests({code.digest_of[path] for path, _ in plan.files})
+        sources = await engine.merge_digests({code.digest_of[path] for path, _ in plan.files})
         said = f"{about}: part {len(processes)}"
         processes.append(await _layer_process(plan, sources, tool, said, part=True))
     shim_result, *parts = await run_steps(address, processes)
@@ -144,8 +138,11 @@ async def code_layer(
                     *("image-join", "--what", whole.what, "--out", OUT),
                     *(f"{name}/{OUT}/{PART}" for name in names),
                 ),
-                input_digest=await merge_digests(
-                    [await under_prefix(part.output_digest, n) for n, part in zip(names, parts)]
+                input_digest=await engine.merge_digests(
+                    [
+                        await engine.under_prefix(part.output_digest, n)
+                        for n, part in zip(names, parts)
+                    ]
                 ),
                 output_directories=(OUT,),
                 description=f"{about}: join {len(parts)} parts",
@@ -208,7 +205,7 @@ async def _copied(
     if path is None:
         raise FlyteTargetError(address, f"`{alias}`: {src!r} leaves the build root.")
     if alias == FlyteImageSourceFilesField.alias:
-        found = await snapshot(exactly([path]))
+        found = await engine.snapshot(exactly([path]))
         copied = {file_destination(path, dst, workdir): path for path in found.files}
     else:
         found, copied = await _copied_folder(row, path, dst, workdir, flyte)
@@ -229,8 +226,8 @@ async def _copied_folder(
 ) -> Tuple[Any, Dict[str, str]]:
     inside = "" if path == "." else f"{path}/"
     excludes = [f"!{pattern}" for pattern in flyte.all_excludes]
-    found = await snapshot(PathGlobs([f"{literal_glob(inside)}**", *excludes]))
-    ignore = await contents_matching(PathGlobs([f"{literal_glob(inside)}.dockerignore"]))
+    found = await engine.snapshot(PathGlobs([f"{literal_glob(inside)}**", *excludes]))
+    ignore = await engine.contents_matching(PathGlobs([f"{literal_glob(inside)}.dockerignore"]))
     rules = DockerIgnore.parse(ignore[0].content.decode(errors="replace") if ignore else "")
     only_contents = row.get("copy_contents_only", False)
     top = folder_destination(path, dst, only_contents, workdir)

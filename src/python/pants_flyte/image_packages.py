@@ -24,15 +24,9 @@ from pants.util.logging import LogLevel
 
 from flyte_pack.oci.model import Platform
 from flyte_pack.oci.parts import Layer
+from pants_flyte import engine
 from pants_flyte.base_image import Base
 from pants_flyte.closure import reached_from
-from pants_flyte.engine import (
-    contents_matching,
-    create_digest,
-    find_python,
-    merge_digests,
-    subprocess_environment,
-)
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly
 from pants_flyte.image_process import OUT, blobs, layers_of, run_steps
@@ -69,7 +63,7 @@ async def _lock_of(address: Address, resolve: str, python_setup: PythonSetup) ->
             "`[python].enable_resolves = true` and name one in `[python.resolves]` for "
             f"`{resolve}`.",
         )
-    found = await contents_matching(exactly([path]))
+    found = await engine.contents_matching(exactly([path]))
     if not found:
         raise FlyteTargetError(
             address,
@@ -135,12 +129,12 @@ async def _tool(
 ) -> _Tool:
     trusted = [ca_certs_path_to_file_content(certificates)] if certificates else []
     env = {
-        **(await subprocess_environment()),
+        **(await engine.subprocess_environment()),
         **_index_environment(repos),
         **({"SSL_CERT_FILE": trusted[0].path} if trusted else {}),
     }
     options = ("--python", base.python, *(("--glibc", base.glibc) if base.glibc else ()))
-    trust = await create_digest({file.path: file.content for file in trusted})
+    trust = await engine.create_digest({file.path: file.content for file in trusted})
     return _Tool(program, trust, env, options)
 
 
@@ -154,8 +148,8 @@ async def _resolve(
 ) -> Tuple[FallibleProcessResult, ...]:
     """The locked packages that `roots` need on each platform."""
     wanted = "".join(f"{root}\n" for root in roots).encode()
-    files = await create_digest({"resolve.lock": lock.content, "roots.txt": wanted})
-    inputs = await merge_digests([files, tool.trust])
+    files = await engine.create_digest({"resolve.lock": lock.content, "roots.txt": wanted})
+    inputs = await engine.merge_digests([files, tool.trust])
     argv = (
         *("image-resolve", "--lock", "resolve.lock", "--resolve", resolve),
         *("--roots", "roots.txt", "--out", _SUBSET),
@@ -176,10 +170,10 @@ async def _install(
 ) -> Tuple[FallibleProcessResult, ...]:
     argv: Tuple[str, ...] = ("image-install", "--requirements", _SUBSET, "--out", OUT)
     if target[FlyteImageBytecodeField].value:
-        python = await find_python(InterpreterConstraints([f"CPython=={base.python}.*"]))
+        python = await engine.find_python(InterpreterConstraints([f"CPython=={base.python}.*"]))
         argv = (*argv, "--bytecode-python", python.path)
     about = f"Install the packages of {target.address} for"
-    inputs = [await merge_digests([subset.output_digest, tool.trust]) for subset in subsets]
+    inputs = [await engine.merge_digests([subset.output_digest, tool.trust]) for subset in subsets]
     return await run_steps(
         target.address,
         [

@@ -11,7 +11,7 @@ from pants.engine.fs import Digest, PathGlobs
 from pants.engine.process import FallibleProcessResult
 
 from flyte_pack.oci.parts import Layer, Layers
-from pants_flyte.engine import contents, run_venv_pexes, subset, without_prefix
+from pants_flyte import engine
 from pants_flyte.errors import FlyteTargetError
 
 # The directory that a step makes: layers in `blobs/`, and JSON files that describe them.
@@ -23,7 +23,7 @@ async def run_steps(
     address: Address, processes: Sequence[VenvPexProcess]
 ) -> Tuple[FallibleProcessResult, ...]:
     """Run them at the same time. Raises `FlyteTargetError` with the message of a failed one."""
-    results = await run_venv_pexes(processes)
+    results = await engine.run_venv_pexes(processes)
     for process, result in zip(processes, results):
         if result.exit_code == 1:  # a mistake that the program has a message for
             said = result.stderr.decode(errors="replace").strip()
@@ -39,14 +39,14 @@ async def run_steps(
 
 async def described(result: FallibleProcessResult, name: str) -> bytes:
     """The file that a step made beside its blobs."""
-    file = await subset(result.output_digest, PathGlobs([f"{OUT}/{name}"]))
-    return (await contents(file))[0].content
+    file = await engine.subset(result.output_digest, PathGlobs([f"{OUT}/{name}"]))
+    return (await engine.contents(file))[0].content
 
 
 async def blobs(result: FallibleProcessResult) -> Digest:
     """What a step made, as it belongs in a layout: `blobs/sha256/...`."""
-    found = await subset(result.output_digest, PathGlobs([f"{OUT}/blobs/**"]))
-    return await without_prefix(found, OUT)
+    found = await engine.subset(result.output_digest, PathGlobs([f"{OUT}/blobs/**"]))
+    return await engine.without_prefix(found, OUT)
 
 
 async def layers_of(result: FallibleProcessResult) -> Tuple[Layer, ...]:

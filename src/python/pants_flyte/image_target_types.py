@@ -24,7 +24,7 @@ from pants.util.docutil import bin_name
 from pants.util.frozendict import FrozenDict
 from pants.util.strutil import help_text
 
-from pants_flyte.engine import EnvironmentField
+from pants_flyte import engine
 from pants_flyte.named_files import FileNamingTarget, NamedFilesField, NamesFiles, path_from_root
 from pants_flyte.target_types import FlyteRootDirField, OneAddressField, PathField
 
@@ -150,7 +150,7 @@ class FlyteBaseImage(FileNamingTarget):
         FlyteBaseRefField,
         FlyteBaseGlibcField,
         InterpreterConstraintsField,
-        EnvironmentField,
+        engine.EnvironmentField,
     )
     help = help_text(
         f"""
@@ -418,7 +418,7 @@ class FlyteImage(FileNamingTarget):
         FlyteImageOutputPathField,
         FlyteRootDirField,
         PythonResolveField,
-        EnvironmentField,
+        engine.EnvironmentField,
     )
     help = help_text(
         f"""

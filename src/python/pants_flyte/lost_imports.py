@@ -21,14 +21,7 @@ from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
 from flyte_pack.import_scan import NO_INFER, StatedImport, stated_imports
-from pants_flyte.engine import (
-    all_targets,
-    contents_matching,
-    owners_of_imports,
-    parsed_imports,
-    source_roots,
-    suspects_in_each,
-)
+from pants_flyte import engine
 from pants_flyte.engine.types import ImportInfo, SuspectSources
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly, literal_glob
@@ -44,13 +37,13 @@ class InferLostImports(InferDependenciesRequest):  # type: ignore[type-arg]  # g
 
 async def _source(path: str) -> bytes:
     """The content of a file; empty where it is gone, which Pants reports."""
-    found = await contents_matching(exactly([path]))
+    found = await engine.contents_matching(exactly([path]))
     return found[0].content if found else b""
 
 
 async def _package(path: str) -> str:
     """The dotted package whose directory the file is in; "" for a source root."""
-    root = root_path((await source_roots([path]))[path])
+    root = root_path((await engine.source_roots([path]))[path])
     directory = os.path.relpath(os.path.dirname(path) or ".", root or ".")
     return "" if directory == "." else directory.replace(os.path.sep, ".")
 
@@ -105,11 +98,13 @@ async def suspect_sources(
     """
     if not (flyte.infer_lost_imports and python_infer.imports):
         return SuspectSources(frozenset())
-    targets = [target for target in await all_targets() if target.has_field(PythonSourceField)]
+    targets = [
+        target for target in await engine.all_targets() if target.has_field(PythonSourceField)
+    ]
     paths = {target[PythonSourceField].file_path for target in targets}
     ordinary = {path for path in paths if path.endswith((".py", ".pyi"))}
     directories = sorted({literal_glob(os.path.dirname(path)) for path in ordinary})
-    found = await suspects_in_each(
+    found = await engine.suspects_in_each(
         [PathGlobs([os.path.join(d, "*.py"), os.path.join(d, "*.pyi")]) for d in directories]
     )
     # A program without an ending is not looked for by directory: it is read where it is inferred.
@@ -128,10 +123,12 @@ async def infer_lost_imports(
     if path not in suspects.paths:
         return InferredDependencies([])
     stated = stated_imports(await _source(path), await _package(path))
-    lost = _lost(stated, await parsed_imports(fields, python_setup))
+    lost = _lost(stated, await engine.parsed_imports(fields, python_setup))
     if not lost:
         return InferredDependencies([])
-    owners = await owners_of_imports(fields, lost, fields.resolve.normalized_value(python_setup))
+    owners = await engine.owners_of_imports(
+        fields, lost, fields.resolve.normalized_value(python_setup)
+    )
     _tell_of_unowned(fields.address, {n: lost[n].line for n in owners.unowned}, python_infer)
     return InferredDependencies(owners.addresses)
 

@@ -11,8 +11,8 @@ from pants.engine.target import Target
 from flyte_pack.names import InvalidName
 from flyte_pack.registry.plan import Destination, PushPlan, check_tag, parse_name
 from flyte_shim import shown
+from pants_flyte import engine
 from pants_flyte.build_types import BuiltImage
-from pants_flyte.engine import all_targets
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.holes import hole_values
 from pants_flyte.image_target_types import (
@@ -44,7 +44,7 @@ async def push_plan(
     names = _names(target, flyte, registries)
     siblings = [
         name
-        for other in await all_targets()
+        for other in await engine.all_targets()
         if isinstance(other, FlyteImage) and other.address != target.address
         for name in _names_if_any(other, flyte, registries)
     ]

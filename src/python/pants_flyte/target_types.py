@@ -20,7 +20,7 @@ from pants.engine.target import (
 from pants.util.docutil import bin_name
 from pants.util.strutil import help_text
 
-from pants_flyte.engine import EnvironmentField
+from pants_flyte import engine
 from pants_flyte.named_files import FileNamingTarget, NamedFilesField, NamesFiles, path_from_root
 
 # The ways to ship code; `none` makes no bundle.
@@ -218,7 +218,7 @@ class FlyteBundle(CodeTarget):
         FlyteBundleOutputPathField,
         PythonResolveField,
         InterpreterConstraintsField,
-        EnvironmentField,
+        engine.EnvironmentField,
     )
     help = help_text(
         f"""
@@ -309,7 +309,7 @@ class FlyteTask(CodeTarget):
         FlyteTaskOutputPathField,
         PythonResolveField,
         InterpreterConstraintsField,
-        EnvironmentField,
+        engine.EnvironmentField,
     )
     help = help_text(
         f"""
@@ -465,7 +465,7 @@ class FlyteDeployment(FileNamingTarget):
         FlyteDeploymentInsecureField,
         FlyteDeploymentOrgField,
         FlyteDeploymentConfigField,
-        EnvironmentField,
+        engine.EnvironmentField,
     )
     help = help_text(
         f"""

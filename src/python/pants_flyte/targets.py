@@ -7,14 +7,14 @@ from typing import Optional, Type, TypeVar
 from pants.build_graph.address import Address
 from pants.engine.target import SpecialCasedDependencies, Target
 
-from pants_flyte.engine import resolve_addresses, targets_at
+from pants_flyte import engine
 from pants_flyte.errors import FlyteTargetError
 
 T = TypeVar("T", bound=Target)
 
 
 async def target_at(address: Address, kind: Type[T]) -> T:
-    return checked((await targets_at([address]))[0], kind)
+    return checked((await engine.targets_at([address]))[0], kind)
 
 
 def checked(target: Target, kind: Type[T]) -> T:
@@ -27,10 +27,10 @@ def checked(target: Target, kind: Type[T]) -> T:
 
 async def target_named_by(field: SpecialCasedDependencies, kind: Type[T]) -> Optional[T]:
     """The target that a field names, or None if the field is not set."""
-    addresses = await resolve_addresses(field.to_unparsed_address_inputs())
+    addresses = await engine.resolve_addresses(field.to_unparsed_address_inputs())
     if not addresses:
         return None
-    target = (await targets_at(addresses))[0]
+    target = (await engine.targets_at(addresses))[0]
     if not isinstance(target, kind):
         raise FlyteTargetError(
             field.address,

@@ -28,6 +28,7 @@ from flyte_pack.task_link import (
     TaskLink,
 )
 from flyte_shim.paths import path_problem
+from pants_flyte import engine
 from pants_flyte.build_types import (
     BuiltBundle,
     BuiltImage,
@@ -39,7 +40,6 @@ from pants_flyte.build_types import (
 from pants_flyte.bundle import build_bundle
 from pants_flyte.closure import closure_of
 from pants_flyte.embedded import check_embedded
-from pants_flyte.engine import build_images, create_digest, files_matching, source_roots
 from pants_flyte.entry_point import (
     EntryModule,
     NamedTasks,
@@ -142,7 +142,7 @@ async def _shared_bundle(target: Target) -> Optional[Target]:
 
 
 async def _path_in_bundle(address: Address, module: EntryModule, root_dir: Optional[str]) -> str:
-    root = root_path((await source_roots([module.path]))[module.path])
+    root = root_path((await engine.source_roots([module.path]))[module.path])
     path = place(SourceFile(module.path, module.owner, source_root=root, python=True), root_dir)
     if path is None:
         raise FlyteTargetError(
@@ -216,7 +216,7 @@ async def _named_image(target: Target) -> Optional[str]:
         return None
     directory, colon, name = image.partition(":")
     if colon and "/" not in image and "@" not in image:
-        found = await files_matching(PathGlobs([f"{literal_glob(directory)}/BUILD*"]))
+        found = await engine.files_matching(PathGlobs([f"{literal_glob(directory)}/BUILD*"]))
         if found.files:
             raise FlyteTargetError(
                 target.address,
@@ -256,7 +256,7 @@ async def _warn_of_packages(plan: _Plan, image: Address, python_setup: PythonSet
 
 async def _build_image(plan: _Plan, image: Address, python_setup: PythonSetup) -> BuiltImage:
     embeds = plan.copy_style == "none"
-    built = (await build_images([ImageRequest(image, True if embeds else None)]))[0]
+    built = (await engine.build_images([ImageRequest(image, True if embeds else None)]))[0]
     if embeds:
         await _check_embedded(plan, built, python_setup)
     await _warn_of_packages(plan, image, python_setup)
@@ -283,7 +283,7 @@ async def build_task(
         address=request.address,
         link=link,
         link_path=path,
-        link_digest=await create_digest({path: link.to_json()}),
+        link_digest=await engine.create_digest({path: link.to_json()}),
         bundle=bundle,
         owns_bundle=plan.shared is None,
         image=image,

@@ -16,7 +16,7 @@ from pants.engine.fs import Digest, GlobMatchErrorBehavior, PathGlobs
 from pants.engine.process import InteractiveProcess
 from pants.util.frozendict import FrozenDict
 
-from pants_flyte.engine import contents_matching, create_digest, merge_digests, tool_environment
+from pants_flyte import engine
 from pants_flyte.globs import literal_glob
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 
@@ -38,7 +38,7 @@ async def program_sources() -> Digest:
         for path in sorted(top.rglob("*.py")):
             name = os.path.join(package, path.relative_to(top).as_posix())
             files[name] = path.read_bytes()
-    return await create_digest(files)
+    return await engine.create_digest(files)
 
 
 async def _lock_file(flyte_pack: FlytePackSubsystem, needs: str) -> bytes:
@@ -54,7 +54,7 @@ async def _lock_file(flyte_pack: FlytePackSubsystem, needs: str) -> bytes:
                 f"`{option}` is {place}, and no Python package of this name has this file: give a "
                 "path from the build root, or leave the option unset."
             ) from None
-    found = await contents_matching(
+    found = await engine.contents_matching(
         PathGlobs(
             [literal_glob(place)],
             glob_match_error_behavior=GlobMatchErrorBehavior.error,
@@ -82,7 +82,7 @@ async def program_pex(flyte_pack: FlytePackSubsystem, needs: str = "lockfile") -
         output_filename="flyte_pack.pex",
         internal_only=True,
         additional_args=(*form, _LOCK),
-        additional_inputs=await create_digest({_LOCK: lock}),
+        additional_inputs=await engine.create_digest({_LOCK: lock}),
         interpreter_constraints=flyte_pack.constraints(needs),
         main=EntryPoint("flyte_pack.__main__"),
         sources=await program_sources(),
@@ -124,9 +124,9 @@ async def interactive_program(
     flyte_pack: FlytePackSubsystem, command: Sequence[str], files: Sequence[Digest]
 ) -> Program:
     """`command` of the program that deploys, pushes and runs images, with these files at hand."""
-    environment = await tool_environment(await program_pex(flyte_pack, "deploy_lockfile"))
+    environment = await engine.tool_environment(await program_pex(flyte_pack, "deploy_lockfile"))
     return Program(
-        digest=await merge_digests([environment.digest, *files]),
+        digest=await engine.merge_digests([environment.digest, *files]),
         args=(f"{{chroot}}/{environment.argv0}", *command),
         env=environment.env,
         append_only_caches=environment.append_only_caches,

@@ -348,11 +348,11 @@ DAMAGE = {
     "not JSON": (lambda f: (f / "handover.json").write_text("{"), "not a JSON document"),
     "a path that leaves": (
         lambda f: rewrite(f, lambda d: d["files"][0].update(path="../../etc/passwd")),
-        "is no file of a hand-over",
+        "does not belong to a hand-over",
     ),
     "a path of another kind": (
         lambda f: rewrite(f, lambda d: d["files"][0].update(path="store/deployments/x")),
-        "is no file of a hand-over",
+        "does not belong to a hand-over",
     ),
     "a name that lies": (
         lambda f: rewrite(f, lambda d: d["files"][0].update(sha256="0" * 64)),

@@ -202,7 +202,7 @@ def test_a_damaged_lock_file_is_written_anew_and_not_checked(base):
         (Fault("GET .*manifests/3.12", damaged, after=1), "serves another manifest"),
         (Fault("GET .*manifests/sha256", damaged), "serves another manifest"),
         (Fault("GET .*blobs", damaged), "with wrong content"),
-        (Fault("GET .*blobs", status(404)), "no sha256:"),
+        (Fault("GET .*blobs", status(404)), "does not have sha256:"),
         (
             Fault(
                 "GET .*3.12",

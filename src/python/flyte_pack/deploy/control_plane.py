@@ -39,13 +39,14 @@ def find_control_plane(
     A store in a directory of this machine is registered elsewhere only if the endpoint is meant for
     the deployment: a user's own settings of Flyte are no reason. say: is told so.
     """
-    who = named(request.settings, build_root, environ)
-    if not request.options.register or not who:
+    if not request.options.register:
         return None
+    who = named(request.settings, build_root, environ)
     chosen = request.settings.flyte_config is not None
     if chosen and not os.path.isfile(who.config or ""):
         raise UserError(
-            f"there is no file {shown.name(who.config or '')}, which is named as Flyte's config.yaml"
+            f"there is no file {shown.name(who.config or '')}, which is named as Flyte's "
+            "config.yaml"
         )
     # The file says how to log in, too: so it is of use even if the endpoint comes from elsewhere.
     admin = _admin(who.config) if who.config else {}

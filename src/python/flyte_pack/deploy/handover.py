@@ -56,7 +56,7 @@ _FILE = re.compile(
 
 def _check_file(path: str) -> str:
     if not _FILE.fullmatch(path):
-        raise InvalidData(f"{path!a:.200} does not belong into a hand-over")
+        raise InvalidData(f"{path!a:.200} does not belong to a hand-over")
     return path
 
 

@@ -23,9 +23,9 @@ from flyte_pack.deploy.config import Settings
 from flyte_pack.deploy.options import DeployOptions, parse
 from flyte_pack.errors import UsageError
 from flyte_pack.registry.plan import PushPlan
+from pants_flyte import engine
 from pants_flyte.build_types import BuiltTask, TaskRequest
 from pants_flyte.deployment import DeploymentFieldSet, environments_of, plan_of, settings_of
-from pants_flyte.engine import build_tasks, create_digest, resolve_addresses, targets_at
 from pants_flyte.environment import callers_environment
 from pants_flyte.pushing import push_plan
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
@@ -63,7 +63,7 @@ async def deploy_program(
     addresses: List[Address] = []
     if options.packages or options.registers:
         unparsed = deployment.tasks.to_unparsed_address_inputs()
-        addresses = list(dict.fromkeys(await resolve_addresses(unparsed)))
+        addresses = list(dict.fromkeys(await engine.resolve_addresses(unparsed)))
     requests = [
         TaskRequest(
             address,
@@ -73,7 +73,7 @@ async def deploy_program(
         )
         for address in addresses
     ]
-    tasks = await build_tasks(requests if options.packages else [])
+    tasks = await engine.build_tasks(requests if options.packages else [])
     pushes = await _pushes(tasks, wanted, flyte)
     environments, packages = await environments_of(addresses, options, wanted, python_setup)
     plan = plan_of(
@@ -84,7 +84,7 @@ async def deploy_program(
         pushes=tuple(f"__push_{number}.json" for number in range(len(pushes))),
         environments=tuple(environments),
     )
-    documents = await create_digest(
+    documents = await engine.create_digest(
         {
             _PLAN: plan.to_json(),
             **{name: push.to_json() for name, push in zip(plan.pushes, pushes)},
@@ -110,7 +110,7 @@ async def _pushes(
     images = {task.image.image_digest: task.image for task in tasks if task.image}
     plans = []
     for image in images.values():
-        target = (await targets_at([image.address]))[0]
+        target = (await engine.targets_at([image.address]))[0]
         plans.append(
             await push_plan(
                 target,

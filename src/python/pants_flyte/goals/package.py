@@ -16,15 +16,9 @@ from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
+from pants_flyte import engine
 from pants_flyte.build_types import BuiltBundle, BuiltImage, ImageRequest, TaskRequest
 from pants_flyte.bundle import build_bundle
-from pants_flyte.engine import (
-    EnvironmentField,
-    build_images,
-    build_tasks,
-    merge_digests,
-    targets_at,
-)
 from pants_flyte.image_target_types import FlyteImageBaseField
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.target_types import FlyteBundleDependenciesField, FlyteEntryPointField
@@ -34,7 +28,7 @@ from pants_flyte.task import bundle_request_of
 @dataclass(frozen=True)
 class _PackageFieldSet(PackageFieldSet):
     output_path: OutputPathField
-    environment: EnvironmentField
+    environment: engine.EnvironmentField
 
 
 class PackageBundleFieldSet(_PackageFieldSet):
@@ -56,7 +50,7 @@ async def package_bundle(
     flyte_pack: FlytePackSubsystem,
     python_setup: PythonSetup,
 ) -> BuiltPackage:
-    target = (await targets_at([field_set.address]))[0]
+    target = (await engine.targets_at([field_set.address]))[0]
     request = bundle_request_of(target, flyte, python_setup)
     bundle = await build_bundle(request, frozenset(), flyte, flyte_pack, python_setup)
     return BuiltPackage(bundle.digest, _artifacts(bundle))
@@ -64,7 +58,7 @@ async def package_bundle(
 
 @rule(desc="Package a Flyte task", level=LogLevel.DEBUG)
 async def package_task(field_set: PackageTaskFieldSet) -> BuiltPackage:
-    task = (await build_tasks([TaskRequest(field_set.address)]))[0]
+    task = (await engine.build_tasks([TaskRequest(field_set.address)]))[0]
     digests, artifacts = [task.link_digest], [BuiltPackageArtifact(task.link_path)]
     if task.bundle is not None and task.owns_bundle:
         digests.append(task.bundle.digest)
@@ -72,12 +66,12 @@ async def package_task(field_set: PackageTaskFieldSet) -> BuiltPackage:
     if task.image is not None and not task.image.own_output:
         digests.append(task.image.digest)
         artifacts.append(_image_artifact(task.image))
-    return BuiltPackage(await merge_digests(digests), tuple(artifacts))
+    return BuiltPackage(await engine.merge_digests(digests), tuple(artifacts))
 
 
 @rule(desc="Package a Flyte image", level=LogLevel.DEBUG)
 async def package_image(field_set: PackageImageFieldSet) -> BuiltPackage:
-    image = (await build_images([ImageRequest(field_set.address)]))[0]
+    image = (await engine.build_images([ImageRequest(field_set.address)]))[0]
     return BuiltPackage(image.digest, (_image_artifact(image),))
 
 

@@ -15,8 +15,8 @@ from pants.core.goals.publish import (
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.unions import UnionRule
 
+from pants_flyte import engine
 from pants_flyte.build_types import ImageRequest
-from pants_flyte.engine import build_images, create_digest, targets_at
 from pants_flyte.environment import callers_environment
 from pants_flyte.image_target_types import FlyteImageBaseField, FlyteImageSkipPushField
 from pants_flyte.pushing import push_plan
@@ -50,8 +50,8 @@ async def publish_image(
         return PublishProcesses(
             [PublishPackages((address.spec,), description="(by `skip_push` of the target)")]
         )
-    target = (await targets_at([address]))[0]
-    image = (await build_images([ImageRequest(address)]))[0]
+    target = (await engine.targets_at([address]))[0]
+    image = (await engine.build_images([ImageRequest(address)]))[0]
     plan = await push_plan(target, image, flyte)
     if not plan.destinations:
         return PublishProcesses(
@@ -65,7 +65,7 @@ async def publish_image(
                 )
             ]
         )
-    plan_digest = await create_digest({_PLAN: plan.to_json()})
+    plan_digest = await engine.create_digest({_PLAN: plan.to_json()})
     program = await interactive_program(
         flyte_pack,
         ("push", "--plan", f"{{chroot}}/{_PLAN}", "--dir", "{chroot}"),

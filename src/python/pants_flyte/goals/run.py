@@ -23,6 +23,7 @@ from pants.util.logging import LogLevel
 from flyte_pack.deploy.options import parse
 from flyte_pack.errors import UsageError
 from flyte_pack.run.options import RunOptions, split
+from pants_flyte import engine
 from pants_flyte.build_types import BuiltTask, TaskRequest
 from pants_flyte.deployment import (
     DeploymentFieldSet,
@@ -30,16 +31,6 @@ from pants_flyte.deployment import (
     plan_of,
     settings_of,
     store_uri,
-)
-from pants_flyte.engine import (
-    all_targets,
-    build_tasks,
-    create_digest,
-    merge_digests,
-    requirements_pex,
-    resolve_addresses,
-    tool_environment,
-    under_prefix,
 )
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
@@ -83,7 +74,7 @@ async def _in_image(
 
 async def _here(task: BuiltTask, store: str) -> RunRequest:
     """Runs on this machine, in the task's own resolve."""
-    requirements = await requirements_pex(
+    requirements = await engine.requirements_pex(
         PexFromTargetsRequest(
             [task.address],
             output_filename="environment.pex",
@@ -93,13 +84,13 @@ async def _here(task: BuiltTask, store: str) -> RunRequest:
             main=EntryPoint("flyte_pack.__main__"),
         )
     )
-    environment = await tool_environment(
+    environment = await engine.tool_environment(
         replace(requirements, additional_args=(*requirements.additional_args, "--no-strip-pex-env"))
     )
-    program = await under_prefix(await program_sources(), _PROGRAM_DIR)
+    program = await engine.under_prefix(await program_sources(), _PROGRAM_DIR)
     bundle = [task.bundle.digest] if task.bundle else []
     return RunRequest(
-        digest=await merge_digests([environment.digest, program, task.link_digest, *bundle]),
+        digest=await engine.merge_digests([environment.digest, program, task.link_digest, *bundle]),
         args=[
             f"{{chroot}}/{environment.argv0}",
             "run",
@@ -132,7 +123,7 @@ async def _remote(
         [address], deploy_options, deploy_options.settings.over(settings), python_setup
     )
     plan = plan_of(deployment, settings, flyte, environments=tuple(environments))
-    document = await create_digest({_PLAN: plan.to_json()})
+    document = await engine.create_digest({_PLAN: plan.to_json()})
     program = await interactive_program(
         flyte_pack,
         (
@@ -147,10 +138,10 @@ async def _remote(
 async def _deployment_of(address: Address, named: Optional[str]) -> Target:
     """The one `flyte_deployment` that has the task; `named` chooses among several."""
     found = []
-    for target in await all_targets():
+    for target in await engine.all_targets():
         if isinstance(target, FlyteDeployment):
             unparsed = target[FlyteDeploymentTasksField].to_unparsed_address_inputs()
-            if address in await resolve_addresses(unparsed):
+            if address in await engine.resolve_addresses(unparsed):
                 found.append(target)
     chosen = [target for target in found if named in (None, target.address.spec)]
     if len(chosen) == 1:
@@ -185,7 +176,7 @@ async def run_task(
     task_request = TaskRequest(
         address, options.copy_style, options.root_dir, image=options.in_image
     )
-    task = (await build_tasks([task_request]))[0]
+    task = (await engine.build_tasks([task_request]))[0]
     if options.in_image:
         return await _in_image(task, flyte, flyte_pack)
     return await _here(task, store_uri(flyte, dist_dir))

@@ -10,9 +10,9 @@ from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
+from pants_flyte import engine
 from pants_flyte.base_image import platforms_of, registry_reference
 from pants_flyte.build_types import ImageRequest
-from pants_flyte.engine import build_images, targets_at
 from pants_flyte.image_target_types import (
     FlyteBaseLockfileField,
     FlyteBasePlatformsField,
@@ -40,7 +40,7 @@ async def run_base_image(
     field_set: RunBaseImageFieldSet, flyte: FlyteSubsystem, flyte_pack: FlytePackSubsystem
 ) -> RunRequest:
     """Needs no lock file: this is what makes it."""
-    target = (await targets_at([field_set.address]))[0]
+    target = (await engine.targets_at([field_set.address]))[0]
     python = target[FlyteBasePythonField].value
     program = await interactive_program(
         flyte_pack,
@@ -62,7 +62,7 @@ async def run_base_image(
 async def run_image(
     field_set: RunImageFieldSet, flyte: FlyteSubsystem, flyte_pack: FlytePackSubsystem
 ) -> RunRequest:
-    image = (await build_images([ImageRequest(field_set.address)]))[0]
+    image = (await engine.build_images([ImageRequest(field_set.address)]))[0]
     program = await interactive_program(
         flyte_pack,
         (

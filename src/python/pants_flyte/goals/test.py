@@ -16,15 +16,8 @@ from pants.option.option_types import SkipOption
 from pants.option.subsystem import Subsystem
 from pants.util.logging import LogLevel
 
+from pants_flyte import engine
 from pants_flyte.build_types import ImageRequest
-from pants_flyte.engine import (
-    build_images,
-    create_digest,
-    merge_digests,
-    run_venv_pexes,
-    test_result,
-    venv_pex,
-)
 from pants_flyte.environment import callers_environment
 from pants_flyte.image_target_types import FlyteImageBaseField, FlyteImageSmokeTestField
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
@@ -64,12 +57,12 @@ async def smoke_test(
 ) -> TestResult:
     """What is tested is packages, so the image holds code even where bundles bring that."""
     address = batch.single_element.address
-    image = (await build_images([ImageRequest(address, code=True)]))[0]
+    image = (await engine.build_images([ImageRequest(address, code=True)]))[0]
     modules = "".join(f"{module}\n" for module in image.modules)
-    files = await create_digest({"modules.txt": modules.encode()})
-    tool = await venv_pex(await program_pex(flyte_pack, "deploy_lockfile"))
+    files = await engine.create_digest({"modules.txt": modules.encode()})
+    tool = await engine.venv_pex(await program_pex(flyte_pack, "deploy_lockfile"))
     env = await callers_environment(flyte)
-    result = await run_venv_pexes(
+    result = await engine.run_venv_pexes(
         [
             VenvPexProcess(
                 tool,
@@ -78,7 +71,7 @@ async def smoke_test(
                     *("--modules", "modules.txt", "--commands", "a0"),
                     *insecure_arguments(flyte),
                 ),
-                input_digest=await merge_digests([image.digest, files]),
+                input_digest=await engine.merge_digests([image.digest, files]),
                 extra_env=env,
                 description=f"Import {len(image.modules)} modules in {address}",
                 level=LogLevel.INFO,
@@ -88,7 +81,7 @@ async def smoke_test(
             )
         ]
     )
-    return test_result(result[0], address, test)
+    return engine.test_result(result[0], address, test)
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:
