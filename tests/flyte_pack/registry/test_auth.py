@@ -130,7 +130,7 @@ def test_credentials_of_others_are_not_ours(tmp_path, config):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("{", "no JSON document"),
+        ("{", "not a JSON document"),
         ("[]", "not a JSON object"),
         ('{"auths": [1]}', "'auths' is not a JSON object"),
         ('{"auths": {"r.example": 1}}', "log in again"),

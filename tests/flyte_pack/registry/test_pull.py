@@ -201,5 +201,5 @@ def test_it_is_said_what_is_fetched(tmp_path, base, front):
 
 
 def test_a_base_without_a_usable_name_is_refused(tmp_path, base):
-    with pytest.raises(InvalidName, match="'not a name' is not an image"):
+    with pytest.raises(InvalidName, match="'not a name:latest' is not an image"):
         complete("not a name", base.layers, str(tmp_path), print)

@@ -317,7 +317,7 @@ def test_the_program_prints_references_and_reports_failures_in_one_line(tmp_path
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        ("{}", "'schema' is missing"),
+        ("{}", "not a JSON object with a schema"),
         ("[]", "not a JSON object"),
         ('{"schema": 2}', "schema 2"),
         (None, "No such file"),

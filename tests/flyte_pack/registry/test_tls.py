@@ -90,7 +90,7 @@ def test_plain_http_is_for_this_machine_and_for_what_the_user_names(tmp_path, ba
     monkeypatch.setattr(socket, "getaddrinfo", elsewhere)
     keychain = docker_config(tmp_path, basic.host.replace("127.0.0.1", "registry.example"))
     host = basic.host.replace("127.0.0.1", "registry.example")
-    with pytest.raises(RegistryError, match=r"the TLS handshake fails .* name as insecure"):
+    with pytest.raises(RegistryError, match=r"the TLS handshake fails.* name as insecure"):
         exists(f"{host}/team/app:v1", session=session(keychain))
     assert exists(f"{host}/team/x:v1", session=session(keychain, insecure=[host])) is None
     with faulty_registry(basic.host) as front:
