@@ -8,11 +8,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flyte_pack.deploy.flyte_settings import KEY_VARIABLE, named
+from flyte_pack.deploy.flyte_settings import KEY_VARIABLE, Named, named
 from flyte_pack.deploy.plan import Request
 from flyte_pack.deploy.registration import ControlPlane
 from flyte_pack.errors import UserError
-from flyte_pack.names import InvalidName, check_endpoint
+from flyte_pack.names import check_endpoint
 from flyte_pack.progress import Say
 from flyte_shim import shown
 
@@ -41,29 +41,14 @@ def find_control_plane(
     """
     if not request.options.register:
         return None
-    who = named(request.settings, build_root, environ)
-    chosen = request.settings.flyte_config is not None
-    if chosen and not os.path.isfile(who.config or ""):
-        raise UserError(
-            f"there is no file {shown.name(who.config or '')}, which is named as Flyte's "
-            "config.yaml"
-        )
-    # The file says how to log in, too: so it is of use even if the endpoint comes from elsewhere.
-    admin = _admin(who.config) if who.config else {}
-    endpoint = who.endpoint or _of_key(who.key) or admin.get("endpoint")
-    if not endpoint:
-        if chosen:
-            raise UserError(
-                f"{who.config} names no control plane: write `admin.endpoint` into it, type "
-                "--endpoint HOST, or type --no-register to store and record only"
-            )
+    settings = request.settings
+    who = named(settings, build_root, environ)
+    is_chosen = settings.flyte_config is not None
+    endpoint = _endpoint(who, is_chosen)
+    if endpoint is None:
         return None
-    try:
-        check_endpoint(str(endpoint))
-    except InvalidName as error:
-        raise UserError(str(error)) from None
-    host = _host(str(endpoint))
-    is_meant = who.endpoint is not None or chosen
+    host = _SCHEME.sub("", endpoint).rstrip("/").lower()
+    is_meant = who.endpoint is not None or is_chosen
     if not is_meant and request.store.startswith("file:") and not _LOCAL.match(host):
         say(
             f"not registered at {host}, which Flyte's own settings name: its containers could not "
@@ -71,16 +56,30 @@ def find_control_plane(
             "directory, type --endpoint HOST"
         )
         return None
-    settings = request.settings
-    return Found(
-        ControlPlane(
-            endpoint=who.endpoint,
-            insecure=settings.insecure,
-            org=settings.org,
-            config=who.config,
-        ),
-        "/".join(filter(None, [host, settings.org])),
+    plane = ControlPlane(
+        endpoint=who.endpoint, insecure=settings.insecure, org=settings.org, config=who.config
     )
+    return Found(plane, "/".join(filter(None, [host, settings.org])))
+
+
+def _endpoint(who: Named, is_chosen: bool) -> str | None:
+    """is_chosen: whether the deployment's settings name the file of Flyte's."""
+    if is_chosen and not os.path.isfile(who.config or ""):
+        raise UserError(
+            f"there is no file {shown.name(who.config or '')}, which is named as Flyte's "
+            "config.yaml"
+        )
+    # The file says how to log in, too: read it even if the endpoint comes from elsewhere.
+    admin = _admin(who.config) if who.config else {}
+    endpoint = who.endpoint or _of_key(who.key) or admin.get("endpoint")
+    if endpoint:
+        return check_endpoint(str(endpoint))
+    if is_chosen:
+        raise UserError(
+            f"{who.config} names no control plane: write `admin.endpoint` into it, type "
+            "--endpoint HOST, or type --no-register to store and record only"
+        )
+    return None
 
 
 def _of_key(key: str | None) -> str | None:
@@ -94,10 +93,6 @@ def _of_key(key: str | None) -> str | None:
             f"{KEY_VARIABLE} is not an API key of Flyte: copy it once more, or unset it"
         ) from None
     return endpoint
-
-
-def _host(endpoint: str) -> str:
-    return _SCHEME.sub("", endpoint).rstrip("/").lower()
 
 
 def _admin(path: str) -> dict[str, object]:
