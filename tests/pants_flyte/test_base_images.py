@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
 from pants.core.goals.run import RunRequest
 from pants.engine.internals.scheduler import ExecutionError
 
+from flyte_pack.oci.model import OCI_LAYER_GZIP
 from pants_flyte.goals.run_image import RunBaseImageFieldSet
 from tests.support.bases import PYTHON_IMAGE, base_image, base_platform
 from tests.support.flyte_images import app, image_options
 from tests.support.flyte_rules import RuleRoot, refusal
-from tests.support.images import layout_of, tar_of
+from tests.support.images import layout_of, sha256, tar_of
 
 D = "sha256:" + "0" * 64
 
@@ -166,8 +168,11 @@ def test_the_python_that_a_target_names_is_the_virtual_environments(root: RuleRo
 
 
 def test_of_several_images_at_hand_the_named_one_is_the_base(root: RuleRoot, tmp_path):
-    place = layout_of(tmp_path / "layout", [tar_of(("srv/one", b"1"))], names=["one"])
-    layout_of(place, [tar_of(("srv/two", b"2"))], names=["two"])
+    place = tmp_path / "layout"
+    for name in ("one", "two"):
+        tar = tar_of((f"srv/{name}", b"content"))
+        gzipped = {"media_type": OCI_LAYER_GZIP, "diff_ids": [sha256(tar)]}
+        layout_of(place, [gzip.compress(tar)], names=[name], **gzipped)
     files = {
         f"img/layout/{path.relative_to(place)}": path.read_bytes()
         for path in place.rglob("*")

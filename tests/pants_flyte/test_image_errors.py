@@ -25,7 +25,7 @@ def root(root: RuleRoot) -> RuleRoot:
     [
         *((f"user={user!r}", f"`user` is {user!r}; give numbers of user and group, such as `1000:1000`")
           for user in ("", "root", "1000:", ":1000", "-1", "1000:users", "1:2:3", "1" * 11)),
-        ("user='4294967295'", "the owner is (4294967295, 4294967295)"),
+        ("user='4294967295'", "owner[0]: not a user or group"),
         *((f"workdir={path!r}", f"`workdir` is {path!r}; give an absolute path below `/`")
           for path in ("", "/", "work", "/a/../b", "/a/", "//a", "~/work")),
         ("platforms=['linux']", "`platforms`: 'linux' is no platform, such as linux/amd64"),

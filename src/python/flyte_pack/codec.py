@@ -97,8 +97,8 @@ class GzipWriter:
             if self._failure is None:
                 try:
                     self._write(self._deflate.compress(chunk))
-                except BaseException as e:
-                    self._failure = e
+                except BaseException as error:
+                    self._failure = error
 
     def _write(self, data: bytes) -> None:
         self._digest.update(data)
@@ -109,15 +109,15 @@ class GzipWriter:
 
 
 def _pinned_codec() -> ModuleType:
-    fix = "Install what flyte_pack/flyte-pack.lock pins."
+    fix = "Install what flyte_pack/flyte-pack.lock pins"
     try:
         from isal import ISAL_VERSION as found
         from isal import isal_zlib
-    except ImportError as e:
-        raise UserError(f"The compressor isal cannot be imported: {e}. {fix}") from e
+    except ImportError as error:
+        raise UserError(f"the compressor isal cannot be imported: {error}. {fix}") from error
     if found != ISAL_VERSION:
         raise UserError(
-            f"Archives are pinned to ISA-L {ISAL_VERSION}, as another may write other bytes, "
+            f"archives are pinned to ISA-L {ISAL_VERSION}, as another may write other bytes, "
             f"and this isal is built with {found}. {fix}"
         )
     module: ModuleType = isal_zlib

@@ -24,8 +24,8 @@ class SourceTree:
         """Raises `UserError` where `root` is no directory. (`root` itself may be a link.)"""
         try:
             self._open = [os.open(root, _DIRECTORY & ~os.O_NOFOLLOW)]
-        except OSError as e:
-            raise UserError(f"the directory of sources, {root}: {e.strerror}") from e
+        except OSError as error:
+            raise UserError(f"the directory of sources, {root}: {error.strerror}") from error
         self._names: list[str] = []
         self._parent: str | None = ""
 
@@ -47,8 +47,8 @@ class SourceTree:
             if parent != self._parent:
                 self._change_parent(parent)
             fd = os.open(name.encode(), _FILE, dir_fd=self._open[-1])
-        except (OSError, ValueError) as e:
-            raise UserError(f"{path!r}: {_reason(e)}") from e
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path!r}: {_reason(error)}") from error
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             os.close(fd)

@@ -190,7 +190,7 @@ UNUSABLE = {
         "lib is asked for by URL",
     ),
     "a root that is none": ("", "lib ==", "lib == is no requirement"),
-    "a lock that is none": ("<html>", "lib", "a.lock: line 1: <html> is no pinned requirement"),
+    "a lock that is none": ("<html>", "lib", "a.lock: line 1: <html> is not a pinned requirement"),
 }
 
 

@@ -40,29 +40,25 @@ def image(host_base, tmp_path_factory):
     return image_on(host_base, tmp_path_factory.mktemp("smoke") / "image", add)
 
 
+BUBBLEWRAP = {"PATH": "/usr/bin:/bin", "DOCKER_HOST": "unix:///nonexistent/docker.sock"}
+
+
 @pytest.fixture(params=["unpack", "docker"])
 def engine(request):
-    """The option, and the environment that goes with it."""
+    """The environment in which it is found."""
     if request.param == "docker":
-        return "docker", request.getfixturevalue("docker").environment
+        return request.getfixturevalue("docker").environment
     need("bubblewrap")
-    return "unpack", {}
+    return BUBBLEWRAP
 
 
-def smoke(image, tmp_path, modules, commands=(), engine=("unpack", {})):
+def smoke(image, tmp_path, modules, commands=(), engine=BUBBLEWRAP):
     (tmp_path / "modules.txt").write_text("".join(f"{module}\n" for module in modules))
     return run_flyte_pack(
         "flyte_pack.image.smoke",
-        *(
-            "--layout",
-            str(image),
-            "--address",
-            "services:image",
-            "--modules",
-            str(tmp_path / "modules.txt"),
-        ),
-        *("--engine", engine[0], "--commands", *commands),
-        env=engine[1],
+        *("--layout", str(image), "--address", "services:image"),
+        *("--modules", str(tmp_path / "modules.txt"), "--commands", *commands),
+        env=engine,
     )
 
 

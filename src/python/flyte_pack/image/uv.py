@@ -111,5 +111,5 @@ def _uv() -> str:
         return str(importlib.import_module("uv").find_uv_bin())
     except (ImportError, FileNotFoundError):
         raise UserError(
-            "the installer uv is missing. Install what flyte_pack/flyte-image.lock pins."
+            "the installer uv is missing. Install what flyte_pack/flyte-image.lock pins"
         ) from None
