@@ -184,7 +184,7 @@ def test_tags_may_be_an_option(root: RuleRoot):
         ("repository='App'", "The image cannot be pushed to 'reg.test/team/App': "),
         ("repository='a:b'", "The image cannot be pushed to 'reg.test/team/a:b': "),
         ("registries=['https://reg.test']", "The image cannot be pushed to (not repeated here): "),
-        ("registries=['user:planted@reg.test']", "a user or password is never part of it"),
+        ("registries=['user:planted@reg.test']", "an image holds no user or password"),
     ],
 )  # fmt: skip
 def test_a_destination_that_cannot_be_is_refused(root: RuleRoot, fields, message):
