@@ -40,7 +40,7 @@ def read_factor() -> int:
 
 
 class Container:
-    """One working directory after another, each empty, with one cache; a0 finds no tar that works."""
+    """Empty working directories, one after another, with one cache; a0 finds no working tar."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -364,7 +364,7 @@ def test_a_home_that_is_of_no_use_is_passed_over(variables, tmp_path, home):
 
 def test_no_place_at_all_is_an_error_that_says_what_to_set(variables, tmp_path):
     (tmp_path / "tmp").touch()
-    with pytest.raises(StorageError, match=r"No place for the cache: .*Set FLYTE_SHIM_CACHE"):
+    with pytest.raises(StorageError, match=r"no place for the cache: .*Set FLYTE_SHIM_CACHE"):
         Cache.open(None)
 
 

@@ -255,7 +255,7 @@ def test_an_option_is_found_where_click_finds_it(command, value):
 
 
 def fake_a0(*arguments: object) -> list[str]:
-    """Stands for a0 where only its arguments matter; the first word is its path, as a0 passes it."""
+    """Replaces a0 where only its arguments matter; the first word is its path, as a0 passes it."""
     return ["/bin/sh", "-c", 'printf "%s\\n" "$@"; cat main.py', *map(str, arguments)]
 
 
@@ -308,7 +308,7 @@ def test_the_hash_of_a_commands_bundle_may_come_from_the_environment(shim, bundl
 
 
 def test_the_archive_may_lie_elsewhere_than_the_commands_bundle(shim, bundle, workdir):
-    """A mirror of the store: same hash, other place. The marker bears the name that a0 looks for."""
+    """A mirror of the store: same hash, other place. The marker has the name that a0 expects."""
     tgz = f"s3://bucket/{bundle.path.name}"
     done = shim("--archive", bundle.path, "--", *fake_a0("a0", "--tgz", tgz))
     assert done.returncode == 0

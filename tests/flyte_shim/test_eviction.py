@@ -282,7 +282,7 @@ def test_a_cache_that_can_not_be_made_smaller_keeps_no_task_from_its_start(setti
         *setting.arguments(1), "--", "true", home=setting.root, cwd=workdir, variables=variables
     )
     assert done.returncode == 0
-    assert "flyte-shim: warning: The cache cannot be made smaller: Not a directory." in done.stderr
+    assert "flyte-shim: warning: cannot make the cache smaller: Not a directory" in done.stderr
 
 
 def test_evictions_are_events(setting):
@@ -322,7 +322,7 @@ def test_a_bound_that_is_none_is_said_before_anything_is_fetched(setting):
 
 
 def test_a_read_only_cache_serves_what_it_holds(setting):
-    """As one that is part of an image. Root is stopped by no mode, so the system's refusal is played."""
+    """A cache as in an image. No mode stops root, so the test simulates the system's refusal."""
     setting.run(0)
     assert in_child(lambda: _without_times(setting.start(0))) == 0
 

@@ -1,4 +1,4 @@
-"""Archives by HTTPS: every way in which a server can be wrong, or mean ill, ends in a sentence or the right bytes."""
+"""Archives by HTTPS: a faulty or hostile server causes a message or the right bytes."""
 
 from __future__ import annotations
 

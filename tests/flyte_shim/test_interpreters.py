@@ -30,4 +30,4 @@ def test_it_starts_cold_and_warm_and_refuses_alike(tmp_path, python):
     hostile = pax_header((b"path", b"../up")) + member(b"x")
     refused = run(store(tmp_path, gzip.compress(hostile + END)).path, "link")
     assert refused.returncode == 65
-    assert refused.stderr == "flyte-shim: error: the archive holds a '..' in the path: '../up'.\n"
+    assert refused.stderr == "flyte-shim: error: the archive holds a '..' in the path: '../up'\n"

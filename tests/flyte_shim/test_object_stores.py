@@ -1,4 +1,4 @@
-"""Bundles out of real object stores, by real shims; and what happens when the line or the store is bad."""
+"""Real shims get bundles from real object stores, also over bad connections."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def bundle(tmp_path) -> Archive:
 
 @pytest.fixture
 def shim(tmp_path):
-    """Runs the shim in a new working directory, with one cache. Nothing that it leaves holds a secret."""
+    """Runs the shim in a new working directory, with one cache; checks that no secret is left."""
     numbers = itertools.count()
 
     def run(*arguments, python=None, **variables):
@@ -267,11 +267,11 @@ WRONG = {
     ),
     ("s3", "AWS_ACCESS_KEY_ID", "wrong"): (77, "403 InvalidAccessKeyId.*the key from the environ"),
     ("s3", "AWS_ACCESS_KEY_ID", ""): (77, "no credentials were found.*AWS_ACCESS_KEY_ID"),
-    ("s3", "AWS_SKIP_SIGNATURE", "true"): (77, "AWS_SKIP_SIGNATURE says"),
-    ("s3", "AWS_ENDPOINT_URL", "localhost"): (64, "endpoint of S3 is no URL"),
+    ("s3", "AWS_SKIP_SIGNATURE", "true"): (77, "AWS_SKIP_SIGNATURE forbids"),
+    ("s3", "AWS_ENDPOINT_URL", "localhost"): (64, "endpoint of S3 is an invalid URL"),
     ("abfs", "AZURE_STORAGE_ACCOUNT_KEY", "d3Jvbmc="): (77, r"403 Auth\w+.*the credentials are"),
-    ("abfs", "AZURE_STORAGE_ACCOUNT_KEY", "not base 64"): (64, r"settings .* wrong.*AZURE_\*"),
-    ("gs", "GOOGLE_SERVICE_ACCOUNT", "/nowhere"): (64, r"settings .* wrong.*GOOGLE_\*"),
+    ("abfs", "AZURE_STORAGE_ACCOUNT_KEY", "not base 64"): (64, r"settings .* invalid.*AZURE_\*"),
+    ("gs", "GOOGLE_SERVICE_ACCOUNT", "/nowhere"): (64, r"settings .* invalid.*GOOGLE_\*"),
 }
 
 
@@ -358,7 +358,7 @@ def test_without_obstore_the_way_out_is_said(shim, tmp_path):
     path = f"{tmp_path}/none:{PYTHON_PATH}"
     done = shim("--archive", uri, "--", "true", PYTHONPATH=path)
     assert done.returncode == 64
-    assert f"Reading {uri} needs the package obstore, which comes with Flyte" in done.stderr
+    assert f"{uri} needs the package obstore, which Flyte depends on" in done.stderr
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, bundle):

@@ -1,4 +1,4 @@
-"""What is special about a store in a directory: it leads nobody out of itself, and works on any file system.
+"""A store in a directory: nobody is led out of it, and it works on any file system.
 
 What it has in common with the other stores is in test_store_contract.py.
 """
@@ -131,7 +131,10 @@ def plant_file_above(path, outside):
 
 @pytest.mark.parametrize(
     "plant",
-    [plant_link, plant_dangling_link, plant_link_above, plant_directory, plant_pipe, plant_file_above],
+    [
+        *(plant_link, plant_dangling_link, plant_link_above),
+        *(plant_directory, plant_pipe, plant_file_above),
+    ],
 )  # fmt: skip
 def test_what_is_no_plain_file_is_refused_and_nothing_outside_is_touched(store, tmp_path, plant):
     outside = tmp_path / "outside"
@@ -145,7 +148,7 @@ def test_what_is_no_plain_file_is_refused_and_nothing_outside_is_touched(store, 
         lambda: store.state(blob_of(KEY, CONTENT)),
         lambda: list(store.stream(KEY)),
     ):
-        with pytest.raises(StoreError, match="plain files and directories only"):
+        with pytest.raises(StoreError, match="only plain files and directories"):
             use()
     with suppress(StoreError):
         assert not put(store)

@@ -1,4 +1,4 @@
-"""Credentials are found the way each cloud's own tools find them; and a deployment pays for no more than it needs."""
+"""Credentials are found as each cloud's own tools find them, and imports are only those needed."""
 
 from __future__ import annotations
 
@@ -42,14 +42,16 @@ try:
     assert store.state(blob) is State.WHOLE and store.state(blob, deep=True) is State.WHOLE
     assert store.names("a") == ["b"] and [o.key for o in store.objects("a")] == ["a/b"]
     store.replace(blob_of("a/b", b"other"), [b"other"])
-    assert store.state(blob) is State.DAMAGED and store.read("a/b", 9) == b"".join(store.stream("a/b")) == b"other"
+    assert store.state(blob) is State.DAMAGED
+    assert store.read("a/b", 9) == b"".join(store.stream("a/b")) == b"other"
     store.delete("a/b")
     assert store.size("a/b") is None
 except StoreError as error:
     print("error:", error)
 else:
     print("done")
-print(sorted({m.partition(".")[0] for m in sys.modules} & {"obstore", "boto3", "urllib3", "yaml"} | ({"google.auth"} & set(sys.modules))))
+top = {m.partition(".")[0] for m in sys.modules} & {"obstore", "boto3", "urllib3", "yaml"}
+print(sorted(top | ({"google.auth"} & set(sys.modules))))
 """
 
 
@@ -111,7 +113,9 @@ def without_a_region():
 
 
 @pytest.mark.parametrize(
-    "env", [flyte_names, flytes_before_others, for_s3_alone, without_a_region], ids=lambda f: f.__name__
+    "env",
+    [flyte_names, flytes_before_others, for_s3_alone, without_a_region],
+    ids=lambda f: f.__name__,
 )  # fmt: skip
 def test_s3_is_reached_by_what_the_environment_says(env, tmp_path):
     uri = f"{seaweedfs().uri}/{unique()}"
@@ -144,7 +148,7 @@ def test_the_program_that_is_installed_from_its_lock_reaches_every_store(kind, t
 
 @pytest.fixture
 def profile(tmp_path):
-    """AWS's two files with a profile that has a writer's keys, and the environment that leads to it."""
+    """AWS's two files with a writer's profile, and the environment that names them."""
     (tmp_path / "config").write_text("[profile bikes]\nregion = eu-west-7\n[profile gone]\n")
     (tmp_path / "credentials").write_text(
         f"[bikes]\naws_access_key_id = {WRITER[0]}\naws_secret_access_key = {WRITER[1]}\n"
@@ -175,11 +179,11 @@ def test_keys_in_the_environment_go_before_profiles_and_cost_no_boto3(profile, t
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({"AWS_PROFILE": "unknown"}, "AWS credentials could not be had (ProfileNotFound)"),
+        ({"AWS_PROFILE": "unknown"}, "cannot get AWS credentials (ProfileNotFound)"),
         ({"AWS_PROFILE": "gone"}, "no credentials were found, in the profile or elsewhere"),
         (
             {"AWS_CONFIG_FILE": "{sso}", "AWS_PROFILE": "people"},
-            "log in anew (`aws sso login`)",
+            "log in again (`aws sso login`)",
         ),
     ],
 )
@@ -263,7 +267,8 @@ def federated(address):
     """What CI systems hand out instead of a key."""
     return {
         "type": "external_account",
-        "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q",
+        "audience": "//iam.googleapis.com/projects/1/locations/global"
+        "/workloadIdentityPools/p/providers/q",
         "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
         "token_url": address,
         "credential_source": {"file": __file__},
@@ -299,7 +304,7 @@ def test_a_key_file_that_is_none_is_said_to_be_none(content, tmp_path):
     file.write_text(content)
     env = {"GOOGLE_APPLICATION_CREDENTIALS": str(file)}
     done, _, said = round_trip("gs://bucket/x", env, tmp_path)
-    assert "run `gcloud auth application-default login`, or name a key file" in done
+    assert "run `gcloud auth application-default login`, or name a valid key file" in done
     assert said == ""
 
 

@@ -1,4 +1,4 @@
-"""What keeps an object store from being used is said in words that help, and that give no secret away."""
+"""Errors of object stores become messages that help and hold no secret."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ USES = {
 
 
 def complaint(use, uri, env, monkeypatch):
-    """What is said of each use of a store that can't be used; no secret may be in it, nor what a server said."""
+    """The message of each use of an unusable store; it holds no secret and no text of a server."""
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     clock = Clock()
@@ -104,7 +104,7 @@ WRONG = {
     ),
     "wrong shared access signature": (
         with_a_shared_access_signature,
-        "check AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY (or whatever you log in with)",
+        "check AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY (or your other login)",
     ),
     "no GCS bucket": (no_bucket(fake_gcs), "there is no bucket not-there: make it, or correct"),
     "no container": (no_bucket(azurite), "there is no container not-there: make it, or correct"),
@@ -113,7 +113,7 @@ WRONG = {
 
 @pytest.mark.parametrize(
     ("wrong", "use"),
-    # Azure, asked to delete many, says nothing of a container that is not there; that is how later obstores ask.
+    # Later obstores ask Azure to delete many objects; it then reports no missing container.
     [(wrong, use) for wrong in WRONG for use in USES if (wrong, use) != ("no container", "delete")],
 )
 def test_whatever_is_done_says_what_is_wrong(wrong, use, monkeypatch):
@@ -146,10 +146,10 @@ def test_who_may_only_read_is_told_which_right_is_missing(monkeypatch):
 @pytest.mark.parametrize("use", USES)
 def test_a_clock_that_is_off_is_what_is_said_to_be_wrong(use, monkeypatch):
     with proxied(seaweedfs()) as (real, proxy):
-        # What a client with a clock of 2020 sends: it is refused for its date before its signature is looked at.
+        # A request of 2020: the server refuses its date before it checks the signature.
         proxy.fault = lambda request: Rewrite((("x-amz-date", "20200101T000000Z"),))
         said = complaint(USES[use], f"{real.uri}/p", real.env, monkeypatch)
-    assert "this machine's clock is too far from the server's: set it right" in said
+    assert "this machine's clock is too far from the server's: correct it" in said
 
 
 ANSWERS = [
@@ -197,7 +197,7 @@ def test_what_is_no_object_store_is_said_to_be_none(kind, use, monkeypatch):
     with proxied(REAL_STORES[kind]()) as (real, proxy):
         proxy.fault = lambda request: Answer(200, b"<html>Welcome</html>")
         said = complaint(USES[use], f"{real.uri}/p", real.env, monkeypatch)
-    assert "is no object store: check the endpoint" in said
+    assert "is not an object store: check the endpoint" in said
 
 
 def elsewhere(kind, endpoint):
@@ -238,7 +238,9 @@ def tls_server(tmp_path):
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
     server.handle_error = lambda *_: None
-    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)  # fmt: skip
+    server.socket = context.wrap_socket(
+        server.socket, server_side=True, do_handshake_on_connect=False
+    )
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     yield f"https://127.0.0.1:{server.server_address[1]}", str(file)
     server.shutdown()
@@ -259,7 +261,7 @@ def test_plain_http_behind_https_is_said_to_be_it(monkeypatch):
     real = seaweedfs()
     env = {**real.env, "AWS_ENDPOINT_URL": real.endpoint.replace("http:", "https:")}
     said = complaint(USES["names"], f"{real.uri}/p", env, monkeypatch)
-    assert "if it speaks plain HTTP, write http:// in the endpoint" in said
+    assert "if the server speaks plain HTTP, write http:// in the endpoint" in said
 
 
 def test_an_endpoint_that_is_none_is_refused_at_once(monkeypatch):
@@ -296,7 +298,7 @@ except StoreError as error:
         text=True,
         check=True,
     )
-    assert "Name a directory with 10,485,760 bytes of room in TMPDIR" in done.stdout
+    assert "Set TMPDIR to a directory with 10,485,760 free bytes" in done.stdout
     for name, value in real.env.items():
         monkeypatch.setenv(name, value)
     assert open_store(uri, "/").size("a") is None

@@ -1,4 +1,4 @@
-"""What breaks between us and an object store is tried again, and whatever happens nothing is half there."""
+"""Broken requests to an object store are sent again, and no object is ever partial."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BUSY = Answer(503, b"<Error><Code>SlowDown</Code></Error>")
 
 @pytest.fixture(params=REAL_STORES)
 def behind(request, monkeypatch):
-    """A store behind a proxy, the proxy, and the clock of the store, which passes by its pauses alone."""
+    """A store behind a proxy, the proxy, and a clock that only the store's pauses move."""
     clean_environment(monkeypatch)
     with proxied(REAL_STORES[request.param]()) as (real, proxy):
         for name, value in real.env.items():
@@ -181,7 +181,7 @@ def test_throttling_is_waited_for_a_while_with_longer_and_longer_pauses(behind, 
     assert len(clock.slept) == 3
     assert clock.slept == sorted(clock.slept)
     proxy.fault = lambda request: BUSY
-    with pytest.raises(StoreError, match=r"asked for too much at once, or is down.*try later"):
+    with pytest.raises(StoreError, match=r"too many requests, or is down.*try later"):
         USES[use](store)
     assert 10 < sum(clock.slept[3:]) < 600
 

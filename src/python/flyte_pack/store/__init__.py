@@ -1,7 +1,7 @@
 """A store keeps bundles and the records of deployments, by key.
 
-`Store` is the interface; `opening.open_store` opens the store that a URI names. A store writes every
-object once, and whole or not at all. An object is written before anything that points to it.
+`Store` is the interface; `opening.open_store` opens the store that a URI names. A store writes
+every object once, and whole or not at all. An object is written before anything that points to it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from flyte_pack.store.uris import StoreError as StoreError
 
 
 class State(Enum):
-    """What a store has where an object should be."""
+    """The state of an object in a store."""
 
     MISSING = "missing"
     WHOLE = "whole"
@@ -26,7 +26,7 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Blob:
-    """An object by what it must be: its key, its size in bytes, its SHA-256 in lower-case hexadecimal digits."""
+    """What an object must be: its key, its size in bytes and its SHA-256 in hexadecimal digits."""
 
     key: str
     size: int
@@ -35,7 +35,7 @@ class Blob:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object as a listing shows it: its size in bytes, and when it was written, in seconds since 1970."""
+    """An object in a listing: its size in bytes, and its time of writing in seconds since 1970."""
 
     key: str
     size: int
@@ -43,73 +43,89 @@ class StoredObject:
 
 
 class Store(Protocol):
-    """Objects by key. A key is one or more path segments with "/" between them. Every method raises `StoreError`."""
+    """Objects by key: path segments, joined by "/". Every method raises `StoreError`."""
 
     @property
     def uri(self) -> str:
-        """The store's own address, the same wherever the store is the same."""
+        """The store's URI; the same store always has the same URI."""
 
     def uri_of(self, key: str) -> str:
-        """The address by which a container gets the object."""
+        """The URI by which a container reads the object."""
 
     def size(self, key: str) -> int | None:
-        """Size in bytes of an object, None where there is none."""
+        """The size of an object in bytes, None if there is none."""
 
     def state(self, blob: Blob, deep: bool = False) -> State:
-        """Whether the object is there and is what it must be, by size and checksum.
+        """Whether the object exists and has the right size and checksum.
 
-        An object store is believed the SHA-256 that was written with the object, in one request; `deep` reads all of it.
+        One request to an object store gets the SHA-256 that was written with the object. `deep`
+        reads the whole object instead.
         """
 
     def read(self, key: str, limit: int) -> bytes | None:
-        """A whole small object, None where there is none. Raises `StoreError` for one above `limit` bytes."""
+        """A whole small object, None if there is none; fails if it has more than `limit` bytes."""
 
     def stream(self, key: str) -> Iterator[bytes]:
-        """The content of an object that is there, piece by piece; where it breaks off, it goes on from there."""
+        """The content of an existing object in pieces; resumes after a broken connection."""
 
     def create(self, blob: Blob, content: Iterable[bytes]) -> bool:
-        """Write an object unless there is one by that key; returns whether it did.
+        """Write an object unless the key exists; returns whether it did.
 
-        Nobody ever sees a part of it. Content that is not what `blob` says is refused. Of any number of writers at
-        once, one gets True.
+        Nobody sees a partial object. Content that does not match `blob` is refused. Of several
+        concurrent writers exactly one gets True.
         """
 
     def replace(self, blob: Blob, content: Iterable[bytes]) -> None:
-        """Write an object in the place of a damaged one: for repairs, the one way to change what was written."""
+        """Overwrite a damaged object; only repairs do this."""
 
     def names(self, prefix: str) -> list[str]:
-        """The names directly below the key `prefix`, sorted; none where there is nothing."""
+        """The sorted names directly below the key `prefix`."""
 
     def objects(self, prefix: str) -> Sequence[StoredObject]:
-        """All objects below the key `prefix`, however deep, in the order of their keys."""
+        """All objects at any depth below the key `prefix`, sorted by key."""
 
     def delete(self, key: str) -> None:
-        """Remove an object; there may be none."""
+        """Remove an object if it exists."""
 
     def sweep(self) -> None:
-        """Remove what writers that were killed left behind, and nothing of those that live."""
+        """Remove what killed writers left, and nothing of living ones."""
 
 
 def verified(store: Store, blob: Blob) -> Iterator[bytes]:
-    """The content of an object that is there, piece by piece; raises `StoreError` where it is not what `blob` says.
+    """The content of an existing object in pieces; raises `StoreError` if it does not match `blob`.
 
-    That shows at the end: what was read until then is to be thrown away.
+    The error comes at the end; the caller must then discard what it has read.
     """
+    damaged = (
+        f"{store.uri_of(blob.key)} is damaged: its size or SHA-256 differs from the record. "
+        "Deploy it again with --repair, or restore it from a backup"
+    )
+    return checked(blob, store.stream(blob.key), damaged)
+
+
+def checked(blob: Blob, content: Iterable[bytes], message: str = "") -> Iterator[bytes]:
+    """`content`; at its end raises `StoreError` with `message` if it does not match `blob`."""
+    message = message or f"the content of {blob.key} changed while it was read"
     size, digest = 0, hashlib.sha256()
-    for piece in store.stream(blob.key):
+    for piece in content:
         size += len(piece)
+        if size > blob.size:
+            raise StoreError(message)
         digest.update(piece)
-        if size <= blob.size:
-            yield piece
+        yield piece
     if (size, digest.hexdigest()) != (blob.size, blob.sha256):
-        raise StoreError(
-            f"{store.uri_of(blob.key)} is damaged: it has another size or SHA-256 than was recorded. "
-            "Deploy what it is of again with --repair, or bring it back from a backup"
-        )
+        raise StoreError(message)
+
+
+def state_of(blob: Blob, content: Iterable[bytes]) -> State:
+    """Whether `content` has the SHA-256 of `blob`."""
+    digest = hashlib.sha256()
+    for piece in content:
+        digest.update(piece)
+    return State.WHOLE if digest.hexdigest() == blob.sha256 else State.DAMAGED
 
 
 def blob_of(key: str, content: bytes) -> Blob:
-    """What the object with `content` must be."""
     return Blob(key, len(content), Sha256(hashlib.sha256(content).hexdigest()))
 
 
@@ -117,12 +133,9 @@ def check_key(key: str) -> list[str]:
     """The segments of a key. Raises `StoreError`."""
     segments = key.split("/")
     if not {"", ".", ".."}.isdisjoint(segments) or "\0" in key:
-        raise StoreError(f"{key!a:.200} is no key of a store")
+        raise StoreError(f"{key!a:.200} is an invalid key")
     return segments
 
 
 def too_large(what: str, size: int) -> StoreError:
-    """For an object that cannot be the record that it should be."""
-    return StoreError(
-        f"{what} has {size} bytes, which is not what deploying writes there: is this a store?"
-    )
+    return StoreError(f"{what} has {size} bytes, too many for a record: is this a store?")

@@ -1,11 +1,11 @@
-"""Speaks to S3, to what speaks its protocol, and to Azure Blob Storage, through obstore."""
+"""The backend for S3, compatible stores and Azure Blob Storage, by obstore."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
-from queue import SimpleQueue
+from concurrent.futures import Future
+from datetime import timedelta
 from threading import Thread
 from typing import Any, Callable, TypeVar
 
@@ -27,19 +27,19 @@ from flyte_pack.store.trouble import Doing, Place, failure, no_bucket, status_an
 from flyte_shim.stores import S3, Location, allows_http, obstore_config
 
 CONNECT_SECONDS = 15
-# For a whole request: where more is read than fits into it, reading goes on where it was.
+# For a whole request. A longer read is resumed.
 SECONDS = 30
-SLOWEST = 1 << 16  # bytes a second, for what is written in one request
+SLOWEST = 1 << 16  # bytes a second, for a write
 _PIECE = 1 << 20
 _TYPES = {".json": "application/json", ".gz": "application/gzip"}
-# Trying again is for `Tries` alone: it has one deadline, and says what it waits for.
+# Only `Tries` repeats requests: it has one deadline and says what it waits for.
 _NO_RETRIES = {"max_retries": 0}
 _T = TypeVar("_T")
 _FAILURES = (BaseError, OSError, ValueError)
 
 
 class ObstoreBackend:
-    """A `flyte_pack.store.remote.Backend`. Of the location, the key is the store's prefix."""
+    """A `flyte_pack.store.remote.Backend`; the location's key is the store's prefix."""
 
     def __init__(self, place: Place, location: Location, environ: Mapping[str, str]) -> None:
         self.place, self._location, self._environ = place, location, environ
@@ -52,11 +52,11 @@ class ObstoreBackend:
             got = obstore.get(self._client(), path, options={"head": True})
         except FileNotFoundError:
             if not self._bucket_seen:
-                # An answer without a body does not say what is missing: the object, or all of the bucket.
+                # A response without a body does not tell a missing object from a missing bucket.
                 self.get(path)
             return None
         except (PermissionDeniedError, UnauthenticatedError) as error:
-            self._say_why(path)
+            self.get(path)  # the response to a GET has a body that says why; raises it
             raise self._failure(Doing.READ, error) from None
         except _FAILURES as error:
             raise self._failure(Doing.READ, error) from None
@@ -89,7 +89,7 @@ class ObstoreBackend:
     def put(self, path: str, content: Content, metadata: Mapping[str, str], new: bool) -> None:
         kind = next((t for end, t in _TYPES.items() if path.endswith(end)), None)
         attributes = {"Content-Type": kind or "application/octet-stream", **metadata}
-        # In steps, that not every size makes a client of its own.
+        # In steps, so that few sizes need a client of their own.
         client = self._client(SECONDS * (1 + len(content) // (SLOWEST * SECONDS)))
         try:
             _interruptibly(
@@ -118,7 +118,9 @@ class ObstoreBackend:
     def objects(self, prefix: str) -> list[StoredObject]:
         def listed() -> list[StoredObject]:
             return [
-                StoredObject(f"{prefix}/{one['path']}", one["size"], _seconds(one["last_modified"]))
+                StoredObject(
+                    f"{prefix}/{one['path']}", one["size"], one["last_modified"].timestamp()
+                )
                 for page in obstore.list(self._client(below=prefix))
                 for one in page
             ]
@@ -149,14 +151,9 @@ class ObstoreBackend:
         except _FAILURES as error:
             raise self._failure(Doing.READ, error) from None
 
-    def _say_why(self, path: str) -> None:
-        """Have it refused once more, by an answer with a body that says why. Raises, if so."""
-        self.get(path)
-
     def _no_store(self) -> StoreError:
-        return self.place.error(
-            f"what answers at {self.place.server or 'the endpoint'} is no object store: check the endpoint"
-        )
+        server = self.place.server or "the endpoint"
+        return self.place.error(f"{server} is not an object store: check the endpoint")
 
     def _failure(self, doing: Doing, error: BaseException) -> StoreError | Broken:
         text = str(error)
@@ -164,7 +161,7 @@ class ObstoreBackend:
         return failure(self.place, doing, status, code, text)
 
     def _client(self, seconds: float = 0, below: str = "") -> Any:
-        """below: a prefix of its own. (The one that a listing takes is escaped by obstore: `~` would find nothing.)"""
+        """below: a prefix. (obstore escapes the prefix of a listing, so `~` would find nothing.)"""
         seconds = seconds or SECONDS
         if (seconds, below) not in self._clients:
             self._clients[seconds, below] = self._new_client(seconds, below)
@@ -187,9 +184,10 @@ class ObstoreBackend:
         if location.kind == S3:
             if self._credentials is None:
                 self._credentials = s3_credentials(self.place, environ)
-            config.update(self._credentials.config)
-            if self._credentials.provider is not None:
-                more["credential_provider"] = self._credentials.provider
+            provider, region = self._credentials
+            config.update(region)
+            if provider is not None:
+                more["credential_provider"] = provider
             new = obstore.store.S3Store
         else:
             config.update(azure_config(environ))
@@ -210,35 +208,27 @@ class ObstoreBackend:
         if isinstance(failed, StoreError):
             return failed
         named = re.search(r"\b(?:AWS|AZURE)_[A-Z0-9_]+", str(error))
-        what = str(failed) if failed.again == 0 else "the environment's settings for it are wrong"
+        what = str(failed) if failed.again == 0 else "its settings in the environment are invalid"
         return self.place.error(what + (f" ({named[0]})" if named else ""))
 
 
 def _interruptibly(work: Callable[[], object]) -> None:
-    """Do what may take long where Ctrl-C reaches whoever waits for it: obstore itself looks for it only at its end.
+    """Do `work` on a thread, so that Ctrl-C ends the wait: obstore notices it only at its end.
 
-    What goes on then is given up with the process; the server throws away what did not come whole.
+    The work then ends with the process; the server discards a partial request.
     """
-    done: SimpleQueue[BaseException | None] = SimpleQueue()
+    done: Future[object] = Future()
 
     def run() -> None:
         try:
-            work()
+            done.set_result(work())
         except BaseException as error:
-            done.put(error)
-        else:
-            done.put(None)
+            done.set_exception(error)
 
     Thread(target=run, daemon=True).start()
-    failed = done.get()
-    if failed is not None:
-        raise failed
+    done.result()
 
 
 def _found(got: Any) -> Found:
     meta, attributes = got.meta, got.attributes
     return Found(meta["size"], meta["e_tag"] or "", attributes.get(SHA256), attributes.get(WRITER))
-
-
-def _seconds(moment: datetime) -> float:
-    return moment.timestamp()

@@ -1,7 +1,7 @@
-"""Finds the credentials of whoever deploys, the way each cloud's own tools do.
+"""Finds the deploying user's credentials, as each cloud's own tools find them.
 
-What is in the environment is obeyed first. The clouds' own libraries are imported only where something of theirs is to
-be read: a profile, a log-in, a key file.
+The environment comes first. A cloud's own library is imported only to read a profile, a log-in or a
+key file.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Callable
+from typing import Any
 
 from flyte_pack.store import StoreError
 from flyte_pack.store.trouble import Place
@@ -21,29 +20,22 @@ _PROJECTS = "https://cloudresourcemanager."
 _GCS_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 
 
-@dataclass(frozen=True)
-class S3Credentials:
-    """provider: for obstore; None where obstore finds them itself. config: what comes along with them."""
+def s3_credentials(place: Place, environ: Mapping[str, str]) -> tuple[Any, dict[str, str]]:
+    """A credential provider for obstore, and the config of its region. Raises `StoreError`.
 
-    provider: Callable[[], Any] | None = None
-    config: dict[str, str] = field(default_factory=dict)
-
-
-def s3_credentials(place: Place, environ: Mapping[str, str]) -> S3Credentials:
-    """Static keys, the identity of a workload or machine: obstore's own. A profile, SSO or a role: by boto3.
-
-    Raises `StoreError`.
+    boto3 reads profiles, SSO and roles. obstore itself finds static keys and the identity of a
+    workload or machine; then the provider is None.
     """
     settings = s3_settings(environ)
     if settings.access_key_id or settings.anonymous or not _has_profiles(environ):
-        return S3Credentials()
+        return None, {}
     try:
         import boto3
         from botocore.exceptions import BotoCoreError, ClientError
     except ImportError:
         raise place.error(
-            "AWS profiles are read by boto3, which comes with this program on CPython 3.10 and later: allow one in "
-            "[flyte-pack].interpreter_constraints, or put the keys into the environment "
+            "AWS profiles need boto3, which this program has on CPython 3.10 and later: allow one "
+            "in [flyte-pack].interpreter_constraints, or put the keys into the environment "
             "(`aws configure export-credentials --format env`)"
         ) from None
     try:
@@ -53,26 +45,26 @@ def s3_credentials(place: Place, environ: Mapping[str, str]) -> S3Credentials:
             found.get_frozen_credentials()
     except (BotoCoreError, ClientError) as error:
         raise place.error(
-            f"AWS credentials could not be had ({type(error).__name__}): log in anew (`aws sso login`), or correct "
-            "AWS_PROFILE or what it is set to in AWS's configuration files"
+            f"cannot get AWS credentials ({type(error).__name__}): log in again (`aws sso login`), "
+            "or correct AWS_PROFILE or that profile in AWS's configuration files"
         ) from None
     if found is None:
         raise place.error(
-            "no credentials were found, in the profile or elsewhere: log in, set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or choose another AWS_PROFILE"
+            "no credentials were found, in the profile or elsewhere: log in, set AWS_ACCESS_KEY_ID "
+            "and AWS_SECRET_ACCESS_KEY, or choose another AWS_PROFILE"
         )
     from obstore.auth.boto3 import Boto3CredentialProvider
 
     provider = Boto3CredentialProvider(session)
-    # The region of the environment, where there is one, is obstore's already.
+    # obstore itself reads the environment's region.
     named = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
     region = None if named else session.region_name
     provider.config = {}
-    return S3Credentials(provider, {"region": region} if region else {})
+    return provider, {"region": region} if region else {}
 
 
 def _has_profiles(environ: Mapping[str, str]) -> bool:
-    """Whether somebody chose a profile, or has files with a default one, and no workload's identity says otherwise."""
+    """Whether a profile is chosen, or files may have a default and no workload identity is set."""
     if environ.get("AWS_PROFILE") or environ.get("AWS_DEFAULT_PROFILE"):
         return True
     workload = (
@@ -99,14 +91,14 @@ _AZURE_KEYS = (
 
 
 def azure_config(environ: Mapping[str, str]) -> dict[str, str]:
-    """For obstore, which reads Azure's variables itself: without any, whoever is logged in with `az`."""
+    """Obstore's config: the log-in of `az`, unless the environment has credentials for obstore."""
     if any(environ.get(name) for name in _AZURE_KEYS) or shutil.which("az") is None:
         return {}
     return {"use_azure_cli": "true"}
 
 
 def endpoint_of(location: Location, environ: Mapping[str, str]) -> str | None:
-    """The URL of the server that the environment names instead of the cloud's own. Raises `UsageError`."""
+    """The server's URL if the environment replaces the cloud's own. Raises `UsageError`."""
     if location.kind == S3:
         return s3_settings(environ).endpoint
     if location.kind == GCS:
@@ -115,7 +107,7 @@ def endpoint_of(location: Location, environ: Mapping[str, str]) -> str | None:
 
 
 def gcs_asks_for_nothing(environ: Mapping[str, str]) -> bool:
-    """Whether requests go out without credentials: to an emulator, or because the environment says so."""
+    """Whether requests carry no credentials: for an emulator, or if the environment says so."""
     anonymous = environ.get("GOOGLE_SKIP_SIGNATURE", "").lower() in ("1", "true", "yes", "on")
     return anonymous or (_emulator(environ) is not None and not environ.get("GOOGLE_BASE_URL"))
 
@@ -126,7 +118,7 @@ def _emulator(environ: Mapping[str, str]) -> str | None:
 
 
 class _Nothing:
-    """An answer of Google's that nobody asked for."""
+    """An empty response for a request that is not sent."""
 
     status = 404
     headers: Mapping[str, str] = {}
@@ -134,16 +126,19 @@ class _Nothing:
 
 
 class GoogleCredentials:
-    """Google's "application default credentials": a key file, a log-in, a federated identity, or the machine's."""
+    """Google's "application default credentials".
+
+    These are a key file, a log-in, a federated identity or the machine's identity.
+    """
 
     def __init__(self, place: Place) -> None:
         self._place = place
         self._found: Any = None
 
     def header(self) -> str:
-        """For `Authorization`; asked for anew when the last one runs out. Raises `StoreError`."""
+        """The value of `Authorization`, renewed when it expires. Raises `StoreError`."""
         with warnings.catch_warnings():
-            # That it is the last one for an old CPython is nothing that whoever deploys can change.
+            # The user cannot act on google-auth's warning about an old CPython.
             warnings.simplefilter("ignore", FutureWarning)
             import google.auth
             import google.auth.exceptions
@@ -155,13 +150,13 @@ class GoogleCredentials:
         )
 
         def send(url: str, *args: Any, **kwargs: Any) -> Any:
-            # Of federated identities it wants to know the project's number, too, which is of no use to us.
+            # google-auth also asks for the project of a federated identity, which is not needed.
             return _Nothing() if url.startswith(_PROJECTS) else request(url, *args, **kwargs)
 
         try:
             if self._found is None:
                 file = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
-                # By `default` some kinds of files are read with the help of a library that we have no use for.
+                # For some kinds of files `default` needs a library that is not installed.
                 self._found, _ = (
                     google.auth.load_credentials_from_file(file, scopes=[_GCS_SCOPE], request=send)
                     if file
@@ -175,6 +170,6 @@ class GoogleCredentials:
 
     def _unusable(self, error: Exception) -> StoreError:
         return self._place.error(
-            f"no credentials of Google's could be had ({type(error).__name__}): run `gcloud auth application-default "
-            "login`, or name a key file that is good in GOOGLE_APPLICATION_CREDENTIALS"
+            f"cannot get Google's credentials ({type(error).__name__}): run `gcloud auth "
+            "application-default login`, or name a valid key file in GOOGLE_APPLICATION_CREDENTIALS"
         )

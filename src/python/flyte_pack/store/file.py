@@ -1,37 +1,46 @@
 """The store in a directory: `file://`.
 
-An object is written to a temporary file in `.tmp`, flushed to the disk, and then given its name by a hard link, which
-fails where the name is taken: that makes creation all or nothing, and once only, for any number of processes and for a
-process that is killed anywhere. A file system without hard links gets a lock and a rename instead.
+A writer writes an object to a temporary file in `.tmp`, flushes it to the disk and names it by a
+hard link, which fails if the name exists. So creation is all or nothing and happens once, for
+concurrent writers and for one that is killed. Without hard links, a lock and a rename do the same.
 
-Directories are opened one below the other, never through a symbolic link: a store that others write to cannot lead a
-reader or a writer out of itself.
+The store opens each directory below its parent and follows no symbolic link, so others who write
+to the store cannot lead a reader or writer out of it.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from flyte_pack.store import Blob, State, StoredObject, StoreError, check_key, too_large
+from flyte_pack.store import (
+    Blob,
+    State,
+    StoredObject,
+    StoreError,
+    check_key,
+    checked,
+    state_of,
+    too_large,
+)
+from flyte_shim.files import write_all
 
 _TEMPORARY = ".tmp"
 _LOCK = "lock"
 _CHUNK = 1 << 20
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# What link(2) says where the file system has no hard links, or allows no more of them.
+# The errors of link(2) on a file system without hard links, or with no more of them.
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 _NO_LOCKS = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
 
 
 class FileStore:
-    """A `flyte_pack.store.Store` in the directory `root`, an absolute path; it is made by the first write."""
+    """A `Store` in the directory `root`, an absolute path; the first write makes it."""
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -45,16 +54,13 @@ class FileStore:
             return None if fd is None else os.fstat(fd).st_size
 
     def state(self, blob: Blob, deep: bool = False) -> State:
-        # Reading all of it is what a directory needs to say anything: there is no shallow way.
+        # A directory keeps no checksums, so this always reads the whole object.
         size = self.size(blob.key)
         if size is None:
             return State.MISSING
         if size != blob.size:
             return State.DAMAGED
-        digest = hashlib.sha256()
-        for chunk in self.stream(blob.key):
-            digest.update(chunk)
-        return State.WHOLE if digest.hexdigest() == blob.sha256 else State.DAMAGED
+        return state_of(blob, self.stream(blob.key))
 
     def read(self, key: str, limit: int) -> bytes | None:
         size = self.size(key)
@@ -112,8 +118,8 @@ class FileStore:
                 os.fsync(directory)
 
     def sweep(self) -> None:
-        # Whoever writes a temporary file holds a lock on it, which ends with the process. Nothing here is worth
-        # failing for: a store that cannot be written to says so when something is to be written.
+        # A writer holds a lock on its temporary file until it ends. Failures do not matter here: a
+        # store that is not writable fails at the next write.
         with suppress(OSError, StoreError), self._directory([_TEMPORARY]) as directory:
             if directory is None:
                 return
@@ -124,19 +130,12 @@ class FileStore:
 
     @contextmanager
     def _temporary(self, blob: Blob, content: Iterable[bytes]) -> Iterator[tuple[int, str]]:
-        """A flushed temporary file with `content`, as (directory, name); gone at the end."""
+        """A flushed temporary file with `content`, as (directory, name); removed at the end."""
         with self._new_directory([_TEMPORARY]) as directory:
             name, fd = _locked_file(directory)
             try:
-                size, digest = 0, hashlib.sha256()
-                for chunk in content:
-                    size += len(chunk)
-                    digest.update(chunk)
-                    rest = memoryview(chunk)
-                    while rest:
-                        rest = rest[os.write(fd, rest) :]
-                if (size, digest.hexdigest()) != (blob.size, blob.sha256):
-                    raise StoreError(f"what was to become {blob.key} changed while it was read")
+                for chunk in checked(blob, content):
+                    write_all(fd, chunk)
                 os.fsync(fd)
                 yield directory, name
             finally:
@@ -146,7 +145,7 @@ class FileStore:
 
     @contextmanager
     def _object(self, key: str) -> Iterator[int | None]:
-        """A descriptor of the object, None where there is none."""
+        """A descriptor of the object, None if there is none."""
         *parents, name = check_key(key)
         with self._errors(key), self._directory(parents) as directory:
             fd = None if directory is None else _open_file(name, directory)
@@ -158,7 +157,7 @@ class FileStore:
 
     @contextmanager
     def _directory(self, segments: list[str]) -> Iterator[int | None]:
-        """A descriptor of the directory, None where there is none."""
+        """A descriptor of the directory, None if there is none."""
         try:
             fd = self._open_directory(segments, create=False)
         except FileNotFoundError:
@@ -171,7 +170,7 @@ class FileStore:
 
     @contextmanager
     def _new_directory(self, segments: list[str]) -> Iterator[int]:
-        """A descriptor of the directory, made where there is none."""
+        """A descriptor of the directory, which is made if there is none."""
         os.makedirs(self._root, exist_ok=True)
         fd = self._open_directory(segments, create=True)
         try:
@@ -180,7 +179,7 @@ class FileStore:
             os.close(fd)
 
     def _open_directory(self, segments: list[str], create: bool) -> int:
-        # The root itself may be a symbolic link: it is the user who names it.
+        # The root itself may be a symbolic link, because the user names it.
         fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         for segment in segments:
             parent = fd
@@ -194,21 +193,21 @@ class FileStore:
 
     @contextmanager
     def _errors(self, key: str) -> Iterator[None]:
-        """Turns what the system says into what a user can act on."""
+        """Turns system errors into messages that a user can act on."""
         try:
             yield
         except OSError as error:
             reason = error.strerror or str(error)
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 reason = (
-                    "it, or a directory above it, is a symbolic link or of another kind than it must be; "
-                    "a store holds plain files and directories only"
+                    "it or a directory above it is a symbolic link or of the wrong type; "
+                    "a store holds only plain files and directories"
                 )
-            raise StoreError(f"the store has a problem with {self._root}/{key}: {reason}") from None
+            raise StoreError(f"cannot access {self._root}/{key} in the store: {reason}") from None
 
 
 def _walk(directory: int, key: str) -> Iterator[StoredObject]:
-    """The objects below a directory, whose key is `key`."""
+    """The objects below the directory with the key `key`."""
     for name in os.listdir(directory):
         below = f"{key}/{name}"
         try:
@@ -218,7 +217,7 @@ def _walk(directory: int, key: str) -> Iterator[StoredObject]:
                 continue
             child = os.open(name, _DIRECTORY, dir_fd=directory)
         except FileNotFoundError:
-            continue  # somebody else removed it
+            continue  # another process removed it
         try:
             yield from _walk(child, below)
         finally:
@@ -235,7 +234,7 @@ def _make_directory(name: str, parent: int) -> None:
 
 def _open_file(name: str, directory: int) -> int | None:
     try:
-        # Not waiting for a writer, should it be a pipe.
+        # O_NONBLOCK: opening a pipe must not wait for a writer.
         fd = os.open(
             name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory
         )
@@ -248,14 +247,14 @@ def _open_file(name: str, directory: int) -> int | None:
 
 
 def _locked_file(directory: int) -> tuple[str, int]:
-    """A new file, with a lock that says its writer lives, as (name, descriptor)."""
+    """A new file as (name, descriptor), locked while its writer lives."""
     while True:
         name = secrets.token_hex(16)
-        # Read-only from the start: what is written once is not to be changed by accident either.
+        # Read-only from the start, against accidental changes.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(name, flags, 0o444, dir_fd=directory)
         _lock(fd)
-        # Between the two calls a sweep may have found the file without a lock, and taken it for a dead one's.
+        # A sweep may have removed the file before it was locked.
         if os.fstat(fd).st_nlink:
             return name, fd
         os.close(fd)
@@ -265,7 +264,7 @@ def _lock(fd: int) -> None:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
     except OSError as error:
-        # Without locks nothing is swept either: both need one.
+        # Without locks, a sweep removes nothing either.
         if error.errno not in _NO_LOCKS:
             raise
 
@@ -280,7 +279,7 @@ def _remove_if_dead(name: str, directory: int) -> None:
 
 
 def _rename_new(name: str, target: str, temporary: int, directory: int) -> bool:
-    """What a hard link does, where there are none: rename while holding a lock that all writers take."""
+    """Name a new file without hard links: rename it under a lock that all writers take."""
     fd = os.open(
         _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=temporary
     )

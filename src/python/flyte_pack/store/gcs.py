@@ -1,6 +1,6 @@
-"""Speaks to Google Cloud Storage through its JSON API, of which the emulator that tests use knows what is needed here.
+"""The backend for Google Cloud Storage, by its JSON API.
 
-https://cloud.google.com/storage/docs/json_api/v1
+https://cloud.google.com/storage/docs/json_api/v1. docs/dependencies.md says why not by obstore.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _CODES = {"rateLimitExceeded": "SlowDown", "userRateLimitExceeded": "SlowDown"}
 
 
 class GcsBackend:
-    """A `flyte_pack.store.remote.Backend`. Of the location, the key is the store's prefix."""
+    """A `flyte_pack.store.remote.Backend`; the location's key is the store's prefix."""
 
     def __init__(self, place: Place, location: Location, environ: Mapping[str, str]) -> None:
         self.place = place
@@ -80,20 +80,21 @@ class GcsBackend:
                 raise self._failure(Doing.READ, answer)
             self._bucket_seen = True
             if offset and response.status != 206:
-                raise self.place.error("it does not give parts of objects: check the endpoint")
-            whole = headers.get("content-range", "").rpartition("/")[2] or headers.get("content-length", "")  # fmt: skip
+                raise self.place.error("the server ignores ranges: check the endpoint")
+            whole = headers.get("content-range", "").rpartition("/")[2]
+            whole = whole or headers.get("content-length", "")
             if not whole.isdigit():
-                raise Broken("its answer says no size")
+                raise Broken("the response has no size")
             found = Found(int(whole), headers.get("x-goog-generation", tag or ""))
             pieces = self._transport.pieces(response)
             return found, _closing(pieces, stack.pop_all())
         raise AssertionError("unreachable")
 
     def put(self, path: str, content: Content, metadata: Mapping[str, str], new: bool) -> None:
-        # One request with two parts (RFC 2387): what is said of the object, and the object.
+        # One request with two parts (RFC 2387): the metadata and the object.
         boundary = secrets.token_hex(16)
         kind = "application/json" if path.endswith(".json") else "application/octet-stream"
-        said = {
+        described = {
             "name": f"{self._prefix}{path}",
             "contentType": kind,
             "metadata": dict(metadata),
@@ -102,7 +103,7 @@ class GcsBackend:
         body = b"".join(
             (
                 f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n".encode(),
-                json.dumps(said).encode(),
+                json.dumps(described).encode(),
                 f"\r\n--{boundary}\r\nContent-Type: {kind}\r\n\r\n".encode(),
                 content,
                 f"\r\n--{boundary}--\r\n".encode(),
@@ -157,7 +158,7 @@ class GcsBackend:
                 return
 
     def _know_bucket(self) -> None:
-        """Raise where it is not an object alone that is missing."""
+        """Raise if the bucket is missing, not only an object."""
         if not self._bucket_seen:
             query = urlencode({"maxResults": "1", "prefix": self._prefix, "fields": _LISTED})
             self._document(
@@ -172,7 +173,7 @@ class GcsBackend:
         except ValueError:
             document = None
         if not isinstance(document, dict):
-            raise self.place.error("what answers is no object store: check the endpoint")
+            raise self._no_store()
         self._bucket_seen = True
         return document
 
@@ -191,7 +192,10 @@ class GcsBackend:
         try:
             return self._transport.send(method, url, self._signed(headers), body)
         except HttpError:
-            raise self.place.error("what answers is no object store: check the endpoint") from None
+            raise self._no_store() from None
+
+    def _no_store(self) -> StoreError:
+        return self.place.error("the server is not an object store: check the endpoint")
 
     def _failure(self, doing: Doing, answer: Answer) -> StoreError | Broken:
         try:
@@ -203,7 +207,7 @@ class GcsBackend:
 
 
 def _seconds(moment: str) -> float:
-    """RFC 3339, which says UTC here; the fraction has any number of digits."""
+    """Parses RFC 3339, always UTC here; the fraction has any number of digits."""
     whole = datetime.strptime(moment[:19], "%Y-%m-%dT%H:%M:%S")
     return whole.replace(tzinfo=timezone.utc).timestamp()
 

@@ -12,14 +12,13 @@ from flyte_pack.progress import Say
 from flyte_pack.store import Store, StoreError
 from flyte_pack.store.uris import check_store_uri
 from flyte_shim.errors import UsageError
-from flyte_shim.stores import GCS, Location, locate
+from flyte_shim.stores import GCS, locate
 
 if TYPE_CHECKING:
     from flyte_pack.http.retry import Timing
     from flyte_pack.store.remote import Backend, RemoteStore
-    from flyte_pack.store.trouble import Place
 
-# Each kind of store imports its own client where it is needed: that takes time.
+# Importing a client takes time, so each kind of store imports only its own.
 
 
 def open_store(uri: str, cwd: str, say: Say | None = None) -> Store:
@@ -54,17 +53,15 @@ def remote_store(uri: str, environ: Mapping[str, str], timing: Timing | None = N
         # Messages must not show the rest of the endpoint's URL.
         server = urlsplit(endpoint).netloc.rpartition("@")[2] if endpoint else None
         place = Place(location.kind, uri, location.bucket, server)
-        backend = _backend(place, location, environ)
+        backend: Backend
+        if location.kind == GCS:
+            from flyte_pack.store.gcs import GcsBackend
+
+            backend = GcsBackend(place, location, environ)
+        else:
+            from flyte_pack.store.by_obstore import ObstoreBackend
+
+            backend = ObstoreBackend(place, location, environ)
     except UsageError as error:
         raise StoreError(str(error)) from None
     return RemoteStore(backend, timing)
-
-
-def _backend(place: Place, location: Location, environ: Mapping[str, str]) -> Backend:
-    if location.kind == GCS:
-        from flyte_pack.store.gcs import GcsBackend
-
-        return GcsBackend(place, location, environ)
-    from flyte_pack.store.by_obstore import ObstoreBackend
-
-    return ObstoreBackend(place, location, environ)

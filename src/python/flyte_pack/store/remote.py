@@ -1,14 +1,13 @@
 """Stores in object storage: what S3, Azure and Google Cloud Storage have in common.
 
-An object is written by one request, which the server carries out whole or not at all, and only where there is no object
-by that key: so nobody ever sees a part of one, a writer that is killed leaves nothing behind, and of two writers one
-wins. With each object go its SHA-256 and a name of the writer's, by which a writer whose answer was lost finds out that
-it was the one.
+One request writes an object, whole or not at all, and only if the key does not exist. So nobody
+sees a partial object, a killed writer leaves nothing, and one of two writers wins. Each object's
+metadata holds its SHA-256 and a random name of its writer, by which a writer that lost the response
+can tell whether it won.
 """
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import secrets
 import tempfile
@@ -19,18 +18,27 @@ from dataclasses import dataclass
 from typing import Callable, Protocol, TypeVar, Union
 
 from flyte_pack.http.retry import Broken, Timing, Tries
-from flyte_pack.store import Blob, State, StoredObject, StoreError, check_key, too_large
+from flyte_pack.store import (
+    Blob,
+    State,
+    StoredObject,
+    StoreError,
+    check_key,
+    checked,
+    state_of,
+    too_large,
+)
 from flyte_pack.store.trouble import Place
 
 Content = Union[bytes, mmap.mmap]
-SHA256, WRITER = "sha256", "writer"  # names of metadata; Azure takes letters and digits only
+SHA256, WRITER = "sha256", "writer"  # names of metadata; Azure allows only letters and digits
 _IN_MEMORY = 8 << 20
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a server says of an object. tag: another one for other content. sha256, writer: what was written beside it."""
+    """A server's description of an object; the tag changes with the content."""
 
     size: int
     tag: str
@@ -39,39 +47,37 @@ class Found:
 
 
 class Exists(Exception):
-    """There is an object by that key, or somebody else is writing one."""
+    """The key exists, or another writer is writing it."""
 
 
 class Backend(Protocol):
-    """The requests to one kind of server, each sent once. They raise `Broken` where another try may help, `StoreError`
-    where it can't. A path is a key of the store.
+    """The requests to one kind of server, each sent once; a path is a key of the store.
+
+    They raise `Broken` if another try may help, else `StoreError`.
     """
 
     place: Place
 
-    def head(self, path: str) -> Found | None:
-        """What is there."""
+    def head(self, path: str) -> Found | None: ...
 
     def get(
         self, path: str, offset: int = 0, tag: str | None = None
     ) -> tuple[Found, Iterator[bytes]] | None:
-        """The content from `offset` on, of what `tag` says if there is one; None where there is nothing."""
+        """The content from `offset` on, which must still have the tag `tag`; None if missing."""
 
     def put(self, path: str, content: Content, metadata: Mapping[str, str], new: bool) -> None:
-        """Write all of an object; where it is to be `new` and is not, `Exists` is raised."""
+        """Write a whole object; raises `Exists` if it must be `new` and is not."""
 
     def names(self, prefix: str) -> list[str]:
         """The names directly below, in any order."""
 
-    def objects(self, prefix: str) -> list[StoredObject]:
-        """All objects below."""
+    def objects(self, prefix: str) -> list[StoredObject]: ...
 
-    def delete(self, path: str) -> None:
-        """Remove an object, if it is there."""
+    def delete(self, path: str) -> None: ...
 
 
 class RemoteStore:
-    """A `flyte_pack.store.Store` of a `Backend`."""
+    """A `Store` that sends its requests through a `Backend` and repeats failed ones."""
 
     def __init__(self, backend: Backend, timing: Timing | None = None) -> None:
         self._backend, self._timing = backend, timing or Timing(sleep=time.sleep)
@@ -94,11 +100,7 @@ class RemoteStore:
             return State.DAMAGED
         if found.sha256 is not None and not deep:
             return State.WHOLE if found.sha256 == blob.sha256 else State.DAMAGED
-        # Whoever brought it here wrote no SHA-256 beside it, or we are to know for certain.
-        digest = hashlib.sha256()
-        for piece in self.stream(blob.key):
-            digest.update(piece)
-        return State.WHOLE if digest.hexdigest() == blob.sha256 else State.DAMAGED
+        return state_of(blob, self.stream(blob.key))
 
     def read(self, key: str, limit: int) -> bytes | None:
         check_key(key)
@@ -151,8 +153,8 @@ class RemoteStore:
                 except Exists:
                     found = self._backend.head(blob.key)
                     if found is None:
-                        raise Broken("somebody else writes the same object") from None
-                    # It may be by an earlier try of ours, whose answer was lost.
+                        raise Broken("another writer writes the same object") from None
+                    # An earlier try of ours may have written it and lost the response.
                     return found.writer == writer
                 return True
 
@@ -177,7 +179,7 @@ class RemoteStore:
         self._tried(lambda: self._backend.delete(key))
 
     def sweep(self) -> None:
-        pass  # a writer that was killed leaves nothing here
+        pass  # a killed writer leaves nothing here
 
     def _tried(self, attempt: Callable[[], _T]) -> _T:
         tries = Tries(self._timing, self.uri)
@@ -192,40 +194,28 @@ class RemoteStore:
             server = self._backend.place.server
             at = f" at {server}" if server else ""
             tried = (
-                " (tried several times). What is written is whole; try later"
-                if broken.again
-                else ""
+                " (tried several times). No object is partial; try later" if broken.again else ""
             )
             raise StoreError(f"{self.uri}{at}: {broken}{tried}") from None
 
 
 @contextmanager
 def _whole(blob: Blob, content: Iterable[bytes]) -> Iterator[Content]:
-    """The content, checked to be what `blob` says; a large one lies in a file that has no name."""
-    changed = StoreError(f"what was to become {blob.key} changed while it was read")
-    size, digest, small = 0, hashlib.sha256(), blob.size <= _IN_MEMORY
-    pieces: list[bytes] = []
+    """The content, checked against `blob`; large content is in a file without a name."""
+    pieces = checked(blob, content)
+    whole: Content
     try:
-        with tempfile.TemporaryFile() as file:
-            for piece in content:
-                size += len(piece)
-                if size > blob.size:
-                    raise changed
-                digest.update(piece)
-                if small:
-                    pieces.append(piece)
-                else:
-                    file.write(piece)
-            if (size, digest.hexdigest()) != (blob.size, blob.sha256):
-                raise changed
-            file.flush()
-            # The map holds the file open, and is let go of with its last user.
-            whole: bytes | mmap.mmap = b"".join(pieces)
-            if not small:
+        if blob.size <= _IN_MEMORY:
+            whole = b"".join(pieces)
+        else:
+            with tempfile.TemporaryFile() as file:
+                file.writelines(pieces)
+                file.flush()
+                # The map keeps the file open until its last user is gone.
                 whole = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
     except OSError as error:
         raise StoreError(
-            f"{blob.key} could not be copied to {tempfile.gettempdir()}: {error.strerror}. Name a directory with "
-            f"{blob.size:,} bytes of room in TMPDIR"
+            f"cannot copy {blob.key} to {tempfile.gettempdir()}: {error.strerror}. Set TMPDIR to a "
+            f"directory with {blob.size:,} free bytes"
         ) from None
     yield whole

@@ -1,7 +1,7 @@
-"""What went wrong between us and an object store, in words that say what to change.
+"""Turns the errors of object stores into messages that say what to change.
 
-Servers and libraries put whole requests into what they say of errors: addresses, headers, answers. None of that is
-repeated here: what they say is looked through for what we know, and the words are ours.
+The errors of servers and libraries may hold whole requests and responses. Messages never repeat
+their text; it is only searched for known statuses and codes.
 """
 
 from __future__ import annotations
@@ -16,21 +16,23 @@ from flyte_shim.stores import AZURE, GCS, S3
 
 
 class Doing(Enum):
-    """What a request is for: the word for it, and the right that it takes on S3, GCS and Azure."""
+    """What a request does: its verb, and the permission that it needs on S3, GCS and Azure."""
 
     READ = ("read", "s3:GetObject", "storage.objects.get", "Storage Blob Data Reader")
     LIST = ("list", "s3:ListBucket", "storage.objects.list", "Storage Blob Data Reader")
     WRITE = ("write", "s3:PutObject", "storage.objects.create", "Storage Blob Data Contributor")
-    DELETE = ("delete", "s3:DeleteObject", "storage.objects.delete", "Storage Blob Data Contributor")  # fmt: skip
+    DELETE = (
+        *("delete", "s3:DeleteObject", "storage.objects.delete"),
+        "Storage Blob Data Contributor",
+    )
 
     def right(self, kind: str) -> str:
-        """The name of the right."""
         return self.value[{S3: 1, GCS: 2, AZURE: 3}[kind]]
 
 
 @dataclass(frozen=True)
 class Place:
-    """A store as messages name it. server: `host[:port]`, where the user chose it."""
+    """A store as messages name it. server: `host[:port]` if the user chose it."""
 
     kind: str
     uri: str
@@ -38,31 +40,37 @@ class Place:
     server: str | None = None
 
     def error(self, words: str) -> StoreError:
-        """What a user is told."""
         return StoreError(f"{self.uri}: {words}")
 
 
 _CREDENTIALS = {
-    S3: "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or Flyte's FLYTE_AWS_...), or AWS_PROFILE",
-    GCS: "run `gcloud auth application-default login`, or name a key file in GOOGLE_APPLICATION_CREDENTIALS",
-    AZURE: "set AZURE_STORAGE_ACCOUNT_KEY, a SAS token or a service principal's variables, or run `az login`",
+    S3: "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or FLYTE_AWS_...), or AWS_PROFILE",
+    GCS: "run `gcloud auth application-default login`, or name a key file in "
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    AZURE: "set AZURE_STORAGE_ACCOUNT_KEY, a SAS token or a service principal's variables, or run "
+    "`az login`",
 }
-_SKEW = "this machine's clock is too far from the server's: set it right (most allow 15 minutes)"
+_SKEW = "this machine's clock is too far from the server's: correct it (most allow 15 minutes)"
 _EXPIRED = (
-    "the credentials have expired, or their session token is wrong: log in anew "
+    "the credentials have expired, or their session token is wrong: log in again "
     "(`aws sso login`), or renew AWS_SESSION_TOKEN with the keys"
 )
 _REGION = "the bucket is in another region: set AWS_REGION to its own"
 _AZURE_LOGIN = (
-    "the account's key, token or login is not accepted: check AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY "
-    "(or whatever you log in with), the account's network rules, and that this machine's clock is right"
+    "the account's key, token or login is not accepted: check AZURE_STORAGE_ACCOUNT_NAME and "
+    "AZURE_STORAGE_ACCOUNT_KEY (or your other login), the account's network rules and this "
+    "machine's clock"
 )
-# By the code in the answer of S3 ("Error responses" of its API reference) or Azure ("Common REST API error codes").
+_TOO_LARGE = "the object is larger than the store takes in one request"
+_FULL = "the store is full: make room, or raise its quota"
+_NO_STORE = "the server is not an object store: check the endpoint"
+# By the error code of S3 ("Error responses" of its API reference) or Azure ("Common REST API error
+# codes").
 _CODES = {
-    "SignatureDoesNotMatch": "the secret key does not belong to the access key: correct AWS_SECRET_ACCESS_KEY "
-    "(or FLYTE_AWS_SECRET_ACCESS_KEY)",
-    "InvalidAccessKeyId": "the access key is unknown there: correct AWS_ACCESS_KEY_ID (or FLYTE_AWS_ACCESS_KEY_ID), "
-    "or the endpoint",
+    "SignatureDoesNotMatch": "the secret key does not belong to the access key: correct "
+    "AWS_SECRET_ACCESS_KEY (or FLYTE_AWS_SECRET_ACCESS_KEY)",
+    "InvalidAccessKeyId": "the access key is unknown there: correct AWS_ACCESS_KEY_ID (or "
+    "FLYTE_AWS_ACCESS_KEY_ID), or the endpoint",
     "ExpiredToken": _EXPIRED,
     "InvalidToken": _EXPIRED,
     "TokenRefreshRequired": _EXPIRED,
@@ -76,65 +84,66 @@ _CODES = {
     "InvalidAuthenticationInfo": _AZURE_LOGIN,
     "NoAuthenticationInformation": _AZURE_LOGIN,
     "AccountIsDisabled": "the account is disabled",
-    "EntityTooLarge": "the object is larger than the store takes in one piece",
-    "RequestBodyTooLarge": "the object is larger than the store takes in one piece",
-    "QuotaExceeded": "the store is full: make room, or raise its quota",
-    "InsufficientStorage": "the store is full: make room, or raise its quota",
-    "XMinioStorageFull": "the store is full: make room, or raise its quota",
+    "EntityTooLarge": _TOO_LARGE,
+    "RequestBodyTooLarge": _TOO_LARGE,
+    "QuotaExceeded": _FULL,
+    "InsufficientStorage": _FULL,
+    "XMinioStorageFull": _FULL,
     "KeyTooLongError": "the store's prefix is too long: choose a shorter one",
 }
 _NO_BUCKET = {"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"}
 _NO_OBJECT = {"NoSuchKey", "BlobNotFound"}
-# Not errors of ours: what they ask for is patience.
+# The server asks for fewer requests.
 _PATIENCE = {"SlowDown", "RequestLimitExceeded", "ThrottlingException", "ServerBusy"}
 
 _STATUS = re.compile(r"status code: ([1-5][0-9]{2})\b")
-# The other form is obstore's own, for one of many objects.
+# The second form is obstore's own, for one of many objects.
 _CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>|\(code: ([A-Za-z]{1,60})\)")
-# Where machines are asked for credentials of their own: the last in every chain.
+# The metadata services of machines, the last in every chain of credentials.
 _METADATA = re.compile(r"//169\.254\.169\.254/|//169\.254\.170\.2/|/metadata/identity")
-# What obstore says where there was no answer; ours, and how often it is tried again.
+# What obstore says if there was no response: a pattern, our message, and the number of retries.
 _CONNECTION = (
     (
-        re.compile("InvalidCertificate|UnknownIssuer|CertExpired|NotValidForName"),
-        "its certificate is not trusted: name a file with the authority's certificate in SSL_CERT_FILE",
+        "InvalidCertificate|UnknownIssuer|CertExpired|NotValidForName",
+        "its certificate is not trusted: set SSL_CERT_FILE to a file with the authority's",
         0,
     ),
     (
-        re.compile("InvalidContentType|InvalidMessage|HandshakeFailure|AlertReceived"),
-        "no TLS connection comes about: if it speaks plain HTTP, write http:// in the endpoint",
+        "InvalidContentType|InvalidMessage|HandshakeFailure|AlertReceived",
+        "TLS failed: if the server speaks plain HTTP, write http:// in the endpoint",
         0,
     ),
-    (re.compile("dns error"), "there is no host of that name: check the endpoint", 2),
-    (re.compile("ConnectionRefused"), "nothing listens there: check the endpoint", 3),
-    (re.compile("TimedOut|timed out|Elapsed"), "no answer in time", BROKEN),
+    ("dns error", "there is no host of that name: check the endpoint", 2),
+    ("ConnectionRefused", "nothing listens there: check the endpoint", 3),
+    ("TimedOut|timed out|Elapsed", "no answer in time", BROKEN),
+    ("redirect without LOCATION", _REGION, 0),
     (
-        re.compile("redirect without LOCATION"),
-        _REGION,
-        0,
-    ),
-    (
-        re.compile("token request|TokenRequest|Invalid Access Key|client assertion|azure cli|AzureCli"),
+        "token request|TokenRequest|Invalid Access Key|client assertion|azure cli|AzureCli",
         "the credentials could not be used",
         0,
     ),
     (
-        re.compile("[Ii]nvalid list response|Invalid header|[Ee][Tt]ag Header missing|[Mm]issing ETag|MissingEtag"),
-        "what answers there is no object store: check the endpoint",
+        "[Ii]nvalid list response|Invalid header|[Ee][Tt]ag Header missing|[Mm]issing ETag"
+        "|MissingEtag",
+        _NO_STORE,
         0,
     ),
-    (re.compile("URL scheme is not allowed"), "its endpoint has to be https://", 0),
-    (re.compile("Account must be specified"), "set AZURE_STORAGE_ACCOUNT_NAME, or write the account into the URI", 0),
-)  # fmt: skip
+    ("URL scheme is not allowed", "its endpoint must be https://", 0),
+    (
+        "Account must be specified",
+        "set AZURE_STORAGE_ACCOUNT_NAME, or write the account into the URI",
+        0,
+    ),
+)
 
 
 def no_bucket(code: str | None) -> bool:
-    """Whether it is not an object alone that is missing."""
+    """Whether the bucket is missing, not only an object."""
     return code in _NO_BUCKET
 
 
 def status_and_code(text: str) -> tuple[int | None, str | None]:
-    """The HTTP status, and the store's own code of the error, in what obstore says."""
+    """The HTTP status and the store's own error code in obstore's message."""
     status, code = _STATUS.search(text), _CODE.search(text)
     return (int(status[1]) if status else None), ((code[1] or code[2]) if code else None)
 
@@ -142,9 +151,9 @@ def status_and_code(text: str) -> tuple[int | None, str | None]:
 def failure(
     place: Place, doing: Doing, status: int | None, code: str | None, text: str = ""
 ) -> StoreError | Broken:
-    """What to raise: `Broken` for what may go better the next time.
+    """The error to raise: `Broken` if another try may help.
 
-    status, code: of the answer. text: looked through for what kept an answer from coming, and never repeated.
+    status, code: of the response. text: searched for the reason of a missing response.
     """
     if _METADATA.search(text):
         return place.error(f"no credentials were found: {_CREDENTIALS[place.kind]}")
@@ -160,28 +169,30 @@ def failure(
         return place.error(
             f"there is no {what} {place.bucket}: make it, or correct the store's URI"
         )
-    if status == 401:
-        return place.error(f"the credentials are not accepted: {_CREDENTIALS[place.kind]}")
-    if status == 403 or code == "AccessDenied":
-        return place.error(
-            f"these credentials may not {doing.value[0]} there: grant {doing.right(place.kind)}, or use others"
-        )
-    if status is not None:
-        if 300 <= status < 400:
-            return place.error(
-                _REGION if place.kind == S3 else "it sends us elsewhere: check the endpoint"
-            )
-        known = f" ({code})" if code else ""  # letters alone
-        return place.error(f"it refuses to {doing.value[0]}, with status {status}{known}")
+    if status is not None or code == "AccessDenied":
+        return _refused(place, doing, status or 403, code)
     for pattern, words, again in _CONNECTION:
-        if pattern.search(text):
+        if re.search(pattern, text):
             if "credentials" in words:
                 words = f"{words}: {_CREDENTIALS[place.kind]}"
             return Broken(words, again)
     return Broken("the connection broke")
 
 
+def _refused(place: Place, doing: Doing, status: int, code: str | None) -> StoreError:
+    verb = doing.value[0]
+    if status == 401:
+        return place.error(f"the credentials are not accepted: {_CREDENTIALS[place.kind]}")
+    if status == 403 or code == "AccessDenied":
+        right = doing.right(place.kind)
+        return place.error(f"these credentials may not {verb} there: grant {right}, or use others")
+    if 300 <= status < 400:
+        return place.error(_REGION if place.kind == S3 else "it redirects us: check the endpoint")
+    known = f" ({code})" if code else ""  # only letters
+    return place.error(f"it refuses to {verb}, with status {status}{known}")
+
+
 def _busy(status: int | None) -> str:
     if status in (429, 503, None):
-        return "it is asked for too much at once, or is down for a while"
+        return "it has too many requests, or is down for a while"
     return f"it answers with status {status}"

@@ -1,4 +1,4 @@
-"""Checks the URI of a store by its text alone: the build rules do so too, which have no client of any store."""
+"""Checks the URI of a store by its text alone, also for the build rules, which have no client."""
 
 from __future__ import annotations
 
@@ -13,23 +13,29 @@ class StoreError(UserError):
 
 SCHEMES = ("file", "s3", "gs", "abfs", "abfss")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
-# What each cloud allows, in short: its rules for new ones.
+# The clouds' rules for new buckets, in short.
 _BUCKETS = {
-    "s3": (r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "a bucket (3 to 63 of a-z, 0-9, '.' and '-')"),
-    "gs": (r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", "a bucket (3 or more of a-z, 0-9, '.', '_' and '-')"),
-    "abfs": (r"(?=.{3,63}$)[a-z0-9](?:-?[a-z0-9])*", "a container (3 to 63 of a-z, 0-9 and single '-')"),
-}  # fmt: skip
+    "s3": (r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "bucket (3 to 63 of a-z, 0-9, '.' and '-')"),
+    "gs": (
+        r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]",
+        "bucket (3 or more of a-z, 0-9, '.', '_' and '-')",
+    ),
+    "abfs": (
+        r"(?=.{3,63}$)[a-z0-9](?:-?[a-z0-9])*",
+        "container (3 to 63 of a-z, 0-9 and single '-')",
+    ),
+}
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}\.(?:dfs|blob)\.core(?:\.[a-z0-9-]+)+")
 _EXAMPLES = {
     "s3": "s3://bucket/prefix",
     "gs": "gs://bucket/prefix",
-    "abfs": "abfss://container@account.dfs.core.windows.net/prefix, or abfs://container/prefix with the account in "
-    "AZURE_STORAGE_ACCOUNT_NAME",
+    "abfs": "abfss://container@account.dfs.core.windows.net/prefix, or abfs://container/prefix "
+    "with the account in AZURE_STORAGE_ACCOUNT_NAME",
 }
 
 
 def check_store_uri(uri: str) -> str:
-    """`uri`, if `open_store` knows how to open such a one; looks at nothing but the text. Raises `StoreError`.
+    """`uri` if it is valid for `open_store`. Raises `StoreError`.
 
     The message repeats no text that may hold a password or a signature.
     """
@@ -46,23 +52,21 @@ def check_store_uri(uri: str) -> str:
     if (at and not names_account) or (scheme != "file" and "@" in path):
         form = f". Azure's form is {_EXAMPLES['abfs']}" if azure else ""
         raise StoreError(
-            "a store's URI must not hold a user or password: it would end up in commands and records. "
-            f"Take it out, and give the credentials by the environment{form}"
+            "a store's URI must not hold a user or password: commands and records would show it. "
+            f"Remove it, and give credentials by the environment{form}"
         )
     odd = next((c for c in rest if not c.isprintable() or c in "?#%\\"), None)
     if odd is not None:
-        raise StoreError(
-            f"a store's URI must not hold {odd!a}: it means something else in some URIs"
-        )
+        raise StoreError(f"a store's URI must not hold {odd!a}, which has a meaning in some URIs")
     if scheme not in SCHEMES:
         known = ", ".join(f"{one}://" for one in SCHEMES)
-        raise StoreError(f"{scheme}:// is no store that this pants-flyte knows; it knows {known}")
+        raise StoreError(f"{scheme}:// is not a store that pants-flyte knows; it knows {known}")
     if scheme == "file":
         return _check_file(uri, rest)
     kind = "abfs" if azure else scheme
     pattern, what = _BUCKETS[kind]
     if not re.fullmatch(pattern, bucket) or ".." in bucket:
-        raise StoreError(f"this {scheme}:// URI names no {what[2:]}: write {_EXAMPLES[kind]}")
+        raise StoreError(f"this {scheme}:// URI names no {what}: write {_EXAMPLES[kind]}")
     prefix = path.rstrip("/")
     if prefix and {"", ".", ".."} & set(prefix.split("/")):
         raise StoreError(
@@ -75,11 +79,11 @@ def _check_file(uri: str, rest: str) -> str:
     path = rest.rstrip("/")
     if not path or {"", ".", ".."} & set(path.lstrip("/").split("/")) or rest.startswith("//"):
         raise StoreError(
-            f"{uri!r:.200} names no directory: write file:///srv/flyte, or file://dist/flyte for one below the build "
-            "root, with no empty, '.' or '..' part"
+            f"{uri!r:.200} names no directory: write file:///srv/flyte, or file://dist/flyte for "
+            "one below the build root, with no empty, '.' or '..' part"
         )
     if path.partition("/")[0] == "localhost":
         raise StoreError(
-            "file://localhost/... reads two ways: write file:///... for an absolute path"
+            "file://localhost/... is ambiguous: write file:///... for an absolute path"
         )
     return uri
