@@ -137,6 +137,10 @@ def clone_checkout(directory: Path) -> Path:
         )
     for name in (".gitignore", "BUILD", "LICENSE", "pants", "pants.toml", "pyproject.toml"):
         shutil.copy2(CHECKOUT / name, directory / name)
+    for name in (".ci/run", ".github/workflows/ci.yml", "CONTRIBUTING.md", "README.md"):
+        # //:maps names them. Empty, for an edit of them is no reason to run these tests again.
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).touch()
     return directory
 
 
