@@ -67,11 +67,8 @@ class Entry:
     `files` is its directory, `is_new` whether this process made it.
     """
 
-    __slots__ = ("files", "is_new")
-
     def __init__(self, files: str, is_new: bool) -> None:
-        self.files = files
-        self.is_new = is_new
+        self.files, self.is_new = files, is_new
 
 
 class Cache:
@@ -109,8 +106,7 @@ class Cache:
         Raises StorageError and whatever `fill` raises.
         """
         self._sweep()
-        found = self._find(archive_hash)
-        if found:
+        if found := self._find(archive_hash):
             return found
         lock = self._lock_to_make(archive_hash, wait=True)
         assert lock is not None
@@ -205,8 +201,7 @@ class Cache:
                 return _held(path, fd, is_new=False)
 
     def _make(self, archive_hash: str, fill: Callable[[str], int]) -> Entry:
-        work = f"{self.root}/work/{archive_hash}.d"
-        path = f"{self.root}/entries/{archive_hash}"
+        path, work = f"{self.root}/entries/{archive_hash}", f"{self.root}/work/{archive_hash}.d"
         remove_tree(work)
         os.mkdir(work, 0o700)
         try:

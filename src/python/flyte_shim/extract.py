@@ -14,13 +14,7 @@ from __future__ import annotations
 import os
 import zlib
 
-from flyte_shim.errors import (
-    DamagedArchive,
-    DuplicatePath,
-    TooLarge,
-    UnsafePath,
-    UnsupportedMember,
-)
+from flyte_shim.errors import DamagedArchive, DuplicatePath, TooLarge, UnsafePath, UnsupportedMember
 from flyte_shim.files import write_all
 from flyte_shim.paths import path_problem
 
@@ -59,14 +53,10 @@ _TYPES = {
 class Limits:
     """The limits: bytes of the archive, number of files, bytes of all files together."""
 
-    __slots__ = ("archive_bytes", "files", "total_bytes")
-
     def __init__(
         self, archive_bytes: int = 1 << 30, files: int = 200_000, total_bytes: int = 4 << 30
     ) -> None:
-        self.archive_bytes = archive_bytes
-        self.files = files
-        self.total_bytes = total_bytes
+        self.archive_bytes, self.files, self.total_bytes = archive_bytes, files, total_bytes
 
 
 def extract(
@@ -85,7 +75,6 @@ def extract(
     made = {"": False}
     blocks = 0
     parent, parent_fd = "", os.open(root, os.O_RDONLY)
-    times = (mtime, mtime)
     try:
         with open(archive, "rb", buffering=0) as file:
             for path, executable, chunks in read_members(file, limits):
@@ -110,7 +99,7 @@ def extract(
                     for chunk in chunks:
                         write_all(fd, chunk)
                         size += len(chunk)
-                    os.utime(fd, times)
+                    os.utime(fd, (mtime, mtime))
                 finally:
                     os.close(fd)
                 blocks += -(-size // _DISK_BLOCK)
@@ -235,7 +224,6 @@ class _Inflated:
         self._ahead: _Ahead | None = None
 
     def close(self) -> None:
-
         if self._ahead:
             self._ahead.close()
 

@@ -86,14 +86,12 @@ def open_source(uri: str, patience: Patience, environ: Mapping[str, str]) -> Sou
 
 def limits_from(environ: Mapping[str, str]) -> Limits:
     """The limits that the environment sets, else the defaults; raises UsageError."""
-    numbers = ((name, _number(environ, variable)) for name, variable in LIMIT_VARIABLES.items())
-    return Limits(**{name: value for name, value in numbers if value is not None})
+    return Limits(**_numbers(environ, LIMIT_VARIABLES))
 
 
 def patience_from(environ: Mapping[str, str]) -> Patience:
     """How long to try, from the environment; the deadline counts from now. Raises UsageError."""
-    numbers = ((name, _number(environ, variable)) for name, variable in PATIENCE_VARIABLES.items())
-    patience = {name: value for name, value in numbers if value is not None}
+    patience = _numbers(environ, PATIENCE_VARIABLES)
     retries = _number(environ, "FLYTE_STORAGE_RETRIES")
     if retries is not None:
         patience["attempts"] = retries + 1
@@ -110,6 +108,11 @@ def cache_bytes_from(environ: Mapping[str, str], root: str) -> int:
         return bound
     disk = os.statvfs(root)
     return min(_CACHE_BYTES, disk.f_frsize * disk.f_blocks // 4)
+
+
+def _numbers(environ: Mapping[str, str], variables: dict[str, str]) -> dict[str, int]:
+    numbers = ((name, _number(environ, variable)) for name, variable in variables.items())
+    return {name: value for name, value in numbers if value is not None}
 
 
 def _number(environ: Mapping[str, str], variable: str) -> int | None:

@@ -12,9 +12,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from flyte_pack.store import StoreError
 from flyte_pack.store.trouble import Place
-from flyte_shim.stores import GCS, S3, Location, s3_settings
+from flyte_shim.stores import gcs_emulator, s3_settings
 
 _PROJECTS = "https://cloudresourcemanager."
 _GCS_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
@@ -97,24 +96,10 @@ def azure_config(environ: Mapping[str, str]) -> dict[str, str]:
     return {"use_azure_cli": "true"}
 
 
-def endpoint_of(location: Location, environ: Mapping[str, str]) -> str | None:
-    """The server's URL if the environment replaces the cloud's own. Raises `UsageError`."""
-    if location.kind == S3:
-        return s3_settings(environ).endpoint
-    if location.kind == GCS:
-        return environ.get("GOOGLE_BASE_URL") or _emulator(environ)
-    return environ.get("AZURE_STORAGE_ENDPOINT") or environ.get("AZURE_ENDPOINT")
-
-
 def gcs_asks_for_nothing(environ: Mapping[str, str]) -> bool:
     """Whether requests carry no credentials: for an emulator, or if the environment says so."""
     anonymous = environ.get("GOOGLE_SKIP_SIGNATURE", "").lower() in ("1", "true", "yes", "on")
-    return anonymous or (_emulator(environ) is not None and not environ.get("GOOGLE_BASE_URL"))
-
-
-def _emulator(environ: Mapping[str, str]) -> str | None:
-    host = environ.get("STORAGE_EMULATOR_HOST")
-    return f"http://{host}" if host and "://" not in host else host or None
+    return anonymous or (gcs_emulator(environ) is not None and not environ.get("GOOGLE_BASE_URL"))
 
 
 class _Nothing:
@@ -165,11 +150,9 @@ class GoogleCredentials:
             if not self._found.valid:
                 self._found.refresh(send)
         except (google.auth.exceptions.GoogleAuthError, ImportError, OSError, ValueError) as error:
-            raise self._unusable(error) from None
+            raise self._place.error(
+                f"cannot get Google's credentials ({type(error).__name__}): run `gcloud auth "
+                "application-default login`, or name a valid key file in "
+                "GOOGLE_APPLICATION_CREDENTIALS"
+            ) from None
         return f"Bearer {self._found.token}"
-
-    def _unusable(self, error: Exception) -> StoreError:
-        return self._place.error(
-            f"cannot get Google's credentials ({type(error).__name__}): run `gcloud auth "
-            "application-default login`, or name a valid key file in GOOGLE_APPLICATION_CREDENTIALS"
-        )

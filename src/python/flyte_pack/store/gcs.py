@@ -19,14 +19,10 @@ from flyte_pack.http import HttpError
 from flyte_pack.http.retry import Broken
 from flyte_pack.http.transport import Answer, Transport
 from flyte_pack.store import StoredObject, StoreError
-from flyte_pack.store.credentials import (
-    GoogleCredentials,
-    endpoint_of,
-    gcs_asks_for_nothing,
-)
+from flyte_pack.store.credentials import GoogleCredentials, gcs_asks_for_nothing
 from flyte_pack.store.remote import SHA256, WRITER, Content, Exists, Found
 from flyte_pack.store.trouble import Doing, Place, failure
-from flyte_shim.stores import Location
+from flyte_shim.stores import Location, endpoint_of
 
 ENDPOINT = "https://storage.googleapis.com"
 SECONDS = 30.0  # without a byte
@@ -129,9 +125,7 @@ class GcsBackend:
     def objects(self, prefix: str) -> list[StoredObject]:
         return [
             StoredObject(
-                item["name"][len(self._prefix) :],
-                int(item["size"]),
-                _seconds(item["updated"]),
+                item["name"][len(self._prefix) :], int(item["size"]), _seconds(item["updated"])
             )
             for page in self._pages(prefix)
             for item in page.get("items", ())
