@@ -10,6 +10,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from flyte_pack.store.trouble import Place
@@ -102,19 +103,11 @@ def gcs_asks_for_nothing(environ: Mapping[str, str]) -> bool:
     return anonymous or (gcs_emulator(environ) is not None and not environ.get("GOOGLE_BASE_URL"))
 
 
-class _Nothing:
-    """An empty response for a request that is not sent."""
-
-    status = 404
-    headers: Mapping[str, str] = {}
-    data = b"{}"
+_NO_PROJECT = SimpleNamespace(status=404, headers={}, data=b"{}")
 
 
 class GoogleCredentials:
-    """Google's "application default credentials".
-
-    These are a key file, a log-in, a federated identity or the machine's identity.
-    """
+    """Google's application default ones: a key file, a log-in, a federated or machine identity."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -136,7 +129,7 @@ class GoogleCredentials:
 
         def send(url: str, *args: Any, **kwargs: Any) -> Any:
             # google-auth also asks for the project of a federated identity, which is not needed.
-            return _Nothing() if url.startswith(_PROJECTS) else request(url, *args, **kwargs)
+            return _NO_PROJECT if url.startswith(_PROJECTS) else request(url, *args, **kwargs)
 
         try:
             if self._found is None:
