@@ -47,11 +47,7 @@ class Credentials:
 def find_credentials(
     settings: S3Settings, web: Web, environ: Mapping[str, str]
 ) -> Credentials | None:
-    """The credentials, or None if there are none.
-
-    Raises SourceDenied if a configured source refuses, SourceUnavailable if it may answer later,
-    and UsageError.
-    """
+    """The credentials, or None if there are none; raises ShimError if a configured source fails."""
     key_id, secret = settings.access_key_id, settings.secret_access_key
     if key_id and secret:
         return Credentials(key_id, secret, settings.session_token, "the environment")

@@ -20,13 +20,12 @@ the holder, so nothing can be stale. Three rules make this safe:
 
 These rules cover the following cases:
 
-1. Many processes start at once with an empty cache. All miss. One gets `work/<hash>.lock`, makes
-   the entry, removes the lock file and releases the lock. Each of the others then gets a lock on a
-   removed file, starts again and finds the entry.
-2. A process is killed while it makes the entry. Its lock is gone; `<hash>.d` and the lock file
-   stay. The next process, with any bundle, sees that `work` is not empty, tries each lock there
-   without waiting and removes what nobody holds. This also covers a kill between the rename and the
-   removal of the lock file.
+1. Many processes start at once with an empty cache. One gets `work/<hash>.lock`, makes the entry,
+   removes the lock file and releases the lock. Each of the others then gets a lock on a removed
+   file, starts again and finds the entry.
+2. A process is killed while it makes the entry. `<hash>.d` and the lock file stay. The next
+   process, with any bundle, tries each lock in `work` without waiting and removes what nobody
+   holds. This also covers a kill between the rename and the removal of the lock file.
 3. A sweeper and a maker meet at one hash. If the sweeper has the lock, the maker waits, gets a
    removed file and starts again. If the maker has it, the sweeper continues with the next name.
 4. A user and an evictor meet. The evictor takes `work/<hash>.lock`; takes the entry's `lock`
@@ -79,11 +78,10 @@ class Cache:
 
     @classmethod
     def open(cls, directory: str | None) -> Cache:
-        """The cache in `directory`, or in the first usable default place.
+        """The cache in `directory`, or in the first usable default place; raises StorageError.
 
-        The defaults are `$XDG_CACHE_HOME/flyte-shim`, `~/.cache/flyte-shim` and the user's own
-        directory among the temporary files, since a container may lack a writable HOME. A given
-        `directory` may be read-only if it holds the entry. Raises StorageError.
+        A container may lack a writable HOME, so some defaults are among the temporary files. A
+        given `directory` may be read-only if it holds the entry.
         """
         if directory:
             return cls(_private(os.path.abspath(directory), writable=False))
@@ -249,11 +247,10 @@ class Cache:
 def seal(directory: str, directories: dict[str, bool]) -> None:
     """Make `directory`/files read-only, and let Python keep its bytecode in `directory`/bytecode.
 
-    `directories` maps the directories below `files` to whether they hold modules. Python writes
-    bytecode into `__pycache__` of a module's directory, and root can write into any directory; so
-    `__pycache__` is a link into `directory`/bytecode. (PYTHONPYCACHEPREFIX would also hide the
-    bytecode of the image's installed packages.) The top of the bundle gets no link, because Python
-    compiles its files in the working directory.
+    `directories` maps the directories below `files` to whether they hold modules. There
+    `__pycache__` is a link into `directory`/bytecode, because root can write into any directory.
+    (PYTHONPYCACHEPREFIX would also hide the bytecode of the image's installed packages.) The top
+    gets no link, because Python compiles its files in the working directory.
     """
     root = os.fsencode(directory)
     for name, holds_modules in directories.items():

@@ -252,8 +252,7 @@ class _Inflated:
         while padded > 0:
             count = min(padded, _INFLATE // 2)
             yield self.take(count)[: max(0, size)]
-            size -= count
-            padded -= count
+            size, padded = size - count, padded - count
 
     def finish(self) -> None:
         """Check that only zeros follow in the tar, and nothing after the gzip member."""
@@ -301,9 +300,8 @@ class _Ahead:
         from queue import Queue
         from threading import Thread
 
-        self._produce = produce
+        self._produce, self._closed = produce, False
         self._pieces: Queue[bytes | BaseException] = Queue(2)
-        self._closed = False
         self._thread = Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -354,15 +352,10 @@ def _check_header(header: bytes) -> None:
 
 def _octal(field: bytes, what: str) -> int:
     """A number in a header: octal digits, perhaps between blanks, ended by a blank or NUL."""
-    digits = field.partition(b"\0")[0].strip(b" ")
-    if digits.isdigit():
-        try:
-            return int(digits, 8)
-        except ValueError:
-            pass
-    elif not digits:
-        return 0
-    raise UnsupportedMember(f"a tar header's {what} is not an octal number: {field!r}")
+    digits = field.partition(b"\0")[0].strip(b" ") or b"0"
+    if digits.strip(b"01234567"):
+        raise UnsupportedMember(f"a tar header's {what} is not an octal number: {field!r}")
+    return int(digits, 8)
 
 
 def _decimal(text: str) -> int:

@@ -127,8 +127,7 @@ def _number(environ: Mapping[str, str], variable: str) -> int | None:
 def _mtime(sha256: str) -> int:
     """The modification time of an archive's files, between 1985 and 2017.
 
-    Python accepts compiled bytecode if it records the source's time (in seconds) and size. Two
-    bundles that use one working directory may hold files of the same path and size. A time that
-    depends on the archive tells these files apart.
+    Python accepts bytecode that records the source's time (in seconds) and size. The archive's own
+    time tells apart two bundles' files of the same path and size in one working directory.
     """
     return 500_000_000 + int(sha256[:8], 16) % 1_000_000_000

@@ -19,7 +19,7 @@ from flyte_pack.http.retry import Broken
 from flyte_pack.store import StoredObject, StoreError
 from flyte_pack.store.credentials import azure_config, s3_credentials
 from flyte_pack.store.remote import SHA256, WRITER, Content, Exists, Found
-from flyte_pack.store.trouble import Doing, Place, failure, no_bucket, status_and_code
+from flyte_pack.store.trouble import NO_BUCKET, Doing, Place, failure, status_and_code
 from flyte_shim.stores import S3, Location, allows_http, obstore_config
 
 CONNECT_SECONDS = 15
@@ -119,7 +119,7 @@ class ObstoreBackend:
         try:
             obstore.delete(self._client(), path)
         except FileNotFoundError as error:
-            if no_bucket(status_and_code(str(error))[1]):
+            if status_and_code(str(error))[1] in NO_BUCKET:
                 raise self._failure(Doing.DELETE, error) from None
         except _FAILURES as error:
             raise self._failure(Doing.DELETE, error) from None

@@ -85,7 +85,7 @@ _CODES = {
     "XMinioStorageFull": _FULL,
     "KeyTooLongError": "the store's prefix is too long: choose a shorter one",
 }
-_NO_BUCKET = {"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"}
+NO_BUCKET = {"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"}
 _NO_OBJECT = {"NoSuchKey", "BlobNotFound"}
 # The server asks for fewer requests.
 _PATIENCE = {"SlowDown", "RequestLimitExceeded", "ThrottlingException", "ServerBusy"}
@@ -131,11 +131,6 @@ _CONNECTION = (
 )
 
 
-def no_bucket(code: str | None) -> bool:
-    """Whether the bucket is missing, not only an object."""
-    return code in _NO_BUCKET
-
-
 def status_and_code(text: str) -> tuple[int | None, str | None]:
     """The HTTP status and the store's own error code in obstore's message."""
     status, code = _STATUS.search(text), _CODE.search(text)
@@ -152,17 +147,15 @@ def failure(
     if _METADATA.search(text):
         return place.error(f"no credentials were found: {_CREDENTIALS[place.kind]}")
     if code in _PATIENCE or (status in STATUSES and code not in _CODES):
-        busy = status in (429, 503, None)
-        words = "it has too many requests, or is down for a while"
-        return Broken(
-            words if busy else f"it answers with status {status}",
-            STATUSES.get(status or 503, BROKEN),
-        )
+        words = f"it answers with status {status}"
+        if status in (429, 503, None):
+            words = "it has too many requests, or is down for a while"
+        return Broken(words, STATUSES.get(status or 503, BROKEN))
     if status == 507:
         code = "InsufficientStorage"
     if code in _CODES:
         return place.error(_CODES[code])
-    if code in _NO_BUCKET or (status == 404 and code not in _NO_OBJECT and doing is not Doing.READ):
+    if code in NO_BUCKET or (status == 404 and code not in _NO_OBJECT and doing is not Doing.READ):
         what = "container" if place.kind == AZURE else "bucket"
         return place.error(
             f"there is no {what} {place.bucket}: make it, or correct the store's URI"
