@@ -56,8 +56,8 @@ def find_credentials(
         return found
     if environ.get("AWS_WEB_IDENTITY_TOKEN_FILE") and environ.get("AWS_ROLE_ARN"):
         return _from_web_identity(settings.region, web, environ)
-    prefix = "AWS_CONTAINER_CREDENTIALS"
-    if environ.get(f"{prefix}_RELATIVE_URI") or environ.get(f"{prefix}_FULL_URI"):
+    variables = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    if any(map(environ.get, variables)):
         return _from_container(web, environ)
     if environ.get("AWS_EC2_METADATA_DISABLED", "").lower() != "true":
         return _from_machine(web, environ)
