@@ -23,12 +23,8 @@ if TYPE_CHECKING:
 _ECS = "http://169.254.170.2"
 # The only hosts that may receive a token without TLS.
 _CONTAINER_HOSTS = (
-    "127.0.0.1",
-    "::1",
-    "localhost",
-    "169.254.170.2",
-    "169.254.170.23",
-    "fd00:ec2::23",
+    *("127.0.0.1", "::1", "localhost"),
+    *("169.254.170.2", "169.254.170.23", "fd00:ec2::23"),
 )
 _IMDS = "http://169.254.169.254"
 _IMDS_SECONDS = 1.0
@@ -38,15 +34,11 @@ _MAX_TOKEN = 1 << 16
 class Credentials:
     """A key, its secret and the session's token; `origin` says where they come from."""
 
-    __slots__ = ("access_key_id", "origin", "secret_access_key", "session_token")
-
     def __init__(
         self, access_key_id: str, secret_access_key: str, session_token: str | None, origin: str
     ) -> None:
-        self.access_key_id = access_key_id
-        self.secret_access_key = secret_access_key
-        self.session_token = session_token
-        self.origin = origin
+        self.access_key_id, self.secret_access_key = access_key_id, secret_access_key
+        self.session_token, self.origin = session_token, origin
         for value in (access_key_id, secret_access_key, session_token or "-"):
             if not (value.isascii() and value.isprintable() and " " not in value):
                 raise UsageError(f"the credentials from {origin} have invalid characters")
@@ -55,23 +47,17 @@ class Credentials:
 def find_credentials(
     settings: S3Settings, web: Web, environ: Mapping[str, str]
 ) -> Credentials | None:
-    """The credentials, or None if there are none.
-
-    Raises SourceDenied if a configured source refuses, SourceUnavailable if it may answer later,
-    and UsageError.
-    """
+    """The credentials, or None if there are none; raises ShimError if a configured source fails."""
     key_id, secret = settings.access_key_id, settings.secret_access_key
     if key_id and secret:
         return Credentials(key_id, secret, settings.session_token, "the environment")
-    if environ.get("AWS_PROFILE") and environ.get("AWS_CONFIG_FILE"):
-        found = _from_profile(environ["AWS_PROFILE"])
-        if found:
-            return found
+    profile = environ.get("AWS_CONFIG_FILE") and environ.get("AWS_PROFILE")
+    if profile and (found := _from_profile(profile)):
+        return found
     if environ.get("AWS_WEB_IDENTITY_TOKEN_FILE") and environ.get("AWS_ROLE_ARN"):
         return _from_web_identity(settings.region, web, environ)
-    if environ.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") or environ.get(
-        "AWS_CONTAINER_CREDENTIALS_FULL_URI"
-    ):
+    variables = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    if any(map(environ.get, variables)):
         return _from_container(web, environ)
     if environ.get("AWS_EC2_METADATA_DISABLED", "").lower() != "true":
         return _from_machine(web, environ)
@@ -83,22 +69,20 @@ def _from_profile(name: str) -> Credentials | None:
         from botocore.session import Session
     except ImportError:
         return None
-    origin = f"the profile {name!r}"
     try:
         found = Session(profile=name).get_credentials()
-        if found is None:
-            return None
-        frozen = found.get_frozen_credentials()
+        frozen = found and found.get_frozen_credentials()
     except Exception as error:
         raise SourceDenied(
             f"no credentials in the profile {name!r} of AWS_PROFILE ({type(error).__name__})"
         ) from None
-    return Credentials(frozen.access_key, frozen.secret_key, frozen.token, origin)
+    if frozen is None:
+        return None
+    return Credentials(frozen.access_key, frozen.secret_key, frozen.token, f"the profile {name!r}")
 
 
 def _from_web_identity(region: str, web: Web, environ: Mapping[str, str]) -> Credentials:
     """Asks STS by AssumeRoleWithWebIdentity, an unsigned request."""
-    origin = "the web identity"
     domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
     endpoint = (
         environ.get("AWS_ENDPOINT_URL_STS")
@@ -110,15 +94,12 @@ def _from_web_identity(region: str, web: Web, environ: Mapping[str, str]) -> Cre
         "Version": "2011-06-15",
         "RoleArn": environ["AWS_ROLE_ARN"],
         "RoleSessionName": environ.get("AWS_ROLE_SESSION_NAME") or "flyte-shim",
-        "WebIdentityToken": _token_in(
-            environ["AWS_WEB_IDENTITY_TOKEN_FILE"], "AWS_WEB_IDENTITY_TOKEN_FILE"
-        ),
+        "WebIdentityToken": _token_in("AWS_WEB_IDENTITY_TOKEN_FILE", environ),
     }
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     url = Url(f"{endpoint.rstrip('/')}/")
     with web.send("POST", url, headers, urlencode(form).encode()) as answer:
-        text = answer.text()
-        status = answer.status
+        status, text = answer.status, answer.text()
     if status in TRANSIENT:
         raise SourceUnavailable(f"STS at {url.netloc} has failed ({status})")
     values = [
@@ -132,7 +113,7 @@ def _from_web_identity(region: str, web: Web, environ: Mapping[str, str]) -> Cre
             f"STS at {url.netloc} gives no credentials for AWS_ROLE_ARN ({label}): does the role "
             "trust the cluster's identity provider and this service account?"
         )
-    return Credentials(values[0], values[1], values[2], origin)
+    return Credentials(values[0], values[1], values[2], "the web identity")
 
 
 def _from_container(web: Web, environ: Mapping[str, str]) -> Credentials:
@@ -143,11 +124,9 @@ def _from_container(web: Web, environ: Mapping[str, str]) -> Credentials:
             f"AWS_CONTAINER_CREDENTIALS_FULL_URI names {url.netloc} without TLS; use https://"
         )
     headers = {"Accept": "application/json"}
-    token_file = environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
-    if token_file:
-        token = _token_in(token_file, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
-    else:
-        token = environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN", "")
+    token = environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN", "")
+    if environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"):
+        token = _token_in("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", environ)
     if token:
         headers["Authorization"] = token
     with web.send("GET", url, headers, direct=True) as answer:
@@ -165,11 +144,8 @@ def _from_container(web: Web, environ: Mapping[str, str]) -> Credentials:
 
 def _from_machine(web: Web, environ: Mapping[str, str]) -> Credentials | None:
     """Asks IMDSv2, the end of the chain; None if nothing answers."""
-    base = (
-        environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT")
-        or environ.get("AWS_METADATA_ENDPOINT")
-        or _IMDS
-    ).rstrip("/")
+    named = environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or environ.get("AWS_METADATA_ENDPOINT")
+    base = (named or _IMDS).rstrip("/")
     path = f"{base}/latest/meta-data/iam/security-credentials/"
 
     def ask(method: str, url: str, headers: dict[str, str]) -> str | None:
@@ -203,7 +179,8 @@ def _from_json(text: str, origin: str) -> Credentials | None:
     return Credentials(values[0], values[1], token, origin)
 
 
-def _token_in(path: str, variable: str) -> str:
+def _token_in(variable: str, environ: Mapping[str, str]) -> str:
+    path = environ[variable]
     try:
         with open(path, encoding="ascii", errors="replace") as file:
             token = file.read(_MAX_TOKEN).strip()

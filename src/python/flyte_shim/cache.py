@@ -20,13 +20,12 @@ the holder, so nothing can be stale. Three rules make this safe:
 
 These rules cover the following cases:
 
-1. Many processes start at once with an empty cache. All miss. One gets `work/<hash>.lock`, makes
-   the entry, removes the lock file and releases the lock. Each of the others then gets a lock on a
-   removed file, starts again and finds the entry.
-2. A process is killed while it makes the entry. Its lock is gone; `<hash>.d` and the lock file
-   stay. The next process, with any bundle, sees that `work` is not empty, tries each lock there
-   without waiting and removes what nobody holds. This also covers a kill between the rename and the
-   removal of the lock file.
+1. Many processes start at once with an empty cache. One gets `work/<hash>.lock`, makes the entry,
+   removes the lock file and releases the lock. Each of the others then gets a lock on a removed
+   file, starts again and finds the entry.
+2. A process is killed while it makes the entry. `<hash>.d` and the lock file stay. The next
+   process, with any bundle, tries each lock in `work` without waiting and removes what nobody
+   holds. This also covers a kill between the rename and the removal of the lock file.
 3. A sweeper and a maker meet at one hash. If the sweeper has the lock, the maker waits, gets a
    removed file and starts again. If the maker has it, the sweeper continues with the next name.
 4. A user and an evictor meet. The evictor takes `work/<hash>.lock`; takes the entry's `lock`
@@ -67,11 +66,8 @@ class Entry:
     `files` is its directory, `is_new` whether this process made it.
     """
 
-    __slots__ = ("files", "is_new")
-
     def __init__(self, files: str, is_new: bool) -> None:
-        self.files = files
-        self.is_new = is_new
+        self.files, self.is_new = files, is_new
 
 
 class Cache:
@@ -82,11 +78,10 @@ class Cache:
 
     @classmethod
     def open(cls, directory: str | None) -> Cache:
-        """The cache in `directory`, or in the first usable default place.
+        """The cache in `directory`, or in the first usable default place; raises StorageError.
 
-        The defaults are `$XDG_CACHE_HOME/flyte-shim`, `~/.cache/flyte-shim` and the user's own
-        directory among the temporary files, since a container may lack a writable HOME. A given
-        `directory` may be read-only if it holds the entry. Raises StorageError.
+        A container may lack a writable HOME, so some defaults are among the temporary files. A
+        given `directory` may be read-only if it holds the entry.
         """
         if directory:
             return cls(_private(os.path.abspath(directory), writable=False))
@@ -109,8 +104,7 @@ class Cache:
         Raises StorageError and whatever `fill` raises.
         """
         self._sweep()
-        found = self._find(archive_hash)
-        if found:
+        if found := self._find(archive_hash):
             return found
         lock = self._lock_to_make(archive_hash, wait=True)
         assert lock is not None
@@ -205,8 +199,7 @@ class Cache:
                 return _held(path, fd, is_new=False)
 
     def _make(self, archive_hash: str, fill: Callable[[str], int]) -> Entry:
-        work = f"{self.root}/work/{archive_hash}.d"
-        path = f"{self.root}/entries/{archive_hash}"
+        path, work = f"{self.root}/entries/{archive_hash}", f"{self.root}/work/{archive_hash}.d"
         remove_tree(work)
         os.mkdir(work, 0o700)
         try:
@@ -254,11 +247,10 @@ class Cache:
 def seal(directory: str, directories: dict[str, bool]) -> None:
     """Make `directory`/files read-only, and let Python keep its bytecode in `directory`/bytecode.
 
-    `directories` maps the directories below `files` to whether they hold modules. Python writes
-    bytecode into `__pycache__` of a module's directory, and root can write into any directory; so
-    `__pycache__` is a link into `directory`/bytecode. (PYTHONPYCACHEPREFIX would also hide the
-    bytecode of the image's installed packages.) The top of the bundle gets no link, because Python
-    compiles its files in the working directory.
+    `directories` maps the directories below `files` to whether they hold modules. There
+    `__pycache__` is a link into `directory`/bytecode, because root can write into any directory.
+    (PYTHONPYCACHEPREFIX would also hide the bytecode of the image's installed packages.) The top
+    gets no link, because Python compiles its files in the working directory.
     """
     root = os.fsencode(directory)
     for name, holds_modules in directories.items():

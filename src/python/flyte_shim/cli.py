@@ -53,11 +53,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        code = ShimError.code
         # The exception's own text may hold anything, even a signed URL.
-        message = (
-            f"{type(error).__name__} {_where(error)}. This is an error in flyte-shim; report it"
-        )
+        kind, code = type(error).__name__, ShimError.code
+        message = f"{kind} {_where(error)}. This is an error in flyte-shim; report it"
     log.error(message, code)
     return code
 
@@ -82,7 +80,9 @@ def _main(argv: list[str], log: Log) -> int:
         _check_unverified("a pickled bundle", log)
     workdir = options.get("--workdir")
     if archive and sha256:
-        markers = [marker for uri in (archive, tgz or archive) for marker in _markers(uri)]
+        # The files by which a0 knows that it has the bundle; Flyte before 2.5.18 uses the second.
+        names = [_name(uri) for uri in (archive, tgz or archive)]
+        markers = [marker for name in names for marker in (f".{name}.extracted", name)]
         target = workdir or "."
         destination = (option(command, "--dest") if tgz else None) or "."
         if destination != ".":
@@ -109,12 +109,7 @@ def _enter(workdir: str | None) -> None:
 
 
 def _prepare(
-    archive: str,
-    sha256: str,
-    workdir: str,
-    options: dict[str, str],
-    markers: list[str],
-    log: Log,
+    archive: str, sha256: str, workdir: str, options: dict[str, str], markers: list[str], log: Log
 ) -> None:
     """Make the bundle appear in `workdir`; its entry stays locked as long as this process lives."""
     mode = options.get("--mode") or os.environ.get("FLYTE_SHIM_MODE") or MODES[0]
@@ -222,12 +217,6 @@ def _name(uri: str) -> str:
     if name in ("", ".", ".."):
         raise UsageError(f"{shown.uri(uri)} does not name a file")
     return name
-
-
-def _markers(uri: str) -> list[str]:
-    """The files by which a0 knows that it has the bundle; Flyte before 2.5.18 uses the second."""
-    name = _name(uri)
-    return [f".{name}.extracted", name]
 
 
 def _storage_message(error: OSError) -> str:

@@ -37,11 +37,8 @@ def become(command: list[str]) -> None:
     for number in (_signal.SIGPIPE, _signal.SIGXFSZ):
         _signal.signal(number, _signal.SIG_DFL)
     name = command[0]
-    if "/" in name:
-        candidates = [name]
-    else:
-        path = os.environ.get("PATH", os.defpath)
-        candidates = [f"{directory or '.'}/{name}" for directory in path.split(":")]
+    path = os.environ.get("PATH", os.defpath).split(":")
+    candidates = [name] if "/" in name else [f"{directory or '.'}/{name}" for directory in path]
     failure: ShimError = CommandNotFound(
         f"there is no command {name!r}. Put it on PATH, or give its path"
     )

@@ -17,15 +17,11 @@ class ShimError(UserError):
 
 
 class UsageError(ShimError):
-    """The command line or the environment asks for something impossible (EX_USAGE)."""
-
-    code = 64
+    code = 64  # EX_USAGE: the command line or the environment asks for something impossible
 
 
 class ArchiveError(ShimError):
-    """The archive is invalid (EX_DATAERR); the subclasses say how."""
-
-    code = 65
+    code = 65  # EX_DATAERR: the archive is invalid; the subclasses say how
 
 
 class HashMismatch(ArchiveError):
@@ -53,9 +49,7 @@ class TooLarge(ArchiveError):
 
 
 class SourceMissing(ShimError):
-    """There is no readable archive at the URI (EX_NOINPUT)."""
-
-    code = 66
+    code = 66  # EX_NOINPUT: there is no readable archive at the URI
 
 
 class SourceUnavailable(ShimError):
@@ -76,30 +70,20 @@ class SourceChanged(SourceUnavailable):
 
 
 class UntrustedSource(ShimError):
-    """An untrusted response: its certificate, its redirect, its HTTP (EX_PROTOCOL)."""
-
-    code = 76
+    code = 76  # EX_PROTOCOL: an untrusted response: its certificate, its redirect, its HTTP
 
 
 class SourceDenied(ShimError):
-    """The store refuses access: credentials, permissions, clock (EX_NOPERM)."""
-
-    code = 77
+    code = 77  # EX_NOPERM: the store refuses access: credentials, permissions, clock
 
 
 class StorageError(ShimError):
-    """The cache or the working directory cannot be used (EX_CANTCREAT)."""
-
-    code = 73
+    code = 73  # EX_CANTCREAT: the cache or the working directory cannot be used
 
 
 class CommandNotExecutable(ShimError):
-    """The command exists, but cannot be run; shells use the same code."""
-
-    code = 126
+    code = 126  # the command exists, but cannot be run; shells use the same code
 
 
 class CommandNotFound(ShimError):
-    """The command does not exist; shells use the same code."""
-
-    code = 127
+    code = 127  # the command does not exist; shells use the same code

@@ -14,13 +14,7 @@ from __future__ import annotations
 import os
 import zlib
 
-from flyte_shim.errors import (
-    DamagedArchive,
-    DuplicatePath,
-    TooLarge,
-    UnsafePath,
-    UnsupportedMember,
-)
+from flyte_shim.errors import DamagedArchive, DuplicatePath, TooLarge, UnsafePath, UnsupportedMember
 from flyte_shim.files import write_all
 from flyte_shim.paths import path_problem
 
@@ -59,14 +53,10 @@ _TYPES = {
 class Limits:
     """The limits: bytes of the archive, number of files, bytes of all files together."""
 
-    __slots__ = ("archive_bytes", "files", "total_bytes")
-
     def __init__(
         self, archive_bytes: int = 1 << 30, files: int = 200_000, total_bytes: int = 4 << 30
     ) -> None:
-        self.archive_bytes = archive_bytes
-        self.files = files
-        self.total_bytes = total_bytes
+        self.archive_bytes, self.files, self.total_bytes = archive_bytes, files, total_bytes
 
 
 def extract(
@@ -85,7 +75,6 @@ def extract(
     made = {"": False}
     blocks = 0
     parent, parent_fd = "", os.open(root, os.O_RDONLY)
-    times = (mtime, mtime)
     try:
         with open(archive, "rb", buffering=0) as file:
             for path, executable, chunks in read_members(file, limits):
@@ -110,7 +99,7 @@ def extract(
                     for chunk in chunks:
                         write_all(fd, chunk)
                         size += len(chunk)
-                    os.utime(fd, times)
+                    os.utime(fd, (mtime, mtime))
                 finally:
                     os.close(fd)
                 blocks += -(-size // _DISK_BLOCK)
@@ -235,7 +224,6 @@ class _Inflated:
         self._ahead: _Ahead | None = None
 
     def close(self) -> None:
-
         if self._ahead:
             self._ahead.close()
 
@@ -264,8 +252,7 @@ class _Inflated:
         while padded > 0:
             count = min(padded, _INFLATE // 2)
             yield self.take(count)[: max(0, size)]
-            size -= count
-            padded -= count
+            size, padded = size - count, padded - count
 
     def finish(self) -> None:
         """Check that only zeros follow in the tar, and nothing after the gzip member."""
@@ -313,9 +300,8 @@ class _Ahead:
         from queue import Queue
         from threading import Thread
 
-        self._produce = produce
+        self._produce, self._closed = produce, False
         self._pieces: Queue[bytes | BaseException] = Queue(2)
-        self._closed = False
         self._thread = Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -366,15 +352,10 @@ def _check_header(header: bytes) -> None:
 
 def _octal(field: bytes, what: str) -> int:
     """A number in a header: octal digits, perhaps between blanks, ended by a blank or NUL."""
-    digits = field.partition(b"\0")[0].strip(b" ")
-    if digits.isdigit():
-        try:
-            return int(digits, 8)
-        except ValueError:
-            pass
-    elif not digits:
-        return 0
-    raise UnsupportedMember(f"a tar header's {what} is not an octal number: {field!r}")
+    digits = field.partition(b"\0")[0].strip(b" ") or b"0"
+    if digits.strip(b"01234567"):
+        raise UnsupportedMember(f"a tar header's {what} is not an octal number: {field!r}")
+    return int(digits, 8)
 
 
 def _decimal(text: str) -> int:

@@ -86,14 +86,12 @@ def open_source(uri: str, patience: Patience, environ: Mapping[str, str]) -> Sou
 
 def limits_from(environ: Mapping[str, str]) -> Limits:
     """The limits that the environment sets, else the defaults; raises UsageError."""
-    numbers = ((name, _number(environ, variable)) for name, variable in LIMIT_VARIABLES.items())
-    return Limits(**{name: value for name, value in numbers if value is not None})
+    return Limits(**_numbers(environ, LIMIT_VARIABLES))
 
 
 def patience_from(environ: Mapping[str, str]) -> Patience:
     """How long to try, from the environment; the deadline counts from now. Raises UsageError."""
-    numbers = ((name, _number(environ, variable)) for name, variable in PATIENCE_VARIABLES.items())
-    patience = {name: value for name, value in numbers if value is not None}
+    patience = _numbers(environ, PATIENCE_VARIABLES)
     retries = _number(environ, "FLYTE_STORAGE_RETRIES")
     if retries is not None:
         patience["attempts"] = retries + 1
@@ -112,6 +110,11 @@ def cache_bytes_from(environ: Mapping[str, str], root: str) -> int:
     return min(_CACHE_BYTES, disk.f_frsize * disk.f_blocks // 4)
 
 
+def _numbers(environ: Mapping[str, str], variables: dict[str, str]) -> dict[str, int]:
+    numbers = ((name, _number(environ, variable)) for name, variable in variables.items())
+    return {name: value for name, value in numbers if value is not None}
+
+
 def _number(environ: Mapping[str, str], variable: str) -> int | None:
     text = environ.get(variable)
     if not text:
@@ -124,8 +127,7 @@ def _number(environ: Mapping[str, str], variable: str) -> int | None:
 def _mtime(sha256: str) -> int:
     """The modification time of an archive's files, between 1985 and 2017.
 
-    Python accepts compiled bytecode if it records the source's time (in seconds) and size. Two
-    bundles that use one working directory may hold files of the same path and size. A time that
-    depends on the archive tells these files apart.
+    Python accepts bytecode that records the source's time (in seconds) and size. The archive's own
+    time tells apart two bundles' files of the same path and size in one working directory.
     """
     return 500_000_000 + int(sha256[:8], 16) % 1_000_000_000

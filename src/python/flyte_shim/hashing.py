@@ -16,12 +16,10 @@ _READ = 1 << 20
 
 
 def sha256_bytes(data: bytes) -> str:
-    """SHA-256 of `data`, as 64 lower-case hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_file(path: str) -> str:
-    """SHA-256 of the file at `path`, as 64 lower-case hexadecimal digits; raises OSError."""
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(_READ))
     with open(path, "rb", buffering=0) as file:
@@ -41,14 +39,6 @@ def content_hash(rows: Iterable[tuple[str, int, int, str]]) -> str:
     digest = hashlib.sha256(CONTENT_HASH_HEADER)
     for path, mode, size, sha256 in rows:
         name = path.encode()
-        digest.update(
-            b"%b%b%b%b%b"
-            % (
-                len(name).to_bytes(8, "big"),
-                name,
-                mode.to_bytes(4, "big"),
-                size.to_bytes(8, "big"),
-                bytes.fromhex(sha256),
-            )
-        )
+        digest.update(len(name).to_bytes(8, "big") + name)
+        digest.update(mode.to_bytes(4, "big") + size.to_bytes(8, "big") + bytes.fromhex(sha256))
     return digest.hexdigest()

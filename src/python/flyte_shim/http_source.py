@@ -8,16 +8,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from urllib.parse import urljoin
 
-from flyte_shim import shown
-from flyte_shim.errors import (
-    ShimError,
-    SourceChanged,
-    SourceDenied,
-    SourceMissing,
-    SourceUnavailable,
-    UntrustedSource,
-    UsageError,
-)
+from flyte_shim import errors, shown
 from flyte_shim.source import Source
 from flyte_shim.web import TRANSIENT, Url, Web
 
@@ -66,7 +57,7 @@ class WebSource(Source):
         """Check the headers of a good response; returns how many of its bytes to skip."""
         etag = answer.header("etag")
         if offset and self._etag and etag and etag != self._etag:
-            raise SourceChanged(f"{self.uri} was replaced while it was read")
+            raise errors.SourceChanged(f"{self.uri} was replaced while it was read")
         # A weak tag never matches (RFC 9110, 8.8.3).
         self._etag = "" if etag.startswith("W/") else etag
         encoding = answer.header("content-encoding").lower()
@@ -79,14 +70,16 @@ class WebSource(Source):
         start, _, size = rest.partition("/")
         start = start.partition("-")[0]
         if unit.lower() != "bytes" or not _is_number(start) or int(start) != offset:
-            raise UntrustedSource(f"{self.uri}: the server sent another range than requested")
+            raise errors.UntrustedSource(
+                f"{self.uri}: the server sent another range than requested"
+            )
         self._size = int(size) if _is_number(size) else None
         return 0
 
     def _answer(self, headers: dict[str, str]) -> Answer:
         raise NotImplementedError
 
-    def _refusal(self, answer: Answer) -> ShimError:
+    def _refusal(self, answer: Answer) -> errors.ShimError:
         """The error for a response without an archive."""
         return refusal(self.uri, answer, answer.error_code())
 
@@ -100,7 +93,7 @@ class HttpSource(WebSource):
         self._signed = "?" in uri
         self._allow_http = environ.get("FLYTE_SHIM_ALLOW_HTTP") == "1"
         if self._url.scheme == "http" and not self._may_be_plain(self._url):
-            raise UsageError(
+            raise errors.UsageError(
                 f"{self.uri} is not encrypted; write https://, or set FLYTE_SHIM_ALLOW_HTTP=1"
             )
 
@@ -112,17 +105,17 @@ class HttpSource(WebSource):
                 return answer
             answer.close()
             url = self._redirected(url, answer.header("location"))
-        raise UntrustedSource(f"{self.uri} redirects more than {MAX_REDIRECTS} times")
+        raise errors.UntrustedSource(f"{self.uri} redirects more than {MAX_REDIRECTS} times")
 
     def _redirected(self, url: Url, location: str) -> Url:
         try:
             # http.client reads headers as Latin-1; some servers send UTF-8.
             location = location.encode("latin-1").decode()
             target = Url(urljoin(str(url), location))
-        except (UsageError, ValueError):
-            raise UntrustedSource(f"{self.uri} redirects to an invalid URL") from None
+        except (errors.UsageError, ValueError):
+            raise errors.UntrustedSource(f"{self.uri} redirects to an invalid URL") from None
         if target.scheme == "http" and (url.scheme == "https" or not self._may_be_plain(target)):
-            raise UntrustedSource(
+            raise errors.UntrustedSource(
                 f"{self.uri} redirects to {target.netloc} without encryption: not followed"
             )
         return target
@@ -130,31 +123,31 @@ class HttpSource(WebSource):
     def _may_be_plain(self, url: Url) -> bool:
         return self._allow_http or url.host in _LOCAL
 
-    def _refusal(self, answer: Answer) -> ShimError:
+    def _refusal(self, answer: Answer) -> errors.ShimError:
         if self._signed and answer.status in (400, 401, 403):
             code, skew = answer.error_code(), answer.clock_skew()
             why = f"this machine's clock is {skew}" if skew else "it has expired or does not fit"
-            return SourceDenied(
+            return errors.SourceDenied(
                 f"the signed URL of {self.uri} is refused ({answer.label(code)}): {why}. "
                 "Make a new one"
             )
         return super()._refusal(answer)
 
 
-def refusal(uri: str, answer: Answer, code: str) -> ShimError:
+def refusal(uri: str, answer: Answer, code: str) -> errors.ShimError:
     """The error for a response's status; `code` is the store's own error code."""
     status, label = answer.status, answer.label(code)
     if status in TRANSIENT:
-        return SourceUnavailable(f"reading {uri} failed ({label})", answer.wait())
+        return errors.SourceUnavailable(f"reading {uri} failed ({label})", answer.wait())
     if status in (404, 410):
-        return SourceMissing(f"there is no archive at {uri} ({label}). Deploy it again")
+        return errors.SourceMissing(f"there is no archive at {uri} ({label}). Deploy it again")
     if status in (412, 416):
-        return SourceChanged(f"{uri} was replaced while it was read ({label})")
+        return errors.SourceChanged(f"{uri} was replaced while it was read ({label})")
     if status in (401, 403, 407):
-        return SourceDenied(f"{uri} may not be read ({label})")
+        return errors.SourceDenied(f"{uri} may not be read ({label})")
     if status in _REDIRECTS:
-        return UntrustedSource(f"{uri}: the store redirects ({label}): not followed")
-    return UntrustedSource(f"{uri} cannot be read: the server answers {label}")
+        return errors.UntrustedSource(f"{uri}: the store redirects ({label}): not followed")
+    return errors.UntrustedSource(f"{uri} cannot be read: the server answers {label}")
 
 
 def _is_number(text: str) -> bool:

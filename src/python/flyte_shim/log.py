@@ -45,7 +45,6 @@ class Log:
         self._write("warning", event, {**fields, "message": message})
 
     def error(self, message: str, code: int) -> None:
-        """Log the error that ends the start with the exit code `code`."""
         self._write("error", "failed", {"code": code, "message": message})
 
     def _write(self, level: str, event: str, fields: dict[str, Value]) -> None:

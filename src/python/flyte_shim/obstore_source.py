@@ -8,16 +8,7 @@ from __future__ import annotations
 
 import re
 
-from flyte_shim import shown
-from flyte_shim.errors import (
-    ShimError,
-    SourceChanged,
-    SourceDenied,
-    SourceMissing,
-    SourceUnavailable,
-    UntrustedSource,
-    UsageError,
-)
+from flyte_shim import errors, shown
 from flyte_shim.source import Source
 from flyte_shim.stores import AZURE, allows_http, locate, obstore_config
 
@@ -40,13 +31,11 @@ class ObstoreSource(Source):
 
     def __init__(self, uri: str, patience: Patience, environ: Mapping[str, str]) -> None:
         super().__init__(shown.uri(uri))
-        self._location = locate(uri)
-        self._patience = patience
-        self._environ = environ
+        self._location, self._patience, self._environ = locate(uri), patience, environ
         try:
             import obstore
         except ImportError:
-            raise UsageError(
+            raise errors.UsageError(
                 f"{self.uri} needs the package obstore, which Flyte depends on: install it beside "
                 "flyte-shim, or give a presigned https:// URL"
             ) from None
@@ -64,7 +53,7 @@ class ObstoreSource(Source):
             self._check(offset, result.meta)
             for chunk in result.stream(min_chunk_size=_CHUNK):
                 yield bytes(chunk)
-        except (ShimError, GeneratorExit):
+        except (errors.ShimError, GeneratorExit):
             raise
         except Exception as error:
             raise self._failure(error) from None
@@ -72,18 +61,18 @@ class ObstoreSource(Source):
     def _check(self, offset: int, meta: Mapping[str, Any]) -> None:
         etag = meta.get("e_tag")
         if offset and self._etag and etag != self._etag:
-            raise SourceChanged(f"{self.uri} was replaced while it was read")
+            raise errors.SourceChanged(f"{self.uri} was replaced while it was read")
         self._size, self._etag = meta["size"], etag or ""
 
     def _checked_store(self) -> Any:
         """The store; makes no request, so a failure comes from the settings."""
         try:
             return self._store()
-        except ShimError:
+        except errors.ShimError:
             raise
         except Exception as error:
             prefix = "AZURE_" if self._location.kind == AZURE else "GOOGLE_"
-            raise UsageError(
+            raise errors.UsageError(
                 f"the settings for {self.uri} are invalid ({type(error).__name__}): check the "
                 f"variables {prefix}* of the environment and the files that they name"
             ) from None
@@ -101,12 +90,8 @@ class ObstoreSource(Source):
 
         def store(**timeouts: str) -> Any:
             options: Any = {**client, **timeouts}
-            return make(
-                location.bucket,
-                config=config,
-                client_options=options,
-                retry_config={"max_retries": 0},
-            )
+            retry: Any = {"max_retries": 0}
+            return make(location.bucket, config=config, client_options=options, retry_config=retry)
 
         try:
             return store(timeout=_ms(left), read_timeout=_ms(silent))
@@ -114,45 +99,47 @@ class ObstoreSource(Source):
             # obstore before 0.9 has only a timeout for the whole request; the next try resumes.
             return store(timeout=_ms(min(left, silent * _SILENCES)))
 
-    def _failure(self, error: Exception) -> ShimError:
+    def _failure(self, error: Exception) -> errors.ShimError:
         """The error for an exception of obstore or of Rust's runtime."""
-        text = str(error)
-        kind = type(error).__name__
+        text, kind, uri = str(error), type(error).__name__, self.uri
         status = int((_STATUS.search(text) or [0, 0])[1])
         code = (_CODE.search(text) or ["", ""])[1]
         label = f"{status or kind} {code}".strip()
-        uri = self.uri
-        if "BucketNotFound" in code or "ContainerNotFound" in code or "NoSuchBucket" in code:
-            return SourceMissing(
+        if any(no in code for no in ("BucketNotFound", "ContainerNotFound", "NoSuchBucket")):
+            return errors.SourceMissing(
                 f"there is no bucket or container {self._location.bucket} for {uri} ({label})"
             )
         if isinstance(error, FileNotFoundError) or status in (404, 410):
-            return SourceMissing(f"there is no archive at {uri} ({label}). Deploy it again")
+            return errors.SourceMissing(f"there is no archive at {uri} ({label}). Deploy it again")
         if kind == "PreconditionError" or status in (412, 416):
-            return SourceChanged(f"{uri} was replaced while it was read ({label})")
+            return errors.SourceChanged(f"{uri} was replaced while it was read ({label})")
         if "performing token request" in text:
             message = (
                 f"no credentials for {uri}: the environment has none, and the identity service of "
                 f"the machine or service account answers {label}"
             )
-            return SourceDenied(message) if 400 <= status < 500 else SourceUnavailable(message)
+            return (
+                errors.SourceDenied(message)
+                if 400 <= status < 500
+                else errors.SourceUnavailable(message)
+            )
         if kind in ("PermissionDeniedError", "UnauthenticatedError") or status in (401, 403, 407):
-            return SourceDenied(
+            return errors.SourceDenied(
                 f"{uri} may not be read ({label}): the credentials are wrong or may not read it, "
                 "or this machine's clock is off. Check the variables GOOGLE_* and AZURE_*, or the "
                 "identity of the task's service account"
             )
         if "certificate" in text or "UnknownIssuer" in text:
-            return UntrustedSource(
+            return errors.UntrustedSource(
                 f"the certificate of the store of {uri} cannot be verified. For a private "
                 "authority, add its certificate to the image's"
             )
         if 400 <= status < 500 and status not in (408, 425, 429):
-            return UntrustedSource(f"{uri} cannot be read: the store answers {label}")
+            return errors.UntrustedSource(f"{uri} cannot be read: the store answers {label}")
         if "kind: Connect" in text:
-            return SourceUnavailable(f"no connection to the store of {uri}")
+            return errors.SourceUnavailable(f"no connection to the store of {uri}")
         why = "it takes too long" if "imed out" in text or "TimedOut" in text else label
-        return SourceUnavailable(f"reading {uri} failed: {why}")
+        return errors.SourceUnavailable(f"reading {uri} failed: {why}")
 
 
 def _ms(seconds: float) -> str:

@@ -26,11 +26,9 @@ if TYPE_CHECKING:
     from flyte_shim.web import Answer
 
 _EMPTY = hashlib.sha256(b"").hexdigest()
-_PASSING = frozenset({"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown"})
-_WRONG_KEY = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch"})
-_EXPIRED = frozenset(
-    {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"}
-)
+_PASSING = {"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown"}
+_WRONG = {"InvalidAccessKeyId": "key", "SignatureDoesNotMatch": "secret"}
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"}
 
 
 class S3Source(WebSource):
@@ -40,8 +38,7 @@ class S3Source(WebSource):
         super().__init__(uri, patience, environ, environ.get("AWS_CA_BUNDLE"))
         self._location = locate(uri)
         self._settings = s3_settings(environ)
-        self._region = self._settings.region
-        self._environ = environ
+        self._region, self._environ = self._settings.region, environ
         self._credentials: Credentials | None = None
         self._asked = False
 
@@ -90,9 +87,8 @@ class S3Source(WebSource):
         return f"{scheme}://{host}/{key}"
 
     def _refusal(self, answer: Answer) -> ShimError:
-        code = answer.error_code()
+        code, bucket = answer.error_code(), self._location.bucket
         label = answer.label(code)
-        bucket = self._location.bucket
         if answer.status in TRANSIENT or code in _PASSING:
             return SourceUnavailable(f"reading {self.uri} failed ({label})", answer.wait())
         if code == "NoSuchBucket":
@@ -102,12 +98,10 @@ class S3Source(WebSource):
             )
         if answer.status not in (400, 401, 403):
             return refusal(self.uri, answer, code)
+        denied = f"{self.uri} may not be read ({label})"
         skew = answer.clock_skew()
         if code == "RequestTimeTooSkewed" or skew:
-            return SourceDenied(
-                f"{self.uri} may not be read ({label}): this machine's clock is "
-                f"{skew or 'wrong'}; set it"
-            )
+            return SourceDenied(f"{denied}: this machine's clock is {skew or 'wrong'}; set it")
         if self._settings.anonymous:
             return SourceDenied(
                 f"{self.uri} is not public ({label}), and AWS_SKIP_SIGNATURE forbids credentials"
@@ -120,20 +114,16 @@ class S3Source(WebSource):
                 "AWS_SECRET_ACCESS_KEY"
             )
         origin = self._credentials.origin
-        if code in _WRONG_KEY:
-            which = "key" if code == "InvalidAccessKeyId" else "secret"
+        if code in _WRONG:
             return SourceDenied(
-                f"{self.uri} may not be read ({label}): the {which} from {origin} is wrong for "
-                f"this store. {self._asked_store()}"
+                f"{denied}: the {_WRONG[code]} from {origin} is wrong for this store. "
+                f"{self._asked_store()}"
             )
         if code in _EXPIRED:
-            return SourceDenied(
-                f"{self.uri} may not be read ({label}): the session from {origin} has expired"
-            )
+            return SourceDenied(f"{denied}: the session from {origin} has expired")
         return SourceDenied(
-            f"{self.uri} may not be read ({label}) with the credentials from {origin}: they need "
-            f"s3:GetObject for bucket {bucket} (without s3:ListBucket, a missing archive gives the "
-            "same error)"
+            f"{denied} with the credentials from {origin}: they need s3:GetObject for bucket "
+            f"{bucket} (without s3:ListBucket, a missing archive gives the same error)"
         )
 
     def _asked_store(self) -> str:

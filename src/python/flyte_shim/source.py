@@ -12,16 +12,7 @@ import os
 import stat
 import time
 
-from flyte_shim import shown
-from flyte_shim.errors import (
-    HashMismatch,
-    SourceChanged,
-    SourceDenied,
-    SourceMissing,
-    SourceUnavailable,
-    TooLarge,
-    UsageError,
-)
+from flyte_shim import errors, shown
 from flyte_shim.files import write_all
 
 TYPE_CHECKING = False
@@ -35,14 +26,7 @@ _MAX_PAUSE = 10.0
 _PROGRESS = 1 << 20
 # Errors of network file systems and disks that may pass.
 _TRANSIENT = frozenset(
-    {
-        errno.EAGAIN,
-        errno.EBUSY,
-        errno.EIO,
-        errno.ENFILE,
-        errno.ESTALE,
-        errno.ETIMEDOUT,
-    }
+    {errno.EAGAIN, errno.EBUSY, errno.EIO, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT}
 )
 
 
@@ -54,26 +38,18 @@ class Patience:
     counts from when this object was made.
     """
 
-    __slots__ = ("_until", "attempts", "deadline", "pause", "timeout")
-
     def __init__(
-        self,
-        attempts: int = 5,
-        pause: float = 0.2,
-        timeout: float = 30.0,
-        deadline: float = 900.0,
+        self, attempts: int = 5, pause: float = 0.2, timeout: float = 30.0, deadline: float = 900.0
     ) -> None:
-        self.attempts = attempts
-        self.pause = pause
-        self.timeout = timeout
-        self.deadline = deadline
+        self.attempts, self.pause = attempts, pause
+        self.timeout, self.deadline = timeout, deadline
         self._until = time.monotonic() + deadline
 
     def left(self) -> float:
         """The time until the deadline; raises SourceUnavailable when it has passed."""
         left = self._until - time.monotonic()
         if left <= 0:
-            raise SourceUnavailable(
+            raise errors.SourceUnavailable(
                 f"the download is not done after {self.deadline:g} seconds. If the archive is that "
                 "large, set FLYTE_SHIM_DEADLINE to more"
             )
@@ -124,7 +100,7 @@ class FileSource(Source):
         except OSError as error:
             raise self._failure(error) from None
         if not stat.S_ISREG(status.st_mode):
-            raise SourceMissing(f"{self.uri} is not a regular file")
+            raise errors.SourceMissing(f"{self.uri} is not a regular file")
         return status.st_size
 
     def read(self, offset: int) -> Iterator[bytes]:
@@ -136,12 +112,12 @@ class FileSource(Source):
         except OSError as error:
             raise self._failure(error) from None
 
-    def _failure(self, error: OSError) -> SourceDenied | SourceMissing | SourceUnavailable:
+    def _failure(self, error: OSError) -> errors.ShimError:
         if error.errno in _TRANSIENT:
-            return SourceUnavailable(f"reading {self.uri} failed: {error.strerror}")
+            return errors.SourceUnavailable(f"reading {self.uri} failed: {error.strerror}")
         if error.errno in (errno.EACCES, errno.EPERM):
-            return SourceDenied(f"{self.uri} may not be read: {error.strerror}")
-        return SourceMissing(f"there is no archive to read at {self.uri}: {error.strerror}")
+            return errors.SourceDenied(f"{self.uri} may not be read: {error.strerror}")
+        return errors.SourceMissing(f"there is no archive to read at {self.uri}: {error.strerror}")
 
 
 SCHEMES = ("abfs", "abfss", "file", "gs", "http", "https", "s3")
@@ -161,7 +137,7 @@ def download(
     sha256: str,
     limit: int,
     patience: Patience,
-    retrying: Callable[[SourceUnavailable, int], None] | None = None,
+    retrying: Callable[[errors.SourceUnavailable, int], None] | None = None,
 ) -> tuple[int, int]:
     """Copy the archive of `source` into a new file at `path` and check that its hash is `sha256`.
 
@@ -186,14 +162,16 @@ def download(
                     digest.update(chunk)
                     write_all(fd, chunk)
                 break
-            except SourceUnavailable as error:
+            except errors.SourceUnavailable as error:
                 if digest.hexdigest() == sha256:
                     break  # The connection broke after the last byte.
                 patience.left()
                 failures = 1 if count - before >= _PROGRESS else failures + 1
                 if failures >= patience.attempts:
-                    raise SourceUnavailable(f"{error}; gave up after {attempt} attempts") from None
-                if isinstance(error, SourceChanged):
+                    raise errors.SourceUnavailable(
+                        f"{error}; gave up after {attempt} attempts"
+                    ) from None
+                if isinstance(error, errors.SourceChanged):
                     count, digest = 0, hashlib.sha256()
                     os.ftruncate(fd, 0)
                     os.lseek(fd, 0, os.SEEK_SET)
@@ -205,7 +183,7 @@ def download(
         os.close(fd)
     if digest.hexdigest() != sha256:
         patience.left()  # A connection cut at the deadline may look like the end of the archive.
-        raise HashMismatch(
+        raise errors.HashMismatch(
             f"the archive at {source.uri} ({count} bytes) has the SHA-256 {digest.hexdigest()}, "
             f"but {sha256} was expected: it is damaged or was replaced.{source.remark} "
             "The shim did not open it; deploy the bundle again"
@@ -215,7 +193,7 @@ def download(
 
 def _check_size(size: int | None, limit: int, source: Source) -> None:
     if size and size > limit:
-        raise TooLarge(
+        raise errors.TooLarge(
             f"the archive at {source.uri} is larger than {limit} bytes. If that is right, "
             "set FLYTE_SHIM_MAX_ARCHIVE_BYTES"
         )
@@ -228,17 +206,21 @@ def _file_path(uri: str) -> bytes:
     if rest.startswith("//"):
         host, slash, rest = rest[2:].partition("/")
         if host.lower() not in ("", "localhost"):
-            raise UsageError(f"{name} names a host; a file URI has none: file:///absolute/path")
+            raise errors.UsageError(
+                f"{name} names a host; a file URI has none: file:///absolute/path"
+            )
         rest = slash + rest
     if not rest.startswith("/"):
-        raise UsageError(f"{name} has no absolute path; write file:///absolute/path")
+        raise errors.UsageError(f"{name} has no absolute path; write file:///absolute/path")
     if "?" in rest or "#" in rest:
-        raise UsageError(f"{name} has a '?' or '#' in it; in a file URI these are %3F and %23")
+        raise errors.UsageError(
+            f"{name} has a '?' or '#' in it; in a file URI these are %3F and %23"
+        )
     path, *escaped = os.fsencode(rest).split(b"%")
     for part in escaped:
         if len(part) < 2 or part[:2].strip(b"0123456789abcdefABCDEF"):
-            raise UsageError(f"{name} has a '%' that two hexadecimal digits do not follow")
+            raise errors.UsageError(f"{name} has a '%' that two hexadecimal digits do not follow")
         path += bytes((int(part[:2], 16),)) + part[2:]
     if b"\0" in path:
-        raise UsageError(f"{name} has a NUL in it")
+        raise errors.UsageError(f"{name} has a NUL in it")
     return path

@@ -28,17 +28,11 @@ class Location:
     `account` is the Azure account if the URI names it; `cloud` is the domain of its Azure cloud.
     """
 
-    __slots__ = ("account", "bucket", "cloud", "key", "kind", "uri")
-
     def __init__(
         self, uri: str, kind: str, bucket: str, key: str, account: str | None, cloud: str
     ) -> None:
-        self.uri = uri
-        self.kind = kind
-        self.bucket = bucket
-        self.key = key
-        self.account = account
-        self.cloud = cloud
+        self.uri, self.kind, self.bucket, self.key = uri, kind, bucket, key
+        self.account, self.cloud = account, cloud
 
 
 class S3Settings:
@@ -101,9 +95,7 @@ def s3_settings(environ: Mapping[str, str]) -> S3Settings:
     found, get = S3Settings(), environ.get
     endpoint = get("FLYTE_AWS_ENDPOINT")
     if not endpoint and not _true(get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")):
-        endpoint = (
-            get("AWS_ENDPOINT_URL_S3") or get("AWS_ENDPOINT_URL") or get("AWS_ENDPOINT") or None
-        )
+        endpoint = get("AWS_ENDPOINT_URL_S3") or get("AWS_ENDPOINT_URL") or get("AWS_ENDPOINT")
     if endpoint and not endpoint.lower().startswith(("http://", "https://")):
         raise UsageError(
             "the endpoint of S3 is an invalid URL; set AWS_ENDPOINT_URL to one with http(s)://"
@@ -119,11 +111,10 @@ def s3_settings(environ: Mapping[str, str]) -> S3Settings:
     if key_id and secret:
         found.access_key_id, found.secret_access_key = key_id, secret
         found.session_token = token or None
-    style = get("FLYTE_AWS_S3_ADDRESSING_STYLE")
-    if style:
+    if style := get("FLYTE_AWS_S3_ADDRESSING_STYLE"):
         found.virtual_hosted = style == "virtual"
-    elif get("AWS_VIRTUAL_HOSTED_STYLE_REQUEST"):
-        found.virtual_hosted = _true(get("AWS_VIRTUAL_HOSTED_STYLE_REQUEST"))
+    elif virtual := get("AWS_VIRTUAL_HOSTED_STYLE_REQUEST"):
+        found.virtual_hosted = _true(virtual)
     found.region = get("AWS_REGION") or get("AWS_DEFAULT_REGION") or DEFAULT_REGION
     found.anonymous = _true(get("AWS_SKIP_SIGNATURE"))
     found.request_payer = (get("AWS_REQUEST_PAYER") or "").lower() in ("requester", "true", "1")
@@ -151,40 +142,47 @@ def obstore_config(location: Location, environ: Mapping[str, str]) -> dict[str, 
         if settings.virtual_hosted is not None:
             config["virtual_hosted_style_request"] = str(settings.virtual_hosted).lower()
     elif location.kind == GCS:
-        emulator = environ.get("STORAGE_EMULATOR_HOST")
+        emulator = gcs_emulator(environ)
         if emulator and not environ.get("GOOGLE_BASE_URL"):
             import json  # slower to import than this module
 
             # obstore before 0.9 takes the address only in a service account.
-            url = emulator if "://" in emulator else f"http://{emulator}"
             config["service_account_key"] = json.dumps(
                 {
-                    "gcs_base_url": url,
+                    "gcs_base_url": emulator,
                     "disable_oauth": True,
                     **dict.fromkeys(("client_email", "private_key", "private_key_id"), ""),
                 }
             )
     elif location.account:
         config["account_name"] = location.account
-        own = environ.get("AZURE_STORAGE_ENDPOINT") or environ.get("AZURE_ENDPOINT")
-        if location.cloud != _AZURE_CLOUD and not own:
+        if location.cloud != _AZURE_CLOUD and not endpoint_of(location, environ):
             config["endpoint"] = f"https://{location.account}.blob.core.{location.cloud}"
     return config
 
 
 def allows_http(location: Location, environ: Mapping[str, str]) -> bool:
     """Whether the environment names an endpoint without TLS for this store."""
+    endpoint = endpoint_of(location, environ) or ""
+    if location.kind == GCS and endpoint and "://" not in endpoint:
+        return True
+    if location.kind == AZURE and _true(environ.get("AZURE_STORAGE_USE_EMULATOR")):
+        return True
+    return endpoint.lower().startswith("http://")
+
+
+def endpoint_of(location: Location, environ: Mapping[str, str]) -> str | None:
+    """The server's URL if the environment replaces the cloud's own. Raises UsageError."""
     if location.kind == S3:
-        endpoint = s3_settings(environ).endpoint
-    elif location.kind == GCS:
-        endpoint = environ.get("GOOGLE_BASE_URL") or environ.get("STORAGE_EMULATOR_HOST")
-        if endpoint and "://" not in endpoint:
-            return True
-    else:
-        if _true(environ.get("AZURE_STORAGE_USE_EMULATOR")):
-            return True
-        endpoint = environ.get("AZURE_STORAGE_ENDPOINT") or environ.get("AZURE_ENDPOINT")
-    return (endpoint or "").lower().startswith("http://")
+        return s3_settings(environ).endpoint
+    if location.kind == GCS:
+        return environ.get("GOOGLE_BASE_URL") or gcs_emulator(environ)
+    return environ.get("AZURE_STORAGE_ENDPOINT") or environ.get("AZURE_ENDPOINT")
+
+
+def gcs_emulator(environ: Mapping[str, str]) -> str | None:
+    host = environ.get("STORAGE_EMULATOR_HOST")
+    return f"http://{host}" if host and "://" not in host else host or None
 
 
 def _azure_account(uri: str, host: str) -> tuple[str, str]:

@@ -36,8 +36,6 @@ _SKEW_SECONDS = 240
 class Url:
     """An absolute http(s) URL without user information; `target` is the encoded path and query."""
 
-    __slots__ = ("host", "netloc", "port", "scheme", "target")
-
     def __init__(self, url: str) -> None:
         try:
             parts = urlsplit(url)
@@ -48,8 +46,7 @@ class Url:
             raise UsageError(f"{shown.uri(url)} is an invalid URL; write https://HOST/PATH")
         if "@" in parts.netloc:
             raise UsageError(f"{shown.uri(url)} has user information, which is not allowed")
-        self.scheme = parts.scheme
-        self.host = parts.hostname
+        self.scheme, self.host = parts.scheme, parts.hostname
         self.port = port or (443 if parts.scheme == "https" else 80)
         self.netloc = quote(parts.netloc, safe=":[].-_")
         query = f"?{parts.query}" if parts.query else ""
@@ -71,10 +68,8 @@ class Answer:
     ) -> None:
         self.status = response.status
         self.length: int | None = response.length
-        self._connection = connection
-        self._response = response
-        self._watchdog = watchdog
-        self._host = host
+        self._connection, self._response = connection, response
+        self._watchdog, self._host = watchdog, host
 
     def __enter__(self) -> Answer:
         return self
@@ -152,9 +147,7 @@ class Web:
     def __init__(
         self, patience: Patience, environ: Mapping[str, str], authorities: str | None = None
     ) -> None:
-        self._patience = patience
-        self._environ = environ
-        self._authorities = authorities
+        self._patience, self._environ, self._authorities = patience, environ, authorities
 
     def send(
         self,

@@ -24,6 +24,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable
 
+    # The state, empty until complete, and the kinds of the shim's items by their names.
+    _Record = tuple[str, dict[str, str]]
+
 OWN_DIRECTORY = ".flyte-shim"
 MODES = ("link", "copy")
 _RECORD = f"{OWN_DIRECTORY}/record"
@@ -51,18 +54,9 @@ def place(files: str, workdir: str, mode: str, markers: list[str]) -> None:
         ) from None
 
 
-class _Record:
-    """The shim's items in a working directory: kinds by name; `state` is empty until complete."""
-
-    __slots__ = ("items", "state")
-
-    def __init__(self, state: str, items: dict[str, str]) -> None:
-        self.state = state
-        self.items = items
-
-
 def _in_place(record: _Record, files: str, workdir: str, mode: str, markers: list[str]) -> bool:
-    if record.state != f"{mode} {files}" or os.path.lexists(f"{workdir}/{_NEW_RECORD}"):
+    state, items = record
+    if state != f"{mode} {files}" or os.path.lexists(f"{workdir}/{_NEW_RECORD}"):
         return False
     if not all(os.path.lexists(f"{workdir}/{marker}") for marker in markers):
         return False
@@ -70,7 +64,7 @@ def _in_place(record: _Record, files: str, workdir: str, mode: str, markers: lis
         return True
     return all(
         _is_link_to(f"{workdir}/{name}", f"{files}/{name}")
-        for name, kind in record.items.items()
+        for name, kind in items.items()
         if kind == _LINK
     )
 
@@ -91,24 +85,23 @@ def _replace(files: str, workdir: str, mode: str, markers: list[str]) -> None:
         record = _read_record(workdir)
         if _in_place(record, files, workdir, mode, markers):
             return
-        fresh = record.state != state
+        old, items = record
+        fresh = old != state
+        # Without `fresh`, another process may use this bundle here: add items, remove nothing.
         if fresh:
-            _write_record(workdir, _Record("", record.items))
-            for name in sorted(record.items, reverse=True):  # a directory after its files
-                _remove(workdir, name, record.items[name])
+            _write_record(workdir, "", items)
+            for name in sorted(items, reverse=True):  # a directory after its files
+                _remove(workdir, name, items[name])
             plan = _to_link if mode == "link" else _to_copy
             items = plan(files, workdir)
-        else:
-            # Another process may use this bundle here: add missing items, remove nothing.
-            items = record.items
         for marker in markers:
             if not os.path.lexists(f"{workdir}/{marker}"):
                 items.setdefault(marker, _MARKER)
-        _write_record(workdir, _Record("" if fresh else state, items))
+        _write_record(workdir, "" if fresh else state, items)
         for name, kind in items.items():
             if fresh or kind in (_LINK, _MARKER):
                 _make(files, workdir, name, kind)
-        _write_record(workdir, _Record(state, items))
+        _write_record(workdir, state, items)
     finally:
         os.close(lock)
 
@@ -130,13 +123,10 @@ def _to_copy(files: str, workdir: str, below: str = "") -> dict[str, str]:
     items = {}
     for entry in _children(f"{files}/{below}"):
         name = below + entry.name
-        is_there = _is_directory(entry, f"{workdir}/{name}")
-        if not entry.is_dir():
-            items[name] = _COPY
-            continue
-        if not is_there:
-            items[name] = _DIRECTORY
-        items.update(_to_copy(files, workdir, f"{name}/"))
+        if not _is_directory(entry, f"{workdir}/{name}"):
+            items[name] = _DIRECTORY if entry.is_dir() else _COPY
+        if entry.is_dir():
+            items.update(_to_copy(files, workdir, f"{name}/"))
     return items
 
 
@@ -244,17 +234,17 @@ def _read_record(workdir: str) -> _Record:
         with open(f"{workdir}/{_RECORD}", "rb", buffering=0) as file:
             header, state, *items = file.readall().split(b"\0")
     except (FileNotFoundError, NotADirectoryError, ValueError):
-        return _Record("", {})
+        header = b""
     if header != _HEADER:
-        return _Record("", {})
+        return "", {}
     names = [os.fsdecode(item) for item in items if item]
-    return _Record(os.fsdecode(state), {name[1:]: name[0] for name in names})
+    return os.fsdecode(state), {name[1:]: name[0] for name in names}
 
 
-def _write_record(workdir: str, record: _Record) -> None:
-    items = [os.fsencode(kind + name) for name, kind in record.items.items()]
+def _write_record(workdir: str, state: str, items: dict[str, str]) -> None:
+    lines = [os.fsencode(kind + name) for name, kind in items.items()]
     with open(f"{workdir}/{_NEW_RECORD}", "wb", buffering=0) as file:
-        write_all(file.fileno(), b"\0".join([_HEADER, os.fsencode(record.state), *items, b""]))
+        write_all(file.fileno(), b"\0".join([_HEADER, os.fsencode(state), *lines, b""]))
     os.replace(f"{workdir}/{_NEW_RECORD}", f"{workdir}/{_RECORD}")
 
 

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from datetime import timedelta
 from threading import Thread
-from typing import Any, Callable, TypeVar
+from typing import Any, Callable
 
 import obstore
 import obstore.store
-from obstore.exceptions import (
-    AlreadyExistsError,
-    BaseError,
-    PermissionDeniedError,
-    PreconditionError,
-    UnauthenticatedError,
-)
+from obstore import exceptions
 
 from flyte_pack.http.retry import Broken
 from flyte_pack.store import StoredObject, StoreError
 from flyte_pack.store.credentials import azure_config, s3_credentials
 from flyte_pack.store.remote import SHA256, WRITER, Content, Exists, Found
-from flyte_pack.store.trouble import Doing, Place, failure, no_bucket, status_and_code
+from flyte_pack.store.trouble import NO_BUCKET, Doing, Place, failure, status_and_code
 from flyte_shim.stores import S3, Location, allows_http, obstore_config
 
 CONNECT_SECONDS = 15
@@ -32,10 +28,7 @@ SECONDS = 30
 SLOWEST = 1 << 16  # bytes a second, for a write
 _PIECE = 1 << 20
 _TYPES = {".json": "application/json", ".gz": "application/gzip"}
-# Only `Tries` repeats requests: it has one deadline and says what it waits for.
-_NO_RETRIES = {"max_retries": 0}
-_T = TypeVar("_T")
-_FAILURES = (BaseError, OSError, ValueError)
+_FAILURES = (exceptions.BaseError, OSError, ValueError)
 
 
 class ObstoreBackend:
@@ -55,7 +48,7 @@ class ObstoreBackend:
                 # A response without a body does not tell a missing object from a missing bucket.
                 self.get(path)
             return None
-        except (PermissionDeniedError, UnauthenticatedError) as error:
+        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
             self.get(path)  # the response to a GET has a body that says why; raises it
             raise self._failure(Doing.READ, error) from None
         except _FAILURES as error:
@@ -79,7 +72,7 @@ class ObstoreBackend:
             elif not self._bucket_seen:
                 raise self._no_store() if code is None else failed from None
             return None
-        except PreconditionError:
+        except exceptions.PreconditionError:
             raise StoreError(f"{self.place.uri}/{path} was changed while it was read") from None
         except _FAILURES as error:
             raise self._failure(Doing.READ, error) from None
@@ -87,8 +80,8 @@ class ObstoreBackend:
         return _found(got), self._pieces(got)
 
     def put(self, path: str, content: Content, metadata: Mapping[str, str], new: bool) -> None:
-        kind = next((t for end, t in _TYPES.items() if path.endswith(end)), None)
-        attributes = {"Content-Type": kind or "application/octet-stream", **metadata}
+        kind = _TYPES.get(os.path.splitext(path)[1], "application/octet-stream")
+        attributes = {"Content-Type": kind, **metadata}
         # In steps, so that few sizes need a client of their own.
         client = self._client(SECONDS * (1 + len(content) // (SLOWEST * SECONDS)))
         try:
@@ -102,47 +95,42 @@ class ObstoreBackend:
                     use_multipart=False,
                 )
             )
-        except (AlreadyExistsError, PreconditionError):
+        except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
             raise Exists from None
         except _FAILURES as error:
             raise self._failure(Doing.WRITE, error) from None
 
     def names(self, prefix: str) -> list[str]:
-        def listed() -> list[str]:
+        with self._listing():
             found = obstore.list_with_delimiter(self._client(below=prefix))
-            paths = [*found["common_prefixes"], *(one["path"] for one in found["objects"])]
-            return [path.rpartition("/")[2] for path in paths]
-
-        return self._listing(listed)
+        paths = [*found["common_prefixes"], *(one["path"] for one in found["objects"])]
+        return [path.rpartition("/")[2] for path in paths]
 
     def objects(self, prefix: str) -> list[StoredObject]:
-        def listed() -> list[StoredObject]:
-            return [
-                StoredObject(
-                    f"{prefix}/{one['path']}", one["size"], one["last_modified"].timestamp()
-                )
-                for page in obstore.list(self._client(below=prefix))
-                for one in page
-            ]
-
-        return self._listing(listed)
+        with self._listing():
+            pages = list(obstore.list(self._client(below=prefix)))
+        return [
+            StoredObject(f"{prefix}/{one['path']}", one["size"], one["last_modified"].timestamp())
+            for page in pages
+            for one in page
+        ]
 
     def delete(self, path: str) -> None:
         try:
             obstore.delete(self._client(), path)
         except FileNotFoundError as error:
-            if no_bucket(status_and_code(str(error))[1]):
+            if status_and_code(str(error))[1] in NO_BUCKET:
                 raise self._failure(Doing.DELETE, error) from None
         except _FAILURES as error:
             raise self._failure(Doing.DELETE, error) from None
 
-    def _listing(self, listed: Callable[[], _T]) -> _T:
+    @contextmanager
+    def _listing(self) -> Iterator[None]:
         try:
-            result = listed()
+            yield
         except _FAILURES as error:
             raise self._failure(Doing.LIST, error) from None
         self._bucket_seen = True
-        return result
 
     def _pieces(self, got: Any) -> Iterator[bytes]:
         try:
@@ -177,9 +165,9 @@ class ObstoreBackend:
         }
         if allows_http(location, environ):
             options["allow_http"] = True
-        more: dict[str, Any] = {}
-        prefix = "/".join(filter(None, (location.key, below)))
-        if prefix:
+        # Only `Tries` repeats requests: it has one deadline and says what it waits for.
+        more: dict[str, Any] = {"retry_config": {"max_retries": 0}}
+        if prefix := "/".join(filter(None, (location.key, below))):
             more["prefix"] = prefix
         if location.kind == S3:
             if self._credentials is None:
@@ -193,13 +181,7 @@ class ObstoreBackend:
             config.update(azure_config(environ))
             new = obstore.store.AzureStore
         try:
-            return new(
-                location.bucket,
-                config=config,
-                client_options=options,
-                retry_config=_NO_RETRIES,
-                **more,
-            )
+            return new(location.bucket, config=config, client_options=options, **more)
         except _FAILURES as error:
             raise self._unusable(error) from None
 

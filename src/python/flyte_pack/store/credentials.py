@@ -10,11 +10,11 @@ import os
 import shutil
 import warnings
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
-from flyte_pack.store import StoreError
 from flyte_pack.store.trouble import Place
-from flyte_shim.stores import GCS, S3, Location, s3_settings
+from flyte_shim.stores import gcs_emulator, s3_settings
 
 _PROJECTS = "https://cloudresourcemanager."
 _GCS_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
@@ -97,39 +97,17 @@ def azure_config(environ: Mapping[str, str]) -> dict[str, str]:
     return {"use_azure_cli": "true"}
 
 
-def endpoint_of(location: Location, environ: Mapping[str, str]) -> str | None:
-    """The server's URL if the environment replaces the cloud's own. Raises `UsageError`."""
-    if location.kind == S3:
-        return s3_settings(environ).endpoint
-    if location.kind == GCS:
-        return environ.get("GOOGLE_BASE_URL") or _emulator(environ)
-    return environ.get("AZURE_STORAGE_ENDPOINT") or environ.get("AZURE_ENDPOINT")
-
-
 def gcs_asks_for_nothing(environ: Mapping[str, str]) -> bool:
     """Whether requests carry no credentials: for an emulator, or if the environment says so."""
     anonymous = environ.get("GOOGLE_SKIP_SIGNATURE", "").lower() in ("1", "true", "yes", "on")
-    return anonymous or (_emulator(environ) is not None and not environ.get("GOOGLE_BASE_URL"))
+    return anonymous or (gcs_emulator(environ) is not None and not environ.get("GOOGLE_BASE_URL"))
 
 
-def _emulator(environ: Mapping[str, str]) -> str | None:
-    host = environ.get("STORAGE_EMULATOR_HOST")
-    return f"http://{host}" if host and "://" not in host else host or None
-
-
-class _Nothing:
-    """An empty response for a request that is not sent."""
-
-    status = 404
-    headers: Mapping[str, str] = {}
-    data = b"{}"
+_NO_PROJECT = SimpleNamespace(status=404, headers={}, data=b"{}")
 
 
 class GoogleCredentials:
-    """Google's "application default credentials".
-
-    These are a key file, a log-in, a federated identity or the machine's identity.
-    """
+    """Google's application default ones: a key file, a log-in, a federated or machine identity."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -151,7 +129,7 @@ class GoogleCredentials:
 
         def send(url: str, *args: Any, **kwargs: Any) -> Any:
             # google-auth also asks for the project of a federated identity, which is not needed.
-            return _Nothing() if url.startswith(_PROJECTS) else request(url, *args, **kwargs)
+            return _NO_PROJECT if url.startswith(_PROJECTS) else request(url, *args, **kwargs)
 
         try:
             if self._found is None:
@@ -165,11 +143,9 @@ class GoogleCredentials:
             if not self._found.valid:
                 self._found.refresh(send)
         except (google.auth.exceptions.GoogleAuthError, ImportError, OSError, ValueError) as error:
-            raise self._unusable(error) from None
+            raise self._place.error(
+                f"cannot get Google's credentials ({type(error).__name__}): run `gcloud auth "
+                "application-default login`, or name a valid key file in "
+                "GOOGLE_APPLICATION_CREDENTIALS"
+            ) from None
         return f"Bearer {self._found.token}"
-
-    def _unusable(self, error: Exception) -> StoreError:
-        return self._place.error(
-            f"cannot get Google's credentials ({type(error).__name__}): run `gcloud auth "
-            "application-default login`, or name a valid key file in GOOGLE_APPLICATION_CREDENTIALS"
-        )

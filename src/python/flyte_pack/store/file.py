@@ -18,22 +18,15 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from flyte_pack.store import (
-    Blob,
-    State,
-    StoredObject,
-    StoreError,
-    check_key,
-    checked,
-    state_of,
-    too_large,
-)
+from flyte_pack import store
 from flyte_shim.files import write_all
 
 _TEMPORARY = ".tmp"
 _LOCK = "lock"
 _CHUNK = 1 << 20
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: opening a pipe must not wait for a writer.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # The errors of link(2) on a file system without hard links, or with no more of them.
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 _NO_LOCKS = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
@@ -53,34 +46,34 @@ class FileStore:
         with self._object(key) as fd:
             return None if fd is None else os.fstat(fd).st_size
 
-    def state(self, blob: Blob, deep: bool = False) -> State:
+    def state(self, blob: store.Blob, deep: bool = False) -> store.State:
         # A directory keeps no checksums, so this always reads the whole object.
         size = self.size(blob.key)
         if size is None:
-            return State.MISSING
+            return store.State.MISSING
         if size != blob.size:
-            return State.DAMAGED
-        return state_of(blob, self.stream(blob.key))
+            return store.State.DAMAGED
+        return store.state_of(blob, self.stream(blob.key))
 
     def read(self, key: str, limit: int) -> bytes | None:
         size = self.size(key)
         if size is None:
             return None
         if size > limit:
-            raise too_large(self.uri_of(key), size)
+            raise store.too_large(self.uri_of(key), size)
         return b"".join(self.stream(key))
 
     def stream(self, key: str) -> Iterator[bytes]:
         with self._object(key) as fd:
             if fd is None:
-                raise StoreError(f"{self._root}/{key} does not exist")
+                raise store.StoreError(f"{self._root}/{key} does not exist")
             while chunk := os.read(fd, _CHUNK):
                 yield chunk
 
-    def create(self, blob: Blob, content: Iterable[bytes]) -> bool:
+    def create(self, blob: store.Blob, content: Iterable[bytes]) -> bool:
+        *parents, target = store.check_key(blob.key)
         with self._errors(blob.key), self._temporary(blob, content) as (temporary, name):
-            with self._new_directory(check_key(blob.key)[:-1]) as directory:
-                target = check_key(blob.key)[-1]
+            with self._new_directory(parents) as directory:
                 try:
                     os.link(name, target, src_dir_fd=temporary, dst_dir_fd=directory)
                 except FileExistsError:
@@ -93,24 +86,24 @@ class FileStore:
                 os.fsync(directory)
                 return True
 
-    def replace(self, blob: Blob, content: Iterable[bytes]) -> None:
+    def replace(self, blob: store.Blob, content: Iterable[bytes]) -> None:
+        *parents, target = store.check_key(blob.key)
         with self._errors(blob.key), self._temporary(blob, content) as (temporary, name):
-            with self._new_directory(check_key(blob.key)[:-1]) as directory:
-                target = check_key(blob.key)[-1]
+            with self._new_directory(parents) as directory:
                 os.replace(name, target, src_dir_fd=temporary, dst_dir_fd=directory)
                 os.fsync(directory)
 
     def names(self, prefix: str) -> list[str]:
-        with self._errors(prefix), self._directory(check_key(prefix)) as fd:
+        with self._errors(prefix), self._directory(store.check_key(prefix)) as fd:
             return [] if fd is None else sorted(os.listdir(fd))
 
-    def objects(self, prefix: str) -> list[StoredObject]:
-        with self._errors(prefix), self._directory(check_key(prefix)) as fd:
+    def objects(self, prefix: str) -> list[store.StoredObject]:
+        with self._errors(prefix), self._directory(store.check_key(prefix)) as fd:
             found = [] if fd is None else list(_walk(fd, prefix))
         return sorted(found, key=lambda o: o.key)
 
     def delete(self, key: str) -> None:
-        *parents, name = check_key(key)
+        *parents, name = store.check_key(key)
         with self._errors(key), self._directory(parents) as directory:
             if directory is not None:
                 with suppress(FileNotFoundError):
@@ -120,7 +113,7 @@ class FileStore:
     def sweep(self) -> None:
         # A writer holds a lock on its temporary file until it ends. Failures do not matter here: a
         # store that is not writable fails at the next write.
-        with suppress(OSError, StoreError), self._directory([_TEMPORARY]) as directory:
+        with suppress(OSError, store.StoreError), self._directory([_TEMPORARY]) as directory:
             if directory is None:
                 return
             for name in os.listdir(directory):
@@ -129,12 +122,12 @@ class FileStore:
                         _remove_if_dead(name, directory)
 
     @contextmanager
-    def _temporary(self, blob: Blob, content: Iterable[bytes]) -> Iterator[tuple[int, str]]:
+    def _temporary(self, blob: store.Blob, content: Iterable[bytes]) -> Iterator[tuple[int, str]]:
         """A flushed temporary file with `content`, as (directory, name); removed at the end."""
         with self._new_directory([_TEMPORARY]) as directory:
             name, fd = _locked_file(directory)
             try:
-                for chunk in checked(blob, content):
+                for chunk in store.checked(blob, content):
                     write_all(fd, chunk)
                 os.fsync(fd)
                 yield directory, name
@@ -146,7 +139,7 @@ class FileStore:
     @contextmanager
     def _object(self, key: str) -> Iterator[int | None]:
         """A descriptor of the object, None if there is none."""
-        *parents, name = check_key(key)
+        *parents, name = store.check_key(key)
         with self._errors(key), self._directory(parents) as directory:
             fd = None if directory is None else _open_file(name, directory)
             try:
@@ -203,17 +196,19 @@ class FileStore:
                     "it or a directory above it is a symbolic link or of the wrong type; "
                     "a store holds only plain files and directories"
                 )
-            raise StoreError(f"cannot access {self._root}/{key} in the store: {reason}") from None
+            raise store.StoreError(
+                f"cannot access {self._root}/{key} in the store: {reason}"
+            ) from None
 
 
-def _walk(directory: int, key: str) -> Iterator[StoredObject]:
+def _walk(directory: int, key: str) -> Iterator[store.StoredObject]:
     """The objects below the directory with the key `key`."""
     for name in os.listdir(directory):
         below = f"{key}/{name}"
         try:
             found = os.stat(name, dir_fd=directory, follow_symlinks=False)
             if not stat.S_ISDIR(found.st_mode):
-                yield StoredObject(below, found.st_size, found.st_mtime)
+                yield store.StoredObject(below, found.st_size, found.st_mtime)
                 continue
             child = os.open(name, _DIRECTORY, dir_fd=directory)
         except FileNotFoundError:
@@ -234,10 +229,7 @@ def _make_directory(name: str, parent: int) -> None:
 
 def _open_file(name: str, directory: int) -> int | None:
     try:
-        # O_NONBLOCK: opening a pipe must not wait for a writer.
-        fd = os.open(
-            name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory
-        )
+        fd = os.open(name, _FILE, dir_fd=directory)
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -253,24 +245,20 @@ def _locked_file(directory: int) -> tuple[str, int]:
         # Read-only from the start, against accidental changes.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(name, flags, 0o444, dir_fd=directory)
-        _lock(fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        except OSError as error:
+            # Without locks, a sweep removes nothing either.
+            if error.errno not in _NO_LOCKS:
+                raise
         # A sweep may have removed the file before it was locked.
         if os.fstat(fd).st_nlink:
             return name, fd
         os.close(fd)
 
 
-def _lock(fd: int) -> None:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-    except OSError as error:
-        # Without locks, a sweep removes nothing either.
-        if error.errno not in _NO_LOCKS:
-            raise
-
-
 def _remove_if_dead(name: str, directory: int) -> None:
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    fd = os.open(name, _FILE, dir_fd=directory)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.unlink(name, dir_fd=directory)
@@ -280,9 +268,8 @@ def _remove_if_dead(name: str, directory: int) -> None:
 
 def _rename_new(name: str, target: str, temporary: int, directory: int) -> bool:
     """Name a new file without hard links: rename it under a lock that all writers take."""
-    fd = os.open(
-        _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=temporary
-    )
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(_LOCK, flags, 0o666, dir_fd=temporary)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         try:

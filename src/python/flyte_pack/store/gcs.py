@@ -19,14 +19,10 @@ from flyte_pack.http import HttpError
 from flyte_pack.http.retry import Broken
 from flyte_pack.http.transport import Answer, Transport
 from flyte_pack.store import StoredObject, StoreError
-from flyte_pack.store.credentials import (
-    GoogleCredentials,
-    endpoint_of,
-    gcs_asks_for_nothing,
-)
+from flyte_pack.store.credentials import GoogleCredentials, gcs_asks_for_nothing
 from flyte_pack.store.remote import SHA256, WRITER, Content, Exists, Found
 from flyte_pack.store.trouble import Doing, Place, failure
-from flyte_shim.stores import Location
+from flyte_shim.stores import Location, endpoint_of
 
 ENDPOINT = "https://storage.googleapis.com"
 SECONDS = 30.0  # without a byte
@@ -53,13 +49,8 @@ class GcsBackend:
             self._know_bucket()
             return None
         found = self._document(Doing.READ, answer)
-        metadata = found.get("metadata") or {}
-        return Found(
-            int(found["size"]),
-            str(found.get("generation", "")),
-            metadata.get(SHA256),
-            metadata.get(WRITER),
-        )
+        metadata, tag = found.get("metadata") or {}, str(found.get("generation", ""))
+        return Found(int(found["size"]), tag, metadata.get(SHA256), metadata.get(WRITER))
 
     def get(
         self, path: str, offset: int = 0, tag: str | None = None
@@ -109,9 +100,9 @@ class GcsBackend:
                 f"\r\n--{boundary}--\r\n".encode(),
             )
         )
-        only_new = {"ifGenerationMatch": "0"} if new else {}
-        query = urlencode({"uploadType": "multipart", **only_new})
-        url = f"{self._endpoint}/upload{self._objects}?{query}"
+        url = f"{self._endpoint}/upload{self._objects}?uploadType=multipart"
+        if new:
+            url += "&ifGenerationMatch=0"
         sent = {"Content-Type": f"multipart/related; boundary={boundary}"}
         answer = self._send("POST", url, sent, body)
         if answer.status == 412 and new:
@@ -127,12 +118,9 @@ class GcsBackend:
         ]
 
     def objects(self, prefix: str) -> list[StoredObject]:
+        cut = len(self._prefix)
         return [
-            StoredObject(
-                item["name"][len(self._prefix) :],
-                int(item["size"]),
-                _seconds(item["updated"]),
-            )
+            StoredObject(item["name"][cut:], int(item["size"]), _seconds(item["updated"]))
             for page in self._pages(prefix)
             for item in page.get("items", ())
         ]
@@ -145,25 +133,25 @@ class GcsBackend:
             raise self._failure(Doing.DELETE, answer)
 
     def _pages(self, prefix: str, **more: str) -> Iterator[dict[str, Any]]:
-        asked = {"prefix": f"{self._prefix}{prefix}/", "fields": _LISTED, "maxResults": "1000"}
+        asked = {"prefix": f"{self._prefix}{prefix}/", "maxResults": "1000"}
         token = ""
         while True:
             page = {"pageToken": token} if token else {}
-            query = urlencode({**asked, **more, **page})
-            answer = self._send("GET", f"{self._endpoint}{self._objects}?{query}")
-            document = self._document(Doing.LIST, answer)
+            document = self._list({**asked, **more, **page})
             yield document
             token = document.get("nextPageToken", "")
             if not token:
                 return
 
+    def _list(self, asked: dict[str, str]) -> dict[str, Any]:
+        query = urlencode({**asked, "fields": _LISTED})
+        answer = self._send("GET", f"{self._endpoint}{self._objects}?{query}")
+        return self._document(Doing.LIST, answer)
+
     def _know_bucket(self) -> None:
         """Raise if the bucket is missing, not only an object."""
         if not self._bucket_seen:
-            query = urlencode({"maxResults": "1", "prefix": self._prefix, "fields": _LISTED})
-            self._document(
-                Doing.LIST, self._send("GET", f"{self._endpoint}{self._objects}?{query}")
-            )
+            self._list({"maxResults": "1", "prefix": self._prefix})
 
     def _document(self, doing: Doing, answer: Answer) -> dict[str, Any]:
         if answer.status != 200:

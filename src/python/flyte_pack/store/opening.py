@@ -12,7 +12,7 @@ from flyte_pack.progress import Say
 from flyte_pack.store import Store, StoreError
 from flyte_pack.store.uris import check_store_uri
 from flyte_shim.errors import UsageError
-from flyte_shim.stores import GCS, locate
+from flyte_shim.stores import GCS, endpoint_of, locate
 
 if TYPE_CHECKING:
     from flyte_pack.http.retry import Timing
@@ -42,7 +42,6 @@ def open_store(uri: str, cwd: str, say: Say | None = None) -> Store:
 
 def remote_store(uri: str, environ: Mapping[str, str], timing: Timing | None = None) -> RemoteStore:
     """The object store at `uri`, which was checked. Raises `StoreError`."""
-    from flyte_pack.store.credentials import endpoint_of
     from flyte_pack.store.remote import RemoteStore
     from flyte_pack.store.trouble import Place
 

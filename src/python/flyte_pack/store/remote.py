@@ -17,17 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Callable, Protocol, TypeVar, Union
 
+from flyte_pack import store
 from flyte_pack.http.retry import Broken, Timing, Tries
-from flyte_pack.store import (
-    Blob,
-    State,
-    StoredObject,
-    StoreError,
-    check_key,
-    checked,
-    state_of,
-    too_large,
-)
 from flyte_pack.store.trouble import Place
 
 Content = Union[bytes, mmap.mmap]
@@ -71,7 +62,7 @@ class Backend(Protocol):
     def names(self, prefix: str) -> list[str]:
         """The names directly below, in any order."""
 
-    def objects(self, prefix: str) -> list[StoredObject]: ...
+    def objects(self, prefix: str) -> list[store.StoredObject]: ...
 
     def delete(self, path: str) -> None: ...
 
@@ -87,23 +78,23 @@ class RemoteStore:
         return f"{self.uri}/{key}"
 
     def size(self, key: str) -> int | None:
-        check_key(key)
+        store.check_key(key)
         found = self._tried(lambda: self._backend.head(key))
         return None if found is None else found.size
 
-    def state(self, blob: Blob, deep: bool = False) -> State:
-        check_key(blob.key)
+    def state(self, blob: store.Blob, deep: bool = False) -> store.State:
+        store.check_key(blob.key)
         found = self._tried(lambda: self._backend.head(blob.key))
         if found is None:
-            return State.MISSING
+            return store.State.MISSING
         if found.size != blob.size:
-            return State.DAMAGED
+            return store.State.DAMAGED
         if found.sha256 is not None and not deep:
-            return State.WHOLE if found.sha256 == blob.sha256 else State.DAMAGED
-        return state_of(blob, self.stream(blob.key))
+            return store.State.WHOLE if found.sha256 == blob.sha256 else store.State.DAMAGED
+        return store.state_of(blob, self.stream(blob.key))
 
     def read(self, key: str, limit: int) -> bytes | None:
-        check_key(key)
+        store.check_key(key)
 
         def attempt() -> bytes | None:
             got = self._backend.get(key)
@@ -111,7 +102,7 @@ class RemoteStore:
                 return None
             found, pieces = got
             if found.size > limit:
-                raise too_large(self.uri_of(key), found.size)
+                raise store.too_large(self.uri_of(key), found.size)
             data = b"".join(pieces)
             if len(data) != found.size:
                 raise Broken("the answer was cut short")
@@ -120,14 +111,13 @@ class RemoteStore:
         return self._tried(attempt)
 
     def stream(self, key: str) -> Iterator[bytes]:
-        check_key(key)
-        tries, offset = Tries(self._timing, self.uri), 0
-        tag = None
+        store.check_key(key)
+        tries, offset, tag = Tries(self._timing, self.uri), 0, None
         while True:
             try:
                 got = self._backend.get(key, offset, tag)
                 if got is None:
-                    raise StoreError(f"{self.uri_of(key)} does not exist")
+                    raise store.StoreError(f"{self.uri_of(key)} does not exist")
                 found, pieces = got
                 tag = found.tag
                 for piece in pieces:
@@ -141,8 +131,8 @@ class RemoteStore:
                     return
                 self._wait(tries, Broken("the answer was cut short"))
 
-    def create(self, blob: Blob, content: Iterable[bytes]) -> bool:
-        check_key(blob.key)
+    def create(self, blob: store.Blob, content: Iterable[bytes]) -> bool:
+        store.check_key(blob.key)
         writer = secrets.token_hex(16)
         metadata = {SHA256: blob.sha256, WRITER: writer}
         with _whole(blob, content) as whole:
@@ -160,22 +150,22 @@ class RemoteStore:
 
             return self._tried(attempt)
 
-    def replace(self, blob: Blob, content: Iterable[bytes]) -> None:
-        check_key(blob.key)
+    def replace(self, blob: store.Blob, content: Iterable[bytes]) -> None:
+        store.check_key(blob.key)
         metadata = {SHA256: blob.sha256, WRITER: secrets.token_hex(16)}
         with _whole(blob, content) as whole:
             self._tried(lambda: self._backend.put(blob.key, whole, metadata, new=False))
 
     def names(self, prefix: str) -> list[str]:
-        check_key(prefix)
+        store.check_key(prefix)
         return sorted(self._tried(lambda: self._backend.names(prefix)))
 
-    def objects(self, prefix: str) -> list[StoredObject]:
-        check_key(prefix)
+    def objects(self, prefix: str) -> list[store.StoredObject]:
+        store.check_key(prefix)
         return sorted(self._tried(lambda: self._backend.objects(prefix)), key=lambda o: o.key)
 
     def delete(self, key: str) -> None:
-        check_key(key)
+        store.check_key(key)
         self._tried(lambda: self._backend.delete(key))
 
     def sweep(self) -> None:
@@ -196,13 +186,13 @@ class RemoteStore:
             tried = (
                 " (tried several times). No object is partial; try later" if broken.again else ""
             )
-            raise StoreError(f"{self.uri}{at}: {broken}{tried}") from None
+            raise store.StoreError(f"{self.uri}{at}: {broken}{tried}") from None
 
 
 @contextmanager
-def _whole(blob: Blob, content: Iterable[bytes]) -> Iterator[Content]:
+def _whole(blob: store.Blob, content: Iterable[bytes]) -> Iterator[Content]:
     """The content, checked against `blob`; large content is in a file without a name."""
-    pieces = checked(blob, content)
+    pieces = store.checked(blob, content)
     whole: Content
     try:
         if blob.size <= _IN_MEMORY:
@@ -214,7 +204,7 @@ def _whole(blob: Blob, content: Iterable[bytes]) -> Iterator[Content]:
                 # The map keeps the file open until its last user is gone.
                 whole = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
     except OSError as error:
-        raise StoreError(
+        raise store.StoreError(
             f"cannot copy {blob.key} to {tempfile.gettempdir()}: {error.strerror}. Set TMPDIR to a "
             f"directory with {blob.size:,} free bytes"
         ) from None

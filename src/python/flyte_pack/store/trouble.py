@@ -21,13 +21,7 @@ class Doing(Enum):
     READ = ("read", "s3:GetObject", "storage.objects.get", "Storage Blob Data Reader")
     LIST = ("list", "s3:ListBucket", "storage.objects.list", "Storage Blob Data Reader")
     WRITE = ("write", "s3:PutObject", "storage.objects.create", "Storage Blob Data Contributor")
-    DELETE = (
-        *("delete", "s3:DeleteObject", "storage.objects.delete"),
-        "Storage Blob Data Contributor",
-    )
-
-    def right(self, kind: str) -> str:
-        return self.value[{S3: 1, GCS: 2, AZURE: 3}[kind]]
+    DELETE = ("delete", "s3:DeleteObject", "storage.objects.delete", WRITE[3])
 
 
 @dataclass(frozen=True)
@@ -91,7 +85,7 @@ _CODES = {
     "XMinioStorageFull": _FULL,
     "KeyTooLongError": "the store's prefix is too long: choose a shorter one",
 }
-_NO_BUCKET = {"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"}
+NO_BUCKET = {"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"}
 _NO_OBJECT = {"NoSuchKey", "BlobNotFound"}
 # The server asks for fewer requests.
 _PATIENCE = {"SlowDown", "RequestLimitExceeded", "ThrottlingException", "ServerBusy"}
@@ -137,11 +131,6 @@ _CONNECTION = (
 )
 
 
-def no_bucket(code: str | None) -> bool:
-    """Whether the bucket is missing, not only an object."""
-    return code in _NO_BUCKET
-
-
 def status_and_code(text: str) -> tuple[int | None, str | None]:
     """The HTTP status and the store's own error code in obstore's message."""
     status, code = _STATUS.search(text), _CODE.search(text)
@@ -158,13 +147,15 @@ def failure(
     if _METADATA.search(text):
         return place.error(f"no credentials were found: {_CREDENTIALS[place.kind]}")
     if code in _PATIENCE or (status in STATUSES and code not in _CODES):
-        again = STATUSES.get(status or 503, BROKEN)
-        return Broken(_busy(status), again)
+        words = f"it answers with status {status}"
+        if status in (429, 503, None):
+            words = "it has too many requests, or is down for a while"
+        return Broken(words, STATUSES.get(status or 503, BROKEN))
     if status == 507:
         code = "InsufficientStorage"
     if code in _CODES:
         return place.error(_CODES[code])
-    if code in _NO_BUCKET or (status == 404 and code not in _NO_OBJECT and doing is not Doing.READ):
+    if code in NO_BUCKET or (status == 404 and code not in _NO_OBJECT and doing is not Doing.READ):
         what = "container" if place.kind == AZURE else "bucket"
         return place.error(
             f"there is no {what} {place.bucket}: make it, or correct the store's URI"
@@ -184,15 +175,9 @@ def _refused(place: Place, doing: Doing, status: int, code: str | None) -> Store
     if status == 401:
         return place.error(f"the credentials are not accepted: {_CREDENTIALS[place.kind]}")
     if status == 403 or code == "AccessDenied":
-        right = doing.right(place.kind)
+        right = doing.value[(S3, GCS, AZURE).index(place.kind) + 1]
         return place.error(f"these credentials may not {verb} there: grant {right}, or use others")
     if 300 <= status < 400:
         return place.error(_REGION if place.kind == S3 else "it redirects us: check the endpoint")
     known = f" ({code})" if code else ""  # only letters
     return place.error(f"it refuses to {verb}, with status {status}{known}")
-
-
-def _busy(status: int | None) -> str:
-    if status in (429, 503, None):
-        return "it has too many requests, or is down for a while"
-    return f"it answers with status {status}"
