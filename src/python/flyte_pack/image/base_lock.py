@@ -12,17 +12,9 @@ from flyte_pack.command import say
 from flyte_pack.image.base import BaseImage, BasePlatform
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.names import InvalidName
+from flyte_pack.oci import model
 from flyte_pack.oci.config import ImageConfig
-from flyte_pack.oci.model import (
-    MAX_DOCUMENT,
-    Descriptor,
-    Index,
-    InvalidImage,
-    Manifest,
-    Platform,
-    digest_of,
-    parse_document,
-)
+from flyte_pack.oci.model import Descriptor, Index, InvalidImage, Manifest, Platform
 from flyte_pack.oci.reference import Reference
 from flyte_pack.progress import write
 from flyte_pack.registry import RegistryError
@@ -85,18 +77,20 @@ def fetch(
         scopes = may_pull(reference.repository)
         data, media_type = registry.manifest(reference.repository, which, scopes)
         name = str(Reference(reference.registry, reference.repository, reference.tag, None))
-        document = parse_document(data, image, media_type)
+        document = model.parse_document(data, image, media_type)
         if isinstance(document, Index):
             found = tuple(
                 _from_index(registry, reference, document, platform) for platform in platforms
             )
-            return BaseImage(name, digest_of(data), data, found, python)
+            return BaseImage(name, model.digest_of(data), data, found, python)
         config = _config(registry, reference, document)
         own = ImageConfig.parse(config, image).platform
         for platform in platforms:
             if platform != own:
                 raise _lacks(image, platform, [own])
-        return BaseImage(name, digest_of(data), None, (BasePlatform(own, data, config),), python)
+        return BaseImage(
+            name, model.digest_of(data), None, (BasePlatform(own, data, config),), python
+        )
     except (InvalidImage, InvalidName, UnicodeDecodeError) as error:
         raise RegistryError(f"{image}: {error}") from None
 
@@ -112,7 +106,7 @@ def _from_index(
     data, _ = registry.manifest(
         reference.repository, descriptor.digest, may_pull(reference.repository)
     )
-    manifest = parse_document(data, descriptor.digest, descriptor.media_type)
+    manifest = model.parse_document(data, descriptor.digest, descriptor.media_type)
     if not isinstance(manifest, Manifest):
         raise InvalidImage(f"{descriptor.digest}: an index where a manifest should be")
     return BasePlatform(platform, data, _config(registry, reference, manifest))
@@ -120,7 +114,7 @@ def _from_index(
 
 def _config(registry: Registry, reference: Reference, document: Manifest | Index) -> bytes:
     assert isinstance(document, Manifest)
-    return read(registry, reference.repository, document.config, MAX_DOCUMENT)
+    return read(registry, reference.repository, document.config, model.MAX_DOCUMENT)
 
 
 def _lacks(image: str, platform: Platform, known: Collection[Platform]) -> RegistryError:

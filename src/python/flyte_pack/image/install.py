@@ -125,10 +125,7 @@ def _compile(prefix: str, python: str, target: WheelTarget, empty: str) -> None:
     command = [
         # Not isolated (-I), which ignores the hash seed. Old versions write sets in its order.
         *(python, "-s", "-S", "-B", "-X", "utf8", "-W", "ignore", program),
-        *(
-            os.path.join(library, here, "site-packages"),
-            f"/{site_packages(target.minor)}",
-        ),
+        *(os.path.join(library, here, "site-packages"), f"/{site_packages(target.minor)}"),
     ]
     done = subprocess.run(
         command,

@@ -21,23 +21,11 @@ from flyte_pack.codec import GzipWriter
 from flyte_pack.fresh import fresh_entries
 from flyte_pack.image.base import BaseImage, BasePlatform
 from flyte_pack.json_fields import Digest
+from flyte_pack.oci import model
 from flyte_pack.oci.config import ImageConfig
 from flyte_pack.oci.inflate import inflate
 from flyte_pack.oci.layout import Layout, LayoutImage, checked_blob, open_layout, read_layout
-from flyte_pack.oci.model import (
-    GZIP_LAYERS,
-    MAX_DOCUMENT,
-    OCI_CONFIG,
-    OCI_LAYER_GZIP,
-    OCI_MANIFEST,
-    PLAIN_LAYERS,
-    Descriptor,
-    InvalidImage,
-    Manifest,
-    Platform,
-    blob_path,
-    digest_of,
-)
+from flyte_pack.oci.model import Descriptor, InvalidImage, Manifest, Platform, blob_path
 from flyte_pack.oci.tar_files import TarFiles
 
 _READ = 1 << 20
@@ -142,9 +130,9 @@ def _copy_layer(layout: Layout, layer: Descriptor, diff_id: str, out: str) -> No
         for piece in checked_blob(layout, layer):
             file.write(piece)
     with open(place, "rb") as file:
-        if layer.media_type in GZIP_LAYERS:
+        if layer.media_type in model.GZIP_LAYERS:
             plain = inflate(file, f"{layout.name}: {layer.digest}")
-        elif layer.media_type in PLAIN_LAYERS:
+        elif layer.media_type in model.PLAIN_LAYERS:
             plain = _pieces(file)
         else:
             return  # zstd: the standard library cannot inflate it; whoever unpacks it checks it
@@ -171,9 +159,11 @@ def _from_docker(archive: TarFiles, options: _Options, out: str) -> BaseImage:
         _pack_layer(archive, path, diff_id, out)
         for path, diff_id in zip(entry["Layers"], config.diff_ids)
     )
-    manifest = Manifest(OCI_MANIFEST, Descriptor(OCI_CONFIG, digest_of(data), len(data)), layers)
+    manifest = Manifest(
+        model.OCI_MANIFEST, Descriptor(model.OCI_CONFIG, model.digest_of(data), len(data)), layers
+    )
     document = manifest.to_json()
-    descriptor = Descriptor(OCI_MANIFEST, digest_of(document), len(document))
+    descriptor = Descriptor(model.OCI_MANIFEST, model.digest_of(document), len(document))
     return _base(out, options, [LayoutImage(descriptor, manifest, document, data, platform)], None)
 
 
@@ -213,7 +203,7 @@ def _small(archive: TarFiles, path: str) -> bytes:
     size = archive.size(path)
     if size is None:
         raise InvalidImage(f"{archive.name}: {path} is missing")
-    if size > MAX_DOCUMENT:
+    if size > model.MAX_DOCUMENT:
         raise InvalidImage(f"{archive.name}: {path}: {size:,} bytes are too many for a document")
     with _member(archive, path) as file:
         return file.read(size)
@@ -249,7 +239,7 @@ def _pack_layer(archive: TarFiles, path: str, diff_id: str, out: str) -> Descrip
             found = _sha256(inflate(again, f"{archive.name}: {path}"))
     _check(archive.name, found, diff_id)
     os.replace(temporary, os.path.join(out, "blobs", "sha256", name))
-    return Descriptor(OCI_LAYER_GZIP, Digest(f"sha256:{name}"), size)
+    return Descriptor(model.OCI_LAYER_GZIP, Digest(f"sha256:{name}"), size)
 
 
 # --- both ----------------------------------------------------------------------------------------
@@ -260,11 +250,11 @@ def _base(
 ) -> BaseImage:
     documents = [d for image in images for d in (image.manifest_bytes, image.config)]
     for document in (*documents, *([] if index is None else [index])):
-        with open(os.path.join(out, blob_path(digest_of(document))), "wb") as file:
+        with open(os.path.join(out, blob_path(model.digest_of(document))), "wb") as file:
             file.write(document)
     return BaseImage(
         name=None,
-        digest=digest_of(images[0].manifest_bytes if index is None else index),
+        digest=model.digest_of(images[0].manifest_bytes if index is None else index),
         index=index,
         platforms=tuple(BasePlatform(i.platform, i.manifest_bytes, i.config) for i in images),
         python=options.python,

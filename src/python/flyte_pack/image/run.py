@@ -28,14 +28,7 @@ from flyte_pack.oci.layout import (
     layout_files,
     read_layout,
 )
-from flyte_pack.oci.model import (
-    BASE_NAME,
-    REF_NAME,
-    Descriptor,
-    InvalidImage,
-    Platform,
-    blob_path,
-)
+from flyte_pack.oci.model import BASE_NAME, REF_NAME, Descriptor, InvalidImage, Platform, blob_path
 from flyte_pack.progress import Say
 
 _HELP = """\

@@ -18,12 +18,7 @@ from threading import Thread
 
 from flyte_pack.oci.inflate import inflate_pieces
 from flyte_pack.oci.layout import Layout, checked_blob
-from flyte_pack.oci.model import (
-    GZIP_LAYERS,
-    PLAIN_LAYERS,
-    Descriptor,
-    InvalidImage,
-)
+from flyte_pack.oci.model import GZIP_LAYERS, PLAIN_LAYERS, Descriptor, InvalidImage
 from flyte_pack.oci.tar_stream import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, Member, TarStream
 
 MAX_FILES = 2_000_000

@@ -18,11 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from flyte_pack.errors import UserError
-from flyte_pack.image.running import (
-    Command,
-    Runner,
-    supervise,
-)
+from flyte_pack.image.running import Command, Runner, supervise
 from flyte_pack.image.unpack import Resolver, unpack
 from flyte_pack.oci.config import DEFAULT_PATH, ImageConfig
 from flyte_pack.oci.layout import Layout, LayoutImage

@@ -13,13 +13,7 @@ from flyte_pack import tar
 from flyte_pack.fresh import fresh_file
 from flyte_pack.json_fields import canonical
 from flyte_pack.oci.layout import Layout, LayoutImage, checked_blob, layout_files
-from flyte_pack.oci.model import (
-    GZIP_LAYERS,
-    PLAIN_LAYERS,
-    REF_NAME,
-    InvalidImage,
-    blob_path,
-)
+from flyte_pack.oci.model import GZIP_LAYERS, PLAIN_LAYERS, REF_NAME, InvalidImage, blob_path
 
 
 def write_archive(layout: Layout, image: LayoutImage, tags: Sequence[str], path: str) -> None:

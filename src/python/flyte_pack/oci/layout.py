@@ -14,23 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
+from flyte_pack.oci import model
 from flyte_pack.oci.config import ImageConfig
-from flyte_pack.oci.model import (
-    INDEX_TYPES,
-    MANIFEST_TYPES,
-    MAX_DOCUMENT,
-    OCI_INDEX,
-    REF_NAME,
-    Descriptor,
-    Index,
-    InvalidImage,
-    Manifest,
-    Platform,
-    blob_path,
-    digest_of,
-    parse_document,
-    parse_object,
-)
+from flyte_pack.oci.model import Descriptor, Index, InvalidImage, Manifest, Platform, blob_path
 from flyte_shim import shown
 
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -145,14 +131,14 @@ class Layout:
     def document(self, descriptor: Descriptor) -> bytes:
         """A manifest, index or config; checked. Raises `InvalidImage`."""
         what = f"{self.name}: {descriptor.digest}"
-        if descriptor.size > MAX_DOCUMENT:
+        if descriptor.size > model.MAX_DOCUMENT:
             raise InvalidImage(f"{what}: {descriptor.size:,} bytes are too many for a document")
         file = self.files.open(blob_path(descriptor.digest))
         if file is None:
             raise InvalidImage(f"{what}: is missing in the layout")
         with file:
             data = _read(file, descriptor.size + 1)
-        if len(data) != descriptor.size or digest_of(data) != descriptor.digest:
+        if len(data) != descriptor.size or model.digest_of(data) != descriptor.digest:
             raise InvalidImage(f"{what}: the blob is not what its digest and size say")
         return data
 
@@ -163,14 +149,14 @@ class Layout:
     def _images(self, top: Descriptor, depth: int) -> Iterator[LayoutImage]:
         if depth > _MAX_NESTING:
             raise InvalidImage(f"{self.name}: indexes are nested too deeply")
-        if top.media_type not in (*INDEX_TYPES, *MANIFEST_TYPES):
+        if top.media_type not in (*model.INDEX_TYPES, *model.MANIFEST_TYPES):
             raise InvalidImage(
                 f"{self.name}: {top.digest} is {top.media_type!a:.100}, no image or index"
             )
         if top.platform is not None and top.platform.os == "unknown":
             return  # an attestation of BuildKit's, which stands beside the images that it is about
         data = self.document(top)
-        document = parse_document(data, f"{self.name}: {top.digest}", top.media_type)
+        document = model.parse_document(data, f"{self.name}: {top.digest}", top.media_type)
         if isinstance(document, Index):
             for descriptor in document.manifests:
                 yield from self._images(descriptor, depth + 1)
@@ -215,12 +201,12 @@ def open_layout(directory: str) -> Layout:
 def read_layout(files: Files) -> Layout:
     """The layout that `files` are. Raises `InvalidImage`."""
     marker = _file(files, "oci-layout")
-    version = parse_object(marker, f"{files.name}: oci-layout").get("imageLayoutVersion")
+    version = model.parse_object(marker, f"{files.name}: oci-layout").get("imageLayoutVersion")
     if version != "1.0.0":
         raise InvalidImage(f"{files.name}: an image layout of version {version!a:.40}, not 1.0.0")
     data = _file(files, "index.json")
     # An index of its own kind: the specification does not ask it to say so.
-    index = parse_document(data, f"{files.name}: index.json", OCI_INDEX)
+    index = model.parse_document(data, f"{files.name}: index.json", model.OCI_INDEX)
     if not isinstance(index, Index):
         raise InvalidImage(f"{files.name}: index.json is not an index")
     return Layout(files, data, index)
@@ -228,12 +214,15 @@ def read_layout(files: Files) -> Layout:
 
 def layout_files(manifests: Sequence[Descriptor]) -> dict[str, bytes]:
     """The files of a layout beside its blobs. manifests: of its images or indexes."""
-    return {"oci-layout": OCI_LAYOUT, "index.json": Index(OCI_INDEX, tuple(manifests)).to_json()}
+    return {
+        "oci-layout": OCI_LAYOUT,
+        "index.json": Index(model.OCI_INDEX, tuple(manifests)).to_json(),
+    }
 
 
 def names_of(descriptor: Descriptor) -> tuple[str, ...]:
     """What the image is called in its layout."""
-    found = (descriptor.annotations.get(key) for key in (REF_NAME, _CONTAINERD_NAME))
+    found = (descriptor.annotations.get(key) for key in (model.REF_NAME, _CONTAINERD_NAME))
     return tuple(filter(None, found))
 
 
@@ -263,7 +252,7 @@ def _file(files: Files, path: str) -> bytes:
     if file is None:
         raise InvalidImage(f"{files.name}: no image layout: it has no {path}")
     with file:
-        return _read(file, MAX_DOCUMENT + 1)
+        return _read(file, model.MAX_DOCUMENT + 1)
 
 
 def _read(file: BinaryIO, most: int) -> bytes:

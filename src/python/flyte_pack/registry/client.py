@@ -12,13 +12,7 @@ from urllib3.response import BaseHTTPResponse
 
 from flyte_pack.http.retry import STATUSES, Broken, Timing, Tries, real_timing
 from flyte_pack.http.transport import Answer, Transport
-from flyte_pack.oci.model import (
-    INDEX_TYPES,
-    MANIFEST_TYPES,
-    InvalidImage,
-    check_digest,
-    digest_of,
-)
+from flyte_pack.oci.model import INDEX_TYPES, MANIFEST_TYPES, InvalidImage, check_digest, digest_of
 from flyte_pack.progress import Say
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.auth import Auth
