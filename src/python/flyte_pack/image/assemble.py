@@ -69,9 +69,9 @@ def assemble(
     manifests: dict[Platform, Descriptor] = {}
 
     def add(document: bytes, media_type: str, platform: Platform | None = None) -> Descriptor:
-        digest = model.digest_of(document)
-        documents[blob_path(digest)] = document
-        return Descriptor(media_type, digest, len(document), platform=platform)
+        descriptor = Descriptor.of(media_type, document, platform)
+        documents[blob_path(descriptor.digest)] = document
+        return descriptor
 
     for platform in sorted(layers):
         below = base.for_platform(platform)

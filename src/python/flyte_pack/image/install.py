@@ -20,7 +20,6 @@ from flyte_pack.errors import UserError
 from flyte_pack.image.dependency_layers import split, write_layers
 from flyte_pack.image.filesystem import site_packages
 from flyte_pack.image.installed import Distribution, read_installed
-from flyte_pack.image.layer import LAYERS
 from flyte_pack.image.lock_files import Pin, read_lock
 from flyte_pack.image.resolve import format_pins
 from flyte_pack.image.uv import run_uv
@@ -68,12 +67,15 @@ def install(
         os.mkdir(prefix)
         os.mkdir(made)
         if pins:
-            _run_installer(pins, target, work, prefix)
+            pinned = os.path.join(work, "requirements.txt")
+            with open(pinned, "w", encoding="ascii") as file:
+                file.write(format_pins(pins))
+            options = ["--no-deps", "--require-hashes", "--prefix", prefix]
+            run_uv(["install", "-r", pinned, *options], target, os.environ)
             if bytecode_python is not None:
                 _compile(prefix, bytecode_python, target, made)
         layers = Layers(tuple(write_layers(split(_distributions(prefix, pins, target)), made)))
-        with open(os.path.join(made, LAYERS), "wb") as output:
-            output.write(layers.to_json())
+        layers.write(made)
         os.rename(made, out)
 
 
@@ -84,14 +86,6 @@ def _installable(requirements: str, target: WheelTarget) -> list[Pin]:
         if pin.problem is not None:
             raise UserError(f"{pin} cannot be installed: {pin.problem}")
     return pins
-
-
-def _run_installer(pins: Sequence[Pin], target: WheelTarget, work: str, prefix: str) -> None:
-    pinned = os.path.join(work, "requirements.txt")
-    with open(pinned, "w", encoding="ascii") as file:
-        file.write(format_pins(pins))
-    arguments = ["install", "-r", pinned, "--no-deps", "--require-hashes", "--prefix", prefix]
-    run_uv(arguments, target, os.environ)
 
 
 def _distributions(prefix: str, pins: Sequence[Pin], target: WheelTarget) -> list[Distribution]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import zlib
 from collections.abc import Sequence
 
 from flyte_pack import command
 from flyte_pack.errors import UserError
-from flyte_pack.image.layer import LAYERS
 from flyte_pack.oci.layer import join_parts
 from flyte_pack.oci.parts import Layers
 
@@ -28,5 +26,4 @@ def _join(options: argparse.Namespace) -> None:
         layer = join_parts(options.parts, options.out, options.what)
     except zlib.error as error:
         raise UserError(str(error)) from None
-    with open(os.path.join(options.out, LAYERS), "wb") as file:
-        file.write(Layers((layer,)).to_json())
+    Layers((layer,)).write(options.out)

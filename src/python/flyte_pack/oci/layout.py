@@ -20,9 +20,8 @@ from flyte_pack.oci.model import Descriptor, Index, InvalidImage, Manifest, Plat
 from flyte_shim import shown
 
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
-_CONTAINERD_NAME = (
-    "io.containerd.image.name"  # what docker and nerdctl write the whole reference to
-)
+# Docker and nerdctl write the whole reference to it.
+_CONTAINERD_NAME = "io.containerd.image.name"
 _MAX_NESTING = 4
 _READ = 1 << 20
 
@@ -59,7 +58,7 @@ class DirectoryFiles:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise InvalidImage(f"{place}: not a regular file")
-        return os.fdopen(fd, "rb", buffering=0)
+        return os.fdopen(fd, "rb")
 
     def size(self, path: str) -> int | None:
         file = self.open(path)
@@ -137,16 +136,13 @@ class Layout:
         if file is None:
             raise InvalidImage(f"{what}: is missing in the layout")
         with file:
-            data = _read(file, descriptor.size + 1)
+            data = file.read(descriptor.size + 1)
         if len(data) != descriptor.size or model.digest_of(data) != descriptor.digest:
             raise InvalidImage(f"{what}: the blob is not what its digest and size say")
         return data
 
-    def images(self, top: Descriptor) -> Iterator[LayoutImage]:
+    def images(self, top: Descriptor, depth: int = 0) -> Iterator[LayoutImage]:
         """The images of platforms in `top`, an image or an index. Raises `InvalidImage`."""
-        return self._images(top, 0)
-
-    def _images(self, top: Descriptor, depth: int) -> Iterator[LayoutImage]:
         if depth > _MAX_NESTING:
             raise InvalidImage(f"{self.name}: indexes are nested too deeply")
         if top.media_type not in (*model.INDEX_TYPES, *model.MANIFEST_TYPES):
@@ -159,7 +155,7 @@ class Layout:
         document = model.parse_document(data, f"{self.name}: {top.digest}", top.media_type)
         if isinstance(document, Index):
             for descriptor in document.manifests:
-                yield from self._images(descriptor, depth + 1)
+                yield from self.images(descriptor, depth + 1)
             return
         config = self.document(document.config)
         what = f"{self.name}: {document.config.digest}"
@@ -252,13 +248,4 @@ def _file(files: Files, path: str) -> bytes:
     if file is None:
         raise InvalidImage(f"{files.name}: no image layout: it has no {path}")
     with file:
-        return _read(file, model.MAX_DOCUMENT + 1)
-
-
-def _read(file: BinaryIO, most: int) -> bytes:
-    """All of `file`, or its first `most` bytes."""
-    parts, left = [], most
-    while left and (data := file.read(min(left, _READ))):
-        parts.append(data)
-        left -= len(data)
-    return b"".join(parts)
+        return file.read(model.MAX_DOCUMENT + 1)
