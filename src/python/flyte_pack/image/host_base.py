@@ -66,16 +66,11 @@ def _write(given: argparse.Namespace) -> None:
         )
     interpreter = host_python.find_interpreter(given.python)
     with fresh_entries(given.out) as directory:
+        system = host_python.system_files(interpreter)
+        python = host_python.python_files(interpreter)
         layers = (
-            _layer(
-                directory,
-                "shell, libraries and certificates",
-                host_python.system_files(interpreter),
-                _add_system,
-            ),
-            _layer(
-                directory, f"CPython {_version(interpreter)}", host_python.python_files(interpreter)
-            ),
+            _layer(directory, "shell, libraries and certificates", system, _add_system),
+            _layer(directory, f"CPython {_version(interpreter)}", python),
         )
         base = _base(directory, interpreter, layers)
         with open(os.path.join(directory, "base.json"), "wb") as file:
@@ -138,7 +133,7 @@ def _base(directory: str, interpreter: Interpreter, layers: Sequence[Layer]) -> 
     ).to_json()
     manifest = Manifest(
         model.OCI_MANIFEST,
-        Descriptor(model.OCI_CONFIG, model.digest_of(config), len(config)),
+        Descriptor.of(model.OCI_CONFIG, config),
         tuple(layer.descriptor for layer in layers),
         {model.DESCRIPTION: NOTICE},
     ).to_json()

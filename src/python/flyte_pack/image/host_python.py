@@ -112,7 +112,6 @@ def find_interpreter(python: str) -> Interpreter:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_SECONDS,
-            check=False,
         )
         answer = json.loads(asked.stdout.decode().splitlines()[-1])
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -124,25 +123,14 @@ def find_interpreter(python: str) -> Interpreter:
             f"it says: {says[0]:.300}"
         ) from None
     if answer["implementation"] != "cpython":
-        raise UserError(
-            f"{python} is {answer['implementation']}: a base image is made of a CPython"
-        )
+        kind = answer["implementation"]
+        raise UserError(f"{python} is {kind}: a base image is made of a CPython")
     major, minor, micro = answer["version"]
-    prefix, executable = answer["prefix"], answer["executable"]
     # Where the interpreter looks for them, relative to its own place: `lib` or `lib64`.
-    stdlib = {
-        "/".join(place.split("/")[-2:]): os.path.realpath(place) for place in answer["stdlib"]
-    }
-    platform, linker = _read_elf(executable)
-    return Interpreter(
-        executable=executable,
-        version=(major, minor, micro),
-        abiflags=answer["abiflags"].replace("d", ""),
-        prefix=prefix,
-        stdlib=stdlib,
-        platform=platform,
-        linker=linker,
-    )
+    stdlib = {"/".join(path.split("/")[-2:]): os.path.realpath(path) for path in answer["stdlib"]}
+    executable, abiflags = answer["executable"], answer["abiflags"].replace("d", "")
+    version, elf = (major, minor, micro), _read_elf(answer["executable"])
+    return Interpreter(executable, version, abiflags, answer["prefix"], stdlib, *elf)
 
 
 def python_files(python: Interpreter) -> Iterator[HostFile]:
@@ -159,11 +147,11 @@ def python_files(python: Interpreter) -> Iterator[HostFile]:
 def system_files(python: Interpreter) -> Iterator[HostFile]:
     """The dynamic linker, shared libraries, a shell, some programs, and certificates."""
     programs = dict(_programs())
+    places = [os.path.join(directory, "lib-dynload") for directory in python.stdlib.values()]
     extensions = [
-        os.path.join(directory, "lib-dynload", name)
-        for directory in python.stdlib.values()
-        if os.path.isdir(os.path.join(directory, "lib-dynload"))
-        for name in sorted(os.listdir(os.path.join(directory, "lib-dynload")))
+        os.path.join(place, name)
+        for place in filter(os.path.isdir, places)
+        for name in sorted(os.listdir(place))
         if name.endswith(".so") and not _LEFT_OUT.fullmatch(f"lib-dynload/{name}")
     ]
     yield from _libraries(python, [python.executable, *extensions, *programs.values()])
@@ -280,9 +268,7 @@ def _libraries(python: Interpreter, programs: Iterable[str]) -> Iterator[HostFil
         )
     home = os.path.dirname(found["libc.so.6"])
     for name in _LOADED_BY_NAME:
-        for directory in dict.fromkeys(
-            (home, f"/usr{home}", *map(os.path.dirname, found.values()))
-        ):
+        for directory in [home, f"/usr{home}", *map(os.path.dirname, found.values())]:
             if name not in found and os.path.isfile(f"{directory}/{name}"):
                 found[name] = f"{directory}/{name}"
     yield HostFile(_merged(python.linker), os.path.realpath(python.linker), executable=True)
@@ -301,7 +287,6 @@ def _needed(linker: str, program: str) -> list[tuple[str, str]]:
         text=True,
         timeout=_SECONDS,
         env={"LC_ALL": "C"},
-        check=False,
     )
     if listed.returncode:
         if "statically linked" in listed.stdout + listed.stderr or "not a dynamic" in listed.stderr:

@@ -13,7 +13,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from flyte_pack import command
@@ -29,14 +28,7 @@ from flyte_pack.oci.model import Descriptor, InvalidImage, Manifest, Platform, b
 from flyte_pack.oci.tar_files import TarFiles
 
 _READ = 1 << 20
-
-
-@dataclass(frozen=True)
-class _Options:
-    source: str
-    platforms: tuple[Platform, ...]
-    ref: str | None
-    python: str | None
+_Options = argparse.Namespace  # of `main`
 
 
 def main(argv: Sequence[str]) -> int:
@@ -61,17 +53,10 @@ def main(argv: Sequence[str]) -> int:
     return command.run(parser, argv, _read)
 
 
-def _read(given: argparse.Namespace) -> None:
-    platforms = tuple(dict.fromkeys(map(Platform.parse, given.platform)))
-    write_local_base(_Options(given.source, platforms, given.ref, given.python), given.out)
-
-
-def write_local_base(options: _Options, out: str) -> BaseImage:
-    """Write `base.json` and the blobs of the wanted platforms into the directory `out`.
-
-    Raises `InvalidImage`, `UserError`, `UserError` or `OSError`; nothing is left in `out` then.
-    """
-    with fresh_entries(out) as directory, ExitStack() as stack:
+def _read(options: _Options) -> None:
+    """Write `base.json` and the blobs of the wanted platforms. After an error, nothing is left."""
+    options.platforms = tuple(dict.fromkeys(map(Platform.parse, options.platform)))
+    with fresh_entries(options.out) as directory, ExitStack() as stack:
         os.makedirs(os.path.join(directory, "blobs", "sha256"))
         if os.path.isdir(options.source):
             base = _from_layout(open_layout(options.source), options, directory)
@@ -88,7 +73,6 @@ def write_local_base(options: _Options, out: str) -> BaseImage:
                 )
         with open(os.path.join(directory, "base.json"), "wb") as file:
             file.write(base.to_json())
-    return base
 
 
 # --- layouts -------------------------------------------------------------------------------------
@@ -159,11 +143,9 @@ def _from_docker(archive: TarFiles, options: _Options, out: str) -> BaseImage:
         _pack_layer(archive, path, diff_id, out)
         for path, diff_id in zip(entry["Layers"], config.diff_ids)
     )
-    manifest = Manifest(
-        model.OCI_MANIFEST, Descriptor(model.OCI_CONFIG, model.digest_of(data), len(data)), layers
-    )
+    manifest = Manifest(model.OCI_MANIFEST, Descriptor.of(model.OCI_CONFIG, data), layers)
     document = manifest.to_json()
-    descriptor = Descriptor(model.OCI_MANIFEST, model.digest_of(document), len(document))
+    descriptor = Descriptor.of(model.OCI_MANIFEST, document)
     return _base(out, options, [LayoutImage(descriptor, manifest, document, data, platform)], None)
 
 
@@ -176,10 +158,9 @@ def _entry(archive: TarFiles, ref: str | None) -> dict[str, Any]:
         raise InvalidImage(f"{archive.name}: manifest.json is not as `docker save` writes it")
     found = [e for e in entries if ref is None or ref in (e.get("RepoTags") or ())]
     if len(found) == 1:
-        entry: dict[str, Any] = found[0]
-        return entry
-    names = sorted({name for e in entries for name in e.get("RepoTags") or ()})
-    there = ", ".join(names)[:500] or "none"
+        return found[0]  # type: ignore[no-any-return]
+    names = {name for e in entries for name in e.get("RepoTags") or ()}
+    there = ", ".join(sorted(names))[:500] or "none"
     if not found:
         raise InvalidImage(f"{archive.name}: no image in it is named {ref}; the names: {there}")
     raise InvalidImage(
@@ -200,9 +181,7 @@ def _is_entry(entry: object) -> bool:
 
 
 def _small(archive: TarFiles, path: str) -> bytes:
-    size = archive.size(path)
-    if size is None:
-        raise InvalidImage(f"{archive.name}: {path} is missing")
+    size = archive.size(path) or 0
     if size > model.MAX_DOCUMENT:
         raise InvalidImage(f"{archive.name}: {path}: {size:,} bytes are too many for a document")
     with _member(archive, path) as file:
@@ -276,5 +255,4 @@ def _sha256(pieces: Iterable[bytes]) -> str:
 
 
 def _pieces(file: BinaryIO) -> Iterator[bytes]:
-    while piece := file.read(_READ):
-        yield piece
+    return iter(lambda: file.read(_READ), b"")

@@ -28,7 +28,7 @@ from flyte_pack.oci.layout import (
     layout_files,
     read_layout,
 )
-from flyte_pack.oci.model import BASE_NAME, REF_NAME, Descriptor, InvalidImage, Platform, blob_path
+from flyte_pack.oci.model import BASE_NAME, REF_NAME, InvalidImage, Platform, blob_path
 from flyte_pack.progress import Say
 
 _HELP = """\
@@ -38,14 +38,6 @@ Run a command in the image, by docker or podman if one answers, else by bubblewr
 
 The image's entry point runs the command; without one it runs the image's own, if it has any.
 """
-
-
-@dataclass(frozen=True)
-class _Options:
-    engine: str
-    archive: str | None
-    complete: str | None
-    command: Command
 
 
 def main(argv: Sequence[str]) -> int:
@@ -89,8 +81,9 @@ def image_runner(
             yield runner
 
 
-def _run(layout: Layout, image: LayoutImage, address: str, options: _Options) -> int:
-    typed, config = options.command, image.parsed_config
+def _run(layout: Layout, image: LayoutImage, address: str, options: argparse.Namespace) -> int:
+    typed: Command = options.command
+    config = image.parsed_config
     if not typed.argv:
         if not config.cmd:
             raise UserError(
@@ -105,8 +98,8 @@ def _run(layout: Layout, image: LayoutImage, address: str, options: _Options) ->
 # --- what is typed -------------------------------------------------------------------------------
 
 
-def _typed(words: list[str]) -> _Options:
-    """Take our options off the front. Raises `UsageError`; `SystemExit` after the help."""
+def _typed(words: list[str]) -> argparse.Namespace:
+    """Our options, and the `command`. Raises `UsageError`; `SystemExit` after the help."""
     parser = command.parser(
         "./pants run path:image --",
         _HELP,
@@ -144,13 +137,9 @@ def _typed(words: list[str]) -> _Options:
     cut = _end_of_options(words)
     found = parser.parse_args(list(words[:cut]))
     argv = words[cut + 1 :] if words[cut : cut + 1] == ["--"] else words[cut:]
-    typed = Command(
-        argv=tuple(argv),
-        env=dict(map(_variable, found.env)),
-        mounts=tuple(map(parse_mount, found.mount)),
-        network=found.network,
-    )
-    return _Options(found.engine, found.archive, found.complete, typed)
+    env, mounts = dict(map(_variable, found.env)), tuple(map(parse_mount, found.mount))
+    found.command = Command(tuple(argv), env, mounts, found.network)
+    return found
 
 
 def _end_of_options(words: Sequence[str]) -> int:
@@ -200,27 +189,18 @@ def ready_image(
     images = [image for top in layout.tops() for image in layout.images(top)]
     image = images[0] if len(images) == 1 else layout.image(_platform())
     if absent := layout.missing(image.manifest.layers):
-        _fetch(image, absent, cache, say, insecure)
+        base = image.manifest.annotations.get(BASE_NAME)
+        if base is None:
+            raise InvalidImage(
+                "layers are missing in the layout, and it does not say where they are: "
+                "package it anew"
+            )
+        # Only here, as it needs an HTTP library.
+        from flyte_pack.registry.pull import complete
+
+        os.makedirs(cache, exist_ok=True)
+        complete(base, absent, cache, say, insecure)
     yield layout, image
-
-
-def _fetch(
-    image: LayoutImage,
-    absent: Sequence[Descriptor],
-    cache: str,
-    say: Say,
-    insecure: Collection[str],
-) -> None:
-    base = image.manifest.annotations.get(BASE_NAME)
-    if base is None:
-        raise InvalidImage(
-            "layers are missing in the layout, and it does not say where they are: package it anew"
-        )
-    # Only here, as it needs an HTTP library.
-    from flyte_pack.registry.pull import complete
-
-    os.makedirs(cache, exist_ok=True)
-    complete(base, absent, cache, say, insecure)
 
 
 def write_complete(layout: Layout, image: LayoutImage, place: str) -> None:

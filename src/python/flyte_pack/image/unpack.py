@@ -25,6 +25,7 @@ MAX_FILES = 2_000_000
 MAX_BYTES = 64 << 30
 _MAX_LINKS = 40  # as the kernel has it (path_resolution(7))
 _MAX_PATH = 4095
+_LEADS_NOWHERE = (errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ENOENT)
 _WHITEOUT, _OPAQUE = b".wh.", b".wh..wh..opq"
 
 
@@ -114,12 +115,7 @@ class _Tree(Resolver):
             try:
                 self._add(member, what)
             except OSError as error:
-                if error.errno not in (
-                    errno.ELOOP,
-                    errno.ENAMETOOLONG,
-                    errno.ENOTDIR,
-                    errno.ENOENT,
-                ):
+                if error.errno not in _LEADS_NOWHERE:
                     raise
                 raise InvalidImage(f"{what}: {member.name!r:.200}: {error.strerror}") from None
 
