@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
+from typing import Tuple
 from urllib.parse import urlencode, urlsplit
 
 from flyte_pack.http.retry import STATUSES, Broken, Timing, Tries
@@ -62,10 +63,7 @@ class Challenge:
         )
 
 
-@dataclass(frozen=True)
-class _Token:
-    text: str
-    until: float
+_Token = Tuple[str, float]  # and until when it holds
 
 
 class Auth:
@@ -91,9 +89,9 @@ class Auth:
                 credentials = self._find()
                 return {} if credentials is None else {"Authorization": _basic(credentials)}
             token = self._tokens.get(scopes)
-            if token is None or token.until <= self._timing.monotonic():
+            if token is None or token[1] <= self._timing.monotonic():
                 token = self._tokens[scopes] = self._fetch(self._challenge, scopes)
-            return {"Authorization": f"Bearer {token.text}"}
+            return {"Authorization": f"Bearer {token[0]}"}
 
     def refused(self, answer: Answer, scopes: frozenset[str], sent: Mapping[str, str]) -> bool:
         """Take note of a 401; whether the request may pass with new headers."""
@@ -107,7 +105,7 @@ class Auth:
             if challenge.scheme == "basic":
                 return not sent and self._find() is not None
             known = self._tokens.get(scopes)
-            if sent and known is not None and sent.get("Authorization") != f"Bearer {known.text}":
+            if sent and known is not None and sent.get("Authorization") != f"Bearer {known[0]}":
                 return True  # another thread has renewed it
             self._tokens.pop(scopes, None)
             return True
@@ -118,11 +116,8 @@ class Auth:
         login = f"docker login {self._registry}"
         if credentials is None:
             return f"docker's config.json has no credentials for it: log in ({login})"
-        who = (
-            f"the user {shown.printable(credentials.user)!r}"
-            if credentials.user
-            else "the identity token"
-        )
+        user = shown.printable(credentials.user)
+        who = f"the user {user!r}" if user else "the identity token"
         return (
             f"{who} (from {credentials.source}) is refused: log in again ({login}), "
             "or ask for the permission"
@@ -131,7 +126,7 @@ class Auth:
     def secrets(self) -> tuple[str, ...]:
         """What the registry knows, may repeat, and nobody may see."""
         with self._lock:
-            secrets = [token.text for token in self._tokens.values()]
+            secrets = [text for text, _ in self._tokens.values()]
             if (known := self._credentials) is not None:
                 secrets += [known.password, known.identity_token or "", _basic(known)[6:]]
         return tuple(secrets)
@@ -207,7 +202,7 @@ class Auth:
                 f"the token server {host} of {self._registry} answers without a token: "
                 "is there a proxy in between?"
             )
-        return _Token(text, self._timing.monotonic() + max(life, SHORTEST_LIFE) * (1 - MARGIN))
+        return text, self._timing.monotonic() + max(life, SHORTEST_LIFE) * (1 - MARGIN)
 
 
 class Denied(RegistryError):
