@@ -33,6 +33,7 @@ SLOWEST_SECONDS = 30.0
 PIECE = 1 << 16
 MAX_ANSWER = 4 << 20  # bytes of an answer that is not a blob
 CONNECTIONS = 8
+_UNREAD: Any = {"redirect": False, "retries": False, "preload_content": False}  # of `urlopen`
 
 
 @dataclass(frozen=True)
@@ -133,11 +134,9 @@ class Transport:
                 url,
                 body=_Body(body, self.stopped) if body else body,
                 headers=sent,
-                redirect=False,
-                retries=False,
-                preload_content=False,
                 decode_content=False,
                 timeout=self._timeout,
+                **_UNREAD,
             )
         try:
             yield response
@@ -173,9 +172,7 @@ class Transport:
         limit = urllib3.Timeout(connect=PROBE_SECONDS, read=PROBE_SECONDS)
         url = f"https://{host}/v2/"
         try:
-            response = self._pool(url).urlopen(
-                "GET", url, redirect=False, retries=False, preload_content=False, timeout=limit
-            )
+            response = self._pool(url).urlopen("GET", url, timeout=limit, **_UNREAD)
         except (HTTPError, OSError) as error:
             if any(isinstance(one, ssl.SSLCertVerificationError) for one in _causes(error)):
                 raise _plainly(error) from None

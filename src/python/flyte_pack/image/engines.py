@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from flyte_pack.errors import UserError
-from flyte_pack.image.running import Command, Runner, supervise
+from flyte_pack.image.running import Command, Runner, quietly, supervise
 from flyte_pack.image.unpacked import unpacked
 from flyte_pack.oci.docker_archive import stream_archive
 from flyte_pack.oci.layout import Layout, LayoutImage
@@ -50,10 +50,10 @@ def _answering(client: str, must: bool) -> str | None:
             raise UserError(f"there is no {client} on PATH: install it, or leave out --engine")
         return None
     try:
-        asked = _quietly(program, *_PROBES[client], timeout=_ANSWER_SECONDS)
+        asked = quietly([program, *_PROBES[client]], _ANSWER_SECONDS)
         if asked.returncode == 0:
             return program
-        said = asked.stderr.decode(errors="replace").strip()
+        said = asked.stderr.strip()
     except subprocess.TimeoutExpired:
         said = f"it does not answer within {_ANSWER_SECONDS} seconds"
     except OSError as error:
@@ -98,13 +98,10 @@ def _load(program: str, layout: Layout, image: LayoutImage, name: str, say: Say)
 def _find(program: str, names: Sequence[str]) -> str | None:
     """The first of `names` that the engine has. Stores differ in the digest that is the ID."""
     for name in names:
-        if _quietly(program, "image", "inspect", "--format", "{{.Id}}", name).returncode == 0:
+        asked = quietly([program, "image", "inspect", "--format", "{{.Id}}", name])
+        if asked.returncode == 0:
             return name
     return None
-
-
-def _quietly(*argv: str, timeout: float | None = None) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout)
 
 
 @dataclass(frozen=True)

@@ -140,11 +140,6 @@ def _base(directory: str, interpreter: Interpreter, layers: Sequence[Layer]) -> 
     for document in (config, manifest):
         with open(os.path.join(directory, blob_path(model.digest_of(document))), "wb") as file:
             file.write(document)
-    return BaseImage(
-        name=None,
-        digest=model.digest_of(manifest),
-        index=None,
-        platforms=(BasePlatform(interpreter.platform, manifest, config),),
-        python=python,
-        production=False,
-    )
+    platform, digest = interpreter.platform, model.digest_of(manifest)
+    platforms = (BasePlatform(platform, manifest, config),)
+    return BaseImage(None, digest, None, platforms, python, production=False)

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from flyte_pack.errors import UserError
+from flyte_pack.image.running import quietly
 from flyte_pack.oci.model import Platform
 
 PREFIX = "usr/local"  # of the CPython in the image
@@ -107,17 +108,12 @@ def find_interpreter(python: str) -> Interpreter:
         raise UserError(f"{python!r} is not the absolute path of an interpreter")
     try:
         # Isolated: no PYTHON* of the caller, no user's packages. No bytecode is written.
-        asked = subprocess.run(
-            [python, "-I", "-B", "-c", _ASK],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_SECONDS,
-        )
-        answer = json.loads(asked.stdout.decode().splitlines()[-1])
+        asked = quietly([python, "-I", "-B", "-c", _ASK], _SECONDS)
+        answer = json.loads(asked.stdout.splitlines()[-1])
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UserError(f"{python} does not run: {error}") from None
     except (ValueError, IndexError):
-        says = asked.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["nothing"]
+        says = asked.stderr.strip().splitlines()[-1:] or ["nothing"]
         raise UserError(
             f"{python} does not run as a Python should (exit code {asked.returncode}); "
             f"it says: {says[0]:.300}"
@@ -280,14 +276,7 @@ def _libraries(python: Interpreter, programs: Iterable[str]) -> Iterator[HostFil
 
 def _needed(linker: str, program: str) -> list[tuple[str, str]]:
     """The shared libraries of `program`, as the dynamic linker lists them (ld.so(8))."""
-    listed = subprocess.run(
-        [linker, "--list", program],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=_SECONDS,
-        env={"LC_ALL": "C"},
-    )
+    listed = quietly([linker, "--list", program], _SECONDS, {"LC_ALL": "C"})
     if listed.returncode:
         if "statically linked" in listed.stdout + listed.stderr or "not a dynamic" in listed.stderr:
             return []
@@ -324,10 +313,8 @@ def _read_elf(program: str) -> tuple[Platform, str]:
     (machine,) = struct.unpack_from("<H", data, 18)
     if machine not in _MACHINES:
         raise UserError(f"{program} is for a processor that is not known here: ELF {machine}")
-    (start,), (size, count) = (
-        struct.unpack_from("<Q", data, 32),
-        struct.unpack_from("<HH", data, 54),
-    )
+    (start,) = struct.unpack_from("<Q", data, 32)
+    size, count = struct.unpack_from("<HH", data, 54)
     for at in range(start, start + size * count, size):
         kind, _, offset, _, _, length = struct.unpack_from("<IIQQQQ", data, at)
         if kind == 3:  # PT_INTERP

@@ -119,20 +119,11 @@ def _typed(words: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--complete", metavar="DIR", help="write the image as an OCI layout with all layers"
     )
-    parser.add_argument(
-        "--env",
-        action="append",
-        default=[],
-        metavar="NAME[=VALUE]",
-        help="set a variable, or pass it on",
-    )
-    parser.add_argument(
-        "--mount",
-        action="append",
-        default=[],
-        metavar="SRC:DST[:ro]",
-        help="have a file or directory in it",
-    )
+    for name, form, text in (
+        ("--env", "NAME[=VALUE]", "set a variable, or pass it on"),
+        ("--mount", "SRC:DST[:ro]", "have a file or directory in it"),
+    ):
+        parser.add_argument(name, action="append", default=[], metavar=form, help=text)
     parser.add_argument("--network", metavar="NAME", help="none, host, or what the engine knows")
     cut = _end_of_options(words)
     found = parser.parse_args(list(words[:cut]))
@@ -185,7 +176,7 @@ def ready_image(
     `OSError`.
     """
     cache = os.path.join(_user_cache(), "base-layers")
-    layout = read_layout(_Both(DirectoryFiles(directory), DirectoryFiles(cache)))
+    layout = read_layout(_Both(directory, DirectoryFiles(cache)))
     images = [image for top in layout.tops() for image in layout.images(top)]
     image = images[0] if len(images) == 1 else layout.image(_platform())
     if absent := layout.missing(image.manifest.layers):
@@ -221,23 +212,14 @@ def write_complete(layout: Layout, image: LayoutImage, place: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Both:
+class _Both(DirectoryFiles):
     """The files of a layout, and such blobs besides as the cache has."""
 
-    layout: DirectoryFiles
     cache: DirectoryFiles
 
-    @property
-    def name(self) -> str:
-        return self.layout.name
-
     def open(self, path: str) -> BinaryIO | None:
-        file = self.layout.open(path)
+        file = super().open(path)
         return file if file is not None or not path.startswith("blobs/") else self.cache.open(path)
-
-    def size(self, path: str) -> int | None:
-        size = self.layout.size(path)
-        return size if size is not None or not path.startswith("blobs/") else self.cache.size(path)
 
 
 def _slug(address: str) -> str:

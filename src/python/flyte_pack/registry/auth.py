@@ -54,13 +54,8 @@ class Challenge:
             name.lower(): re.sub(r"\\(.)", r"\1", quoted) if quoted else plain
             for name, quoted, plain in _PARAMETER.findall(offered[scheme])
         }
-        return cls(
-            scheme,
-            values.get("realm", ""),
-            values.get("service", ""),
-            frozenset(values.get("scope", "").split()),
-            url,
-        )
+        realm, service, scope = (values.get(name, "") for name in ("realm", "service", "scope"))
+        return cls(scheme, realm, service, frozenset(scope.split()), url)
 
 
 _Token = Tuple[str, float]  # and until when it holds
@@ -141,7 +136,7 @@ class Auth:
         if not challenge.realm:
             raise RegistryError(f"{self._registry} asks for a token, but not from which server")
         realm = self._transport.resolve(challenge.url, challenge.realm, self._registry)
-        host = urlsplit(realm).netloc
+        server = f"the token server {urlsplit(realm).netloc} of {self._registry}"
         credentials = self._find()
         query = [("service", challenge.service)] if challenge.service else []
         wanted = sorted(scopes or challenge.scopes)
@@ -161,16 +156,10 @@ class Auth:
             address = f"{realm}{'&' if '?' in realm else '?'}{urlencode(query)}"
             answer = self._send("GET", address, headers, None)
         if answer.status in (400, 401, 403):
-            raise Denied(
-                f"the token server {host} of {self._registry} refuses ({answer.status}): "
-                f"{self.explain()}"
-            )
+            raise Denied(f"{server} refuses ({answer.status}): {self.explain()}")
         if answer.status != 200:
-            raise RegistryError(
-                f"the token server {host} of {self._registry} answers {answer.status}: "
-                "try again later"
-            )
-        return self._token(answer, host)
+            raise RegistryError(f"{server} answers {answer.status}: try again later")
+        return self._token(answer, server)
 
     def _send(self, method: str, url: str, headers: dict[str, str], body: bytes | None) -> Answer:
         server = f"the token server {urlsplit(url).netloc} of {self._registry}"
@@ -186,7 +175,7 @@ class Auth:
 
         return Tries(self._timing, server).run(once, gave_up)
 
-    def _token(self, answer: Answer, host: str) -> _Token:
+    def _token(self, answer: Answer, server: str) -> _Token:
         try:
             document = json.loads(answer.body)
             text = document.get("token") or document.get("access_token")
@@ -198,10 +187,7 @@ class Auth:
             or not re.fullmatch(r"[\x21-\x7e]+", text)
             or not isinstance(life, (int, float))
         ):
-            raise RegistryError(
-                f"the token server {host} of {self._registry} answers without a token: "
-                "is there a proxy in between?"
-            )
+            raise RegistryError(f"{server} answers without a token: is there a proxy in between?")
         return text, self._timing.monotonic() + max(life, SHORTEST_LIFE) * (1 - MARGIN)
 
 

@@ -137,9 +137,9 @@ class Upload:
         end = self._offset + len(data)
         assert self._location is not None
         if end < size or self._offset > 0:
-            headers = {"Content-Range": f"{self._offset}-{end - 1}"}
             if data:
-                answer = self._attempt("PATCH", self._location, data, (201, 202, 204), headers)
+                part = f"{self._offset}-{end - 1}"
+                answer = self._attempt("PATCH", self._location, data, (201, 202, 204), part)
                 sent(len(data))
                 self._location = self._registry.location(answer)
                 self._offset = _received(answer, end)
@@ -184,10 +184,11 @@ class Upload:
         url: str,
         body: bytes | None,
         ok: tuple[int, ...],
-        headers: dict[str, str] | None = None,
+        content_range: str = "",
     ) -> Answer:
         sent = {"Content-Type": "application/octet-stream"} if body else {}
-        sent.update(headers or {})
+        if content_range:
+            sent["Content-Range"] = content_range
         return self._registry.call(method, url, self._scopes, sent, body, ok, once=True)
 
     def _begun(self, answer: Answer) -> None:
