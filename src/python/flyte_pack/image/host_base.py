@@ -50,7 +50,6 @@ _DIRECTORIES = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command; returns its exit code."""
     parser = command.parser("python -m flyte_pack image-host-base", NOTICE)
     parser.add_argument("--python", required=True, help="absolute path of a CPython")
     parser.add_argument("--out", required=True, help="directory for base.json and blobs/")

@@ -125,7 +125,7 @@ def find_interpreter(python: str) -> Interpreter:
     # Where the interpreter looks for them, relative to its own place: `lib` or `lib64`.
     stdlib = {"/".join(path.split("/")[-2:]): os.path.realpath(path) for path in answer["stdlib"]}
     executable, abiflags = answer["executable"], answer["abiflags"].replace("d", "")
-    version, elf = (major, minor, micro), _read_elf(answer["executable"])
+    version, elf = (major, minor, micro), _read_elf(executable)
     return Interpreter(executable, version, abiflags, answer["prefix"], stdlib, *elf)
 
 

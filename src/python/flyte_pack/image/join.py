@@ -13,7 +13,6 @@ from flyte_pack.oci.parts import Layers
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command; returns its exit code."""
     parser = command.parser("python -m flyte_pack image-join")
     parser.add_argument("--what", required=True, help="what is in the layer")
     parser.add_argument("--out", required=True, help="where blobs/ and layers.json go")

@@ -14,7 +14,6 @@ from flyte_pack.sources import SourceTree
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command; returns its exit code."""
     parser = command.parser("python -m flyte_pack image-layer")
     parser.add_argument("--plan", required=True, help="a LayerPlan")
     parser.add_argument("--sources", required=True, help="the directory that its files are in")

@@ -32,7 +32,6 @@ _Options = argparse.Namespace  # of `main`
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command; returns its exit code."""
     parser = command.parser(
         "python -m flyte_pack image-local-base", "Read a base image out of a layout or archive."
     )

@@ -27,7 +27,6 @@ _ROOT = "the image's code"
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command; returns its exit code."""
     parser = command.parser("python -m flyte_pack image-resolve")
     parser.add_argument("--lock", required=True, help="the lock file of the resolve")
     parser.add_argument("--roots", required=True, help="requirements, one on a line")

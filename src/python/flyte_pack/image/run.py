@@ -10,25 +10,17 @@ import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from flyte_pack import command
 from flyte_pack.command import say
 from flyte_pack.errors import UsageError, UserError
-from flyte_pack.fresh import fresh_entries
 from flyte_pack.image.engines import ENGINES, open_runner
 from flyte_pack.image.running import Command, Mount, Runner
 from flyte_pack.oci.docker_archive import write_archive
-from flyte_pack.oci.layout import (
-    DirectoryFiles,
-    Layout,
-    LayoutImage,
-    checked_blob,
-    layout_files,
-    read_layout,
-)
-from flyte_pack.oci.model import BASE_NAME, REF_NAME, InvalidImage, Platform, blob_path
+from flyte_pack.oci.layout import DirectoryFiles, Layout, LayoutImage, read_layout, write_complete
+from flyte_pack.oci.model import BASE_NAME, InvalidImage, Platform
 from flyte_pack.progress import Say
 
 _HELP = """\
@@ -192,23 +184,6 @@ def ready_image(
         os.makedirs(cache, exist_ok=True)
         complete(base, absent, cache, say, insecure)
     yield layout, image
-
-
-def write_complete(layout: Layout, image: LayoutImage, place: str) -> None:
-    """Write the image of one platform as a layout with all its layers, named `latest`.
-
-    Raises `UserError`, `InvalidImage` or `OSError`; nothing is left then.
-    """
-    with fresh_entries(place) as directory:
-        os.makedirs(os.path.join(directory, "blobs", "sha256"))
-        for descriptor in {d.digest: d for d in (image.descriptor, *image.blobs)}.values():
-            with open(os.path.join(directory, blob_path(descriptor.digest)), "xb") as file:
-                for piece in checked_blob(layout, descriptor):
-                    file.write(piece)
-        named = replace(image.descriptor, annotations={REF_NAME: "latest"}, platform=image.platform)
-        for name, document in layout_files([named]).items():
-            with open(os.path.join(directory, name), "wb") as file:
-                file.write(document)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO, Protocol
 
+from flyte_pack.fresh import fresh_entries
 from flyte_pack.oci import model
 from flyte_pack.oci.config import ImageConfig
 from flyte_pack.oci.model import Descriptor, Index, InvalidImage, Manifest, Platform, blob_path
@@ -241,6 +242,25 @@ def checked_blob(layout: Layout, descriptor: Descriptor) -> Iterator[bytes]:
             yield data
     if left or f"sha256:{digest.hexdigest()}" != descriptor.digest:
         raise InvalidImage(f"{what}: the blob is not what its digest and size say")
+
+
+def write_complete(layout: Layout, image: LayoutImage, place: str) -> None:
+    """Write the image of one platform as a layout with all its layers, named `latest`.
+
+    Raises `UserError`, `InvalidImage` or `OSError`; nothing is left then.
+    """
+    with fresh_entries(place) as directory:
+        os.makedirs(os.path.join(directory, "blobs", "sha256"))
+        for descriptor in {d.digest: d for d in (image.descriptor, *image.blobs)}.values():
+            with open(os.path.join(directory, blob_path(descriptor.digest)), "xb") as file:
+                for piece in checked_blob(layout, descriptor):
+                    file.write(piece)
+        named = replace(
+            image.descriptor, annotations={model.REF_NAME: "latest"}, platform=image.platform
+        )
+        for name, document in layout_files([named]).items():
+            with open(os.path.join(directory, name), "wb") as file:
+                file.write(document)
 
 
 def _file(files: Files, path: str) -> bytes:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from urllib3.response import BaseHTTPResponse
 
-from flyte_pack.http.retry import STATUSES, Broken, Timing, Tries, real_timing
+from flyte_pack.http.retry import STATUSES, Broken, Timing, Tries
 from flyte_pack.http.transport import Answer, Transport
 from flyte_pack.oci.model import INDEX_TYPES, MANIFEST_TYPES, InvalidImage, check_digest, digest_of
 from flyte_pack.progress import Say
@@ -53,12 +53,12 @@ class Session:
         transport: Transport | None = None,
         keychain: Keychain | None = None,
         timing: Timing | None = None,
-        say: Say | None = None,
+        say: Say = lambda line: None,
     ) -> None:
         """insecure: `host[:port]` that may use plain HTTP. say: hears of each retry."""
         self.transport = transport or Transport(insecure)
         self.keychain = keychain or Keychain()
-        self.timing = timing or real_timing(self.transport.stopped, say)
+        self.timing = timing or Timing(self.transport.stopped.wait, say=say)
         self._registries: dict[str, Registry] = {}
 
     def registry(self, name: str) -> Registry:
