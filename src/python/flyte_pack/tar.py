@@ -68,14 +68,9 @@ def _header(
         records += [_record(key, b"%d" % number) for key, number in zip((b"uid", b"gid"), owner)]
         owner = ROOT
     extension = b"".join(records)
-    return b"".join(
-        (
-            _block(b"", b"pax_header", 0o644, len(extension), _EXTENDED),
-            extension,
-            padding(len(extension)),
-            _block(*fields, mode, size, kind, owner, target),
-        )
-    )
+    before = _block(b"", b"pax_header", 0o644, len(extension), _EXTENDED, ROOT, b"")
+    block = _block(*fields, mode, size, kind, owner, target)
+    return before + extension + padding(len(extension)) + block
 
 
 def padding(size: int) -> bytes:
@@ -105,13 +100,7 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 
 def _block(
-    prefix: bytes,
-    name: bytes,
-    mode: int,
-    size: int,
-    kind: bytes,
-    owner: Owner = ROOT,
-    target: bytes = b"",
+    prefix: bytes, name: bytes, mode: int, size: int, kind: bytes, owner: Owner, target: bytes
 ) -> bytes:
     before = b"%b%b%011o\0" % (name.ljust(100, b"\0"), _rights(mode, owner), size) + _TIME
     after, sum_after = _after_checksum(prefix, kind, target)
@@ -127,13 +116,8 @@ def _rights(mode: int, owner: Owner) -> bytes:
 @lru_cache
 def _after_checksum(prefix: bytes, kind: bytes, target: bytes) -> tuple[bytes, int]:
     devices = b"0000000\0" * 2
-    after = b"%b%bustar\x0000%b%b%b" % (
-        kind,
-        target.ljust(100, b"\0"),
-        bytes(64),
-        devices,
-        prefix.ljust(167, b"\0"),
-    )
+    link, rest = target.ljust(100, b"\0"), prefix.ljust(167, b"\0")
+    after = b"%b%bustar\x0000%b%b%b" % (kind, link, bytes(64), devices, rest)
     return after, _sum(after)
 
 

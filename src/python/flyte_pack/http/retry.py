@@ -6,7 +6,6 @@ import email.utils
 import random
 import time
 from dataclasses import dataclass
-from threading import Event
 from typing import Callable, TypeVar
 
 from flyte_pack.progress import Say
@@ -46,11 +45,6 @@ class Timing:
     wall: Callable[[], float] = time.time
     chance: Callable[[], float] = random.random
     say: Say = lambda line: None
-
-
-def real_timing(stopped: Event, say: Say | None = None) -> Timing:
-    """The machine's clocks; `stopped` ends every sleep."""
-    return Timing(sleep=stopped.wait) if say is None else Timing(sleep=stopped.wait, say=say)
 
 
 class Tries:

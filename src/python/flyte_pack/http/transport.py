@@ -12,16 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from threading import Event, Lock
+from typing import Any
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import urllib3
-from urllib3.exceptions import (
-    HTTPError,
-    NameResolutionError,
-    NewConnectionError,
-    ProxyError,
-    TimeoutError,
-)
+from urllib3 import exceptions
+from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
 from flyte_pack.http import HttpError
@@ -37,6 +33,7 @@ SLOWEST_SECONDS = 30.0
 PIECE = 1 << 16
 MAX_ANSWER = 4 << 20  # bytes of an answer that is not a blob
 CONNECTIONS = 8
+_UNREAD: Any = {"redirect": False, "retries": False, "preload_content": False}  # of `urlopen`
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ class Transport:
     def origin(self, registry: str) -> str:
         """`https://host`, or `http://host` if that is allowed and it has no TLS."""
         host = "registry-1.docker.io" if registry == DOCKER_HUB else registry
-        if not self._may_be_plain(host):
+        if not (is_loopback(host) or host in self._insecure):
             return f"https://{host}"
         with self._probing:
             if host not in self._origins:
@@ -89,14 +86,13 @@ class Transport:
             netloc, host, _ = parts.netloc, parts.hostname, parts.port
         except ValueError:
             raise HttpError(f"{registry} names an invalid URL") from None
+        said = shown.printable(shown.uri(target)[:200])
         if parts.scheme not in ("http", "https") or not host or "@" in netloc:
-            raise HttpError(
-                f"{registry} names an invalid URL: {shown.printable(shown.uri(target)[:200])}"
-            )
+            raise HttpError(f"{registry} names an invalid URL: {said}")
         meant = netloc in self._insecure or (is_loopback(netloc) and url.startswith("http:"))
         if parts.scheme == "http" and not meant:
             raise HttpError(
-                f"{registry} names a URL without TLS: {shown.printable(shown.uri(target)[:200])}. "
+                f"{registry} names a URL without TLS: {said}. "
                 "Set the registry's external URL to https (behind a proxy that ends TLS: "
                 "X-Forwarded-Proto), or name that host as insecure"
             )
@@ -138,11 +134,9 @@ class Transport:
                 url,
                 body=_Body(body, self.stopped) if body else body,
                 headers=sent,
-                redirect=False,
-                retries=False,
-                preload_content=False,
                 decode_content=False,
                 timeout=self._timeout,
+                **_UNREAD,
             )
         try:
             yield response
@@ -173,17 +167,12 @@ class Transport:
         if expected is not None and count < expected:
             raise Broken(f"the answer was cut short: {count:,} of {expected:,} bytes")
 
-    def _may_be_plain(self, host: str) -> bool:
-        return is_loopback(host) or host in self._insecure
-
     def _has_tls(self, host: str) -> bool:
         """Whether a handshake succeeds. An untrusted certificate is an error."""
         limit = urllib3.Timeout(connect=PROBE_SECONDS, read=PROBE_SECONDS)
         url = f"https://{host}/v2/"
         try:
-            response = self._pool(url).urlopen(
-                "GET", url, redirect=False, retries=False, preload_content=False, timeout=limit
-            )
+            response = self._pool(url).urlopen("GET", url, timeout=limit, **_UNREAD)
         except (HTTPError, OSError) as error:
             if any(isinstance(one, ssl.SSLCertVerificationError) for one in _causes(error)):
                 raise _plainly(error) from None
@@ -222,19 +211,14 @@ def _new_pool(proxy: str | None) -> urllib3.PoolManager:
             context.load_verify_locations(
                 cafile=None if directory else path, capath=path if directory else None
             )
+    settings: Any = {"ssl_context": context, "maxsize": CONNECTIONS, "blocksize": PIECE}
     if proxy is None:
-        return urllib3.PoolManager(ssl_context=context, maxsize=CONNECTIONS, blocksize=PIECE)
+        return urllib3.PoolManager(**settings)
     parts = urlsplit(proxy)
-    secret = (
-        f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
-    )
-    return urllib3.ProxyManager(
-        proxy,
-        proxy_headers=urllib3.make_headers(proxy_basic_auth=secret),
-        ssl_context=context,
-        maxsize=CONNECTIONS,
-        blocksize=PIECE,
-    )
+    user, password = parts.username, unquote(parts.password or "")
+    secret = f"{unquote(user)}:{password}" if user else None
+    headers = urllib3.make_headers(proxy_basic_auth=secret)
+    return urllib3.ProxyManager(proxy, proxy_headers=headers, **settings)
 
 
 def _proxy(target: SplitResult) -> str | None:
@@ -272,11 +256,12 @@ def _plainly(error: BaseException) -> Broken:
                 "and for those that you name as insecure",
                 BROKEN if passing else 0,
             )
-    if isinstance(error, NameResolutionError):
+    if isinstance(error, exceptions.NameResolutionError):
         return Broken("there is no host of that name")
-    if isinstance(error, ProxyError):
+    if isinstance(error, exceptions.ProxyError):
         return Broken("the proxy of the environment cannot be used (HTTPS_PROXY, NO_PROXY)")
-    if isinstance(error, TimeoutError) and not isinstance(error, NewConnectionError):
+    refused = isinstance(error, exceptions.NewConnectionError)
+    if isinstance(error, exceptions.TimeoutError) and not refused:
         return Broken("no answer in time")
     for one in causes:
         if isinstance(one, OSError) and one.strerror:

@@ -13,32 +13,16 @@ from typing import Any
 from flyte_pack.image.base import BaseImage, BasePlatform
 from flyte_pack.image.filesystem import VENV
 from flyte_pack.json_fields import Digest
+from flyte_pack.oci import model
 from flyte_pack.oci.config import DEFAULT_PATH, ImageConfig, history_entry
 from flyte_pack.oci.layout import layout_files
-from flyte_pack.oci.model import (
-    BASE_DIGEST,
-    BASE_NAME,
-    DOCKER_LAYER,
-    DOCKER_LAYER_GZIP,
-    OCI_CONFIG,
-    OCI_INDEX,
-    OCI_LAYER,
-    OCI_LAYER_GZIP,
-    OCI_MANIFEST,
-    REF_NAME,
-    Descriptor,
-    Index,
-    Manifest,
-    Platform,
-    blob_path,
-    digest_of,
-)
+from flyte_pack.oci.model import Descriptor, Index, Manifest, Platform, blob_path
 from flyte_pack.oci.parts import Layer
 
 NOT_FOR_PRODUCTION = "dev.pants-flyte.not-for-production"
 _OCI_LAYER_TYPES = {
-    DOCKER_LAYER: OCI_LAYER,
-    DOCKER_LAYER_GZIP: OCI_LAYER_GZIP,
+    model.DOCKER_LAYER: model.OCI_LAYER,
+    model.DOCKER_LAYER_GZIP: model.OCI_LAYER_GZIP,
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": (
         "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
     ),
@@ -85,28 +69,30 @@ def assemble(
     manifests: dict[Platform, Descriptor] = {}
 
     def add(document: bytes, media_type: str, platform: Platform | None = None) -> Descriptor:
-        digest = digest_of(document)
-        documents[blob_path(digest)] = document
-        return Descriptor(media_type, digest, len(document), platform=platform)
+        descriptor = Descriptor.of(media_type, document, platform)
+        documents[blob_path(descriptor.digest)] = document
+        return descriptor
 
     for platform in sorted(layers):
         below = base.for_platform(platform)
         assert below is not None, f"the base has no {platform}"
         config = _config(base, below, layers[platform], settings).to_json()
         manifest = Manifest(
-            OCI_MANIFEST,
-            add(config, OCI_CONFIG),
+            model.OCI_MANIFEST,
+            add(config, model.OCI_CONFIG),
             (*map(_as_oci, below.layers), *(layer.descriptor for layer in layers[platform])),
             _annotations(base, below, settings),
         )
-        manifests[platform] = add(manifest.to_json(), OCI_MANIFEST, platform)
+        manifests[platform] = add(manifest.to_json(), model.OCI_MANIFEST, platform)
 
     top = next(iter(manifests.values()))
     if len(manifests) > 1:
         labels = {**settings.labels, **_production(base)}
-        top = add(Index(OCI_INDEX, tuple(manifests.values()), labels).to_json(), OCI_INDEX)
+        top = add(
+            Index(model.OCI_INDEX, tuple(manifests.values()), labels).to_json(), model.OCI_INDEX
+        )
     # The name that tools look for where they are given none (umoci insists on it).
-    named = replace(top, annotations={REF_NAME: "latest"})
+    named = replace(top, annotations={model.REF_NAME: "latest"})
     documents.update(layout_files([named]))
     return AssembledImage(documents, top.digest, manifests)
 
@@ -145,8 +131,8 @@ def _history(inherited: ImageConfig) -> Sequence[Mapping[str, Any]]:
 
 
 def _annotations(base: BaseImage, below: BasePlatform, settings: ImageSettings) -> dict[str, str]:
-    named = {} if base.name is None else {BASE_NAME: base.name}
-    return {**settings.labels, **_production(base), **named, BASE_DIGEST: below.digest}
+    named = {} if base.name is None else {model.BASE_NAME: base.name}
+    return {**settings.labels, **_production(base), **named, model.BASE_DIGEST: below.digest}
 
 
 def _production(base: BaseImage) -> dict[str, str]:

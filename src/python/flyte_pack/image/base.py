@@ -11,16 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Optional, Tuple
 
 from flyte_pack.json_fields import Digest, Document
+from flyte_pack.oci import model
 from flyte_pack.oci.config import ImageConfig
-from flyte_pack.oci.model import (
-    Descriptor,
-    Index,
-    InvalidImage,
-    Manifest,
-    Platform,
-    digest_of,
-    parse_document,
-)
+from flyte_pack.oci.model import Descriptor, Index, InvalidImage, Manifest, Platform
 
 
 @dataclass(frozen=True)
@@ -34,7 +27,7 @@ class BasePlatform:
     def __post_init__(self) -> None:
         """Raises `InvalidImage` where the two do not fit together."""
         manifest = self.parsed_manifest
-        if digest_of(self.config) != manifest.config.digest:
+        if model.digest_of(self.config) != manifest.config.digest:
             raise InvalidImage(f"{self._what}: the config is not the one that the manifest names")
         self.parsed_config.check_layers(manifest.layers, self._what)
 
@@ -44,11 +37,11 @@ class BasePlatform:
 
     @property
     def digest(self) -> str:
-        return digest_of(self.manifest)
+        return model.digest_of(self.manifest)
 
     @property
     def parsed_manifest(self) -> Manifest:
-        manifest = parse_document(self.manifest, self._what)
+        manifest = model.parse_document(self.manifest, self._what)
         if not isinstance(manifest, Manifest):
             raise InvalidImage(f"{self._what}: an index where a manifest should be")
         return manifest
@@ -91,8 +84,8 @@ class BaseImage(Document):
             if len(self.platforms) > 1:
                 raise InvalidImage("the base image has several platforms, but no index")
         else:
-            index = parse_document(self.index, "the base image's index")
-            if digest_of(self.index) != self.digest or not isinstance(index, Index):
+            index = model.parse_document(self.index, "the base image's index")
+            if model.digest_of(self.index) != self.digest or not isinstance(index, Index):
                 raise InvalidImage("the base image's index is not what its digest says")
             known = {manifest.digest for manifest in index.manifests}
         for platform in self.platforms:

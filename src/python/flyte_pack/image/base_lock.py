@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Collection, Sequence
 
 from flyte_pack import command
 from flyte_pack.command import say
+from flyte_pack.fresh import fresh_file
 from flyte_pack.image.base import BaseImage, BasePlatform
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.names import InvalidName
+from flyte_pack.oci import model
 from flyte_pack.oci.config import ImageConfig
-from flyte_pack.oci.model import (
-    MAX_DOCUMENT,
-    Descriptor,
-    Index,
-    InvalidImage,
-    Manifest,
-    Platform,
-    digest_of,
-    parse_document,
-)
+from flyte_pack.oci.model import Index, InvalidImage, Manifest, Platform
 from flyte_pack.oci.reference import Reference
 from flyte_pack.progress import write
 from flyte_pack.registry import RegistryError
@@ -85,18 +77,20 @@ def fetch(
         scopes = may_pull(reference.repository)
         data, media_type = registry.manifest(reference.repository, which, scopes)
         name = str(Reference(reference.registry, reference.repository, reference.tag, None))
-        document = parse_document(data, image, media_type)
+        document = model.parse_document(data, image, media_type)
         if isinstance(document, Index):
             found = tuple(
                 _from_index(registry, reference, document, platform) for platform in platforms
             )
-            return BaseImage(name, digest_of(data), data, found, python)
-        config = _config(registry, reference, document)
+            return BaseImage(name, model.digest_of(data), data, found, python)
+        config = read(registry, reference.repository, document.config, model.MAX_DOCUMENT)
         own = ImageConfig.parse(config, image).platform
         for platform in platforms:
             if platform != own:
                 raise _lacks(image, platform, [own])
-        return BaseImage(name, digest_of(data), None, (BasePlatform(own, data, config),), python)
+        return BaseImage(
+            name, model.digest_of(data), None, (BasePlatform(own, data, config),), python
+        )
     except (InvalidImage, InvalidName, UnicodeDecodeError) as error:
         raise RegistryError(f"{image}: {error}") from None
 
@@ -112,15 +106,11 @@ def _from_index(
     data, _ = registry.manifest(
         reference.repository, descriptor.digest, may_pull(reference.repository)
     )
-    manifest = parse_document(data, descriptor.digest, descriptor.media_type)
+    manifest = model.parse_document(data, descriptor.digest, descriptor.media_type)
     if not isinstance(manifest, Manifest):
         raise InvalidImage(f"{descriptor.digest}: an index where a manifest should be")
-    return BasePlatform(platform, data, _config(registry, reference, manifest))
-
-
-def _config(registry: Registry, reference: Reference, document: Manifest | Index) -> bytes:
-    assert isinstance(document, Manifest)
-    return read(registry, reference.repository, document.config, MAX_DOCUMENT)
+    config = read(registry, reference.repository, manifest.config, model.MAX_DOCUMENT)
+    return BasePlatform(platform, data, config)
 
 
 def _lacks(image: str, platform: Platform, known: Collection[Platform]) -> RegistryError:
@@ -144,15 +134,8 @@ def _lock(given: argparse.Namespace) -> int:
     elif old.to_json() == data:
         write(sys.stdout, f"{given.lockfile}: unchanged, {new.name} is at {new.digest}\n")
         return 0
-    temporary = f"{given.lockfile}.{os.getpid()}.tmp"
-    os.makedirs(os.path.dirname(given.lockfile) or ".", exist_ok=True)
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-        os.replace(temporary, given.lockfile)
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+    with fresh_file(given.lockfile) as temporary, open(temporary, "xb") as file:
+        file.write(data)
     _tell([f"{given.lockfile}: written", *(() if old is None else differences(old, new))])
     return 0
 
@@ -197,19 +180,15 @@ def _tell(lines: Sequence[str]) -> None:
 
 def differences(old: BaseImage, new: BaseImage) -> list[str]:
     """What a person wants to know of a base that has moved, a line each."""
-    lines = []
-    if old.name != new.name:
-        lines.append(_changed("image", old.name, new.name))
-    if old.digest != new.digest:
-        lines.append(_changed("digest", old.digest, new.digest))
-    if old.python_path != new.python_path:
-        lines.append(_changed("python", old.python_path, new.python_path))
+    facts = (("image", "name"), ("digest", "digest"), ("python", "python_path"))
+    values = ((what, getattr(old, field), getattr(new, field)) for what, field in facts)
+    lines = [_changed(what, was, now) for what, was, now in values if was != now]
     for platform in sorted({p.platform for p in (*old.platforms, *new.platforms)}):
         was, now = old.for_platform(platform), new.for_platform(platform)
         if was is None or now is None:
             lines.append(f"  {platform}: {'added' if was is None else 'removed'}")
         elif was != now:
-            before, after = _digests(was.layers), _digests(now.layers)
+            before, after = ({layer.digest for layer in p.layers} for p in (was, now))
             lines.append(
                 f"  {platform}: {len(after - before)} layers added, {len(before - after)} removed, "
                 f"{len(before & after)} kept"
@@ -222,7 +201,3 @@ def differences(old: BaseImage, new: BaseImage) -> list[str]:
 
 def _changed(what: str, old: object, new: object) -> str:
     return f"  {what}: {old or 'none'} -> {new or 'none'}"
-
-
-def _digests(layers: Sequence[Descriptor]) -> set[str]:
-    return {layer.digest for layer in layers}

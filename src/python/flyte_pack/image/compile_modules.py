@@ -17,16 +17,8 @@ from typing import Any
 
 _CHECKED_NEVER = (1).to_bytes(4, "little")  # PEP 552: a hash of the source, which is not looked at
 _ATTRIBUTES = (
-    *(
-        "co_code",
-        "co_consts",
-        "co_names",
-        "co_varnames",
-        "co_freevars",
-        "co_cellvars",
-        "co_filename",
-        "co_name",
-    ),
+    *("co_code", "co_consts", "co_names", "co_varnames", "co_freevars", "co_cellvars"),
+    *("co_filename", "co_name"),
     *(("co_qualname", "co_exceptiontable") if sys.version_info >= (3, 11) else ()),
     "co_linetable" if sys.version_info >= (3, 10) else "co_lnotab",
 )

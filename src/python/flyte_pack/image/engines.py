@@ -11,13 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from flyte_pack.errors import UserError
-from flyte_pack.image.running import Command, Runner, supervise
+from flyte_pack.image.running import Command, Runner, quietly, supervise
 from flyte_pack.image.unpacked import unpacked
 from flyte_pack.oci.docker_archive import stream_archive
 from flyte_pack.oci.layout import Layout, LayoutImage
 from flyte_pack.progress import Say
 
 ENGINES = ("auto", "docker", "podman", "unpack")
+# The command of each client that its engine must answer.
+_PROBES = {"docker": ("version", "--format", "{{.Server.Version}}"), "podman": ("info",)}
 _ANSWER_SECONDS = 5
 # Variables that the client of a container engine reads itself. They go on its command line.
 _CLIENTS_OWN = ("PATH", "HOME", "DOCKER_", "BUILDKIT_", "CONTAINER", "LD_", "XDG_", "GO", "TMPDIR")
@@ -32,7 +34,7 @@ def open_runner(
     name: of the image in a container engine. say: told in one line how it runs. Raises `UserError`
     or `OSError`.
     """
-    for client in ("docker", "podman"):
+    for client in _PROBES:
         if engine in ("auto", client) and (program := _answering(client, engine == client)):
             yield _load(program, layout, image, name, say)
             return
@@ -47,27 +49,15 @@ def _answering(client: str, must: bool) -> str | None:
         if must:
             raise UserError(f"there is no {client} on PATH: install it, or leave out --engine")
         return None
-    version = (
-        [program, "version", "--format", "{{.Server.Version}}"]
-        if client == "docker"
-        else [program, "info"]
-    )
     try:
-        asked = subprocess.run(
-            version,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_ANSWER_SECONDS,
-            check=False,
-        )
-        said = asked.stderr.decode(errors="replace").strip() if asked.returncode else ""
+        asked = quietly([program, *_PROBES[client]], _ANSWER_SECONDS)
+        if asked.returncode == 0:
+            return program
+        said = asked.stderr.strip()
     except subprocess.TimeoutExpired:
         said = f"it does not answer within {_ANSWER_SECONDS} seconds"
     except OSError as error:
         said = str(error)
-    else:
-        if asked.returncode == 0:
-            return program
     if must:
         raise UserError(f"{client} cannot be used: {said:.500}")
     return None
@@ -108,12 +98,7 @@ def _load(program: str, layout: Layout, image: LayoutImage, name: str, say: Say)
 def _find(program: str, names: Sequence[str]) -> str | None:
     """The first of `names` that the engine has. Stores differ in the digest that is the ID."""
     for name in names:
-        asked = subprocess.run(
-            [program, "image", "inspect", "--format", "{{.Id}}", name],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-        )
+        asked = quietly([program, "image", "inspect", "--format", "{{.Id}}", name])
         if asked.returncode == 0:
             return name
     return None
@@ -137,12 +122,11 @@ class _Engine:
                 environment[name] = value
                 argv += ["--env", name]
         for mount in command.mounts:
-            if "," in mount.source + mount.target:
-                raise UserError(
-                    f"a mount cannot have a comma in its paths: {mount.source}:{mount.target}"
-                )
+            source, target = mount.source, mount.target
+            if "," in source + target:
+                raise UserError(f"a mount cannot have a comma in its paths: {source}:{target}")
             read_only = ",readonly" if mount.read_only else ""
-            argv += ["--mount", f"type=bind,source={mount.source},target={mount.target}{read_only}"]
+            argv += ["--mount", f"type=bind,source={source},target={target}{read_only}"]
         if command.network is not None:
             argv += ["--network", command.network]
         if command.workdir is not None:

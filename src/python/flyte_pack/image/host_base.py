@@ -14,27 +14,13 @@ from collections.abc import Callable, Iterable, Sequence
 from flyte_pack import command
 from flyte_pack.errors import UserError
 from flyte_pack.fresh import fresh_entries
+from flyte_pack.image import host_python
 from flyte_pack.image.base import BaseImage, BasePlatform
-from flyte_pack.image.host_python import (
-    PREFIX,
-    HostFile,
-    Interpreter,
-    certificates,
-    find_interpreter,
-    python_files,
-    system_files,
-)
+from flyte_pack.image.host_python import HostFile, Interpreter
+from flyte_pack.oci import model
 from flyte_pack.oci.config import ImageConfig, history_entry
 from flyte_pack.oci.layer import LayerWriter
-from flyte_pack.oci.model import (
-    DESCRIPTION,
-    OCI_CONFIG,
-    OCI_MANIFEST,
-    Descriptor,
-    Manifest,
-    blob_path,
-    digest_of,
-)
+from flyte_pack.oci.model import Descriptor, Manifest, blob_path
 from flyte_pack.oci.parts import Layer
 
 NOTICE = "Made of one machine's own files by pants-flyte, to try images out. Not for production."
@@ -64,7 +50,6 @@ _DIRECTORIES = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command; returns its exit code."""
     parser = command.parser("python -m flyte_pack image-host-base", NOTICE)
     parser.add_argument("--python", required=True, help="absolute path of a CPython")
     parser.add_argument("--out", required=True, help="directory for base.json and blobs/")
@@ -78,16 +63,13 @@ def _write(given: argparse.Namespace) -> None:
             "a base image of this machine's own files needs Linux: use a base image of a registry, "
             "or a layout or archive"
         )
-    interpreter = find_interpreter(given.python)
+    interpreter = host_python.find_interpreter(given.python)
     with fresh_entries(given.out) as directory:
+        system = host_python.system_files(interpreter)
+        python = host_python.python_files(interpreter)
         layers = (
-            _layer(
-                directory,
-                "shell, libraries and certificates",
-                system_files(interpreter),
-                _add_system,
-            ),
-            _layer(directory, f"CPython {_version(interpreter)}", python_files(interpreter)),
+            _layer(directory, "shell, libraries and certificates", system, _add_system),
+            _layer(directory, f"CPython {_version(interpreter)}", python),
         )
         base = _base(directory, interpreter, layers)
         with open(os.path.join(directory, "base.json"), "wb") as file:
@@ -131,13 +113,13 @@ def _version(interpreter: Interpreter) -> str:
 
 
 def _base(directory: str, interpreter: Interpreter, layers: Sequence[Layer]) -> BaseImage:
-    python = f"/{PREFIX}/bin/{interpreter.name}"
+    python = f"/{host_python.PREFIX}/bin/{interpreter.name}"
     environment = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "LANG": "C.UTF-8",
         "PYTHON_VERSION": _version(interpreter),
     }
-    if certificates():
+    if host_python.certificates():
         # An OpenSSL of this machine may have been told of another place when it was built.
         environment["SSL_CERT_FILE"] = "/etc/ssl/certs/ca-certificates.crt"
     config = ImageConfig(
@@ -146,22 +128,17 @@ def _base(directory: str, interpreter: Interpreter, layers: Sequence[Layer]) -> 
         history=tuple(history_entry(f"pants-flyte: {layer.what}") for layer in layers),
         env=environment,
         cmd=(python,),
-        labels={DESCRIPTION: NOTICE},
+        labels={model.DESCRIPTION: NOTICE},
     ).to_json()
     manifest = Manifest(
-        OCI_MANIFEST,
-        Descriptor(OCI_CONFIG, digest_of(config), len(config)),
+        model.OCI_MANIFEST,
+        Descriptor.of(model.OCI_CONFIG, config),
         tuple(layer.descriptor for layer in layers),
-        {DESCRIPTION: NOTICE},
+        {model.DESCRIPTION: NOTICE},
     ).to_json()
     for document in (config, manifest):
-        with open(os.path.join(directory, blob_path(digest_of(document))), "wb") as file:
+        with open(os.path.join(directory, blob_path(model.digest_of(document))), "wb") as file:
             file.write(document)
-    return BaseImage(
-        name=None,
-        digest=digest_of(manifest),
-        index=None,
-        platforms=(BasePlatform(interpreter.platform, manifest, config),),
-        python=python,
-        production=False,
-    )
+    platform, digest = interpreter.platform, model.digest_of(manifest)
+    platforms = (BasePlatform(platform, manifest, config),)
+    return BaseImage(None, digest, None, platforms, python, production=False)

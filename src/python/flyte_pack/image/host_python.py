@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from flyte_pack.errors import UserError
+from flyte_pack.image.running import quietly
 from flyte_pack.oci.model import Platform
 
 PREFIX = "usr/local"  # of the CPython in the image
@@ -107,42 +108,25 @@ def find_interpreter(python: str) -> Interpreter:
         raise UserError(f"{python!r} is not the absolute path of an interpreter")
     try:
         # Isolated: no PYTHON* of the caller, no user's packages. No bytecode is written.
-        asked = subprocess.run(
-            [python, "-I", "-B", "-c", _ASK],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_SECONDS,
-            check=False,
-        )
-        answer = json.loads(asked.stdout.decode().splitlines()[-1])
+        asked = quietly([python, "-I", "-B", "-c", _ASK], _SECONDS)
+        answer = json.loads(asked.stdout.splitlines()[-1])
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UserError(f"{python} does not run: {error}") from None
     except (ValueError, IndexError):
-        says = asked.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["nothing"]
+        says = asked.stderr.strip().splitlines()[-1:] or ["nothing"]
         raise UserError(
             f"{python} does not run as a Python should (exit code {asked.returncode}); "
             f"it says: {says[0]:.300}"
         ) from None
     if answer["implementation"] != "cpython":
-        raise UserError(
-            f"{python} is {answer['implementation']}: a base image is made of a CPython"
-        )
+        kind = answer["implementation"]
+        raise UserError(f"{python} is {kind}: a base image is made of a CPython")
     major, minor, micro = answer["version"]
-    prefix, executable = answer["prefix"], answer["executable"]
     # Where the interpreter looks for them, relative to its own place: `lib` or `lib64`.
-    stdlib = {
-        "/".join(place.split("/")[-2:]): os.path.realpath(place) for place in answer["stdlib"]
-    }
-    platform, linker = _read_elf(executable)
-    return Interpreter(
-        executable=executable,
-        version=(major, minor, micro),
-        abiflags=answer["abiflags"].replace("d", ""),
-        prefix=prefix,
-        stdlib=stdlib,
-        platform=platform,
-        linker=linker,
-    )
+    stdlib = {"/".join(path.split("/")[-2:]): os.path.realpath(path) for path in answer["stdlib"]}
+    executable, abiflags = answer["executable"], answer["abiflags"].replace("d", "")
+    version, elf = (major, minor, micro), _read_elf(executable)
+    return Interpreter(executable, version, abiflags, answer["prefix"], stdlib, *elf)
 
 
 def python_files(python: Interpreter) -> Iterator[HostFile]:
@@ -159,11 +143,11 @@ def python_files(python: Interpreter) -> Iterator[HostFile]:
 def system_files(python: Interpreter) -> Iterator[HostFile]:
     """The dynamic linker, shared libraries, a shell, some programs, and certificates."""
     programs = dict(_programs())
+    places = [os.path.join(directory, "lib-dynload") for directory in python.stdlib.values()]
     extensions = [
-        os.path.join(directory, "lib-dynload", name)
-        for directory in python.stdlib.values()
-        if os.path.isdir(os.path.join(directory, "lib-dynload"))
-        for name in sorted(os.listdir(os.path.join(directory, "lib-dynload")))
+        os.path.join(place, name)
+        for place in filter(os.path.isdir, places)
+        for name in sorted(os.listdir(place))
         if name.endswith(".so") and not _LEFT_OUT.fullmatch(f"lib-dynload/{name}")
     ]
     yield from _libraries(python, [python.executable, *extensions, *programs.values()])
@@ -280,9 +264,7 @@ def _libraries(python: Interpreter, programs: Iterable[str]) -> Iterator[HostFil
         )
     home = os.path.dirname(found["libc.so.6"])
     for name in _LOADED_BY_NAME:
-        for directory in dict.fromkeys(
-            (home, f"/usr{home}", *map(os.path.dirname, found.values()))
-        ):
+        for directory in [home, f"/usr{home}", *map(os.path.dirname, found.values())]:
             if name not in found and os.path.isfile(f"{directory}/{name}"):
                 found[name] = f"{directory}/{name}"
     yield HostFile(_merged(python.linker), os.path.realpath(python.linker), executable=True)
@@ -294,15 +276,7 @@ def _libraries(python: Interpreter, programs: Iterable[str]) -> Iterator[HostFil
 
 def _needed(linker: str, program: str) -> list[tuple[str, str]]:
     """The shared libraries of `program`, as the dynamic linker lists them (ld.so(8))."""
-    listed = subprocess.run(
-        [linker, "--list", program],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=_SECONDS,
-        env={"LC_ALL": "C"},
-        check=False,
-    )
+    listed = quietly([linker, "--list", program], _SECONDS, {"LC_ALL": "C"})
     if listed.returncode:
         if "statically linked" in listed.stdout + listed.stderr or "not a dynamic" in listed.stderr:
             return []
@@ -339,10 +313,8 @@ def _read_elf(program: str) -> tuple[Platform, str]:
     (machine,) = struct.unpack_from("<H", data, 18)
     if machine not in _MACHINES:
         raise UserError(f"{program} is for a processor that is not known here: ELF {machine}")
-    (start,), (size, count) = (
-        struct.unpack_from("<Q", data, 32),
-        struct.unpack_from("<HH", data, 54),
-    )
+    (start,) = struct.unpack_from("<Q", data, 32)
+    size, count = struct.unpack_from("<HH", data, 54)
     for at in range(start, start + size * count, size):
         kind, _, offset, _, _, length = struct.unpack_from("<IIQQQQ", data, at)
         if kind == 3:  # PT_INTERP

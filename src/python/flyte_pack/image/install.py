@@ -20,7 +20,6 @@ from flyte_pack.errors import UserError
 from flyte_pack.image.dependency_layers import split, write_layers
 from flyte_pack.image.filesystem import site_packages
 from flyte_pack.image.installed import Distribution, read_installed
-from flyte_pack.image.layer import LAYERS
 from flyte_pack.image.lock_files import Pin, read_lock
 from flyte_pack.image.resolve import format_pins
 from flyte_pack.image.uv import run_uv
@@ -30,7 +29,6 @@ from flyte_shim import shown
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command; returns its exit code."""
     parser = command.parser("python -m flyte_pack image-install")
     parser.add_argument("--requirements", required=True, help="what `image-resolve` wrote")
     parser.add_argument("--python", required=True, help="version of the image's Python: 3.12")
@@ -68,12 +66,15 @@ def install(
         os.mkdir(prefix)
         os.mkdir(made)
         if pins:
-            _run_installer(pins, target, work, prefix)
+            pinned = os.path.join(work, "requirements.txt")
+            with open(pinned, "w", encoding="ascii") as file:
+                file.write(format_pins(pins))
+            options = ["--no-deps", "--require-hashes", "--prefix", prefix]
+            run_uv(["install", "-r", pinned, *options], target, os.environ)
             if bytecode_python is not None:
                 _compile(prefix, bytecode_python, target, made)
         layers = Layers(tuple(write_layers(split(_distributions(prefix, pins, target)), made)))
-        with open(os.path.join(made, LAYERS), "wb") as output:
-            output.write(layers.to_json())
+        layers.write(made)
         os.rename(made, out)
 
 
@@ -84,14 +85,6 @@ def _installable(requirements: str, target: WheelTarget) -> list[Pin]:
         if pin.problem is not None:
             raise UserError(f"{pin} cannot be installed: {pin.problem}")
     return pins
-
-
-def _run_installer(pins: Sequence[Pin], target: WheelTarget, work: str, prefix: str) -> None:
-    pinned = os.path.join(work, "requirements.txt")
-    with open(pinned, "w", encoding="ascii") as file:
-        file.write(format_pins(pins))
-    arguments = ["install", "-r", pinned, "--no-deps", "--require-hashes", "--prefix", prefix]
-    run_uv(arguments, target, os.environ)
 
 
 def _distributions(prefix: str, pins: Sequence[Pin], target: WheelTarget) -> list[Distribution]:
@@ -125,10 +118,7 @@ def _compile(prefix: str, python: str, target: WheelTarget, empty: str) -> None:
     command = [
         # Not isolated (-I), which ignores the hash seed. Old versions write sets in its order.
         *(python, "-s", "-S", "-B", "-X", "utf8", "-W", "ignore", program),
-        *(
-            os.path.join(library, here, "site-packages"),
-            f"/{site_packages(target.minor)}",
-        ),
+        *(os.path.join(library, here, "site-packages"), f"/{site_packages(target.minor)}"),
     ]
     done = subprocess.run(
         command,

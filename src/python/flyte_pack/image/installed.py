@@ -14,7 +14,7 @@ import os
 import posixpath
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PathDistribution
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import NamedTuple
 from packaging.utils import canonicalize_name
 
 from flyte_pack.errors import UserError
-from flyte_pack.image.filesystem import VENV, console_script
+from flyte_pack.image.filesystem import VENV, console_script, site_packages
 from flyte_shim import shown
 
 # Notes of the installer about how it came by a distribution; they would differ between machines.
@@ -35,6 +35,9 @@ _CALLABLE = re.compile(
 )
 # What the installer writes for `#!python` if the interpreter's path is too long for a shebang.
 _LONG_SHEBANG = re.compile(rb"#!/bin/sh\n'''exec' (.*?) \"\$0\" \"\$@\"\n' '''\n")
+
+
+_Rename = Callable[[str], str]
 
 
 class Member(NamedTuple):
@@ -100,7 +103,7 @@ def read_installed(
     rename = _renamer(site, python)
     owners = _owners(found, files, rename)
     # A bytecode file belongs to whom its source does; it was not there when RECORD was written.
-    for path in [*files]:
+    for path in files:
         source = _source_of(path, tag)
         if path not in owners and source in owners:
             owners[path] = owners[source]
@@ -192,28 +195,18 @@ def _source_of(path: str, tag: str) -> str:
     return f"{directory[: -len('__pycache__')]}{name[: -len(ending)]}.py"
 
 
-class _Rename(NamedTuple):
-    site: str
-    target_site: str
-    headers: str
-    target_headers: str
-
-    def __call__(self, path: str) -> str:
-        """Where a file goes below the environment; the installer's own Python may be another."""
-        for old, new in ((self.site, self.target_site), (self.headers, self.target_headers)):
-            if path.startswith(f"{old}/"):
-                return new + path[len(old) :]
-        return path
-
-
 def _renamer(site: str, python: str) -> _Rename:
-    here = site.split("/")[1]
-    return _Rename(
-        site,
-        f"lib/python{python}/site-packages",
-        f"include/site/{here}",
-        f"include/site/python{python}",
-    )
+    """Gives where a file goes below the environment; the installer's own Python may be another."""
+    moves = {
+        site: f"lib/python{python}/site-packages",
+        f"include/site/{site.split('/')[1]}": f"include/site/python{python}",
+    }
+
+    def rename(path: str) -> str:
+        old = next((old for old in moves if path.startswith(f"{old}/")), "")
+        return moves.get(old, "") + path[len(old) :]
+
+    return rename
 
 
 def _member(
@@ -247,15 +240,15 @@ def _with_image_shebang(source: str, interpreters: set[bytes]) -> bytes | None:
 
 
 def _finish(found: _Found, prefix: str, site: str, rename: _Rename, python: str) -> Distribution:
-    scripts = dict(_entry_points(prefix, site, found))
-    for name, content in scripts.items():
+    for name, content in dict(_entry_points(prefix, site, found)).items():
         path = f"bin/{name}"
         found.members[path] = Member(f"{VENV}/{path}", 0o755, len(content), "", content)
     record = f"{site}/{found.info}/RECORD"
     members = {path: m for path, m in found.members.items() if not _left_out(path)}
     members.pop(record, None)
-    content = _record(found, members, rename(record), rename.target_site)
-    members[record] = Member(f"{VENV}/{rename(record)}", 0o644, len(content), "", content)
+    place = f"{VENV}/{rename(record)}"
+    content = _record(found, members, place, site_packages(python))
+    members[record] = Member(place, 0o644, len(content), "", content)
     return Distribution(found.name, found.version, tuple(sorted(members.values())))
 
 
@@ -287,7 +280,7 @@ def _record(found: _Found, members: Mapping[str, Member], record: str, site: str
     writer = csv.writer(text, lineterminator="\n")
     rows = [[posixpath.relpath(record, site), "", ""]]
     for path, member in members.items():
-        name = posixpath.relpath(member.path, f"{VENV}/{site}")
+        name = posixpath.relpath(member.path, site)
         digest, size = found.listed.get(path, ("", ""))
         if member.content is not None:
             digest, size = _sha256(member.content), str(member.size)

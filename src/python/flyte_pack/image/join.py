@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 import zlib
 from collections.abc import Sequence
 
 from flyte_pack import command
 from flyte_pack.errors import UserError
-from flyte_pack.image.layer import LAYERS
 from flyte_pack.oci.layer import join_parts
 from flyte_pack.oci.parts import Layers
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command; returns its exit code."""
     parser = command.parser("python -m flyte_pack image-join")
     parser.add_argument("--what", required=True, help="what is in the layer")
     parser.add_argument("--out", required=True, help="where blobs/ and layers.json go")
@@ -28,5 +25,4 @@ def _join(options: argparse.Namespace) -> None:
         layer = join_parts(options.parts, options.out, options.what)
     except zlib.error as error:
         raise UserError(str(error)) from None
-    with open(os.path.join(options.out, LAYERS), "wb") as file:
-        file.write(Layers((layer,)).to_json())
+    Layers((layer,)).write(options.out)

@@ -12,11 +12,8 @@ from flyte_pack.oci.layer import LayerWriter
 from flyte_pack.oci.parts import Layer, Layers
 from flyte_pack.sources import SourceTree
 
-LAYERS = "layers.json"
-
 
 def main(argv: Sequence[str]) -> int:
-    """The command; returns its exit code."""
     parser = command.parser("python -m flyte_pack image-layer")
     parser.add_argument("--plan", required=True, help="a LayerPlan")
     parser.add_argument("--sources", required=True, help="the directory that its files are in")
@@ -35,8 +32,7 @@ def _pack(options: argparse.Namespace) -> None:
             pack_part(plan, options.sources, options.out)
             return
         layer = pack_layer(plan, options.sources, options.out)
-    with open(os.path.join(options.out, LAYERS), "wb") as file:
-        file.write(Layers((layer,)).to_json())
+    Layers((layer,)).write(options.out)
 
 
 def pack_layer(plan: LayerPlan, sources: str, out: str) -> Layer:

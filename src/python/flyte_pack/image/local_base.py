@@ -13,7 +13,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from flyte_pack import command
@@ -21,38 +20,18 @@ from flyte_pack.codec import GzipWriter
 from flyte_pack.fresh import fresh_entries
 from flyte_pack.image.base import BaseImage, BasePlatform
 from flyte_pack.json_fields import Digest
+from flyte_pack.oci import model
 from flyte_pack.oci.config import ImageConfig
 from flyte_pack.oci.inflate import inflate
 from flyte_pack.oci.layout import Layout, LayoutImage, checked_blob, open_layout, read_layout
-from flyte_pack.oci.model import (
-    GZIP_LAYERS,
-    MAX_DOCUMENT,
-    OCI_CONFIG,
-    OCI_LAYER_GZIP,
-    OCI_MANIFEST,
-    PLAIN_LAYERS,
-    Descriptor,
-    InvalidImage,
-    Manifest,
-    Platform,
-    blob_path,
-    digest_of,
-)
+from flyte_pack.oci.model import Descriptor, InvalidImage, Manifest, Platform, blob_path
 from flyte_pack.oci.tar_files import TarFiles
 
 _READ = 1 << 20
-
-
-@dataclass(frozen=True)
-class _Options:
-    source: str
-    platforms: tuple[Platform, ...]
-    ref: str | None
-    python: str | None
+_Options = argparse.Namespace  # of `main`
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command; returns its exit code."""
     parser = command.parser(
         "python -m flyte_pack image-local-base", "Read a base image out of a layout or archive."
     )
@@ -73,17 +52,10 @@ def main(argv: Sequence[str]) -> int:
     return command.run(parser, argv, _read)
 
 
-def _read(given: argparse.Namespace) -> None:
-    platforms = tuple(dict.fromkeys(map(Platform.parse, given.platform)))
-    write_local_base(_Options(given.source, platforms, given.ref, given.python), given.out)
-
-
-def write_local_base(options: _Options, out: str) -> BaseImage:
-    """Write `base.json` and the blobs of the wanted platforms into the directory `out`.
-
-    Raises `InvalidImage`, `UserError`, `UserError` or `OSError`; nothing is left in `out` then.
-    """
-    with fresh_entries(out) as directory, ExitStack() as stack:
+def _read(options: _Options) -> None:
+    """Write `base.json` and the blobs of the wanted platforms. After an error, nothing is left."""
+    options.platforms = tuple(dict.fromkeys(map(Platform.parse, options.platform)))
+    with fresh_entries(options.out) as directory, ExitStack() as stack:
         os.makedirs(os.path.join(directory, "blobs", "sha256"))
         if os.path.isdir(options.source):
             base = _from_layout(open_layout(options.source), options, directory)
@@ -100,7 +72,6 @@ def write_local_base(options: _Options, out: str) -> BaseImage:
                 )
         with open(os.path.join(directory, "base.json"), "wb") as file:
             file.write(base.to_json())
-    return base
 
 
 # --- layouts -------------------------------------------------------------------------------------
@@ -142,9 +113,9 @@ def _copy_layer(layout: Layout, layer: Descriptor, diff_id: str, out: str) -> No
         for piece in checked_blob(layout, layer):
             file.write(piece)
     with open(place, "rb") as file:
-        if layer.media_type in GZIP_LAYERS:
+        if layer.media_type in model.GZIP_LAYERS:
             plain = inflate(file, f"{layout.name}: {layer.digest}")
-        elif layer.media_type in PLAIN_LAYERS:
+        elif layer.media_type in model.PLAIN_LAYERS:
             plain = _pieces(file)
         else:
             return  # zstd: the standard library cannot inflate it; whoever unpacks it checks it
@@ -171,9 +142,9 @@ def _from_docker(archive: TarFiles, options: _Options, out: str) -> BaseImage:
         _pack_layer(archive, path, diff_id, out)
         for path, diff_id in zip(entry["Layers"], config.diff_ids)
     )
-    manifest = Manifest(OCI_MANIFEST, Descriptor(OCI_CONFIG, digest_of(data), len(data)), layers)
+    manifest = Manifest(model.OCI_MANIFEST, Descriptor.of(model.OCI_CONFIG, data), layers)
     document = manifest.to_json()
-    descriptor = Descriptor(OCI_MANIFEST, digest_of(document), len(document))
+    descriptor = Descriptor.of(model.OCI_MANIFEST, document)
     return _base(out, options, [LayoutImage(descriptor, manifest, document, data, platform)], None)
 
 
@@ -186,10 +157,9 @@ def _entry(archive: TarFiles, ref: str | None) -> dict[str, Any]:
         raise InvalidImage(f"{archive.name}: manifest.json is not as `docker save` writes it")
     found = [e for e in entries if ref is None or ref in (e.get("RepoTags") or ())]
     if len(found) == 1:
-        entry: dict[str, Any] = found[0]
-        return entry
-    names = sorted({name for e in entries for name in e.get("RepoTags") or ()})
-    there = ", ".join(names)[:500] or "none"
+        return found[0]  # type: ignore[no-any-return]
+    names = {name for e in entries for name in e.get("RepoTags") or ()}
+    there = ", ".join(sorted(names))[:500] or "none"
     if not found:
         raise InvalidImage(f"{archive.name}: no image in it is named {ref}; the names: {there}")
     raise InvalidImage(
@@ -210,10 +180,8 @@ def _is_entry(entry: object) -> bool:
 
 
 def _small(archive: TarFiles, path: str) -> bytes:
-    size = archive.size(path)
-    if size is None:
-        raise InvalidImage(f"{archive.name}: {path} is missing")
-    if size > MAX_DOCUMENT:
+    size = archive.size(path) or 0
+    if size > model.MAX_DOCUMENT:
         raise InvalidImage(f"{archive.name}: {path}: {size:,} bytes are too many for a document")
     with _member(archive, path) as file:
         return file.read(size)
@@ -249,7 +217,7 @@ def _pack_layer(archive: TarFiles, path: str, diff_id: str, out: str) -> Descrip
             found = _sha256(inflate(again, f"{archive.name}: {path}"))
     _check(archive.name, found, diff_id)
     os.replace(temporary, os.path.join(out, "blobs", "sha256", name))
-    return Descriptor(OCI_LAYER_GZIP, Digest(f"sha256:{name}"), size)
+    return Descriptor(model.OCI_LAYER_GZIP, Digest(f"sha256:{name}"), size)
 
 
 # --- both ----------------------------------------------------------------------------------------
@@ -260,11 +228,11 @@ def _base(
 ) -> BaseImage:
     documents = [d for image in images for d in (image.manifest_bytes, image.config)]
     for document in (*documents, *([] if index is None else [index])):
-        with open(os.path.join(out, blob_path(digest_of(document))), "wb") as file:
+        with open(os.path.join(out, blob_path(model.digest_of(document))), "wb") as file:
             file.write(document)
     return BaseImage(
         name=None,
-        digest=digest_of(images[0].manifest_bytes if index is None else index),
+        digest=model.digest_of(images[0].manifest_bytes if index is None else index),
         index=index,
         platforms=tuple(BasePlatform(i.platform, i.manifest_bytes, i.config) for i in images),
         python=options.python,
@@ -286,5 +254,4 @@ def _sha256(pieces: Iterable[bytes]) -> str:
 
 
 def _pieces(file: BinaryIO) -> Iterator[bytes]:
-    while piece := file.read(_READ):
-        yield piece
+    return iter(lambda: file.read(_READ), b"")

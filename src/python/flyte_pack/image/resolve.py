@@ -27,7 +27,6 @@ _ROOT = "the image's code"
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command; returns its exit code."""
     parser = command.parser("python -m flyte_pack image-resolve")
     parser.add_argument("--lock", required=True, help="the lock file of the resolve")
     parser.add_argument("--roots", required=True, help="requirements, one on a line")
@@ -91,13 +90,8 @@ def needed(
 
 def format_pins(pins: Sequence[Pin]) -> str:
     """Requirements with hashes; equal pins give equal text."""
-    return "".join(
-        " \\\n    ".join(
-            [f"{pin.name}=={pin.version}", *(f"--hash={h}" for h in sorted(pin.hashes))]
-        )
-        + "\n"
-        for pin in pins
-    )
+    words = ([f"{p.name}=={p.version}", *(f"--hash={h}" for h in sorted(p.hashes))] for p in pins)
+    return "".join(" \\\n    ".join(line) + "\n" for line in words)
 
 
 def _read(path: str, target: WheelTarget) -> Lock:
@@ -114,20 +108,13 @@ def _pin(lock: Lock, name: str, by: Sequence[str], target: WheelTarget, lock_nam
     name = canonicalize_name(name)
     pin, who = lock.pins.get(name), " and ".join(by[:3]) or _ROOT
     if pin is None:
-        where = (
-            f"has it only for others than {target}"
-            if name in lock.elsewhere
-            else "does not have it"
-        )
-        unsafe = (
-            " (pip-compile leaves it out unless it is told --allow-unsafe)"
-            if name in ("setuptools", "pip", "distribute")
-            else ""
-        )
-        raise UserError(
-            f"{who} {'need' if len(by) > 1 else 'needs'} {name}, and {lock_name} {where}: make it "
-            f"anew{unsafe}"
-        )
+        only = f"has it only for others than {target}"
+        where = only if name in lock.elsewhere else "does not have it"
+        anew = "make it anew"
+        if name in ("setuptools", "pip", "distribute"):
+            anew += " (pip-compile leaves it out unless it is told --allow-unsafe)"
+        need = "need" if len(by) > 1 else "needs"
+        raise UserError(f"{who} {need} {name}, and {lock_name} {where}: {anew}")
     if pin.problem is not None:
         raise UserError(f"{who} needs {pin}, but {pin.problem}")
     return pin
@@ -170,14 +157,8 @@ def _by_metadata(
         with open(pinned, "w", encoding="utf-8") as file:
             file.writelines(f"{p.name}=={p.version}\n" for p in lock.pins.values() if not p.problem)
         arguments = [
-            "compile",
-            asked,
-            "--constraints",
-            pinned,
-            "--no-header",
-            "--annotation-style",
-            "split",
-            "--no-emit-index-url",
+            *("compile", asked, "--constraints", pinned, "--no-header"),
+            *("--annotation-style", "split", "--no-emit-index-url"),
         ]
         try:
             # What a version needs never changes. The index is asked only for what uv has not seen.

@@ -10,32 +10,17 @@ import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from flyte_pack import command
 from flyte_pack.command import say
 from flyte_pack.errors import UsageError, UserError
-from flyte_pack.fresh import fresh_entries
 from flyte_pack.image.engines import ENGINES, open_runner
 from flyte_pack.image.running import Command, Mount, Runner
 from flyte_pack.oci.docker_archive import write_archive
-from flyte_pack.oci.layout import (
-    DirectoryFiles,
-    Layout,
-    LayoutImage,
-    checked_blob,
-    layout_files,
-    read_layout,
-)
-from flyte_pack.oci.model import (
-    BASE_NAME,
-    REF_NAME,
-    Descriptor,
-    InvalidImage,
-    Platform,
-    blob_path,
-)
+from flyte_pack.oci.layout import DirectoryFiles, Layout, LayoutImage, read_layout, write_complete
+from flyte_pack.oci.model import BASE_NAME, InvalidImage, Platform
 from flyte_pack.progress import Say
 
 _HELP = """\
@@ -45,14 +30,6 @@ Run a command in the image, by docker or podman if one answers, else by bubblewr
 
 The image's entry point runs the command; without one it runs the image's own, if it has any.
 """
-
-
-@dataclass(frozen=True)
-class _Options:
-    engine: str
-    archive: str | None
-    complete: str | None
-    command: Command
 
 
 def main(argv: Sequence[str]) -> int:
@@ -96,8 +73,9 @@ def image_runner(
             yield runner
 
 
-def _run(layout: Layout, image: LayoutImage, address: str, options: _Options) -> int:
-    typed, config = options.command, image.parsed_config
+def _run(layout: Layout, image: LayoutImage, address: str, options: argparse.Namespace) -> int:
+    typed: Command = options.command
+    config = image.parsed_config
     if not typed.argv:
         if not config.cmd:
             raise UserError(
@@ -112,8 +90,8 @@ def _run(layout: Layout, image: LayoutImage, address: str, options: _Options) ->
 # --- what is typed -------------------------------------------------------------------------------
 
 
-def _typed(words: list[str]) -> _Options:
-    """Take our options off the front. Raises `UsageError`; `SystemExit` after the help."""
+def _typed(words: list[str]) -> argparse.Namespace:
+    """Our options, and the `command`. Raises `UsageError`; `SystemExit` after the help."""
     parser = command.parser(
         "./pants run path:image --",
         _HELP,
@@ -133,31 +111,18 @@ def _typed(words: list[str]) -> _Options:
     parser.add_argument(
         "--complete", metavar="DIR", help="write the image as an OCI layout with all layers"
     )
-    parser.add_argument(
-        "--env",
-        action="append",
-        default=[],
-        metavar="NAME[=VALUE]",
-        help="set a variable, or pass it on",
-    )
-    parser.add_argument(
-        "--mount",
-        action="append",
-        default=[],
-        metavar="SRC:DST[:ro]",
-        help="have a file or directory in it",
-    )
+    for name, form, text in (
+        ("--env", "NAME[=VALUE]", "set a variable, or pass it on"),
+        ("--mount", "SRC:DST[:ro]", "have a file or directory in it"),
+    ):
+        parser.add_argument(name, action="append", default=[], metavar=form, help=text)
     parser.add_argument("--network", metavar="NAME", help="none, host, or what the engine knows")
     cut = _end_of_options(words)
     found = parser.parse_args(list(words[:cut]))
     argv = words[cut + 1 :] if words[cut : cut + 1] == ["--"] else words[cut:]
-    typed = Command(
-        argv=tuple(argv),
-        env=dict(map(_variable, found.env)),
-        mounts=tuple(map(parse_mount, found.mount)),
-        network=found.network,
-    )
-    return _Options(found.engine, found.archive, found.complete, typed)
+    env, mounts = dict(map(_variable, found.env)), tuple(map(parse_mount, found.mount))
+    found.command = Command(tuple(argv), env, mounts, found.network)
+    return found
 
 
 def _end_of_options(words: Sequence[str]) -> int:
@@ -203,68 +168,33 @@ def ready_image(
     `OSError`.
     """
     cache = os.path.join(_user_cache(), "base-layers")
-    layout = read_layout(_Both(DirectoryFiles(directory), DirectoryFiles(cache)))
+    layout = read_layout(_Both(directory, DirectoryFiles(cache)))
     images = [image for top in layout.tops() for image in layout.images(top)]
     image = images[0] if len(images) == 1 else layout.image(_platform())
     if absent := layout.missing(image.manifest.layers):
-        _fetch(image, absent, cache, say, insecure)
+        base = image.manifest.annotations.get(BASE_NAME)
+        if base is None:
+            raise InvalidImage(
+                "layers are missing in the layout, and it does not say where they are: "
+                "package it anew"
+            )
+        # Only here, as it needs an HTTP library.
+        from flyte_pack.registry.pull import complete
+
+        os.makedirs(cache, exist_ok=True)
+        complete(base, absent, cache, say, insecure)
     yield layout, image
 
 
-def _fetch(
-    image: LayoutImage,
-    absent: Sequence[Descriptor],
-    cache: str,
-    say: Say,
-    insecure: Collection[str],
-) -> None:
-    base = image.manifest.annotations.get(BASE_NAME)
-    if base is None:
-        raise InvalidImage(
-            "layers are missing in the layout, and it does not say where they are: package it anew"
-        )
-    # Only here, as it needs an HTTP library.
-    from flyte_pack.registry.pull import complete
-
-    os.makedirs(cache, exist_ok=True)
-    complete(base, absent, cache, say, insecure)
-
-
-def write_complete(layout: Layout, image: LayoutImage, place: str) -> None:
-    """Write the image of one platform as a layout with all its layers, named `latest`.
-
-    Raises `UserError`, `InvalidImage` or `OSError`; nothing is left then.
-    """
-    with fresh_entries(place) as directory:
-        os.makedirs(os.path.join(directory, "blobs", "sha256"))
-        for descriptor in {d.digest: d for d in (image.descriptor, *image.blobs)}.values():
-            with open(os.path.join(directory, blob_path(descriptor.digest)), "xb") as file:
-                for piece in checked_blob(layout, descriptor):
-                    file.write(piece)
-        named = replace(image.descriptor, annotations={REF_NAME: "latest"}, platform=image.platform)
-        for name, document in layout_files([named]).items():
-            with open(os.path.join(directory, name), "wb") as file:
-                file.write(document)
-
-
 @dataclass(frozen=True)
-class _Both:
+class _Both(DirectoryFiles):
     """The files of a layout, and such blobs besides as the cache has."""
 
-    layout: DirectoryFiles
     cache: DirectoryFiles
 
-    @property
-    def name(self) -> str:
-        return self.layout.name
-
     def open(self, path: str) -> BinaryIO | None:
-        file = self.layout.open(path)
+        file = super().open(path)
         return file if file is not None or not path.startswith("blobs/") else self.cache.open(path)
-
-    def size(self, path: str) -> int | None:
-        size = self.layout.size(path)
-        return size if size is not None or not path.startswith("blobs/") else self.cache.size(path)
 
 
 def _slug(address: str) -> str:

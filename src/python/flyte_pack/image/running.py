@@ -49,6 +49,21 @@ class Runner(Protocol):
         """Run it; gives the program's exit code, or 128 and the signal that ended it."""
 
 
+def quietly(
+    argv: Sequence[str], timeout: float | None = None, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program that is given nothing, to the end; what it printed, as UTF-8."""
+    return subprocess.run(
+        argv,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=timeout,
+        env=env,
+        encoding="utf-8",
+        errors="replace",
+    )
+
+
 def supervise(
     argv: Sequence[str],
     env: Mapping[str, str],

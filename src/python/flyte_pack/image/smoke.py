@@ -139,15 +139,8 @@ def _run(
     with tempfile.TemporaryFile() as job, tempfile.TemporaryFile() as report:
         job.write(json.dumps({"modules": modules, "commands": commands}).encode())
         job.seek(0)
-        code = runner.run(
-            Command(
-                argv=("python", "-c", _SCRIPT),
-                entrypoint=(),
-                network="none",
-                stdin=job,
-                stdout=report,
-            )
-        )
+        argv = ("python", "-c", _SCRIPT)
+        code = runner.run(Command(argv, network="none", entrypoint=(), stdin=job, stdout=report))
         report.seek(0)
         lines = report.read().splitlines()
     try:

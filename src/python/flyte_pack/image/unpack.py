@@ -18,18 +18,14 @@ from threading import Thread
 
 from flyte_pack.oci.inflate import inflate_pieces
 from flyte_pack.oci.layout import Layout, checked_blob
-from flyte_pack.oci.model import (
-    GZIP_LAYERS,
-    PLAIN_LAYERS,
-    Descriptor,
-    InvalidImage,
-)
+from flyte_pack.oci.model import GZIP_LAYERS, PLAIN_LAYERS, Descriptor, InvalidImage
 from flyte_pack.oci.tar_stream import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, Member, TarStream
 
 MAX_FILES = 2_000_000
 MAX_BYTES = 64 << 30
 _MAX_LINKS = 40  # as the kernel has it (path_resolution(7))
 _MAX_PATH = 4095
+_LEADS_NOWHERE = (errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ENOENT)
 _WHITEOUT, _OPAQUE = b".wh.", b".wh..wh..opq"
 
 
@@ -119,12 +115,7 @@ class _Tree(Resolver):
             try:
                 self._add(member, what)
             except OSError as error:
-                if error.errno not in (
-                    errno.ELOOP,
-                    errno.ENAMETOOLONG,
-                    errno.ENOTDIR,
-                    errno.ENOENT,
-                ):
+                if error.errno not in _LEADS_NOWHERE:
                     raise
                 raise InvalidImage(f"{what}: {member.name!r:.200}: {error.strerror}") from None
 

@@ -18,11 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from flyte_pack.errors import UserError
-from flyte_pack.image.running import (
-    Command,
-    Runner,
-    supervise,
-)
+from flyte_pack.image.running import Command, Runner, supervise
 from flyte_pack.image.unpack import Resolver, unpack
 from flyte_pack.oci.config import DEFAULT_PATH, ImageConfig
 from flyte_pack.oci.layout import Layout, LayoutImage
@@ -115,21 +111,10 @@ def _bubblewrap() -> str:
             "no docker or podman answers, and there is no bubblewrap (bwrap) on PATH: "
             "start or install one of them"
         )
-    probe = [
-        program,
-        "--unshare-all",
-        "--uid",
-        "1000",
-        "--ro-bind",
-        "/",
-        "/",
-        "--proc",
-        "/proc",
-        "--",
-        "true",
-    ]
+    options = ("--unshare-all", "--uid", "1000", "--ro-bind", "/", "/", "--proc", "/proc")
+    probe = [program, *options, "--", "true"]
     try:
-        done = subprocess.run(probe, capture_output=True, timeout=_PROBE_SECONDS, check=False)
+        done = subprocess.run(probe, capture_output=True, timeout=_PROBE_SECONDS)
         if done.returncode == 0:
             return program
         reason = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
@@ -175,9 +160,7 @@ def _entries(root: str, path: str, fields: int) -> list[list[str]]:
         entries = [line.split(":") for line in file.read(_MAX_LIST).splitlines()]
     # The numbers come third and, in passwd, fourth.
     return [
-        e
-        for e in entries
-        if len(e) >= fields and e[2].isdecimal() and (fields == 3 or e[3].isdecimal())
+        e for e in entries if len(e) >= fields and all(map(str.isdecimal, e[2 : min(fields, 4)]))
     ]
 
 
@@ -199,16 +182,10 @@ class _Bubblewrap:
         return command.workdir or self.config.workdir or "/"
 
     def _environment(self, command: Command) -> dict[str, str]:
-        terminal = (
-            {"TERM": os.environ["TERM"]} if "TERM" in os.environ and sys.stdin.isatty() else {}
-        )
-        return {
-            "PATH": DEFAULT_PATH,
-            "HOME": self.user.home,
-            **terminal,
-            **self.config.env,
-            **command.env,
-        }
+        environment = {"PATH": DEFAULT_PATH, "HOME": self.user.home}
+        if "TERM" in os.environ and sys.stdin.isatty():
+            environment["TERM"] = os.environ["TERM"]
+        return {**environment, **self.config.env, **command.env}
 
     def _prepare(self, command: Command) -> list[tuple[str, str, bool]]:
         """Make a place for each mount; gives (source, target below the root, read-only)."""
@@ -274,21 +251,9 @@ class _Bubblewrap:
             return pid if isinstance(pid, int) else None
 
         try:
-            return supervise(
-                [
-                    self.program,
-                    "--args",
-                    str(settings),
-                    "--json-status-fd",
-                    str(told),
-                    "--",
-                    *words,
-                ],
-                dict(os.environ),
-                command,
-                pass_fds=fds,
-                target=program,
-            )
+            options = ("--args", str(settings), "--json-status-fd", str(told), "--")
+            started = [self.program, *options, *words]
+            return supervise(started, dict(os.environ), command, pass_fds=fds, target=program)
         finally:
             for fd in (*fds, status):
                 os.close(fd)

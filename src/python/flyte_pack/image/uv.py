@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 import re
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
 from flyte_pack.errors import UserError
+from flyte_pack.image.running import quietly
 from flyte_pack.image.wheel_target import WheelTarget
 from flyte_shim import shown
 
@@ -50,14 +50,7 @@ def run_uv(arguments: Sequence[str], target: WheelTarget, environ: Mapping[str, 
         command += ["--index-strategy", "unsafe-best-match"]
     env = {n: v for n, v in environ.items() if not n.startswith("UV_") or _KEPT.fullmatch(n)}
     env["UV_PYTHON_DOWNLOADS"] = "never"
-    done = subprocess.run(
-        command,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-    )
+    done = quietly(command, env=env)
     if done.returncode:
         raise UserError(explain(done.stderr, target))
     return done.stdout

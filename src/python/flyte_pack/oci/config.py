@@ -12,14 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flyte_pack.json_fields import canonical
-from flyte_pack.oci.model import (
-    Descriptor,
-    InvalidImage,
-    Platform,
-    check_digest,
-    parse_object,
-    string_map,
-)
+from flyte_pack.oci import model
+from flyte_pack.oci.model import Descriptor, InvalidImage, Platform
 
 # No build may differ from the next, so none says when it happened.
 CREATED = "1970-01-01T00:00:00Z"
@@ -48,7 +42,7 @@ class ImageConfig:
     @classmethod
     def parse(cls, data: bytes, what: str) -> ImageConfig:
         """`what` names the config in errors. Raises `InvalidImage`."""
-        document = parse_object(data, what)
+        document = model.parse_object(data, what)
         settings = _object(document, "config", what)
         rootfs, history = _object(document, "rootfs", what), document.get("history")
         if not isinstance(history, list) or not all(isinstance(one, dict) for one in history):
@@ -57,7 +51,7 @@ class ImageConfig:
         return cls(
             platform=Platform.from_fields(document, what),
             diff_ids=tuple(
-                check_digest(one, f"{what}: a diff_id")
+                model.check_digest(one, f"{what}: a diff_id")
                 for one in _strings(rootfs.get("diff_ids"), f"{what}: `diff_ids`")
             ),
             history=tuple(history),
@@ -66,7 +60,7 @@ class ImageConfig:
             cmd=_strings(settings.pop("Cmd", None), f"{what}: `Cmd`"),
             user=_string(settings.pop("User", None), f"{what}: `User`"),
             workdir=_string(settings.pop("WorkingDir", None), f"{what}: `WorkingDir`"),
-            labels=string_map(settings.pop("Labels", None), f"{what}: `Labels`"),
+            labels=model.string_map(settings.pop("Labels", None), f"{what}: `Labels`"),
             other=settings,
         )
 

@@ -13,13 +13,7 @@ from flyte_pack import tar
 from flyte_pack.fresh import fresh_file
 from flyte_pack.json_fields import canonical
 from flyte_pack.oci.layout import Layout, LayoutImage, checked_blob, layout_files
-from flyte_pack.oci.model import (
-    GZIP_LAYERS,
-    PLAIN_LAYERS,
-    REF_NAME,
-    InvalidImage,
-    blob_path,
-)
+from flyte_pack.oci.model import GZIP_LAYERS, PLAIN_LAYERS, REF_NAME, InvalidImage, blob_path
 
 
 def write_archive(layout: Layout, image: LayoutImage, tags: Sequence[str], path: str) -> None:
@@ -51,18 +45,12 @@ def stream_archive(
             f"{layout.name}: {len(absent)} of its blobs are not in the layout: complete it first"
         )
     named = [replace(image.descriptor, annotations={REF_NAME: tag}) for tag in tags]
-    documents = {
-        **layout_files(named or [image.descriptor]),
-        "manifest.json": canonical(
-            [
-                {
-                    "Config": blob_path(image.manifest.config.digest),
-                    "RepoTags": list(tags) or None,
-                    "Layers": [blob_path(layer.digest) for layer in image.manifest.layers],
-                }
-            ]
-        ),
+    entry = {
+        "Config": blob_path(image.manifest.config.digest),
+        "RepoTags": list(tags) or None,
+        "Layers": [blob_path(layer.digest) for layer in image.manifest.layers],
     }
+    documents = {**layout_files(named or [image.descriptor]), "manifest.json": canonical([entry])}
     for name, document in sorted(documents.items()):
         write(tar.header(name, 0o644, len(document)) + document + tar.padding(len(document)))
     write(tar.directory("blobs", 0o755) + tar.directory("blobs/sha256", 0o755))

@@ -11,32 +11,18 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO, Protocol
 
+from flyte_pack.fresh import fresh_entries
+from flyte_pack.oci import model
 from flyte_pack.oci.config import ImageConfig
-from flyte_pack.oci.model import (
-    INDEX_TYPES,
-    MANIFEST_TYPES,
-    MAX_DOCUMENT,
-    OCI_INDEX,
-    REF_NAME,
-    Descriptor,
-    Index,
-    InvalidImage,
-    Manifest,
-    Platform,
-    blob_path,
-    digest_of,
-    parse_document,
-    parse_object,
-)
+from flyte_pack.oci.model import Descriptor, Index, InvalidImage, Manifest, Platform, blob_path
 from flyte_shim import shown
 
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
-_CONTAINERD_NAME = (
-    "io.containerd.image.name"  # what docker and nerdctl write the whole reference to
-)
+# Docker and nerdctl write the whole reference to it.
+_CONTAINERD_NAME = "io.containerd.image.name"
 _MAX_NESTING = 4
 _READ = 1 << 20
 
@@ -73,7 +59,7 @@ class DirectoryFiles:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise InvalidImage(f"{place}: not a regular file")
-        return os.fdopen(fd, "rb", buffering=0)
+        return os.fdopen(fd, "rb")
 
     def size(self, path: str) -> int | None:
         file = self.open(path)
@@ -145,35 +131,32 @@ class Layout:
     def document(self, descriptor: Descriptor) -> bytes:
         """A manifest, index or config; checked. Raises `InvalidImage`."""
         what = f"{self.name}: {descriptor.digest}"
-        if descriptor.size > MAX_DOCUMENT:
+        if descriptor.size > model.MAX_DOCUMENT:
             raise InvalidImage(f"{what}: {descriptor.size:,} bytes are too many for a document")
         file = self.files.open(blob_path(descriptor.digest))
         if file is None:
             raise InvalidImage(f"{what}: is missing in the layout")
         with file:
-            data = _read(file, descriptor.size + 1)
-        if len(data) != descriptor.size or digest_of(data) != descriptor.digest:
+            data = file.read(descriptor.size + 1)
+        if len(data) != descriptor.size or model.digest_of(data) != descriptor.digest:
             raise InvalidImage(f"{what}: the blob is not what its digest and size say")
         return data
 
-    def images(self, top: Descriptor) -> Iterator[LayoutImage]:
+    def images(self, top: Descriptor, depth: int = 0) -> Iterator[LayoutImage]:
         """The images of platforms in `top`, an image or an index. Raises `InvalidImage`."""
-        return self._images(top, 0)
-
-    def _images(self, top: Descriptor, depth: int) -> Iterator[LayoutImage]:
         if depth > _MAX_NESTING:
             raise InvalidImage(f"{self.name}: indexes are nested too deeply")
-        if top.media_type not in (*INDEX_TYPES, *MANIFEST_TYPES):
+        if top.media_type not in (*model.INDEX_TYPES, *model.MANIFEST_TYPES):
             raise InvalidImage(
                 f"{self.name}: {top.digest} is {top.media_type!a:.100}, no image or index"
             )
         if top.platform is not None and top.platform.os == "unknown":
             return  # an attestation of BuildKit's, which stands beside the images that it is about
         data = self.document(top)
-        document = parse_document(data, f"{self.name}: {top.digest}", top.media_type)
+        document = model.parse_document(data, f"{self.name}: {top.digest}", top.media_type)
         if isinstance(document, Index):
             for descriptor in document.manifests:
-                yield from self._images(descriptor, depth + 1)
+                yield from self.images(descriptor, depth + 1)
             return
         config = self.document(document.config)
         what = f"{self.name}: {document.config.digest}"
@@ -215,12 +198,12 @@ def open_layout(directory: str) -> Layout:
 def read_layout(files: Files) -> Layout:
     """The layout that `files` are. Raises `InvalidImage`."""
     marker = _file(files, "oci-layout")
-    version = parse_object(marker, f"{files.name}: oci-layout").get("imageLayoutVersion")
+    version = model.parse_object(marker, f"{files.name}: oci-layout").get("imageLayoutVersion")
     if version != "1.0.0":
         raise InvalidImage(f"{files.name}: an image layout of version {version!a:.40}, not 1.0.0")
     data = _file(files, "index.json")
     # An index of its own kind: the specification does not ask it to say so.
-    index = parse_document(data, f"{files.name}: index.json", OCI_INDEX)
+    index = model.parse_document(data, f"{files.name}: index.json", model.OCI_INDEX)
     if not isinstance(index, Index):
         raise InvalidImage(f"{files.name}: index.json is not an index")
     return Layout(files, data, index)
@@ -228,12 +211,15 @@ def read_layout(files: Files) -> Layout:
 
 def layout_files(manifests: Sequence[Descriptor]) -> dict[str, bytes]:
     """The files of a layout beside its blobs. manifests: of its images or indexes."""
-    return {"oci-layout": OCI_LAYOUT, "index.json": Index(OCI_INDEX, tuple(manifests)).to_json()}
+    return {
+        "oci-layout": OCI_LAYOUT,
+        "index.json": Index(model.OCI_INDEX, tuple(manifests)).to_json(),
+    }
 
 
 def names_of(descriptor: Descriptor) -> tuple[str, ...]:
     """What the image is called in its layout."""
-    found = (descriptor.annotations.get(key) for key in (REF_NAME, _CONTAINERD_NAME))
+    found = (descriptor.annotations.get(key) for key in (model.REF_NAME, _CONTAINERD_NAME))
     return tuple(filter(None, found))
 
 
@@ -258,18 +244,28 @@ def checked_blob(layout: Layout, descriptor: Descriptor) -> Iterator[bytes]:
         raise InvalidImage(f"{what}: the blob is not what its digest and size say")
 
 
+def write_complete(layout: Layout, image: LayoutImage, place: str) -> None:
+    """Write the image of one platform as a layout with all its layers, named `latest`.
+
+    Raises `UserError`, `InvalidImage` or `OSError`; nothing is left then.
+    """
+    with fresh_entries(place) as directory:
+        os.makedirs(os.path.join(directory, "blobs", "sha256"))
+        for descriptor in {d.digest: d for d in (image.descriptor, *image.blobs)}.values():
+            with open(os.path.join(directory, blob_path(descriptor.digest)), "xb") as file:
+                for piece in checked_blob(layout, descriptor):
+                    file.write(piece)
+        named = replace(
+            image.descriptor, annotations={model.REF_NAME: "latest"}, platform=image.platform
+        )
+        for name, document in layout_files([named]).items():
+            with open(os.path.join(directory, name), "wb") as file:
+                file.write(document)
+
+
 def _file(files: Files, path: str) -> bytes:
     file = files.open(path)
     if file is None:
         raise InvalidImage(f"{files.name}: no image layout: it has no {path}")
     with file:
-        return _read(file, MAX_DOCUMENT + 1)
-
-
-def _read(file: BinaryIO, most: int) -> bytes:
-    """All of `file`, or its first `most` bytes."""
-    parts, left = [], most
-    while left and (data := file.read(min(left, _READ))):
-        parts.append(data)
-        left -= len(data)
-    return b"".join(parts)
+        return file.read(model.MAX_DOCUMENT + 1)

@@ -40,9 +40,8 @@ DESCRIPTION = "org.opencontainers.image.description"
 REF_NAME = "org.opencontainers.image.ref.name"
 TITLE = "org.opencontainers.image.title"
 
-MAX_DOCUMENT = (
-    4 << 20
-)  # bytes of a manifest or index; what registries accept (distribution specification, "Push")
+# Bytes of a manifest or index; what registries accept (distribution specification, "Push").
+MAX_DOCUMENT = 4 << 20
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PLATFORM_PART = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -119,6 +118,10 @@ class Descriptor:
     annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
     platform: Platform | None = None
 
+    @classmethod
+    def of(cls, media_type: str, data: bytes, platform: Platform | None = None) -> Descriptor:
+        return cls(media_type, digest_of(data), len(data), platform=platform)
+
     def as_fields(self) -> dict[str, Any]:
         fields: dict[str, Any] = {
             "mediaType": self.media_type,
@@ -136,19 +139,17 @@ class Descriptor:
         """Raises `InvalidImage`."""
         if not isinstance(raw, dict):
             raise InvalidImage(f"{where}: not an object")
-        media_type, size = raw.get("mediaType"), raw.get("size")
+        media_type, size, platform = map(raw.get, ("mediaType", "size", "platform"))
         if not isinstance(media_type, str) or not media_type:
             raise InvalidImage(f"{where}: no mediaType")
         if type(size) is not int or not 0 <= size < 1 << 63:
             raise InvalidImage(f"{where}: the size is {size!r:.80}")
         return cls(
-            media_type=media_type,
-            digest=check_digest(raw.get("digest"), f"{where}: the digest"),
-            size=size,
-            annotations=string_map(raw.get("annotations"), f"{where}: annotations"),
-            platform=None
-            if raw.get("platform") is None
-            else Platform.from_fields(raw["platform"], where),
+            media_type,
+            check_digest(raw.get("digest"), f"{where}: the digest"),
+            size,
+            string_map(raw.get("annotations"), f"{where}: annotations"),
+            None if platform is None else Platform.from_fields(platform, where),
         )
 
 
@@ -163,15 +164,8 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Equal manifests give equal bytes."""
-        document: dict[str, Any] = {
-            "schemaVersion": 2,
-            "mediaType": self.media_type,
-            "config": self.config.as_fields(),
-            "layers": [layer.as_fields() for layer in self.layers],
-        }
-        if self.annotations:
-            document["annotations"] = dict(self.annotations)
-        return canonical(document)
+        layers = [layer.as_fields() for layer in self.layers]
+        return _to_json(self, config=self.config.as_fields(), layers=layers)
 
 
 @dataclass(frozen=True)
@@ -184,14 +178,13 @@ class Index:
 
     def to_json(self) -> bytes:
         """Equal indexes give equal bytes."""
-        document: dict[str, Any] = {
-            "schemaVersion": 2,
-            "mediaType": self.media_type,
-            "manifests": [manifest.as_fields() for manifest in self.manifests],
-        }
-        if self.annotations:
-            document["annotations"] = dict(self.annotations)
-        return canonical(document)
+        return _to_json(self, manifests=[manifest.as_fields() for manifest in self.manifests])
+
+
+def _to_json(document: Manifest | Index, **fields: object) -> bytes:
+    if document.annotations:
+        fields["annotations"] = dict(document.annotations)
+    return canonical({"schemaVersion": 2, "mediaType": document.media_type, **fields})
 
 
 def parse_document(data: bytes, what: str, media_type: str | None = None) -> Manifest | Index:

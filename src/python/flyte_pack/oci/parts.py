@@ -7,6 +7,7 @@ of an image layout.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Tuple
 
@@ -40,3 +41,7 @@ class Layers(Document):
     NAME = "layers.json"
 
     layers: Tuple[Layer, ...]
+
+    def write(self, directory: str) -> None:
+        with open(os.path.join(directory, self.NAME), "wb") as file:
+            file.write(self.to_json())

@@ -14,7 +14,7 @@ _MAX_MEMBERS = 20_000
 _MAX_HEADER = 1 << 20  # bytes of one pax or GNU header, which is read into memory
 _MAX_BYTES = 64 << 30  # of an archive, once inflated
 _MAX_HOPS = 8
-_READ = 1 << 20
+_DAMAGED = (tarfile.TarError, ValueError, ArithmeticError, LookupError, EOFError, RecursionError)
 
 
 class TarFiles:
@@ -26,23 +26,22 @@ class TarFiles:
     def __init__(self, archive: str, scratch: str) -> None:
         """scratch: a directory to inflate the archive in. Raises `InvalidImage` or `OSError`."""
         self.name = archive
-        self._file: BinaryIO = open(archive, "rb")  # noqa: SIM115  # closed in close
+        self._file: BinaryIO = open(archive, "rb")  # noqa: SIM115  # closed in __exit__
+        self._members: dict[str, tuple[int, int]] = {}
+        self._links: dict[str, str] = {}
         try:
             if self._file.read(2) == b"\x1f\x8b":
                 self._inflate(scratch)
-            self._members, self._links = self._read()
+            self._read()
         except BaseException:
-            self.close()
+            self._file.close()
             raise
-
-    def close(self) -> None:
-        self._file.close()
 
     def __enter__(self) -> TarFiles:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._file.close()
 
     @property
     def names(self) -> frozenset[str]:
@@ -66,16 +65,14 @@ class TarFiles:
     def _inflate(self, scratch: str) -> None:
         self._file.seek(0)
         with self._file as compressed:
-            self._file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115  # closed in close
+            self._file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115  # likewise
             size = 0
             for piece in inflate(compressed, self.name):
                 size += self._file.write(piece)
                 if size > _MAX_BYTES:
                     raise InvalidImage(f"{self.name}: inflates to more than {_MAX_BYTES:,} bytes")
 
-    def _read(self) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
-        members: dict[str, tuple[int, int]] = {}
-        links: dict[str, str] = {}
+    def _read(self) -> None:
         end = self._file.seek(0, io.SEEK_END)
         self._file.seek(0)
         try:
@@ -83,40 +80,26 @@ class TarFiles:
                 for number, member in enumerate(archive):
                     if number >= _MAX_MEMBERS:
                         raise InvalidImage(f"{self.name}: has more than {_MAX_MEMBERS:,} members")
-                    self._add(member, members, links, end)
-        except (
-            tarfile.TarError,
-            ValueError,
-            ArithmeticError,
-            LookupError,
-            EOFError,
-            RecursionError,
-        ) as error:
+                    self._add(member, end)
+        except _DAMAGED as error:
             raise InvalidImage(
                 f"{self.name}: is no tar archive that can be read: {str(error)!a:.200}"
             ) from None
-        if not members:
+        if not self._members:
             raise InvalidImage(f"{self.name}: holds no files")
-        return members, links
 
-    def _add(
-        self,
-        member: tarfile.TarInfo,
-        members: dict[str, tuple[int, int]],
-        links: dict[str, str],
-        end: int,
-    ) -> None:
+    def _add(self, member: tarfile.TarInfo, end: int) -> None:
         path = _normal(member.name)
         if path is None:
             raise InvalidImage(f"{self.name}: {member.name!a:.200} leads out of the archive")
         if member.isdir():
             return
-        if path in members or path in links:
+        if path in self._members or path in self._links:
             raise InvalidImage(f"{self.name}: has {path!a:.200} twice")
         if member.isreg() and not member.issparse():
             if member.offset_data + member.size > end:
                 raise InvalidImage(f"{self.name}: is truncated: it ends within {path!a:.200}")
-            members[path] = (member.offset_data, member.size)
+            self._members[path] = (member.offset_data, member.size)
         elif member.issym() or member.islnk():
             above = path.rpartition("/")[0] if member.issym() else ""
             target = _normal(f"{above}/{member.linkname}" if above else member.linkname)
@@ -125,7 +108,7 @@ class TarFiles:
                     f"{self.name}: the link {path!a:.200} leads out of the archive, "
                     f"to {member.linkname!a:.200}"
                 )
-            links[path] = target
+            self._links[path] = target
         else:
             raise InvalidImage(
                 f"{self.name}: {path!a:.200} is neither a file nor a directory nor a link"
@@ -145,17 +128,11 @@ def _normal(path: str) -> str | None:
     return "/".join(parts) if not path.startswith("/") else None
 
 
-class _Capped(io.RawIOBase):
+class _Capped:
     """A file that only gives small pieces, such as headers. A hostile header asks for more."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= _MAX_HEADER:
@@ -174,9 +151,6 @@ class _Part(io.RawIOBase):
 
     def __init__(self, file: BinaryIO, start: int, size: int) -> None:
         self._file, self._at, self._left = file, start, size
-
-    def readable(self) -> bool:
-        return True
 
     def read(self, size: int = -1) -> bytes:
         self._file.seek(self._at)

@@ -165,12 +165,8 @@ class TarStream:
 
     def _number(self, field: bytes) -> int:
         """Octal digits between blanks, or GNU's base 256."""
-        if field[0] & 0x80:
-            return (
-                int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
-                if field[0] == 0x80
-                else 0
-            )
+        if field[0] & 0x80:  # a negative number begins with 0xFF
+            return int.from_bytes(field[1:], "big") if field[0] == 0x80 else 0
         digits = field.partition(b"\0")[0].strip(b" ")
         try:
             return int(digits, 8) if digits else 0

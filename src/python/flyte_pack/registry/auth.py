@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
+from typing import Tuple
 from urllib.parse import urlencode, urlsplit
 
 from flyte_pack.http.retry import STATUSES, Broken, Timing, Tries
@@ -53,19 +54,11 @@ class Challenge:
             name.lower(): re.sub(r"\\(.)", r"\1", quoted) if quoted else plain
             for name, quoted, plain in _PARAMETER.findall(offered[scheme])
         }
-        return cls(
-            scheme,
-            values.get("realm", ""),
-            values.get("service", ""),
-            frozenset(values.get("scope", "").split()),
-            url,
-        )
+        realm, service, scope = (values.get(name, "") for name in ("realm", "service", "scope"))
+        return cls(scheme, realm, service, frozenset(scope.split()), url)
 
 
-@dataclass(frozen=True)
-class _Token:
-    text: str
-    until: float
+_Token = Tuple[str, float]  # and until when it holds
 
 
 class Auth:
@@ -91,9 +84,9 @@ class Auth:
                 credentials = self._find()
                 return {} if credentials is None else {"Authorization": _basic(credentials)}
             token = self._tokens.get(scopes)
-            if token is None or token.until <= self._timing.monotonic():
+            if token is None or token[1] <= self._timing.monotonic():
                 token = self._tokens[scopes] = self._fetch(self._challenge, scopes)
-            return {"Authorization": f"Bearer {token.text}"}
+            return {"Authorization": f"Bearer {token[0]}"}
 
     def refused(self, answer: Answer, scopes: frozenset[str], sent: Mapping[str, str]) -> bool:
         """Take note of a 401; whether the request may pass with new headers."""
@@ -107,7 +100,7 @@ class Auth:
             if challenge.scheme == "basic":
                 return not sent and self._find() is not None
             known = self._tokens.get(scopes)
-            if sent and known is not None and sent.get("Authorization") != f"Bearer {known.text}":
+            if sent and known is not None and sent.get("Authorization") != f"Bearer {known[0]}":
                 return True  # another thread has renewed it
             self._tokens.pop(scopes, None)
             return True
@@ -118,11 +111,8 @@ class Auth:
         login = f"docker login {self._registry}"
         if credentials is None:
             return f"docker's config.json has no credentials for it: log in ({login})"
-        who = (
-            f"the user {shown.printable(credentials.user)!r}"
-            if credentials.user
-            else "the identity token"
-        )
+        user = shown.printable(credentials.user)
+        who = f"the user {user!r}" if user else "the identity token"
         return (
             f"{who} (from {credentials.source}) is refused: log in again ({login}), "
             "or ask for the permission"
@@ -131,7 +121,7 @@ class Auth:
     def secrets(self) -> tuple[str, ...]:
         """What the registry knows, may repeat, and nobody may see."""
         with self._lock:
-            secrets = [token.text for token in self._tokens.values()]
+            secrets = [text for text, _ in self._tokens.values()]
             if (known := self._credentials) is not None:
                 secrets += [known.password, known.identity_token or "", _basic(known)[6:]]
         return tuple(secrets)
@@ -146,7 +136,7 @@ class Auth:
         if not challenge.realm:
             raise RegistryError(f"{self._registry} asks for a token, but not from which server")
         realm = self._transport.resolve(challenge.url, challenge.realm, self._registry)
-        host = urlsplit(realm).netloc
+        server = f"the token server {urlsplit(realm).netloc} of {self._registry}"
         credentials = self._find()
         query = [("service", challenge.service)] if challenge.service else []
         wanted = sorted(scopes or challenge.scopes)
@@ -166,16 +156,10 @@ class Auth:
             address = f"{realm}{'&' if '?' in realm else '?'}{urlencode(query)}"
             answer = self._send("GET", address, headers, None)
         if answer.status in (400, 401, 403):
-            raise Denied(
-                f"the token server {host} of {self._registry} refuses ({answer.status}): "
-                f"{self.explain()}"
-            )
+            raise Denied(f"{server} refuses ({answer.status}): {self.explain()}")
         if answer.status != 200:
-            raise RegistryError(
-                f"the token server {host} of {self._registry} answers {answer.status}: "
-                "try again later"
-            )
-        return self._token(answer, host)
+            raise RegistryError(f"{server} answers {answer.status}: try again later")
+        return self._token(answer, server)
 
     def _send(self, method: str, url: str, headers: dict[str, str], body: bytes | None) -> Answer:
         server = f"the token server {urlsplit(url).netloc} of {self._registry}"
@@ -191,7 +175,7 @@ class Auth:
 
         return Tries(self._timing, server).run(once, gave_up)
 
-    def _token(self, answer: Answer, host: str) -> _Token:
+    def _token(self, answer: Answer, server: str) -> _Token:
         try:
             document = json.loads(answer.body)
             text = document.get("token") or document.get("access_token")
@@ -203,11 +187,8 @@ class Auth:
             or not re.fullmatch(r"[\x21-\x7e]+", text)
             or not isinstance(life, (int, float))
         ):
-            raise RegistryError(
-                f"the token server {host} of {self._registry} answers without a token: "
-                "is there a proxy in between?"
-            )
-        return _Token(text, self._timing.monotonic() + max(life, SHORTEST_LIFE) * (1 - MARGIN))
+            raise RegistryError(f"{server} answers without a token: is there a proxy in between?")
+        return text, self._timing.monotonic() + max(life, SHORTEST_LIFE) * (1 - MARGIN)
 
 
 class Denied(RegistryError):

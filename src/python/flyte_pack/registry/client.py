@@ -10,15 +10,9 @@ from urllib.parse import urlsplit
 
 from urllib3.response import BaseHTTPResponse
 
-from flyte_pack.http.retry import STATUSES, Broken, Timing, Tries, real_timing
+from flyte_pack.http.retry import STATUSES, Broken, Timing, Tries
 from flyte_pack.http.transport import Answer, Transport
-from flyte_pack.oci.model import (
-    INDEX_TYPES,
-    MANIFEST_TYPES,
-    InvalidImage,
-    check_digest,
-    digest_of,
-)
+from flyte_pack.oci.model import INDEX_TYPES, MANIFEST_TYPES, InvalidImage, check_digest, digest_of
 from flyte_pack.progress import Say
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.auth import Auth
@@ -59,12 +53,12 @@ class Session:
         transport: Transport | None = None,
         keychain: Keychain | None = None,
         timing: Timing | None = None,
-        say: Say | None = None,
+        say: Say = lambda line: None,
     ) -> None:
         """insecure: `host[:port]` that may use plain HTTP. say: hears of each retry."""
         self.transport = transport or Transport(insecure)
         self.keychain = keychain or Keychain()
-        self.timing = timing or real_timing(self.transport.stopped, say)
+        self.timing = timing or Timing(self.transport.stopped.wait, say=say)
         self._registries: dict[str, Registry] = {}
 
     def registry(self, name: str) -> Registry:
@@ -100,7 +94,10 @@ class Registry:
         said = answer.headers.get("docker-content-digest")
         if said is None:  # the specification only recommends the header
             return digest_of(self.manifest(repository, reference, scopes)[0])
-        return self._digest(said)
+        try:
+            return check_digest(said)
+        except InvalidImage as error:
+            raise RegistryError(f"{self.name}: {error}") from None
 
     def manifest(
         self, repository: str, reference: str, scopes: frozenset[str]
@@ -149,26 +146,21 @@ class Registry:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         ok: Collection[int] = (200,),
+        once: bool = False,
     ) -> Answer:
-        """Send a request, with retries, for an answer with a status of `ok`. url: may be a path."""
-        tries = Tries(self.timing, self.name)
-        return tries.run(lambda: self.attempt(method, url, scopes, headers, body, ok), self.gave_up)
+        """Send a request for an answer with a status of `ok`. url: may be a path.
 
-    def attempt(
-        self,
-        method: str,
-        url: str,
-        scopes: frozenset[str],
-        headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        ok: Collection[int] = (200,),
-    ) -> Answer:
-        """As `call`, but once: raises `Broken` for what a retry may mend."""
-        with self.exchange(method, url, scopes, headers or {}, body) as (response, address):
-            answer = self.transport.read(response, method, address)
-        if answer.status in ok:
-            return answer
-        raise self.refusal(answer, method, address)
+        once: without retries; raises `Broken` for what one may mend.
+        """
+
+        def attempt() -> Answer:
+            with self.exchange(method, url, scopes, headers or {}, body) as (response, address):
+                answer = self.transport.read(response, method, address)
+            if answer.status in ok:
+                return answer
+            raise self.refusal(answer, method, address)
+
+        return attempt() if once else Tries(self.timing, self.name).run(attempt, self.gave_up)
 
     @contextmanager
     def exchange(
@@ -245,12 +237,6 @@ class Registry:
     def _no_registry(self, answer: Answer) -> RegistryError:
         kind = shown.line(_content_type(answer), longest=80) or "no type"
         return RegistryError(f"{self.name} answers with {kind}, not an image: {_IS_REGISTRY}")
-
-    def _digest(self, said: str) -> str:
-        try:
-            return check_digest(said)
-        except InvalidImage as error:
-            raise RegistryError(f"{self.name}: {error}") from None
 
 
 def _origin(url: str) -> str:

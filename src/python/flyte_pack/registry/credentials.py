@@ -50,10 +50,8 @@ class Keychain:
         key = HUB_KEY if registry == DOCKER_HUB else registry
         helpers = self._object(config, "credHelpers")
         helper = helpers.get(registry) or helpers.get(key) or config.get("credsStore")
-        if helper:
-            found = self._ask(helper, key)
-            if found is not None:
-                return found
+        if helper and (found := self._ask(helper, key)) is not None:
+            return found
         auths = self._object(config, "auths")
         entry = auths.get(key)
         if entry is None:
@@ -97,11 +95,10 @@ class Keychain:
             raise bad
         if auth:
             try:
-                user, colon, password = (
-                    base64.b64decode(auth, validate=True).decode().partition(":")
-                )
+                pair = base64.b64decode(auth, validate=True).decode()
             except (binascii.Error, ValueError):
                 raise bad from None
+            user, colon, password = pair.partition(":")
             if not colon:
                 raise bad
             password = password.rstrip("\0")

@@ -6,15 +6,9 @@ import os
 from dataclasses import dataclass
 
 from flyte_pack.names import InvalidName
+from flyte_pack.oci import model
 from flyte_pack.oci.layout import Layout, open_layout
-from flyte_pack.oci.model import (
-    BASE_NAME,
-    Descriptor,
-    InvalidImage,
-    Manifest,
-    blob_path,
-    parse_document,
-)
+from flyte_pack.oci.model import Descriptor, InvalidImage, Manifest, blob_path
 from flyte_pack.oci.reference import Reference
 from flyte_pack.registry import RegistryError
 
@@ -74,7 +68,7 @@ class _Reader:
 
     def add(self, descriptor: Descriptor, nested: bool) -> None:
         data, what = self.layout.document(descriptor), f"{self.layout.name}: {descriptor.digest}"
-        document = parse_document(data, what, descriptor.media_type)
+        document = model.parse_document(data, what, descriptor.media_type)
         if isinstance(document, Manifest):
             self._add_blobs(document)
         elif nested:
@@ -85,7 +79,7 @@ class _Reader:
         self.documents[descriptor.digest] = Document(document.media_type, descriptor.digest, data)
 
     def _add_blobs(self, manifest: Manifest) -> None:
-        name = manifest.annotations.get(BASE_NAME)
+        name = manifest.annotations.get(model.BASE_NAME)
         base = Reference.parse(name) if name else None
         blobs = (manifest.config, *manifest.layers)
         absent = {one.digest for one in self.layout.missing(blobs)}

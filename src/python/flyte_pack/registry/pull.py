@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 from flyte_pack.http.retry import Broken, Tries
@@ -137,36 +137,31 @@ def _fetch(
             file.flush()
             os.replace(file.name, path)
     except OSError as error:
-        fix = (
-            ": make room there" if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) else ""
-        )
+        full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+        fix = ": make room there" if full else ""
         raise RegistryError(f"{path} cannot be written: {error.strerror}{fix}") from None
 
 
-class _partial:
+@contextmanager
+def _partial(path: str) -> Iterator[BinaryIO | None]:
     """A file beside `path` that nobody else writes meanwhile; None once `path` exists.
 
     It has the same name in every run, so that the next run overwrites what a killed one left.
     """
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._name = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.partial")
-        self._file: BinaryIO
-
-    def __enter__(self) -> BinaryIO | None:
-        while True:
-            self._file = open(self._name, "ab")
-            fcntl.flock(self._file, fcntl.LOCK_EX)
+    name = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.partial")
+    while True:
+        with open(name, "ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             # While we waited, another run may have renamed the file, or removed it.
-            if os.path.exists(self._path):
-                return None
-            if os.fstat(self._file.fileno()).st_nlink:
-                self._file.truncate(0)
-                return self._file
-            self._file.close()
-
-    def __exit__(self, *_: object) -> None:
-        with self._file, suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(self._file.fileno()), os.stat(self._name)):
-                os.unlink(self._name)
+            done = os.path.exists(path)
+            if not done and not os.fstat(file.fileno()).st_nlink:
+                continue
+            try:
+                if not done:
+                    file.truncate(0)
+                yield None if done else file
+            finally:
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(file.fileno()), os.stat(name)):
+                        os.unlink(name)
+            return

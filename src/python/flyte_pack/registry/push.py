@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import Lock
+from typing import Any
 
 from flyte_pack.errors import UserError
 from flyte_pack.http.transfers import in_parallel
@@ -18,7 +20,7 @@ from flyte_pack.registry.auth import Denied
 from flyte_pack.registry.client import Refused, Session, may_pull, may_push
 from flyte_pack.registry.layout import Blob, Image, read_image
 from flyte_pack.registry.plan import Destination, PushPlan
-from flyte_pack.registry.upload import CHUNK, FileSource, RegistrySource, Source, Upload
+from flyte_pack.registry.upload import CHUNK, Read, RegistrySource, Upload, read_file
 
 _ASKED = 8  # repositories of the same registry that are asked for a blob
 
@@ -83,8 +85,7 @@ class _Target:
     ) -> None:
         self._plan, self._image, self._session = plan, image, session
         self._say, self._dry_run, self._chunk = say, dry_run, chunk
-        self._place = destination.reference
-        self._tags = destination.tags
+        self._place, self._tags = destination.reference, destination.tags
         self._registry = session.registry(self._place.registry)
         repository = self._place.repository
         self._scopes = may_pull(repository) if dry_run else may_push(repository)
@@ -129,15 +130,8 @@ class _Target:
         before = self._session.transport.requests
         yield
         requests = self.result.requests + self._session.transport.requests - before
-        counts = self._counts
-        self.result = replace(
-            self.result,
-            bytes=counts["bytes"],
-            uploaded=counts["uploaded"],
-            mounted=counts["mounted"],
-            present=counts["present"],
-            requests=requests,
-        )
+        counts: Any = {"bytes": 0, "uploaded": 0, "mounted": 0, "present": 0, **self._counts}
+        self.result = replace(self.result, **counts, requests=requests)
 
     def _put_documents(self) -> None:
         for document in self._image.documents:
@@ -156,9 +150,8 @@ class _Target:
                 self._registry.put_manifest(*write)
 
     def _push_blobs(self, blobs: Collection[Blob], ask: bool = True) -> None:
-        progress = Progress(
-            self._say, self._place.name, sum(blob.descriptor.size for blob in blobs)
-        )
+        total = sum(blob.descriptor.size for blob in blobs)
+        progress = Progress(self._say, self._place.name, total)
         with in_parallel(self._session.transport.stopped) as submit:
             for blob in sorted(blobs, key=lambda blob: -blob.descriptor.size):
                 submit(self._push_blob, blob, progress, ask)
@@ -174,8 +167,7 @@ class _Target:
             self._count("uploaded", descriptor.size)
             self._say(f"  {name}: would be uploaded, or mounted")
             return
-        source: Source = FileSource(blob.path) if blob.path else self._base_source(blob)
-        upload = Upload(self._registry, repository, descriptor, source, self._chunk)
+        upload = Upload(self._registry, repository, descriptor, self._reader(blob), self._chunk)
         origin = self._where_to_mount(blob)
         if origin is not None and upload.mount(origin):
             self._count("mounted")
@@ -198,10 +190,12 @@ class _Target:
             self._counts[what] += 1
             self._counts["bytes"] += count
 
-    def _base_source(self, blob: Blob) -> Source:
+    def _reader(self, blob: Blob) -> Read:
+        if blob.path is not None:
+            return partial(read_file, blob.path)
         assert blob.base is not None  # or `read_image` would have refused
         registry = self._session.registry(blob.base.registry)
-        return RegistrySource(registry, blob.base.repository, blob.descriptor)
+        return RegistrySource(registry, blob.base.repository, blob.descriptor).read
 
     def _where_to_mount(self, blob: Blob) -> str | None:
         """A repository of the same registry that may have the blob."""
@@ -209,12 +203,11 @@ class _Target:
         others += [one.reference for one in self._plan.destinations]
         if blob.base is not None:
             others.insert(0, blob.base)
-        names = dict.fromkeys(
-            one.repository for one in others if one.registry == self._place.registry
-        )
+        ours = self._place.registry
+        names = dict.fromkeys(one.repository for one in others if one.registry == ours)
         names.pop(self._place.repository, None)
         candidates = list(names)[:_ASKED]
-        if blob.path is None and blob.base and blob.base.registry == self._place.registry:
+        if blob.path is None and blob.base and blob.base.registry == ours:
             return blob.base.repository
         if len(candidates) == 1:
             return candidates[0]  # trying costs no more than asking

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from typing import Callable, Protocol
+from typing import Callable
 from urllib.parse import urlencode
 
 from flyte_pack.http.retry import Broken, Tries
@@ -23,25 +23,18 @@ SMALLEST_CHUNK = 1 << 20  # for a proxy that takes no more
 _RESTARTS = 5
 
 
-class Source(Protocol):
-    """Where a blob's bytes come from."""
-
-    def read(self, offset: int, size: int) -> bytes:
-        """`size` bytes from `offset`, fewer at the end only. Raises `RegistryError`."""
+# Reads a blob: gives, from an offset, a number of bytes, fewer at the end only. Raises
+# `RegistryError`.
+Read = Callable[[int, int], bytes]
 
 
-class FileSource:
-    """A blob in a layout."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def read(self, offset: int, size: int) -> bytes:
-        try:
-            with open(self._path, "rb", buffering=0) as file:
-                return os.pread(file.fileno(), size, offset)
-        except OSError as error:
-            raise RegistryError(f"{self._path} cannot be read: {error.strerror}") from None
+def read_file(path: str, offset: int, size: int) -> bytes:
+    """Reads a blob in a layout."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return os.pread(file.fileno(), size, offset)
+    except OSError as error:
+        raise RegistryError(f"{path} cannot be read: {error.strerror}") from None
 
 
 class RegistrySource:
@@ -73,10 +66,10 @@ class Upload:
     """An upload of one blob into one repository."""
 
     def __init__(
-        self, registry: Registry, repository: str, blob: Descriptor, source: Source, chunk: int
+        self, registry: Registry, repository: str, blob: Descriptor, read: Read, chunk: int
     ) -> None:
         self._registry, self._repository = registry, repository
-        self._blob, self._source, self._chunk = blob, source, chunk
+        self._blob, self._read, self._chunk = blob, read, chunk
         self._scopes = may_push(repository)
         self._location: str | None = None  # None: no upload has begun
         self._offset = 0  # bytes that the registry has
@@ -87,13 +80,9 @@ class Upload:
         """Mount the blob from another repository of the registry; False: `run` must upload it."""
         query = urlencode({"mount": self._blob.digest, "from": repository})
         try:
-            answer = self._registry.call(
-                "POST",
-                f"/v2/{self._repository}/blobs/uploads/?{query}",
-                self._scopes | may_pull(repository),
-                body=b"",
-                ok=(201, 202),
-            )
+            url = f"/v2/{self._repository}/blobs/uploads/?{query}"
+            scopes = self._scopes | may_pull(repository)
+            answer = self._registry.call("POST", url, scopes, body=b"", ok=(201, 202))
         except (Refused, Denied):
             return False  # no right to read, or nothing there: upload it
         if answer.status == 202:
@@ -143,14 +132,14 @@ class Upload:
     def _next(self, sent: Callable[[int], object]) -> bool:
         """Send the next chunk; True if it was the last."""
         size = self._blob.size
-        data = self._source.read(self._offset, min(self._chunk, size - self._offset))
+        data = self._read(self._offset, min(self._chunk, size - self._offset))
         self._check(data)
         end = self._offset + len(data)
         assert self._location is not None
         if end < size or self._offset > 0:
-            headers = {"Content-Range": f"{self._offset}-{end - 1}"}
             if data:
-                answer = self._attempt("PATCH", self._location, data, (201, 202, 204), headers)
+                part = f"{self._offset}-{end - 1}"
+                answer = self._attempt("PATCH", self._location, data, (201, 202, 204), part)
                 sent(len(data))
                 self._location = self._registry.location(answer)
                 self._offset = _received(answer, end)
@@ -195,11 +184,12 @@ class Upload:
         url: str,
         body: bytes | None,
         ok: tuple[int, ...],
-        headers: dict[str, str] | None = None,
+        content_range: str = "",
     ) -> Answer:
         sent = {"Content-Type": "application/octet-stream"} if body else {}
-        sent.update(headers or {})
-        return self._registry.attempt(method, url, self._scopes, sent, body, ok)
+        if content_range:
+            sent["Content-Range"] = content_range
+        return self._registry.call(method, url, self._scopes, sent, body, ok, once=True)
 
     def _begun(self, answer: Answer) -> None:
         self._location, self._offset = self._registry.location(answer), 0
