@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +15,9 @@ def fresh_entries(place: str) -> Iterator[str]:
 
     `place` is made if it is missing. Raises `UserError` if it has one of the entries, or `OSError`.
     """
+    import shutil  # here, for the two would slow down the packing of bundles, which needs none
+    import tempfile
+
     place = os.path.abspath(place)
     new = not os.path.isdir(place)
     os.makedirs(place, exist_ok=True)

@@ -267,9 +267,7 @@ class Deployment:
     def _register(self, versions: Mapping[str, str]) -> None:
         if self._registering is None or not versions:
             return
-        for registered in self._registering.register(versions):
-            self.registered.append(registered)
-            self._say(f"registered {registered.name} {registered.version} ({registered.status})")
+        self.registered.extend(self._registering.register(versions))
 
     # --- the record ------------------------------------------------------------------------------
 
@@ -320,10 +318,7 @@ class Deployment:
         return record(request.settings.version or version_of(record(None).spec()))
 
     def _known(
-        self,
-        inputs: Mapping[str, str],
-        current: HistoryEntry | None,
-        before: VersionRecord | None,
+        self, inputs: Mapping[str, str], current: HistoryEntry | None, before: VersionRecord | None
     ) -> list[RecordedTask]:
         """What the current version has at this control plane already, made of the same."""
         assert self._registering is not None

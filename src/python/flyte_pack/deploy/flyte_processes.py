@@ -64,11 +64,7 @@ class Process:
     """
 
     def __init__(
-        self,
-        python: Sequence[str],
-        role: str,
-        environ: Mapping[str, str],
-        say: Say,
+        self, python: Sequence[str], role: str, environ: Mapping[str, str], say: Say
     ) -> None:
         arguments, env = command(python), dict(environ)
         if role == "describe":

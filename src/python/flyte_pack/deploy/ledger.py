@@ -92,11 +92,7 @@ class Ledger:
         return recorded
 
     def append(
-        self,
-        action: str,
-        recorded: Recorded,
-        provenance: Provenance,
-        registered: str | None = None,
+        self, action: str, recorded: Recorded, provenance: Provenance, registered: str | None = None
     ) -> tuple[HistoryEntry, bool]:
         """Make a version current; returns the entry that counts, and whether it was written now.
 

@@ -60,10 +60,7 @@ def one_copy_style(request: Request, links: Iterable[TaskLink]) -> str:
 
 
 def shipped_of(
-    links: Iterable[TaskLink],
-    directory: str,
-    uris: Mapping[str, str],
-    images: Images,
+    links: Iterable[TaskLink], directory: str, uris: Mapping[str, str], images: Images
 ) -> Sequence[Shipped]:
     """What to register. directory: of the packaged files. uris: of the bundles, by content hash.
 

@@ -85,12 +85,7 @@ class Registering:
     """Describes tasks, then registers them, by processes that live until `close`."""
 
     def __init__(
-        self,
-        found: Found,
-        request: Request,
-        directory: str,
-        images: Mapping[str, str],
-        say: Say,
+        self, found: Found, request: Request, directory: str, images: Mapping[str, str], say: Say
     ) -> None:
         """directory: where the packaged files are. images: references by ref name."""
         self.identity = found.identity
@@ -172,8 +167,9 @@ class Registering:
         left = dict(versions)
         for registrar, names in self._registrars:
             here = {name: left.pop(name) for name in sorted(left) if name in names}
-            if here:
-                yield from registrar.register(here)
+            for one in registrar.register(here) if here else ():
+                self._say(f"registered {one.name} {one.version} ({one.status})")
+                yield one
 
     def _registrar(self, environment: Environment) -> Registrar:
         return Registrar(
