@@ -67,7 +67,7 @@ def test_an_image_of_several_platforms_is_pinned_as_such(registry, tmp_path_fact
     layout = tmp_path_factory.mktemp("several") / "image"
     image = pushed(registry, tmp_path_factory, make_image(layout, 10, platforms=(AMD64, ARM64)))
     reference = f"{registry.host}/team/app:v2"
-    assert resolve([reference], keychain)[reference].digest == image.digest
+    assert resolve([reference], keychain)[reference].endswith(f"@{image.digest}")
 
 
 def test_each_is_asked_for_once(registry, image, keychain):

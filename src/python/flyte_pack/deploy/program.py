@@ -138,7 +138,7 @@ class _Run:
             "registered": deployment.registrations(work),
             "upload": upload,
             "images": images,
-            "bundles": [{"status": s.status.value, **as_json(s.bundle)} for s in work.settled],
+            "bundles": [{"status": s.status, **as_json(s.bundle)} for s in work.settled],
             "tasks": [
                 {"address": one.address, "status": one.status, "changes": list(one.what)}
                 for one in work.changes

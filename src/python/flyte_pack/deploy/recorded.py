@@ -7,7 +7,7 @@ import tempfile
 
 from flyte_pack.deploy.flyte_processes import Registered
 from flyte_pack.deploy.records import RecordedTask, VersionRecord
-from flyte_pack.deploy.registering import Archive, Registering, Shipped
+from flyte_pack.deploy.registering import Registering, Shipped, Source
 from flyte_pack.deploy.registration import DescribedTask
 from flyte_pack.errors import UserError
 from flyte_pack.progress import Say
@@ -59,7 +59,7 @@ def _shipped(task: RecordedTask, store: Store, scratch: str) -> Shipped:
         with open(path, "xb") as file:
             file.writelines(store.stream(task.bundle.archive.key))
     uri = task.code_uri or store.uri_of(task.bundle.archive.key)
-    return Shipped.of(task, task.image, Archive(path, task.bundle.archive_hash, uri))
+    return Shipped.of(task, task.image, Source(path, task.bundle.archive_hash, uri))
 
 
 def described(task: RecordedTask) -> list[DescribedTask]:
