@@ -39,8 +39,7 @@ def fresh_entries(place: str) -> Iterator[str]:
 @contextmanager
 def fresh_file(place: str) -> Iterator[str]:
     """The path of a file to write. When the block ends well, it becomes `place`, or replaces it."""
-    place = os.path.abspath(place)
-    os.makedirs(os.path.dirname(place), exist_ok=True)
+    os.makedirs(os.path.dirname(place) or ".", exist_ok=True)
     temporary = f"{place}.{os.getpid()}.tmp"
     try:
         yield temporary
