@@ -27,6 +27,7 @@ import re
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Annotated, Any, ClassVar, NamedTuple, NewType, Optional, TypeVar, Union
 
 from flyte_pack.errors import UserError
@@ -181,15 +182,6 @@ class _Codec(NamedTuple):
     types: frozenset[type] = frozenset()
 
 
-_known: dict[Any, _Codec] = {}
-
-
-def _codec(kind: Any) -> _Codec:
-    if kind not in _known:
-        _known[kind] = _made(kind)
-    return _known[kind]
-
-
 def _made(kind: Any) -> _Codec:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
@@ -210,6 +202,9 @@ def _made(kind: Any) -> _Codec:
     if hasattr(kind, "__supertype__"):  # a NewType
         return _codec(kind.__supertype__)
     return _LEAVES[kind]
+
+
+_codec: Callable[[Any], _Codec] = cache(_made)
 
 
 def _annotated(kind: Any, notes: tuple[Any, ...]) -> _Codec:

@@ -66,10 +66,7 @@ class Settings:
 
     def over(self, below: Settings) -> Settings:
         """These settings; those of `below` where these are not set. Images go name by name."""
-        merged = {
-            name: getattr(below if value is None else self, name)
-            for name, value in vars(self).items()
-        }
+        merged = {n: getattr(below if v is None else self, n) for n, v in vars(self).items()}
         images = {**dict(below.images), **dict(self.images)}
         return Settings(**{**merged, "images": tuple(sorted(images.items()))})
 

@@ -110,10 +110,10 @@ class Process:
     def _line(self, deadline: float | None) -> bytes:
         assert self._process.stdout is not None
         while b"\n" not in self._buffer:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
             poll = select.poll()
             poll.register(self._process.stdout, select.POLLIN)
-            if not poll.poll(None if left is None else left * 1000):
+            if not poll.poll(left):
                 self.end()
                 raise RegistrationError(
                     f"{self._what()} did not end within its time limit, and was stopped. "

@@ -13,16 +13,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from flyte_pack import task_link
+from flyte_pack.deploy import records
 from flyte_pack.deploy.git import now
 from flyte_pack.deploy.handover import Handover, read_handover, write
 from flyte_pack.deploy.plan import Request
-from flyte_pack.deploy.records import (
-    DeployedTask,
-    Provenance,
-    RecordedTask,
-    VersionRecord,
-    version_of,
-)
+from flyte_pack.deploy.records import DeployedTask, RecordedTask, VersionRecord
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import Digest, InvalidData
 from flyte_pack.names import InvalidName, check_registry
@@ -31,14 +27,7 @@ from flyte_pack.oci.model import Descriptor, InvalidImage
 from flyte_pack.oci.reference import Reference
 from flyte_pack.progress import Say
 from flyte_pack.registry.plan import Destination, PushPlan
-from flyte_pack.task_link import (
-    BUNDLE_URI_HOLE,
-    VERSION_HOLE,
-    LinkedBundle,
-    LinkedImage,
-    LinkedTask,
-    TaskLink,
-)
+from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE, LinkedImage, TaskLink
 
 _TAG_DIGITS = 12
 
@@ -46,7 +35,7 @@ _TAG_DIGITS = 12
 @contextmanager
 def imported(
     request: Request, folder: str, directory: str, say: Say
-) -> Iterator[tuple[Request, str, Provenance]]:
+) -> Iterator[tuple[Request, str, records.Provenance]]:
     """Check a hand-over, and have its files at hand like packaged ones during the block.
 
     request: of this site; it must be about the same deployment. directory: of the files that were
@@ -84,7 +73,7 @@ def imported(
                 ),
             ),
             packaged,
-            Provenance(now(), record.provenance.commit, record.provenance.dirty),
+            records.Provenance(now(), record.provenance.commit, record.provenance.dirty),
         )
 
 
@@ -111,7 +100,7 @@ def _is_named(record: VersionRecord) -> bool:
         )
         for task in record.tasks
     )
-    return version_of(dataclasses.replace(record, tasks=tasks).spec()) != record.version
+    return records.version_of(dataclasses.replace(record, tasks=tasks).spec()) != record.version
 
 
 def _with_hole(command: tuple[str, ...], value: str, hole: str) -> tuple[str, ...]:
@@ -125,7 +114,7 @@ def _link(
     if task.bundle is not None:
         uri = f"{handover.store}/{task.bundle.archive_key}"
         files = f"store/{task.bundle.archive_key}", f"store/{task.bundle.manifest_key}"
-        bundle = LinkedBundle(archive=files[0], manifest=files[1], **task.bundle.hashes)
+        bundle = task_link.LinkedBundle(archive=files[0], manifest=files[1], **task.bundle.hashes)
     return TaskLink(
         address=task.address,
         entry_point=task.entry_point,
@@ -136,7 +125,8 @@ def _link(
         bundle=bundle,
         image=None,
         tasks=tuple(
-            LinkedTask(one.name, _command(one, uri)) for one in _own_tasks(task.module, task.tasks)
+            task_link.LinkedTask(one.name, _command(one, uri))
+            for one in _own_tasks(task.module, task.tasks)
         ),
         built_image=None if task.image is None else images.linked(task.image, task.image_ref_name),
     )

@@ -207,20 +207,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = command.parser("deploy", add_help=False)
     parser.add_argument("words", nargs="*")
     parser.add_argument("--help", "-h", action="store_true")
-    parser.add_argument("--dry-run", action="store_true")
+    for option in ("--dry-run", "--no-image-check", "--repair", "--no-register", "--yes"):
+        parser.add_argument(option, action="store_true")
     for name in TEXTS:
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=partial(_read, name, option=option))
     # None, so that what is not typed leaves other settings as they are.
     parser.add_argument("--insecure", action="store_true", default=None)
     parser.add_argument("--image", type=_image, action="append", default=[], dest="images")
-    parser.add_argument("--no-image-check", action="store_true")
     parser.add_argument("--upload", type=_one_of("--upload", ("store", "flyte")))
-    parser.add_argument("--repair", action="store_true")
     parser.add_argument("--config", type=_config)
-    parser.add_argument("--no-register", action="store_true")
     parser.add_argument("--all", action="store_true", dest="all_versions")
-    parser.add_argument("--yes", action="store_true")
     parser.add_argument("--keep", type=_number("--keep", 1, _MOST_KEPT))
     parser.add_argument("--older-than", type=_number("--older-than", 0, _MOST_DAYS))
     parser.add_argument("--output", type=_one_of("--output", ("text", "json")), default="text")

@@ -156,17 +156,14 @@ class _Code:
         found = getattr(module, attribute, None)
         if found is None:
             raise Refused(f"{address}: {file} has no `{attribute}` once it is imported")
-        kind = (
-            self.flyte.extend.TaskTemplate
-            if entry["kind"] == "task"
-            else self.flyte.TaskEnvironment
-        )
+        is_task, flyte = entry["kind"] == "task", self.flyte
+        kind = flyte.extend.TaskTemplate if is_task else flyte.TaskEnvironment
         if not isinstance(found, kind):
             raise Refused(
                 f"{address}: `{attribute}` in {file} is not a Flyte {entry['kind']} once it is "
                 f"imported, but a {type(found).__name__}"
             )
-        if entry["kind"] == "task" and (found.parent_env is None or found.parent_env() is None):
+        if is_task and (found.parent_env is None or found.parent_env() is None):
             raise Refused(f"{address}: the task `{attribute}` in {file} belongs to no environment")
         return found
 
