@@ -14,6 +14,7 @@ from flyte_pack import command, tar
 from flyte_pack.bundle_plan import BundlePlan, BundleSummary, PlanFile
 from flyte_pack.codec import GzipWriter
 from flyte_pack.errors import UsageError, UserError
+from flyte_pack.fresh import fresh_file
 from flyte_pack.json_fields import InvalidData, Sha256
 from flyte_pack.manifest import Manifest, ManifestFile
 from flyte_pack.sources import SourceTree
@@ -55,8 +56,9 @@ def pack(
     full beside their places before the first is moved there.
     """
     files = in_archive_order(plan)
-    with _Outputs() as outputs:
-        packed, archive_hash, archive_size = _write_archive(files, sources, outputs.path(archive))
+    # The archive is moved to its place first.
+    with fresh_file(summary) as s, fresh_file(manifest) as m, fresh_file(archive) as a:
+        packed, archive_hash, archive_size = _write_archive(files, sources, a)
         described = Manifest(
             copy_style=plan.copy_style,
             root_dir=plan.root_dir,
@@ -76,9 +78,9 @@ def pack(
             files=len(packed),
             bytes=sum(f.size for f in packed),
         )
-        for path, content in ((manifest, manifest_json), (summary, result.to_json())):
-            with open(outputs.path(path), "wb") as f:
-                f.write(content)
+        for path, content in ((m, manifest_json), (s, result.to_json())):
+            with open(path, "wb") as file:
+                file.write(content)
     return result
 
 
@@ -149,32 +151,6 @@ def _pack_file(gzip: GzipWriter, header: bytes, fd: int, size: int, source: str)
         raise UserError(f"{source}: its size changed while it was being packed")
     gzip.add(tar.padding(size))
     return Sha256(digest.hexdigest())
-
-
-class _Outputs:
-    """Files that are written beside their places, and moved there together when all went well."""
-
-    def __init__(self) -> None:
-        self._places: dict[str, str] = {}
-
-    def path(self, place: str) -> str:
-        """Where to write what belongs at `place`."""
-        os.makedirs(os.path.dirname(place) or ".", exist_ok=True)
-        self._places[place] = temporary = f"{place}.{os.getpid()}.tmp"
-        return temporary
-
-    def __enter__(self) -> _Outputs:
-        return self
-
-    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
-        try:
-            if failed is None:
-                for place, temporary in self._places.items():
-                    os.replace(temporary, place)
-        finally:
-            for temporary in self._places.values():
-                if os.path.lexists(temporary):
-                    os.unlink(temporary)
 
 
 def _options(argv: list[str]) -> dict[str, str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +15,9 @@ def fresh_entries(place: str) -> Iterator[str]:
 
     `place` is made if it is missing. Raises `UserError` if it has one of the entries, or `OSError`.
     """
+    import shutil  # here, for the two would slow down the packing of bundles, which needs none
+    import tempfile
+
     place = os.path.abspath(place)
     new = not os.path.isdir(place)
     os.makedirs(place, exist_ok=True)
@@ -38,8 +39,7 @@ def fresh_entries(place: str) -> Iterator[str]:
 @contextmanager
 def fresh_file(place: str) -> Iterator[str]:
     """The path of a file to write. When the block ends well, it becomes `place`, or replaces it."""
-    place = os.path.abspath(place)
-    os.makedirs(os.path.dirname(place), exist_ok=True)
+    os.makedirs(os.path.dirname(place) or ".", exist_ok=True)
     temporary = f"{place}.{os.getpid()}.tmp"
     try:
         yield temporary

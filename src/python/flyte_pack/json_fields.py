@@ -23,21 +23,12 @@ What a field's type means:
 from __future__ import annotations
 
 import json
+import re
+import typing
 from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
-from typing import (
-    Annotated,
-    Any,
-    ClassVar,
-    NamedTuple,
-    NewType,
-    Optional,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from functools import cache
+from typing import Annotated, Any, ClassVar, NamedTuple, NewType, Optional, TypeVar, Union
 
 from flyte_pack.errors import UserError
 from flyte_shim import shown
@@ -64,15 +55,21 @@ def one_of(*choices: Any) -> Callable[[Any], Any]:
     return check
 
 
+def matching(pattern: str, problem: str) -> Callable[[str], str]:
+    """A check: the whole text matches `pattern`."""
+    compiled = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise ValueError(problem)
+        return text
+
+    return check
+
+
 def _sha256(text: str) -> str:
     if not is_sha256(text):
         raise ValueError("not a SHA-256")
-    return text
-
-
-def _digest(text: str) -> str:
-    if not text.startswith("sha256:") or not is_sha256(text[len("sha256:") :]):
-        raise ValueError("not sha256: and 64 hexadecimal digits")
     return text
 
 
@@ -84,6 +81,7 @@ def safe_path(text: str) -> str:
 
 
 Sha256 = NewType("Sha256", Annotated[str, _sha256])
+_digest = matching("sha256:[0-9a-f]{64}", "not sha256: and 64 hexadecimal digits")
 Digest = NewType("Digest", Annotated[str, _digest])
 SafePath = Annotated[str, safe_path]
 
@@ -184,17 +182,8 @@ class _Codec(NamedTuple):
     types: frozenset[type] = frozenset()
 
 
-_known: dict[Any, _Codec] = {}
-
-
-def _codec(kind: Any) -> _Codec:
-    if kind not in _known:
-        _known[kind] = _made(kind)
-    return _known[kind]
-
-
 def _made(kind: Any) -> _Codec:
-    origin, arguments = get_origin(kind), get_args(kind)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
         return _annotated(arguments[0], arguments[1:])
     if origin is Union and len(arguments) == 2 and arguments[1] is type(None):
@@ -208,18 +197,21 @@ def _made(kind: Any) -> _Codec:
     if hasattr(kind, "parse"):
         return _Codec(_checked(_read_text, (kind.parse,)), str)
     if is_dataclass(kind):
-        hints = get_type_hints(kind, include_extras=True)
+        hints = typing.get_type_hints(kind, include_extras=True)
         return _object(kind, {field.name: _codec(hints[field.name]) for field in fields(kind)})
     if hasattr(kind, "__supertype__"):  # a NewType
         return _codec(kind.__supertype__)
     return _LEAVES[kind]
 
 
+_codec: Callable[[Any], _Codec] = cache(_made)
+
+
 def _annotated(kind: Any, notes: tuple[Any, ...]) -> _Codec:
     if OBJECT in notes and hasattr(kind, "_fields"):
         return _object(kind, dict(_columns(kind)))
     if OBJECT in notes:
-        key, value = get_args(get_args(kind)[0])
+        key, value = typing.get_args(typing.get_args(kind)[0])
         return _map(_codec(key), _codec(value), _sorted_pairs)
     codec = _Codec(_read_raw, None, frozenset({str})) if _RAW in notes else _codec(kind)
     checks = tuple(note for note in notes if note is not _RAW)
@@ -287,10 +279,10 @@ def _list(kind: Any) -> _Codec:
 
 def _columns(kind: Any) -> list[tuple[str, _Codec]]:
     """The values of a row, by name or position; none where `kind` is not a row."""
-    if get_origin(kind) is tuple and get_args(kind)[1:] != (...,):
-        return [(f"[{i}]", _codec(one)) for i, one in enumerate(get_args(kind))]
-    is_named = get_origin(kind) is None and hasattr(kind, "_fields")
-    hints = get_type_hints(kind, include_extras=True) if is_named else {}
+    if typing.get_origin(kind) is tuple and typing.get_args(kind)[1:] != (...,):
+        return [(f"[{i}]", _codec(one)) for i, one in enumerate(typing.get_args(kind))]
+    is_named = typing.get_origin(kind) is None and hasattr(kind, "_fields")
+    hints = typing.get_type_hints(kind, include_extras=True) if is_named else {}
     return [(name, _codec(one)) for name, one in hints.items()]
 
 

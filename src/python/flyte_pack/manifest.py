@@ -13,15 +13,7 @@ from dataclasses import dataclass, fields
 from json.encoder import encode_basestring
 from typing import Annotated, Any, NamedTuple, Optional, Tuple
 
-from flyte_pack.json_fields import (
-    OBJECT,
-    Document,
-    InvalidData,
-    Raw,
-    Sha256,
-    one_of,
-    safe_path,
-)
+from flyte_pack.json_fields import OBJECT, Document, InvalidData, Raw, Sha256, one_of, safe_path
 from flyte_shim.hashing import content_hash
 
 REASONS = ("all", "declared", "entry_point", "imported", "package")

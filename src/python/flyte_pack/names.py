@@ -13,9 +13,6 @@ from functools import partial
 from flyte_pack.errors import UserError
 from flyte_shim import shown
 
-PROJECT_LENGTH = 63
-DOMAIN_LENGTH = 63
-VERSION_LENGTH = 128
 _ADDRESS_LENGTH = 160
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_-])?")
@@ -49,10 +46,10 @@ def _segment(what: str, length: int, text: str) -> str:
 
 
 # `text`, if it is valid. They raise `InvalidName`, as all checks here do.
-check_project = partial(_segment, "project", PROJECT_LENGTH)
-check_domain = partial(_segment, "domain", DOMAIN_LENGTH)
-check_version = partial(_segment, "version", VERSION_LENGTH)
-check_org = partial(_segment, "org", PROJECT_LENGTH)
+check_project = partial(_segment, "project", 63)
+check_domain = partial(_segment, "domain", 63)
+check_version = partial(_segment, "version", 128)
+check_org = partial(_segment, "org", 63)
 
 
 def check_ref_name(text: str) -> str:

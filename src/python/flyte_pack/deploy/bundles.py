@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from enum import Enum
 
 from flyte_pack.deploy.records import StoredBundle
 from flyte_pack.errors import UserError
@@ -22,14 +21,6 @@ _INDEX_LIMIT = 1 << 20
 
 class Beaten(Exception):
     """Another deployer was first to say which archive a content has; the plan must be made anew."""
-
-
-class Status(Enum):
-    """What becomes of a bundle: put into the store, there already, or there but not whole."""
-
-    NEW = "new"
-    UNCHANGED = "unchanged"
-    REPAIR = "repair"
 
 
 @dataclass(frozen=True)
@@ -56,10 +47,13 @@ class Put:
 
 @dataclass(frozen=True)
 class Settled:
-    """A bundle as the store has it, or will have it after `puts`, which are in order."""
+    """A bundle as the store has it, or will have it after `puts`, which are in order.
+
+    status: "new"; or "unchanged" or "repair", where it is there already, whole or not.
+    """
 
     bundle: StoredBundle
-    status: Status
+    status: str
     puts: tuple[Put, ...]
 
 
@@ -102,7 +96,7 @@ def settle(store: Store, directory: str, ours: LinkedBundle, repair: bool) -> Se
         return _with_ours(store, directory, ours, mine, repair, replace_index=False)
     states = {blob: store.state(blob) for blob in (indexed.archive, indexed.manifest)}
     if all(state is State.WHOLE for state in states.values()):
-        return Settled(indexed, Status.UNCHANGED, ())
+        return Settled(indexed, "unchanged", ())
     if indexed == mine:
         return _with_ours(store, directory, ours, mine, repair, replace_index=None)
     if not repair:
@@ -170,7 +164,7 @@ def _with_ours(
         content = mine.to_json()
         puts.append(Put(blob_of(mine.index_key, content), content, replace=replace_index))
     repairs = replace_index is None or any(put.replace for put in puts)
-    return Settled(mine, Status.REPAIR if repairs else Status.NEW, tuple(puts))
+    return Settled(mine, "repair" if repairs else "new", tuple(puts))
 
 
 def _check_manifest(directory: str, ours: LinkedBundle) -> None:

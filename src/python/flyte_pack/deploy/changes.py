@@ -25,11 +25,7 @@ def compare(
 
     `uri_of` gives the address of a stored object, which stands in the commands.
     """
-    old = (
-        {}
-        if before is None
-        else {task.address: _parts(task, before, uri_of) for task in before.tasks}
-    )
+    old = {t.address: _parts(t, before, uri_of) for t in before.tasks} if before else {}
     changes = []
     for task in after.tasks:
         parts = _parts(task, after, uri_of)

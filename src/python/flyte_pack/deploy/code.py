@@ -9,7 +9,6 @@ from flyte_pack.oci.inflate import inflate_pieces
 from flyte_pack.oci.layout import checked_blob, open_layout
 from flyte_pack.oci.model import InvalidImage
 from flyte_pack.oci.tar_stream import REGULAR, TarStream
-from flyte_pack.store import Store
 from flyte_shim.errors import ArchiveError
 from flyte_shim.extract import Limits, extract
 from flyte_shim.hashing import sha256_file
@@ -24,13 +23,6 @@ def unpack_archive(archive: str, sha256: str, directory: str) -> None:
         extract(archive, directory, Limits(), mtime=1_000_000_000)
     except ArchiveError as error:
         raise UserError(f"the bundle {sha256} cannot be unpacked: {error}") from None
-
-
-def fetch_archive(store: Store, key: str, path: str) -> None:
-    """Copy an archive out of a store. Raises `StoreError` or `OSError`."""
-    with open(path, "xb") as file:
-        for chunk in store.stream(key):
-            file.write(chunk)
 
 
 def unpack_embedded(layout_directory: str, workdir: str, directory: str) -> None:

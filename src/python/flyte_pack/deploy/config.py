@@ -8,18 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Optional, Tuple, get_type_hints
 
+from flyte_pack import names
 from flyte_pack.json_fields import OBJECT, Document, read, safe_path
-from flyte_pack.names import (
-    InvalidName,
-    check_domain,
-    check_endpoint,
-    check_image,
-    check_org,
-    check_project,
-    check_ref_name,
-    check_registry,
-    check_version,
-)
 from flyte_pack.store.uris import check_store_uri
 from flyte_pack.task_link import CopyStyle
 
@@ -27,7 +17,7 @@ from flyte_pack.task_link import CopyStyle
 def check_path(text: str) -> str:
     """`text`, if it may be a path. Raises `InvalidName`."""
     if not text or not text.isprintable() or "://" in text:
-        raise InvalidName("expected a path")
+        raise names.InvalidName("expected a path")
     return text
 
 
@@ -38,14 +28,14 @@ def check_directory(text: str) -> str:
     try:
         return path if path == "." else safe_path(path)
     except ValueError as error:
-        raise InvalidName(
+        raise names.InvalidName(
             f"expected a directory below the build root, such as src or '.', not {error}"
         ) from None
 
 
-_RefName = Annotated[str, check_ref_name]
-_Image = Annotated[str, check_image]
-_Domain = Annotated[str, check_domain]
+_RefName = Annotated[str, names.check_ref_name]
+_Image = Annotated[str, names.check_image]
+_Domain = Annotated[str, names.check_domain]
 
 
 @dataclass(frozen=True)
@@ -56,15 +46,15 @@ class Settings:
     images: (ref name, reference) pairs, sorted by name.
     """
 
-    endpoint: Optional[Annotated[str, check_endpoint]] = None
-    org: Optional[Annotated[str, check_org]] = None
+    endpoint: Optional[Annotated[str, names.check_endpoint]] = None
+    org: Optional[Annotated[str, names.check_org]] = None
     insecure: Optional[bool] = None
     flyte_config: Optional[Annotated[str, check_path]] = None
     store: Optional[Annotated[str, check_store_uri]] = None
-    registry: Optional[Annotated[str, check_registry]] = None
-    project: Optional[Annotated[str, check_project]] = None
+    registry: Optional[Annotated[str, names.check_registry]] = None
+    project: Optional[Annotated[str, names.check_project]] = None
     domain: Optional[_Domain] = None
-    version: Optional[Annotated[str, check_version]] = None
+    version: Optional[Annotated[str, names.check_version]] = None
     copy_style: Optional[CopyStyle] = None
     root_dir: Optional[Annotated[str, check_directory]] = None
     images: Annotated[Tuple[Tuple[_RefName, _Image], ...], OBJECT] = ()
@@ -76,10 +66,7 @@ class Settings:
 
     def over(self, below: Settings) -> Settings:
         """These settings; those of `below` where these are not set. Images go name by name."""
-        merged = {
-            name: getattr(below if value is None else self, name)
-            for name, value in vars(self).items()
-        }
+        merged = {n: getattr(below if v is None else self, n) for n, v in vars(self).items()}
         images = {**dict(below.images), **dict(self.images)}
         return Settings(**{**merged, "images": tuple(sorted(images.items()))})
 

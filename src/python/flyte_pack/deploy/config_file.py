@@ -33,12 +33,14 @@ def read_config(text: bytes, what: str) -> DeployConfig:
     Anchors, tags, a second document and unknown keys are refused. Messages repeat no value that
     could hold a password.
     """
-    yaml = _yaml()
+    import yaml  # only a deployment that has such a file pays for it
+
     if len(text) > _MOST_BYTES:
         raise InvalidData(f"{what}: has {len(text):,} bytes, which is too long for settings")
     try:
-        _check_events(yaml.parse(text, Loader=yaml.SafeLoader), what)
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        events = yaml.parse(text, Loader=yaml.SafeLoader)  # type: ignore[no-untyped-call]
+        _check_events(events, what)
+        root = yaml.compose(text, Loader=yaml.SafeLoader)  # type: ignore[no-untyped-call]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{what}:{mark.line + 1}" if mark else what
@@ -62,16 +64,10 @@ def read_config(text: bytes, what: str) -> DeployConfig:
     return DeployConfig(settings, tuple(sorted(domains.items())))
 
 
-def _yaml() -> Any:
-    # Only a deployment that has such a file pays for the import.
-    import yaml
-
-    return yaml
-
-
 def _check_events(events: Iterable[Any], what: str) -> None:
     """Refuse what settings do not need before anything is built, so that nothing can grow."""
-    yaml = _yaml()
+    import yaml
+
     depth = documents = 0
     for event in events:
         where = f"{what}:{event.start_mark.line + 1}"

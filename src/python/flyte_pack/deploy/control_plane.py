@@ -29,10 +29,7 @@ class Found:
 
 
 def find_control_plane(
-    request: Request,
-    build_root: str,
-    environ: Mapping[str, str],
-    say: Say = lambda line: None,
+    request: Request, build_root: str, environ: Mapping[str, str], say: Say = lambda line: None
 ) -> Found | None:
     """None where nothing names an endpoint, or nothing is to be registered. Raises `UserError`.
 

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from flyte_pack.deploy import records
 from flyte_pack.deploy.bundles import (
     Beaten,
     Put,
@@ -34,16 +35,7 @@ from flyte_pack.deploy.ledger import Ledger, Recorded, is_current
 from flyte_pack.deploy.links import one_copy_style, read_links, shipped_of
 from flyte_pack.deploy.plan import Request
 from flyte_pack.deploy.recorded import described
-from flyte_pack.deploy.records import (
-    DeployedTask,
-    HistoryEntry,
-    Provenance,
-    RecordedTask,
-    StoredBundle,
-    VersionRecord,
-    task_spec,
-    version_of,
-)
+from flyte_pack.deploy.records import HistoryEntry, RecordedTask, StoredBundle, VersionRecord
 from flyte_pack.deploy.registering import Registering, Specifications
 from flyte_pack.deploy.task_images import images_of, pinned
 from flyte_pack.errors import UserError
@@ -118,7 +110,7 @@ class Deployment:
         found: Found | None,
         say: Say,
         action: str = "deploy",
-        origin: Provenance | None = None,
+        origin: records.Provenance | None = None,
     ) -> None:
         self._action, self._origin = action, origin
         self._request = request
@@ -170,7 +162,10 @@ class Deployment:
         bundles = {key: value.bundle for key, value in settled.items()}
         current = self._ledger.current()
         before = self._before(current)
-        record = self._record(bundles, current, before)
+        plane = self._registering.identity if self._registering else None
+        registered = plane is not None and current is not None and current.registered == plane
+        kept = before if registered and not self._repair else None
+        record = self._record(bundles, before, kept)
         existing, damaged = self._existing(record)
         if existing is not None:
             stored = {value.bundle for value in settled.values()}
@@ -183,8 +178,8 @@ class Deployment:
             replace_record=damaged,
             current=current,
             changes=compare(before, after, self._store.uri_of),
-            control_plane=self._registering.identity if self._registering else None,
-            registers=self._to_register(record, current, before),
+            control_plane=plane,
+            registers=self._to_register(record, kept),
         )
 
     def carry_out(self, work: Work) -> tuple[Work, tuple[str, ...], int]:
@@ -237,16 +232,10 @@ class Deployment:
         used = {ref: image for image, ref in self._images.values() if ref and image}
         return {**self._request.images, **used}
 
-    def _to_register(
-        self, record: VersionRecord, current: HistoryEntry | None, before: VersionRecord | None
-    ) -> dict[str, str]:
+    def _to_register(self, record: VersionRecord, kept: VersionRecord | None) -> dict[str, str]:
         """Version by Flyte's name, of the tasks that the control plane may not have."""
-        if self._registering is None:
-            return {}
-        wanted = record.flyte_versions
-        if current is None or current.registered != self._registering.identity or self._repair:
-            return wanted
-        known = {} if before is None else before.flyte_versions
+        wanted = record.flyte_versions if self._registering else {}
+        known = kept.flyte_versions if kept else {}
         return {name: version for name, version in wanted.items() if known.get(name) != version}
 
     def registrations(self, work: Work) -> list[dict[str, str]]:
@@ -265,21 +254,21 @@ class Deployment:
         ]
 
     def _register(self, versions: Mapping[str, str]) -> None:
-        if self._registering is None or not versions:
-            return
-        for registered in self._registering.register(versions):
-            self.registered.append(registered)
-            self._say(f"registered {registered.name} {registered.version} ({registered.status})")
+        if self._registering is not None and versions:
+            self.registered.extend(self._registering.register(versions))
 
     # --- the record ------------------------------------------------------------------------------
 
     def _record(
         self,
         bundles: Mapping[str, StoredBundle],
-        current: HistoryEntry | None,
         before: VersionRecord | None,
+        kept: VersionRecord | None,
     ) -> VersionRecord:
-        """The record to write. Its provenance is filled in when it is written."""
+        """The record to write. Its provenance is filled in when it is written.
+
+        kept: `before`, if the control plane has its tasks, which are not made anew.
+        """
         request = self._request
         inputs: dict[str, str] = {}
         specifications: Specifications | None = None
@@ -287,9 +276,10 @@ class Deployment:
         if self._registering is not None:
             shipped = shipped_of(self._links, self._directory, uris, self._images)
             inputs = self._registering.inputs(shipped)
-            known = self._known(inputs, current, before)
-            if before is not None and len(known) == len(before.tasks) == len(inputs):
-                return before  # importing the tasks would come to the same
+            kept_tasks = kept.tasks if kept else ()
+            known = [t for t in kept_tasks if t.inputs and t.inputs == inputs.get(t.address)]
+            if kept is not None and len(known) == len(kept.tasks) == len(inputs):
+                return kept  # importing the tasks would come to the same
             specifications = self._registering.describe(
                 shipped, [one for task in known for one in described(task)]
             )
@@ -297,6 +287,9 @@ class Deployment:
         flyte = specifications.flyte if specifications else None
         if flyte == "" and before is not None:  # there was nothing to make one of
             flyte = before.flyte
+
+        inputs_json = json.dumps(sorted(inputs.items())).encode()
+        digest = hashlib.sha256(inputs_json).hexdigest() if inputs else None
 
         def record(version: str | None) -> VersionRecord:
             return VersionRecord(
@@ -312,28 +305,12 @@ class Deployment:
                     )
                     for link in self._links
                 ),
-                provenance=Provenance(now(), None, None),
-                inputs=_digest(inputs) if inputs else None,
+                provenance=records.Provenance(now(), None, None),
+                inputs=digest,
                 flyte=flyte,
             )
 
-        return record(request.settings.version or version_of(record(None).spec()))
-
-    def _known(
-        self,
-        inputs: Mapping[str, str],
-        current: HistoryEntry | None,
-        before: VersionRecord | None,
-    ) -> list[RecordedTask]:
-        """What the current version has at this control plane already, made of the same."""
-        assert self._registering is not None
-        if before is None or current is None or self._repair:
-            return []
-        if current.registered != self._registering.identity:
-            return []
-        return [
-            t for t in before.tasks if t.inputs is not None and t.inputs == inputs.get(t.address)
-        ]
+        return record(request.settings.version or records.version_of(record(None).spec()))
 
     def _uris(
         self, bundles: Mapping[str, StoredBundle], before: VersionRecord | None
@@ -379,12 +356,14 @@ class Deployment:
         uri = {} if bundle is None else {BUNDLE_URI_HOLE: uris[bundle.content_hash]}
         if specifications is None:
             ones = [
-                DeployedTask(task.name, tuple(uri.get(a, a) for a in task.command), VERSION_HOLE)
+                records.DeployedTask(
+                    task.name, tuple(uri.get(a, a) for a in task.command), VERSION_HOLE
+                )
                 for task in link.tasks
             ]
         else:
             ones = [
-                DeployedTask(
+                records.DeployedTask(
                     name=task.attribute,
                     command=task.command,
                     version=VERSION_HOLE,
@@ -413,10 +392,10 @@ class Deployment:
             recorded, tasks=tuple(self._with_version(recorded, one) for one in ones)
         )
 
-    def _with_version(self, task: RecordedTask, one: DeployedTask) -> DeployedTask:
+    def _with_version(self, task: RecordedTask, one: records.DeployedTask) -> records.DeployedTask:
         request = self._request
-        version = request.settings.version or version_of(
-            task_spec(request.project, request.domain, task, one)
+        version = request.settings.version or records.version_of(
+            records.task_spec(request.project, request.domain, task, one)
         )
         command = tuple(version if part == VERSION_HOLE else part for part in one.command)
         return dataclasses.replace(one, version=version, command=command)
@@ -459,7 +438,3 @@ class Deployment:
             self._say(f"warning: the record of the current version {current.version} is missing")
             return None
         return recorded.record
-
-
-def _digest(inputs: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps(sorted(inputs.items())).encode()).hexdigest()

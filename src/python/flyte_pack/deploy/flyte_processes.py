@@ -49,14 +49,6 @@ def command(python: Sequence[str]) -> list[str]:
     return [*python, "-I", "-u", "-X", "utf8", MAIN]
 
 
-def _code_command(
-    python: Sequence[str], environ: Mapping[str, str]
-) -> tuple[list[str], dict[str, str]]:
-    """As isolated, with a fixed hash seed: task modules iterate over sets in one order."""
-    kept = {name: value for name, value in environ.items() if not name.startswith("PYTHON")}
-    return [*python, "-s", "-u", "-X", "utf8", MAIN], {**kept, "PYTHONHASHSEED": "0"}
-
-
 class Process:
     """A process of `flyte_side`: one request at a time, each with its answers.
 
@@ -64,15 +56,14 @@ class Process:
     """
 
     def __init__(
-        self,
-        python: Sequence[str],
-        role: str,
-        environ: Mapping[str, str],
-        say: Say,
+        self, python: Sequence[str], role: str, environ: Mapping[str, str], say: Say
     ) -> None:
         arguments, env = command(python), dict(environ)
         if role == "describe":
-            arguments, env = _code_command(python, environ)
+            # As isolated, with a fixed hash seed: task modules iterate over sets in one order.
+            arguments = [*python, "-s", "-u", "-X", "utf8", MAIN]
+            env = {name: value for name, value in env.items() if not name.startswith("PYTHON")}
+            env["PYTHONHASHSEED"] = "0"
         try:
             self._process = subprocess.Popen(
                 [*arguments, role],
@@ -119,10 +110,10 @@ class Process:
     def _line(self, deadline: float | None) -> bytes:
         assert self._process.stdout is not None
         while b"\n" not in self._buffer:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
             poll = select.poll()
             poll.register(self._process.stdout, select.POLLIN)
-            if not poll.poll(None if left is None else left * 1000):
+            if not poll.poll(left):
                 self.end()
                 raise RegistrationError(
                     f"{self._what()} did not end within its time limit, and was stopped. "
@@ -130,8 +121,10 @@ class Process:
                 )
             chunk = os.read(self._process.stdout.fileno(), 1 << 16)
             if not chunk:
+                code = self._process.wait()
+                how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
                 raise RegistrationError(
-                    f"{self._what()} {_ending(self._process.wait())} "
+                    f"{self._what()} ended the process with {how}. "
                     "What it printed is above; run that import by itself to find out why"
                 )
             self._buffer += chunk
@@ -158,9 +151,3 @@ class Process:
             assert pipe is not None
             with suppress(BrokenPipeError):
                 pipe.close()
-
-
-def _ending(code: int) -> str:
-    if code < 0:
-        return f"ended the process with signal {signal.Signals(-code).name}."
-    return f"ended the process with exit code {code}."

@@ -18,7 +18,8 @@ import stat
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Dict, Tuple
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Dict, Tuple
 
 from flyte_pack.deploy.ledger import Recorded
 from flyte_pack.deploy.records import VersionRecord, deployment_key
@@ -26,20 +27,14 @@ from flyte_pack.errors import UserError
 from flyte_pack.http import HttpError
 from flyte_pack.json_fields import Digest, Document, InvalidData, Sha256
 from flyte_pack.names import InvalidName
+from flyte_pack.oci import model
 from flyte_pack.oci.layout import layout_files
-from flyte_pack.oci.model import (
-    Descriptor,
-    Index,
-    InvalidImage,
-    blob_path,
-    digest_of,
-    parse_document,
-)
+from flyte_pack.oci.model import Descriptor, Index, InvalidImage
 from flyte_pack.oci.reference import Reference
 from flyte_pack.progress import Progress, Say
 from flyte_pack.registry import RegistryError
 from flyte_pack.store import Store, verified
-from flyte_shim.hashing import sha256_bytes
+from flyte_shim.hashing import sha256_bytes, sha256_file
 
 if TYPE_CHECKING:
     from flyte_pack.registry.client import Session
@@ -151,18 +146,14 @@ def _write_store(store: Store, recorded: Recorded, folder: str, say: Say) -> Non
     progress = Progress(say, f"from {store.uri}", total)
     for bundle in bundles:
         for blob in (bundle.archive, bundle.manifest):
-            _write(folder, f"store/{blob.key}", progress.of(verified(store, blob)))
-        _write(folder, f"store/{bundle.index_key}", [bundle.to_json()])
+            write(folder, f"store/{blob.key}", progress.of(verified(store, blob)))
+        write(folder, f"store/{bundle.index_key}", [bundle.to_json()])
     key = f"{deployment_key(record.project, record.domain, record.address)}/versions"
-    _write(folder, f"store/{key}/{record.version}.json", [record.to_json()])
+    write(folder, f"store/{key}/{record.version}.json", [record.to_json()])
 
 
 def _write_images(
-    record: VersionRecord,
-    folder: str,
-    say: Say,
-    insecure: Collection[str],
-    session: Session | None,
+    record: VersionRecord, folder: str, say: Say, insecure: Collection[str], session: Session | None
 ) -> dict[str, Digest]:
     """The digest of each image by its reference."""
     references = sorted({task.image for task in record.tasks if task.image is not None})
@@ -179,15 +170,10 @@ def _write_images(
             tops[text] = _pull(session, Reference.parse(text), text, layout, say)
         except (InvalidName, InvalidImage, HttpError) as error:
             raise RegistryError(f"{text} cannot be exported: {error}") from None
-    for path, data in layout_files(
-        sorted({d.digest: d for d in tops.values()}.values(), key=_digest)
-    ).items():
-        _write(folder, f"images/{path}", [data])
+    once = {top.digest: top for top in tops.values()}
+    for path, data in layout_files([once[digest] for digest in sorted(once)]).items():
+        write(folder, f"images/{path}", [data])
     return {text: top.digest for text, top in tops.items()}
-
-
-def _digest(descriptor: Descriptor) -> str:
-    return descriptor.digest
 
 
 def _pull(session: Session, reference: Reference, text: str, layout: str, say: Say) -> Descriptor:
@@ -201,9 +187,9 @@ def _pull(session: Session, reference: Reference, text: str, layout: str, say: S
     def fetch(which: str, nested: bool) -> Descriptor:
         scopes = may_pull(reference.repository)
         data, media_type = registry.manifest(reference.repository, which, scopes)
-        document = parse_document(data, f"{text}: {which}", media_type)
-        descriptor = Descriptor(document.media_type, digest_of(data), len(data))
-        if os.path.exists(os.path.join(layout, blob_path(descriptor.digest))):
+        document = model.parse_document(data, f"{text}: {which}", media_type)
+        descriptor = Descriptor(document.media_type, model.digest_of(data), len(data))
+        if os.path.exists(os.path.join(layout, model.blob_path(descriptor.digest))):
             return descriptor  # another reference to it
         if isinstance(document, Index):
             if nested:
@@ -212,7 +198,7 @@ def _pull(session: Session, reference: Reference, text: str, layout: str, say: S
                 fetch(child.digest, nested=True)
         else:
             blobs.extend((document.config, *document.layers))
-        _write(layout, blob_path(descriptor.digest), [data])
+        write(layout, model.blob_path(descriptor.digest), [data])
         return descriptor
 
     top = fetch(reference.digest or reference.tag or "latest", nested=False)
@@ -225,8 +211,7 @@ def _write_index(
 ) -> Handover:
     files = []
     for path, size in sorted(_walk(folder)):
-        with open(os.path.join(folder, path), "rb") as file:
-            files.append(HandedFile(path, size, _sha256(file)))
+        files.append(HandedFile(path, size, Sha256(sha256_file(os.path.join(folder, path)))))
     handover = Handover(
         address=record.address,
         project=record.project,
@@ -237,17 +222,17 @@ def _write_index(
         files=tuple(files),
     )
     content = handover.to_json()
-    _write(folder, INDEX, [content])
-    _write(folder, SUMS, [handover.sums(content)])
+    write(folder, INDEX, [content])
+    write(folder, SUMS, [handover.sums(content)])
     return handover
 
 
-def _write(folder: str, path: str, content: Iterable[bytes]) -> None:
+def write(folder: str, path: str, content: Iterable[bytes]) -> None:
+    """Write a new file below `folder`."""
     target = os.path.join(folder, path)
     os.makedirs(os.path.dirname(target), exist_ok=True)
     with open(target, "xb") as file:
-        for chunk in content:
-            file.write(chunk)
+        file.writelines(content)
 
 
 def _umask() -> int:
@@ -280,9 +265,12 @@ def read_handover(folder: str, say: Say) -> tuple[Handover, VersionRecord]:
             )
     progress = Progress(say, "checked", sum(listed.values()))
     for file in handover.files:
+        digest = hashlib.sha256()
         with open(os.path.join(folder, file.path), "rb") as stream:
-            if _sha256(stream, progress) != file.sha256:
-                raise UserError(f"{folder}: {file.path} is damaged: {_COPY_AGAIN}")
+            for chunk in progress.of(iter(partial(stream.read, _READ), b"")):
+                digest.update(chunk)
+        if digest.hexdigest() != file.sha256:
+            raise UserError(f"{folder}: {file.path} is damaged: {_COPY_AGAIN}")
     return handover, _record(folder, handover)
 
 
@@ -333,12 +321,3 @@ def _small(folder: str, name: str, there: dict[str, int]) -> bytes:
         raise UserError(f"{folder}: {name} has {there[name]:,} bytes, which is too much")
     with open(os.path.join(folder, name), "rb") as file:
         return file.read(_INDEX_LIMIT)
-
-
-def _sha256(file: Any, progress: Progress | None = None) -> Sha256:
-    digest = hashlib.sha256()
-    while chunk := file.read(_READ):
-        digest.update(chunk)
-        if progress:
-            progress.add(len(chunk))
-    return Sha256(digest.hexdigest())

@@ -12,19 +12,13 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
+from flyte_pack import task_link
+from flyte_pack.deploy import records
 from flyte_pack.deploy.git import now
-from flyte_pack.deploy.handover import Handover, read_handover
+from flyte_pack.deploy.handover import Handover, read_handover, write
 from flyte_pack.deploy.plan import Request
-from flyte_pack.deploy.records import (
-    DeployedTask,
-    Provenance,
-    RecordedTask,
-    StoredBundle,
-    VersionRecord,
-    version_of,
-)
+from flyte_pack.deploy.records import DeployedTask, RecordedTask, VersionRecord
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import Digest, InvalidData
 from flyte_pack.names import InvalidName, check_registry
@@ -33,34 +27,20 @@ from flyte_pack.oci.model import Descriptor, InvalidImage
 from flyte_pack.oci.reference import Reference
 from flyte_pack.progress import Say
 from flyte_pack.registry.plan import Destination, PushPlan
-from flyte_pack.task_link import (
-    BUNDLE_URI_HOLE,
-    VERSION_HOLE,
-    LinkedBundle,
-    LinkedImage,
-    LinkedTask,
-    TaskLink,
-)
+from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE, LinkedImage, TaskLink
 
-ACTION = "import"  # in the history
 _TAG_DIGITS = 12
 
 
-@dataclass(frozen=True)
-class Imported:
-    """What to deploy: a request about files in `directory`. origin: its commit, and now."""
-
-    request: Request
-    directory: str
-    origin: Provenance
-
-
 @contextmanager
-def imported(request: Request, folder: str, directory: str, say: Say) -> Iterator[Imported]:
+def imported(
+    request: Request, folder: str, directory: str, say: Say
+) -> Iterator[tuple[Request, str, records.Provenance]]:
     """Check a hand-over, and have its files at hand like packaged ones during the block.
 
     request: of this site; it must be about the same deployment. directory: of the files that were
-    packaged here: the environments to register with. Writes to no store. Raises `UserError`.
+    packaged here: the environments to register with. Yields a request about files in a directory,
+    the directory, and where the version is from: its commit, and now. Writes to no store.
     """
     folder, place = os.path.abspath(folder), os.path.abspath(directory)
     handover, record = read_handover(folder, say)
@@ -72,11 +52,11 @@ def imported(request: Request, folder: str, directory: str, say: Say) -> Iterato
         tasks, pushes = [], []
         for number, task in enumerate(record.tasks):
             tasks.append(f"task-{number}.json")
-            _write(packaged, tasks[-1], _link(record, task, handover, images).to_json())
+            write(packaged, tasks[-1], [_link(record, task, handover, images).to_json()])
         for number, push in enumerate(images.pushes(request.plan.insecure_registries)):
             pushes.append(f"push-{number}.json")
-            _write(packaged, pushes[-1], push.to_json())
-        yield Imported(
+            write(packaged, pushes[-1], [push.to_json()])
+        yield (
             dataclasses.replace(
                 request,
                 settings=dataclasses.replace(
@@ -93,7 +73,7 @@ def imported(request: Request, folder: str, directory: str, say: Say) -> Iterato
                 ),
             ),
             packaged,
-            Provenance(now(), record.provenance.commit, record.provenance.dirty),
+            records.Provenance(now(), record.provenance.commit, record.provenance.dirty),
         )
 
 
@@ -120,7 +100,7 @@ def _is_named(record: VersionRecord) -> bool:
         )
         for task in record.tasks
     )
-    return version_of(dataclasses.replace(record, tasks=tasks).spec()) != record.version
+    return records.version_of(dataclasses.replace(record, tasks=tasks).spec()) != record.version
 
 
 def _with_hole(command: tuple[str, ...], value: str, hole: str) -> tuple[str, ...]:
@@ -130,7 +110,11 @@ def _with_hole(command: tuple[str, ...], value: str, hole: str) -> tuple[str, ..
 def _link(
     record: VersionRecord, task: RecordedTask, handover: Handover, images: _Images
 ) -> TaskLink:
-    uri = f"{handover.store}/{task.bundle.archive.key}" if task.bundle else ""
+    uri, bundle = "", None
+    if task.bundle is not None:
+        uri = f"{handover.store}/{task.bundle.archive_key}"
+        files = f"store/{task.bundle.archive_key}", f"store/{task.bundle.manifest_key}"
+        bundle = task_link.LinkedBundle(archive=files[0], manifest=files[1], **task.bundle.hashes)
     return TaskLink(
         address=task.address,
         entry_point=task.entry_point,
@@ -138,20 +122,13 @@ def _link(
         module=task.module,
         root_dir=task.root_dir,
         copy_style=record.copy_style,
-        bundle=None if task.bundle is None else _bundle(task.bundle),
+        bundle=bundle,
         image=None,
         tasks=tuple(
-            LinkedTask(one.name, _command(one, uri)) for one in _own_tasks(task.module, task.tasks)
+            task_link.LinkedTask(one.name, _command(one, uri))
+            for one in _own_tasks(task.module, task.tasks)
         ),
         built_image=None if task.image is None else images.linked(task.image, task.image_ref_name),
-    )
-
-
-def _bundle(bundle: StoredBundle) -> LinkedBundle:
-    return LinkedBundle(
-        archive=f"store/{bundle.archive_key}",
-        manifest=f"store/{bundle.manifest_key}",
-        **bundle.hashes,
     )
 
 
@@ -227,7 +204,7 @@ def _own_layout(top: Descriptor, folder: str, packaged: str) -> None:
     if not os.listdir(place):
         os.symlink(os.path.join(folder, "images", "blobs"), os.path.join(place, "blobs"))
         for path, data in layout_files([top]).items():
-            _write(place, path, data)
+            write(place, path, [data])
 
 
 def _workdir(layout: Layout, top: Descriptor) -> str:
@@ -236,8 +213,3 @@ def _workdir(layout: Layout, top: Descriptor) -> str:
     if image is None:
         raise InvalidImage(f"{layout.name}: {top.digest} is no image")
     return image.parsed_config.workdir or "/"
-
-
-def _write(directory: str, name: str, content: bytes) -> None:
-    with open(os.path.join(directory, name), "xb") as file:
-        file.write(content)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord, deployment_key
@@ -45,7 +46,12 @@ class Ledger:
 
     def versions(self) -> tuple[str, ...]:
         """The versions that there are, sorted by name; files of other names are none of ours."""
-        return tuple(_versions(self._store.names(f"{self._key}/versions")))
+        found = []
+        for name in self._store.names(f"{self._key}/versions"):
+            with suppress(InvalidName):
+                if name.endswith(".json"):
+                    found.append(check_version(name[: -len(".json")]))
+        return tuple(found)
 
     def history(self) -> tuple[HistoryEntry, ...]:
         """All entries, the oldest first."""
@@ -92,11 +98,7 @@ class Ledger:
         return recorded
 
     def append(
-        self,
-        action: str,
-        recorded: Recorded,
-        provenance: Provenance,
-        registered: str | None = None,
+        self, action: str, recorded: Recorded, provenance: Provenance, registered: str | None = None
     ) -> tuple[HistoryEntry, bool]:
         """Make a version current; returns the entry that counts, and whether it was written now.
 
@@ -155,16 +157,6 @@ def _numbered(entry: HistoryEntry, number: int, what: str) -> HistoryEntry:
     if entry.number != number:
         raise InvalidData(f"{what}: says that it is number {entry.number}")
     return entry
-
-
-def _versions(names: Iterable[str]) -> Iterator[str]:
-    for name in names:
-        stem, dot, suffix = name.rpartition(".")
-        if (dot, suffix) == (".", "json"):
-            try:
-                yield check_version(stem)
-            except InvalidName:
-                continue
 
 
 def _some(versions: Iterable[str]) -> str:

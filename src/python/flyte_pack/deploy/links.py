@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 
 from flyte_pack.deploy.plan import Request
-from flyte_pack.deploy.registering import Archive, Embedded, Shipped
+from flyte_pack.deploy.registering import Shipped, Source
 from flyte_pack.deploy.task_images import Images
 from flyte_pack.errors import UserError
 from flyte_pack.task_link import TaskLink
@@ -60,10 +60,7 @@ def one_copy_style(request: Request, links: Iterable[TaskLink]) -> str:
 
 
 def shipped_of(
-    links: Iterable[TaskLink],
-    directory: str,
-    uris: Mapping[str, str],
-    images: Images,
+    links: Iterable[TaskLink], directory: str, uris: Mapping[str, str], images: Images
 ) -> Sequence[Shipped]:
     """What to register. directory: of the packaged files. uris: of the bundles, by content hash.
 
@@ -74,17 +71,14 @@ def shipped_of(
     ]
 
 
-def _code(link: TaskLink, directory: str, uris: Mapping[str, str]) -> Archive | Embedded:
+def _code(link: TaskLink, directory: str, uris: Mapping[str, str]) -> Source:
     if link.bundle is not None:
         # What is in the store under another hash is the same content by another compressor.
-        return Archive(
-            os.path.join(directory, link.bundle.archive),
-            link.bundle.archive_hash,
-            uris[link.bundle.content_hash],
-        )
+        path = os.path.join(directory, link.bundle.archive)
+        return Source(path, link.bundle.archive_hash, uri=uris[link.bundle.content_hash])
     if link.built_image is not None:
         layout = os.path.join(directory, link.built_image.layout)
-        return Embedded(layout, link.built_image.digest, link.built_image.workdir)
+        return Source(layout, link.built_image.digest, workdir=link.built_image.workdir)
     raise UserError(
         f"{link.address} has copy_style='none' and an image that is not built here, so there is no "
         "code to register it from: set `image` to the `flyte_image` that holds it, and map no "

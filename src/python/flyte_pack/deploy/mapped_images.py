@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flyte_pack.http import HttpError
@@ -16,18 +15,6 @@ if TYPE_CHECKING:
     from flyte_pack.registry.client import Session
 
 
-@dataclass(frozen=True)
-class ResolvedImage:
-    """reference: as it was named. digest: what it stands for now, None where nobody looked.
-
-    pinned: what to deploy: `registry/repository@digest`, or the reference where nobody looked.
-    """
-
-    reference: str
-    digest: str | None
-    pinned: str
-
-
 def resolve_images(
     references: Iterable[str],
     insecure: Collection[str] = (),
@@ -35,9 +22,10 @@ def resolve_images(
     say: Say = lambda line: None,
     check: bool = True,
     session: Session | None = None,
-) -> dict[str, ResolvedImage]:
-    """What each reference stands for; its registry is asked once, by digest if it has one.
+) -> dict[str, str]:
+    """`registry/repository@digest` of each reference, or the reference where nobody looked.
 
+    A registry is asked once for each, by digest if it has one.
     insecure: `host[:port]` of registries that may be spoken to over plain HTTP. check: False to ask
     none. say: is told of retries and of unchecked images. Raises `RegistryError`, which names all
     that failed.
@@ -46,26 +34,22 @@ def resolve_images(
     if not wanted:
         return {}
     if not check:
-        say(
-            "warning: --no-image-check: nobody looked whether these images exist: "
-            f"{', '.join(wanted)}"
-        )
-        return {text: ResolvedImage(text, None, text) for text in wanted}
+        unseen = ", ".join(wanted)
+        say(f"warning: --no-image-check: nobody looked whether these images exist: {unseen}")
+        return {text: text for text in wanted}
     # Only a deployment with such images pays for the HTTP client.
     from flyte_pack.http.transfers import in_parallel
     from flyte_pack.registry.client import Session
 
     session = session or Session(insecure, say=say)
-    found: dict[str, ResolvedImage] = {}
+    found: dict[str, str] = {}
     failed: dict[str, str] = {}
 
     def look(session: Session, text: str, reference: Reference) -> None:
         try:
-            digest = _look(session, reference)
+            found[text] = f"{reference.name}@{_look(session, reference)}"
         except HttpError as error:
             failed[text] = str(error)
-        else:
-            found[text] = ResolvedImage(text, digest, f"{reference.name}@{digest}")
 
     with in_parallel(session.transport.stopped) as submit:
         for text, reference in wanted.items():

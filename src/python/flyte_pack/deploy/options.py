@@ -84,45 +84,25 @@ Exit codes: 0 done (or nothing to do), 1 refused or failed, 2 the command line c
 """
 
 _DEPLOY = "deploy"
-# What a command takes: words after it, at least and at most.
+# What a command takes: words after it, at least and at most, and which.
 _COMMANDS = {
-    "list": (0, 0),
-    "show": (0, 1),
-    "rollback": (1, 1),
-    "verify": (0, 1),
-    "prune": (0, 0),
-    "export": (1, 2),
-    "import": (1, 1),
-}
-_WORDS = {
-    "list": "no VERSION",
-    "show": "at most one VERSION",
-    "rollback": "one VERSION",
-    "verify": "at most one VERSION",
-    "prune": "no VERSION",
-    "export": "a folder, and at most one VERSION",
-    "import": "one folder",
+    "list": (0, 0, "no VERSION"),
+    "show": (0, 1, "at most one VERSION"),
+    "rollback": (1, 1, "one VERSION"),
+    "verify": (0, 1, "at most one VERSION"),
+    "prune": (0, 0, "no VERSION"),
+    "export": (1, 2, "a folder, and at most one VERSION"),
+    "import": (1, 1, "one folder"),
 }
 _REGISTERING = (_DEPLOY, "rollback", "import")
 # The commands that an option is for, where it is not for all of them.
 _FOR = {
-    "version": (_DEPLOY,),
-    "copy_style": (_DEPLOY,),
-    "root_dir": (_DEPLOY,),
-    "images": (_DEPLOY,),
+    **dict.fromkeys(("version", "copy_style", "root_dir", "images", "upload"), (_DEPLOY,)),
     "no_image_check": (_DEPLOY, "verify"),
-    "upload": (_DEPLOY,),
-    "registry": (_DEPLOY, "import"),
-    "repair": (_DEPLOY, "import"),
-    "endpoint": _REGISTERING,
-    "insecure": _REGISTERING,
-    "org": _REGISTERING,
-    "flyte_config": _REGISTERING,
-    "no_register": _REGISTERING,
+    **dict.fromkeys(("registry", "repair"), (_DEPLOY, "import")),
+    **dict.fromkeys(("endpoint", "insecure", "org", "flyte_config", "no_register"), _REGISTERING),
     "all_versions": ("verify",),
-    "yes": ("prune",),
-    "keep": ("prune",),
-    "older_than": ("prune",),
+    **dict.fromkeys(("yes", "keep", "older_than"), ("prune",)),
 }
 _OPTIONS = {"images": "image", "all_versions": "all"}
 _MOST_DAYS = 36500
@@ -212,9 +192,9 @@ def _arguments(command: str, arguments: list[str]) -> tuple[str | None, str | No
             f"unknown command {shown.word(command)}: there are {', '.join(_COMMANDS)}; "
             "without one it deploys"
         )
-    least, most = _COMMANDS[command]
+    least, most, which = _COMMANDS[command]
     if not least <= len(arguments) <= most:
-        raise UsageError(f"{command} takes {_WORDS[command]}, not {len(arguments)}")
+        raise UsageError(f"{command} takes {which}, not {len(arguments)}")
     directory = None
     if command in ("export", "import"):
         directory, arguments = arguments[0], arguments[1:]
@@ -227,20 +207,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = command.parser("deploy", add_help=False)
     parser.add_argument("words", nargs="*")
     parser.add_argument("--help", "-h", action="store_true")
-    parser.add_argument("--dry-run", action="store_true")
+    for option in ("--dry-run", "--no-image-check", "--repair", "--no-register", "--yes"):
+        parser.add_argument(option, action="store_true")
     for name in TEXTS:
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=partial(_read, name, option=option))
     # None, so that what is not typed leaves other settings as they are.
     parser.add_argument("--insecure", action="store_true", default=None)
     parser.add_argument("--image", type=_image, action="append", default=[], dest="images")
-    parser.add_argument("--no-image-check", action="store_true")
     parser.add_argument("--upload", type=_one_of("--upload", ("store", "flyte")))
-    parser.add_argument("--repair", action="store_true")
     parser.add_argument("--config", type=_config)
-    parser.add_argument("--no-register", action="store_true")
     parser.add_argument("--all", action="store_true", dest="all_versions")
-    parser.add_argument("--yes", action="store_true")
     parser.add_argument("--keep", type=_number("--keep", 1, _MOST_KEPT))
     parser.add_argument("--older-than", type=_number("--older-than", 0, _MOST_DAYS))
     parser.add_argument("--output", type=_one_of("--output", ("text", "json")), default="text")

@@ -81,16 +81,7 @@ class _Run:
         self._ledger = Ledger(self._store, request.project, request.domain, request.plan.address)
 
     def document(self) -> dict[str, Any]:
-        run = {
-            "deploy": self._deploy,
-            "list": self._list,
-            "show": self._show,
-            "rollback": self._rollback,
-            "verify": self._verify,
-            "prune": self._prune,
-            "export": self._export,
-            "import": self._import,
-        }[self._options.command]
+        run = getattr(self, f"_{self._options.command}")  # a method below
         return {
             "schema": _SCHEMA,
             "command": self._options.command,
@@ -147,7 +138,7 @@ class _Run:
             "registered": deployment.registrations(work),
             "upload": upload,
             "images": images,
-            "bundles": [{"status": s.status.value, **as_json(s.bundle)} for s in work.settled],
+            "bundles": [{"status": s.status, **as_json(s.bundle)} for s in work.settled],
             "tasks": [
                 {"address": one.address, "status": one.status, "changes": list(one.what)}
                 for one in work.changes
@@ -250,22 +241,21 @@ class _Run:
         }
 
     def _prune(self) -> dict[str, Any]:
-        from flyte_pack.deploy.prune import DAY, GRACE_DAYS, Done, Prune
+        from flyte_pack.deploy.prune import DAY, GRACE_DAYS, Prune
 
         options = self._options
         days = GRACE_DAYS if options.older_than is None else options.older_than
         prune = Prune(self._store, self._ledger, options.keep, time.time() - days * DAY)
         plan = prune.plan()
-        done = prune.carry_out(plan, self._say) if options.yes else Done((), ())
-        deleted = set(done.deleted)
+        deleted, problems = prune.carry_out(plan, self._say) if options.yes else ([], [])
         return {
             "dry_run": not options.yes,
             "older_than_days": days,
             "versions": list(plan.versions),
             "objects": [{**vars(one), "deleted": one in deleted} for one in plan.objects],
             "young": [dict(vars(one)) for one in plan.young],
-            "problems": list(done.problems),
-            "broken": len(done.problems),
+            "problems": problems,
+            "broken": len(problems),
         }
 
     def _export(self) -> dict[str, Any]:
@@ -285,12 +275,13 @@ class _Run:
         }
 
     def _import(self) -> dict[str, Any]:
-        from flyte_pack.deploy.handover_import import ACTION, imported
+        from flyte_pack.deploy.handover_import import imported
 
         assert self._options.directory is not None
         folder = self._options.directory
         with imported(self._request, folder, self._directory, self._say) as found:
-            shipped = self._ship(found.request, found.directory, ACTION, found.origin)
+            request, directory, origin = found
+            shipped = self._ship(request, directory, "import", origin)
         return {"folder": os.path.abspath(folder), **shipped}
 
     def _version(self) -> str:

@@ -49,14 +49,6 @@ class PrunePlan:
     young: tuple[Unneeded, ...]
 
 
-@dataclass(frozen=True)
-class Done:
-    """deleted: in order. problems: objects that a deployer named meanwhile, with what to do."""
-
-    deleted: tuple[Unneeded, ...]
-    problems: tuple[str, ...]
-
-
 class Prune:
     """One run: `plan`, then perhaps `carry_out`. Raises `UserError`, `InvalidData` or `StoreError`.
 
@@ -105,8 +97,11 @@ class Prune:
                 (young if one.modified > self._before else found).append(_content(one))
         return PrunePlan(tuple(versions), tuple(found), tuple(young))
 
-    def carry_out(self, plan: PrunePlan, say: Say) -> Done:
-        """Delete what is still needed by nobody."""
+    def carry_out(self, plan: PrunePlan, say: Say) -> tuple[list[Unneeded], list[str]]:
+        """Delete what is still needed by nobody.
+
+        Returns what was deleted, and what to do about objects that a deployer named meanwhile.
+        """
         self._store.sweep()
         deleted: list[Unneeded] = []
         for one in plan.objects:
@@ -120,7 +115,7 @@ class Prune:
             for one in deleted
             if one.key in named
         ]
-        return Done(tuple(deleted), tuple(problems))
+        return deleted, problems
 
     # --- versions of this deployment -------------------------------------------------------------
 

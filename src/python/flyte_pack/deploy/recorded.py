@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 
-from flyte_pack.deploy.code import fetch_archive
 from flyte_pack.deploy.flyte_processes import Registered
 from flyte_pack.deploy.records import RecordedTask, VersionRecord
-from flyte_pack.deploy.registering import Archive, Registering, Shipped
+from flyte_pack.deploy.registering import Registering, Shipped, Source
 from flyte_pack.deploy.registration import DescribedTask
 from flyte_pack.errors import UserError
 from flyte_pack.progress import Say
@@ -17,11 +16,7 @@ from flyte_pack.task_link import VERSION_HOLE
 
 
 def register_recorded(
-    registering: Registering,
-    store: Store,
-    record: VersionRecord,
-    say: Say,
-    dry_run: bool,
+    registering: Registering, store: Store, record: VersionRecord, say: Say, dry_run: bool
 ) -> list[Registered]:
     """Register the tasks of a record under their recorded versions; a dry run only imports them.
 
@@ -54,20 +49,17 @@ def register_recorded(
                 versions[described.name] = one.version
         if dry_run:
             return []
-        done = []
-        for registered in registering.register(versions):
-            say(f"registered {registered.name} {registered.version} ({registered.status})")
-            done.append(registered)
-        return done
+        return list(registering.register(versions))
 
 
 def _shipped(task: RecordedTask, store: Store, scratch: str) -> Shipped:
     assert task.bundle is not None
     path = os.path.join(scratch, f"{task.bundle.archive_hash}.tar.gz")
     if not os.path.exists(path):
-        fetch_archive(store, task.bundle.archive.key, path)
+        with open(path, "xb") as file:
+            file.writelines(store.stream(task.bundle.archive.key))
     uri = task.code_uri or store.uri_of(task.bundle.archive.key)
-    return Shipped.of(task, task.image, Archive(path, task.bundle.archive_hash, uri))
+    return Shipped.of(task, task.image, Source(path, task.bundle.archive_hash, uri))
 
 
 def described(task: RecordedTask) -> list[DescribedTask]:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from typing import Annotated, Optional, Tuple
 
-from flyte_pack.json_fields import Document, InvalidData, Sha256, one_of
+from flyte_pack.json_fields import Document, Sha256, matching, one_of
 from flyte_pack.manifest import BundleHashes
 from flyte_pack.names import check_version, escape_address
 from flyte_pack.store import Blob
@@ -22,22 +21,10 @@ ACTIONS = ("deploy", "rollback", "import")
 # 80 bits: the chance that two of a billion versions of one deployment coincide is one in two
 # million. Then the second is refused, as the contents of versions are compared, not only names.
 _VERSION_DIGITS = 20
-_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
-_COMMIT = re.compile(r"[0-9a-f]{40,64}")
-
-
-def _check_time(text: str) -> str:
-    if not _TIME.fullmatch(text):
-        raise InvalidData("not a time like 2026-01-31T12:00:00Z")
-    return text
-
-
-def _check_commit(text: str) -> str:
-    if not _COMMIT.fullmatch(text):
-        raise InvalidData("not a commit")
-    return text
-
-
+_check_time = matching(
+    "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z", "not a time like 2026-01-31T12:00:00Z"
+)
+_check_commit = matching("[0-9a-f]{40,64}", "not a commit")
 _Version = Annotated[str, check_version]
 
 

@@ -32,21 +32,16 @@ _IMPORT_ENV = ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR")
 
 
 @dataclass(frozen=True)
-class Archive:
-    """A bundle. path: of its file; uri: where containers get it."""
+class Source:
+    """Where code is: in a bundle, which containers get at `uri`, or below `workdir` in an image.
+
+    path: of the bundle's file, or of the directory of the image's layout. digest: of either.
+    """
 
     path: str
-    sha256: str
-    uri: str
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """The code in an image. layout: a directory."""
-
-    layout: str
     digest: str
-    workdir: str
+    uri: str | None = None
+    workdir: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,12 +50,10 @@ class Shipped:
 
     entry: Entry
     names: tuple[str, ...]
-    code: Archive | Embedded
+    code: Source
 
     @classmethod
-    def of(
-        cls, task: TaskLink | RecordedTask, image: str | None, code: Archive | Embedded
-    ) -> Shipped:
+    def of(cls, task: TaskLink | RecordedTask, image: str | None, code: Source) -> Shipped:
         file, _, attribute = task.entry_point.rpartition(":")
         entry = Entry(task.address, file, task.module, task.kind, attribute, image)
         return cls(entry, tuple(one.name for one in task.tasks), code)
@@ -85,12 +78,7 @@ class Registering:
     """Describes tasks, then registers them, by processes that live until `close`."""
 
     def __init__(
-        self,
-        found: Found,
-        request: Request,
-        directory: str,
-        images: Mapping[str, str],
-        say: Say,
+        self, found: Found, request: Request, directory: str, images: Mapping[str, str], say: Say
     ) -> None:
         """directory: where the packaged files are. images: references by ref name."""
         self.identity = found.identity
@@ -172,8 +160,9 @@ class Registering:
         left = dict(versions)
         for registrar, names in self._registrars:
             here = {name: left.pop(name) for name in sorted(left) if name in names}
-            if here:
-                yield from registrar.register(here)
+            for one in registrar.register(here) if here else ():
+                self._say(f"registered {one.name} {one.version} ({one.status})")
+                yield one
 
     def _registrar(self, environment: Environment) -> Registrar:
         return Registrar(
@@ -231,8 +220,7 @@ def _by_code(shipped: Sequence[Shipped]) -> list[list[Shipped]]:
 
 
 def _code(one: Shipped) -> tuple[str, str]:
-    code = one.code
-    return (code.sha256, code.uri) if isinstance(code, Archive) else (code.digest, code.workdir)
+    return one.code.digest, one.code.uri or one.code.workdir
 
 
 def _codes(shipped: Sequence[Shipped], top: str) -> list[Code]:
@@ -241,11 +229,11 @@ def _codes(shipped: Sequence[Shipped], top: str) -> list[Code]:
     for ones in _by_code(shipped):
         code, entries = ones[0].code, tuple(one.entry for one in ones)
         root = os.path.join(tempfile.mkdtemp(dir=top), "files")
-        if isinstance(code, Archive):
-            unpack_archive(code.path, code.sha256, root)
-            codes.append(Code(root, code.uri, code.sha256, entries))
+        if code.uri is not None:
+            unpack_archive(code.path, code.digest, root)
+            codes.append(Code(root, code.uri, code.digest, entries))
         else:
-            unpack_embedded(code.layout, code.workdir, root)
+            unpack_embedded(code.path, code.workdir, root)
             codes.append(Code(root, None, None, entries))
     return codes
 

@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from types import TracebackType
 from typing import Any, NoReturn
 
 from flyte_pack.deploy.flyte_processes import Process, Registered, RegistrationError, command
@@ -124,12 +123,7 @@ class Registrar:
         self._client = Process(self._python, "client", self._environ, self._say)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._end_bundles()
         if self._client is not None:
             self._client.end()
@@ -195,12 +189,11 @@ class Registrar:
         """
         unknown = sorted(set(versions) - set(self._owner))
         assert not unknown, f"not described: {unknown}"
-        requests = []
+        requests, given = [], dict(versions)
         for bundle in dict.fromkeys(self._owner[name] for name in versions):
             if bundle.process is None:
                 self._load(bundle)
             assert bundle.process is not None
-            given = dict(versions)
             requests += bundle.process.ask("requests", self._import_seconds, versions=given)
             bundle.end_unless_kept()
         done: list[Registered] = []

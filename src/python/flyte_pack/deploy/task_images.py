@@ -67,7 +67,7 @@ def pinned(images: Images, links: Iterable[TaskLink], request: Request, say: Say
         references, request.plan.insecure_registries, say=say, check=request.options.image_check
     )
     return {
-        address: (resolved[image].pinned if image in resolved else image, ref_name)
+        address: (resolved.get(image or "", image), ref_name)
         for address, (image, ref_name) in images.items()
     }
 

@@ -15,7 +15,8 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -96,7 +97,7 @@ class _Code:
         # task.
         status = importlib.import_module("flyte.git").GitStatus
         status.from_current_repo = classmethod(lambda cls: cls())
-        with _Deadline(self, seconds):
+        with self._deadline(seconds):
             found = [(entry, self._entry_point(entry)) for entry in entries]
         self._plan(found)
         # Only now: task modules see no client, as in a container.
@@ -108,6 +109,28 @@ class _Code:
             sys.stderr.flush()
 
     # -- importing
+
+    @contextmanager
+    def _deadline(self, seconds: float) -> Iterator[None]:
+        """End the process, and say where it is, if the block takes longer."""
+        timer = threading.Timer(seconds, self._expired, (seconds, threading.get_ident()))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _expired(self, seconds: float, thread: int) -> None:
+        stack = traceback.extract_stack(sys._current_frames()[thread])
+        ours = [frame for frame in stack if frame.filename.startswith(f"{self.root}{os.sep}")]
+        at = ""
+        if ours:
+            file = words.without(self.root, ours[-1].filename)
+            at = f" It is at {file}, line {ours[-1].lineno}."
+        said = f"{self.importing} takes longer than {seconds:g} s to import.{at} {words.TAKES_TIME}"
+        self.answer({"error": said})
+        os._exit(1)
 
     def _imitate_a_container(self, root: str) -> None:
         """Put the code's directory first, and hide the user's settings of Flyte."""
@@ -133,17 +156,14 @@ class _Code:
         found = getattr(module, attribute, None)
         if found is None:
             raise Refused(f"{address}: {file} has no `{attribute}` once it is imported")
-        kind = (
-            self.flyte.extend.TaskTemplate
-            if entry["kind"] == "task"
-            else self.flyte.TaskEnvironment
-        )
+        is_task, flyte = entry["kind"] == "task", self.flyte
+        kind = flyte.extend.TaskTemplate if is_task else flyte.TaskEnvironment
         if not isinstance(found, kind):
             raise Refused(
                 f"{address}: `{attribute}` in {file} is not a Flyte {entry['kind']} once it is "
                 f"imported, but a {type(found).__name__}"
             )
-        if entry["kind"] == "task" and (found.parent_env is None or found.parent_env() is None):
+        if is_task and (found.parent_env is None or found.parent_env() is None):
             raise Refused(f"{address}: the task `{attribute}` in {file} belongs to no environment")
         return found
 
@@ -275,37 +295,6 @@ class _Silent:
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *_, **__: None
-
-
-class _Deadline:
-    """Ends the process, and says where it is, if the block takes longer."""
-
-    def __init__(self, role: _Code, seconds: float) -> None:
-        self._role, self._seconds = role, seconds
-        self._main = threading.get_ident()
-        self._timer = threading.Timer(seconds, self._expired)
-        self._timer.daemon = True
-
-    def __enter__(self) -> None:
-        self._timer.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-
-    def _expired(self) -> None:
-        stack = traceback.extract_stack(sys._current_frames()[self._main])
-        root = self._role.root
-        ours = [frame for frame in stack if frame.filename.startswith(f"{root}{os.sep}")]
-        at = ""
-        if ours:
-            at = f" It is at {words.without(root, ours[-1].filename)}, line {ours[-1].lineno}."
-        self._role.answer(
-            {
-                "error": f"{self._role.importing} takes longer than {self._seconds:g} s to import."
-                f"{at} {words.TAKES_TIME}"
-            }
-        )
-        os._exit(1)
 
 
 def _reached(env: Any) -> list[Any]:

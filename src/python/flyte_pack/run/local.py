@@ -61,22 +61,17 @@ def _run(given: argparse.Namespace) -> int:
     arguments = split(given.typed).rest
     with open(given.task, "rb") as file:
         link = TaskLink.from_json(file.read(), given.task)
-    bundle = _bundle(link)
-    directory = os.path.abspath(given.dir)
-    store = open_store(given.store, os.getcwd())
-    # The directory that we were started in holds the user's code.
-    os.chdir("/")
-    archive = _put(store, directory, link.address, bundle)
-    return _become_task(store.uri_of(archive.key), archive.sha256, link, arguments)
-
-
-def _bundle(link: TaskLink) -> LinkedBundle:
     if link.bundle is None:
         raise UserError(
             f'{link.address} has copy_style="none": its code is in its image, and it has no bundle '
             "to run from. To run it here, have a bundle made: `-- --copy-style auto`"
         )
-    return link.bundle
+    directory = os.path.abspath(given.dir)
+    store = open_store(given.store, os.getcwd())
+    # The directory that we were started in holds the user's code.
+    os.chdir("/")
+    archive = _put(store, directory, link.address, link.bundle)
+    return _become_task(store.uri_of(archive.key), archive.sha256, link, arguments)
 
 
 def _put(store: Store, directory: str, address: str, bundle: LinkedBundle) -> Blob:
