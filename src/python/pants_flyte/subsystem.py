@@ -15,14 +15,12 @@ from pants_flyte.target_types import COPY_STYLES
 class FlyteSubsystem(Subsystem):
     options_scope = "flyte"
     name = "Flyte"
-    help = help_text(
-        """
+    help = help_text("""
         Code bundles and deployments for Flyte, computed from the dependency graph.
 
         Write a `flyte_task` in a BUILD file (`pants help flyte_task`), then `pants package`,
         `pants run` and `pants experimental-deploy`. The options below are the defaults of targets.
-        """
-    )
+    """)
 
     copy_style = StrOption(
         default="auto",
