@@ -22,20 +22,10 @@ from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import InvalidImage, Platform
 from flyte_pack.oci.reference import Reference
 from pants_flyte import engine
+from pants_flyte import image_target_types as types
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly, literal_glob
 from pants_flyte.image_process import OUT, blobs, described, run_steps
-from pants_flyte.image_target_types import (
-    HOST,
-    FlyteBaseGlibcField,
-    FlyteBaseImage,
-    FlyteBaseImageField,
-    FlyteBaseLockfileField,
-    FlyteBasePlatformsField,
-    FlyteBasePythonField,
-    FlyteBaseRefField,
-    FlyteBaseSourceField,
-)
 from pants_flyte.subsystem import FlytePackSubsystem
 from pants_flyte.targets import checked
 from pants_flyte.tool import program_pex
@@ -59,7 +49,7 @@ class Base:
 
 def platforms_of(target: Target) -> Tuple[Platform, ...]:
     """The platforms that a base's target names. Raises `FlyteTargetError`."""
-    return parse_platforms(target.address, target[FlyteBasePlatformsField].value or ())
+    return parse_platforms(target.address, target[types.FlyteBasePlatformsField].value or ())
 
 
 def parse_platforms(address: Address, texts: Tuple[str, ...]) -> Tuple[Platform, ...]:
@@ -72,7 +62,10 @@ def parse_platforms(address: Address, texts: Tuple[str, ...]) -> Tuple[Platform,
 
 def registry_reference(target: Target) -> str:
     """The `image` of a base's target. Raises `FlyteTargetError` if it is not in a registry."""
-    image, source = target[FlyteBaseImageField].value, target[FlyteBaseSourceField].value
+    image, source = (
+        target[types.FlyteBaseImageField].value,
+        target[types.FlyteBaseSourceField].value,
+    )
     if (image is None) == (source is None):
         raise FlyteTargetError(
             target.address,
@@ -94,19 +87,19 @@ async def load_base(
     target: Target, flyte_pack: FlytePackSubsystem, python_setup: PythonSetup
 ) -> Base:
     """Raises `FlyteTargetError` where the target cannot be used as a base."""
-    address = checked(target, FlyteBaseImage).address
-    source = target[FlyteBaseSourceField].value
-    if target[FlyteBaseRefField].value is not None and source in (None, HOST):
+    address = checked(target, types.FlyteBaseImage).address
+    source = target[types.FlyteBaseSourceField].value
+    if target[types.FlyteBaseRefField].value is not None and source in (None, types.HOST):
         raise FlyteTargetError(
             address, "`ref` names an image in a layout or archive: set `source` to its path."
         )
-    if source is None or target[FlyteBaseImageField].value is not None:
+    if source is None or target[types.FlyteBaseImageField].value is not None:
         image, at_hand = await _locked(target), EMPTY_DIGEST
-    elif source == HOST:
+    elif source == types.HOST:
         image, at_hand = await _from_host(target, flyte_pack, python_setup)
     else:
         image, at_hand = await _from_source(target, flyte_pack)
-    interpreter = target[FlyteBasePythonField].value or image.python_path
+    interpreter = target[types.FlyteBasePythonField].value or image.python_path
     version = python_version(interpreter) if interpreter else None
     if interpreter is None or version is None:
         said = f", not {interpreter!r}" if interpreter else ""
@@ -116,13 +109,13 @@ async def load_base(
             "version, "
             f'such as "/usr/bin/python3.11"{said}.',
         )
-    glibc = target[FlyteBaseGlibcField].value
+    glibc = target[types.FlyteBaseGlibcField].value
     return Base(address, image, at_hand, interpreter, version, glibc)
 
 
 async def _locked(target: Target) -> BaseImage:
     reference = Reference.parse(registry_reference(target))
-    path = target[FlyteBaseLockfileField].path
+    path = target[types.FlyteBaseLockfileField].path
     found = await engine.contents_matching(exactly([path]))
     lock = f"`{bin_name()} run {target.address} -- lock`"
     if not found:
@@ -170,7 +163,7 @@ async def _from_host(
 
 
 async def _from_source(target: Target, flyte_pack: FlytePackSubsystem) -> Tuple[BaseImage, Digest]:
-    path = target[FlyteBaseSourceField].path or ""
+    path = target[types.FlyteBaseSourceField].path or ""
     glob = literal_glob(path)
     found = await engine.snapshot(PathGlobs([glob, os.path.join(glob, "**")]))
     if not found.files:
@@ -179,7 +172,7 @@ async def _from_source(target: Target, flyte_pack: FlytePackSubsystem) -> Tuple[
             f"`source`: there is nothing at {path}, or Pants ignores it (`[GLOBAL].pants_ignore`, "
             "`.gitignore`).",
         )
-    python, ref = target[FlyteBasePythonField].value, target[FlyteBaseRefField].value
+    python, ref = target[types.FlyteBasePythonField].value, target[types.FlyteBaseRefField].value
     tool = await engine.venv_pex(await program_pex(flyte_pack, "image_lockfile"))
     return await _base_from(
         target.address,

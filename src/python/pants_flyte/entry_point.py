@@ -31,14 +31,6 @@ class EntryModule:
     name: Optional[str]
 
 
-@dataclass(frozen=True)
-class NamedTasks:
-    """The tasks that a name stands for; kind: `task`, or `environment` for all its tasks."""
-
-    kind: str
-    tasks: Tuple[str, ...]
-
-
 def parse_entry_point(address: Address, value: str) -> Tuple[str, Optional[str]]:
     """`file.py:name` -> (path from the build root, name or None)."""
     file, _, name = value.partition(":")
@@ -183,8 +175,10 @@ async def included(
     )
 
 
-def name_tasks(address: Address, module: EntryModule, found: ModuleScan) -> NamedTasks:
-    """What the entry point's name stands for in its module."""
+def name_tasks(
+    address: Address, module: EntryModule, found: ModuleScan
+) -> Tuple[str, Tuple[str, ...]]:
+    """What the entry point's name stands for: a `task`, or an `environment` for all its tasks."""
     name = module.name
     candidates = _candidates(
         f"Tasks and environments in {module.path}",
@@ -202,7 +196,7 @@ def name_tasks(address: Address, module: EntryModule, found: ModuleScan) -> Name
                 address,
                 f"{module.path}:{name} is an environment without a task in that file. {candidates}",
             )
-        return NamedTasks("environment", tasks)
+        return "environment", tasks
     if name in found.plain:
         raise FlyteTargetError(
             address,
@@ -211,7 +205,7 @@ def name_tasks(address: Address, module: EntryModule, found: ModuleScan) -> Name
         )
     if name not in found.names and not found.open_ended:
         raise FlyteTargetError(address, f"{module.path} has no `{name}`. {candidates}")
-    return NamedTasks("task", (name,))
+    return "task", (name,)
 
 
 def _candidates(what: str, names: Iterable[str], *, nothing: str = "") -> str:

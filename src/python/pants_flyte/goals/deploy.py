@@ -29,7 +29,7 @@ from pants_flyte.deployment import DeploymentFieldSet, environments_of, plan_of,
 from pants_flyte.environment import callers_environment
 from pants_flyte.pushing import push_plan
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
-from pants_flyte.tool import Program, interactive_program
+from pants_flyte.tool import interactive_process, interactive_program
 
 _PLAN = "__deploy_plan.json"
 
@@ -51,7 +51,7 @@ async def deploy_program(
     flyte_pack: FlytePackSubsystem,
     python_setup: PythonSetup,
     dist_dir: DistDir,
-) -> Program:
+) -> RunRequest:
     """The deploy program and all that it ships.
 
     What does not deploy (`list`, `show`, ..., or a mistyped command line: `options` None) packages
@@ -138,8 +138,7 @@ async def run_deployment(
         options = parse(run.args)
     except UsageError:
         options = None  # the program says what is wrong
-    program = await deploy_program(field_set, options, flyte, flyte_pack, python_setup, dist_dir)
-    return program.run_request()
+    return await deploy_program(field_set, options, flyte, flyte_pack, python_setup, dist_dir)
 
 
 @rule(desc="Prepare a Flyte deployment", level=LogLevel.DEBUG)
@@ -159,7 +158,7 @@ async def deploy_deployment(
     )
     return DeployProcess(
         name=field_set.address.spec,
-        process=program.interactive_process(await callers_environment(flyte), *dry_run),
+        process=interactive_process(program, await callers_environment(flyte), *dry_run),
     )
 
 

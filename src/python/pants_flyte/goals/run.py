@@ -60,7 +60,7 @@ async def _in_image(
     digests = [task.link_digest]
     digests += [task.bundle.digest] if task.bundle else []
     digests += [task.image.digest] if task.image else []
-    program = await interactive_program(
+    return await interactive_program(
         flyte_pack,
         (
             *("run-in-image", "--task", f"{{chroot}}/{task.link_path}", "--dir", "{chroot}"),
@@ -69,7 +69,6 @@ async def _in_image(
         ),
         digests,
     )
-    return program.run_request()
 
 
 async def _here(task: BuiltTask, store: str) -> RunRequest:
@@ -124,7 +123,7 @@ async def _remote(
     )
     plan = plan_of(deployment, settings, flyte, environments=tuple(environments))
     document = await engine.create_digest({_PLAN: plan.to_json()})
-    program = await interactive_program(
+    return await interactive_program(
         flyte_pack,
         (
             *("run-remote", "--plan", f"{{chroot}}/{_PLAN}", "--dir", "{chroot}"),
@@ -132,7 +131,6 @@ async def _remote(
         ),
         [document, *packages],
     )
-    return program.run_request()
 
 
 async def _deployment_of(address: Address, named: Optional[str]) -> Target:

@@ -42,7 +42,7 @@ async def run_base_image(
     """Needs no lock file: this is what makes it."""
     target = (await engine.targets_at([field_set.address]))[0]
     python = target[FlyteBasePythonField].value
-    program = await interactive_program(
+    return await interactive_program(
         flyte_pack,
         (
             *("base-lock", "--address", field_set.address.spec),
@@ -55,7 +55,6 @@ async def run_base_image(
         ),
         (),
     )
-    return program.run_request()
 
 
 @rule(desc="Prepare to run a command in an image", level=LogLevel.DEBUG)
@@ -63,7 +62,7 @@ async def run_image(
     field_set: RunImageFieldSet, flyte: FlyteSubsystem, flyte_pack: FlytePackSubsystem
 ) -> RunRequest:
     image = (await engine.build_images([ImageRequest(field_set.address)]))[0]
-    program = await interactive_program(
+    return await interactive_program(
         flyte_pack,
         (
             *("image-run", "--layout", f"{{chroot}}/{image.layout}"),
@@ -73,7 +72,6 @@ async def run_image(
         ),
         (image.digest,),
     )
-    return program.run_request()
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:
