@@ -147,18 +147,14 @@ async def _from_host(
     target: Target, flyte_pack: FlytePackSubsystem, python_setup: PythonSetup
 ) -> Tuple[BaseImage, Digest]:
     python = await engine.find_python(engine.configured_constraints(target, python_setup))
-    tool = await engine.venv_pex(await program_pex(flyte_pack, "image_lockfile"))
     return await _base_from(
         target.address,
-        VenvPexProcess(
-            tool,
-            argv=("image-host-base", "--python", python.path, "--out", OUT),
-            output_directories=(OUT,),
-            description=f"Put together a base image from this machine's {python.path}",
-            level=LogLevel.INFO,
-            # What it reads is the machine's, which Pants cannot see change.
-            cache_scope=ProcessCacheScope.PER_RESTART_SUCCESSFUL,
-        ),
+        flyte_pack,
+        ("image-host-base", "--python", python.path, "--out", OUT),
+        EMPTY_DIGEST,
+        f"Put together a base image from this machine's {python.path}",
+        # What it reads is the machine's, which Pants cannot see change.
+        ProcessCacheScope.PER_RESTART_SUCCESSFUL,
     )
 
 
@@ -173,28 +169,35 @@ async def _from_source(target: Target, flyte_pack: FlytePackSubsystem) -> Tuple[
             "`.gitignore`).",
         )
     python, ref = target[types.FlyteBasePythonField].value, target[types.FlyteBaseRefField].value
-    tool = await engine.venv_pex(await program_pex(flyte_pack, "image_lockfile"))
+    argv = (
+        *("image-local-base", "--source", path),
+        *(part for p in platforms_of(target) for part in ("--platform", str(p))),
+        *(("--python", python) if python else ()),
+        *(("--ref", ref) if ref else ()),
+        *("--out", OUT, "--address", target.address.spec),
+    )
     return await _base_from(
-        target.address,
-        VenvPexProcess(
-            tool,
-            argv=(
-                "image-local-base",
-                *("--source", path),
-                *(part for p in platforms_of(target) for part in ("--platform", str(p))),
-                *(("--python", python) if python else ()),
-                *(("--ref", ref) if ref else ()),
-                *("--out", OUT, "--address", target.address.spec),
-            ),
-            input_digest=found.digest,
-            output_directories=(OUT,),
-            description=f"Read the base image {path}",
-            level=LogLevel.INFO,
-        ),
+        target.address, flyte_pack, argv, found.digest, f"Read the base image {path}"
     )
 
 
-async def _base_from(address: Address, process: VenvPexProcess) -> Tuple[BaseImage, Digest]:
-    result = (await run_steps(address, [process]))[0]
+async def _base_from(
+    address: Address,
+    flyte_pack: FlytePackSubsystem,
+    argv: Tuple[str, ...],
+    files: Digest,
+    description: str,
+    cache_scope: ProcessCacheScope = ProcessCacheScope.SUCCESSFUL,
+) -> Tuple[BaseImage, Digest]:
+    process = VenvPexProcess(
+        await engine.venv_pex(await program_pex(flyte_pack, "image_lockfile")),
+        argv=argv,
+        input_digest=files,
+        output_directories=(OUT,),
+        description=description,
+        level=LogLevel.INFO,
+        cache_scope=cache_scope,
+    )
+    (result,) = await run_steps(address, [process])
     document = await described(result, "base.json")
     return BaseImage.from_json(document, "base.json"), await blobs(result)

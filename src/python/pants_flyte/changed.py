@@ -147,12 +147,11 @@ async def option_files(
         ("[flyte].deploy_config", "_flyte_deploy_config", flyte.deploy_config)
     ]
     for option, _ in _TOOL_LOCKS:
-        files.append(
-            (f"[flyte-pack].{option}", f"_flyte_pack_{option}", getattr(flyte_pack, option))
-        )
+        path = getattr(flyte_pack, option)
+        files.append((f"[flyte-pack].{option}", f"_flyte_pack_{option}", path))
     if python_setup.enable_resolves and not python_setup.enable_synthetic_lockfiles:
-        for resolve, lock in python_setup.resolves.items():
-            files.append(("[python].resolves", f"_flyte_{resolve}_lockfile", lock))
+        for resolve, path in python_setup.resolves.items():
+            files.append(("[python].resolves", f"_flyte_{resolve}_lockfile", path))
     adaptors: Dict[str, List[TargetAdaptor]] = {}
     for origin, name, path in files:
         for inside in _in_build_root(path):

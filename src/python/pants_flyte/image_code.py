@@ -17,13 +17,7 @@ from pants.util.logging import LogLevel
 
 from flyte_pack.image.assemble import ImageSettings
 from flyte_pack.image.copy_rules import DockerIgnore, file_destination, folder_destination
-from flyte_pack.image.filesystem import (
-    HOME,
-    VENV,
-    console_script,
-    pyvenv_cfg,
-    site_packages,
-)
+from flyte_pack.image.filesystem import HOME, VENV, console_script, pyvenv_cfg, site_packages
 from flyte_pack.image.layer_plan import PART, LayerPlan
 from flyte_shim.paths import path_problem
 from pants_flyte import engine
@@ -154,11 +148,7 @@ async def code_layer(
 
 
 async def code_of(
-    target: Target,
-    by_graph: bool,
-    workdir: str,
-    flyte: FlyteSubsystem,
-    python_setup: PythonSetup,
+    target: Target, by_graph: bool, workdir: str, flyte: FlyteSubsystem, python_setup: PythonSetup
 ) -> Code:
     """All that goes in from the repository. Raises `FlyteTargetError`."""
     address = target.address

@@ -99,7 +99,12 @@ def place_all(
             "Set `root_dir` to a directory above them all (`.` is the build root), or leave it "
             "unset, so that each source root is stripped.",
         )
-    clashes += _files_for_directories(placed)
+    clashes += [  # one file lies where another needs a directory
+        (parent, placed[parent], file)
+        for path, file in placed.items()
+        for parent in directories_above(path)
+        if parent in placed
+    ]
     if clashes:
         lines = listing(
             f"{path}: {a.path} ({a.owner or 'no owner'}) and {b.path} ({b.owner or 'no owner'})"
@@ -112,18 +117,6 @@ def place_all(
             "set `root_dir` so that their source roots stay apart.",
         )
     return placed
-
-
-def _files_for_directories(
-    placed: Mapping[str, SourceFile],
-) -> List[Tuple[str, SourceFile, SourceFile]]:
-    """Paths where one file lies and another needs a directory."""
-    return [
-        (parent, placed[parent], file)
-        for path, file in placed.items()
-        for parent in directories_above(path)
-        if parent in placed
-    ]
 
 
 def directories_above(path: str) -> Iterator[str]:
@@ -174,8 +167,7 @@ class BrokenImport:
 
 def module_name(path: str) -> str:
     """`a/b.py` -> `a.b`; `a/__init__.py` -> `a`."""
-    base = os.path.splitext(path)[0]
-    name = base.replace("/", ".")
+    name = os.path.splitext(path)[0].replace("/", ".")
     return name[: -len(".__init__")] if name.endswith(".__init__") else name
 
 

@@ -282,6 +282,19 @@ def _link(
     plan: _Plan, bundle: Optional[BuiltBundle], image: Optional[BuiltImage], named: Optional[str]
 ) -> task_link.TaskLink:
     module = module_name(plan.path)
+    linked_bundle = linked_image = None
+    if bundle:
+        linked_bundle = task_link.LinkedBundle(
+            archive=bundle.archive, manifest=bundle.manifest, **bundle.summary.hashes
+        )
+    if image:
+        linked_image = task_link.LinkedImage(
+            address=image.address.spec,
+            layout=image.layout,
+            digest=image.image_digest,
+            ref_name=image.ref_name,
+            workdir=image.workdir,
+        )
     return task_link.TaskLink(
         address=plan.target.address.spec,
         entry_point=f"{plan.path}:{plan.module.name}",
@@ -289,9 +302,9 @@ def _link(
         module=module,
         root_dir=plan.root_dir if plan.root_dir != "" else ".",
         copy_style=plan.copy_style,
-        bundle=_linked(bundle) if bundle else None,
+        bundle=linked_bundle,
         image=named,
-        built_image=_linked_image(image) if image else None,
+        built_image=linked_image,
         tasks=tuple(
             task_link.LinkedTask(name, _command(module, name, bundle is not None))
             for name in plan.tasks
@@ -301,22 +314,15 @@ def _link(
 
 def task_copy_style(override: Optional[str], target: Target, flyte: FlyteSubsystem) -> str:
     """An override, else the field, else the option. target: a task or the bundle that it shares."""
-    field = (
-        target.get(types.FlyteBundleCopyStyleField)
-        if isinstance(target, types.FlyteBundle)
-        else target.get(types.FlyteTaskCopyStyleField)
-    )
-    style = override or field.value or flyte.copy_style
+    is_bundle = isinstance(target, types.FlyteBundle)
+    field = types.FlyteBundleCopyStyleField if is_bundle else types.FlyteTaskCopyStyleField
+    style = override or target[field].value or flyte.copy_style
     if style not in types.COPY_STYLES:  # fields and command lines are checked before
         raise FlyteTargetError(
             target.address,
             f"`[flyte].copy_style` is {style!r}; it is one of {', '.join(types.COPY_STYLES)}.",
         )
-    if (
-        isinstance(target, types.FlyteBundle)
-        and not override
-        and style not in types.BUNDLE_COPY_STYLES
-    ):
+    if is_bundle and not override and style not in types.BUNDLE_COPY_STYLES:
         return "auto"  # `[flyte].copy_style = "none"` is about tasks: this target asks for a bundle
     return style
 
@@ -368,22 +374,6 @@ def output_stem(field: OutputPathField, ending: str) -> str:
             field.address, f"`output_path` is {problem}; give one below `--distdir`: {path!r}."
         )
     return path[: -len(ending) - 1]
-
-
-def _linked(bundle: BuiltBundle) -> task_link.LinkedBundle:
-    return task_link.LinkedBundle(
-        archive=bundle.archive, manifest=bundle.manifest, **bundle.summary.hashes
-    )
-
-
-def _linked_image(image: BuiltImage) -> task_link.LinkedImage:
-    return task_link.LinkedImage(
-        address=image.address.spec,
-        layout=image.layout,
-        digest=image.image_digest,
-        ref_name=image.ref_name,
-        workdir=image.workdir,
-    )
 
 
 def _command(module: str, task: str, has_bundle: bool) -> Tuple[str, ...]:

@@ -85,10 +85,7 @@ async def deploy_program(
         environments=tuple(environments),
     )
     documents = await engine.create_digest(
-        {
-            _PLAN: plan.to_json(),
-            **{name: push.to_json() for name, push in zip(plan.pushes, pushes)},
-        }
+        {_PLAN: plan.to_json(), **{name: push.to_json() for name, push in zip(plan.pushes, pushes)}}
     )
     return await interactive_program(
         flyte_pack,
