@@ -53,7 +53,6 @@ def platforms_of(target: Target) -> Tuple[Platform, ...]:
 
 
 def parse_platforms(address: Address, texts: Tuple[str, ...]) -> Tuple[Platform, ...]:
-    """Raises `FlyteTargetError`."""
     try:
         return tuple(sorted({Platform.parse(text) for text in texts}))
     except InvalidImage as error:
@@ -62,10 +61,8 @@ def parse_platforms(address: Address, texts: Tuple[str, ...]) -> Tuple[Platform,
 
 def registry_reference(target: Target) -> str:
     """The `image` of a base's target. Raises `FlyteTargetError` if it is not in a registry."""
-    image, source = (
-        target[types.FlyteBaseImageField].value,
-        target[types.FlyteBaseSourceField].value,
-    )
+    image = target[types.FlyteBaseImageField].value
+    source = target[types.FlyteBaseSourceField].value
     if (image is None) == (source is None):
         raise FlyteTargetError(
             target.address,
@@ -86,7 +83,6 @@ def registry_reference(target: Target) -> str:
 async def load_base(
     target: Target, flyte_pack: FlytePackSubsystem, python_setup: PythonSetup
 ) -> Base:
-    """Raises `FlyteTargetError` where the target cannot be used as a base."""
     address = checked(target, types.FlyteBaseImage).address
     source = target[types.FlyteBaseSourceField].value
     if target[types.FlyteBaseRefField].value is not None and source in (None, types.HOST):
@@ -106,8 +102,7 @@ async def load_base(
         raise FlyteTargetError(
             address,
             "which Python the image has is not known: set `python` to its absolute path with the "
-            "version, "
-            f'such as "/usr/bin/python3.11"{said}.',
+            f'version, such as "/usr/bin/python3.11"{said}.',
         )
     glibc = target[types.FlyteBaseGlibcField].value
     return Base(address, image, at_hand, interpreter, version, glibc)

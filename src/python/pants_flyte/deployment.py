@@ -91,8 +91,8 @@ def _own_settings(deployment: DeploymentFieldSet) -> Settings:
         value = getattr(deployment, name).value
         if value is None or value == "":
             continue
-        raw = dict(value) if isinstance(value, Mapping) else value
         try:
+            raw = dict(value) if isinstance(value, Mapping) else value
             values[name] = Settings.read(name, raw, f"`{name}`")
         except InvalidData as error:
             raise FlyteTargetError(deployment.address, f"{error}.") from None
@@ -174,10 +174,7 @@ async def _file_settings(
     domain: Optional[str],
     flyte_pack: FlytePackSubsystem,
 ) -> Settings:
-    """What the settings file says for a domain. path: from the build root. origin: who names it.
-
-    Raises `FlyteTargetError`.
-    """
+    """What the settings file says for a domain. path: from the build root. origin: who names it."""
     if path is None:
         return Settings()
     found = await engine.snapshot(exactly([path]))

@@ -115,11 +115,9 @@ async def _shared_bundle(target: Target) -> Optional[Target]:
     shared = await target_named_by(target[types.FlyteTaskBundleField], types.FlyteBundle)
     if shared is None:
         return None
-    for field_type, allowed in (
-        (types.FlyteTaskCopyStyleField, "none"),
-        (types.FlyteRootDirField, None),
-    ):
-        if target[field_type].value not in (None, allowed):
+    allowed = {types.FlyteTaskCopyStyleField: (None, "none"), types.FlyteRootDirField: (None,)}
+    for field_type, values in allowed.items():
+        if target[field_type].value not in values:
             raise FlyteTargetError(
                 target.address,
                 f"`{field_type.alias}` and `bundle` are both set: a shared bundle has one layout. "

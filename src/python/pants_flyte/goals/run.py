@@ -24,6 +24,7 @@ from flyte_pack.deploy.options import parse
 from flyte_pack.errors import UsageError
 from flyte_pack.run.options import RunOptions, split
 from pants_flyte import engine
+from pants_flyte import target_types as types
 from pants_flyte.build_types import BuiltTask, TaskRequest
 from pants_flyte.deployment import (
     DeploymentFieldSet,
@@ -34,11 +35,6 @@ from pants_flyte.deployment import (
 )
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
-from pants_flyte.target_types import (
-    FlyteDeployment,
-    FlyteDeploymentTasksField,
-    FlyteEntryPointField,
-)
 from pants_flyte.tool import insecure_arguments, interactive_program, program_sources
 
 _PROGRAM_DIR = "__flyte_pack"
@@ -47,11 +43,11 @@ _PLAN = "__deploy_plan.json"
 
 @dataclass(frozen=True)
 class RunTaskFieldSet(RunFieldSet):
-    required_fields = (FlyteEntryPointField,)
+    required_fields = (types.FlyteEntryPointField,)
     # The run starts from the caller's environment, and writes into the local store.
     run_in_sandbox_behavior = RunInSandboxBehavior.NOT_SUPPORTED
 
-    entry_point: FlyteEntryPointField
+    entry_point: types.FlyteEntryPointField
 
 
 async def _in_image(
@@ -137,8 +133,8 @@ async def _deployment_of(address: Address, named: Optional[str]) -> Target:
     """The one `flyte_deployment` that has the task; `named` chooses among several."""
     found = []
     for target in await engine.all_targets():
-        if isinstance(target, FlyteDeployment):
-            unparsed = target[FlyteDeploymentTasksField].to_unparsed_address_inputs()
+        if isinstance(target, types.FlyteDeployment):
+            unparsed = target[types.FlyteDeploymentTasksField].to_unparsed_address_inputs()
             if address in await engine.resolve_addresses(unparsed):
                 found.append(target)
     chosen = [target for target in found if named in (None, target.address.spec)]
