@@ -106,12 +106,8 @@ async def _pack(
         VenvPexProcess(
             await engine.venv_pex(await program_pex(flyte_pack)),
             argv=(
-                "bundle",
-                *("--plan", "plan.json"),
-                *("--sources", "sources"),
-                *("--archive", archive),
-                *("--manifest", manifest),
-                *("--summary", "summary.json"),
+                *("bundle", "--plan", "plan.json", "--sources", "sources"),
+                *("--archive", archive, "--manifest", manifest, "--summary", "summary.json"),
             ),
             input_digest=await engine.merge_digests([plan_digest, sources]),
             output_files=(archive, manifest, "summary.json"),

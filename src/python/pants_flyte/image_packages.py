@@ -173,14 +173,10 @@ def _index_environment(repos: PythonRepos) -> Dict[str, str]:
 
     In the environment, as URLs may hold credentials, and arguments show up in errors.
     """
-    env = {"UV_CACHE_DIR": _UV_CACHE}
-    indexes = repos.indexes
-    if indexes:
-        env["UV_DEFAULT_INDEX"] = indexes[0]
-    else:
-        env["UV_NO_INDEX"] = "1"
-    if indexes[1:]:
-        env["UV_INDEX"] = " ".join(indexes[1:])
-    if repos.find_links:
-        env["UV_FIND_LINKS"] = ",".join(repos.find_links)
-    return env
+    first, others = repos.indexes[:1], repos.indexes[1:]
+    return {
+        "UV_CACHE_DIR": _UV_CACHE,
+        **({"UV_DEFAULT_INDEX": first[0]} if first else {"UV_NO_INDEX": "1"}),
+        **({"UV_INDEX": " ".join(others)} if others else {}),
+        **({"UV_FIND_LINKS": ",".join(repos.find_links)} if repos.find_links else {}),
+    }

@@ -105,18 +105,11 @@ async def _pushes(
 ) -> List[PushPlan]:
     """Where each image goes that the tasks run in, each image once."""
     images = {task.image.image_digest: task.image for task in tasks if task.image}
-    plans = []
+    registries = (settings.registry,) if settings.registry else ()
+    version, plans = settings.version, []
     for image in images.values():
-        target = (await engine.targets_at([image.address]))[0]
-        plans.append(
-            await push_plan(
-                target,
-                image,
-                flyte,
-                registries=(settings.registry,) if settings.registry else (),
-                version=settings.version,
-            )
-        )
+        (target,) = await engine.targets_at([image.address])
+        plans.append(await push_plan(target, image, flyte, registries=registries, version=version))
     return plans
 
 
@@ -150,13 +143,10 @@ async def deploy_deployment(
 ) -> DeployProcess:
     # `experimental-deploy` has no arguments after `--`. Its own dry run came after Pants 2.17.
     dry_run = ("--dry-run",) if flyte.dry_run or getattr(deploy, "dry_run", False) else ()
-    program = await deploy_program(
-        field_set, parse(dry_run), flyte, flyte_pack, python_setup, dist_dir
-    )
-    return DeployProcess(
-        name=field_set.address.spec,
-        process=interactive_process(program, await callers_environment(flyte), *dry_run),
-    )
+    options = parse(dry_run)
+    program = await deploy_program(field_set, options, flyte, flyte_pack, python_setup, dist_dir)
+    process = interactive_process(program, await callers_environment(flyte), *dry_run)
+    return DeployProcess(name=field_set.address.spec, process=process)
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:

@@ -87,12 +87,8 @@ async def _here(task: BuiltTask, store: str) -> RunRequest:
     return RunRequest(
         digest=await engine.merge_digests([environment.digest, program, task.link_digest, *bundle]),
         args=[
-            f"{{chroot}}/{environment.argv0}",
-            "run",
-            *("--task", f"{{chroot}}/{task.link_path}"),
-            *("--dir", "{chroot}"),
-            *("--store", store),
-            "--",
+            *(f"{{chroot}}/{environment.argv0}", "run", "--task", f"{{chroot}}/{task.link_path}"),
+            *("--dir", "{chroot}", "--store", store, "--"),
         ],
         extra_env={**environment.env, "PEX_EXTRA_SYS_PATH": f"{{chroot}}/{_PROGRAM_DIR}"},
         append_only_caches=environment.append_only_caches,
