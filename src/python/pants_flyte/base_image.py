@@ -7,13 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Optional, Tuple
 
 from pants.backend.python.subsystems.setup import PythonSetup
-from pants.backend.python.util_rules.pex import VenvPexProcess
 from pants.build_graph.address import Address
 from pants.engine.fs import EMPTY_DIGEST, Digest, PathGlobs
 from pants.engine.process import ProcessCacheScope
 from pants.engine.target import Target
 from pants.util.docutil import bin_name
-from pants.util.logging import LogLevel
 
 from flyte_pack.image.base import BaseImage
 from flyte_pack.image.filesystem import python_version
@@ -25,7 +23,7 @@ from pants_flyte import engine
 from pants_flyte import image_target_types as types
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly, literal_glob
-from pants_flyte.image_process import OUT, blobs, described, run_steps
+from pants_flyte.image_process import OUT, blobs, described, run_steps, step
 from pants_flyte.subsystem import FlytePackSubsystem
 from pants_flyte.targets import checked
 from pants_flyte.tool import program_pex
@@ -184,15 +182,8 @@ async def _base_from(
     description: str,
     cache_scope: ProcessCacheScope = ProcessCacheScope.SUCCESSFUL,
 ) -> Tuple[BaseImage, Digest]:
-    process = VenvPexProcess(
-        await engine.venv_pex(await program_pex(flyte_pack, "image_lockfile")),
-        argv=argv,
-        input_digest=files,
-        output_directories=(OUT,),
-        description=description,
-        level=LogLevel.INFO,
-        cache_scope=cache_scope,
-    )
+    tool = await engine.venv_pex(await program_pex(flyte_pack, "image_lockfile"))
+    process = step(tool, argv, files, description, cache_scope=cache_scope)
     (result,) = await run_steps(address, [process])
     document = await described(result, "base.json")
     return BaseImage.from_json(document, "base.json"), await blobs(result)

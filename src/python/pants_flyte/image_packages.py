@@ -13,14 +13,13 @@ from pants.backend.python.target_types import (
     PythonResolveField,
 )
 from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
-from pants.backend.python.util_rules.pex import VenvPex, VenvPexProcess
+from pants.backend.python.util_rules.pex import VenvPex
 from pants.build_graph.address import Address
 from pants.engine.fs import Digest, FileContent
 from pants.engine.process import FallibleProcessResult
 from pants.engine.target import Target
 from pants.option.global_options import ca_certs_path_to_file_content
 from pants.util.docutil import bin_name
-from pants.util.logging import LogLevel
 
 from flyte_pack.oci.model import Platform
 from flyte_pack.oci.parts import Layer
@@ -29,7 +28,7 @@ from pants_flyte.base_image import Base
 from pants_flyte.closure import reached_from
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly
-from pants_flyte.image_process import OUT, blobs, layers_of, run_steps
+from pants_flyte.image_process import OUT, blobs, layers_of, run_steps, step
 from pants_flyte.image_target_types import FlyteImageBytecodeField
 
 _UV_CACHE = ".cache/flyte_uv"
@@ -152,16 +151,14 @@ async def _on_each(
     return await run_steps(
         tool.address,
         [
-            VenvPexProcess(
+            step(
                 tool.program,
-                argv=(*argv, "--platform", str(platform), *tool.options),
-                input_digest=digest,
+                (*argv, "--platform", str(platform), *tool.options),
+                digest,
+                f"{about} {platform}",
                 output_files=(_SUBSET,),
-                output_directories=(OUT,),
                 extra_env=tool.env,
                 append_only_caches={"flyte_uv": _UV_CACHE},
-                description=f"{about} {platform}",
-                level=LogLevel.INFO,
             )
             for platform, digest in zip(tool.platforms, digests)
         ],

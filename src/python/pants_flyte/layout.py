@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from pants.build_graph.address import Address
+from pants.engine.target import Target
 
 from flyte_pack.module_scan import Import, ModuleScan
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.subsystem import FlyteSubsystem
+from pants_flyte.target_types import FlyteRootDirField
 
 _SHOWN = 8  # how many culprits an error names before it only counts them
 
@@ -54,6 +57,16 @@ def check_root_dir(address: Address, value: Optional[str]) -> Optional[str]:
             "relative to the build root, such as `src`, or `.` for the build root itself.",
         )
     return root_path(root)
+
+
+def root_dir_of(
+    target: Target, flyte: FlyteSubsystem, override: Optional[str] = None
+) -> Optional[str]:
+    """The override, else the field, else the option. "" is the build root."""
+    for value in (override, target[FlyteRootDirField].value, flyte.root_dir):
+        if value is not None:
+            return check_root_dir(target.address, value)
+    return None
 
 
 def root_path(root: str) -> str:

@@ -45,7 +45,7 @@ from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import literal_glob
 from pants_flyte.image_packages import requirements_of
 from pants_flyte.image_target_types import FlyteImage, FlyteImageRefNameField
-from pants_flyte.layout import SourceFile, check_root_dir, module_name, place, place_all, root_path
+from pants_flyte.layout import SourceFile, module_name, place, place_all, root_dir_of, root_path
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.targets import target_at, target_named_by
 
@@ -154,7 +154,7 @@ async def _plan_of(request: TaskRequest, flyte: FlyteSubsystem, python_setup: Py
     kind, tasks = name_tasks(address, module, await scan_module(address, module, python_setup))
     shared = await _shared_bundle(target)
     own = target[types.FlyteTaskCopyStyleField].value if shared else None  # nothing but `none`
-    root_dir = bundle_root_dir(request.root_dir, shared or target, flyte)
+    root_dir = root_dir_of(shared or target, flyte, request.root_dir)
     return _Plan(
         target=target,
         resolve=resolve,
@@ -325,16 +325,6 @@ def task_copy_style(override: Optional[str], target: Target, flyte: FlyteSubsyst
     return style
 
 
-def bundle_root_dir(
-    override: Optional[str], target: Target, flyte: FlyteSubsystem
-) -> Optional[str]:
-    """An override, else the field, else the option. "" is the build root."""
-    for value in (override, target[types.FlyteRootDirField].value, flyte.root_dir):
-        if value is not None:
-            return check_root_dir(target.address, value)
-    return None
-
-
 def bundle_request_of(
     target: Target,
     flyte: FlyteSubsystem,
@@ -348,7 +338,7 @@ def bundle_request_of(
     return BundleRequest(
         address=target.address,
         copy_style=copy_style or task_copy_style(None, target, flyte),
-        root_dir=root_dir if root_dir is not None else bundle_root_dir(None, target, flyte),
+        root_dir=root_dir if root_dir is not None else root_dir_of(target, flyte),
         entry_points=entry_points,
         stem=output_stem(
             target[OutputPathField], "tar.gz" if isinstance(target, types.FlyteBundle) else "json"
