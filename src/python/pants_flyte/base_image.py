@@ -7,13 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Optional, Tuple
 
 from pants.backend.python.subsystems.setup import PythonSetup
-from pants.backend.python.util_rules.pex import VenvPexProcess
 from pants.build_graph.address import Address
 from pants.engine.fs import EMPTY_DIGEST, Digest, PathGlobs
 from pants.engine.process import ProcessCacheScope
 from pants.engine.target import Target
 from pants.util.docutil import bin_name
-from pants.util.logging import LogLevel
 
 from flyte_pack.image.base import BaseImage
 from flyte_pack.image.filesystem import python_version
@@ -22,20 +20,10 @@ from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import InvalidImage, Platform
 from flyte_pack.oci.reference import Reference
 from pants_flyte import engine
+from pants_flyte import image_target_types as types
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly, literal_glob
-from pants_flyte.image_process import OUT, blobs, described, run_steps
-from pants_flyte.image_target_types import (
-    HOST,
-    FlyteBaseGlibcField,
-    FlyteBaseImage,
-    FlyteBaseImageField,
-    FlyteBaseLockfileField,
-    FlyteBasePlatformsField,
-    FlyteBasePythonField,
-    FlyteBaseRefField,
-    FlyteBaseSourceField,
-)
+from pants_flyte.image_process import OUT, blobs, described, run_steps, step
 from pants_flyte.subsystem import FlytePackSubsystem
 from pants_flyte.targets import checked
 from pants_flyte.tool import program_pex
@@ -59,11 +47,10 @@ class Base:
 
 def platforms_of(target: Target) -> Tuple[Platform, ...]:
     """The platforms that a base's target names. Raises `FlyteTargetError`."""
-    return parse_platforms(target.address, target[FlyteBasePlatformsField].value or ())
+    return parse_platforms(target.address, target[types.FlyteBasePlatformsField].value or ())
 
 
 def parse_platforms(address: Address, texts: Tuple[str, ...]) -> Tuple[Platform, ...]:
-    """Raises `FlyteTargetError`."""
     try:
         return tuple(sorted({Platform.parse(text) for text in texts}))
     except InvalidImage as error:
@@ -72,7 +59,8 @@ def parse_platforms(address: Address, texts: Tuple[str, ...]) -> Tuple[Platform,
 
 def registry_reference(target: Target) -> str:
     """The `image` of a base's target. Raises `FlyteTargetError` if it is not in a registry."""
-    image, source = target[FlyteBaseImageField].value, target[FlyteBaseSourceField].value
+    image = target[types.FlyteBaseImageField].value
+    source = target[types.FlyteBaseSourceField].value
     if (image is None) == (source is None):
         raise FlyteTargetError(
             target.address,
@@ -93,36 +81,34 @@ def registry_reference(target: Target) -> str:
 async def load_base(
     target: Target, flyte_pack: FlytePackSubsystem, python_setup: PythonSetup
 ) -> Base:
-    """Raises `FlyteTargetError` where the target cannot be used as a base."""
-    address = checked(target, FlyteBaseImage).address
-    source = target[FlyteBaseSourceField].value
-    if target[FlyteBaseRefField].value is not None and source in (None, HOST):
+    address = checked(target, types.FlyteBaseImage).address
+    source = target[types.FlyteBaseSourceField].value
+    if target[types.FlyteBaseRefField].value is not None and source in (None, types.HOST):
         raise FlyteTargetError(
             address, "`ref` names an image in a layout or archive: set `source` to its path."
         )
-    if source is None or target[FlyteBaseImageField].value is not None:
+    if source is None or target[types.FlyteBaseImageField].value is not None:
         image, at_hand = await _locked(target), EMPTY_DIGEST
-    elif source == HOST:
+    elif source == types.HOST:
         image, at_hand = await _from_host(target, flyte_pack, python_setup)
     else:
         image, at_hand = await _from_source(target, flyte_pack)
-    interpreter = target[FlyteBasePythonField].value or image.python_path
+    interpreter = target[types.FlyteBasePythonField].value or image.python_path
     version = python_version(interpreter) if interpreter else None
     if interpreter is None or version is None:
         said = f", not {interpreter!r}" if interpreter else ""
         raise FlyteTargetError(
             address,
             "which Python the image has is not known: set `python` to its absolute path with the "
-            "version, "
-            f'such as "/usr/bin/python3.11"{said}.',
+            f'version, such as "/usr/bin/python3.11"{said}.',
         )
-    glibc = target[FlyteBaseGlibcField].value
+    glibc = target[types.FlyteBaseGlibcField].value
     return Base(address, image, at_hand, interpreter, version, glibc)
 
 
 async def _locked(target: Target) -> BaseImage:
     reference = Reference.parse(registry_reference(target))
-    path = target[FlyteBaseLockfileField].path
+    path = target[types.FlyteBaseLockfileField].path
     found = await engine.contents_matching(exactly([path]))
     lock = f"`{bin_name()} run {target.address} -- lock`"
     if not found:
@@ -154,23 +140,19 @@ async def _from_host(
     target: Target, flyte_pack: FlytePackSubsystem, python_setup: PythonSetup
 ) -> Tuple[BaseImage, Digest]:
     python = await engine.find_python(engine.configured_constraints(target, python_setup))
-    tool = await engine.venv_pex(await program_pex(flyte_pack, "image_lockfile"))
     return await _base_from(
         target.address,
-        VenvPexProcess(
-            tool,
-            argv=("image-host-base", "--python", python.path, "--out", OUT),
-            output_directories=(OUT,),
-            description=f"Put together a base image from this machine's {python.path}",
-            level=LogLevel.INFO,
-            # What it reads is the machine's, which Pants cannot see change.
-            cache_scope=ProcessCacheScope.PER_RESTART_SUCCESSFUL,
-        ),
+        flyte_pack,
+        ("image-host-base", "--python", python.path, "--out", OUT),
+        EMPTY_DIGEST,
+        f"Put together a base image from this machine's {python.path}",
+        # What it reads is the machine's, which Pants cannot see change.
+        ProcessCacheScope.PER_RESTART_SUCCESSFUL,
     )
 
 
 async def _from_source(target: Target, flyte_pack: FlytePackSubsystem) -> Tuple[BaseImage, Digest]:
-    path = target[FlyteBaseSourceField].path or ""
+    path = target[types.FlyteBaseSourceField].path or ""
     glob = literal_glob(path)
     found = await engine.snapshot(PathGlobs([glob, os.path.join(glob, "**")]))
     if not found.files:
@@ -179,29 +161,29 @@ async def _from_source(target: Target, flyte_pack: FlytePackSubsystem) -> Tuple[
             f"`source`: there is nothing at {path}, or Pants ignores it (`[GLOBAL].pants_ignore`, "
             "`.gitignore`).",
         )
-    python, ref = target[FlyteBasePythonField].value, target[FlyteBaseRefField].value
-    tool = await engine.venv_pex(await program_pex(flyte_pack, "image_lockfile"))
+    python, ref = target[types.FlyteBasePythonField].value, target[types.FlyteBaseRefField].value
+    argv = (
+        *("image-local-base", "--source", path),
+        *(part for p in platforms_of(target) for part in ("--platform", str(p))),
+        *(("--python", python) if python else ()),
+        *(("--ref", ref) if ref else ()),
+        *("--out", OUT, "--address", target.address.spec),
+    )
     return await _base_from(
-        target.address,
-        VenvPexProcess(
-            tool,
-            argv=(
-                "image-local-base",
-                *("--source", path),
-                *(part for p in platforms_of(target) for part in ("--platform", str(p))),
-                *(("--python", python) if python else ()),
-                *(("--ref", ref) if ref else ()),
-                *("--out", OUT, "--address", target.address.spec),
-            ),
-            input_digest=found.digest,
-            output_directories=(OUT,),
-            description=f"Read the base image {path}",
-            level=LogLevel.INFO,
-        ),
+        target.address, flyte_pack, argv, found.digest, f"Read the base image {path}"
     )
 
 
-async def _base_from(address: Address, process: VenvPexProcess) -> Tuple[BaseImage, Digest]:
-    result = (await run_steps(address, [process]))[0]
+async def _base_from(
+    address: Address,
+    flyte_pack: FlytePackSubsystem,
+    argv: Tuple[str, ...],
+    files: Digest,
+    description: str,
+    cache_scope: ProcessCacheScope = ProcessCacheScope.SUCCESSFUL,
+) -> Tuple[BaseImage, Digest]:
+    tool = await engine.venv_pex(await program_pex(flyte_pack, "image_lockfile"))
+    process = step(tool, argv, files, description, cache_scope=cache_scope)
+    (result,) = await run_steps(address, [process])
     document = await described(result, "base.json")
     return BaseImage.from_json(document, "base.json"), await blobs(result)

@@ -15,22 +15,12 @@ from pants.util.logging import LogLevel
 
 from flyte_pack.bundle_plan import BundlePlan, BundleSummary, PlanFile
 from flyte_pack.module_scan import ModuleScan
-from pants_flyte import engine
+from pants_flyte import engine, layout
 from pants_flyte.build_types import BuiltBundle, BundleRequest
 from pants_flyte.closure import Closure, Reason, closure_of
 from pants_flyte.entry_point import scan_source
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly, literal_glob
-from pants_flyte.layout import (
-    SourceFile,
-    broken_imports,
-    broken_imports_error,
-    case_collisions,
-    files_beside_modules,
-    moves_modules,
-    place_all,
-    root_path,
-)
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.tool import program_pex
 
@@ -51,14 +41,14 @@ async def build_bundle(
     if request.copy_style == "all":
         beside, beside_digest = await _everything_beside(request, entry_owners, closure, flyte)
         files, digests = (*files, *beside), (*digests, beside_digest)
-    placed = place_all(request.address, files, request.root_dir)
+    placed = layout.place_all(request.address, files, request.root_dir)
     if not placed:
         raise FlyteTargetError(
             request.address,
             "the bundle would be empty: no dependency leads to Python sources, resources or files.",
         )
     digest = await engine.merge_digests(digests)
-    if request.root_dir is not None and moves_modules(closure.files, request.root_dir):
+    if request.root_dir is not None and layout.moves_modules(closure.files, request.root_dir):
         await _check_imports(request, request.root_dir, closure, digest)
     _warn(request.address, placed, closure)
     return await _pack(request, placed, _plan(request, placed, closure), digest, flyte_pack)
@@ -76,7 +66,9 @@ def _check_entries(
             )
 
 
-def _plan(request: BundleRequest, placed: Mapping[str, SourceFile], closure: Closure) -> BundlePlan:
+def _plan(
+    request: BundleRequest, placed: Mapping[str, layout.SourceFile], closure: Closure
+) -> BundlePlan:
     return BundlePlan(
         copy_style=request.copy_style,
         root_dir=request.root_dir if request.root_dir != "" else ".",
@@ -97,7 +89,7 @@ def _plan(request: BundleRequest, placed: Mapping[str, SourceFile], closure: Clo
 
 async def _pack(
     request: BundleRequest,
-    placed: Mapping[str, SourceFile],
+    placed: Mapping[str, layout.SourceFile],
     plan: BundlePlan,
     digest: Digest,
     flyte_pack: FlytePackSubsystem,
@@ -114,12 +106,8 @@ async def _pack(
         VenvPexProcess(
             await engine.venv_pex(await program_pex(flyte_pack)),
             argv=(
-                "bundle",
-                *("--plan", "plan.json"),
-                *("--sources", "sources"),
-                *("--archive", archive),
-                *("--manifest", manifest),
-                *("--summary", "summary.json"),
+                *("bundle", "--plan", "plan.json", "--sources", "sources"),
+                *("--archive", archive, "--manifest", manifest, "--summary", "summary.json"),
             ),
             input_digest=await engine.merge_digests([plan_digest, sources]),
             output_files=(archive, manifest, "summary.json"),
@@ -141,7 +129,7 @@ async def _pack(
     )
 
 
-def _reason(file: SourceFile, closure: Closure) -> Reason:
+def _reason(file: layout.SourceFile, closure: Closure) -> Reason:
     if file.beside:
         return Reason("all", None)
     found = closure.reasons.get(file.owner) if file.owner else None
@@ -153,7 +141,7 @@ async def _everything_beside(
     entry_owners: FrozenSet[Address],
     closure: Closure,
     flyte: FlyteSubsystem,
-) -> Tuple[List[SourceFile], Digest]:
+) -> Tuple[List[layout.SourceFile], Digest]:
     """For `all`: each file under the root that the closure does not have already.
 
     Without a `root_dir` the roots are the source roots of the entry points, and a file that belongs
@@ -183,11 +171,13 @@ async def _everything_beside(
     for path in found.files:
         root: Optional[str] = None
         if request.root_dir is None:
-            root = root_path(root_of[path])
+            root = layout.root_path(root_of[path])
             if root not in roots:
                 continue
         if path not in have:
-            beside.append(SourceFile(path, None, root, python=path.endswith(".py"), beside=True))
+            beside.append(
+                layout.SourceFile(path, None, root, python=path.endswith(".py"), beside=True)
+            )
     kept = await engine.subset(found.digest, exactly(file.path for file in beside))
     return beside, kept
 
@@ -202,20 +192,20 @@ async def _check_imports(
     for source in sources:
         owner = modules[source.path].owner or request.address
         scans[source.path] = await scan_source(request.address, source.path, owner, source.content)
-    broken = broken_imports(tuple(modules.values()), scans, root_dir)
+    broken = layout.broken_imports(tuple(modules.values()), scans, root_dir)
     if broken:
-        raise broken_imports_error(
+        raise layout.broken_imports_error(
             request.address, root_dir, broken, (file.source_root or "" for file in modules.values())
         )
 
 
-def _warn(address: Address, placed: Mapping[str, SourceFile], closure: Closure) -> None:
-    for group in case_collisions(placed):
+def _warn(address: Address, placed: Mapping[str, layout.SourceFile], closure: Closure) -> None:
+    for group in layout.case_collisions(placed):
         logger.warning(
             f"{address}: the bundle holds files whose names differ only in case, which a file "
             f"system that ignores case (macOS, Windows) cannot unpack: {', '.join(group)}"
         )
-    apart = files_beside_modules(placed)
+    apart = layout.files_beside_modules(placed)
     if apart:
         (path, module), others = apart[0], len(apart) - 1
         logger.warning(

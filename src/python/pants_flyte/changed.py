@@ -27,25 +27,20 @@ from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
 from pants_flyte import engine
+from pants_flyte import target_types as types
 from pants_flyte.globs import exactly
 from pants_flyte.image_target_types import FlyteBaseImage, FlyteImage
 from pants_flyte.layout import listing
 from pants_flyte.named_files import FileNamingTarget, NamedFilesField, globs_of
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
-from pants_flyte.target_types import (
-    FlyteBundle,
-    FlyteDeployment,
-    FlyteDeploymentConfigField,
-    FlyteTask,
-)
 
 logger = logging.getLogger(__name__)
 
 # Which lock file of `[flyte-pack]` the rules for a target use.
 _TOOL_LOCKS = (
-    ("lockfile", (FlyteTask, FlyteBundle)),
+    ("lockfile", (types.FlyteTask, types.FlyteBundle)),
     ("image_lockfile", (FlyteImage, FlyteBaseImage)),
-    ("deploy_lockfile", (FlyteDeployment,)),
+    ("deploy_lockfile", (types.FlyteDeployment,)),
 )
 
 # A regular expression does: a settings file is flat, apart from its domains.
@@ -68,11 +63,14 @@ def _option_files_of(
 ) -> Tuple[str, ...]:
     """The files in the build root that options name and the rules for this target read."""
     found = [
-        getattr(flyte_pack, option) for option, types in _TOOL_LOCKS if isinstance(target, types)
+        getattr(flyte_pack, option) for option, kinds in _TOOL_LOCKS if isinstance(target, kinds)
     ]
-    if isinstance(target, FlyteDeployment) and target[FlyteDeploymentConfigField].value is None:
+    if (
+        isinstance(target, types.FlyteDeployment)
+        and target[types.FlyteDeploymentConfigField].value is None
+    ):
         found.append(flyte.deploy_config)
-    if isinstance(target, (FlyteTask, FlyteImage)) and python_setup.enable_resolves:
+    if isinstance(target, (types.FlyteTask, FlyteImage)) and python_setup.enable_resolves:
         resolve = target[PythonResolveField].normalized_value(python_setup)
         found.append(python_setup.resolves.get(resolve))
     return tuple(path for one in found for path in _in_build_root(one))
@@ -147,12 +145,11 @@ async def option_files(
         ("[flyte].deploy_config", "_flyte_deploy_config", flyte.deploy_config)
     ]
     for option, _ in _TOOL_LOCKS:
-        files.append(
-            (f"[flyte-pack].{option}", f"_flyte_pack_{option}", getattr(flyte_pack, option))
-        )
+        path = getattr(flyte_pack, option)
+        files.append((f"[flyte-pack].{option}", f"_flyte_pack_{option}", path))
     if python_setup.enable_resolves and not python_setup.enable_synthetic_lockfiles:
-        for resolve, lock in python_setup.resolves.items():
-            files.append(("[python].resolves", f"_flyte_{resolve}_lockfile", lock))
+        for resolve, path in python_setup.resolves.items():
+            files.append(("[python].resolves", f"_flyte_{resolve}_lockfile", path))
     adaptors: Dict[str, List[TargetAdaptor]] = {}
     for origin, name, path in files:
         for inside in _in_build_root(path):
@@ -188,8 +185,8 @@ async def infer_named_files(
 ) -> InferredDependencies:
     target = (await engine.targets_at([request.field_set.address]))[0]
     elsewhere = await named_elsewhere(target)
-    if isinstance(target, FlyteDeployment):
-        path = target[FlyteDeploymentConfigField].path or flyte.deploy_config
+    if isinstance(target, types.FlyteDeployment):
+        path = target[types.FlyteDeploymentConfigField].path or flyte.deploy_config
         elsewhere.update(await _named_in_settings(path))
     _warn_of_unowned(target.address, [path for path, owners in elsewhere.items() if not owners])
     owners = {owner.address for found in elsewhere.values() for owner in found}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Deque, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 from pants.backend.python.subsystems.setup import PythonSetup
-from pants.backend.python.target_types import PythonResolveField, PythonSourceField
+from pants.backend.python.target_types import PythonSourceField
 from pants.core.target_types import FileSourceField, ResourceSourceField
 from pants.engine.addresses import Address
 from pants.engine.fs import Digest
@@ -24,6 +24,7 @@ from pants_flyte import engine
 from pants_flyte.changed import named_elsewhere
 from pants_flyte.globs import exactly
 from pants_flyte.layout import SourceFile, directories_above, root_path
+from pants_flyte.targets import is_in_resolve
 
 _SHIPPED = (PythonSourceField, ResourceSourceField, FileSourceField)
 
@@ -197,11 +198,7 @@ async def _owners_of_packages(
     fitting = {
         target.address
         for target in targets
-        if target.has_field(PythonSourceField)
-        and (
-            not target.has_field(PythonResolveField)
-            or target[PythonResolveField].normalized_value(python_setup) == resolve
-        )
+        if target.has_field(PythonSourceField) and is_in_resolve(target, resolve, python_setup)
     }
     bare: Dict[str, Optional[Address]] = {}
     with_code: List[Address] = []

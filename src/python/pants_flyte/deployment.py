@@ -22,24 +22,11 @@ from flyte_pack.deploy.options import DeployOptions
 from flyte_pack.deploy.plan import FIXED, DeployPlan, Environment
 from flyte_pack.json_fields import InvalidData
 from pants_flyte import engine
+from pants_flyte import target_types as types
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly
 from pants_flyte.image_process import run_steps
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
-from pants_flyte.target_types import (
-    FlyteDeploymentConfigField,
-    FlyteDeploymentCopyStyleField,
-    FlyteDeploymentDomainField,
-    FlyteDeploymentEndpointField,
-    FlyteDeploymentImagesField,
-    FlyteDeploymentInsecureField,
-    FlyteDeploymentOrgField,
-    FlyteDeploymentProjectField,
-    FlyteDeploymentRegistryField,
-    FlyteDeploymentStoreField,
-    FlyteDeploymentTasksField,
-    FlyteDeploymentVersionField,
-)
 from pants_flyte.tool import program_pex
 
 _SETTINGS = "settings.json"
@@ -47,20 +34,20 @@ _SETTINGS = "settings.json"
 
 @dataclass(frozen=True)
 class DeploymentFieldSet(FieldSet):
-    required_fields = (FlyteDeploymentTasksField,)
+    required_fields = (types.FlyteDeploymentTasksField,)
 
-    tasks: FlyteDeploymentTasksField
-    copy_style: FlyteDeploymentCopyStyleField
-    project: FlyteDeploymentProjectField
-    domain: FlyteDeploymentDomainField
-    version: FlyteDeploymentVersionField
-    store: FlyteDeploymentStoreField
-    images: FlyteDeploymentImagesField
-    registry: FlyteDeploymentRegistryField
-    endpoint: FlyteDeploymentEndpointField
-    insecure: FlyteDeploymentInsecureField
-    org: FlyteDeploymentOrgField
-    config: FlyteDeploymentConfigField
+    tasks: types.FlyteDeploymentTasksField
+    copy_style: types.FlyteDeploymentCopyStyleField
+    project: types.FlyteDeploymentProjectField
+    domain: types.FlyteDeploymentDomainField
+    version: types.FlyteDeploymentVersionField
+    store: types.FlyteDeploymentStoreField
+    images: types.FlyteDeploymentImagesField
+    registry: types.FlyteDeploymentRegistryField
+    endpoint: types.FlyteDeploymentEndpointField
+    insecure: types.FlyteDeploymentInsecureField
+    org: types.FlyteDeploymentOrgField
+    config: types.FlyteDeploymentConfigField
 
 
 async def settings_of(
@@ -104,8 +91,8 @@ def _own_settings(deployment: DeploymentFieldSet) -> Settings:
         value = getattr(deployment, name).value
         if value is None or value == "":
             continue
-        raw = dict(value) if isinstance(value, Mapping) else value
         try:
+            raw = dict(value) if isinstance(value, Mapping) else value
             values[name] = Settings.read(name, raw, f"`{name}`")
         except InvalidData as error:
             raise FlyteTargetError(deployment.address, f"{error}.") from None
@@ -187,10 +174,7 @@ async def _file_settings(
     domain: Optional[str],
     flyte_pack: FlytePackSubsystem,
 ) -> Settings:
-    """What the settings file says for a domain. path: from the build root. origin: who names it.
-
-    Raises `FlyteTargetError`.
-    """
+    """What the settings file says for a domain. path: from the build root. origin: who names it."""
     if path is None:
         return Settings()
     found = await engine.snapshot(exactly([path]))

@@ -14,25 +14,23 @@ from pants_flyte.layout import SourceFile, listing
 def check_embedded(
     address: Address, entry: str, placed: Mapping[str, SourceFile], image: BuiltImage
 ) -> None:
-    """placed: all that the task reaches, by its path below the root of imports.
-
-    That root is the working directory in the image.
-
-    entry: the path of the entry point's module from the build root. Raises `FlyteTargetError`.
+    """Raises `FlyteTargetError`. placed: all that the task reaches, by its path below the root of
+    imports, the working directory in the image. entry: the entry point's module.
     """
     top = image.workdir[1:]
+    at = {source: path for path, source in sorted(image.code.items(), reverse=True)}
     missing = {
         path: file for path, file in placed.items() if image.code.get(f"{top}/{path}") != file.path
     }
     if not missing:
         return
     expected = next((path for path, file in placed.items() if file.path == entry), "")
-    actual = next((path for path, source in sorted(image.code.items()) if source == entry), None)
-    if expected in missing and actual is not None:
-        raise FlyteTargetError(address, _elsewhere(entry, f"{top}/{expected}", actual, top, image))
+    if expected in missing and entry in at:
+        text = _elsewhere(entry, f"{top}/{expected}", at[entry], top, image)
+        raise FlyteTargetError(address, text)
     lines = listing(
         f"{file.path} ({file.owner or 'no owner'}), expected at /{top}/{path}"
-        + _found_at(file.path, image)
+        + (f", found at /{at[file.path]}" if file.path in at else "")
         for path, file in sorted(missing.items())
     )
     raise FlyteTargetError(
@@ -72,8 +70,3 @@ def _elsewhere(entry: str, expected: str, actual: str, top: str, image: BuiltIma
         f"{text}Make `root_dir` of the two agree, or change `dst` in the `source_folders` of "
         f"{image.address}, so that the root of imports is its working directory, {image.workdir}."
     )
-
-
-def _found_at(source: str, image: BuiltImage) -> str:
-    places = [f"/{path}" for path, its in sorted(image.code.items()) if its == source]
-    return f", found at {places[0]}" if places else ""

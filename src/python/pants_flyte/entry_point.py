@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Iterable, Optional, Tuple
 
 from pants.backend.python.subsystems.setup import PythonSetup
-from pants.backend.python.target_types import PythonResolveField, PythonSourceField
+from pants.backend.python.target_types import PythonSourceField
 from pants.engine.addresses import Address
 from pants.engine.fs import PathGlobs
 from pants.engine.process import Process
@@ -20,6 +20,7 @@ from pants_flyte import engine
 from pants_flyte.changed import ordinary_owners
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly, literal_glob
+from pants_flyte.targets import is_in_resolve
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,6 @@ class EntryModule:
     path: str
     owner: Address
     name: Optional[str]
-
-
-@dataclass(frozen=True)
-class NamedTasks:
-    """The tasks that a name stands for; kind: `task`, or `environment` for all its tasks."""
-
-    kind: str
-    tasks: Tuple[str, ...]
 
 
 def parse_entry_point(address: Address, value: str) -> Tuple[str, Optional[str]]:
@@ -62,32 +55,23 @@ async def find_entry_module(
     directory = os.path.dirname(path)
     found = await engine.files_matching(exactly([path]))
     if path not in found.files:
-        beside = await engine.files_matching(
-            PathGlobs([os.path.join(literal_glob(directory), "*.py")])
-        )
+        modules = os.path.join(literal_glob(directory), "*.py")
+        beside = await engine.files_matching(PathGlobs([modules]))
         raise FlyteTargetError(
             address,
             f"`entry_point={value!r}`: there is no file {path}, or it is ignored. "
             + _candidates(f"Python files in {directory or 'the build root'}", beside.files),
         )
     owner_addresses = (await engine.owners_of_each([path]))[0]
-    owners = [
-        target
-        for target in await engine.targets_at(owner_addresses)
-        if target.has_field(PythonSourceField)
-    ]
+    targets = await engine.targets_at(owner_addresses)
+    owners = [target for target in targets if target.has_field(PythonSourceField)]
     if not owners:
         raise FlyteTargetError(
             address,
             f"`entry_point={value!r}`: no target owns {path}. Put `python_sources()` into "
             f"{os.path.join(directory, 'BUILD')} (or run `pants tailor {directory}:`).",
         )
-    in_resolve = [
-        target
-        for target in owners
-        if not target.has_field(PythonResolveField)
-        or target[PythonResolveField].normalized_value(python_setup) == resolve
-    ]
+    in_resolve = [target for target in owners if is_in_resolve(target, resolve, python_setup)]
     if not in_resolve:
         raise FlyteTargetError(
             address,
@@ -183,8 +167,10 @@ async def included(
     )
 
 
-def name_tasks(address: Address, module: EntryModule, found: ModuleScan) -> NamedTasks:
-    """What the entry point's name stands for in its module."""
+def name_tasks(
+    address: Address, module: EntryModule, found: ModuleScan
+) -> Tuple[str, Tuple[str, ...]]:
+    """What the entry point's name stands for: a `task`, or an `environment` for all its tasks."""
     name = module.name
     candidates = _candidates(
         f"Tasks and environments in {module.path}",
@@ -202,7 +188,7 @@ def name_tasks(address: Address, module: EntryModule, found: ModuleScan) -> Name
                 address,
                 f"{module.path}:{name} is an environment without a task in that file. {candidates}",
             )
-        return NamedTasks("environment", tasks)
+        return "environment", tasks
     if name in found.plain:
         raise FlyteTargetError(
             address,
@@ -211,7 +197,7 @@ def name_tasks(address: Address, module: EntryModule, found: ModuleScan) -> Name
         )
     if name not in found.names and not found.open_ended:
         raise FlyteTargetError(address, f"{module.path} has no `{name}`. {candidates}")
-    return NamedTasks("task", (name,))
+    return "task", (name,)
 
 
 def _candidates(what: str, names: Iterable[str], *, nothing: str = "") -> str:

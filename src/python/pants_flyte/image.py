@@ -9,7 +9,6 @@ from pants.backend.python.subsystems.repos import PythonRepos
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.build_graph.address import Address
 from pants.core.goals.package import OutputPathField
-from pants.engine.fs import Digest
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.target import Target
 from pants.engine.unions import UnionRule
@@ -17,11 +16,12 @@ from pants.option.global_options import GlobalOptions
 from pants.util.frozendict import FrozenDict
 from pants.util.logging import LogLevel
 
-from flyte_pack.image.assemble import AssembledImage, ImageSettings, assemble
+from flyte_pack.image.assemble import ImageSettings, assemble
 from flyte_pack.image.filesystem import HOME, VENV
 from flyte_pack.oci.model import TITLE, Platform
 from flyte_shim.paths import path_problem
 from pants_flyte import engine
+from pants_flyte import image_target_types as types
 from pants_flyte.base_image import Base, load_base, parse_platforms
 from pants_flyte.build_types import BuiltImage, ImageRequest
 from pants_flyte.errors import FlyteTargetError
@@ -29,18 +29,6 @@ from pants_flyte.holes import hole_values
 from pants_flyte.image_code import code_layer, code_of, shim_process
 from pants_flyte.image_packages import package_layers
 from pants_flyte.image_process import blobs, layers_of
-from pants_flyte.image_target_types import (
-    FlyteImage,
-    FlyteImageBaseField,
-    FlyteImageCodeField,
-    FlyteImageEnvField,
-    FlyteImageLabelsField,
-    FlyteImagePlatformsField,
-    FlyteImageRefNameField,
-    FlyteImageSourceFoldersField,
-    FlyteImageUserField,
-    FlyteImageWorkdirField,
-)
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.targets import target_at
 from pants_flyte.tool import program_pex
@@ -53,7 +41,10 @@ _USER = re.compile(r"([0-9]{1,10})(?::([0-9]{1,10}))?")
 
 async def _settings(target: Target, flyte: FlyteSubsystem) -> ImageSettings:
     address = target.address
-    user, workdir = target[FlyteImageUserField].value, target[FlyteImageWorkdirField].value
+    user, workdir = (
+        target[types.FlyteImageUserField].value,
+        target[types.FlyteImageWorkdirField].value,
+    )
     if not _USER.fullmatch(user or ""):
         raise FlyteTargetError(
             address, f"`user` is {user!r}; give numbers of user and group, such as `1000:1000`."
@@ -64,11 +55,11 @@ async def _settings(target: Target, flyte: FlyteSubsystem) -> ImageSettings:
             f"`workdir` is {workdir!r}; give an absolute path below `/`, such as "
             "`/home/flyte/task`.",
         )
-    env: Mapping[str, str] = target[FlyteImageEnvField].value or {}
+    env: Mapping[str, str] = target[types.FlyteImageEnvField].value or {}
     for name in env:
         if not _NAME.fullmatch(name):
             raise FlyteTargetError(address, f"`env`: {name!r} cannot be the name of a variable.")
-    own: Mapping[str, str] = target[FlyteImageLabelsField].value or {}
+    own: Mapping[str, str] = target[types.FlyteImageLabelsField].value or {}
     labels = {**flyte.image_labels, **own}
     # Variables often hold braces of their own.
     filled = await _filled(address, "env", env, _VARIABLE, None)
@@ -103,18 +94,6 @@ async def _filled(
     return {key: holes.sub(lambda match: values[match[1]], text) for key, text in texts.items()}
 
 
-async def _base_target(target: Target) -> Target:
-    field = target[FlyteImageBaseField]
-    return (
-        await engine.targets_at(await engine.resolve_addresses(field.to_unparsed_address_inputs()))
-    )[0]
-
-
-async def _layout(image: AssembledImage, path: str, parts: Iterable[Digest]) -> Digest:
-    documents = await engine.create_digest(image.documents)
-    return await engine.under_prefix(await engine.merge_digests([documents, *parts]), path)
-
-
 @rule(desc="Build a Flyte image", level=LogLevel.DEBUG)
 async def build_image(
     request: ImageRequest,
@@ -125,11 +104,13 @@ async def build_image(
     global_options: GlobalOptions,
 ) -> BuiltImage:
     address = request.address
-    target = await target_at(address, FlyteImage)
+    target = await target_at(address, types.FlyteImage)
     wants_code = _wants_code(target, request)
-    own_output = wants_code == bool(target[FlyteImageCodeField].value)
+    own_output = wants_code == bool(target[types.FlyteImageCodeField].value)
     settings = await _settings(target, flyte)
-    base = await load_base(await _base_target(target), flyte_pack, python_setup)
+    named = target[types.FlyteImageBaseField].to_unparsed_address_inputs()
+    (base_target,) = await engine.targets_at(await engine.resolve_addresses(named))
+    base = await load_base(base_target, flyte_pack, python_setup)
     platforms = _platforms(target, base)
     tool = await engine.venv_pex(await program_pex(flyte_pack, "image_lockfile"))
 
@@ -151,17 +132,18 @@ async def build_image(
     image = assemble(base.image, layers, settings)
     layout = target[OutputPathField].value_or_default(file_ending=None)
     layout += "" if own_output else "-with-code"
-    parts = [base.blobs, *package_blobs, await blobs(shim), await blobs(embedded)]
+    documents = await engine.create_digest(image.documents)
+    parts = [documents, base.blobs, *package_blobs, await blobs(shim), await blobs(embedded)]
     return BuiltImage(
         address=address,
-        digest=await _layout(image, layout, parts),
+        digest=await engine.under_prefix(await engine.merge_digests(parts), layout),
         layout=layout,
         image_digest=image.digest,
         base_name=base.image.name,
         production=base.image.production,
         platforms=tuple(map(str, platforms)),
         workdir=settings.workdir,
-        ref_name=target[FlyteImageRefNameField].value,
+        ref_name=target[types.FlyteImageRefNameField].value,
         embeds_code=wants_code,
         own_output=own_output,
         code=FrozenDict(code.files),
@@ -173,19 +155,15 @@ async def build_image(
 
 def _wants_code(target: Target, request: ImageRequest) -> bool:
     """Whether the graph's code goes in: by the target or, if that leaves it open, the request."""
-    if not isinstance(target, FlyteImage):
-        raise FlyteTargetError(
-            target.address, f"this is a `{target.alias}`, where a `{FlyteImage.alias}` is needed."
-        )
-    own = target[FlyteImageCodeField].value
-    if own is None and not target[FlyteImageSourceFoldersField].value:
+    own = target[types.FlyteImageCodeField].value
+    if own is None and not target[types.FlyteImageSourceFoldersField].value:
         return bool(request.code)
     return bool(own)
 
 
 def _platforms(target: Target, base: Base) -> Tuple[Platform, ...]:
     has = [p.platform for p in base.image.platforms]
-    wanted = target[FlyteImagePlatformsField].value
+    wanted = target[types.FlyteImagePlatformsField].value
     if wanted is None:
         return tuple(sorted(has))
     platforms = parse_platforms(target.address, wanted)

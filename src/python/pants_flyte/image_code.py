@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, Mapping, Tuple
 
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import PythonResolveField
@@ -13,17 +13,10 @@ from pants.build_graph.address import Address
 from pants.engine.fs import Digest, PathGlobs
 from pants.engine.process import FallibleProcessResult
 from pants.engine.target import Target
-from pants.util.logging import LogLevel
 
 from flyte_pack.image.assemble import ImageSettings
 from flyte_pack.image.copy_rules import DockerIgnore, file_destination, folder_destination
-from flyte_pack.image.filesystem import (
-    HOME,
-    VENV,
-    console_script,
-    pyvenv_cfg,
-    site_packages,
-)
+from flyte_pack.image.filesystem import HOME, VENV, console_script, pyvenv_cfg, site_packages
 from flyte_pack.image.layer_plan import PART, LayerPlan
 from flyte_shim.paths import path_problem
 from pants_flyte import engine
@@ -31,12 +24,11 @@ from pants_flyte.base_image import Base
 from pants_flyte.closure import Closure, closure_of
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly, literal_glob
-from pants_flyte.image_process import OUT, run_steps
+from pants_flyte.image_process import OUT, run_steps, step
 from pants_flyte.image_target_types import FlyteImageSourceFilesField, FlyteImageSourceFoldersField
-from pants_flyte.layout import SourceFile, check_root_dir, module_name, place_all
+from pants_flyte.layout import SourceFile, module_name, place_all, root_dir_of
 from pants_flyte.named_files import path_from_root
 from pants_flyte.subsystem import FlyteSubsystem
-from pants_flyte.target_types import FlyteRootDirField
 from pants_flyte.tool import program_sources
 
 logger = logging.getLogger(__name__)
@@ -84,20 +76,10 @@ async def _layer_process(
     plan: LayerPlan, sources: Digest, tool: VenvPex, description: str, part: bool = False
 ) -> VenvPexProcess:
     plan_digest = await engine.create_digest({"plan.json": plan.to_json()})
-    sources = await engine.merge_digests(
-        [await engine.under_prefix(sources, "sources"), plan_digest]
-    )
-    return VenvPexProcess(
-        tool,
-        argv=(
-            *("image-layer", "--plan", "plan.json", "--sources", "sources", "--out", OUT),
-            *(("--part",) if part else ()),
-        ),
-        input_digest=sources,
-        output_directories=(OUT,),
-        description=description,
-        level=LogLevel.INFO,
-    )
+    under = await engine.under_prefix(sources, "sources")
+    inputs = await engine.merge_digests([under, plan_digest])
+    argv = ("image-layer", "--plan", "plan.json", "--sources", "sources", "--out", OUT)
+    return step(tool, (*argv, "--part") if part else argv, inputs, description)
 
 
 async def code_layer(
@@ -129,36 +111,20 @@ async def code_layer(
         processes.append(await _layer_process(plan, sources, tool, said, part=True))
     shim_result, *parts = await run_steps(address, processes)
     names = [f"part{number}" for number in range(len(parts))]
-    joined = await run_steps(
-        address,
-        [
-            VenvPexProcess(
-                tool,
-                argv=(
-                    *("image-join", "--what", whole.what, "--out", OUT),
-                    *(f"{name}/{OUT}/{PART}" for name in names),
-                ),
-                input_digest=await engine.merge_digests(
-                    [
-                        await engine.under_prefix(part.output_digest, n)
-                        for n, part in zip(names, parts)
-                    ]
-                ),
-                output_directories=(OUT,),
-                description=f"{about}: join {len(parts)} parts",
-                level=LogLevel.INFO,
-            )
-        ],
+    inputs = [await engine.under_prefix(part.output_digest, n) for n, part in zip(names, parts)]
+    paths = [f"{name}/{OUT}/{PART}" for name in names]
+    join = step(
+        tool,
+        ("image-join", "--what", whole.what, "--out", OUT, *paths),
+        await engine.merge_digests(inputs),
+        f"{about}: join {len(parts)} parts",
     )
-    return shim_result, joined[0]
+    (joined,) = await run_steps(address, [join])
+    return shim_result, joined
 
 
 async def code_of(
-    target: Target,
-    by_graph: bool,
-    workdir: str,
-    flyte: FlyteSubsystem,
-    python_setup: PythonSetup,
+    target: Target, by_graph: bool, workdir: str, flyte: FlyteSubsystem, python_setup: PythonSetup
 ) -> Code:
     """All that goes in from the repository. Raises `FlyteTargetError`."""
     address = target.address
@@ -173,7 +139,7 @@ async def code_of(
             python_setup,
             reasons=False,
         )
-        placed = place_all(address, closure.files, _root_dir(target, flyte), "the image")
+        placed = place_all(address, closure.files, root_dir_of(target, flyte), "the image")
         if not placed:
             raise FlyteTargetError(
                 address, "no dependency leads to code that could go into the image."
@@ -233,11 +199,6 @@ async def _copied_folder(
     top = folder_destination(path, dst, only_contents, workdir)
     kept = rules.kept(file[len(inside) :] for file in found.files)
     return found, {f"{top}/{file}" if top else file: f"{inside}{file}" for file in kept}
-
-
-def _root_dir(target: Target, flyte: FlyteSubsystem) -> Optional[str]:
-    root = target[FlyteRootDirField].value
-    return check_root_dir(target.address, flyte.root_dir if root is None else root)
 
 
 def _modules(placed: Mapping[str, SourceFile]) -> Tuple[str, ...]:

@@ -13,14 +13,13 @@ from pants.backend.python.target_types import (
     PythonResolveField,
 )
 from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
-from pants.backend.python.util_rules.pex import VenvPex, VenvPexProcess
+from pants.backend.python.util_rules.pex import VenvPex
 from pants.build_graph.address import Address
 from pants.engine.fs import Digest, FileContent
 from pants.engine.process import FallibleProcessResult
 from pants.engine.target import Target
 from pants.option.global_options import ca_certs_path_to_file_content
 from pants.util.docutil import bin_name
-from pants.util.logging import LogLevel
 
 from flyte_pack.oci.model import Platform
 from flyte_pack.oci.parts import Layer
@@ -29,7 +28,7 @@ from pants_flyte.base_image import Base
 from pants_flyte.closure import reached_from
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly
-from pants_flyte.image_process import OUT, blobs, layers_of, run_steps
+from pants_flyte.image_process import OUT, blobs, layers_of, run_steps, step
 from pants_flyte.image_target_types import FlyteImageBytecodeField
 
 _UV_CACHE = ".cache/flyte_uv"
@@ -75,30 +74,18 @@ async def _lock_of(address: Address, resolve: str, python_setup: PythonSetup) ->
 
 @dataclass(frozen=True)
 class _Tool:
-    """What the steps share. They know no address: images of the same packages share processes.
+    """What the steps share.
 
-    trust: a digest of the certificates, where some are configured. options: of the base.
+    address: for errors; images of the same packages share processes. trust: a digest of the
+    certificates, where some are configured. options: of the base.
     """
 
+    address: Address
     program: VenvPex
+    platforms: Sequence[Platform]
     trust: Digest
     env: Mapping[str, str]
     options: Tuple[str, ...]
-
-    def process(
-        self, argv: Sequence[str], platform: Platform, digest: Digest, description: str
-    ) -> VenvPexProcess:
-        return VenvPexProcess(
-            self.program,
-            argv=(*argv, "--platform", str(platform), *self.options),
-            input_digest=digest,
-            output_files=(_SUBSET,),
-            output_directories=(OUT,),
-            extra_env=self.env,
-            append_only_caches={"flyte_uv": _UV_CACHE},
-            description=description,
-            level=LogLevel.INFO,
-        )
 
 
 async def package_layers(
@@ -112,73 +99,68 @@ async def package_layers(
     certificates: Optional[str],
 ) -> Tuple[Tuple[Tuple[Layer, ...], ...], Tuple[Digest, ...]]:
     """The layers for each platform, and the digests of their blobs."""
+    address = target.address
     resolve = target[PythonResolveField].normalized_value(python_setup)
-    roots = await requirements_of(target.address, resolve, python_setup)
+    roots = await requirements_of(address, resolve, python_setup)
     if not roots:
         return ((),) * len(platforms), ()
-    lock = await _lock_of(target.address, resolve, python_setup)
-    tool = await _tool(program, base, repos, certificates)
-    subsets = await _resolve(target.address, lock, resolve, roots, platforms, tool)
-    installed = await _install(target, subsets, platforms, tool, base)
-    layers = [await layers_of(result) for result in installed]
-    return tuple(layers), tuple([await blobs(result) for result in installed])
-
-
-async def _tool(
-    program: VenvPex, base: Base, repos: PythonRepos, certificates: Optional[str]
-) -> _Tool:
+    lock = await _lock_of(address, resolve, python_setup)
     trusted = [ca_certs_path_to_file_content(certificates)] if certificates else []
-    env = {
-        **(await engine.subprocess_environment()),
-        **_index_environment(repos),
-        **({"SSL_CERT_FILE": trusted[0].path} if trusted else {}),
-    }
-    options = ("--python", base.python, *(("--glibc", base.glibc) if base.glibc else ()))
-    trust = await engine.create_digest({file.path: file.content for file in trusted})
-    return _Tool(program, trust, env, options)
-
-
-async def _resolve(
-    address: Address,
-    lock: FileContent,
-    resolve: str,
-    roots: Sequence[str],
-    platforms: Sequence[Platform],
-    tool: _Tool,
-) -> Tuple[FallibleProcessResult, ...]:
-    """The locked packages that `roots` need on each platform."""
-    wanted = "".join(f"{root}\n" for root in roots).encode()
-    files = await engine.create_digest({"resolve.lock": lock.content, "roots.txt": wanted})
-    inputs = await engine.merge_digests([files, tool.trust])
-    argv = (
-        *("image-resolve", "--lock", "resolve.lock", "--resolve", resolve),
-        *("--roots", "roots.txt", "--out", _SUBSET),
+    tool = _Tool(
+        address=address,
+        program=program,
+        platforms=platforms,
+        trust=await engine.create_digest({file.path: file.content for file in trusted}),
+        env={
+            **(await engine.subprocess_environment()),
+            **_index_environment(repos),
+            **({"SSL_CERT_FILE": trusted[0].path} if trusted else {}),
+        },
+        options=("--python", base.python, *(("--glibc", base.glibc) if base.glibc else ())),
     )
-    about = f"Find the packages that {address} needs on"
-    return await run_steps(
-        address,
-        [tool.process(argv, platform, inputs, f"{about} {platform}") for platform in platforms],
-    )
-
-
-async def _install(
-    target: Target,
-    subsets: Sequence[FallibleProcessResult],
-    platforms: Sequence[Platform],
-    tool: _Tool,
-    base: Base,
-) -> Tuple[FallibleProcessResult, ...]:
+    subsets = await _resolved(tool, lock, resolve, roots)
     argv: Tuple[str, ...] = ("image-install", "--requirements", _SUBSET, "--out", OUT)
     if target[FlyteImageBytecodeField].value:
         python = await engine.find_python(InterpreterConstraints([f"CPython=={base.python}.*"]))
         argv = (*argv, "--bytecode-python", python.path)
-    about = f"Install the packages of {target.address} for"
-    inputs = [await engine.merge_digests([subset.output_digest, tool.trust]) for subset in subsets]
+    installed = await _on_each(tool, argv, subsets, f"Install the packages of {address} for")
+    layers = [await layers_of(result) for result in installed]
+    return tuple(layers), tuple([await blobs(result) for result in installed])
+
+
+async def _resolved(
+    tool: _Tool, lock: FileContent, resolve: str, roots: Sequence[str]
+) -> Sequence[Digest]:
+    """The locked packages that `roots` need on each platform."""
+    wanted = "".join(f"{root}\n" for root in roots).encode()
+    files = await engine.create_digest({"resolve.lock": lock.content, "roots.txt": wanted})
+    argv = (
+        *("image-resolve", "--lock", "resolve.lock", "--resolve", resolve),
+        *("--roots", "roots.txt", "--out", _SUBSET),
+    )
+    about = f"Find the packages that {tool.address} needs on"
+    results = await _on_each(tool, argv, [files] * len(tool.platforms), about)
+    return [result.output_digest for result in results]
+
+
+async def _on_each(
+    tool: _Tool, argv: Sequence[str], inputs: Sequence[Digest], about: str
+) -> Tuple[FallibleProcessResult, ...]:
+    """Run a step for each platform, with the input of each."""
+    digests = [await engine.merge_digests([digest, tool.trust]) for digest in inputs]
     return await run_steps(
-        target.address,
+        tool.address,
         [
-            tool.process(argv, platform, digest, f"{about} {platform}")
-            for platform, digest in zip(platforms, inputs)
+            step(
+                tool.program,
+                (*argv, "--platform", str(platform), *tool.options),
+                digest,
+                f"{about} {platform}",
+                output_files=(_SUBSET,),
+                extra_env=tool.env,
+                append_only_caches={"flyte_uv": _UV_CACHE},
+            )
+            for platform, digest in zip(tool.platforms, digests)
         ],
     )
 
@@ -188,14 +170,10 @@ def _index_environment(repos: PythonRepos) -> Dict[str, str]:
 
     In the environment, as URLs may hold credentials, and arguments show up in errors.
     """
-    env = {"UV_CACHE_DIR": _UV_CACHE}
-    indexes = repos.indexes
-    if indexes:
-        env["UV_DEFAULT_INDEX"] = indexes[0]
-    else:
-        env["UV_NO_INDEX"] = "1"
-    if indexes[1:]:
-        env["UV_INDEX"] = " ".join(indexes[1:])
-    if repos.find_links:
-        env["UV_FIND_LINKS"] = ",".join(repos.find_links)
-    return env
+    first, others = repos.indexes[:1], repos.indexes[1:]
+    return {
+        "UV_CACHE_DIR": _UV_CACHE,
+        **({"UV_DEFAULT_INDEX": first[0]} if first else {"UV_NO_INDEX": "1"}),
+        **({"UV_INDEX": " ".join(others)} if others else {}),
+        **({"UV_FIND_LINKS": ",".join(repos.find_links)} if repos.find_links else {}),
+    }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Sequence, Tuple
+from typing import Any, Sequence, Tuple
 
-from pants.backend.python.util_rules.pex import VenvPexProcess
+from pants.backend.python.util_rules.pex import VenvPex, VenvPexProcess
 from pants.build_graph.address import Address
 from pants.engine.fs import Digest, PathGlobs
 from pants.engine.process import FallibleProcessResult
+from pants.util.logging import LogLevel
 
 from flyte_pack.oci.parts import Layer, Layers
 from pants_flyte import engine
@@ -17,6 +18,21 @@ from pants_flyte.errors import FlyteTargetError
 # The directory that a step makes: layers in `blobs/`, and JSON files that describe them.
 OUT = "out"
 _PROGRAM = re.compile(r"^flyte_pack [a-z-]+: ", re.MULTILINE)
+
+
+def step(
+    tool: VenvPex, argv: Sequence[str], inputs: Digest, description: str, **more: Any
+) -> VenvPexProcess:
+    """more: as for `VenvPexProcess`."""
+    return VenvPexProcess(
+        tool,
+        argv=argv,
+        input_digest=inputs,
+        output_directories=(OUT,),
+        description=description,
+        level=LogLevel.INFO,
+        **more,
+    )
 
 
 async def run_steps(

@@ -36,20 +36,17 @@ HOST = "host"
 
 class FlyteBaseImageField(StringField):
     alias = "image"
-    help = help_text(
-        f"""
+    help = help_text(f"""
         The image in a registry, such as `"docker.io/library/python:3.12-slim"`. What it is pinned
         to is in the lock file, which `{bin_name()} run path/to:base -- lock` writes.
 
         Give this or `source`.
-        """
-    )
+    """)
 
 
 class FlyteBaseSourceField(PathField):
     alias = "source"
-    help = help_text(
-        """
+    help = help_text("""
         An image that needs no registry: the path, relative to the BUILD file (`//` before it means
         the build root), of an OCI image layout (a directory) or of an archive (as `docker save` or
         `skopeo copy ... oci-archive:` write them); or `"host"`.
@@ -58,8 +55,7 @@ class FlyteBaseSourceField(PathField):
         that it needs, a shell, certificates. It takes about a second and no network, to try images
         out. Do not use it in production: what is in it is not pinned, and nobody scans it or
         patches it. Images made on it are labelled `dev.pants-flyte.not-for-production`.
-        """
-    )
+    """)
 
     @property
     def named_paths(self) -> Tuple[str, ...]:
@@ -68,12 +64,10 @@ class FlyteBaseSourceField(PathField):
 
 class FlyteBaseLockfileField(PathField):
     alias = "lockfile"
-    help = help_text(
-        """
+    help = help_text("""
         The lock file, relative to the BUILD file (`//` before it means the build root); to be
         committed. If unset, it is the target's name with the ending `.lock.json`.
-        """
-    )
+    """)
 
     @property
     def path(self) -> str:
@@ -83,57 +77,45 @@ class FlyteBaseLockfileField(PathField):
 
 
 class FlyteBaseDependenciesField(Dependencies):
-    help = help_text(
-        """
-        Not needed: the files that the other fields name are known.
-        """
-    )
+    help = "Not needed: the files that the other fields name are known."
 
 
 class FlyteBasePlatformsField(StringSequenceField):
     alias = "platforms"
     default = ("linux/amd64",)
-    help = help_text(
-        """
+    help = help_text("""
         The platforms to lock (or to take from an archive), such as `["linux/amd64",
         "linux/arm64"]`. A base from the host has the host's alone.
-        """
-    )
+    """)
 
 
 class FlyteBasePythonField(StringField):
     alias = "python"
-    help = help_text(
-        """
+    help = help_text("""
         The image's Python, its absolute path with the version: `"/usr/bin/python3.11"`.
 
         Not needed for Docker's official Python images and for `source="host"`.
-        """
-    )
+    """)
 
 
 class FlyteBaseRefField(StringField):
     alias = "ref"
-    help = help_text(
-        """
+    help = help_text("""
         The name of the image in `source`, where that holds several: `ref="v2"`. In a layout it is
         the annotation `org.opencontainers.image.ref.name` in `index.json`; in an archive of
         `docker save` it is a tag, such as `"team/base:v2"`.
-        """
-    )
+    """)
 
 
 class FlyteBaseGlibcField(StringField):
     alias = "glibc"
-    help = help_text(
-        """
+    help = help_text("""
         The version of the C library (glibc) in the image, such as `"2.34"`, which
         `ldd --version` prints there. Wheels for it and for older versions are taken.
 
         Set it if a package has wheels for a newer version only, or if the image has an older
         one. If unset, it is `2.28`. The choices are `2.17`, `2.28`, and `2.31` to `2.40`.
-        """
-    )
+    """)
 
 
 class FlyteBaseImage(FileNamingTarget):
@@ -152,8 +134,7 @@ class FlyteBaseImage(FileNamingTarget):
         InterpreterConstraintsField,
         engine.EnvironmentField,
     )
-    help = help_text(
-        f"""
+    help = help_text(f"""
         What a `flyte_image` is built on: an image in a registry, pinned by a lock file, or one at
         hand.
 
@@ -165,8 +146,7 @@ class FlyteBaseImage(FileNamingTarget):
 
         For a registry with plain HTTP, other than on this machine, see
         `[flyte].insecure_registries`.
-        """
-    )
+    """)
 
 
 # --- flyte_image ---------------------------------------------------------------------------------
@@ -175,41 +155,35 @@ class FlyteBaseImage(FileNamingTarget):
 class FlyteImageBaseField(OneAddressField):
     alias = "base"
     required = True
-    help = help_text('The address of a `flyte_base_image`: `base="//images:base"`.')
+    help = 'The address of a `flyte_base_image`: `base="//images:base"`.'
 
 
 class FlyteImageDependenciesField(Dependencies):
     supports_transitive_excludes = True
-    help = help_text(
-        """
+    help = help_text("""
         What the image is for: addresses of tasks or of code, such as `[":train",
         "./workflows.py"]`. Their third-party requirements go into the image. Their own code does if
         `code=True`.
-        """
-    )
+    """)
 
 
 class FlyteImageCodeField(TriBoolField):
     alias = "code"
-    help = help_text(
-        """
+    help = help_text("""
         Whether the image holds the first-party code that its `dependencies` reach, at `workdir`.
 
         Leave it unset, and the image holds none, as code comes in bundles; for a task with
         `copy_style="none"` another image is then made, which is this one and the code. (With
         `source_folders`, they are taken to bring the code, and nothing is added.)
-        """
-    )
+    """)
 
 
 class FlyteImagePlatformsField(StringSequenceField):
     alias = "platforms"
-    help = help_text(
-        """
+    help = help_text("""
         The platforms of the image, such as `["linux/amd64", "linux/arm64"]`; two or more make an
         index. If unset, they are those of the base.
-        """
-    )
+    """)
 
 
 class _CopyField(AsyncFieldMixin, Field, NamesFiles):
@@ -245,20 +219,17 @@ class _CopyField(AsyncFieldMixin, Field, NamesFiles):
 
 class FlyteImageSourceFilesField(_CopyField):
     alias = "source_files"
-    help = help_text(
-        """
+    help = help_text("""
         Files to copy into the image, as Flyte's `with_source_file` does: `[{"src": "settings.json",
         "dst": "."}]`. `src` is relative to the BUILD file (`//` before it means the build root),
         `dst` to `workdir`. A `dst` that is `.` or ends in `/` is a directory.
-        """
-    )
+    """)
 
 
 class FlyteImageSourceFoldersField(_CopyField):
     alias = "source_folders"
     keys = (("src", str), ("dst", str), ("copy_contents_only", bool))
-    help = help_text(
-        """
+    help = help_text("""
         Folders to copy into the image, as Flyte's `with_source_folder` does: `[{"src": "assets",
         "dst": ".", "copy_contents_only": True}]`. With `dst="."` (which is the default) the folder
         itself is copied, or its contents with `copy_contents_only`; any other `dst` receives the
@@ -267,130 +238,105 @@ class FlyteImageSourceFoldersField(_CopyField):
         `src` is relative to the BUILD file (`//` before it means the build root), `dst` to
         `workdir`. What a `.dockerignore` in the folder names is left out, and what
         `[flyte].all_excludes` names.
-        """
-    )
+    """)
 
 
 class FlyteImageEnvField(DictStringToStringField):
     alias = "env"
-    help = help_text(
-        'Environment variables: `env={"OMP_NUM_THREADS": "1"}`, on top of the base\'s.'
-    )
+    help = """Environment variables: `env={"OMP_NUM_THREADS": "1"}`, on top of the base's."""
 
 
 class FlyteImageWorkdirField(StringField):
     alias = "workdir"
     default = "/home/flyte/task"
-    help = help_text(
-        """
+    help = help_text("""
         The working directory, an absolute path; made for the image's user to write in. It is the
         top of the code, and where a bundle is unpacked.
-        """
-    )
+    """)
 
 
 class FlyteImageUserField(StringField):
     alias = "user"
     default = "1000:1000"
-    help = help_text(
-        """
+    help = help_text("""
         The user that the image runs as, by number: `"1000:1000"` (user and group). Root is `"0:0"`.
-        """
-    )
+    """)
 
 
 class FlyteImageLabelsField(DictStringToStringField):
     alias = "labels"
-    help = help_text(
-        """
+    help = help_text("""
         Labels of the image and annotations of its manifest, in which `{git_commit}` (the commit
         that is checked out), `{version}` (`[flyte].version`) and `{env.NAME}` may stand:
         `labels={"org.opencontainers.image.revision": "{git_commit}"}`. What differs from build to
         build makes another image of the same content, so nothing of that kind is set unasked.
-        """
-    )
+    """)
 
 
 class FlyteImageBytecodeField(BoolField):
     alias = "bytecode"
     default = False
-    help = help_text(
-        """
+    help = help_text("""
         Whether third-party packages are compiled when the image is built rather than at each start
         of a container: containers start faster, the image takes longer to build and is larger.
         Needs a CPython of the image's version on this machine.
-        """
-    )
+    """)
 
 
 class FlyteImageRegistriesField(StringSequenceField):
     alias = "registries"
-    help = help_text(
-        """
+    help = help_text("""
         Where the image is pushed, each a host, perhaps with a path: `["ghcr.io/org"]`. If unset,
         `[flyte].registries` holds.
-        """
-    )
+    """)
 
 
 class FlyteImageRepositoryField(StringField):
     alias = "repository"
-    help = help_text(
-        """
+    help = help_text("""
         The repository's name below each registry, in which `{directory}` (the BUILD file's, its
         last part), `{path}` (all of it) and `{name}` (the target's) may stand. If unset,
         `[flyte].repository` holds.
-        """
-    )
+    """)
 
 
 class FlyteImageTagsField(StringSequenceField):
     alias = "image_tags"
-    help = help_text(
-        """
+    help = help_text("""
         The tags that a push sets, in which may stand `{content_hash}` (the first 16 digits of the
         image's digest), `{git_commit}` (the commit that is checked out), `{version}`
         (`[flyte].version` or that of a deployment) and `{env.NAME}`. If unset, `[flyte].image_tags`
         holds.
-        """
-    )
+    """)
 
 
 class FlyteImageRefNameField(StringField):
     alias = "ref_name"
-    help = help_text(
-        """
-        The name by which code asks for the image in `flyte.Image.from_ref_name`.
-        """
-    )
+    help = "The name by which code asks for the image in `flyte.Image.from_ref_name`."
 
 
 class FlyteImageSkipPushField(BoolField):
     alias = "skip_push"
     default = False
-    help = help_text(f"Whether `{bin_name()} publish` leaves this image out.")
+    help = f"Whether `{bin_name()} publish` leaves this image out."
 
 
 class FlyteImageSmokeTestField(BoolField):
     alias = "smoke_test"
     default = False
-    help = help_text(
-        f"""
+    help = help_text(f"""
         Whether `{bin_name()} test` imports, inside the image, each first-party module that the
         `dependencies` reach, and looks for the command that starts tasks (`a0`).
-        """
-    )
+    """)
 
 
 class FlyteImageOutputPathField(OutputPathField):
-    help = help_text(
-        f"""
+    help = help_text(f"""
         The directory of the OCI image layout, below `--distdir`.
 
         If undefined, it is the path to the BUILD file with dots, then the target's name:
         `src/app:image` is `src.app/image` (as with `{bin_name()} package` of other targets).
-        """
-    )
+    """)
 
 
 class FlyteImage(FileNamingTarget):
@@ -420,8 +366,7 @@ class FlyteImage(FileNamingTarget):
         PythonResolveField,
         engine.EnvironmentField,
     )
-    help = help_text(
-        f"""
+    help = help_text(f"""
         A container image for tasks, made without a container engine: a base, the third-party
         packages that the `dependencies` need (from the lock file of the resolve, for the image's
         platform), the shim that fetches bundles, and, if asked for, the code itself.
@@ -437,5 +382,4 @@ class FlyteImage(FileNamingTarget):
         `{bin_name()} publish path/to:image` pushes it, `{bin_name()} run path/to:image -- a0
         --help` runs a command in it, `{bin_name()} run path/to:image -- --archive image.tar` writes
         what `docker load` takes. `-- --help` tells more.
-        """
-    )
+    """)

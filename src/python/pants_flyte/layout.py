@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from pants.build_graph.address import Address
+from pants.engine.target import Target
 
 from flyte_pack.module_scan import Import, ModuleScan
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.subsystem import FlyteSubsystem
+from pants_flyte.target_types import FlyteRootDirField
 
 _SHOWN = 8  # how many culprits an error names before it only counts them
 
@@ -56,6 +59,16 @@ def check_root_dir(address: Address, value: Optional[str]) -> Optional[str]:
     return root_path(root)
 
 
+def root_dir_of(
+    target: Target, flyte: FlyteSubsystem, override: Optional[str] = None
+) -> Optional[str]:
+    """The override, else the field, else the option. "" is the build root."""
+    for value in (override, target[FlyteRootDirField].value, flyte.root_dir):
+        if value is not None:
+            return check_root_dir(target.address, value)
+    return None
+
+
 def root_path(root: str) -> str:
     """A root as the start of paths: the build root, which Pants calls ".", is ""."""
     return "" if root == "." else root
@@ -99,7 +112,12 @@ def place_all(
             "Set `root_dir` to a directory above them all (`.` is the build root), or leave it "
             "unset, so that each source root is stripped.",
         )
-    clashes += _files_for_directories(placed)
+    clashes += [  # one file lies where another needs a directory
+        (parent, placed[parent], file)
+        for path, file in placed.items()
+        for parent in directories_above(path)
+        if parent in placed
+    ]
     if clashes:
         lines = listing(
             f"{path}: {a.path} ({a.owner or 'no owner'}) and {b.path} ({b.owner or 'no owner'})"
@@ -112,18 +130,6 @@ def place_all(
             "set `root_dir` so that their source roots stay apart.",
         )
     return placed
-
-
-def _files_for_directories(
-    placed: Mapping[str, SourceFile],
-) -> List[Tuple[str, SourceFile, SourceFile]]:
-    """Paths where one file lies and another needs a directory."""
-    return [
-        (parent, placed[parent], file)
-        for path, file in placed.items()
-        for parent in directories_above(path)
-        if parent in placed
-    ]
 
 
 def directories_above(path: str) -> Iterator[str]:
@@ -174,8 +180,7 @@ class BrokenImport:
 
 def module_name(path: str) -> str:
     """`a/b.py` -> `a.b`; `a/__init__.py` -> `a`."""
-    base = os.path.splitext(path)[0]
-    name = base.replace("/", ".")
+    name = os.path.splitext(path)[0].replace("/", ".")
     return name[: -len(".__init__")] if name.endswith(".__init__") else name
 
 

@@ -12,15 +12,10 @@ from flyte_pack.names import InvalidName
 from flyte_pack.registry.plan import Destination, PushPlan, check_tag, parse_name
 from flyte_shim import shown
 from pants_flyte import engine
+from pants_flyte import image_target_types as types
 from pants_flyte.build_types import BuiltImage
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.holes import hole_values
-from pants_flyte.image_target_types import (
-    FlyteImage,
-    FlyteImageRegistriesField,
-    FlyteImageRepositoryField,
-    FlyteImageTagsField,
-)
 from pants_flyte.subsystem import FlyteSubsystem
 
 _HOLE = re.compile(r"\{([^{}]*)\}")
@@ -45,7 +40,7 @@ async def push_plan(
     siblings = [
         name
         for other in await engine.all_targets()
-        if isinstance(other, FlyteImage) and other.address != target.address
+        if isinstance(other, types.FlyteImage) and other.address != target.address
         for name in _names_if_any(other, flyte, registries)
     ]
     return PushPlan(
@@ -61,15 +56,15 @@ async def push_plan(
 def _names(target: Target, flyte: FlyteSubsystem, registries: Sequence[str]) -> List[str]:
     """`registry/repository` of each destination."""
     address = target.address
-    template = target[FlyteImageRepositoryField].value or flyte.repository
+    template = target[types.FlyteImageRepositoryField].value or flyte.repository
     parts = {
         "directory": address.spec_path.rpartition("/")[2],
         "path": address.spec_path,
         "name": address.target_name,
     }
-    repository = _fill(address, FlyteImageRepositoryField.alias, template, parts).strip("/")
+    repository = _fill(address, types.FlyteImageRepositoryField.alias, template, parts).strip("/")
     found = []
-    own = target[FlyteImageRegistriesField].value
+    own = target[types.FlyteImageRegistriesField].value
     for registry in registries or (flyte.registries if own is None else own):
         name = f"{registry.strip('/')}/{repository}"
         try:
@@ -96,14 +91,14 @@ async def _tags(
     target: Target, image: BuiltImage, flyte: FlyteSubsystem, version: Optional[str]
 ) -> Tuple[str, ...]:
     address = target.address
-    own = target[FlyteImageTagsField].value
+    own = target[types.FlyteImageTagsField].value
     templates = own if own is not None else tuple(flyte.image_tags)
     wanted = {hole for template in templates for hole in _HOLE.findall(template)}
     parts = {"content_hash": image.image_digest.partition(":")[2][:16]}
     parts.update(await hole_values(address, wanted, version))
     tags = []
     for template in templates:
-        tag = _fill(address, FlyteImageTagsField.alias, template, parts)
+        tag = _fill(address, types.FlyteImageTagsField.alias, template, parts)
         # The image without the code must not lose its tag to the one with the code.
         tag += "" if image.own_output else _WITH_CODE
         try:

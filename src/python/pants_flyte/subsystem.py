@@ -15,14 +15,12 @@ from pants_flyte.target_types import COPY_STYLES
 class FlyteSubsystem(Subsystem):
     options_scope = "flyte"
     name = "Flyte"
-    help = help_text(
-        """
+    help = help_text("""
         Code bundles and deployments for Flyte, computed from the dependency graph.
 
         Write a `flyte_task` in a BUILD file (`pants help flyte_task`), then `pants package`,
         `pants run` and `pants experimental-deploy`. The options below are the defaults of targets.
-        """
-    )
+    """)
 
     copy_style = StrOption(
         default="auto",
@@ -30,38 +28,28 @@ class FlyteSubsystem(Subsystem):
     )
     root_dir = StrOption(
         default=None,
-        help=(
-            "The directory, relative to the build root, that is the top of every bundle whose "
-            "`root_dir` field is not set. Unset means that source roots are stripped."
-        ),
+        help="The directory, relative to the build root, that is the top of every bundle whose "
+        "`root_dir` field is not set. Unset means that source roots are stripped.",
     )
     project = StrOption(
-        default="flytesnacks",
-        help="The Flyte project of a `flyte_deployment` that names none.",
+        default="flytesnacks", help="The Flyte project of a `flyte_deployment` that names none."
     )
     domain = StrOption(
-        default="development",
-        help="The Flyte domain of a `flyte_deployment` that names none.",
+        default="development", help="The Flyte domain of a `flyte_deployment` that names none."
     )
     store = StrOption(
         default=None,
-        help=(
-            "Where bundles and deployment records go, a URI such as `s3://bucket/path` or "
-            "`file:///srv/flyte`; a relative `file://` path starts at the build root. Unset means "
-            "the directory `flyte` below `--distdir`."
-        ),
+        help="Where bundles and deployment records go, a URI such as `s3://bucket/path` or "
+        "`file:///srv/flyte`; a relative `file://` path starts at the build root. Unset means "
+        "the directory `flyte` below `--distdir`.",
     )
     endpoint = StrOption(
         default=None,
-        help=(
-            "The Flyte control plane that deployments register their tasks with, such as "
-            "`flyte.example.com`. Unset means the one in Flyte's own `config.yaml`, if any."
-        ),
+        help="The Flyte control plane that deployments register their tasks with, such as "
+        "`flyte.example.com`. Unset means the one in Flyte's own `config.yaml`, if any.",
     )
     insecure = BoolOption(
-        default=False,
-        help="Whether that endpoint speaks plain HTTP, without TLS.",
-        advanced=True,
+        default=False, help="Whether that endpoint speaks plain HTTP, without TLS.", advanced=True
     )
     org = StrOption(
         default=None,
@@ -70,33 +58,25 @@ class FlyteSubsystem(Subsystem):
     )
     deploy_config = StrOption(
         default=None,
-        help=(
-            "A YAML file, from the build root, with settings of deployments; see the field "
-            "`config` in `pants help flyte_deployment`."
-        ),
+        help="A YAML file, from the build root, with settings of deployments; see the field "
+        "`config` in `pants help flyte_deployment`.",
     )
     import_env_vars = StrListOption(
         default=[],
-        help=(
-            "Environment variables that the modules of tasks see while they are imported to be "
-            "registered, as `NAME` or `NAME=value`, besides `PATH`, `HOME`, `TMPDIR` and the "
-            "locale. A module that reads them may register something else, so they are part of "
-            "the version."
-        ),
+        help="Environment variables that the modules of tasks see while they are imported to be "
+        "registered, as `NAME` or `NAME=value`, besides `PATH`, `HOME`, `TMPDIR` and the "
+        "locale. A module that reads them may register something else, so they are part of "
+        "the version.",
         advanced=True,
     )
     images = DictOption[str](
-        help=(
-            "Maps names that the `image` field of a `flyte_task` may use to image references, "
-            'such as `{"trainer": "ghcr.io/org/trainer:2026.1"}`.'
-        ),
+        help="Maps names that the `image` field of a `flyte_task` may use to image references, "
+        'such as `{"trainer": "ghcr.io/org/trainer:2026.1"}`.',
     )
     registries = StrListOption(
         default=[],
-        help=(
-            "Where images without a `registries` field are pushed: hosts, perhaps with a path, "
-            "such as `ghcr.io/org`."
-        ),
+        help="Where images without a `registries` field are pushed: hosts, perhaps with a path, "
+        "such as `ghcr.io/org`.",
     )
     repository = StrOption(
         default="{path}/{name}",
@@ -107,23 +87,18 @@ class FlyteSubsystem(Subsystem):
         help="The `image_tags` of images that do not set them; see `pants help flyte_image`.",
     )
     image_labels = DictOption[str](
-        help="Labels of every image; the `labels` of a `flyte_image` come on top.",
-        advanced=True,
+        help="Labels of every image; the `labels` of a `flyte_image` come on top.", advanced=True
     )
     version = StrOption(
         default=None,
-        help=(
-            "What `{version}` in an image's tags stands for when it is published by itself: "
-            "`pants --flyte-version=1.4 publish path/to:image`."
-        ),
+        help="What `{version}` in an image's tags stands for when it is published by itself: "
+        "`pants --flyte-version=1.4 publish path/to:image`.",
     )
     insecure_registries = StrListOption(
         default=[],
-        help=(
-            "Hosts (with their ports) of registries to speak to over plain HTTP. Others on the "
-            "network can then read credentials and change images. A registry on this machine "
-            "(`localhost:5000`) needs no entry."
-        ),
+        help="Hosts (with their ports) of registries to speak to over plain HTTP. Others on the "
+        "network can then read credentials and change images. A registry on this machine "
+        "(`localhost:5000`) needs no entry.",
         advanced=True,
     )
     all_excludes = StrListOption(
@@ -138,37 +113,29 @@ class FlyteSubsystem(Subsystem):
             "**/BUILD",
             "**/BUILD.*",
         ],
-        help=(
-            'What `copy_style="all"` leaves out, as globs from the build root, besides what Pants '
-            "ignores (`[GLOBAL].pants_ignore`, `.gitignore`). What the entry points reach in the "
-            "graph is never left out."
-        ),
+        help='What `copy_style="all"` leaves out, as globs from the build root, besides what Pants '
+        "ignores (`[GLOBAL].pants_ignore`, `.gitignore`). What the entry points reach in the "
+        "graph is never left out.",
         advanced=True,
     )
     infer_lost_imports = BoolOption(
         default=True,
-        help=(
-            "Whether to infer dependencies from imports that Pants' own parser loses: of `import "
-            "a, b` it keeps only `a`, and bundles would lack `b`. They are resolved as every "
-            "other import: `[python-infer]` and the comment `# pants: no-infer-dep` apply."
-        ),
+        help="Whether to infer dependencies from imports that Pants' own parser loses: of `import "
+        "a, b` it keeps only `a`, and bundles would lack `b`. They are resolved as every "
+        "other import: `[python-infer]` and the comment `# pants: no-infer-dep` apply.",
         advanced=True,
     )
     dry_run = BoolOption(
         default=False,
-        help=(
-            "Whether `experimental-deploy` only shows what every deployment would do, and writes "
-            "nothing: `pants --flyte-dry-run --changed-since=main experimental-deploy`. Its own "
-            "`--dry-run`, in later versions of Pants, does the same."
-        ),
+        help="Whether `experimental-deploy` only shows what every deployment would do, and writes "
+        "nothing: `pants --flyte-dry-run --changed-since=main experimental-deploy`. Its own "
+        "`--dry-run`, in later versions of Pants, does the same.",
     )
     deploy_env_vars = StrListOption(
         default=[],
-        help=(
-            "More environment variables that `experimental-deploy` passes to the deploy program, "
-            "as `NAME` or `NAME=value`, besides `PATH`, `HOME`, and those that configure stores, "
-            "registries and Flyte. (`run` passes the whole environment.)"
-        ),
+        help="More environment variables that `experimental-deploy` passes to the deploy program, "
+        "as `NAME` or `NAME=value`, besides `PATH`, `HOME`, and those that configure stores, "
+        "registries and Flyte. (`run` passes the whole environment.)",
         advanced=True,
     )
 
@@ -181,12 +148,10 @@ class FlytePackSubsystem(Subsystem):
 
     lockfile = StrOption(
         default="resource://flyte_pack/flyte-pack.lock",
-        help=(
-            "The lock file of the program's third-party packages (a codec), as a path from the "
-            "build root: a requirements file with hashes, or a PEX lock file. The default comes "
-            "with the backend. Another codec version may give other archive bytes for the same "
-            "content."
-        ),
+        help="The lock file of the program's third-party packages (a codec), as a path from the "
+        "build root: a requirements file with hashes, or a PEX lock file. The default comes "
+        "with the backend. Another codec version may give other archive bytes for the same "
+        "content.",
         advanced=True,
     )
     image_lockfile = StrOption(
@@ -207,10 +172,8 @@ class FlytePackSubsystem(Subsystem):
 
     deploy_interpreter_constraints = StrListOption(
         default=["CPython>=3.10,<3.15"],
-        help=(
-            "As `interpreter_constraints`, for deploying, pushing and running images. Under "
-            "CPython 3.9 AWS profiles, SSO and roles cannot be used."
-        ),
+        help="As `interpreter_constraints`, for deploying, pushing and running images. Under "
+        "CPython 3.9 AWS profiles, SSO and roles cannot be used.",
         advanced=True,
     )
 

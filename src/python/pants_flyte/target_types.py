@@ -76,8 +76,7 @@ class CodeTarget(FileNamingTarget):
 
 class FlyteRootDirField(StringField):
     alias = "root_dir"
-    help = help_text(
-        """
+    help = help_text("""
         The directory, relative to the build root, that becomes the top of the bundle: all paths in
         the bundle are relative to it, and it is what Flyte calls `root_dir`. `"."` is the
         build root itself. Every file of the bundle must lie below it.
@@ -87,29 +86,25 @@ class FlyteRootDirField(StringField):
         `files` targets keep their path from the build root.
 
         If unset, `[flyte].root_dir` holds.
-        """
-    )
+    """)
 
 
 class FlyteBundleCopyStyleField(StringField):
     alias = "copy_style"
     valid_choices = BUNDLE_COPY_STYLES
-    help = help_text(
-        f"""
+    help = help_text(f"""
         Which files go into the bundle.
 
         {_COPY_STYLE_HELP}
 
         If unset, `[flyte].copy_style` holds.
-        """
-    )
+    """)
 
 
 class FlyteTaskCopyStyleField(StringField):
     alias = "copy_style"
     valid_choices = COPY_STYLES
-    help = help_text(
-        f"""
+    help = help_text(f"""
         How the task's code reaches its container.
 
         {_COPY_STYLE_HELP}
@@ -117,8 +112,7 @@ class FlyteTaskCopyStyleField(StringField):
         - `none`: no bundle; the code is in the image.
 
         If unset, `[flyte].copy_style` holds. A `flyte_deployment` can override it.
-        """
-    )
+    """)
 
 
 def output_path_help(what: str, name: str) -> str:
@@ -220,8 +214,7 @@ class FlyteBundle(CodeTarget):
         InterpreterConstraintsField,
         engine.EnvironmentField,
     )
-    help = help_text(
-        f"""
+    help = help_text(f"""
         A code bundle: a reproducible `.tar.gz` of the code that its dependencies reach, with a
         manifest that names each file's owner and the reason it is there.
 
@@ -235,8 +228,7 @@ class FlyteBundle(CodeTarget):
 
         `{bin_name()} package path/to:code` writes `dist/path.to/code.tar.gz` and
         `dist/path.to/code.manifest.json`.
-        """
-    )
+    """)
 
 
 # --- flyte_task ----------------------------------------------------------------------------------
@@ -255,22 +247,19 @@ class FlyteEntryPointField(StringField, AsyncFieldMixin):
     alias = "entry_point"
     required = True
     value: str
-    help = help_text(
-        """
+    help = help_text("""
         The task to run, as `file.py:name`, the file relative to the BUILD file:
         `entry_point="workflows.py:train"`. The name is that of a task (`@env.task def train()`),
         or of a `flyte.TaskEnvironment`, which stands for all its tasks in that file.
 
         The file is read, never imported, to check that the name exists. The dependency on the
         file's owner is inferred.
-        """
-    )
+    """)
 
 
 class FlyteTaskImageField(ImageReferenceField):
     alias = "image"
-    help = help_text(
-        """
+    help = help_text("""
         The container image that the task runs in:
 
         - the address of a `flyte_image`, such as `":image"` or `"services/ml:image"`;
@@ -282,8 +271,7 @@ class FlyteTaskImageField(ImageReferenceField):
         `flyte_deployment`, `[flyte].images` or `--image trainer=URI` maps to a reference.
 
         Leave it out where the code's own `flyte.Image` needs no build.
-        """
-    )
+    """)
 
 
 class FlyteTaskBundleField(OneAddressField):
@@ -311,8 +299,7 @@ class FlyteTask(CodeTarget):
         InterpreterConstraintsField,
         engine.EnvironmentField,
     )
-    help = help_text(
-        f"""
+    help = help_text(f"""
         A Flyte task (or all tasks of one environment): the link of its code, its image and the
         directory that imports start from.
 
@@ -330,8 +317,7 @@ class FlyteTask(CodeTarget):
         Flyte's own local runner; `-- --help` shows the task's inputs. `--root-dir DIR` and
         `--copy-style STYLE`, where they come first, override this target's fields.
         `-- --in-image --n 5` runs it in its image, `-- --remote --n 5` has Flyte run it.
-        """
-    )
+    """)
 
 
 # --- flyte_deployment ----------------------------------------------------------------------------
@@ -467,8 +453,7 @@ class FlyteDeployment(FileNamingTarget):
         FlyteDeploymentConfigField,
         engine.EnvironmentField,
     )
-    help = help_text(
-        f"""
+    help = help_text(f"""
         Tasks that go out together: what `run` and `experimental-deploy` act on.
 
             flyte_deployment(
@@ -486,5 +471,4 @@ class FlyteDeployment(FileNamingTarget):
         `{bin_name()} experimental-deploy ::` deploys every deployment, `{bin_name()}
         --changed-since=main --changed-dependents=transitive experimental-deploy` those that a
         branch has changed.
-        """
-    )
+    """)

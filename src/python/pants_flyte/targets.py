@@ -1,9 +1,11 @@
-"""Finds a target and checks its type."""
+"""Finds a target, and checks its type and resolve."""
 
 from __future__ import annotations
 
 from typing import Optional, Type, TypeVar
 
+from pants.backend.python.subsystems.setup import PythonSetup
+from pants.backend.python.target_types import PythonResolveField
 from pants.build_graph.address import Address
 from pants.engine.target import SpecialCasedDependencies, Target
 
@@ -11,6 +13,13 @@ from pants_flyte import engine
 from pants_flyte.errors import FlyteTargetError
 
 T = TypeVar("T", bound=Target)
+
+
+def is_in_resolve(target: Target, resolve: str, python_setup: PythonSetup) -> bool:
+    """Whether it belongs to the resolve, or to none in particular."""
+    if not target.has_field(PythonResolveField):
+        return True
+    return target[PythonResolveField].normalized_value(python_setup) == resolve
 
 
 async def target_at(address: Address, kind: Type[T]) -> T:

@@ -16,19 +16,13 @@ from pants.engine.target import FieldSet, InferDependenciesRequest, InferredDepe
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
+from flyte_pack import task_link
 from flyte_pack.flyte_side.private import RESOLVER
 from flyte_pack.manifest import EntryPoint
 from flyte_pack.names import InvalidName, check_image, check_ref_name
-from flyte_pack.task_link import (
-    BUNDLE_URI_HOLE,
-    VERSION_HOLE,
-    LinkedBundle,
-    LinkedImage,
-    LinkedTask,
-    TaskLink,
-)
 from flyte_shim.paths import path_problem
 from pants_flyte import engine
+from pants_flyte import target_types as types
 from pants_flyte.build_types import (
     BuiltBundle,
     BuiltImage,
@@ -42,7 +36,6 @@ from pants_flyte.closure import closure_of
 from pants_flyte.embedded import check_embedded
 from pants_flyte.entry_point import (
     EntryModule,
-    NamedTasks,
     find_entry_module,
     included,
     name_tasks,
@@ -52,22 +45,8 @@ from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import literal_glob
 from pants_flyte.image_packages import requirements_of
 from pants_flyte.image_target_types import FlyteImage, FlyteImageRefNameField
-from pants_flyte.layout import SourceFile, check_root_dir, module_name, place, place_all, root_path
+from pants_flyte.layout import SourceFile, module_name, place, place_all, root_dir_of, root_path
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
-from pants_flyte.target_types import (
-    BUNDLE_COPY_STYLES,
-    COPY_STYLES,
-    FlyteBundle,
-    FlyteBundleCopyStyleField,
-    FlyteEntryPointField,
-    FlyteRootDirField,
-    FlyteTask,
-    FlyteTaskBundleField,
-    FlyteTaskCopyStyleField,
-    FlyteTaskDependenciesField,
-    FlyteTaskImageField,
-    is_address,
-)
 from pants_flyte.targets import target_at, target_named_by
 
 logger = logging.getLogger(__name__)
@@ -78,9 +57,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EntryPointFieldSet(FieldSet):
-    required_fields = (FlyteEntryPointField, FlyteTaskDependenciesField, PythonResolveField)
+    required_fields = (
+        types.FlyteEntryPointField,
+        types.FlyteTaskDependenciesField,
+        PythonResolveField,
+    )
 
-    entry_point: FlyteEntryPointField
+    entry_point: types.FlyteEntryPointField
     resolve: PythonResolveField
 
 
@@ -116,7 +99,8 @@ class _Plan:
     target: Target
     resolve: str
     module: EntryModule
-    named: NamedTasks
+    kind: str
+    tasks: Tuple[str, ...]
     shared: Optional[Target]
     copy_style: str
     root_dir: Optional[str]
@@ -128,11 +112,12 @@ class _Plan:
 
 
 async def _shared_bundle(target: Target) -> Optional[Target]:
-    shared = await target_named_by(target[FlyteTaskBundleField], FlyteBundle)
+    shared = await target_named_by(target[types.FlyteTaskBundleField], types.FlyteBundle)
     if shared is None:
         return None
-    for field_type, allowed in ((FlyteTaskCopyStyleField, "none"), (FlyteRootDirField, None)):
-        if target[field_type].value not in (None, allowed):
+    allowed = {types.FlyteTaskCopyStyleField: (None, "none"), types.FlyteRootDirField: (None,)}
+    for field_type, values in allowed.items():
+        if target[field_type].value not in values:
             raise FlyteTargetError(
                 target.address,
                 f"`{field_type.alias}` and `bundle` are both set: a shared bundle has one layout. "
@@ -162,19 +147,20 @@ async def _path_in_bundle(address: Address, module: EntryModule, root_dir: Optio
 
 async def _plan_of(request: TaskRequest, flyte: FlyteSubsystem, python_setup: PythonSetup) -> _Plan:
     address = request.address
-    target = await target_at(address, FlyteTask)
+    target = await target_at(address, types.FlyteTask)
     resolve = target[PythonResolveField].normalized_value(python_setup)
-    entry = target[FlyteEntryPointField].value
+    entry = target[types.FlyteEntryPointField].value
     module = await find_entry_module(address, entry, resolve, python_setup)
-    named = name_tasks(address, module, await scan_module(address, module, python_setup))
+    kind, tasks = name_tasks(address, module, await scan_module(address, module, python_setup))
     shared = await _shared_bundle(target)
-    own = target[FlyteTaskCopyStyleField].value if shared else None  # nothing but `none`
-    root_dir = bundle_root_dir(request.root_dir, shared or target, flyte)
+    own = target[types.FlyteTaskCopyStyleField].value if shared else None  # nothing but `none`
+    root_dir = root_dir_of(shared or target, flyte, request.root_dir)
     return _Plan(
         target=target,
         resolve=resolve,
         module=module,
-        named=named,
+        kind=kind,
+        tasks=tasks,
         shared=shared,
         copy_style=task_copy_style(request.copy_style or own, shared or target, flyte),
         root_dir=root_dir,
@@ -211,8 +197,8 @@ async def _bundle_of(
 
 async def _named_image(target: Target) -> Optional[str]:
     """The image that `image` names, unless it is an address."""
-    image = target[FlyteTaskImageField].text
-    if image is None or is_address(image):
+    image = target[types.FlyteTaskImageField].text
+    if image is None or types.is_address(image):
         return None
     directory, colon, name = image.partition(":")
     if colon and "/" not in image and "@" not in image:
@@ -272,7 +258,7 @@ async def build_task(
 ) -> BuiltTask:
     plan = await _plan_of(request, flyte, python_setup)
     bundle = await _bundle_of(plan, flyte, flyte_pack, python_setup)
-    target = await target_named_by(plan.target[FlyteTaskImageField], FlyteImage)
+    target = await target_named_by(plan.target[types.FlyteTaskImageField], FlyteImage)
     named = target[FlyteImageRefNameField].value if target else await _named_image(plan.target)
     image: Optional[BuiltImage] = None
     if target and named not in request.mapped and (request.image or plan.copy_style == "none"):
@@ -292,51 +278,51 @@ async def build_task(
 
 def _link(
     plan: _Plan, bundle: Optional[BuiltBundle], image: Optional[BuiltImage], named: Optional[str]
-) -> TaskLink:
+) -> task_link.TaskLink:
     module = module_name(plan.path)
-    return TaskLink(
+    linked_bundle = linked_image = None
+    if bundle:
+        linked_bundle = task_link.LinkedBundle(
+            archive=bundle.archive, manifest=bundle.manifest, **bundle.summary.hashes
+        )
+    if image:
+        linked_image = task_link.LinkedImage(
+            address=image.address.spec,
+            layout=image.layout,
+            digest=image.image_digest,
+            ref_name=image.ref_name,
+            workdir=image.workdir,
+        )
+    return task_link.TaskLink(
         address=plan.target.address.spec,
         entry_point=f"{plan.path}:{plan.module.name}",
-        kind=plan.named.kind,
+        kind=plan.kind,
         module=module,
         root_dir=plan.root_dir if plan.root_dir != "" else ".",
         copy_style=plan.copy_style,
-        bundle=_linked(bundle) if bundle else None,
+        bundle=linked_bundle,
         image=named,
-        built_image=_linked_image(image) if image else None,
+        built_image=linked_image,
         tasks=tuple(
-            LinkedTask(name, _command(module, name, bundle is not None))
-            for name in plan.named.tasks
+            task_link.LinkedTask(name, _command(module, name, bundle is not None))
+            for name in plan.tasks
         ),
     )
 
 
 def task_copy_style(override: Optional[str], target: Target, flyte: FlyteSubsystem) -> str:
     """An override, else the field, else the option. target: a task or the bundle that it shares."""
-    field = (
-        target.get(FlyteBundleCopyStyleField)
-        if isinstance(target, FlyteBundle)
-        else target.get(FlyteTaskCopyStyleField)
-    )
-    style = override or field.value or flyte.copy_style
-    if style not in COPY_STYLES:  # fields and command lines are checked before
+    is_bundle = isinstance(target, types.FlyteBundle)
+    field = types.FlyteBundleCopyStyleField if is_bundle else types.FlyteTaskCopyStyleField
+    style = override or target[field].value or flyte.copy_style
+    if style not in types.COPY_STYLES:  # fields and command lines are checked before
         raise FlyteTargetError(
             target.address,
-            f"`[flyte].copy_style` is {style!r}; it is one of {', '.join(COPY_STYLES)}.",
+            f"`[flyte].copy_style` is {style!r}; it is one of {', '.join(types.COPY_STYLES)}.",
         )
-    if isinstance(target, FlyteBundle) and not override and style not in BUNDLE_COPY_STYLES:
+    if is_bundle and not override and style not in types.BUNDLE_COPY_STYLES:
         return "auto"  # `[flyte].copy_style = "none"` is about tasks: this target asks for a bundle
     return style
-
-
-def bundle_root_dir(
-    override: Optional[str], target: Target, flyte: FlyteSubsystem
-) -> Optional[str]:
-    """An override, else the field, else the option. "" is the build root."""
-    for value in (override, target[FlyteRootDirField].value, flyte.root_dir):
-        if value is not None:
-            return check_root_dir(target.address, value)
-    return None
 
 
 def bundle_request_of(
@@ -352,10 +338,10 @@ def bundle_request_of(
     return BundleRequest(
         address=target.address,
         copy_style=copy_style or task_copy_style(None, target, flyte),
-        root_dir=root_dir if root_dir is not None else bundle_root_dir(None, target, flyte),
+        root_dir=root_dir if root_dir is not None else root_dir_of(target, flyte),
         entry_points=entry_points,
         stem=output_stem(
-            target[OutputPathField], "tar.gz" if isinstance(target, FlyteBundle) else "json"
+            target[OutputPathField], "tar.gz" if isinstance(target, types.FlyteBundle) else "json"
         ),
         resolve=target[PythonResolveField].normalized_value(python_setup),
     )
@@ -378,34 +364,20 @@ def output_stem(field: OutputPathField, ending: str) -> str:
     return path[: -len(ending) - 1]
 
 
-def _linked(bundle: BuiltBundle) -> LinkedBundle:
-    return LinkedBundle(archive=bundle.archive, manifest=bundle.manifest, **bundle.summary.hashes)
-
-
-def _linked_image(image: BuiltImage) -> LinkedImage:
-    return LinkedImage(
-        address=image.address.spec,
-        layout=image.layout,
-        digest=image.image_digest,
-        ref_name=image.ref_name,
-        workdir=image.workdir,
-    )
-
-
 def _command(module: str, task: str, has_bundle: bool) -> Tuple[str, ...]:
     """The container's arguments, as flyte 2.12 serialises a task."""
     return (
         "a0",
         *("--inputs", "{{.input}}"),
         *("--outputs-path", "{{.outputPrefix}}"),
-        *("--version", VERSION_HOLE),
+        *("--version", task_link.VERSION_HOLE),
         *("--raw-data-path", "{{.rawOutputDataPrefix}}"),
         *("--checkpoint-path", "{{.checkpointOutputPrefix}}"),
         *("--prev-checkpoint", "{{.prevCheckpointPrefix}}"),
         *("--run-name", "{{.runName}}"),
         *("--name", "{{.actionName}}"),
         *("--run-start-time", "{{.runStartTime}}"),
-        *(("--tgz", BUNDLE_URI_HOLE, "--dest", ".") if has_bundle else ()),
+        *(("--tgz", task_link.BUNDLE_URI_HOLE, "--dest", ".") if has_bundle else ()),
         *("--resolver", RESOLVER, "mod", module, "instance", task),
     )
 

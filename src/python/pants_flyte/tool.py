@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.resources
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Mapping, Sequence, Tuple
 
@@ -14,7 +13,6 @@ from pants.backend.python.util_rules.pex import PexRequest
 from pants.core.goals.run import RunRequest
 from pants.engine.fs import Digest, GlobMatchErrorBehavior, PathGlobs
 from pants.engine.process import InteractiveProcess
-from pants.util.frozendict import FrozenDict
 
 from pants_flyte import engine
 from pants_flyte.globs import literal_glob
@@ -90,46 +88,32 @@ async def program_pex(flyte_pack: FlytePackSubsystem, needs: str = "lockfile") -
     )
 
 
-@dataclass(frozen=True)
-class Program:
-    """The program, ready to start in the build root, with what the user types behind `args`.
-
-    `{chroot}` in `args` is where `digest` is.
-    """
-
-    digest: Digest
-    args: Tuple[str, ...]
-    env: FrozenDict[str, str]
-    append_only_caches: FrozenDict[str, str]
-
-    def run_request(self) -> RunRequest:
-        return RunRequest(
-            digest=self.digest,
-            args=self.args,
-            extra_env=self.env,
-            append_only_caches=self.append_only_caches,
-        )
-
-    def interactive_process(self, env: Mapping[str, str], *args: str) -> InteractiveProcess:
-        return InteractiveProcess(
-            argv=(*self.args, *args),
-            env={**env, **self.env},
-            input_digest=self.digest,
-            append_only_caches=self.append_only_caches,
-            run_in_workspace=True,
-        )
-
-
 async def interactive_program(
     flyte_pack: FlytePackSubsystem, command: Sequence[str], files: Sequence[Digest]
-) -> Program:
-    """`command` of the program that deploys, pushes and runs images, with these files at hand."""
+) -> RunRequest:
+    """`command` of the program that deploys, pushes and runs images, with these files at hand.
+
+    The files are at `{chroot}`. What the user types follows `command`.
+    """
     environment = await engine.tool_environment(await program_pex(flyte_pack, "deploy_lockfile"))
-    return Program(
+    return RunRequest(
         digest=await engine.merge_digests([environment.digest, *files]),
         args=(f"{{chroot}}/{environment.argv0}", *command),
-        env=environment.env,
+        extra_env=environment.env,
         append_only_caches=environment.append_only_caches,
+    )
+
+
+def interactive_process(
+    program: RunRequest, env: Mapping[str, str], *args: str
+) -> InteractiveProcess:
+    """The program as `experimental-deploy` and `publish` start it, in the build root."""
+    return InteractiveProcess(
+        argv=(*program.args, *args),
+        env={**env, **program.extra_env},
+        input_digest=program.digest,
+        append_only_caches=program.append_only_caches,
+        run_in_workspace=True,
     )
 
 

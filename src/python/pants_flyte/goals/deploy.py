@@ -29,7 +29,7 @@ from pants_flyte.deployment import DeploymentFieldSet, environments_of, plan_of,
 from pants_flyte.environment import callers_environment
 from pants_flyte.pushing import push_plan
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
-from pants_flyte.tool import Program, interactive_program
+from pants_flyte.tool import interactive_process, interactive_program
 
 _PLAN = "__deploy_plan.json"
 
@@ -51,7 +51,7 @@ async def deploy_program(
     flyte_pack: FlytePackSubsystem,
     python_setup: PythonSetup,
     dist_dir: DistDir,
-) -> Program:
+) -> RunRequest:
     """The deploy program and all that it ships.
 
     What does not deploy (`list`, `show`, ..., or a mistyped command line: `options` None) packages
@@ -85,10 +85,7 @@ async def deploy_program(
         environments=tuple(environments),
     )
     documents = await engine.create_digest(
-        {
-            _PLAN: plan.to_json(),
-            **{name: push.to_json() for name, push in zip(plan.pushes, pushes)},
-        }
+        {_PLAN: plan.to_json(), **{name: push.to_json() for name, push in zip(plan.pushes, pushes)}}
     )
     return await interactive_program(
         flyte_pack,
@@ -108,18 +105,11 @@ async def _pushes(
 ) -> List[PushPlan]:
     """Where each image goes that the tasks run in, each image once."""
     images = {task.image.image_digest: task.image for task in tasks if task.image}
-    plans = []
+    registries = (settings.registry,) if settings.registry else ()
+    version, plans = settings.version, []
     for image in images.values():
-        target = (await engine.targets_at([image.address]))[0]
-        plans.append(
-            await push_plan(
-                target,
-                image,
-                flyte,
-                registries=(settings.registry,) if settings.registry else (),
-                version=settings.version,
-            )
-        )
+        (target,) = await engine.targets_at([image.address])
+        plans.append(await push_plan(target, image, flyte, registries=registries, version=version))
     return plans
 
 
@@ -138,8 +128,7 @@ async def run_deployment(
         options = parse(run.args)
     except UsageError:
         options = None  # the program says what is wrong
-    program = await deploy_program(field_set, options, flyte, flyte_pack, python_setup, dist_dir)
-    return program.run_request()
+    return await deploy_program(field_set, options, flyte, flyte_pack, python_setup, dist_dir)
 
 
 @rule(desc="Prepare a Flyte deployment", level=LogLevel.DEBUG)
@@ -154,13 +143,10 @@ async def deploy_deployment(
 ) -> DeployProcess:
     # `experimental-deploy` has no arguments after `--`. Its own dry run came after Pants 2.17.
     dry_run = ("--dry-run",) if flyte.dry_run or getattr(deploy, "dry_run", False) else ()
-    program = await deploy_program(
-        field_set, parse(dry_run), flyte, flyte_pack, python_setup, dist_dir
-    )
-    return DeployProcess(
-        name=field_set.address.spec,
-        process=program.interactive_process(await callers_environment(flyte), *dry_run),
-    )
+    options = parse(dry_run)
+    program = await deploy_program(field_set, options, flyte, flyte_pack, python_setup, dist_dir)
+    process = interactive_process(program, await callers_environment(flyte), *dry_run)
+    return DeployProcess(name=field_set.address.spec, process=process)
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:

@@ -21,7 +21,7 @@ from pants_flyte.environment import callers_environment
 from pants_flyte.image_target_types import FlyteImageBaseField, FlyteImageSkipPushField
 from pants_flyte.pushing import push_plan
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
-from pants_flyte.tool import interactive_program
+from pants_flyte.tool import interactive_process, interactive_program
 
 _PLAN = "__push_plan.json"
 
@@ -47,24 +47,14 @@ async def publish_image(
 ) -> PublishProcesses:
     address = request.field_set.address
     if request.field_set.skip_push.value:
-        return PublishProcesses(
-            [PublishPackages((address.spec,), description="(by `skip_push` of the target)")]
-        )
+        skipped = "(by `skip_push` of the target)"
+        return PublishProcesses([PublishPackages((address.spec,), description=skipped)])
     target = (await engine.targets_at([address]))[0]
     image = (await engine.build_images([ImageRequest(address)]))[0]
     plan = await push_plan(target, image, flyte)
     if not plan.destinations:
-        return PublishProcesses(
-            [
-                PublishPackages(
-                    (address.spec,),
-                    description=(
-                        "(no registry is known: set `registries` of the target, "
-                        "or `[flyte].registries`)"
-                    ),
-                )
-            ]
-        )
+        skipped = "(no registry is known: set `registries` of the target, or `[flyte].registries`)"
+        return PublishProcesses([PublishPackages((address.spec,), description=skipped)])
     plan_digest = await engine.create_digest({_PLAN: plan.to_json()})
     program = await interactive_program(
         flyte_pack,
@@ -76,14 +66,13 @@ async def publish_image(
         for destination in plan.destinations
         for tag in destination.tags or ("",)
     )
+    registries = dict.fromkeys(d.reference.registry for d in plan.destinations)
     return PublishProcesses(
         [
             PublishPackages(
                 names=names,
-                process=program.interactive_process(await callers_environment(flyte)),
-                description=", ".join(
-                    dict.fromkeys(d.reference.registry for d in plan.destinations)
-                ),
+                process=interactive_process(program, await callers_environment(flyte)),
+                description=", ".join(registries),
             )
         ]
     )

@@ -24,6 +24,7 @@ from flyte_pack.deploy.options import parse
 from flyte_pack.errors import UsageError
 from flyte_pack.run.options import RunOptions, split
 from pants_flyte import engine
+from pants_flyte import target_types as types
 from pants_flyte.build_types import BuiltTask, TaskRequest
 from pants_flyte.deployment import (
     DeploymentFieldSet,
@@ -34,11 +35,6 @@ from pants_flyte.deployment import (
 )
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
-from pants_flyte.target_types import (
-    FlyteDeployment,
-    FlyteDeploymentTasksField,
-    FlyteEntryPointField,
-)
 from pants_flyte.tool import insecure_arguments, interactive_program, program_sources
 
 _PROGRAM_DIR = "__flyte_pack"
@@ -47,11 +43,11 @@ _PLAN = "__deploy_plan.json"
 
 @dataclass(frozen=True)
 class RunTaskFieldSet(RunFieldSet):
-    required_fields = (FlyteEntryPointField,)
+    required_fields = (types.FlyteEntryPointField,)
     # The run starts from the caller's environment, and writes into the local store.
     run_in_sandbox_behavior = RunInSandboxBehavior.NOT_SUPPORTED
 
-    entry_point: FlyteEntryPointField
+    entry_point: types.FlyteEntryPointField
 
 
 async def _in_image(
@@ -60,7 +56,7 @@ async def _in_image(
     digests = [task.link_digest]
     digests += [task.bundle.digest] if task.bundle else []
     digests += [task.image.digest] if task.image else []
-    program = await interactive_program(
+    return await interactive_program(
         flyte_pack,
         (
             *("run-in-image", "--task", f"{{chroot}}/{task.link_path}", "--dir", "{chroot}"),
@@ -69,7 +65,6 @@ async def _in_image(
         ),
         digests,
     )
-    return program.run_request()
 
 
 async def _here(task: BuiltTask, store: str) -> RunRequest:
@@ -92,12 +87,8 @@ async def _here(task: BuiltTask, store: str) -> RunRequest:
     return RunRequest(
         digest=await engine.merge_digests([environment.digest, program, task.link_digest, *bundle]),
         args=[
-            f"{{chroot}}/{environment.argv0}",
-            "run",
-            *("--task", f"{{chroot}}/{task.link_path}"),
-            *("--dir", "{chroot}"),
-            *("--store", store),
-            "--",
+            *(f"{{chroot}}/{environment.argv0}", "run", "--task", f"{{chroot}}/{task.link_path}"),
+            *("--dir", "{chroot}", "--store", store, "--"),
         ],
         extra_env={**environment.env, "PEX_EXTRA_SYS_PATH": f"{{chroot}}/{_PROGRAM_DIR}"},
         append_only_caches=environment.append_only_caches,
@@ -124,7 +115,7 @@ async def _remote(
     )
     plan = plan_of(deployment, settings, flyte, environments=tuple(environments))
     document = await engine.create_digest({_PLAN: plan.to_json()})
-    program = await interactive_program(
+    return await interactive_program(
         flyte_pack,
         (
             *("run-remote", "--plan", f"{{chroot}}/{_PLAN}", "--dir", "{chroot}"),
@@ -132,15 +123,14 @@ async def _remote(
         ),
         [document, *packages],
     )
-    return program.run_request()
 
 
 async def _deployment_of(address: Address, named: Optional[str]) -> Target:
     """The one `flyte_deployment` that has the task; `named` chooses among several."""
     found = []
     for target in await engine.all_targets():
-        if isinstance(target, FlyteDeployment):
-            unparsed = target[FlyteDeploymentTasksField].to_unparsed_address_inputs()
+        if isinstance(target, types.FlyteDeployment):
+            unparsed = target[types.FlyteDeploymentTasksField].to_unparsed_address_inputs()
             if address in await engine.resolve_addresses(unparsed):
                 found.append(target)
     chosen = [target for target in found if named in (None, target.address.spec)]

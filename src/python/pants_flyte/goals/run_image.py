@@ -11,27 +11,22 @@ from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
 from pants_flyte import engine
+from pants_flyte import image_target_types as types
 from pants_flyte.base_image import platforms_of, registry_reference
 from pants_flyte.build_types import ImageRequest
-from pants_flyte.image_target_types import (
-    FlyteBaseLockfileField,
-    FlyteBasePlatformsField,
-    FlyteBasePythonField,
-    FlyteImageBaseField,
-)
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.tool import insecure_arguments, interactive_program
 
 
 @dataclass(frozen=True)
 class RunBaseImageFieldSet(RunFieldSet):
-    required_fields = (FlyteBasePlatformsField, FlyteBaseLockfileField)
+    required_fields = (types.FlyteBasePlatformsField, types.FlyteBaseLockfileField)
     run_in_sandbox_behavior = RunInSandboxBehavior.NOT_SUPPORTED
 
 
 @dataclass(frozen=True)
 class RunImageFieldSet(RunFieldSet):
-    required_fields = (FlyteImageBaseField,)
+    required_fields = (types.FlyteImageBaseField,)
     run_in_sandbox_behavior = RunInSandboxBehavior.NOT_SUPPORTED
 
 
@@ -41,13 +36,13 @@ async def run_base_image(
 ) -> RunRequest:
     """Needs no lock file: this is what makes it."""
     target = (await engine.targets_at([field_set.address]))[0]
-    python = target[FlyteBasePythonField].value
-    program = await interactive_program(
+    python = target[types.FlyteBasePythonField].value
+    return await interactive_program(
         flyte_pack,
         (
             *("base-lock", "--address", field_set.address.spec),
             *("--image", registry_reference(target)),
-            *("--lockfile", target[FlyteBaseLockfileField].path),
+            *("--lockfile", target[types.FlyteBaseLockfileField].path),
             *(part for p in platforms_of(target) for part in ("--platform", str(p))),
             *(("--python", python) if python else ()),
             *insecure_arguments(flyte),
@@ -55,7 +50,6 @@ async def run_base_image(
         ),
         (),
     )
-    return program.run_request()
 
 
 @rule(desc="Prepare to run a command in an image", level=LogLevel.DEBUG)
@@ -63,7 +57,7 @@ async def run_image(
     field_set: RunImageFieldSet, flyte: FlyteSubsystem, flyte_pack: FlytePackSubsystem
 ) -> RunRequest:
     image = (await engine.build_images([ImageRequest(field_set.address)]))[0]
-    program = await interactive_program(
+    return await interactive_program(
         flyte_pack,
         (
             *("image-run", "--layout", f"{{chroot}}/{image.layout}"),
@@ -73,7 +67,6 @@ async def run_image(
         ),
         (image.digest,),
     )
-    return program.run_request()
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:
