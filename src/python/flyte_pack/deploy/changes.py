@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from flyte_pack.deploy.records import RecordedTask, VersionRecord
+from flyte_pack.store import StoreKey
 from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE
 
 
@@ -19,7 +20,7 @@ class TaskChange:
 
 
 def compare(
-    before: VersionRecord | None, after: VersionRecord, uri_of: Callable[[str], str]
+    before: VersionRecord | None, after: VersionRecord, uri_of: Callable[[StoreKey], str]
 ) -> tuple[TaskChange, ...]:
     """How the tasks differ, by address. Another version alone is no change of a task.
 
@@ -55,7 +56,7 @@ def describe(changes: tuple[TaskChange, ...]) -> str:
 
 
 def _parts(
-    task: RecordedTask, record: VersionRecord, uri_of: Callable[[str], str]
+    task: RecordedTask, record: VersionRecord, uri_of: Callable[[StoreKey], str]
 ) -> dict[str, object]:
     where = task.bundle and (task.code_uri or uri_of(task.bundle.archive.key))
     uris = {where: BUNDLE_URI_HOLE} if where else {}

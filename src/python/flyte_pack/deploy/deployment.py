@@ -41,7 +41,7 @@ from flyte_pack.deploy.task_images import images_of, pinned
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.progress import Progress, Say
-from flyte_pack.store import Store, StoreError, blob_of
+from flyte_pack.store import Store, StoreError, StoreKey, blob_of
 from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE, TaskLink
 
 _ATTEMPTS = 100
@@ -81,7 +81,7 @@ class Work:
         """The number of the entry that counts afterwards."""
         return (self.current.number if self.current else 0) + (not self.is_current)
 
-    def writes(self, ledger: Ledger) -> tuple[str, ...]:
+    def writes(self, ledger: Ledger) -> tuple[StoreKey, ...]:
         """The keys to be written, in order."""
         keys = [put.blob.key for put in self.puts]
         if self.existing is None:
@@ -182,13 +182,13 @@ class Deployment:
             registers=self._to_register(record, kept),
         )
 
-    def carry_out(self, work: Work) -> tuple[Work, tuple[str, ...], int]:
+    def carry_out(self, work: Work) -> tuple[Work, tuple[StoreKey, ...], int]:
         """Write what is missing; returns the work, written keys, number of the current entry.
 
         If another deployer gets in between, its objects are used, and the rest is planned anew.
         """
         self._store.sweep()
-        written: list[str] = []
+        written: list[StoreKey] = []
         for _ in range(_ATTEMPTS):
             try:
                 number = self._attempt(work, written)
@@ -198,7 +198,7 @@ class Deployment:
                 return work, tuple(written), number
         raise StoreError(f"{self._store.uri} changes faster than it can be read: is this a store?")
 
-    def _attempt(self, work: Work, written: list[str]) -> int:
+    def _attempt(self, work: Work, written: list[StoreKey]) -> int:
         total = sum(put.blob.size for put in work.puts)
         progress = Progress(self._say, f"to {self._store.uri}", total)
         for put in work.puts:
@@ -220,7 +220,7 @@ class Deployment:
             written.append(self._ledger.entry_key(entry.number))
         return entry.number
 
-    def _put(self, put: Put, written: list[str], progress: Progress | None = None) -> None:
+    def _put(self, put: Put, written: list[StoreKey], progress: Progress | None = None) -> None:
         self._say(f"writing {put.blob.key} ({put.blob.size:,} bytes)")
         if put.into(self._store, progress):
             written.append(put.blob.key)

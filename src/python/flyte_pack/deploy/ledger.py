@@ -11,7 +11,7 @@ from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord, d
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import InvalidData, Sha256
 from flyte_pack.names import InvalidName, check_version
-from flyte_pack.store import Store, StoreError, blob_of
+from flyte_pack.store import Store, StoreError, StoreKey, blob_of
 from flyte_shim.hashing import sha256_bytes
 
 _RECORD_LIMIT = 64 << 20
@@ -38,11 +38,11 @@ class Ledger:
         self._domain = domain
         self._key = deployment_key(project, domain, address)
 
-    def version_key(self, version: str) -> str:
-        return f"{self._key}/versions/{version}.json"
+    def version_key(self, version: str) -> StoreKey:
+        return StoreKey(f"{self._key}/versions/{version}.json")
 
-    def entry_key(self, number: int) -> str:
-        return f"{self._key}/history/{number}.json"
+    def entry_key(self, number: int) -> StoreKey:
+        return StoreKey(f"{self._key}/history/{number}.json")
 
     def versions(self) -> tuple[str, ...]:
         """The versions that there are, sorted by name; files of other names are none of ours."""

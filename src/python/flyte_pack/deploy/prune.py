@@ -17,7 +17,7 @@ from flyte_pack.deploy.records import StoredBundle, VersionRecord
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.progress import Say
-from flyte_pack.store import Store, StoredObject, StoreError, blob_of
+from flyte_pack.store import Store, StoredObject, StoreError, StoreKey, blob_of
 
 DAY = 86400.0
 GRACE_DAYS = 1
@@ -36,7 +36,7 @@ class Unneeded:
     """An object that can go. kind: history, record, index, archive or manifest. size: in bytes."""
 
     kind: str
-    key: str
+    key: StoreKey
     size: int
 
 
@@ -119,7 +119,7 @@ class Prune:
 
     # --- versions of this deployment -------------------------------------------------------------
 
-    def _surplus(self) -> tuple[tuple[str, ...], dict[str, str]]:
+    def _surplus(self) -> tuple[tuple[StoreKey, ...], dict[str, StoreKey]]:
         """(keys of history entries, keys of records by version) that go; `keep` versions are left.
 
         These are the ones that were current last. The entries that stay are the newest, without a
@@ -149,10 +149,10 @@ class Prune:
             {version: key for version, key in keys.items() if key in objects},
         )
 
-    def _is_old(self, objects: Mapping[str, StoredObject], key: str) -> bool:
+    def _is_old(self, objects: Mapping[StoreKey, StoredObject], key: StoreKey) -> bool:
         return key in objects and objects[key].modified <= self._before
 
-    def _is_used_again(self, key: str) -> bool:
+    def _is_used_again(self, key: StoreKey) -> bool:
         """Whether somebody has made the version of this record current meanwhile."""
         return any(self._ledger.version_key(e.version) == key for e in self._ledger.history())
 
@@ -173,7 +173,7 @@ class Prune:
             for blob in (bundle.archive, bundle.manifest)
         }
 
-    def _bundles(self, key: str) -> tuple[StoredBundle, ...]:
+    def _bundles(self, key: StoreKey) -> tuple[StoredBundle, ...]:
         what = self._store.uri_of(key)
         try:
             data = self._store.read(key, _RECORD_LIMIT)
@@ -185,14 +185,16 @@ class Prune:
                 "backup, or remove it if it is not a version's record"
             ) from None
 
-    def _index_entries(self, index: Mapping[str, StoredObject]) -> dict[str, StoredBundle | None]:
+    def _index_entries(
+        self, index: Mapping[StoreKey, StoredObject]
+    ) -> dict[StoreKey, StoredBundle | None]:
         """By key; None for an invalid one, which stays: `verify` says what to do about it."""
         for one in index.values():
             if one not in self._entries:
                 self._entries[one] = self._index_entry(one.key)
         return {key: self._entries[one] for key, one in index.items() if _INDEX.fullmatch(key)}
 
-    def _index_entry(self, key: str) -> StoredBundle | None:
+    def _index_entry(self, key: StoreKey) -> StoredBundle | None:
         try:
             data = self._store.read(key, _INDEX_LIMIT)
             return None if data is None else StoredBundle.from_json(data, key)
@@ -203,7 +205,7 @@ class Prune:
         entries = self._index_entries(self._list("index")).values()
         return {blob.key for e in entries if e is not None for blob in (e.archive, e.manifest)}
 
-    def _list(self, prefix: str) -> dict[str, StoredObject]:
+    def _list(self, prefix: str) -> dict[StoreKey, StoredObject]:
         return {one.key: one for one in self._store.objects(prefix)}
 
     # --- deletion --------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Annotated, Optional, Tuple
 from flyte_pack.json_fields import Document, Sha256, matching, one_of
 from flyte_pack.manifest import BundleHashes
 from flyte_pack.names import check_version, escape_address
-from flyte_pack.store import Blob
+from flyte_pack.store import Blob, StoreKey
 from flyte_pack.task_link import CopyStyle, Kind
 
 ACTIONS = ("deploy", "rollback", "import")
@@ -37,12 +37,12 @@ class StoredBundle(Document, BundleHashes):
     DERIVED = {"archive": "archive_key", "manifest": "manifest_key"}
 
     @property
-    def archive_key(self) -> str:
-        return f"archives/{self.archive_hash}.tar.gz"
+    def archive_key(self) -> StoreKey:
+        return StoreKey(f"archives/{self.archive_hash}.tar.gz")
 
     @property
-    def manifest_key(self) -> str:
-        return f"manifests/{self.manifest_hash}.json"
+    def manifest_key(self) -> StoreKey:
+        return StoreKey(f"manifests/{self.manifest_hash}.json")
 
     @property
     def archive(self) -> Blob:
@@ -53,8 +53,8 @@ class StoredBundle(Document, BundleHashes):
         return Blob(self.manifest_key, self.manifest_size, self.manifest_hash)
 
     @property
-    def index_key(self) -> str:
-        return f"index/{self.content_hash}.json"
+    def index_key(self) -> StoreKey:
+        return StoreKey(f"index/{self.content_hash}.json")
 
 
 @dataclass(frozen=True)
@@ -202,9 +202,9 @@ class HistoryEntry(Document):
     registered: Optional[str] = None
 
 
-def deployment_key(project: str, domain: str, address: str) -> str:
+def deployment_key(project: str, domain: str, address: str) -> StoreKey:
     """The key below which everything of one deployment is."""
-    return f"deployments/{project}/{domain}/{escape_address(address)}"
+    return StoreKey(f"deployments/{project}/{domain}/{escape_address(address)}")
 
 
 def version_of(spec: bytes) -> str:

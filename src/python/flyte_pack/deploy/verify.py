@@ -86,7 +86,7 @@ def verify(
 
 
 def _history(store: Store, ledger: Ledger) -> Checked:
-    name = store.uri_of(ledger.entry_key(1).rpartition("/")[0])
+    name = store.uri_of(ledger.entry_key(1)).rpartition("/")[0]
     try:
         numbers = [entry.number for entry in ledger.history()]
     except (InvalidData, StoreError) as error:

@@ -10,10 +10,13 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import NewType, Protocol
 
 from flyte_pack.json_fields import Sha256
 from flyte_pack.store.uris import StoreError as StoreError
+
+# Path segments, joined by "/": the name of an object in a store.
+StoreKey = NewType("StoreKey", str)
 
 
 class State(Enum):
@@ -28,7 +31,7 @@ class State(Enum):
 class Blob:
     """What an object must be: its key, its size in bytes and its SHA-256 in hexadecimal digits."""
 
-    key: str
+    key: StoreKey
     size: int
     sha256: Sha256
 
@@ -37,7 +40,7 @@ class Blob:
 class StoredObject:
     """An object in a listing: its size in bytes, and its time of writing in seconds since 1970."""
 
-    key: str
+    key: StoreKey
     size: int
     modified: float
 
@@ -49,10 +52,10 @@ class Store(Protocol):
     def uri(self) -> str:
         """The store's URI; the same store always has the same URI."""
 
-    def uri_of(self, key: str) -> str:
+    def uri_of(self, key: StoreKey) -> str:
         """The URI by which a container reads the object."""
 
-    def size(self, key: str) -> int | None:
+    def size(self, key: StoreKey) -> int | None:
         """The size of an object in bytes, None if there is none."""
 
     def state(self, blob: Blob, deep: bool = False) -> State:
@@ -62,10 +65,10 @@ class Store(Protocol):
         reads the whole object instead.
         """
 
-    def read(self, key: str, limit: int) -> bytes | None:
+    def read(self, key: StoreKey, limit: int) -> bytes | None:
         """A whole small object, None if there is none; fails if it has more than `limit` bytes."""
 
-    def stream(self, key: str) -> Iterator[bytes]:
+    def stream(self, key: StoreKey) -> Iterator[bytes]:
         """The content of an existing object in pieces; resumes after a broken connection."""
 
     def create(self, blob: Blob, content: Iterable[bytes]) -> bool:
@@ -84,7 +87,7 @@ class Store(Protocol):
     def objects(self, prefix: str) -> Sequence[StoredObject]:
         """All objects at any depth below the key `prefix`, sorted by key."""
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: StoreKey) -> None:
         """Remove an object if it exists."""
 
     def sweep(self) -> None:
@@ -125,7 +128,7 @@ def state_of(blob: Blob, content: Iterable[bytes]) -> State:
     return State.WHOLE if digest.hexdigest() == blob.sha256 else State.DAMAGED
 
 
-def blob_of(key: str, content: bytes) -> Blob:
+def blob_of(key: StoreKey, content: bytes) -> Blob:
     return Blob(key, len(content), Sha256(hashlib.sha256(content).hexdigest()))
 
 

@@ -16,7 +16,7 @@ import obstore.store
 from obstore import exceptions
 
 from flyte_pack.http.retry import Broken
-from flyte_pack.store import StoredObject, StoreError
+from flyte_pack.store import StoredObject, StoreError, StoreKey
 from flyte_pack.store.credentials import azure_config, s3_credentials
 from flyte_pack.store.remote import SHA256, WRITER, Content, Exists, Found
 from flyte_pack.store.trouble import NO_BUCKET, Doing, Place, failure, status_and_code
@@ -110,7 +110,9 @@ class ObstoreBackend:
         with self._listing():
             pages = list(obstore.list(self._client(below=prefix)))
         return [
-            StoredObject(f"{prefix}/{one['path']}", one["size"], one["last_modified"].timestamp())
+            StoredObject(
+                StoreKey(f"{prefix}/{one['path']}"), one["size"], one["last_modified"].timestamp()
+            )
             for page in pages
             for one in page
         ]

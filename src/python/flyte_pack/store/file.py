@@ -39,10 +39,10 @@ class FileStore:
         self._root = root
         self.uri = f"file://{root}"
 
-    def uri_of(self, key: str) -> str:
+    def uri_of(self, key: store.StoreKey) -> str:
         return f"{self.uri}/{key}"
 
-    def size(self, key: str) -> int | None:
+    def size(self, key: store.StoreKey) -> int | None:
         with self._object(key) as fd:
             return None if fd is None else os.fstat(fd).st_size
 
@@ -55,7 +55,7 @@ class FileStore:
             return store.State.DAMAGED
         return store.state_of(blob, self.stream(blob.key))
 
-    def read(self, key: str, limit: int) -> bytes | None:
+    def read(self, key: store.StoreKey, limit: int) -> bytes | None:
         size = self.size(key)
         if size is None:
             return None
@@ -63,7 +63,7 @@ class FileStore:
             raise store.too_large(self.uri_of(key), size)
         return b"".join(self.stream(key))
 
-    def stream(self, key: str) -> Iterator[bytes]:
+    def stream(self, key: store.StoreKey) -> Iterator[bytes]:
         with self._object(key) as fd:
             if fd is None:
                 raise store.StoreError(f"{self._root}/{key} does not exist")
@@ -102,7 +102,7 @@ class FileStore:
             found = [] if fd is None else list(_walk(fd, prefix))
         return sorted(found, key=lambda o: o.key)
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: store.StoreKey) -> None:
         *parents, name = store.check_key(key)
         with self._errors(key), self._directory(parents) as directory:
             if directory is not None:
@@ -137,7 +137,7 @@ class FileStore:
                 os.close(fd)
 
     @contextmanager
-    def _object(self, key: str) -> Iterator[int | None]:
+    def _object(self, key: store.StoreKey) -> Iterator[int | None]:
         """A descriptor of the object, None if there is none."""
         *parents, name = store.check_key(key)
         with self._errors(key), self._directory(parents) as directory:
@@ -208,7 +208,7 @@ def _walk(directory: int, key: str) -> Iterator[store.StoredObject]:
         try:
             found = os.stat(name, dir_fd=directory, follow_symlinks=False)
             if not stat.S_ISDIR(found.st_mode):
-                yield store.StoredObject(below, found.st_size, found.st_mtime)
+                yield store.StoredObject(store.StoreKey(below), found.st_size, found.st_mtime)
                 continue
             child = os.open(name, _DIRECTORY, dir_fd=directory)
         except FileNotFoundError:

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode
 from flyte_pack.http import HttpError
 from flyte_pack.http.retry import Broken
 from flyte_pack.http.transport import Answer, Transport
-from flyte_pack.store import StoredObject, StoreError
+from flyte_pack.store import StoredObject, StoreError, StoreKey
 from flyte_pack.store.credentials import GoogleCredentials, gcs_asks_for_nothing
 from flyte_pack.store.remote import SHA256, WRITER, Content, Exists, Found
 from flyte_pack.store.trouble import Doing, Place, failure
@@ -120,7 +120,7 @@ class GcsBackend:
     def objects(self, prefix: str) -> list[StoredObject]:
         cut = len(self._prefix)
         return [
-            StoredObject(item["name"][cut:], int(item["size"]), _seconds(item["updated"]))
+            StoredObject(StoreKey(item["name"][cut:]), int(item["size"]), _seconds(item["updated"]))
             for page in self._pages(prefix)
             for item in page.get("items", ())
         ]

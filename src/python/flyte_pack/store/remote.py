@@ -74,10 +74,10 @@ class RemoteStore:
         self._backend, self._timing = backend, timing or Timing(sleep=time.sleep)
         self.uri = backend.place.uri
 
-    def uri_of(self, key: str) -> str:
+    def uri_of(self, key: store.StoreKey) -> str:
         return f"{self.uri}/{key}"
 
-    def size(self, key: str) -> int | None:
+    def size(self, key: store.StoreKey) -> int | None:
         store.check_key(key)
         found = self._tried(lambda: self._backend.head(key))
         return None if found is None else found.size
@@ -93,7 +93,7 @@ class RemoteStore:
             return store.State.WHOLE if found.sha256 == blob.sha256 else store.State.DAMAGED
         return store.state_of(blob, self.stream(blob.key))
 
-    def read(self, key: str, limit: int) -> bytes | None:
+    def read(self, key: store.StoreKey, limit: int) -> bytes | None:
         store.check_key(key)
 
         def attempt() -> bytes | None:
@@ -110,7 +110,7 @@ class RemoteStore:
 
         return self._tried(attempt)
 
-    def stream(self, key: str) -> Iterator[bytes]:
+    def stream(self, key: store.StoreKey) -> Iterator[bytes]:
         store.check_key(key)
         tries, offset, tag = Tries(self._timing, self.uri), 0, None
         while True:
@@ -164,7 +164,7 @@ class RemoteStore:
         store.check_key(prefix)
         return sorted(self._tried(lambda: self._backend.objects(prefix)), key=lambda o: o.key)
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: store.StoreKey) -> None:
         store.check_key(key)
         self._tried(lambda: self._backend.delete(key))
 
