@@ -9,10 +9,13 @@ from __future__ import annotations
 import hashlib
 import re
 from functools import partial
+from typing import NewType
 
 from flyte_pack.errors import UserError
 from flyte_shim import shown
 
+# The address of a target, as Pants writes it: `services/ml:train`.
+TargetAddress = NewType("TargetAddress", str)
 _ADDRESS_LENGTH = 160
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_-])?")
@@ -108,7 +111,7 @@ def check_endpoint(text: str) -> str:
     return text
 
 
-def escape_address(address: str) -> str:
+def escape_address(address: TargetAddress) -> str:
     """A path segment for the address of a target; no two addresses share one.
 
     Lower-case letters, digits, `_`, `-` and inner `.` stay. `/` becomes `~-`, `:` becomes `~.`, and

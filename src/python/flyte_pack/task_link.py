@@ -12,6 +12,7 @@ from typing import Annotated, Optional, Tuple
 
 from flyte_pack.json_fields import Digest, Document, InvalidData, SafePath, one_of
 from flyte_pack.manifest import BundleHashes
+from flyte_pack.names import TargetAddress
 
 VERSION_HOLE = "${VERSION}"
 BUNDLE_URI_HOLE = "${BUNDLE_URI}"
@@ -36,7 +37,7 @@ class LinkedImage:
     digest: of its index or manifest. ref_name: what code may call it.
     """
 
-    address: str
+    address: TargetAddress
     layout: SafePath
     digest: Digest
     ref_name: Optional[str]
@@ -66,7 +67,7 @@ class TaskLink(Document):
 
     NAME = "task link"
 
-    address: str
+    address: TargetAddress
     entry_point: str
     kind: Kind
     module: str

@@ -21,6 +21,7 @@ from flyte_pack.deploy.flyte_settings import VARIABLES, named
 from flyte_pack.deploy.options import DeployOptions
 from flyte_pack.deploy.plan import FIXED, DeployPlan, Environment
 from flyte_pack.json_fields import InvalidData
+from flyte_pack.names import TargetAddress
 from pants_flyte import engine
 from pants_flyte import target_types as types
 from pants_flyte.errors import FlyteTargetError
@@ -110,7 +111,7 @@ def plan_of(
 ) -> DeployPlan:
     """tasks, pushes: files that were packaged for it."""
     return DeployPlan(
-        address=deployment.address.spec,
+        address=TargetAddress(deployment.address.spec),
         settings=settings,
         fixed=tuple(name for name in FIXED if getattr(deployment, name).value),
         tasks=tasks,

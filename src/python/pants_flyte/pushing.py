@@ -8,7 +8,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 from pants.build_graph.address import Address
 from pants.engine.target import Target
 
-from flyte_pack.names import InvalidName
+from flyte_pack.names import InvalidName, TargetAddress
 from flyte_pack.registry.plan import Destination, PushPlan, check_tag, parse_name
 from flyte_shim import shown
 from pants_flyte import engine
@@ -44,7 +44,7 @@ async def push_plan(
         for name in _names_if_any(other, flyte, registries)
     ]
     return PushPlan(
-        address=target.address.spec,
+        address=TargetAddress(target.address.spec),
         layout=image.layout,
         digest=image.image_digest,
         destinations=tuple(Destination(name, tags) for name in names),

@@ -19,7 +19,7 @@ from pants.util.logging import LogLevel
 from flyte_pack import task_link
 from flyte_pack.flyte_side.private import RESOLVER
 from flyte_pack.manifest import EntryPoint
-from flyte_pack.names import InvalidName, check_image, check_ref_name
+from flyte_pack.names import InvalidName, TargetAddress, check_image, check_ref_name
 from flyte_shim.paths import path_problem
 from pants_flyte import engine
 from pants_flyte import target_types as types
@@ -287,14 +287,14 @@ def _link(
         )
     if image:
         linked_image = task_link.LinkedImage(
-            address=image.address.spec,
+            address=TargetAddress(image.address.spec),
             layout=image.layout,
             digest=image.image_digest,
             ref_name=image.ref_name,
             workdir=image.workdir,
         )
     return task_link.TaskLink(
-        address=plan.target.address.spec,
+        address=TargetAddress(plan.target.address.spec),
         entry_point=f"{plan.path}:{plan.module.name}",
         kind=plan.kind,
         module=module,

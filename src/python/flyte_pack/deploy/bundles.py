@@ -10,6 +10,7 @@ from flyte_pack.deploy.records import StoredBundle
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.manifest import Manifest
+from flyte_pack.names import TargetAddress
 from flyte_pack.progress import Progress
 from flyte_pack.store import Blob, State, Store, blob_of
 from flyte_pack.task_link import LinkedBundle
@@ -57,7 +58,7 @@ class Settled:
     puts: tuple[Put, ...]
 
 
-def check_files(directory: str, address: str, bundle: LinkedBundle) -> None:
+def check_files(directory: str, address: TargetAddress, bundle: LinkedBundle) -> None:
     """Raises `UserError` unless archive and manifest are there and are what the link says."""
     expected = (
         (bundle.archive, bundle.archive_size, bundle.archive_hash),

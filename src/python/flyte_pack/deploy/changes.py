@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from flyte_pack.deploy.records import RecordedTask, VersionRecord
+from flyte_pack.names import TargetAddress
 from flyte_pack.store import StoreKey
 from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE
 
@@ -14,7 +15,7 @@ from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE
 class TaskChange:
     """address: the target. status: new, changed, unchanged, removed. what: changed parts."""
 
-    address: str
+    address: TargetAddress
     status: str
     what: tuple[str, ...] = ()
 

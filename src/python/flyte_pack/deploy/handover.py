@@ -26,7 +26,7 @@ from flyte_pack.deploy.records import VersionRecord, deployment_key
 from flyte_pack.errors import UserError
 from flyte_pack.http import HttpError
 from flyte_pack.json_fields import Digest, Document, InvalidData, Sha256
-from flyte_pack.names import InvalidName
+from flyte_pack.names import InvalidName, TargetAddress
 from flyte_pack.oci import model
 from flyte_pack.oci.layout import layout_files
 from flyte_pack.oci.model import Descriptor, Index, InvalidImage
@@ -79,7 +79,7 @@ class Handover(Document):
 
     NAME = INDEX
 
-    address: str
+    address: TargetAddress
     project: str
     domain: str
     version: str

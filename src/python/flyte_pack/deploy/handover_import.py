@@ -21,7 +21,7 @@ from flyte_pack.deploy.plan import Request
 from flyte_pack.deploy.records import DeployedTask, RecordedTask, VersionRecord
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import Digest, InvalidData
-from flyte_pack.names import InvalidName, check_registry
+from flyte_pack.names import InvalidName, TargetAddress, check_registry
 from flyte_pack.oci.layout import Layout, layout_files, open_layout
 from flyte_pack.oci.model import Descriptor, InvalidImage
 from flyte_pack.oci.reference import Reference
@@ -178,13 +178,16 @@ class _Images:
 
     def linked(self, text: str, ref_name: str | None) -> LinkedImage:
         digest = self._digests[text]
-        return LinkedImage(text, _place(digest), digest, ref_name, self._workdirs[digest])
+        return LinkedImage(
+            TargetAddress(text), _place(digest), digest, ref_name, self._workdirs[digest]
+        )
 
     def pushes(self, insecure: tuple[str, ...]) -> Iterator[PushPlan]:
         for digest, by_reference in sorted(self._destinations.items()):
             destinations = tuple(dict.fromkeys(by_reference.values()))
-            text = min(by_reference)
-            yield PushPlan(text, _place(digest), digest, destinations, insecure)
+            # What was imported has no target: its reference stands in for the address.
+            address = TargetAddress(min(by_reference))
+            yield PushPlan(address, _place(digest), digest, destinations, insecure)
 
 
 def _repository(text: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord, deployment_key
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import InvalidData, Sha256
-from flyte_pack.names import InvalidName, check_version
+from flyte_pack.names import InvalidName, TargetAddress, check_version
 from flyte_pack.store import Store, StoreError, StoreKey, blob_of
 from flyte_shim.hashing import sha256_bytes
 
@@ -31,7 +31,7 @@ class Recorded:
 class Ledger:
     """Reads and appends. An invalid record raises `InvalidData` or `StoreError`."""
 
-    def __init__(self, store: Store, project: str, domain: str, address: str) -> None:
+    def __init__(self, store: Store, project: str, domain: str, address: TargetAddress) -> None:
         self._store = store
         self._address = address
         self._project = project

@@ -9,6 +9,7 @@ from flyte_pack.deploy.config import UNSET, Settings
 from flyte_pack.deploy.options import DeployOptions
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import Document, SafePath
+from flyte_pack.names import TargetAddress
 
 DEFAULTS = Settings(store="file://dist/flyte")
 # What an address may say (services:deploy@domain=staging): the deployment must not go elsewhere.
@@ -43,7 +44,7 @@ class DeployPlan(Document):
 
     NAME = "deploy plan"
 
-    address: str
+    address: TargetAddress
     settings: Settings = UNSET
     fixed: Tuple[str, ...] = ()
     tasks: Tuple[SafePath, ...] = ()

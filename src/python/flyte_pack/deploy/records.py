@@ -13,7 +13,7 @@ from typing import Annotated, Optional, Tuple
 
 from flyte_pack.json_fields import Document, Sha256, matching, one_of
 from flyte_pack.manifest import BundleHashes
-from flyte_pack.names import check_version, escape_address
+from flyte_pack.names import TargetAddress, check_version, escape_address
 from flyte_pack.store import Blob, StoreKey
 from flyte_pack.task_link import CopyStyle, Kind
 
@@ -82,7 +82,7 @@ class RecordedTask:
     all that its specifications follow from, None where it was not registered.
     """
 
-    address: str
+    address: TargetAddress
     entry_point: str
     kind: Kind
     module: str
@@ -118,7 +118,7 @@ class VersionRecord(Document):
 
     NAME = "version record"
 
-    address: str
+    address: TargetAddress
     project: str
     domain: str
     version: _Version
@@ -202,7 +202,7 @@ class HistoryEntry(Document):
     registered: Optional[str] = None
 
 
-def deployment_key(project: str, domain: str, address: str) -> StoreKey:
+def deployment_key(project: str, domain: str, address: TargetAddress) -> StoreKey:
     """The key below which everything of one deployment is."""
     return StoreKey(f"deployments/{project}/{domain}/{escape_address(address)}")
 

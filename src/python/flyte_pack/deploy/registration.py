@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
 from flyte_pack.deploy.flyte_processes import Process, Registered, RegistrationError, command
+from flyte_pack.names import TargetAddress
 from flyte_pack.progress import Say
 
 IMPORT_SECONDS = 120.0
@@ -43,7 +44,7 @@ class Entry:
     image: reference of the linked image; None if the code's own image needs no build.
     """
 
-    address: str
+    address: TargetAddress
     file: str
     module: str
     kind: str
@@ -73,7 +74,7 @@ class DescribedTask:
     `task_link.VERSION_HOLE` for the version. triggers: their names.
     """
 
-    address: str
+    address: TargetAddress
     attribute: str
     name: str
     spec: str

@@ -18,6 +18,7 @@ from flyte_pack.command import say
 from flyte_pack.errors import UsageError, UserError
 from flyte_pack.image.engines import ENGINES, open_runner
 from flyte_pack.image.running import Command, Mount, Runner
+from flyte_pack.names import TargetAddress
 from flyte_pack.oci.docker_archive import write_archive
 from flyte_pack.oci.layout import DirectoryFiles, Layout, LayoutImage, read_layout, write_complete
 from flyte_pack.oci.model import BASE_NAME, InvalidImage, Platform
@@ -58,7 +59,7 @@ def _do(ours: argparse.Namespace) -> int:
 @contextmanager
 def image_runner(
     directory: str,
-    address: str,
+    address: TargetAddress,
     engine: str = "auto",
     insecure: Collection[str] = (),
     say: Say = say,
@@ -73,7 +74,9 @@ def image_runner(
             yield runner
 
 
-def _run(layout: Layout, image: LayoutImage, address: str, options: argparse.Namespace) -> int:
+def _run(
+    layout: Layout, image: LayoutImage, address: TargetAddress, options: argparse.Namespace
+) -> int:
     typed: Command = options.command
     config = image.parsed_config
     if not typed.argv:
@@ -197,7 +200,7 @@ class _Both(DirectoryFiles):
         return file if file is not None or not path.startswith("blobs/") else self.cache.open(path)
 
 
-def _slug(address: str) -> str:
+def _slug(address: TargetAddress) -> str:
     """A repository's name (distribution's `reference` package, "path-component")."""
     parts = re.split(r"[^a-z0-9]+", address.lower())
     return f"pants-flyte/{'-'.join(filter(None, parts)) or 'image'}"

@@ -19,6 +19,7 @@ from flyte_pack import command
 from flyte_pack.errors import UserError
 from flyte_pack.image.run import image_runner
 from flyte_pack.image.running import Command, Runner
+from flyte_pack.names import TargetAddress
 from flyte_pack.progress import write
 from flyte_shim import shown
 
@@ -158,7 +159,7 @@ def _note(result: SmokeResult, line: dict[str, Any]) -> None:
                 good.append(line[kind])
 
 
-def _report(address: str, result: SmokeResult) -> str:
+def _report(address: TargetAddress, result: SmokeResult) -> str:
     lines = []
     for what, error, chain in result.failures:
         lines.append(f"FAILED {what}: {error}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Tuple
 
 from flyte_pack.json_fields import Digest, Document, SafePath
-from flyte_pack.names import InvalidName
+from flyte_pack.names import InvalidName, TargetAddress
 from flyte_pack.oci.reference import Reference
 from flyte_shim import shown
 
@@ -79,7 +79,7 @@ class PushPlan(Document):
 
     NAME = "push plan"
 
-    address: str
+    address: TargetAddress
     layout: SafePath
     digest: Digest
     destinations: Tuple[Destination, ...]

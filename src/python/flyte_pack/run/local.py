@@ -19,6 +19,7 @@ from flyte_pack import command
 from flyte_pack.deploy.bundles import Beaten, check_files, settle
 from flyte_pack.errors import UserError
 from flyte_pack.flyte_side import MAIN
+from flyte_pack.names import TargetAddress
 from flyte_pack.run.options import split
 from flyte_pack.store import Blob, Store
 from flyte_pack.store.opening import open_store
@@ -74,7 +75,7 @@ def _run(given: argparse.Namespace) -> int:
     return _become_task(store.uri_of(archive.key), archive.sha256, link, arguments)
 
 
-def _put(store: Store, directory: str, address: str, bundle: LinkedBundle) -> Blob:
+def _put(store: Store, directory: str, address: TargetAddress, bundle: LinkedBundle) -> Blob:
     """Put the bundle into the store; returns the archive that has its content there."""
     check_files(directory, address, bundle)
     while True:

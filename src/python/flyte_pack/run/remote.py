@@ -18,6 +18,7 @@ from flyte_pack.deploy.plan import DeployPlan, Request, resolve
 from flyte_pack.deploy.records import DeployedTask, RecordedTask
 from flyte_pack.deploy.registration import run
 from flyte_pack.errors import UsageError, UserError
+from flyte_pack.names import TargetAddress
 from flyte_pack.run.options import split
 from flyte_pack.store.opening import open_store
 
@@ -58,7 +59,7 @@ def _run(given: argparse.Namespace) -> None:
 
 
 def _deployed(
-    request: Request, identity: str, address: str, typed: Sequence[str]
+    request: Request, identity: str, address: TargetAddress, typed: Sequence[str]
 ) -> tuple[str, str, Sequence[str]]:
     """Flyte's name of the task, its registered version, and what was typed for it."""
     store = open_store(request.store, os.getcwd())
