@@ -80,6 +80,14 @@ def test_the_command_has_our_process_id_environment_and_streams(bundle, tmp_path
     assert process.communicate("in\n") == (f"{process.pid} bar\nin\n", "err\n")
 
 
+@pytest.fixture(autouse=True)
+def no_signals_ignored():
+    """Tests may be started by `nohup`, and a process that ignores a signal hands that on."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"])
 def test_signals_reach_the_command(bundle, tmp_path, workdir, name):
     script = f"trap 'echo got {name}; exit 7' {name[3:]}; echo ready; while :; do sleep 0.01; done"
