@@ -132,7 +132,7 @@ def test_the_lock_file_may_be_elsewhere(root: RuleRoot):
         ('source="/srv/layout"', "which leaves the build root"),
         (f'{IMAGE}, lockfile="../../x.json"', "The `lockfile` field in target img:base is '../../x.json', which leaves"),
         ('source="host", interpreter_constraints=["CPython==2.7.*"]', "2.7"),
-        (f'{IMAGE}, platforms=["amd64"]', "`platforms`: 'amd64' is no platform"),
+        (f'{IMAGE}, platforms=["amd64"]', "`platforms`: 'amd64' is not a platform"),
         (f'{IMAGE}, ref="v1"', "`ref` names an image in a layout or archive: set `source` to its path."),
         ('source="host", ref="v1"', "`ref` names an image in a layout or archive"),
     ],

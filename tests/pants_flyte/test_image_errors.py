@@ -28,7 +28,7 @@ def root(root: RuleRoot) -> RuleRoot:
         ("user='4294967295'", "owner[0]: not a user or group"),
         *((f"workdir={path!r}", f"`workdir` is {path!r}; give an absolute path below `/`")
           for path in ("", "/", "work", "/a/../b", "/a/", "//a", "~/work")),
-        ("platforms=['linux']", "`platforms`: 'linux' is no platform, such as linux/amd64"),
+        ("platforms=['linux']", "`platforms`: 'linux' is not a platform, such as linux/amd64"),
         ("platforms=[]", "`platforms` is empty"),
         ("platforms=['linux/arm64']", "asks for linux/arm64, and the base img:base has linux/amd64. Add it to the base's "
          "`platforms` and lock it, or leave it out here"),

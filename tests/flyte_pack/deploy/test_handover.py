@@ -326,7 +326,7 @@ def link(path, target):
 
 
 DAMAGE = {
-    "not a folder": (lambda f: shutil.rmtree(f), "is no folder"),
+    "not a folder": (lambda f: shutil.rmtree(f), "is not a folder"),
     "something else": (lambda f: (f / "handover.json").unlink(), "holds no handover.json"),
     "no sums": (lambda f: (f / "SHA256SUMS").unlink(), "holds no SHA256SUMS"),
     "a file is missing": (lambda f: one(f, "store/archives/*").unlink(), "is missing"),

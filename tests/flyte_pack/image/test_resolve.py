@@ -189,7 +189,7 @@ UNUSABLE = {
         "lib @ git+https://user:secret@example.org/lib",
         "lib is asked for by URL",
     ),
-    "a root that is none": ("", "lib ==", "lib == is no requirement"),
+    "a root that is none": ("", "lib ==", "lib == is not a requirement"),
     "a lock that is none": ("<html>", "lib", "a.lock: line 1: <html> is not a pinned requirement"),
 }
 

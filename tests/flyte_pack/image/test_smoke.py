@@ -122,7 +122,7 @@ def test_commands_must_be_there_to_be_run(image, engine, tmp_path):
 def test_what_is_no_module_is_refused(name, image, tmp_path):
     done = smoke(image, tmp_path, [name])
     assert done.returncode == 1
-    assert "is no module's name" in done.stderr
+    assert "is not a module's name" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -160,10 +160,10 @@ def test_links_count_from_the_root_of_the_image(members, tmp_path):
 DAMAGED = {
     "truncated": (lambda tar: tar[:700], "truncated"),
     "another byte in a header": (lambda tar: b"x" + tar[1:], "checksum"),
-    "no tar": (lambda tar: b"no tar at all" * 100, "no number|checksum"),
-    "a size that is no number": (
+    "no tar": (lambda tar: b"no tar at all" * 100, "not a number|checksum"),
+    "a size that is not a number": (
         lambda tar: tar[:124] + b"12345x789ab\0" + tar[136:],
-        "no number|checksum",
+        "not a number|checksum",
     ),
 }
 

@@ -95,7 +95,7 @@ def test_a_platform_is_written_one_way(text, normal):
              "linux//amd64", "../amd64", "linux/amd64\n", "*"],
 )  # fmt: skip
 def test_what_is_no_platform_is_refused_with_an_example(text):
-    with pytest.raises(InvalidImage, match="is no platform, such as linux/amd64"):
+    with pytest.raises(InvalidImage, match="is not a platform, such as linux/amd64"):
         Platform.parse(text)
 
 
@@ -248,7 +248,7 @@ def with_config(**fields) -> bytes:
         (changed(ONE, lambda d: d.update(digest="latest")), "digest: not sha256: and 64"),
         (changed(ONE, lambda d: d.update(platforms=[])), "no platform"),
         (changed(ONE, lambda d: d["platforms"].append(d["platforms"][0])), "a platform twice"),
-        (changed(ONE, lambda d: d["platforms"][0].update(platform="x")), "is no platform"),
+        (changed(ONE, lambda d: d["platforms"][0].update(platform="x")), "is not a platform"),
         (changed(ONE, lambda d: d["platforms"][0].update(config="{}")), "not the one that the manifest names"),
         (changed(ONE, lambda d: d["platforms"][0].update(manifest="{}")), "no image manifest"),
         (changed(ONE, lambda d: d["platforms"][0].update(manifest=TWO.index.decode())), "an index where"),

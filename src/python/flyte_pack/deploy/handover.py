@@ -247,7 +247,7 @@ def _umask() -> int:
 def read_handover(folder: str, say: Say) -> tuple[Handover, VersionRecord]:
     """What is in a folder, every byte of it checked. Raises `UserError` or `OSError`."""
     if not os.path.isdir(folder):
-        raise UserError(f"{folder} is no folder: name one that `export` has written")
+        raise UserError(f"{folder} is not a folder: name one that `export` has written")
     there = dict(_walk(folder))
     content = _small(folder, INDEX, there)
     handover = Handover.from_json(content, os.path.join(folder, INDEX))

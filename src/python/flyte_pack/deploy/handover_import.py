@@ -214,5 +214,5 @@ def _workdir(layout: Layout, top: Descriptor) -> str:
     """Where the code is in an image that holds it: the same on all platforms."""
     image = next(layout.images(top), None)
     if image is None:
-        raise InvalidImage(f"{layout.name}: {top.digest} is no image")
+        raise InvalidImage(f"{layout.name}: {top.digest} is not an image")
     return image.parsed_config.workdir or "/"

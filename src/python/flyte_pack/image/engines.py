@@ -83,7 +83,7 @@ def _load(program: str, layout: Layout, image: LayoutImage, name: str, say: Say)
             except BrokenPipeError:
                 pass  # what it says tells more
             except BaseException:
-                load.kill()  # half an archive is no image
+                load.kill()  # half an archive is not an image
                 raise
             said = load.stdout.read().decode(errors="replace").strip()
         if load.returncode:

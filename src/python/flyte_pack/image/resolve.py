@@ -59,7 +59,8 @@ def parse_roots(text: str) -> list[Requirement]:
             root = Requirement(line)
         except InvalidRequirement as error:
             raise UserError(
-                f"{shown.line(line, longest=120)} is no requirement: {str(error).splitlines()[0]}"
+                f"{shown.line(line, longest=120)} is not a requirement: "
+                f"{str(error).splitlines()[0]}"
             ) from None
         if root.url is not None:
             raise UserError(

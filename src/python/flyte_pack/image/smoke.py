@@ -130,7 +130,7 @@ def _modules(path: str) -> list[str]:
     with open(path, encoding="utf-8") as file:
         modules = [line.strip() for line in file if line.strip()]
     if wrong := [name for name in modules if not _MODULE.fullmatch(name)]:
-        raise UserError(f"{path}: {wrong[0]!a:.100} is no module's name")
+        raise UserError(f"{path}: {wrong[0]!a:.100} is not a module's name")
     return modules
 
 
@@ -147,7 +147,7 @@ def _run(
     try:
         return [json.loads(line) for line in lines], code
     except ValueError:
-        raise UserError("what the image's Python printed is no report") from None
+        raise UserError("what the image's Python printed is not a report") from None
 
 
 def _note(result: SmokeResult, line: dict[str, Any]) -> None:

@@ -130,7 +130,7 @@ class _Tree(Resolver):
         parts = [part for part in member.name.split(b"/") if part not in (b"", b".")]
         if b".." in parts or b"\0" in member.name or len(member.name) > _MAX_PATH:
             raise InvalidImage(
-                f"{what}: {member.name!r:.200} leads out of the image, or is no path"
+                f"{what}: {member.name!r:.200} leads out of the image, or is not a path"
             )
         if not parts:
             if member.kind == DIRECTORY:

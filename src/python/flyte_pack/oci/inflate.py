@@ -34,7 +34,7 @@ def inflate_pieces(pieces: Iterator[bytes], what: str) -> Iterator[bytes]:
         try:
             piece = inflater.decompress(data, _PIECE)
         except Exception as error:  # each library has a class of its own for it
-            raise InvalidImage(f"{what}: is no whole gzip file: {error}") from None
+            raise InvalidImage(f"{what}: is not a whole gzip file: {error}") from None
         if piece:
             yield piece
         data = inflater.unconsumed_tail

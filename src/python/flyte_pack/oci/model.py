@@ -81,7 +81,9 @@ class Platform:
         """Raises `InvalidImage`. `v8` is what arm64 means without a variant, and is left out."""
         parts = text.split("/")
         if not 2 <= len(parts) <= 3 or not all(map(_PLATFORM_PART.fullmatch, parts)):
-            raise InvalidImage(f"{text!a:.80} is no platform, such as linux/amd64 or linux/arm64")
+            raise InvalidImage(
+                f"{text!a:.80} is not a platform, such as linux/amd64 or linux/arm64"
+            )
         return cls._normal(*parts)
 
     @classmethod

@@ -83,7 +83,7 @@ class TarFiles:
                     self._add(member, end)
         except _DAMAGED as error:
             raise InvalidImage(
-                f"{self.name}: is no tar archive that can be read: {str(error)!a:.200}"
+                f"{self.name}: is not a readable tar archive: {str(error)!a:.200}"
             ) from None
         if not self._members:
             raise InvalidImage(f"{self.name}: holds no files")

@@ -143,7 +143,7 @@ class TarStream:
         # the sum plus one, modulo 65521, at a tenth of the cost of sum().
         expected = 1 + stored - 8 * 0x20 + sum(header[148:156])
         if zlib.adler32(header) & 0xFFFF != expected % 65521:
-            raise InvalidImage(f"{self._what}: is no tar: the checksum of a header is wrong")
+            raise InvalidImage(f"{self._what}: is not a tar: the checksum of a header is wrong")
 
     def _extension(self, size: int) -> bytes:
         if not 0 < size <= _MAX_HEADER:
@@ -171,11 +171,11 @@ class TarStream:
         try:
             return int(digits, 8) if digits else 0
         except ValueError:
-            raise InvalidImage(f"{self._what}: {field!r} in a tar header is no number") from None
+            raise InvalidImage(f"{self._what}: {field!r} in a tar header is not a number") from None
 
     def _decimal(self, text: bytes) -> int:
         if not text.isdigit() or len(text) > 18:
-            raise InvalidImage(f"{self._what}: {text[:40]!r} in a pax header is no number")
+            raise InvalidImage(f"{self._what}: {text[:40]!r} in a pax header is not a number")
         return int(text)
 
     def _ustar_name(self, header: bytes) -> bytes:
