@@ -1,13 +1,18 @@
-"""What tests of images share: it takes a while to make, and no test changes it."""
+"""What tests share: it takes a while to make, and no test changes it."""
 
 from __future__ import annotations
 
 import sys
 
 import pytest
+from hypothesis import settings
 
 from tests.support.containers import docker_engine
 from tests.support.images import run_flyte_pack
+
+# A busy machine is not a failure: no example of a property has a limit of time.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session")

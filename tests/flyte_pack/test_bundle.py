@@ -189,7 +189,7 @@ small_trees = st.dictionaries(
 
 
 @given(trees=st.lists(small_trees, min_size=2, max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_trees_have_one_identity_exactly_when_they_are_equal(trees, tmp_path_factory):
     top = tmp_path_factory.mktemp("identities")
     identities = [

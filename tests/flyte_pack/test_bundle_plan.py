@@ -38,7 +38,7 @@ plans = st.builds(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(plans)
 def test_a_plan_reads_back_as_it_was(plan):
     assert BundlePlan.from_json(plan.to_json()) == plan

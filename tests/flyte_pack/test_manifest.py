@@ -192,7 +192,7 @@ def test_what_is_no_manifest_is_refused_by_name(data, message):
         Manifest.from_json(data)
 
 
-@settings(deadline=None, database=None)
+@settings(database=None)
 @given(st.binary() | st.text().map(str.encode))
 def test_any_bytes_are_read_or_refused(data):
     with pytest.raises(InvalidData):

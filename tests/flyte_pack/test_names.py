@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flyte_pack.names import (
@@ -27,7 +27,6 @@ ADDRESSES = st.one_of(
 SHA256 = "0123456789abcdef" * 4
 
 
-@settings(deadline=None)
 @given(ADDRESSES, ADDRESSES)
 @example("a/b", "a~-b")
 @example("a:b", "a~.b")
@@ -39,7 +38,6 @@ def test_no_two_addresses_share_a_segment_even_where_case_is_ignored(one, other)
     assert same == (one == other)
 
 
-@settings(deadline=None)
 @given(ADDRESSES)
 @example(".")
 @example("..")

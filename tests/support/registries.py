@@ -42,6 +42,8 @@ from tests.support.containers import need
 
 SCRIPT = Path(__file__).resolve().parents[2] / "build-support" / "services" / "registry.py"
 USER, PASSWORD = "someone", "planted-password-e7a1"
+AUTH = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+BASIC = f"Basic {AUTH}"
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
 
 

@@ -33,12 +33,11 @@ from tests.support.object_stores import (
     unique,
 )
 from tests.support.real_deployments import RealDeployment, push_named, servers
-from tests.support.registries import PASSWORD, USER, docker_config
+from tests.support.registries import AUTH, PASSWORD, docker_config
 from tests.support.shim import run_shim
 from tests.support.shim_stores import signed_url
 
 WORD = "planted-"
-SIGNED_IN = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 # What is wrong here is never used; it is there to be found by whoever prints an environment.
 AROUND = {
     "AZURE_STORAGE_SAS_TOKEN": "sv=2024-01-01&sig=planted-sas-0a1b",
@@ -127,7 +126,7 @@ class Signed(RealDeployment):
     def secrets(self):
         """What may be nowhere."""
         sent = {one for proxy in self.servers.proxies.values() for one in proxy.signed}
-        return {WORD, ACCOUNT_KEY, SIGNED_IN, *sent}
+        return {WORD, ACCOUNT_KEY, AUTH, *sent}
 
     def look_through(self, where, data):
         found = [one for one in self.secrets() if one.encode() in data]
@@ -286,7 +285,7 @@ def echo(server, status, code="internal"):
         "store": "<Error><Code>%s</Code><Message>%s</Message></Error>",
         "registry": '{"errors": [{"code": "%s", "message": "%s"}]}',
     }
-    knows = {"flyte": CLIENT_SECRET, "store": "", "registry": f"{PASSWORD} {SIGNED_IN}"}
+    knows = {"flyte": CLIENT_SECRET, "store": "", "registry": f"{PASSWORD} {AUTH}"}
 
     def answer(request):
         signed = request.headers.get("authorization", "")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
+from tests.support.registries import real_registry
 
-@pytest.fixture(scope="module", autouse=True)
-def no_authorities() -> Iterator[None]:
-    """Trust no authority but a test's own: reading all of a system's takes longer than a push."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SSL_CERT_FILE", "/dev/null")
-        for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-            patch.delenv(name, raising=False)
-        yield
+
+@pytest.fixture(scope="module")
+def basic(tmp_path_factory):
+    """A registry that asks for a user and a password."""
+    with real_registry(tmp_path_factory.mktemp("basic"), "basic") as registry:
+        yield registry

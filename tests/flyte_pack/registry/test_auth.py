@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
@@ -23,6 +22,7 @@ from tests.support.faulty_registry import (
     status,
 )
 from tests.support.registries import (
+    AUTH,
     PASSWORD,
     USER,
     Clock,
@@ -33,14 +33,7 @@ from tests.support.registries import (
     session,
 )
 
-BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 ALWAYS = 1000
-
-
-@pytest.fixture(scope="module")
-def basic(tmp_path_factory):
-    with real_registry(tmp_path_factory.mktemp("basic"), "basic") as registry:
-        yield registry
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +64,6 @@ def helper(directory, name, script, monkeypatch):
 
 
 ANSWER = json.dumps({"ServerURL": "x", "Username": USER, "Secret": PASSWORD})
-AUTH = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 
 
 @pytest.mark.parametrize(

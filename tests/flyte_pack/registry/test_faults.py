@@ -5,7 +5,6 @@ Each case is a real docker-registry behind a server that makes one fault and pas
 
 from __future__ import annotations
 
-import base64
 import email.utils
 import json
 import re
@@ -28,8 +27,8 @@ from tests.support.faulty_registry import (
     status,
 )
 from tests.support.registries import (
+    AUTH,
     PASSWORD,
-    USER,
     Clock,
     docker_config,
     make_image,
@@ -39,7 +38,7 @@ from tests.support.registries import (
 
 CHUNK = 1 << 16
 SIGNED = "planted-signature-90cc"
-SECRETS = (PASSWORD, base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode(), SIGNED)
+SECRETS = (PASSWORD, AUTH, SIGNED)
 NOW = 1_700_000_000  # the clock of the tests
 ALWAYS = 1000
 

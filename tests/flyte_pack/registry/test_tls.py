@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import socket
 import ssl
 
@@ -19,8 +18,7 @@ from tests.support.faulty_registry import (
     status,
 )
 from tests.support.registries import (
-    PASSWORD,
-    USER,
+    BASIC,
     docker_config,
     exists,
     make_image,
@@ -28,14 +26,7 @@ from tests.support.registries import (
     session,
 )
 
-BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 ALWAYS = 1000
-
-
-@pytest.fixture(scope="module")
-def basic(tmp_path_factory):
-    with real_registry(tmp_path_factory.mktemp("basic"), "basic") as registry:
-        yield registry
 
 
 @pytest.fixture(scope="module")
