@@ -158,7 +158,7 @@ def test_a_platform_that_the_image_lacks_is_an_error_that_lists_what_it_has(base
 @pytest.mark.parametrize(
     ("typed", "fields", "message"),
     [
-        (("lock",), {"platforms": ("amd64",)}, "no platform"),
+        (("lock",), {"platforms": ("amd64",)}, "is not a platform"),
         (("lock",), {"image": "127.0.0.1:9/a/b:c"}, "connection refused"),
         (("lock",), {"image": "A B"}, "A B"),
         (("check",), {}, "locks/base.lock is missing: write it by ./pants run base:python -- lock"),
