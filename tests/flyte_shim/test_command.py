@@ -158,8 +158,8 @@ def test_help_and_version(shim):
         (["--archive", "{archive}"], 64, "no command to run"),
         (["--archive"], 64, "--archive needs a value"),
         (["--archive=", "true"], 64, "--archive needs a value"),
-        (["--verbose", "true"], 64, "there is no option --verbose"),
-        (["--help=x", "true"], 64, "there is no option --help"),
+        (["--verbose", "true"], 64, "there is no option '--verbose'"),
+        (["--help=x", "true"], 64, "there is no option '--help'"),
         (["--archive", "{archive}", "--mode", "move", "true"], 64, "is one of: link, copy"),
         (["--archive", "{archive}", "--sha256", "x", "true"], 64, "'x' is not a SHA-256"),
         (["--archive", "{archive}", "--sha256", OTHER_SHA256, "true"], 64, "says another"),
@@ -399,3 +399,46 @@ def test_it_runs_as_a_zipapp(bundle, tmp_path, workdir):
 def test_a0_need_not_start_a_shim_that_was_there_already(shim, wrapper, marked):
     done = shim("--", "sh", "-c", 'printf %s "$_F_EXEC_WRAPPED"', _F_EXEC_WRAPPER=wrapper)
     assert done.stdout == marked
+
+
+SECRET = "S3CR3T"
+ADDRESSES = [
+    f"https:/host/x.tar.gz?X-Amz-Signature={SECRET}",
+    f"HTTPS:host/x?X-Amz-Signature={SECRET}",
+    f"host.amazonaws.com/x.tar.gz?X-Amz-Signature={SECRET}",
+    f"s3:/AKIA:{SECRET}@bucket/k",
+    f"s3:bucket/k?X-Amz-Signature={SECRET}",
+    f"s3://AKIA:{SECRET}/k",
+    f"abfs://c:{SECRET}@account.dfs.core.windows.net/k",
+    f"wasbs://c:{SECRET}@host.x/key",
+    f"https:/u:{SECRET}@host/k",
+    f"u:{SECRET}@host/k",
+    f"https://u:{SECRET}@host/k",
+    f"https://u:{SECRET}@[::1/k",
+    f"https%3A%2F%2Fu%3A{SECRET}%40host%2Fk",
+    f"file://u:{SECRET}@host/k",
+    f"file:k?sig={SECRET}",
+    f"gs://bucket/k#{SECRET}",
+    f"ftp://u:{SECRET}@host/k",
+    f" https://u:{SECRET}@host/k\n\x1b[2J\u202e",
+]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_a_mistyped_address_shows_no_secret_and_steers_no_terminal(shim, address):
+    for said in (
+        shim("--archive", address, "--sha256", OTHER_SHA256, "--", "true"),
+        shim("a0", "--tgz", address),
+        shim(address),
+        shim("true", FLYTE_SHIM_LOG=address),
+        shim("--archive", "x", "--", "true", FLYTE_SHIM_SHA256=address),
+        shim("--workdir", address, "true"),
+        shim("--archive", "/x", "--sha256", OTHER_SHA256, "--", "true", FLYTE_SHIM_CACHE=address),
+        shim("--archive", "/x", "--sha256", OTHER_SHA256, "--", "true", FLYTE_SHIM_MODE=address),
+        shim("--archive", "/x", "--sha256", OTHER_SHA256, "--", "true", FLYTE_SHIM_TIMEOUT=address),
+        shim(f"--{address}", "true"),
+    ):
+        assert said.returncode
+        assert SECRET not in said.stderr
+        assert said.stderr.startswith("flyte-shim: error: ")
+        assert said.stderr[:-1].isprintable()

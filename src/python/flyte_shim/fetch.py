@@ -120,7 +120,7 @@ def _number(environ: Mapping[str, str], variable: str) -> int | None:
     if not text:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise UsageError(f"{variable} is {text!r}; it takes a number, 1000000 say")
+        raise UsageError(f"{variable} is {shown.word(text)}; it takes a number, 1000000 say")
     return int(text)
 
 

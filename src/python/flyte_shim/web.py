@@ -255,7 +255,8 @@ def _tls(authorities: str | None) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=authorities)
     except OSError as error:
         raise UsageError(
-            f"cannot read the certificates in {authorities}: {error.strerror or error.args[0]}"
+            f"cannot read the certificates in {shown.uri(authorities or '')}: "
+            f"{error.strerror or error.args[0]}"
         ) from None
 
 
@@ -271,8 +272,12 @@ def _proxy(url: Url, environ: Mapping[str, str]) -> SplitResult | None:
     proxy = known.getproxies_environment().get(url.scheme)
     if not proxy or known.proxy_bypass_environment(url.host):
         return None
-    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    if parts.scheme != "http" or not parts.hostname:
+    try:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        valid = parts.scheme == "http" and parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
         raise UsageError(f"{variable.upper()} is not a valid proxy; write http://HOST:PORT")
     return parts
 
