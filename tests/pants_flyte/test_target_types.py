@@ -292,6 +292,12 @@ def test_a_directory_that_no_import_can_name_may_be_the_root(root: RuleRoot):
         ("flyte_task", "../x.json", "`output_path` is a '..' in the path"),
         ("flyte_bundle", "a/../../x.tar.gz", "`output_path` is a '..' in the path"),
         ("flyte_bundle", "[x].tar.gz", "`output_path` is a path with one of the characters `*?[!`"),
+        (
+            "flyte_task",
+            "-x.json",
+            "`output_path` is a path that begins with `-`, as an option does",
+        ),
+        ("flyte_bundle", "--plan/x.tar.gz", "`output_path` is a path that begins with `-`"),
     ],
 )
 def test_an_output_path_has_its_ending_and_stays_below_the_distdir(
@@ -299,6 +305,32 @@ def test_an_output_path_has_its_ending_and_stays_below_the_distdir(
 ):
     root.write(build(f"output_path={output_path!r}", kind))
     assert message in root.refusal("app:t")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("output_path='a\\nb.json'", "`output_path` field in target app:t holds a control character, U+000A"),
+        ("root_dir='a\\0--bind'", "`root_dir` field in target app:t holds a NUL"),
+        ("entry_point='w.py:\\x1b[2J'", "`entry_point` field in target app:t holds a control character, U+001B"),
+        ("image='\\ud800'", "`image` field in target app:t holds U+D800, which is not a character"),
+        ("tags=['a\\nb']", "`tags` field in target app:t holds a control character, U+000A"),
+        ("description='a\\0'", "`description` field in target app:t holds a NUL"),
+        ("bundle='//' + 'a' * 131072", "`bundle` field in target app:t is longer than 131,071 bytes"),
+    ],
+)  # fmt: skip
+def test_a_field_holds_words(root: RuleRoot, fields, message):
+    root.write(
+        {"app/BUILD": f"flyte_task(name='t', **{{'entry_point': 'w.py:t', **dict({fields})}})"}
+    )
+    with pytest.raises(ExecutionError) as caught:
+        root.target("app:t")
+    assert message in str(caught.value)
+
+
+def test_a_description_may_have_lines(root: RuleRoot):
+    root.write({"app/BUILD": "flyte_task(name='t', entry_point='w.py:t', description='a\\n\\tb')"})
+    assert root.target("app:t")
 
 
 # --- parametrize ----------------------------------------------------------------------------------
