@@ -17,6 +17,7 @@ from flyte_shim import __version__
 from flyte_shim.cli import USAGE
 from flyte_shim.command import option
 from flyte_shim.hashing import sha256_bytes
+from tests.support.mistyped import MISTYPED, SECRET
 from tests.support.archives import END, Archive, archive_of, member, store
 from tests.support.shim import PYTHON_PATH, environment, run_shim, start_shim
 
@@ -401,30 +402,7 @@ def test_a0_need_not_start_a_shim_that_was_there_already(shim, wrapper, marked):
     assert done.stdout == marked
 
 
-SECRET = "S3CR3T"
-ADDRESSES = [
-    f"https:/host/x.tar.gz?X-Amz-Signature={SECRET}",
-    f"HTTPS:host/x?X-Amz-Signature={SECRET}",
-    f"host.amazonaws.com/x.tar.gz?X-Amz-Signature={SECRET}",
-    f"s3:/AKIA:{SECRET}@bucket/k",
-    f"s3:bucket/k?X-Amz-Signature={SECRET}",
-    f"s3://AKIA:{SECRET}/k",
-    f"abfs://c:{SECRET}@account.dfs.core.windows.net/k",
-    f"wasbs://c:{SECRET}@host.x/key",
-    f"https:/u:{SECRET}@host/k",
-    f"u:{SECRET}@host/k",
-    f"https://u:{SECRET}@host/k",
-    f"https://u:{SECRET}@[::1/k",
-    f"https%3A%2F%2Fu%3A{SECRET}%40host%2Fk",
-    f"file://u:{SECRET}@host/k",
-    f"file:k?sig={SECRET}",
-    f"gs://bucket/k#{SECRET}",
-    f"ftp://u:{SECRET}@host/k",
-    f" https://u:{SECRET}@host/k\n\x1b[2J\u202e",
-]
-
-
-@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("address", MISTYPED)
 def test_a_mistyped_address_shows_no_secret_and_steers_no_terminal(shim, address):
     for said in (
         shim("--archive", address, "--sha256", OTHER_SHA256, "--", "true"),

@@ -350,10 +350,10 @@ def test_the_user_is_found_in_the_images_own_lists(case, host_base, tmp_path):
 
 REFUSED = {
     "an unknown option": (["--what", "x"], 2, "--help tells what can be typed"),
-    "an unknown engine": (["--engine", "qemu", "x"], 2, "invalid choice"),
+    "an unknown engine": (["--engine", "qemu", "x"], 2, "invalid choice (choose from"),
     "an option without its value": (["--env"], 2, "expected one argument"),
     "a variable that is not set": (["--env", "NOT_SET_HERE", "x"], 2, "it is not set here"),
-    "a variable without a name": (["--env", "=x", "x"], 2, "not NAME=VALUE"),
+    "a variable without a name": (["--env", "=x", "x"], 2, "--env takes NAME=VALUE"),
     "a mount without a target": (["--mount", "/tmp", "x"], 2, "not SRC:DST"),
     "a mount to a relative place": (["--mount", "/tmp:x", "x"], 2, "absolute DST"),
     "a mount of nothing": (["--mount", "/nothing/there:/x", "x"], 2, "nothing at /nothing/there"),

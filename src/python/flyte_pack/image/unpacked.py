@@ -23,6 +23,7 @@ from flyte_pack.image.unpack import Resolver, unpack
 from flyte_pack.oci.config import DEFAULT_PATH, ImageConfig
 from flyte_pack.oci.layout import Layout, LayoutImage
 from flyte_pack.progress import Say
+from flyte_shim import shown
 from flyte_shim.words import check_word, joined
 
 _IN_MEMORY = 512 << 20  # bytes of compressed layers that may be unpacked into memory
@@ -200,7 +201,7 @@ class _Bubblewrap:
         """Make a place for each mount; gives (source, target below the root, read-only)."""
         if command.network not in (None, "none", "host"):
             raise UserError(
-                f"an unpacked image has no network {command.network!r}: --network is `none` or "
+                f"an unpacked image has no network {shown.word(command.network)}: --network is `none` or "
                 "`host`, or start docker"
             )
         resolver = Resolver(os.fsencode(self.root))
