@@ -17,8 +17,8 @@ from flyte_shim import __version__
 from flyte_shim.cli import USAGE
 from flyte_shim.command import option
 from flyte_shim.hashing import sha256_bytes
-from tests.support.mistyped import MISTYPED, SECRET
 from tests.support.archives import END, Archive, archive_of, member, store
+from tests.support.mistyped import MISTYPED, SECRET
 from tests.support.shim import PYTHON_PATH, environment, run_shim, start_shim
 
 FILES = {"main.py": "value = 1\n", "pkg/data.csv": "1,2\n"}

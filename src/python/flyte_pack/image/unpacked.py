@@ -201,8 +201,8 @@ class _Bubblewrap:
         """Make a place for each mount; gives (source, target below the root, read-only)."""
         if command.network not in (None, "none", "host"):
             raise UserError(
-                f"an unpacked image has no network {shown.word(command.network)}: --network is `none` or "
-                "`host`, or start docker"
+                f"an unpacked image has no network {shown.word(command.network or '')}: --network "
+                "is `none` or `host`, or start docker"
             )
         resolver = Resolver(os.fsencode(self.root))
         if command.network != "none":
