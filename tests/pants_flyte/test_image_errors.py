@@ -35,6 +35,8 @@ def root(root: RuleRoot) -> RuleRoot:
         ("platforms=['linux/amd64', 'linux/s390x']", "asks for linux/s390x"),
         ("env={'A=B': '1'}", "`env`: 'A=B' cannot be the name of a variable"),
         ("env={'A': '{env.PF_UNSET}'}", "`env`: `{env.PF_UNSET}` has no value: the variable PF_UNSET is not set"),
+        ("ref_name='-x y'", "`ref_name`: the name of an image has letters, digits, '.', '_' and '-', and '-x y' does not."),
+        ("ref_name='u:S3CR3T@x'", "`ref_name`: the name of an image has letters, digits, '.', '_' and '-', and (not repeated here)"),
         ("workdir='/a/.wh.b'", "`workdir` is '/a/.wh.b'; give an absolute path below `/`"),
         ("output_path='-x'", "`output_path` is a path that begins with `-`, as an option does"),
         ("output_path='../x'", "`output_path` is a '..' in the path; give one below `--distdir`"),

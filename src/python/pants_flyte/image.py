@@ -18,6 +18,7 @@ from pants.util.logging import LogLevel
 
 from flyte_pack.image.assemble import ImageSettings, assemble
 from flyte_pack.image.filesystem import HOME, VENV
+from flyte_pack.names import InvalidName, check_ref_name
 from flyte_pack.oci.model import TITLE, Platform
 from flyte_pack.oci.parts import layer_path_problem
 from flyte_shim.words import word_problem
@@ -95,8 +96,8 @@ async def _filled(
         raise FlyteTargetError(address, f"`{field}`: `{{{hole}}}` has no value: {advice}.")
     filled = {key: holes.sub(lambda match: values[match[1]], text) for key, text in texts.items()}
     for key, text in filled.items():
-        if problem := word_problem(text, lines=True):
-            raise FlyteTargetError(address, f"`{field}`: the value of {key} {problem}.")
+        if problem := word_problem(key) or word_problem(text, lines=True):
+            raise FlyteTargetError(address, f"`{field}`: {key!a:.100} or its value {problem}.")
     return filled
 
 
@@ -150,7 +151,7 @@ async def build_image(
         production=base.image.production,
         platforms=tuple(map(str, platforms)),
         workdir=settings.workdir,
-        ref_name=target[types.FlyteImageRefNameField].value,
+        ref_name=_ref_name(target),
         embeds_code=wants_code,
         own_output=own_output,
         code=FrozenDict(code.files),
@@ -158,6 +159,14 @@ async def build_image(
         layers=len(next(iter(layers.values()))),
         bytes=sum({layer.digest: layer.size for of in layers.values() for layer in of}.values()),
     )
+
+
+def _ref_name(target: Target) -> Optional[str]:
+    name = target[types.FlyteImageRefNameField].value
+    try:
+        return None if name is None else check_ref_name(name)
+    except InvalidName as error:
+        raise FlyteTargetError(target.address, f"`ref_name`: {error}.") from None
 
 
 def _wants_code(target: Target, request: ImageRequest) -> bool:

@@ -59,7 +59,9 @@ def test_a_variable_of_the_client_is_not_replaced():
     assert container_environment({"A": "b\n"}, {"A": "b\n"})[0] == ["--env", "A"]
 
 
-@pytest.mark.parametrize("env", [{"": "a"}, {"A=B": "c"}, {"A\0": "b"}, {"A": "b\0"}])
+@pytest.mark.parametrize(
+    "env", [{"": "a"}, {"A=B": "c"}, {"A\0": "b"}, {"A": "b\0"}, {"A*": "b\n"}]
+)
 def test_what_can_be_no_variable_is_refused(env):
     with pytest.raises(UserError, match="cannot be a variable"):
         container_environment(env, {})

@@ -459,6 +459,29 @@ def test_a_hostile_image_reaches_nothing_outside(host_base, tmp_path):
     assert {p.name: p.read_text() for p in outside.iterdir()} == {"hosts": "kept"}
 
 
+INJECTED = "x\0--bind\0/\0/host"
+
+
+@pytest.mark.parametrize(
+    ("config", "passwd", "message"),
+    [
+        ({"Env": [f"A={INJECTED}"]}, "", "`Env` holds a NUL"),
+        ({"WorkingDir": f"/{INJECTED}"}, "", "`WorkingDir` holds a NUL"),
+        ({"User": f"7:{INJECTED}"}, "", "`User` holds a NUL"),
+        ({"Entrypoint": [INJECTED]}, "", "`Entrypoint` holds a NUL"),
+        ({"User": "7"}, f"a:x:7:7::/{INJECTED}:\n", "the image's /etc/passwd: a home holds a NUL"),
+    ],
+)
+def test_a_hostile_config_gives_bubblewrap_no_arguments(config, passwd, message, tmp_path):
+    need("bubblewrap")
+    layer = tar_of(("etc/passwd", passwd.encode()))
+    place = layout_of(tmp_path / "layout", [layer], config=config)
+    done = Way("", env={"PATH": "/usr/bin:/bin"}).run(place, "true")
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_an_image_is_removed_when_its_runner_is_interrupted(image, open_path):
     need("bubblewrap")
     place = scratch(open_path)

@@ -17,6 +17,7 @@ from flyte_pack.image.unpacked import unpacked
 from flyte_pack.oci.docker_archive import stream_archive
 from flyte_pack.oci.layout import Layout, LayoutImage
 from flyte_pack.progress import Say
+from flyte_shim import shown
 from flyte_shim.words import joined
 
 ENGINES = ("auto", "docker", "podman", "unpack")
@@ -139,8 +140,11 @@ class _Engine:
         argv = []
         for mount in command.mounts:
             source, target = mount.source, mount.target
-            if "," in source + target:
-                raise UserError(f"a mount cannot have a comma in its paths: {source}:{target}")
+            if set(',"\r\n') & set(source + target):  # they are read as a line of CSV
+                raise UserError(
+                    "a mount cannot have a comma, a quote or a line end in its paths: "
+                    f"{shown.uri(source)}:{shown.uri(target)}"
+                )
             read_only = ",readonly" if mount.read_only else ""
             argv += ["--mount", f"type=bind,source={source},target={target}{read_only}"]
         if command.network is not None:
@@ -170,7 +174,8 @@ def container_environment(
     environment, lines = dict(ours), []
     for name, value in env.items():
         line = f"{name}={value}"
-        if not name or "=" in name or "\0" in line:
+        # To podman `--env NAME*` means all of its own variables that begin so.
+        if not name or {"=", "*", "\0"} & set(name) or "\0" in value:
             raise UserError(f"{name!a:.80} cannot be a variable")
         if not value:
             options += ["--env", line]
