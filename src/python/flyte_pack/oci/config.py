@@ -58,7 +58,6 @@ class ImageConfig:
         ):
             history = []  # it only informs
         platform = Platform.from_fields(document, what)
-        check_word(str(platform), f"{what}: the platform", longest=100, error=InvalidImage)
         env = _variables(settings.pop("Env", None), f"{what}: `Env`")
         entrypoint = _command(settings.pop("Entrypoint", None), f"{what}: `Entrypoint`")
         cmd = _command(settings.pop("Cmd", None), f"{what}: `Cmd`", bool(entrypoint))
