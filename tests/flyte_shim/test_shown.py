@@ -180,6 +180,61 @@ def test_no_mistyped_address_shows_its_secret():
             assert secret not in shown.line(framed), framed
 
 
+PIECES = (
+    *(
+        "https",
+        "s3",
+        "abfs",
+        "file",
+        ":",
+        "/",
+        "//",
+        "://",
+        "@",
+        "?",
+        "#",
+        "&",
+        ";",
+        "=",
+        "%40",
+        "%3A",
+        "%25",
+        "%",
+    ),
+    *(
+        "token",
+        "sig=",
+        "password",
+        "'",
+        '"',
+        "[",
+        "]",
+        "{",
+        "}",
+        "::1",
+        "\\",
+        ".",
+        "-",
+        "a",
+        "9",
+        "443",
+        "HOST",
+        "PORT",
+    ),
+    *("eyJ", "bearer ", " ", "\t", "\n", "\x1b", "\u202e", "\ud800", "\u00e9"),
+)
+
+
+def test_whatever_is_told_is_told_and_steers_no_terminal():
+    for rng in fuzz(5_000):
+        text = "".join(rng.choices(PIECES, k=rng.randint(1, 14)))
+        assert shown.uri(text).isprintable()
+        assert shown.line(text).isprintable()
+        assert shown.word(text).isprintable()
+        assert shown.name(text).isprintable()
+        assert all(line.isprintable() for line in shown.message(text).split("\n"))
+
+
 def test_a_message_of_ours_keeps_its_hashes():
     assert shown.message(f"{DIGEST}: two\n\x1blines") == f"{DIGEST}: two\n\\x1blines"
 

@@ -153,7 +153,7 @@ def _without_uris(one: str) -> str:
 
     if "://" in one:
         first, *rest = re.split(r"[?#]", one, maxsplit=1)[0].split("://")
-        if "@" in one and "@" not in "".join(rest):
+        if rest and "@" in one and "@" not in "".join(rest):
             rest[-1] += "?@"  # `_place` heeds it
         schemes = (re.search(r"[A-Za-z0-9+.-]*$", before) for before in [first, *rest])
         places = [_place(found[0] if found else "", more) for found, more in zip(schemes, rest)]
