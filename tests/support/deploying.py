@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import gzip
+import io
 import json
 import os
 import re
@@ -16,11 +17,12 @@ import resource
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Callable, Iterable, Mapping, Sequence
 
 import flyte_pack
 import flyte_pack.deploy.program
@@ -339,6 +341,17 @@ def command(name: str, bundle: bool = True) -> tuple[str, ...]:
     """A container's command, with holes for the version and (with a `bundle`) its address."""
     code = ("--tgz", BUNDLE_URI_HOLE, "--dest", ".") if bundle else ()
     return ("a0", "--inputs", "{{.input}}", "--version", VERSION_HOLE, *code, "instance", name)
+
+
+def retar(members: Iterable[tuple[str, bytes, int]]) -> bytes:
+    """An archive of (path, content, mode), written by tarfile."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for path, data, mode in members:
+            info = tarfile.TarInfo(path)
+            info.size, info.mode = len(data), mode
+            tar.addfile(info, io.BytesIO(data))
+    return gzip.compress(buffer.getvalue(), mtime=0)
 
 
 def snapshot(directory: Path) -> dict[str, tuple[int, ...]]:

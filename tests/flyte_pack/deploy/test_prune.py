@@ -15,8 +15,11 @@ from flyte_pack.deploy.ledger import Ledger
 from flyte_pack.deploy.prune import DAY, Prune
 from flyte_pack.deploy.records import Provenance
 from flyte_pack.errors import UserError
+from flyte_pack.store import StoreError, blob_of
 from flyte_pack.store.file import FileStore
+from flyte_pack.store.opening import open_store
 from tests.support.deploying import ADDRESS, BuildRoot, contents, killed_at, snapshot
+from tests.support.object_stores import clean_environment, seaweedfs, unique
 
 CONTENT = ("archives", "manifests", "index")
 NOBODY = Provenance("2026-01-01T00:00:00Z", None, None)
@@ -40,10 +43,11 @@ def bundles(root):
 
 
 def age(root, days, names=None):
-    """Have been written that long ago: all of the store, or these."""
-    then = time.time() - days * DAY
-    for path in root.store.rglob("*"):
-        if path.is_file() and (names is None or str(path.relative_to(root.store)) in names):
+    """Have been written that long ago, in the order they were: all of the store, or these."""
+    paths = [path for path in root.store.rglob("*") if path.is_file()]
+    for number, path in enumerate(sorted(paths, key=lambda path: path.stat().st_mtime_ns)):
+        if names is None or str(path.relative_to(root.store)) in names:
+            then = time.time() - days * DAY + number * 1e-3 - 1
             os.utime(path, (then, then))
 
 
@@ -134,45 +138,269 @@ def test_what_another_deployment_of_the_store_needs_stays(root):
     assert orphans <= bundles(root)
 
 
-def test_what_only_a_version_that_never_became_current_needs_stays(root):
+def test_what_a_deployer_at_work_has_just_recorded_stays(root):
     root.deploy("--version", "v1").ok()
     for path in (root.records() / "history").iterdir():
         path.unlink()
     age(root, 2)
-    assert keys(prune(root)) == set()
+    age(root, 0, {f"{root.records().relative_to(root.store)}/versions/v1.json"})
+    assert keys(prune(root, "--keep", "1")) == set()
 
 
 def test_files_that_are_none_of_ours_stay(root):
     orphaned(root)
-    for name in ("archives/README", "index/notes.txt", "deployments/.DS_Store", "other/x"):
+    for name in ("archives/README", "index/notes.txt", "other/x"):
         (root.store / name).parent.mkdir(exist_ok=True)
         (root.store / name).write_text("not ours")
     age(root, 2)
     prune(root, "--yes")
-    for name in ("archives/README", "index/notes.txt", "deployments/.DS_Store", "other/x"):
+    for name in ("archives/README", "index/notes.txt", "other/x"):
         assert (root.store / name).exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b'{"schema": 99}'])
-def test_a_record_that_can_not_be_read_stops_it_whoever_it_is_of(root, content):
+# --- whatever is not as expected stops it --------------------------------------------------------
+
+HERE = "deployments/flytesnacks/development/services~.deploy"
+V1, V3, FIRST, SECOND, LAST = (
+    *(f"{HERE}/versions/{version}.json" for version in ("v1", "v3")),
+    *(f"{HERE}/history/{number}.json" for number in (1, 2, 3)),
+)
+
+
+def moved(key, to):
+    def change(objects):
+        objects[to] = objects.pop(key)
+
+    return change
+
+
+def added(key, content=b"x"):
+    return lambda objects: objects.update({key: content})
+
+
+def lost(*keys):
+    return lambda objects: [objects.pop(key) for key in keys]
+
+
+def cut(key):
+    return lambda objects: objects.update({key: objects[key][:-20]})
+
+
+def field(key, name, value):
+    def change(objects):
+        document = json.loads(objects[key])
+        document[name] = value
+        objects[key] = json.dumps(document).encode()
+
+    return change
+
+
+def elsewhere(place):
+    def change(objects):
+        for key in [key for key in objects if key.startswith("deployments/")]:
+            objects[key.replace(HERE, place)] = objects.pop(key)
+
+    return change
+
+
+def a_bundle_lost(directory):
+    def change(objects):
+        bundle = json.loads(objects[V3])["tasks"][0]["bundle"]
+        del objects[bundle[directory]]
+
+    return change
+
+
+def index_entry(change):
+    def changed(objects):
+        change(next(key for key in sorted(objects) if key.startswith("index/")))(objects)
+
+    return changed
+
+
+# What is done to the objects of a store with three versions; and the key that the message names.
+UNEXPECTED = {
+    "a file at the top": (added("deployments/README"), "deployments/README"),
+    "a hidden file": (added("deployments/p/.DS_Store"), "deployments/p/.DS_Store"),
+    "a record one directory up": (moved(V1, f"{HERE}/v1.json"), f"{HERE}/v1.json"),
+    "a record one directory down": (moved(V1, f"{HERE}/versions/a/v1.json"), "versions/a/v1.json"),
+    "a record kept aside": (moved(V1, f"{V1}.bak"), f"{V1}.bak"),
+    "a record without ending": (moved(V1, V1[:-5]), V1[:-5]),
+    "a hidden record": (moved(V1, f"{HERE}/versions/.v1.json"), "versions/.v1.json"),
+    "a capital ending": (moved(V1, f"{V1[:-5]}.JSON"), "v1.JSON"),
+    "a capital directory": (moved(V1, f"{HERE}/Versions/v1.json"), "Versions/v1.json"),
+    "another version's name": (moved(V1, f"{HERE}/versions/v9.json"), "v9.json"),
+    "another domain": (elsewhere("deployments/flytesnacks/d/services~.deploy"), "flytesnacks/d/"),
+    "another escape": (elsewhere("deployments/flytesnacks/development/services"), "/services/"),
+    "one directory too few": (
+        elsewhere("deployments/flytesnacks/services~.deploy"),
+        "flytesnacks/",
+    ),
+    "one directory more": (elsewhere(f"deployments/old/{HERE[12:]}"), "deployments/old/"),
+    "an empty record": (added(V1, b""), V1),
+    "a truncated record": (cut(V1), V1),
+    "a record that is not text": (added(V1, b"\xff\xfe{}"), V1),
+    "a record of a newer schema": (field(V1, "schema", 2), V1),
+    "a record with a new field": (field(V1, "owner", "x"), V1),
+    "a record of another project": (field(V1, "project", "other"), V1),
+    "a record of other bundles": (field(V1, "tasks", []), V1),
+    "a record of another target": (field(V1, "address", "services:other"), V1),
+    "history without its record": (lost(V3), V3),
+    "history without any record": (lost(V1, V3, f"{HERE}/versions/v2.json"), V1),
+    "a record without its history": (lost(LAST), V3),
+    "records without any history": (lost(FIRST, SECOND, LAST), V1),
+    "a gap in the history": (lost(SECOND), SECOND),
+    "a truncated entry": (cut(LAST), LAST),
+    "an empty entry": (added(FIRST, b""), FIRST),
+    "an entry of another number": (field(FIRST, "number", 7), FIRST),
+    "an entry of a newer schema": (field(LAST, "schema", 2), LAST),
+    "an entry of an odd name": (moved(LAST, f"{HERE}/history/03.json"), "history/03.json"),
+    "an entry that is no number": (added(f"{HERE}/history/latest.json"), "history/latest.json"),
+    "an entry about another version": (field(LAST, "version", "v0"), "versions/v0.json"),
+    "an entry about other bytes": (field(LAST, "record", "0" * 64), V3),
+    "no deployments at all": (elsewhere("Deployments"), "no record of any deployment"),
+    "a needed archive is missing": (a_bundle_lost("archive"), V3),
+    "a needed manifest is missing": (a_bundle_lost("manifest"), V3),
+    "a truncated index entry": (index_entry(cut), "index/"),
+    "an index entry of another content": (
+        index_entry(lambda key: moved(key, f"index/{'0' * 64}.json")),
+        f"index/{'0' * 64}.json",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def three_versions(tmp_path_factory):
+    """The objects of a store with three versions."""
+    root = BuildRoot(tmp_path_factory.mktemp("three"))
+    root.package("train", "v = 1\n")
+    deploy_each(root, "v1", "v2", "v3")
+    files = [path for path in root.store.rglob("*") if path.is_file() and ".tmp" not in path.parts]
+    return {str(path.relative_to(root.store)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(params=["file", "s3"])
+def other_store(request, tmp_path, monkeypatch):
+    if request.param == "file":
+        return FileStore(str(tmp_path / "store"))
+    clean_environment(monkeypatch)
+    real = seaweedfs()
+    for name, value in real.env.items():
+        monkeypatch.setenv(name, value)
+    return open_store(f"{real.uri}/{unique()}", "/")
+
+
+def pruned(store, keep=1):
+    """Prune it; nothing counts as young."""
+    ledger = Ledger(store, "flytesnacks", "development", ADDRESS)
+    pruning = Prune(store, ledger, keep, time.time() + 60)
+    return pruning.carry_out(pruning.plan(), [].append)
+
+
+@pytest.mark.parametrize("way", UNEXPECTED)
+def test_what_is_not_as_expected_stops_it_before_anything_goes(other_store, three_versions, way):
+    change, named = UNEXPECTED[way]
+    objects = dict(three_versions)
+    change(objects)
+    for key, content in objects.items():
+        other_store.create(blob_of(key, content), [content])
+    with pytest.raises(UserError) as raised:
+        pruned(other_store)
+    assert named in str(raised.value)
+    assert "nothing is pruned: " in str(raised.value)
+    for key, content in objects.items():
+        assert other_store.read(key, 1 << 20) == content
+
+
+def test_the_same_store_as_it_should_be_is_pruned(other_store, three_versions):
+    for key, content in three_versions.items():
+        other_store.create(blob_of(key, content), [content])
+    deleted, problems = pruned(other_store)
+    assert (len(deleted), problems) == (10, [])
+
+
+def test_it_stops_by_the_command_too_with_yes_or_without(root):
     orphaned(root)
     age(root, 2)
-    record = root.store / "deployments/p/d/elsewhere/versions/v1.json"
-    record.parent.mkdir(parents=True)
-    record.write_bytes(content)
+    (root.store / "deployments/README").write_text("x")
     before = snapshot(root.store)
-    root.deploy("prune", "--yes").failed(1, str(record), "nothing is pruned")
+    for typed in (("prune",), ("prune", "--yes"), ("prune", "--keep", "1", "--yes")):
+        root.deploy(*typed).failed(1, "deployments/README", "nothing is pruned")
     assert snapshot(root.store) == before
 
 
-def test_an_index_entry_that_can_not_be_read_stays_for_verify_to_report(root):
-    root.deploy("--version", "v1").ok()
-    (entry,) = (root.store / "index").iterdir()
-    entry.chmod(0o644)
-    entry.write_text("damaged")
+def a_link_to_a_record(records):
+    aside = records.parent.parent.parent.parent.parent / "aside"
+    (records / "v1.json").rename(aside)
+    (records / "v1.json").symlink_to(aside)
+
+
+def a_link_to_all_records(records):
+    aside = records.parent.parent.parent.parent.parent / "aside"
+    records.rename(aside)
+    records.symlink_to(aside)
+
+
+def a_directory_as_a_record(records):
+    (records / "v1.json").unlink()
+    (records / "v1.json").mkdir()
+
+
+def a_pipe_as_a_record(records):
+    (records / "v1.json").unlink()
+    os.mkfifo(records / "v1.json")
+
+
+def from_the_future(records):
+    os.utime(records / "v1.json", (time.time() + DAY, time.time() + DAY))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        a_link_to_a_record,
+        a_link_to_all_records,
+        a_directory_as_a_record,
+        a_pipe_as_a_record,
+        from_the_future,
+    ],
+)
+def test_what_a_directory_must_not_hold_stops_it(root, change):
+    deploy_each(root, "v1", "v2")
+    change(root.records() / "versions")
+    before = bundles(root)
+    done = root.deploy("prune", "--keep", "1", "--yes").failed(1, "versions")
+    assert "nothing is pruned" in done.err
+    assert bundles(root) == before
+
+
+def test_a_listing_that_fails_stops_it_and_one_that_leaves_a_record_out_loses_nothing(root):
+    deploy_each(root, "v1", "v2", "v3")
+    needed = bundles(root)
+
+    class Flaky(FileStore):
+        """What no server here can be made to do: listings that fail or end early."""
+
+        def objects(self, prefix):
+            found = super().objects(prefix)
+            if prefix == "deployments":
+                self.listings = getattr(self, "listings", 0) + 1
+                if self.listings == self.fails:
+                    raise StoreError("the answer was cut short")
+                if self.listings > 3:
+                    return found[:1]
+            return found
+
     age(root, 2)
-    assert keys(prune(root, "--yes")) == set()
-    assert entry.exists()
+    store = Flaky(str(root.store))
+    for store.fails in (1, 2, 3):
+        store.listings = 0
+        with pytest.raises(StoreError):
+            pruned(store)
+    assert bundles(root) == needed
+    store.fails, store.listings = 0, 0
+    pruned(store, keep=2)
+    root.deploy("verify", "--all", "--no-image-check").ok()
 
 
 # --- keep ----------------------------------------------------------------------------------------
@@ -234,18 +462,6 @@ def test_a_version_that_was_current_lately_stays_with_all_that_came_after_it(roo
     root.deploy("verify", "--all", "--no-image-check").ok()
 
 
-def test_a_record_of_a_run_that_was_killed_long_ago_goes_and_a_young_one_stays(root):
-    deploy_each(root, "v1", "v2")
-    (root.records() / "history" / "1.json").unlink()
-    (root.records() / "history" / "2.json").rename(root.records() / "history" / "1.json")
-    text = (root.records() / "history" / "1.json").read_text()
-    (root.records() / "history" / "1.json").chmod(0o644)
-    (root.records() / "history" / "1.json").write_text(text.replace('"number": 2', '"number": 1'))
-    assert sorted(prune(root, "--keep", "5")["versions"]) == ["v1"]
-    age(root, 0)
-    assert prune(root, "--keep", "5")["versions"] == []
-
-
 def test_keep_is_about_this_deployment_only(root):
     deploy_each(root, "v1", "v2")
     for version in ("v1", "v2"):
@@ -294,10 +510,12 @@ def test_a_deployer_who_finds_the_index_entry_before_it_goes_keeps_the_bundle(ro
     root.deploy("--version", "old").ok()
     record = next((root.records() / "versions").iterdir())
     kept = record.read_bytes()
-    wanted = bundles(root)
     record.unlink()
     for path in (root.records() / "history").iterdir():
         path.unlink()
+    root.package("train", "v = 2\n")
+    root.deploy("--version", "new").ok()
+    wanted = bundles(root)
     age(root, 2)
 
     def finishes():  # it has seen the bundle in the store, and writes its record

@@ -12,7 +12,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from flyte_shim.hashing import sha256_file
+from flyte_pack.deploy.records import VersionRecord
+from flyte_shim.hashing import sha256_bytes, sha256_file
 from tests.support.control_plane import control_plane
 from tests.support.deploying import BuildRoot, snapshot
 from tests.support.flyte_versions import python_with_flyte
@@ -115,6 +116,39 @@ def test_a_second_run_asks_nothing_of_flyte_and_imports_nothing(root, plane):
     assert "Nothing to do" in done.out
     assert plane.state()["requests"] == before
     assert snapshot(root.store) == files
+
+
+def test_another_machine_believes_no_history_that_the_tasks_are_registered(root, plane, tmp_path):
+    document = root.deployed()
+    count = plane.requests("DeployTask")
+    other = {"XDG_CACHE_HOME": str(tmp_path / "other")}
+    again = root.deploy("--output", "json", env=other).ok().json
+    assert (again["version"], again["history"]) == (document["version"], 1)
+    assert plane.requests("DeployTask") == count + 2
+    assert {one["status"] for one in again["registered"]} == {"present"}
+    root.deploy(env=other).ok()
+    assert plane.requests("DeployTask") == count + 2
+
+
+def test_a_record_that_claims_other_specifications_for_the_same_inputs_is_not_kept(root, plane):
+    document = root.deployed()
+    path = root.records() / "versions" / f"{document['version']}.json"
+    forged = VersionRecord.from_json(path.read_bytes())
+    tasks = tuple(
+        dataclasses.replace(
+            task, tasks=tuple(dataclasses.replace(one, spec="0" * 64) for one in task.tasks)
+        )
+        for task in forged.tasks
+    )
+    forged = dataclasses.replace(forged, tasks=tasks, version="forged")
+    data = forged.to_json()
+    (path.parent / "forged.json").write_bytes(data)
+    entry = json.loads((root.records() / "history" / "1.json").read_bytes())
+    entry.update(number=2, version="forged", record=sha256_bytes(data))
+    (root.records() / "history" / "2.json").write_text(json.dumps(entry))
+    again = root.deployed()
+    assert (again["version"], again["history"]) == (document["version"], 3)
+    assert versions(again) == versions(document)
 
 
 def test_only_what_changed_is_registered_anew(root, plane):

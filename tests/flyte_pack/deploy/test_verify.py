@@ -19,7 +19,7 @@ from flyte_pack.manifest import Manifest
 from flyte_pack.registry.push import push_image
 from flyte_pack.store.file import FileStore
 from flyte_shim.hashing import sha256_bytes
-from tests.support.deploying import ADDRESS, SOURCE_ROOT, BuildRoot, snapshot
+from tests.support.deploying import ADDRESS, SOURCE_ROOT, BuildRoot, retar, snapshot
 from tests.support.registries import AMD64, ARM64, make_image, real_registry, session
 
 BUNDLE_KINDS = ["index", "manifest", "archive"]
@@ -133,16 +133,6 @@ def test_where_nothing_was_deployed_there_is_nothing_to_verify(tmp_path):
 
 
 # --- an archive whose hash is right, and whose content is not ------------------------------------
-
-
-def retar(members):
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for path, data, mode in members:
-            info = tarfile.TarInfo(path)
-            info.size, info.mode = len(data), mode
-            tar.addfile(info, io.BytesIO(data))
-    return gzip.compress(buffer.getvalue(), mtime=0)
 
 
 def ship(root, archive):

@@ -13,8 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from flyte_pack.remembered import Remembered
 from flyte_pack.store import Blob, State, StoreError, blob_of, verified
+from flyte_pack.store.file import FileStore
 from flyte_pack.store.opening import open_store
+from flyte_pack.store.remote import SHA256, WRITER
 from tests.support.object_stores import (
     REAL_STORES,
     CutRequest,
@@ -127,6 +130,28 @@ def test_what_is_not_what_it_must_be_is_seen_and_can_be_repaired(store, damage):
     store.replace(blob, [CONTENT])
     assert store.state(blob) is State.WHOLE
     assert b"".join(verified(store, blob)) == CONTENT
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+def test_a_checksum_that_its_writer_claims_does_not_make_an_object_whole(
+    store, remembered, tmp_path
+):
+    if isinstance(store, FileStore):
+        pytest.skip("a directory keeps no checksums")
+    store.remembered = Remembered(str(tmp_path / "checked")) if remembered else None
+    blob = blob_of(KEY, CONTENT)
+
+    def claim(content):
+        described = {SHA256: blob.sha256, WRITER: "w"}
+        store._backend.put(KEY, content, described, new=False)
+
+    claim(b"x" * len(CONTENT))
+    assert store.state(blob) is State.DAMAGED
+    claim(CONTENT)
+    assert store.state(blob) is State.WHOLE
+    assert store.state(blob) is State.WHOLE
+    claim(b"x" * len(CONTENT))
+    assert store.state(blob) is State.DAMAGED
 
 
 @pytest.mark.parametrize("content", [b"", b"something else", CONTENT + b"x"], ids=len)

@@ -1,4 +1,8 @@
-"""Checks packaged bundles against their links, and finds out what a store lacks of them."""
+"""Checks packaged bundles against their links, and finds out what a store lacks of them.
+
+Others may write to a store. So what an index entry or a record says of a content is a claim: unless
+its archive is byte for byte ours, it is read and its content hash computed before anybody uses it.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,14 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from flyte_pack.deploy.contents import Wrong, check_bundle
 from flyte_pack.deploy.records import StoredBundle
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.manifest import Manifest
 from flyte_pack.names import TargetAddress
 from flyte_pack.progress import Progress
+from flyte_pack.remembered import Remembered
 from flyte_pack.store import Blob, State, Store, blob_of
 from flyte_pack.task_link import LinkedBundle
 from flyte_shim.hashing import sha256_file
@@ -97,7 +103,17 @@ def settle(store: Store, directory: str, ours: LinkedBundle, repair: bool) -> Se
         return _with_ours(store, directory, ours, mine, repair, replace_index=False)
     states = {blob: store.state(blob) for blob in (indexed.archive, indexed.manifest)}
     if all(state is State.WHOLE for state in states.values()):
-        return Settled(indexed, "unchanged", ())
+        wrong = None if indexed == mine else _falsehood(store, indexed)
+        if wrong is None:
+            return Settled(indexed, "unchanged", ())
+        if not repair:
+            raise UserError(
+                f"{store.uri_of(mine.index_key)} says that {store.uri_of(wrong.blob.key)} is of "
+                f"the content that is deployed here, and that is false: {wrong}. Somebody who may "
+                "write to the store made it. To use what this build made from now on, deploy with "
+                "--repair"
+            )
+        return _with_ours(store, directory, ours, mine, repair, replace_index=True)
     if indexed == mine:
         return _with_ours(store, directory, ours, mine, repair, replace_index=None)
     if not repair:
@@ -112,7 +128,7 @@ def settle(store: Store, directory: str, ours: LinkedBundle, repair: bool) -> Se
 
 
 def check_whole(store: Store, bundles: Iterable[StoredBundle]) -> None:
-    """Raises `UserError` unless archive and manifest of each are in the store and whole."""
+    """Raises `UserError` unless archive and manifest of each are whole, and hold its content."""
     for bundle in bundles:
         for blob in (bundle.archive, bundle.manifest):
             state = store.state(blob)
@@ -121,6 +137,12 @@ def check_whole(store: Store, bundles: Iterable[StoredBundle]) -> None:
                     f"{store.uri_of(blob.key)} is {state.value}. Bring it back from a backup, or "
                     "deploy the commit that made it again, with --repair"
                 )
+        wrong = _falsehood(store, bundle)
+        if wrong is not None:
+            raise UserError(
+                f"{store.uri_of(wrong.blob.key)} is not of the content that the version's record "
+                f"names: {wrong}. The record is false: deploy the commit that it should be of"
+            )
 
 
 def check_kept(store: Store, bundles: Iterable[StoredBundle]) -> None:
@@ -128,6 +150,22 @@ def check_kept(store: Store, bundles: Iterable[StoredBundle]) -> None:
     for bundle in bundles:
         if None in map(store.size, (bundle.index_key, bundle.archive.key, bundle.manifest.key)):
             raise Beaten
+
+
+def _falsehood(store: Store, bundle: StoredBundle) -> Wrong | None:
+    """What is wrong if its archive and manifest, which are whole, are of another content.
+
+    That follows from the hashes alone, so it is remembered.
+    """
+    fact = ("bundle", *map(str, bundle.hashes.values()))
+    remembered = Remembered()
+    if not remembered.has(*fact):
+        try:
+            check_bundle(store, bundle)
+        except Wrong as wrong:
+            return wrong
+        remembered.add(*fact)
+    return None
 
 
 def _indexed(store: Store, mine: StoredBundle) -> StoredBundle | None:

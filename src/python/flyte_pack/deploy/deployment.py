@@ -4,6 +4,10 @@ The order is: images, archives and manifests, the index entries that name them, 
 that names those, the tasks at the control plane, and the history entry that names the record and
 where its tasks are registered. Each is written whole or not at all, and after what it points to. So
 all that a kill leaves is true, and the next run does the rest.
+
+Others may write to a store, so what its history says of a control plane is a claim. Tasks count as
+registered there only if this machine has registered them, or has found by importing them that the
+record is what it would have written; else they are registered again, which changes nothing there.
 """
 
 from __future__ import annotations
@@ -41,6 +45,7 @@ from flyte_pack.deploy.task_images import images_of, pinned
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.progress import Progress, Say
+from flyte_pack.remembered import Remembered
 from flyte_pack.store import Store, StoreError, StoreKey, blob_of
 from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE, TaskLink
 
@@ -54,6 +59,7 @@ class Work:
     record: the version's, which is in the store as `existing`, or is to be written (in the place of
     a damaged one, with `replace_record`). current: the entry that counts before. registers: version
     by Flyte's name of the tasks to register at `control_plane`; both are empty where none are.
+    agrees: whether `record` says in full what this run would have written.
     """
 
     settled: tuple[Settled, ...]
@@ -64,6 +70,7 @@ class Work:
     changes: tuple[TaskChange, ...]
     control_plane: str | None
     registers: Mapping[str, str]
+    agrees: bool
 
     @property
     def puts(self) -> tuple[Put, ...]:
@@ -126,9 +133,16 @@ class Deployment:
         self._images = images_of(request, self._links, self._pushes)
         self.registered: list[Registered] = []
         self._uploads = request.options.upload == "flyte"
+        named = request.settings.version
+        if named is not None and records.is_computed(named):
+            raise UserError(
+                f"the version {named} looks like those that are computed of what is deployed: name "
+                "another one, or none, to have one computed"
+            )
         if self._uploads and found is None:
             raise UserError("--upload flyte takes a control plane: type --endpoint HOST, too")
         self._registering: Registering | None = None
+        self._remembered = Remembered()
         if found is not None:
             self._images = pinned(self._images, self._links, request, say)
             self._registering = Registering(found, request, directory, self._ref_names(), say)
@@ -161,11 +175,13 @@ class Deployment:
                 )
         bundles = {key: value.bundle for key, value in settled.items()}
         current = self._ledger.current()
-        before = self._before(current)
+        recorded = self._before(current)
+        before = recorded.record if recorded else None
         plane = self._registering.identity if self._registering else None
+        own = before if recorded and self._remembered.has(*_fact(plane, recorded)) else None
         registered = plane is not None and current is not None and current.registered == plane
-        kept = before if registered and not self._repair else None
-        record = self._record(bundles, before, kept)
+        kept = own if registered and not self._repair else None
+        record = self._record(bundles, own, kept)
         existing, damaged = self._existing(record)
         if existing is not None:
             stored = {value.bundle for value in settled.values()}
@@ -180,6 +196,7 @@ class Deployment:
             changes=compare(before, after, self._store.uri_of),
             control_plane=plane,
             registers=self._to_register(record, kept),
+            agrees=dataclasses.replace(after, provenance=record.provenance) == record,
         )
 
     def carry_out(self, work: Work) -> tuple[Work, tuple[StoreKey, ...], int]:
@@ -215,6 +232,8 @@ class Deployment:
             recorded = Recorded(record, blob.sha256)
             check_kept(self._store, record.bundles)
         self._register(work.registers)
+        if work.agrees and work.control_plane is not None:
+            self._remembered.add(*_fact(work.control_plane, recorded))
         entry, appended = self._ledger.append(self._action, recorded, origin, work.control_plane)
         if appended:
             written.append(self._ledger.entry_key(entry.number))
@@ -267,7 +286,8 @@ class Deployment:
     ) -> VersionRecord:
         """The record to write. Its provenance is filled in when it is written.
 
-        kept: `before`, if the control plane has its tasks, which are not made anew.
+        before: the current version's, if this machine made or checked it. kept: the same, if the
+        control plane has its tasks, which are not made anew.
         """
         request = self._request
         inputs: dict[str, str] = {}
@@ -425,7 +445,7 @@ class Deployment:
             )
         return existing, False
 
-    def _before(self, current: HistoryEntry | None) -> VersionRecord | None:
+    def _before(self, current: HistoryEntry | None) -> Recorded | None:
         """The current version's record, to compare with; None and a warning if it is unreadable."""
         if current is None:
             return None
@@ -436,5 +456,9 @@ class Deployment:
             return None
         if recorded is None:
             self._say(f"warning: the record of the current version {current.version} is missing")
-            return None
-        return recorded.record
+        return recorded
+
+
+def _fact(control_plane: str | None, recorded: Recorded) -> tuple[str, ...]:
+    """That the control plane has the tasks of a record, and that these are what it says."""
+    return "registered", control_plane or "", recorded.sha256

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 from flyte_pack import task_link
 from flyte_pack.deploy import records
+from flyte_pack.deploy.contents import Wrong, check_bundle
 from flyte_pack.deploy.git import now
 from flyte_pack.deploy.handover import Handover, read_handover, write
 from flyte_pack.deploy.plan import Request
@@ -27,6 +28,7 @@ from flyte_pack.oci.model import Descriptor, InvalidImage
 from flyte_pack.oci.reference import Reference
 from flyte_pack.progress import Say
 from flyte_pack.registry.plan import Destination, PushPlan
+from flyte_pack.store.file import FileStore
 from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE, LinkedImage, TaskLink
 
 _TAG_DIGITS = 12
@@ -45,7 +47,8 @@ def imported(
     folder, place = os.path.abspath(folder), os.path.abspath(directory)
     handover, record = read_handover(folder, say)
     _check_same(request, handover)
-    version = record.version if _is_named(record) else None
+    _check_contents(FileStore(os.path.join(folder, "store")), record)
+    version = None if record.version == record.computed_version else record.version
     with tempfile.TemporaryDirectory(prefix="flyte-import-") as packaged:
         os.symlink(os.path.join(folder, "store"), os.path.join(packaged, "store"))
         images = _Images(request.settings.registry, handover, folder, packaged)
@@ -88,19 +91,16 @@ def _check_same(request: Request, handover: Handover) -> None:
         )
 
 
-def _is_named(record: VersionRecord) -> bool:
-    """Whether somebody named the version, rather than having it computed."""
-    tasks = tuple(
-        dataclasses.replace(
-            task,
-            tasks=tuple(
-                dataclasses.replace(one, command=_with_hole(one.command, one.version, VERSION_HOLE))
-                for one in task.tasks
-            ),
-        )
-        for task in record.tasks
-    )
-    return records.version_of(dataclasses.replace(record, tasks=tasks).spec()) != record.version
+def _check_contents(store: FileStore, record: VersionRecord) -> None:
+    """Raises `UserError` unless its archives hold what the record says that they do."""
+    for bundle in record.bundles:
+        try:
+            check_bundle(store, bundle)
+        except Wrong as wrong:
+            raise UserError(
+                f"{store.uri_of(wrong.blob.key)} is not what the hand-over's record says: {wrong}. "
+                "Export it anew"
+            ) from None
 
 
 def _with_hole(command: tuple[str, ...], value: str, hole: str) -> tuple[str, ...]:

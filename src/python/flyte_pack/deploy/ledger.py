@@ -90,6 +90,10 @@ class Ledger:
         record = recorded.record
         if (record.version, record.project, record.domain, record.address) != expected:
             raise InvalidData(f"{what}: is the record of another deployment or version")
+        try:
+            record.check_version()
+        except ValueError as error:
+            raise InvalidData(f"{what}: {error}") from None
         latest = self._latest_entry_of(version)
         if latest is not None and latest.record != recorded.sha256:
             raise InvalidData(

@@ -1,7 +1,11 @@
 """Finds what is in a store and no version needs, and removes it, beside deployers at work.
 
 Needed are the archives and manifests that the record of any version of any deployment names, or an
-index entry that is needed or young. A deployer who starts now may find an index entry and name what
+index entry that is needed or young. Whatever is below `deployments/` and not as expected could name
+anything, or be what is left of something that did. So before anything goes, every object there is
+read and checked against its key and the others (`Survey`), and what is not understood stops it.
+
+A deployer who starts now may find an index entry and name what
 it names. So entries go first, then the records are read once more, and only then goes what the
 entries named. Objects younger than a grace time stay: a deployer may name them in a record next.
 """
@@ -13,8 +17,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from flyte_pack.deploy.ledger import Ledger
-from flyte_pack.deploy.records import StoredBundle, VersionRecord
-from flyte_pack.errors import UserError
+from flyte_pack.deploy.records import StoredBundle
+from flyte_pack.deploy.survey import BACKUP, Survey, listed, stop
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.progress import Say
 from flyte_pack.store import Store, StoredObject, StoreError, StoreKey, blob_of
@@ -23,7 +27,6 @@ DAY = 86400.0
 GRACE_DAYS = 1
 _RECORD_LIMIT = 64 << 20
 _INDEX_LIMIT = 1 << 20
-_RECORD = re.compile(r"deployments/[^/]+/[^/]+/[^/]+/versions/([^/.][^/]*)")
 _CONTENT = {
     "archive": re.compile(r"archives/([0-9a-f]{64})\.tar\.gz"),
     "manifest": re.compile(r"manifests/([0-9a-f]{64})\.json"),
@@ -61,11 +64,12 @@ class Prune:
         self._ledger = ledger
         self._keep = keep
         self._before = before
-        self._records: dict[str, tuple[StoredBundle, ...]] = {}
-        self._entries: dict[StoredObject, StoredBundle | None] = {}
+        self._survey = Survey(store, before)
+        self._entries: dict[StoredObject, StoredBundle] = {}
 
     def plan(self) -> PrunePlan:
         """Look at everything; writes nothing."""
+        self._survey.check()
         history, versions = self._surplus() if self._keep is not None else ((), {})
         dropped = set(versions.values())
         records = self._list("deployments")
@@ -79,11 +83,12 @@ class Prune:
             for key, one in self._list(name).items()
             if any(pattern.fullmatch(key) for pattern in _CONTENT.values())
         }
+        self._survey.check_named(contents, dropped)
         young: list[Unneeded] = []
         for key, entry in self._index_entries(index).items():
-            names = () if entry is None else (entry.archive.key, entry.manifest.key)
+            names = (entry.archive.key, entry.manifest.key)
             mine = Unneeded("index", key, index[key].size)
-            if entry is None or entry.archive.key in needed:
+            if entry.archive.key in needed:
                 needed.update(names)
             elif (
                 max(o.modified for o in (index[key], *map(contents.get, names)) if o) > self._before
@@ -102,6 +107,7 @@ class Prune:
 
         Returns what was deleted, and what to do about objects that a deployer named meanwhile.
         """
+        self._survey.check()  # again, as others may have written since
         self._store.sweep()
         deleted: list[Unneeded] = []
         for one in plan.objects:
@@ -159,54 +165,39 @@ class Prune:
     # --- what is needed --------------------------------------------------------------------------
 
     def _named_by_records(self, dropped: Collection[str] = ()) -> set[str]:
-        """Keys of the archives and manifests of all records but those `dropped`.
-
-        Each record is read once, as it never changes.
-        """
-        found = {key for key in self._list("deployments") if _RECORD.fullmatch(key)}
-        for key in sorted(found - self._records.keys()):
-            self._records[key] = self._bundles(key)
-        return {
-            blob.key
-            for key in found.difference(dropped)
-            for bundle in self._records[key]
-            for blob in (bundle.archive, bundle.manifest)
-        }
-
-    def _bundles(self, key: StoreKey) -> tuple[StoredBundle, ...]:
-        what = self._store.uri_of(key)
-        try:
-            data = self._store.read(key, _RECORD_LIMIT)
-            # Gone since it was listed: another one prunes.
-            return () if data is None else VersionRecord.from_json(data, what).bundles
-        except (InvalidData, StoreError) as error:
-            raise UserError(
-                f"{error}. It could name anything, so nothing is pruned: bring it back from a "
-                "backup, or remove it if it is not a version's record"
-            ) from None
+        """Keys of the archives and manifests of all records but those `dropped`, as of now."""
+        return self._survey.named(dropped)
 
     def _index_entries(
         self, index: Mapping[StoreKey, StoredObject]
-    ) -> dict[StoreKey, StoredBundle | None]:
-        """By key; None for an invalid one, which stays: `verify` says what to do about it."""
+    ) -> dict[StoreKey, StoredBundle]:
+        """By key. Raises `UserError` for one that cannot be read, since it could name anything."""
         for one in index.values():
-            if one not in self._entries:
-                self._entries[one] = self._index_entry(one.key)
-        return {key: self._entries[one] for key, one in index.items() if _INDEX.fullmatch(key)}
+            if one not in self._entries and _INDEX.fullmatch(one.key):
+                entry = self._index_entry(one.key)
+                if entry is not None:  # else gone since it was listed: another one prunes
+                    self._entries[one] = entry
+        return {key: self._entries[one] for key, one in index.items() if one in self._entries}
 
     def _index_entry(self, key: StoreKey) -> StoredBundle | None:
+        what = self._store.uri_of(key)
         try:
             data = self._store.read(key, _INDEX_LIMIT)
-            return None if data is None else StoredBundle.from_json(data, key)
-        except (InvalidData, StoreError):
-            return None
+            entry = None if data is None else StoredBundle.from_json(data, what)
+        except (InvalidData, StoreError) as error:
+            raise stop(
+                str(error), f"{BACKUP}, or deploy that content again with --repair"
+            ) from None
+        if entry is not None and entry.index_key != key:
+            raise stop(f"{what} is about another content", "deploy that content with --repair")
+        return entry
 
     def _named_by_index(self) -> set[str]:
         entries = self._index_entries(self._list("index")).values()
-        return {blob.key for e in entries if e is not None for blob in (e.archive, e.manifest)}
+        return {blob.key for entry in entries for blob in (entry.archive, entry.manifest)}
 
     def _list(self, prefix: str) -> dict[StoreKey, StoredObject]:
-        return {one.key: one for one in self._store.objects(prefix)}
+        return listed(self._store, prefix)
 
     # --- deletion --------------------------------------------------------------------------------
 
@@ -239,6 +230,7 @@ class Prune:
             return False
         self._store.delete(record.key)
         if not self._is_used_again(record.key):
+            self._survey.forget(record.key)
             return True
         # Somebody rolled back to it between the two.
         self._store.create(blob_of(record.key, data), [data])

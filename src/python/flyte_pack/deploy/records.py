@@ -6,8 +6,10 @@ store are made here and nowhere else.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Annotated, Optional, Tuple
 
@@ -15,7 +17,7 @@ from flyte_pack.json_fields import Document, Sha256, matching, one_of
 from flyte_pack.manifest import BundleHashes
 from flyte_pack.names import TargetAddress, check_version, escape_address
 from flyte_pack.store import Blob, StoreKey
-from flyte_pack.task_link import CopyStyle, Kind
+from flyte_pack.task_link import VERSION_HOLE, CopyStyle, Kind
 
 ACTIONS = ("deploy", "rollback", "import")
 # 80 bits: the chance that two of a billion versions of one deployment coincide is one in two
@@ -134,6 +136,29 @@ class VersionRecord(Document):
         return tuple(dict.fromkeys(t.bundle for t in self.tasks if t.bundle is not None))
 
     @property
+    def computed_version(self) -> str:
+        """The version that is computed for what the record says; another if somebody named it."""
+        tasks = tuple(
+            dataclasses.replace(task, tasks=tuple(map(_with_hole, task.tasks)))
+            for task in self.tasks
+        )
+        return version_of(dataclasses.replace(self, tasks=tasks).spec())
+
+    def check_version(self) -> None:
+        """Raises `ValueError` if a version that looks like a computed one is of another content.
+
+        Whoever types such a version gets what it was computed of, or nothing.
+        """
+        if is_computed(self.version):
+            wanted = {
+                one.version: version_of(task_spec(self.project, self.domain, task, _with_hole(one)))
+                for task in self.tasks
+                for one in task.tasks
+            }
+            if self.version != self.computed_version or any(k != v for k, v in wanted.items()):
+                raise ValueError("was changed: its version is that of another content")
+
+    @property
     def flyte_versions(self) -> dict[str, str]:
         """The version of each Flyte task that was registered, by Flyte's name."""
         return {
@@ -205,6 +230,16 @@ class HistoryEntry(Document):
 def deployment_key(project: str, domain: str, address: TargetAddress) -> StoreKey:
     """The key below which everything of one deployment is."""
     return StoreKey(f"deployments/{project}/{domain}/{escape_address(address)}")
+
+
+def is_computed(version: str) -> bool:
+    """Whether a version looks like those of `version_of`; a user cannot name such a one."""
+    return re.fullmatch(rf"[0-9a-f]{{{_VERSION_DIGITS}}}", version) is not None
+
+
+def _with_hole(task: DeployedTask) -> DeployedTask:
+    command = tuple(VERSION_HOLE if part == task.version else part for part in task.command)
+    return dataclasses.replace(task, command=command)
 
 
 def version_of(spec: bytes) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING
 
+from flyte_pack.deploy.contents import Wrong, check_archive, read_manifest
 from flyte_pack.deploy.ledger import Ledger
 from flyte_pack.deploy.records import StoredBundle, VersionRecord
 from flyte_pack.http import HttpError
@@ -16,18 +16,13 @@ from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import Index, InvalidImage, parse_document
 from flyte_pack.oci.reference import Reference
 from flyte_pack.progress import Progress, Say
-from flyte_pack.store import Blob, Store, StoreError
+from flyte_pack.store import Store, StoreError
 from flyte_shim import shown
-from flyte_shim.errors import ArchiveError
-from flyte_shim.extract import Limits, read_members
 
 if TYPE_CHECKING:
     from flyte_pack.registry.client import Registry, Session
 
 _INDEX_LIMIT = 1 << 20
-_MANIFEST_LIMIT = 1 << 30
-# Containers have limits of their own; here only whole archives matter.
-_LIMITS = Limits(archive_bytes=1 << 62, files=1 << 40, total_bytes=1 << 62)
 _DEPLOY_AGAIN = (
     "bring it back from a backup, or deploy the commit that made it again, with --repair"
 )
@@ -119,29 +114,22 @@ def _bundle(store: Store, bundle: StoredBundle, progress: Progress) -> Iterator[
     yield _index(store, bundle)
     manifest: Manifest | None = None
     try:
-        manifest = _manifest(store, bundle)
-    except _Wrong as wrong:
-        yield wrong.checked("manifest", store, bundle.manifest)
+        manifest = read_manifest(store, bundle)
+    except Wrong as wrong:
+        yield _wrong("manifest", store, wrong)
     else:
         yield Checked("manifest", store.uri_of(bundle.manifest.key), size=bundle.manifest_size)
     try:
-        _archive(store, bundle.archive, manifest, progress)
-    except _Wrong as wrong:
-        yield wrong.checked("archive", store, bundle.archive)
+        check_archive(store, bundle.archive, manifest, progress)
+    except Wrong as wrong:
+        yield _wrong("archive", store, wrong)
     else:
         yield Checked("archive", store.uri_of(bundle.archive.key), size=bundle.archive_size)
 
 
-class _Wrong(Exception):
-    """What is wrong with an object."""
-
-    def __init__(self, status: str, problem: str) -> None:
-        super().__init__(problem)
-        self.status = status
-
-    def checked(self, kind: str, store: Store, blob: Blob) -> Checked:
-        name = store.uri_of(blob.key)
-        return Checked(kind, name, self.status, str(self), _DEPLOY_AGAIN, blob.size)
+def _wrong(kind: str, store: Store, wrong: Wrong) -> Checked:
+    name = store.uri_of(wrong.blob.key)
+    return Checked(kind, name, wrong.status, str(wrong), _DEPLOY_AGAIN, wrong.blob.size)
 
 
 def _index(store: Store, bundle: StoredBundle) -> Checked:
@@ -157,103 +145,6 @@ def _index(store: Store, bundle: StoredBundle) -> Checked:
     except (InvalidData, StoreError) as error:
         return Checked("index", name, "damaged", str(error), fix)
     return Checked("index", name, size=len(data))
-
-
-def _manifest(store: Store, bundle: StoredBundle) -> Manifest:
-    blob = bundle.manifest
-    try:
-        data = store.read(blob.key, _MANIFEST_LIMIT)
-    except StoreError as error:
-        raise _Wrong("damaged", str(error)) from None
-    if data is None:
-        raise _Wrong("missing", "it is not in the store")
-    _check(blob, len(data), hashlib.sha256(data).hexdigest())
-    try:
-        manifest = Manifest.from_json(data)
-    except InvalidData as error:
-        raise _Wrong("damaged", shown.printable(str(error))) from None
-    found = (manifest.content_hash, manifest.archive_hash, manifest.archive_size)
-    if found != (bundle.content_hash, bundle.archive_hash, bundle.archive_size):
-        raise _Wrong("damaged", "it describes another archive than the record names")
-    return manifest
-
-
-def _archive(store: Store, blob: Blob, manifest: Manifest | None, progress: Progress) -> None:
-    """Read it once, for its own hash and for each file, which must be as the manifest says."""
-    try:
-        if store.size(blob.key) is None:
-            raise _Wrong("missing", "it is not in the store")
-        stream = _Hashed(progress.of(store.stream(blob.key)))
-        inner: str | None = None
-        try:
-            inner = _differs(stream, manifest)
-        except ArchiveError as error:
-            inner = str(error)
-        stream.drain()
-    except StoreError as error:
-        raise _Wrong("damaged", str(error)) from None
-    _check(blob, stream.size, stream.sha256)
-    if inner is not None:
-        raise _Wrong("damaged", shown.printable(inner))
-
-
-def _differs(stream: _Hashed, manifest: Manifest | None) -> str | None:
-    """How the archive's files differ from the manifest's, if they do. Raises `ArchiveError`."""
-    expected = {file.path: file for file in manifest.files} if manifest else {}
-    differs: str | None = None
-    for path, executable, chunks in read_members(cast(BinaryIO, stream), _LIMITS):
-        size, digest = 0, hashlib.sha256()
-        for chunk in chunks:
-            size += len(chunk)
-            digest.update(chunk)
-        if manifest is None or differs is not None:
-            continue
-        file = expected.pop(path, None)
-        mode = 0o755 if executable else 0o644
-        if file is None:
-            differs = f"it holds {path!r:.200}, or holds it twice, and its manifest does not"
-        elif (size, mode, digest.hexdigest()) != (file.size, file.mode, file.sha256):
-            differs = f"{path!r:.200} in it is another than its manifest says"
-    if expected and differs is None:
-        differs = f"it lacks {next(iter(expected))!r:.200}, which its manifest has"
-    return differs
-
-
-class _Hashed:
-    """A stream as a file to read from, hashed on the way."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._rest = memoryview(b"")
-        self._digest = hashlib.sha256()
-        self.size = 0
-
-    def read(self, count: int) -> bytes:
-        """Up to `count` bytes; none at the end only."""
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return b""
-            self._digest.update(chunk)
-            self.size += len(chunk)
-            self._rest = memoryview(chunk)
-        piece, self._rest = self._rest[:count], self._rest[count:]
-        return bytes(piece)
-
-    def drain(self) -> None:
-        while self.read(1 << 20):
-            pass
-
-    @property
-    def sha256(self) -> str:
-        return self._digest.hexdigest()
-
-
-def _check(blob: Blob, size: int, sha256: str) -> None:
-    if size != blob.size:
-        raise _Wrong("damaged", f"it has {size:,} bytes, not {blob.size:,}")
-    if sha256 != blob.sha256:
-        raise _Wrong("damaged", f"its SHA-256 is {sha256}, not {blob.sha256}")
 
 
 # --- images --------------------------------------------------------------------------------------

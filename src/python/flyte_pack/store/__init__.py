@@ -61,8 +61,8 @@ class Store(Protocol):
     def state(self, blob: Blob, deep: bool = False) -> State:
         """Whether the object exists and has the right size and checksum.
 
-        One request to an object store gets the SHA-256 that was written with the object. `deep`
-        reads the whole object instead.
+        The whole object is read for this; `deep` is to read it even if this machine has read it
+        before, and the server says that it is the same since.
         """
 
     def read(self, key: StoreKey, limit: int) -> bytes | None:

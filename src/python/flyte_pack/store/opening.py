@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from flyte_pack.progress import Say
+from flyte_pack.remembered import Remembered
 from flyte_pack.store import Store, StoreError
 from flyte_pack.store.uris import check_store_uri
 from flyte_shim.errors import UsageError
@@ -32,7 +33,9 @@ def open_store(uri: str, cwd: str, say: Say | None = None) -> Store:
         from flyte_pack.http.retry import Timing
 
         timing = Timing(time.sleep) if say is None else Timing(time.sleep, say=say)
-        return remote_store(f"{scheme.lower()}://{rest.rstrip('/')}", os.environ, timing)
+        remote = remote_store(f"{scheme.lower()}://{rest.rstrip('/')}", os.environ, timing)
+        remote.remembered = Remembered()
+        return remote
     from flyte_pack.store.file import FileStore
 
     path = os.path.join(cwd, rest.rstrip("/"))

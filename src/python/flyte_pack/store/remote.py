@@ -3,7 +3,8 @@
 One request writes an object, whole or not at all, and only if the key does not exist. So nobody
 sees a partial object, a killed writer leaves nothing, and one of two writers wins. Each object's
 metadata holds its SHA-256 and a random name of its writer, by which a writer that lost the response
-can tell whether it won.
+can tell whether it won. Whoever may write an object may write any metadata, so a SHA-256 there
+shows damage, never that an object is whole: that takes reading it, once for each of its tags.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Callable, Protocol, TypeVar, Union
 
 from flyte_pack import store
 from flyte_pack.http.retry import Broken, Timing, Tries
+from flyte_pack.remembered import Remembered
 from flyte_pack.store.trouble import Place
 
 Content = Union[bytes, mmap.mmap]
@@ -70,7 +72,14 @@ class Backend(Protocol):
 class RemoteStore:
     """A `Store` that sends its requests through a `Backend` and repeats failed ones."""
 
-    def __init__(self, backend: Backend, timing: Timing | None = None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        timing: Timing | None = None,
+        remembered: Remembered | None = None,
+    ) -> None:
+        """remembered: where it is kept which objects were read; None to read them each time."""
+        self.remembered = remembered
         self._backend, self._timing = backend, timing or Timing(sleep=time.sleep)
         self.uri = backend.place.uri
 
@@ -89,9 +98,16 @@ class RemoteStore:
             return store.State.MISSING
         if found.size != blob.size:
             return store.State.DAMAGED
-        if found.sha256 is not None and not deep:
-            return store.State.WHOLE if found.sha256 == blob.sha256 else store.State.DAMAGED
-        return store.state_of(blob, self.stream(blob.key))
+        if found.sha256 not in (None, blob.sha256) and not deep:
+            return store.State.DAMAGED
+        fact = ("object", self.uri, blob.key, found.tag, str(blob.size), blob.sha256)
+        remembered = self.remembered if found.tag else None
+        if remembered and not deep and remembered.has(*fact):
+            return store.State.WHOLE
+        state = store.state_of(blob, self.stream(blob.key, found.tag))
+        if remembered and state is store.State.WHOLE:
+            remembered.add(*fact)
+        return state
 
     def read(self, key: store.StoreKey, limit: int) -> bytes | None:
         store.check_key(key)
@@ -110,9 +126,10 @@ class RemoteStore:
 
         return self._tried(attempt)
 
-    def stream(self, key: store.StoreKey) -> Iterator[bytes]:
+    def stream(self, key: store.StoreKey, tag: str | None = None) -> Iterator[bytes]:
+        """tag: the object must still have it."""
         store.check_key(key)
-        tries, offset, tag = Tries(self._timing, self.uri), 0, None
+        tries, offset = Tries(self._timing, self.uri), 0
         while True:
             try:
                 got = self._backend.get(key, offset, tag)

@@ -1,0 +1,71 @@
+"""What this user has checked on this machine, so that it is not checked again each time.
+
+A fact is a list of words, and an empty file named by their SHA-256: there is nothing to parse, two
+processes that add the same fact agree, and losing facts costs time only. Facts are believed, so
+they are kept only in a directory of our own that nobody else can write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from contextlib import suppress
+
+_MOST = 50_000
+
+
+class Remembered:
+    """directory: made with the first fact; by default in the user's cache."""
+
+    def __init__(self, directory: str | None = None) -> None:
+        self._directory = _default() if directory is None else directory
+
+    def has(self, *fact: str) -> bool:
+        try:
+            return _is_ours(self._directory) and stat.S_ISREG(os.lstat(self._path(fact)).st_mode)
+        except OSError:
+            return False
+
+    def add(self, *fact: str) -> None:
+        """Where nothing can be written, nothing is remembered."""
+        with suppress(OSError):
+            os.makedirs(self._directory, 0o700, exist_ok=True)
+            if _is_ours(self._directory):
+                path = self._path(fact)
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+                if os.path.basename(path).startswith("00"):  # now and then
+                    self._bound()
+
+    def _path(self, fact: tuple[str, ...]) -> str:
+        return os.path.join(self._directory, hashlib.sha256(json.dumps(fact).encode()).hexdigest())
+
+    def _bound(self) -> None:
+        with os.scandir(self._directory) as entries:
+            found = sorted((entry.stat().st_mtime, entry.path) for entry in entries)
+        if len(found) > _MOST:
+            for _, path in found[: len(found) // 2]:
+                os.unlink(path)
+
+
+def _default() -> str:
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(cache, "pants-flyte", "checked")
+
+
+def _is_ours(directory: str) -> bool:
+    """Whether root or we alone can change what is there, and all directories above it."""
+    path = os.path.abspath(directory)
+    owners, last = {0, os.geteuid()}, True
+    while True:
+        found = os.stat(path) if not last else os.lstat(path)
+        shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid not in owners:
+            return False
+        if shared and (last or not found.st_mode & stat.S_ISVTX):
+            return False
+        above = os.path.dirname(path)
+        if above == path:
+            return True
+        path, last = above, False
