@@ -39,6 +39,8 @@ class InvalidData(UserError):
     """An invalid document, or an invalid value for one; the message names document and field."""
 
 
+# A document may hold a name of any length, which is in the path of a field or in what is wrong.
+_MOST_SAID = 1000
 OBJECT = object()
 _RAW = object()
 Raw = Annotated[str, _RAW]
@@ -168,7 +170,7 @@ class _Wrong(Exception):
         return self
 
     def __str__(self) -> str:
-        return ": ".join(filter(None, (self.path, self.args[0])))
+        return ": ".join(filter(None, (self.path, self.args[0])))[:_MOST_SAID]
 
 
 class _Codec(NamedTuple):

@@ -113,11 +113,13 @@ class Manifest(Document):
         for before, after in zip(names, names[1:]):
             if before >= after:
                 path = after.decode()
-                raise InvalidData(f"manifest: the files are not sorted, or {path!a} is there twice")
+                raise InvalidData(
+                    f"manifest: the files are not sorted, or {path!a:.200} is there twice"
+                )
         for path in {point.path for point in manifest.entry_points} - {
             f.path for f in manifest.files
         }:
-            raise InvalidData(f"manifest: the entry point {path!a} is not among the files")
+            raise InvalidData(f"manifest: the entry point {path!a:.200} is not among the files")
         found = content_hash((f.path, f.mode, f.size, f.sha256) for f in manifest.files)
         if found != manifest.content_hash:
             raise InvalidData(

@@ -17,7 +17,7 @@ from flyte_pack.remembered import Remembered
 from flyte_pack.store import Blob, State, StoreError, blob_of, verified
 from flyte_pack.store.file import FileStore
 from flyte_pack.store.opening import open_store
-from flyte_pack.store.remote import SHA256, WRITER
+from flyte_pack.store.remote import SHA256
 from tests.support.object_stores import (
     REAL_STORES,
     CutRequest,
@@ -142,7 +142,7 @@ def test_a_checksum_that_its_writer_claims_does_not_make_an_object_whole(
     blob = blob_of(KEY, CONTENT)
 
     def claim(content):
-        described = {SHA256: blob.sha256, WRITER: "w"}
+        described = {SHA256: blob.sha256}
         store._backend.put(KEY, content, described, new=False)
 
     claim(b"x" * len(CONTENT))

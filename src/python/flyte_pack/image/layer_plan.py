@@ -91,12 +91,14 @@ class LayerPlan(Document):
                 if path in seen:
                     problem = "there twice"
                 if problem:
-                    raise InvalidData(f"layer plan: {problem}: {path!r}")
+                    raise InvalidData(f"layer plan: {problem}: {path!r:.200}")
                 seen.add(path)
         leaves = seen.difference(path for path, _ in self.directories)
         parents = {path.rpartition("/")[0] for path in seen}
         while parents:
             blocked = min(parents & leaves, default=None)
             if blocked is not None:
-                raise InvalidData(f"layer plan: {blocked!r} is a file, and a directory of others")
+                raise InvalidData(
+                    f"layer plan: {blocked!r:.200} is a file, and a directory of others"
+                )
             parents = {path.rpartition("/")[0] for path in parents if path}
