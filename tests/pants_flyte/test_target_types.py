@@ -6,6 +6,7 @@ import ast
 import re
 
 import pytest
+from pants.build_graph.address import Address
 from pants.engine.internals.scheduler import ExecutionError
 from pants.option import option_types
 from pants.util.strutil import strval
@@ -325,6 +326,20 @@ def test_a_field_holds_words(root: RuleRoot, fields, message):
     )
     with pytest.raises(ExecutionError) as caught:
         root.target("app:t")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("directory", "name", "message"),
+    [
+        ("app", "a\nb", r"The address 'app:a\nb' holds a control character, U+000A."),
+        ("-app", "t", "The address '-app:t' begins with `-`, as an option does."),
+    ],
+)
+def test_an_address_is_a_word(root: RuleRoot, directory, name, message):
+    root.write({f"{directory}/BUILD": f"flyte_task(name={name!r}, entry_point='w.py:t')"})
+    with pytest.raises(ExecutionError) as caught:
+        root.runner.get_target(Address(directory, target_name=name))
     assert message in str(caught.value)
 
 

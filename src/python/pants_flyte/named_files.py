@@ -87,6 +87,12 @@ class FileNamingTarget(Target):
 
     def validate(self) -> None:
         super().validate()
+        spec = self.address.spec
+        problem = word_problem(spec)
+        if spec.startswith("-"):
+            problem = "begins with `-`, as an option does"
+        if problem:
+            raise InvalidFieldException(f"The address {spec!a:.200} {problem}.")
         for field in self.field_values.values():
             lines = isinstance(field, (DescriptionField, DictStringToStringField))
             for text in _texts(field.value):
