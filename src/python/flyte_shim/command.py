@@ -8,6 +8,7 @@ import errno
 import os
 
 from flyte_shim.errors import CommandNotExecutable, CommandNotFound, ShimError
+from flyte_shim.stopping import hand_on
 
 
 def option(command: list[str], name: str) -> str | None:
@@ -36,6 +37,7 @@ def become(command: list[str]) -> None:
     # Python ignores these signals, and exec would keep them ignored.
     for number in (_signal.SIGPIPE, _signal.SIGXFSZ):
         _signal.signal(number, _signal.SIG_DFL)
+    hand_on()
     name = command[0]
     path = os.environ.get("PATH", os.defpath).split(":")
     candidates = [name] if "/" in name else [f"{directory or '.'}/{name}" for directory in path]
