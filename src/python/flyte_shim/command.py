@@ -8,6 +8,7 @@ import errno
 import os
 
 from flyte_shim.errors import CommandNotExecutable, CommandNotFound, ShimError
+from flyte_shim.files import forbids_programs
 from flyte_shim.stopping import hand_on
 
 
@@ -51,8 +52,41 @@ def become(command: list[str]) -> None:
             missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
             if missing and not os.path.isfile(candidate):
                 continue
-            why = "its interpreter is missing" if missing else error.strerror
-            failure = CommandNotExecutable(f"the command {candidate} cannot be run: {why}")
+            failure = CommandNotExecutable(
+                f"the command {candidate} cannot be run: {_why_not(candidate, error, missing)}"
+            )
             if error.errno != errno.EACCES:
                 break
     raise failure
+
+
+def _why_not(path: str, error: OSError, missing: bool) -> str:
+    interpreter = _interpreter(path)
+    if missing:
+        return "its interpreter is missing" + (f": {interpreter}" if interpreter else "")
+    if error.errno == errno.EACCES:
+        for what in filter(None, (path, interpreter)):
+            try:
+                if os.path.isfile(what) and forbids_programs(what):
+                    return (
+                        f"{os.path.realpath(what)} is on a file system that is mounted noexec. Put "
+                        "it on another one: FLYTE_SHIM_CACHE says where bundles are unpacked, "
+                        "--workdir where copies of their files are, and TMPDIR where an image is "
+                        "unpacked to be run"
+                    )
+                if what == interpreter and not os.access(what, os.X_OK):
+                    return f"its interpreter {what} cannot be run: {error.strerror}"
+            except OSError:
+                continue
+    return str(error.strerror)
+
+
+def _interpreter(path: str) -> str | None:
+    """What the first line of a script names (execve(2)), or None."""
+    try:
+        with open(path, "rb") as file:
+            first = file.readline(256)
+    except OSError:
+        return None
+    words = first[2:].split(None, 1) if first[:2] == b"#!" else ()
+    return os.fsdecode(words[0]) if words else None
