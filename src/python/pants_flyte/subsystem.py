@@ -114,8 +114,8 @@ class FlyteSubsystem(Subsystem):
             "**/BUILD.*",
         ],
         help='What `copy_style="all"` leaves out, as globs from the build root, besides what Pants '
-        "ignores (`[GLOBAL].pants_ignore`, `.gitignore`). What the entry points reach in the "
-        "graph is never left out.",
+        "ignores (`[GLOBAL].pants_ignore`) and what `.gitignore` and `.flyteignore` files at any "
+        "depth match. What the entry points reach in the graph is never left out.",
         advanced=True,
     )
     infer_lost_imports = BoolOption(

@@ -35,8 +35,9 @@ _COPY_STYLE_HELP = """
     only inside functions or for type checking), resources, declared files, and the `__init__.py`
     files above them.
 
-    - `all`: that, and every other file under `root_dir` that neither Pants ignores nor
-    `[flyte].all_excludes` matches. `--changed-since` sees those below the BUILD file.
+    - `all`: that, and every other file under `root_dir` that neither Pants nor the repository
+    ignores (by a `.gitignore` or `.flyteignore` at any depth) and `[flyte].all_excludes` does not
+    match. `--changed-since` sees those below the BUILD file.
 """
 
 

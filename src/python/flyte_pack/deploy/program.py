@@ -167,6 +167,7 @@ class _Run:
             "deployed": entries[-1].provenance.time if entries else None,
             "commit": None,
             "dirty": None,
+            "unknown": None,
             "tasks": [],
             "error": None,
         }
@@ -178,7 +179,13 @@ class _Run:
             return {**listed, "error": "it has disappeared"}
         origin = recorded.record.provenance
         tasks = [task.address for task in recorded.record.tasks]
-        return {**listed, "commit": origin.commit, "dirty": origin.dirty, "tasks": tasks}
+        return {
+            **listed,
+            "commit": origin.commit,
+            "dirty": origin.dirty,
+            "unknown": origin.unknown,
+            "tasks": tasks,
+        }
 
     def _show(self) -> dict[str, Any]:
         version = self._version()
