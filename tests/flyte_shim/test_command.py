@@ -411,7 +411,11 @@ def test_a_mistyped_address_shows_no_secret_and_steers_no_terminal(shim, address
         shim("true", FLYTE_SHIM_LOG=address),
         shim("--archive", "x", "--", "true", FLYTE_SHIM_SHA256=address),
         shim("--workdir", address, "true"),
-        shim("--archive", "/x", "--sha256", OTHER_SHA256, "--", "true", FLYTE_SHIM_CACHE=address),
+        # Below a file, so that root makes no directory of that name.
+        shim(
+            *("--archive", "/x", "--sha256", OTHER_SHA256, "true"),
+            FLYTE_SHIM_CACHE=f"/dev/null/u:{address}",
+        ),
         shim("--archive", "/x", "--sha256", OTHER_SHA256, "--", "true", FLYTE_SHIM_MODE=address),
         shim("--archive", "/x", "--sha256", OTHER_SHA256, "--", "true", FLYTE_SHIM_TIMEOUT=address),
         shim(f"--{address}", "true"),
