@@ -183,3 +183,21 @@ def test_only_these_modules_write_to_a_stream():
 
     found = {name for name, tree in _trees() if any(map(writes, ast.walk(tree)))}
     assert found == set(WRITERS)
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["--what=S3CR3T", "S3CR3T"], "unknown option or argument '--what'"),
+        (["S3CR3T@host", "x"], "unknown option or argument (not repeated here)"),
+        (["--kind", "S3CR3T"], "argument --kind: invalid choice (choose from "),
+        (["--kind", "a (choose from\nS3CR3T"], "argument --kind: invalid choice (choose from "),
+    ],
+)
+def test_what_is_typed_in_the_wrong_place_is_not_repeated(typed, message):
+    parser = command.parser("python -m it")
+    parser.add_argument("--kind", choices=("a", "b"))
+    with pytest.raises(UsageError) as wrong:
+        parser.parse_args(typed)
+    assert str(wrong.value).startswith(message)
+    assert "S3CR3T" not in str(wrong.value)

@@ -6,7 +6,6 @@ import pytest
 
 from flyte_shim.errors import UsageError
 from flyte_shim.paths import sha256_in_name
-from flyte_shim.shown import uri as shown
 from flyte_shim.stores import locate
 
 
@@ -45,22 +44,6 @@ def test_what_is_no_address_is_said_without_what_may_be_secret(uri, message):
     with pytest.raises(UsageError, match=message) as caught:
         locate(uri)
     assert "hush" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("uri", "expected"),
-    [
-        ("https://u:hush@host:1/a/b?sig=hush#hush", "https://host:1/a/b"),
-        ("https://host?hush", "https://host"),
-        ("https://host/a@b", "https://host/a@b"),
-        ("abfss://c@acc.dfs.core.windows.net/a", "abfss://c@acc.dfs.core.windows.net/a"),
-        ("s3://b/a", "s3://b/a"),
-        ("a/b?c#d@e", "a/b?c#d@e"),
-        ("/a/http://b?c", "/a/http://b?c"),
-    ],
-)
-def test_an_address_is_shown_without_what_may_be_secret(uri, expected):
-    assert shown(uri) == expected
 
 
 def test_the_hash_of_a_signed_url_is_in_its_path():

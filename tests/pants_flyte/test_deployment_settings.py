@@ -238,7 +238,7 @@ def test_a_rollback_that_registers_brings_packages_and_no_bundles(root: RuleRoot
             ("experimental-deploy", "app:deploy", "--", "--domain", "staging", "--no-register"),
             ("--domain", "staging", "--no-register"),
         ),
-        (("--flyte-deployment-args=--version v1",), ("--version", "v1")),
+        (("--flyte-experimental-deploy-args=--version v1",), ("--version", "v1")),
     ],
 )
 def test_experimental_deploy_passes_what_was_typed(root: RuleRoot, options, typed):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections import Counter
 
 import pytest
 from pants.engine.internals.scheduler import ExecutionError
+from pants.util.frozendict import FrozenDict
 
+from pants_flyte.engine.types import IgnoreFilesAbove
 from tests.support.flyte_rules import RuleRoot
 
 TASK = "env = flyte.TaskEnvironment('e')\n@env.task\ndef train(): ...\n"
@@ -295,6 +299,62 @@ def test_all_leaves_out_what_never_belongs(root: RuleRoot, path):
     paths = root.bundle("app:all").paths
     assert path not in paths
     assert {"app/venv.py", "README.md"} <= paths
+
+
+IGNORED = {
+    "app/top.log": ".gitignore",
+    "app/a.key": "app/.gitignore",
+    "app/data/b.key": "app/.gitignore",
+    "app/out/public.key": "app/.gitignore",
+    "app/data/c.csv": "app/data/.flyteignore",
+    "lib/z.py": "lib/.gitignore",
+    "app/notes.mine": ".git/info/exclude",
+}
+
+
+def test_all_leaves_out_what_the_repository_ignores_and_counts_it(root: RuleRoot):
+    subprocess.run(["git", "init", "-q", root.path], check=True)
+    (root.path / ".git" / "info" / "exclude").write_text("*.mine\n")
+    patterns = {
+        ".gitignore": "/app/top.log\n",
+        "app/.gitignore": "*.key\n!public.key\nout/\n",
+        "app/data/.flyteignore": "*.csv\n",
+        "lib/.gitignore": "*.py\n",
+    }
+    stay = dict.fromkeys(["app/public.key", "app/c.csv", "app/outer"], "")
+    root.write({**TREE, **dict.fromkeys(IGNORED, ""), **patterns, **stay})
+    packaged = root.package("app:all")
+    # What the entry points reach is never left out: `lib/x.py`.
+    paths = {path for path in (*TREE, *stay) if not path.endswith("BUILD")}
+    assert packaged.bundle.paths == paths - {"lib/unused.py"}
+    counts = Counter(("lib/.gitignore", *IGNORED.values()))
+    said = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
+    assert f"left out, by ignore file: {said}" in packaged.said
+    root.write({"app/.gitignore": "out/\n"})
+    assert {"app/a.key", "app/data/b.key"} <= root.bundle("app:all").paths
+
+
+def test_ignore_files_above_the_build_root_count(tmp_path, monkeypatch):
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    build_root = tmp_path / "a" / "b"
+    build_root.mkdir(parents=True)
+    (tmp_path / ".git" / "info" / "exclude").write_text("*.mine\n")
+    for place in (tmp_path, tmp_path / "a", build_root):
+        (place / ".gitignore").write_text(f"{place.name}\n")
+    (tmp_path / ".flyteignore").write_text("*.csv\n")
+    monkeypatch.setattr("pants_flyte.engine.types.get_buildroot", lambda: str(build_root))
+    above = IgnoreFilesAbove.of_build_root()
+    assert above == IgnoreFilesAbove(
+        "a/b/",
+        FrozenDict(
+            {
+                ".gitignore": f"{tmp_path.name}\n".encode(),
+                "a/.gitignore": b"a\n",
+                ".flyteignore": b"*.csv\n",
+            }
+        ),
+        b"*.mine\n",
+    )
 
 
 def test_what_all_leaves_out_can_be_said(root: RuleRoot):

@@ -106,9 +106,10 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Packaged:
-    """What `package` of one target wrote, by its path below `dist`."""
+    """What `package` of one target wrote, by its path below `dist`, and said."""
 
     artifacts: Mapping[str, bytes]
+    said: str
 
     @property
     def link(self) -> TaskLink:
@@ -264,7 +265,8 @@ class RuleRoot:
         assert None not in artifacts
         tops = {_artifact_of(path, artifacts) for path in contents}
         assert tops == set(artifacts)
-        return Packaged(contents)
+        said = (line for artifact in built.artifacts for line in artifact.extra_log_lines)
+        return Packaged(contents, "\n".join(said))
 
     def built_image(self, spec: str, code: bool | None = None) -> BuiltImage:
         """What the rules know of an image; code: whether a task asks for its code."""

@@ -109,7 +109,14 @@ def parser(prog: str, description: str = "", **more: Any) -> ArgumentParser:
 
 
 def _wrong(message: str) -> NoReturn:
-    raise UsageError(message)
+    # argparse repeats what was typed, which may be a password in the wrong place.
+    import re
+
+    _, unknown, typed = message.partition("unrecognized arguments: ")
+    if unknown:
+        option = typed.split(" ")[0].partition("=")[0]
+        raise UsageError(f"unknown option or argument {shown.word(option)}")
+    raise UsageError(re.sub(r"(?s)(invalid choice): .* (\(choose from)", r"\1 \2", message))
 
 
 def add_insecure(parser: ArgumentParser) -> None:

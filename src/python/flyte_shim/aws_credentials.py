@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
+from flyte_shim import shown
 from flyte_shim.errors import SourceDenied, SourceUnavailable, UsageError
 from flyte_shim.store_settings import CONTAINER, PROFILE, WEB_IDENTITY
 from flyte_shim.web import TRANSIENT, Url
@@ -87,11 +88,14 @@ def _from_profile(name: str) -> Credentials | None:
         frozen = found and found.get_frozen_credentials()
     except Exception as error:
         raise SourceDenied(
-            f"no credentials in the profile {name!r} of AWS_PROFILE ({type(error).__name__})"
+            f"no credentials in the profile {shown.word(name)} of AWS_PROFILE "
+            f"({type(error).__name__})"
         ) from None
     if frozen is None:
         return None
-    return Credentials(frozen.access_key, frozen.secret_key, frozen.token, f"the profile {name!r}")
+    return Credentials(
+        frozen.access_key, frozen.secret_key, frozen.token, f"the profile {shown.word(name)}"
+    )
 
 
 def _from_web_identity(settings: S3Settings, parts: dict[str, str], web: Web) -> Credentials:
@@ -194,9 +198,9 @@ def _token_in(variable: str, path: str) -> str:
         with open(path, encoding="ascii", errors="replace") as file:
             token = file.read(_MAX_TOKEN).strip()
     except OSError as error:
-        raise UsageError(f"{variable} names {path}: {error.strerror}") from None
+        raise UsageError(f"{variable} names {shown.uri(path)}: {error.strerror}") from None
     if not token or not _is_plain(token):
-        raise UsageError(f"{variable} names {path}, which holds no valid token")
+        raise UsageError(f"{variable} names {shown.uri(path)}, which holds no valid token")
     return token
 
 

@@ -11,7 +11,7 @@ from flyte_shim.cache import Cache
 from flyte_shim.command import become, option
 from flyte_shim.errors import ShimError, StorageError, UsageError
 from flyte_shim.log import Log
-from flyte_shim.paths import is_sha256, sha256_in_name
+from flyte_shim.paths import bare_uri, is_sha256, sha256_in_name
 from flyte_shim.workdir import MODES, place
 
 USAGE = """\
@@ -89,9 +89,9 @@ def _main(argv: list[str], log: Log) -> int:
             target = os.path.join(target, destination)
         _prepare(archive, sha256, target, options, markers, log)
     _enter(workdir)
-    if tgz and sha256 and shown.uri(tgz) != tgz:
+    if tgz and sha256 and bare_uri(tgz) != tgz:
         # a0 has the bundle already, and would use the signature as a file name.
-        command = [argument.replace(tgz, shown.uri(tgz)) for argument in command]
+        command = [argument.replace(tgz, bare_uri(tgz)) for argument in command]
     become(command)
     raise AssertionError("unreachable")
 
@@ -102,7 +102,9 @@ def _enter(workdir: str | None) -> None:
         try:
             os.chdir(workdir)
         except OSError as error:
-            raise StorageError(f"no working directory {workdir}: {error.strerror}") from None
+            raise StorageError(
+                f"no working directory {shown.uri(workdir)}: {error.strerror}"
+            ) from None
     wrapper = os.environ.get("_F_EXEC_WRAPPER", "").split()
     if wrapper and os.path.basename(wrapper[0]) == "flyte-shim":
         os.environ["_F_EXEC_WRAPPED"] = "1"
@@ -114,7 +116,7 @@ def _prepare(
     """Make the bundle appear in `workdir`; its entry stays locked as long as this process lives."""
     mode = options.get("--mode") or os.environ.get("FLYTE_SHIM_MODE") or MODES[0]
     if mode not in MODES:
-        raise UsageError(f"the mode is {mode!r}; it is one of: {', '.join(MODES)}")
+        raise UsageError(f"the mode is {shown.word(mode)}; it is one of: {', '.join(MODES)}")
     log.common["archive"] = sha256
     facts: dict[str, str | int] = {}
     cache = Cache.open(options.get("--cache") or os.environ.get("FLYTE_SHIM_CACHE"))
@@ -164,7 +166,7 @@ def _parse(argv: list[str]) -> tuple[dict[str, str], list[str]]:
         if name in ("--help", "-h", "--version") and not equals:
             return {"--help" if name == "-h" else name: ""}, []
         if name not in _OPTIONS:
-            raise UsageError(f"there is no option {name}; see flyte-shim --help")
+            raise UsageError(f"there is no option {shown.word(name)}; see flyte-shim --help")
         if not equals and arguments:
             value = arguments.pop()
         if not value:
@@ -183,7 +185,9 @@ def _sha256(options: dict[str, str], archive: str, tgz: str | None) -> str | Non
     if given:
         given = given.lower()
         if not is_sha256(given):
-            raise UsageError(f"{given!r} is not a SHA-256, which has 64 hexadecimal digits")
+            raise UsageError(
+                f"{shown.word(given)} is not a SHA-256, which has 64 hexadecimal digits"
+            )
         if named not in (None, given):
             raise UsageError(
                 f"the expected SHA-256 is {given}, but the name of {shown.uri(archive)} says "
@@ -213,14 +217,14 @@ def _check_unverified(archive: str, log: Log) -> None:
 
 
 def _name(uri: str) -> str:
-    name = shown.uri(uri).rpartition("/")[2]
+    name = bare_uri(uri).rpartition("/")[2]
     if name in ("", ".", ".."):
         raise UsageError(f"{shown.uri(uri)} does not name a file")
     return name
 
 
 def _storage_message(error: OSError) -> str:
-    where = os.fsdecode(error.filename or "in the cache")
+    where = shown.uri(os.fsdecode(error.filename or "in the cache"))
     advice = "Set FLYTE_SHIM_CACHE to a directory that can be written"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         advice = "Free some space, or set FLYTE_SHIM_CACHE to a directory that has more"

@@ -7,6 +7,7 @@ import _signal  # type: ignore[import-not-found]
 import errno
 import os
 
+from flyte_shim import shown
 from flyte_shim.errors import CommandNotExecutable, CommandNotFound, ShimError
 
 
@@ -39,9 +40,7 @@ def become(command: list[str]) -> None:
     name = command[0]
     path = os.environ.get("PATH", os.defpath).split(":")
     candidates = [name] if "/" in name else [f"{directory or '.'}/{name}" for directory in path]
-    failure: ShimError = CommandNotFound(
-        f"there is no command {name!r}. Put it on PATH, or give its path"
-    )
+    failure: ShimError | None = None
     for candidate in candidates:
         try:
             os.execv(candidate, command)  # noqa: S606
@@ -50,7 +49,11 @@ def become(command: list[str]) -> None:
             if missing and not os.path.isfile(candidate):
                 continue
             why = "its interpreter is missing" if missing else error.strerror
-            failure = CommandNotExecutable(f"the command {candidate} cannot be run: {why}")
+            failure = CommandNotExecutable(
+                f"the command {shown.uri(candidate)} cannot be run: {why}"
+            )
             if error.errno != errno.EACCES:
                 break
-    raise failure
+    raise failure or CommandNotFound(
+        f"there is no command {shown.uri(name)!r}. Put it on PATH, or give its path"
+    )

@@ -129,7 +129,7 @@ def locate(uri: str) -> Location:
     if not (bucket_ok.isascii() and bucket_ok.isalnum()):
         raise UsageError(f"{shown.uri(uri)} has no bucket; write {scheme}://BUCKET/KEY")
     if "\0" in key or "\r" in key or "\n" in key:
-        raise UsageError(f"{shown.uri(uri)!r} has a control character")
+        raise UsageError(f"{shown.uri(uri)} has a control character")
     return Location(uri, kind, bucket, key, account, cloud)
 
 

@@ -255,7 +255,8 @@ def _tls(authorities: str | None) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=authorities)
     except OSError as error:
         raise UsageError(
-            f"cannot read the certificates in {authorities}: {error.strerror or error.args[0]}"
+            f"cannot read the certificates in {shown.uri(authorities or '')}: "
+            f"{error.strerror or error.args[0]}"
         ) from None
 
 

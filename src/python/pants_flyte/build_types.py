@@ -38,6 +38,7 @@ class BuiltBundle:
 
     modules: path in the bundle -> path from the build root. They show whether a shared bundle
         holds an entry point.
+    left_out: each ignore file, and how many files it leaves out.
     """
 
     digest: Digest
@@ -45,6 +46,7 @@ class BuiltBundle:
     manifest: str
     summary: BundleSummary
     modules: FrozenDict[str, str]
+    left_out: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Dict, FrozenSet, List, Mapping, Optional, Tuple
+from dataclasses import replace
+from typing import Dict, FrozenSet, List, Mapping, Tuple
 
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.util_rules.pex import VenvPexProcess
@@ -21,6 +22,7 @@ from pants_flyte.closure import Closure, Reason, closure_of
 from pants_flyte.entry_point import scan_source
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly, literal_glob
+from pants_flyte.ignored import ignored_files, left_out
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.tool import program_pex
 
@@ -38,8 +40,11 @@ async def build_bundle(
     closure = await closure_of(request.address, entry_owners, request.resolve, python_setup)
     _check_entries(request, entry_owners, closure)
     files, digests = closure.files, tuple(set(closure.digest_of.values()))
+    ignored: Mapping[str, str] = {}
     if request.copy_style == "all":
-        beside, beside_digest = await _everything_beside(request, entry_owners, closure, flyte)
+        beside, beside_digest, ignored = await _everything_beside(
+            request, entry_owners, closure, flyte
+        )
         files, digests = (*files, *beside), (*digests, beside_digest)
     placed = layout.place_all(request.address, files, request.root_dir)
     if not placed:
@@ -51,7 +56,8 @@ async def build_bundle(
     if request.root_dir is not None and layout.moves_modules(closure.files, request.root_dir):
         await _check_imports(request, request.root_dir, closure, digest)
     _warn(request.address, placed, closure)
-    return await _pack(request, placed, _plan(request, placed, closure), digest, flyte_pack)
+    packed = await _pack(request, placed, _plan(request, placed, closure), digest, flyte_pack)
+    return replace(packed, left_out=left_out(ignored))
 
 
 def _check_entries(
@@ -141,8 +147,10 @@ async def _everything_beside(
     entry_owners: FrozenSet[Address],
     closure: Closure,
     flyte: FlyteSubsystem,
-) -> Tuple[List[layout.SourceFile], Digest]:
+) -> Tuple[List[layout.SourceFile], Digest, Mapping[str, str]]:
     """For `all`: each file under the root that the closure does not have already.
+
+    Not those that the repository ignores. They come by themselves, with the ignore file of each.
 
     Without a `root_dir` the roots are the source roots of the entry points, and a file that belongs
     to another source root further down stays out: it would need another place.
@@ -166,20 +174,24 @@ async def _everything_beside(
     )
     found = await engine.snapshot(globs)
     have = {file.path for file in closure.files}
-    root_of = await engine.source_roots(found.files) if request.root_dir is None else {}
-    beside = []
-    for path in found.files:
-        root: Optional[str] = None
-        if request.root_dir is None:
-            root = layout.root_path(root_of[path])
-            if root not in roots:
-                continue
-        if path not in have:
-            beside.append(
-                layout.SourceFile(path, None, root, python=path.endswith(".py"), beside=True)
-            )
+    others = [path for path in found.files if path not in have]
+    root_of = await engine.source_roots(others) if request.root_dir is None else {}
+    if request.root_dir is None:
+        others = [path for path in others if layout.root_path(root_of[path]) in roots]
+    ignored = await ignored_files(roots, others)
+    beside = [
+        layout.SourceFile(
+            path,
+            None,
+            layout.root_path(root_of[path]) if root_of else None,
+            python=path.endswith(".py"),
+            beside=True,
+        )
+        for path in others
+        if path not in ignored
+    ]
     kept = await engine.subset(found.digest, exactly(file.path for file in beside))
-    return beside, kept
+    return beside, kept, ignored
 
 
 async def _check_imports(

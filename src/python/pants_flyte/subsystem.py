@@ -120,8 +120,8 @@ class FlyteSubsystem(Subsystem):
             "**/BUILD.*",
         ],
         help='What `copy_style="all"` leaves out, as globs from the build root, besides what Pants '
-        "ignores (`[GLOBAL].pants_ignore`, `.gitignore`). What the entry points reach in the "
-        "graph is never left out.",
+        "ignores (`[GLOBAL].pants_ignore`) and what `.gitignore` and `.flyteignore` files at any "
+        "depth match. What the entry points reach in the graph is never left out.",
         advanced=True,
     )
     infer_lost_imports = BoolOption(
@@ -149,7 +149,7 @@ class FlyteSubsystem(Subsystem):
 class FlyteDeploySubsystem(Subsystem):
     """Apart from `[flyte]`, which nearly every rule reads: arguments are others each time."""
 
-    options_scope = "flyte-deployment"
+    options_scope = "flyte-experimental-deploy"
     name = "the deploy program"
     help = "What `experimental-deploy` passes to the program that deploys."
 

@@ -186,11 +186,39 @@ def no_git(root):
     return {"PATH": str(root.dist)}
 
 
-@pytest.mark.parametrize("trouble", [broken_git, empty_git, no_git])
-def test_without_a_usable_git_the_commit_is_unknown_and_deploying_works(root, trouble):
+def no_git_with_a_checkout(root):
+    empty_git(root)
+    return no_git(root)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "why"),
+    [
+        (broken_git, "the repository that the file `.git` names is not there"),
+        (empty_git, "git finds no commit that is checked out"),
+        (no_git, None),
+        (no_git_with_a_checkout, "there is no program `git`"),
+    ],
+)
+def test_without_a_usable_git_the_commit_is_unknown_and_deploying_works(root, trouble, why):
     env = trouble(root)
-    root.deploy("--version", "v1", env=env).ok()
-    assert root.version("v1")["provenance"]["commit"] is None
+    done = root.deploy("--version", "v1", env=env).ok()
+    assert f"the commit is unknown: {why}" in done.err or why is None
+    found = root.version("v1")["provenance"]
+    assert (found["commit"], found["dirty"], found.get("unknown")) == (None, None, why)
+    if why:
+        assert f"from commit unknown: {why}" in root.deploy("show", "v1").ok().out
+
+
+def test_what_a_hook_says_of_another_repository_is_not_recorded(root, tmp_path):
+    (root.root / ".gitignore").write_text("packaged\n")
+    git(root, "init", "-q")
+    git(root, "add", ".")
+    git(root, "commit", "-qm", "one")
+    head = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=root.root, text=True).strip()
+    subprocess.run(["git", "init", "-q", tmp_path / "other"], check=True)
+    root.deploy("--version", "v1", env={"GIT_DIR": str(tmp_path / "other" / ".git")}).ok()
+    assert root.version("v1")["provenance"]["commit"] == head
 
 
 # --- again ---------------------------------------------------------------------------------------
@@ -209,6 +237,7 @@ def test_doing_it_again_does_nothing_and_says_so(root):
 
 
 def test_doing_it_again_makes_no_call_that_writes_and_starts_no_program(root):
+    git(root, "init", "-q")
     first = root.deploy(first=show_writes).ok()
     assert "WRITE os.link" in first.err
     assert "WRITE subprocess.Popen" in first.err
@@ -459,6 +488,7 @@ def test_the_python_settings_of_the_caller_do_not_reach_git(root, tmp_path):
     fake.parent.mkdir()
     fake.write_text(f'#!/bin/sh\nenv > "{tmp_path}/env"\nexit 1\n')
     fake.chmod(0o755)
+    git(root, "init", "-q")
     env = {"PATH": f"{fake.parent}:{os.environ['PATH']}", "PEX_PATH": "x", "PYTHONHASHSEED": "1"}
     root.deploy(env=env).ok()
     names = {line.partition("=")[0] for line in (tmp_path / "env").read_text().splitlines()}

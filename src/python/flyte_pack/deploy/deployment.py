@@ -206,6 +206,9 @@ class Deployment:
         if work.is_current and not work.registers:
             return work.history_number
         origin = self._origin or provenance(self._build_root, self._store.uri)
+        if origin.unknown:
+            what = "the commit is unknown" if origin.commit is None else "dirty is unknown"
+            self._say(f"{what}: {origin.unknown}")
         recorded = work.existing
         if recorded is None:
             record = dataclasses.replace(work.record, provenance=origin)

@@ -100,12 +100,15 @@ class Provenance:
     """When, and from which commit; no name of a person or machine, as records are kept for good.
 
     time: UTC. commit: of the git checkout, None where there is none; dirty: whether files differed
-    from the commit.
+    from the commit. unknown: why there is no answer although there is a checkout.
     """
+
+    OMITTED = ("unknown",)
 
     time: Annotated[str, _check_time]
     commit: Optional[Annotated[str, _check_commit]]
     dirty: Optional[bool]
+    unknown: Optional[str] = None
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,8 @@ def _show(document: dict[str, Any]) -> list[str]:
     origin = record["provenance"]
     lines = [
         f"version {record['version']}{' (current)' if document['current'] else ''}",
-        f"made {origin['time']} from commit {_commit(origin['commit'], origin['dirty'])}",
+        f"made {origin['time']} from commit {_commit(origin['commit'], origin['dirty'])}"
+        + (f": {origin['unknown']}" if origin.get("unknown") else ""),
         f"copy_style {record['copy_style']}",
     ]
     for entry in document["history"]:
@@ -181,4 +182,4 @@ def _history(document: dict[str, Any]) -> str:
 def _commit(commit: str | None, dirty: bool | None) -> str:
     if commit is None:
         return "unknown"
-    return commit[:_DIGITS] + (" (dirty)" if dirty else "")
+    return commit[:_DIGITS] + {True: " (dirty)", False: "", None: " (dirty?)"}[dirty]

@@ -6,7 +6,7 @@ The docstrings are here; comments in the twin are about call-by-name.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Collection, Iterable, Mapping, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Collection, Iterable, Mapping, Sequence, Union
 
 from pants.backend.python.dependency_inference.parse_python_dependencies import (
     ParsedPythonAssetPaths,
@@ -32,14 +32,13 @@ from pants.backend.python.util_rules.pex_from_targets import (
 from pants.build_graph.address import Address
 from pants.core.goals.test import TestResult, TestSubsystem
 from pants.core.util_rules.subprocess_environment import SubprocessEnvironmentVars
-from pants.core.util_rules.system_binaries import BinaryPathRequest, BinaryPaths
 from pants.engine import fs
 from pants.engine.addresses import Addresses, UnparsedAddressInputs
 from pants.engine.env_vars import EnvironmentVars, EnvironmentVarsRequest
 from pants.engine.fs import PathGlobs
 from pants.engine.internals.graph import Owners, OwnersRequest
 from pants.engine.process import FallibleProcessResult, Process, ProcessResult
-from pants.engine.rules import Get, MultiGet, Rule, collect_rules, rule
+from pants.engine.rules import Get, MultiGet, Rule, _uncacheable_rule, collect_rules, rule
 from pants.engine.target import (
     AllTargets,
     Dependencies,
@@ -58,9 +57,10 @@ from pants.version import PANTS_SEMVER
 
 from pants_flyte.build_types import BuiltImage, BuiltTask, ImageRequest, TaskRequest
 from pants_flyte.engine.types import (
+    CheckedOut,
+    IgnoreFilesAbove,
     ImportInfo,
     ImportOwners,
-    SearchPath,
     SuspectSources,
     ToolEnvironment,
     root_of_each,
@@ -263,14 +263,6 @@ async def find_python(constraints: InterpreterConstraints) -> PythonExecutable:
     return await Get(PythonExecutable, InterpreterConstraints, constraints)
 
 
-async def find_binary(name: str) -> Optional[str]:
-    """The path of a program in the directories that Pants looks for programs in."""
-    search_path = await Get(SearchPath)
-    request = BinaryPathRequest(binary_name=name, search_path=search_path.directories)
-    found = (await Get(BinaryPaths, BinaryPathRequest, request)).first_path
-    return found.path if found else None
-
-
 async def environment_variables(names: Sequence[str]) -> EnvironmentVars:
     return await Get(EnvironmentVars, EnvironmentVarsRequest(names))
 
@@ -278,6 +270,16 @@ async def environment_variables(names: Sequence[str]) -> EnvironmentVars:
 async def subprocess_environment() -> EnvironmentVars:
     """What `[subprocess-environment]` hands to every process."""
     return EnvironmentVars((await Get(SubprocessEnvironmentVars)).vars)
+
+
+async def checked_out() -> CheckedOut:
+    """The commit of the build root. The engine does not see what `.git` holds, so each run asks."""
+    return await Get(CheckedOut)
+
+
+async def ignore_files_above() -> IgnoreFilesAbove:
+    """From outside of what the engine sees, so each run reads them anew."""
+    return await Get(IgnoreFilesAbove)
 
 
 def test_result(
@@ -300,26 +302,22 @@ async def build_images(requests: Sequence[ImageRequest]) -> tuple[BuiltImage, ..
 
 # --- rules of the port ---------------------------------------------------------------------------
 
-if TYPE_CHECKING or PANTS_SEMVER.release < (2, 19):
-    from pants.core.util_rules.system_binaries import SEARCH_PATHS
-
-    @rule
-    async def search_path() -> SearchPath:
-        return SearchPath(SEARCH_PATHS)
-
-else:
-    from pants.core.util_rules.system_binaries import SystemBinariesSubsystem
-
-    @rule
-    async def search_path(options: SystemBinariesSubsystem.EnvironmentAware) -> SearchPath:
-        return SearchPath(tuple(options.system_binary_paths))
-
 
 @rule
 async def suspects_in(globs: PathGlobs) -> SuspectSources:
     """A rule, so that an edit repeats the search of one directory only."""
     found = await Get(fs.DigestContents, PathGlobs, globs)
     return SuspectSources.among(found)
+
+
+@_uncacheable_rule
+async def find_checked_out() -> CheckedOut:
+    return CheckedOut.in_build_root()
+
+
+@_uncacheable_rule
+async def find_ignore_files_above() -> IgnoreFilesAbove:
+    return IgnoreFilesAbove.of_build_root()
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:

@@ -9,7 +9,7 @@ a module; a rule is called by its name, not through a variable.
 from __future__ import annotations
 
 import inspect
-from typing import Collection, Iterable, Mapping, Optional, Sequence, Union
+from typing import Collection, Iterable, Mapping, Sequence, Union
 
 from pants.backend.python.dependency_inference.parse_python_dependencies import (
     ParsedPythonAssetPaths,
@@ -39,10 +39,8 @@ from pants.backend.python.util_rules.pex_from_targets import (
 from pants.build_graph.address import Address
 from pants.core.environments.target_types import EnvironmentField as EnvironmentField
 from pants.core.goals.test import TestResult, TestSubsystem
-from pants.core.util_rules import system_binaries
 from pants.core.util_rules.env_vars import environment_vars_subset
 from pants.core.util_rules.subprocess_environment import get_subprocess_environment
-from pants.core.util_rules.system_binaries import BinaryPathRequest, SystemBinariesSubsystem
 from pants.engine import fs, intrinsics
 from pants.engine.addresses import Addresses, UnparsedAddressInputs
 from pants.engine.env_vars import EnvironmentVars, EnvironmentVarsRequest
@@ -56,7 +54,14 @@ from pants.engine.process import (
     ProcessResult,
     execute_process_or_raise,
 )
-from pants.engine.rules import Rule, collect_rules, concurrently, implicitly, rule
+from pants.engine.rules import (
+    Rule,
+    _uncacheable_rule,
+    collect_rules,
+    concurrently,
+    implicitly,
+    rule,
+)
 from pants.engine.target import (
     Dependencies,
     DependenciesRequest,
@@ -74,9 +79,10 @@ from pants.version import PANTS_SEMVER
 
 from pants_flyte.build_types import BuiltImage, BuiltTask, ImageRequest, TaskRequest
 from pants_flyte.engine.types import (
+    CheckedOut,
+    IgnoreFilesAbove,
     ImportInfo,
     ImportOwners,
-    SearchPath,
     SuspectSources,
     ToolEnvironment,
     root_of_each,
@@ -279,19 +285,20 @@ async def find_python(constraints: InterpreterConstraints) -> PythonExecutable:
     return await pex.find_interpreter(constraints, **implicitly())
 
 
-async def find_binary(name: str) -> Optional[str]:
-    directories = await search_path(**implicitly())
-    request = BinaryPathRequest(binary_name=name, search_path=directories.directories)
-    found = (await system_binaries.find_binary(request, **implicitly())).first_path
-    return found.path if found else None
-
-
 async def environment_variables(names: Sequence[str]) -> EnvironmentVars:
     return await environment_vars_subset(EnvironmentVarsRequest(names), **implicitly())
 
 
 async def subprocess_environment() -> EnvironmentVars:
     return EnvironmentVars((await get_subprocess_environment(**implicitly())).vars)
+
+
+async def checked_out() -> CheckedOut:
+    return await find_checked_out()
+
+
+async def ignore_files_above() -> IgnoreFilesAbove:
+    return await find_ignore_files_above()
 
 
 def test_result(
@@ -342,14 +349,19 @@ async def build_image(request: AnyImageRequest, environment: EnvironmentName) ->
 
 
 @rule
-async def search_path(options: SystemBinariesSubsystem.EnvironmentAware) -> SearchPath:
-    return SearchPath(tuple(options.system_binary_paths))
-
-
-@rule
 async def suspects_in(globs: PathGlobs) -> SuspectSources:
     found = await intrinsics.get_digest_contents(**implicitly(globs))
     return SuspectSources.among(found)
+
+
+@_uncacheable_rule
+async def find_checked_out() -> CheckedOut:
+    return CheckedOut.in_build_root()
+
+
+@_uncacheable_rule
+async def find_ignore_files_above() -> IgnoreFilesAbove:
+    return IgnoreFilesAbove.of_build_root()
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, Collection, Dict, FrozenSet, Mapping, Tuple
 
 from pants.backend.python.dependency_inference.rules import ImportOwnerStatus
 from pants.backend.python.util_rules.pex import VenvPex
 from pants.backend.python.util_rules.pex_environment import CompletePexEnvironment
+from pants.base.build_environment import get_buildroot
 from pants.build_graph.address import Address
 from pants.engine.fs import Digest, DigestContents
 from pants.source.source_root import SourceRootsRequest, SourceRootsResult
 from pants.util.frozendict import FrozenDict
 
+from flyte_pack.checkout import Checkout, Unknown, commit_of
+from flyte_pack.ignore_files import IGNORE_FILES
 from flyte_pack.import_scan import is_suspect
 
 
@@ -43,13 +47,6 @@ class ToolEnvironment:
 
 
 @dataclass(frozen=True)
-class SearchPath:
-    """The directories that Pants looks for programs in."""
-
-    directories: Tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class SuspectSources:
     """Paths of sources in which Pants' parser could have missed an import."""
 
@@ -58,6 +55,59 @@ class SuspectSources:
     @classmethod
     def among(cls, files: DigestContents) -> SuspectSources:
         return cls(frozenset(file.path for file in files if is_suspect(file.content)))
+
+
+@dataclass(frozen=True)
+class CheckedOut:
+    """The commit that is checked out in the build root, or why it is unknown."""
+
+    commit: str
+    unknown: str = ""
+
+    @classmethod
+    def in_build_root(cls) -> CheckedOut:
+        try:
+            return cls(commit_of(get_buildroot()))
+        except Unknown as why:
+            return cls("", str(why))
+
+
+@dataclass(frozen=True)
+class IgnoreFilesAbove:
+    """What the git checkout around the build root ignores, as far as that stands outside of it.
+
+    prefix: the build root below the top of the checkout, with "/" at the end; "" without one.
+    contents: ignore files in directories above the build root, by path from the top.
+    exclude: what `.git/info/exclude` holds.
+    """
+
+    prefix: str
+    contents: FrozenDict[str, bytes]
+    exclude: bytes
+
+    @classmethod
+    def of_build_root(cls) -> IgnoreFilesAbove:
+        try:
+            checkout = Checkout.around(get_buildroot())
+        except (OSError, Unknown):
+            checkout = None
+        if checkout is None:
+            return cls("", FrozenDict(), b"")
+        prefix = os.path.relpath(os.path.realpath(get_buildroot()), checkout.top)
+        prefix = "" if prefix == os.curdir else f"{prefix}/"
+        above = ["", *(prefix[: found.end()] for found in re.finditer("/", prefix))][:-1]
+        paths = [f"{directory}{name}" for directory in above for name in IGNORE_FILES]
+        found = {path: _content(os.path.join(checkout.top, path)) for path in paths}
+        return cls(
+            prefix,
+            FrozenDict({path: content for path, content in found.items() if content}),
+            _content(checkout.exclude_file),
+        )
+
+
+def _content(path: str) -> bytes:
+    """The content of a file; empty where there is none."""
+    return Path(path).read_bytes() if os.path.isfile(path) else b""
 
 
 @dataclass(frozen=True)

@@ -90,9 +90,11 @@ def _image_artifact(image: BuiltImage) -> BuiltPackageArtifact:
 
 def _artifacts(bundle: BuiltBundle) -> tuple[BuiltPackageArtifact, ...]:
     summary = bundle.summary
-    about = f"  {summary.files} files, {summary.bytes} bytes, content {summary.content_hash[:12]}"
+    lines = [f"  {summary.files} files, {summary.bytes} bytes, content {summary.content_hash[:12]}"]
+    if bundle.left_out:
+        lines.append(f"  left out, by ignore file: {', '.join(bundle.left_out)}")
     return (
-        BuiltPackageArtifact(bundle.archive, extra_log_lines=(about,)),
+        BuiltPackageArtifact(bundle.archive, extra_log_lines=tuple(lines)),
         BuiltPackageArtifact(bundle.manifest),
     )
 
