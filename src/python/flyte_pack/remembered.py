@@ -13,6 +13,8 @@ import os
 import stat
 from contextlib import suppress
 
+from flyte_shim.safe import UnsafeDirectory, check_private, safe_directory
+
 _MOST = 50_000
 
 
@@ -56,16 +58,10 @@ def _default() -> str:
 
 def _is_ours(directory: str) -> bool:
     """Whether root or we alone can change what is there, and all directories above it."""
-    path = os.path.abspath(directory)
-    owners, last = {0, os.geteuid()}, True
-    while True:
-        found = os.stat(path) if not last else os.lstat(path)
-        shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid not in owners:
-            return False
-        if shared and (last or not found.st_mode & stat.S_ISVTX):
-            return False
-        above = os.path.dirname(path)
-        if above == path:
-            return True
-        path, last = above, False
+    if not os.path.isdir(directory):
+        return False
+    try:
+        check_private(safe_directory(directory, ""), "")
+    except (UnsafeDirectory, OSError):
+        return False
+    return True

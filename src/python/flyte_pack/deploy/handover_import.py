@@ -28,6 +28,7 @@ from flyte_pack.oci.model import Descriptor, InvalidImage
 from flyte_pack.oci.reference import Reference
 from flyte_pack.progress import Say
 from flyte_pack.registry.plan import Destination, PushPlan
+from flyte_pack.scratch import scratch_place
 from flyte_pack.store.file import FileStore
 from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE, LinkedImage, TaskLink
 
@@ -49,7 +50,7 @@ def imported(
     _check_same(request, handover)
     _check_contents(FileStore(os.path.join(folder, "store")), record)
     version = None if record.version == record.computed_version else record.version
-    with tempfile.TemporaryDirectory(prefix="flyte-import-") as packaged:
+    with tempfile.TemporaryDirectory(prefix="flyte-import-", dir=scratch_place()) as packaged:
         os.symlink(os.path.join(folder, "store"), os.path.join(packaged, "store"))
         images = _Images(request.settings.registry, handover, folder, packaged)
         tasks, pushes = [], []
