@@ -53,7 +53,22 @@ def deployed(root):
     return root
 
 
-def test_a_deployment_with_nothing_to_do_writes_nothing_and_asks_little(deployed):
+@pytest.fixture
+def checked(deployed):
+    """Deployed, and what is in the store was read once by this machine."""
+    deployed.deploy().ok()
+    deployed.servers.clear()
+    return deployed
+
+
+def test_the_first_run_after_it_reads_each_archive_and_manifest_once(deployed):
+    assert "Nothing to do" in deployed.deploy().ok().out
+    assert deployed.servers.writes == []
+    assert deployed.servers.counts() == {"registry HEAD": 3, "store GET": 14, "store HEAD": 4}
+
+
+def test_a_deployment_with_nothing_to_do_writes_nothing_and_asks_little(checked):
+    deployed = checked
     done = deployed.deploy().ok()
     assert "Nothing to do" in done.out
     assert deployed.servers.writes == []
@@ -64,12 +79,14 @@ def test_a_deployment_with_nothing_to_do_writes_nothing_and_asks_little(deployed
     assert not deployed.scratch_left()
 
 
-def test_it_asks_no_more_when_there_were_many_deployments_before(deployed):
+def test_it_asks_no_more_when_there_were_many_deployments_before(checked):
+    deployed = checked
     deployed.deploy().ok()
     once = deployed.servers.counts()
     for number in range(2, 5):
         deployed.package_all(library=number)
         deployed.deploy().ok()
+    deployed.deploy().ok()
     deployed.servers.clear()
     assert "Nothing to do" in deployed.deploy().ok().out
     assert deployed.servers.counts() == once
