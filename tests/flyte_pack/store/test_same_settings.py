@@ -279,3 +279,41 @@ def test_both_programs_name_the_variable_that_is_wrong(variable, monkeypatch, ca
         open_store(above, "/").create(blob_of("a", b""), [b""])
     assert "planted" not in f"{said.value}{told.value}"
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("uri", "environ"),
+    [
+        (S3, {**AWS, "AWS_ENDPOINT_URL": "http://store.invalid"}),
+        (
+            AZURE,
+            {
+                "AZURE_STORAGE_ACCOUNT_KEY": KEY,
+                "AZURE_STORAGE_ENDPOINT": "http://store.invalid/acct",
+            },
+        ),
+        (GCS, {"STORAGE_EMULATOR_HOST": "store.invalid"}),
+    ],
+)
+@pytest.mark.parametrize(
+    ("proxies", "goes_by"),
+    [
+        ({"http_proxy": "{here}", "HTTP_PROXY": ELSEWHERE}, True),
+        ({"HTTP_PROXY": "{here}", "NO_PROXY": ""}, True),
+        ({"HTTPS_PROXY": "{here}"}, False),
+        ({"HTTP_PROXY": "{here}", "NO_PROXY": "store.invalid"}, False),
+        ({"HTTP_PROXY": "{here}", "no_proxy": ".invalid"}, False),
+    ],
+)
+def test_both_programs_use_the_proxy_or_none(uri, environ, proxies, goes_by, monkeypatch):
+    pytest.importorskip("obstore")
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    for program in (shim, builder):
+        with scripted(answer) as server, suppress(StoreError):
+            set_all(monkeypatch, {**environ, **proxies}, server.url)
+            program(uri)
+        by_proxy = [one.target.startswith("http://store.invalid/") for one in server.asked]
+        assert bool(by_proxy) is goes_by
+        assert all(by_proxy)

@@ -41,6 +41,8 @@ class GcsBackend:
         self.place = place
         settings = Settings(GCS, environ)
         self._endpoint = endpoint_of(location, settings) or ENDPOINT
+        if self._endpoint.startswith("https:"):
+            settings.get("authorities")  # `Transport` reads that file, and cannot name the variable
         self._credentials = None
         if not gcs_is_anonymous(settings):
             self._credentials = GoogleCredentials(place, settings)
