@@ -24,6 +24,7 @@ from flyte_shim.errors import (
 from flyte_shim.fetch import open_source
 from flyte_shim.hashing import sha256_bytes
 from flyte_shim.source import Patience, download
+from flyte_shim.web import _tls
 from tests.support.shim_servers import Asked, ranged, reply, scripted
 
 DATA = bytes(range(256)) * 2000
@@ -388,3 +389,10 @@ def test_what_is_no_proxy_is_said(tmp_path, monkeypatch):
 
 def test_every_error_here_is_one_of_ours():
     assert all(issubclass(error, ShimError) for _, error, _ in REFUSED.values())
+
+
+def test_a_blank_variable_leaves_the_systems_authorities(monkeypatch):
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    trusted = _tls(None).cert_store_stats()
+    monkeypatch.setenv("SSL_CERT_FILE", " ")
+    assert _tls(None).cert_store_stats() == trusted

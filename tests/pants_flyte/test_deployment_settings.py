@@ -15,6 +15,7 @@ from flyte_pack.deploy.options import parse
 from flyte_pack.deploy.plan import DeployPlan, resolve
 from flyte_pack.errors import UserError
 from flyte_shim.store_settings import VARIABLES as STORE_VARIABLES
+from pants_flyte.environment import _PLAIN
 from tests.support.flyte_goals import app, deploy_process, packaged, paths, plan, run_request
 from tests.support.flyte_rules import RuleRoot, refusal
 
@@ -282,6 +283,11 @@ def test_experimental_deploy_passes_what_stores_and_flyte_are_configured_by(root
     assert "OTHER" not in env
     # Pants logs the process as a whole.
     assert "planted" not in f"{process} {process!r} {process.process.env} {env.values()}"
+
+
+def test_a_sandboxed_program_gets_nothing_that_gives_a_credential():
+    assert set(_PLAIN) & set(STORE_VARIABLES) == {"SSL_CERT_FILE"}
+    assert not [name for name in _PLAIN if re.search("KEY|SECRET|TOKEN|PASSWORD$", name)]
 
 
 # --- run path:task -- --remote ---------------------------------------------------------------------

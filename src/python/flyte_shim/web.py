@@ -6,6 +6,7 @@ Messages show only numbers and error codes of a response, and only what `shown` 
 from __future__ import annotations
 
 import http.client
+import os
 import ssl
 import threading
 import time
@@ -244,7 +245,10 @@ def _tls(authorities: str | None) -> ssl.SSLContext:
     """
     if not authorities:
         paths = ssl.get_default_verify_paths()
-        if not paths.cafile and not paths.capath:
+        if not os.environ.get(paths.openssl_cafile_env, "-").strip():
+            # OpenSSL takes a blank variable for a file without certificates.
+            authorities = paths.openssl_cafile if os.path.exists(paths.openssl_cafile) else None
+        if not authorities and not paths.cafile and not paths.capath:
             try:
                 from certifi import where
             except ImportError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from datetime import timedelta
 from threading import Thread
@@ -26,6 +27,7 @@ from flyte_shim.stores import Location
 CONNECT_SECONDS = 15
 # For a whole request. A longer read is resumed.
 SECONDS = 30
+LIST_SECONDS = 600  # for all pages; a server may send empty ones without end
 SLOWEST = 1 << 16  # bytes a second, for a write
 _PIECE = 1 << 20
 _TYPES = {".json": "application/json", ".gz": "application/gzip"}
@@ -110,14 +112,17 @@ class ObstoreBackend:
 
     def names(self, prefix: str) -> list[str]:
         with self._listing():
-            found = call(obstore.list_with_delimiter, self._client(below=prefix))
+            client = self._client(below=prefix)
+            found = _interruptibly(lambda: call(obstore.list_with_delimiter, client), LIST_SECONDS)
         paths = [*found["common_prefixes"], *(one["path"] for one in found["objects"])]
         return [path.rpartition("/")[2] for path in paths]
 
     def objects(self, prefix: str) -> list[StoredObject]:
         with self._listing():
             listed = call(obstore.list, self._client(below=prefix))
-            pages = list(iter(lambda: call(next, listed, None), None))
+            pages = _interruptibly(
+                lambda: list(iter(lambda: call(next, listed, None), None)), LIST_SECONDS
+            )
         return [
             StoredObject(
                 StoreKey(f"{prefix}/{one['path']}"), one["size"], one["last_modified"].timestamp()
@@ -139,6 +144,8 @@ class ObstoreBackend:
     def _listing(self) -> Iterator[None]:
         try:
             yield
+        except FutureTimeout:
+            raise self.place.error("its listing does not end: check the endpoint") from None
         except _FAILURES as error:
             raise self._failure(Doing.LIST, error) from None
         self._bucket_seen = True
@@ -198,8 +205,10 @@ class ObstoreBackend:
         return self.place.error(f"{what}: check {given}")
 
 
-def _interruptibly(work: Callable[[], object]) -> None:
+def _interruptibly(work: Callable[[], Any], seconds: float | None = None) -> Any:
     """Do `work` on a thread, so that Ctrl-C ends the wait: obstore notices it only at its end.
+
+    Raises FutureTimeout after so many seconds.
 
     The work then ends with the process; the server discards a partial request.
     """
@@ -212,7 +221,7 @@ def _interruptibly(work: Callable[[], object]) -> None:
             done.set_exception(error)
 
     Thread(target=run, daemon=True).start()
-    done.result()
+    return done.result(seconds)
 
 
 def _found(got: Any) -> Found:

@@ -27,6 +27,7 @@ from flyte_shim.stores import Location, endpoint_of, gcs_is_anonymous
 
 ENDPOINT = "https://storage.googleapis.com"
 SECONDS = 30.0  # without a byte
+MOST_PAGES = 20_000  # of a listing, 1,000 objects each
 _FIELDS = "size,generation,metadata"
 _LISTED = "prefixes,nextPageToken,items(name,size,updated)"
 _CODES = {"rateLimitExceeded": "SlowDown", "userRateLimitExceeded": "SlowDown"}
@@ -40,6 +41,8 @@ class GcsBackend:
         self.place = place
         settings = Settings(GCS, environ)
         self._endpoint = endpoint_of(location, settings) or ENDPOINT
+        if self._endpoint.startswith("https:"):
+            settings.get("authorities")  # `Transport` reads that file, and cannot name the variable
         self._credentials = None
         if not gcs_is_anonymous(settings):
             self._credentials = GoogleCredentials(place, settings)
@@ -55,7 +58,10 @@ class GcsBackend:
             return None
         found = self._document(Doing.READ, answer)
         metadata, tag = found.get("metadata") or {}, str(found.get("generation", ""))
-        return Found(int(found["size"]), tag, metadata.get(SHA256), metadata.get(WRITER))
+        size = _number(found.get("size"))
+        if size is None or not isinstance(metadata, dict):
+            raise self._no_store()
+        return Found(size, tag, metadata.get(SHA256), metadata.get(WRITER))
 
     def get(
         self, path: str, offset: int = 0, tag: str | None = None
@@ -79,9 +85,10 @@ class GcsBackend:
                 raise self.place.error("the server ignores ranges: check the endpoint")
             whole = headers.get("content-range", "").rpartition("/")[2]
             whole = whole or headers.get("content-length", "")
-            if not whole.isdigit():
+            size = _number(whole)
+            if size is None:
                 raise Broken("the response has no size")
-            found = Found(int(whole), headers.get("x-goog-generation", tag or ""))
+            found = Found(size, headers.get("x-goog-generation", tag or ""))
             pieces = self._transport.pieces(response)
             return found, _closing(pieces, stack.pop_all())
         raise AssertionError("unreachable")
@@ -119,15 +126,15 @@ class GcsBackend:
         return [
             name.rstrip("/").rpartition("/")[2]
             for page in pages
-            for name in (*page.get("prefixes", ()), *(i["name"] for i in page.get("items", ())))
+            for name in (*page.prefixes, *(name for name, _, _ in page.items))
         ]
 
     def objects(self, prefix: str) -> list[StoredObject]:
         cut = len(self._prefix)
         return [
-            StoredObject(StoreKey(item["name"][cut:]), int(item["size"]), _seconds(item["updated"]))
+            StoredObject(StoreKey(name[cut:]), size, seconds)
             for page in self._pages(prefix)
-            for item in page.get("items", ())
+            for name, size, seconds in page.items
         ]
 
     def delete(self, path: str) -> None:
@@ -137,16 +144,22 @@ class GcsBackend:
         elif answer.status not in (200, 204):
             raise self._failure(Doing.DELETE, answer)
 
-    def _pages(self, prefix: str, **more: str) -> Iterator[dict[str, Any]]:
+    def _pages(self, prefix: str, **more: str) -> Iterator[_Page]:
         asked = {"prefix": f"{self._prefix}{prefix}/", "maxResults": "1000"}
         token = ""
-        while True:
-            page = {"pageToken": token} if token else {}
-            document = self._list({**asked, **more, **page})
-            yield document
-            token = document.get("nextPageToken", "")
+        seen: set[str] = set()
+        while token not in seen and len(seen) < MOST_PAGES:
+            seen.add(token)
+            document = self._list({**asked, **more, **({"pageToken": token} if token else {})})
+            try:
+                page = _Page(document, asked["prefix"])
+            except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
+                raise self._no_store() from None
+            yield page
+            token = page.next
             if not token:
                 return
+        raise self.place.error("its listing does not end: check the endpoint")
 
     def _list(self, asked: dict[str, str]) -> dict[str, Any]:
         query = urlencode({**asked, "fields": _LISTED})
@@ -163,7 +176,7 @@ class GcsBackend:
             raise self._failure(doing, answer)
         try:
             document = json.loads(answer.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict):
             raise self._no_store()
@@ -193,10 +206,31 @@ class GcsBackend:
     def _failure(self, doing: Doing, answer: Answer) -> StoreError | Broken:
         try:
             reason = json.loads(answer.body)["error"]["errors"][0]["reason"]
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             reason = None
         code = _CODES.get(reason) if isinstance(reason, str) else None
         return failure(self.place, doing, answer.status, code)
+
+
+class _Page:
+    """One page of a listing. Raises several kinds of errors for what is none."""
+
+    def __init__(self, document: dict[str, Any], prefix: str) -> None:
+        self.next = document.get("nextPageToken") or ""
+        self.prefixes: list[str] = document.get("prefixes") or []
+        self.items = [
+            (item["name"], int(item["size"]), _seconds(item["updated"]))
+            for item in document.get("items") or []
+        ]
+        names = (*self.prefixes, *(name for name, _, _ in self.items))
+        if not isinstance(self.next, str) or not all(name.startswith(prefix) for name in names):
+            raise ValueError
+
+
+def _number(value: object) -> int | None:
+    """A size, which JSON has as text."""
+    text = str(value)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
 def _seconds(moment: str) -> float:
