@@ -127,3 +127,9 @@ def test_a_reader_that_has_gone_is_no_failure():
 )  # fmt: skip
 def test_sizes_for_a_person(count, text):
     assert megabytes(count) == text
+
+
+def test_a_line_tells_no_secret_and_steers_no_terminal():
+    stream = io.StringIO()
+    Console(stream, {})("cannot read s3:/AKIA:planted@bucket/k\x1b[2J: no such key")
+    assert stream.getvalue() == "cannot read s3:/bucket/k\\x1b[2J: no such key\n"

@@ -18,6 +18,7 @@ from flyte_shim.cli import USAGE
 from flyte_shim.command import option
 from flyte_shim.hashing import sha256_bytes
 from tests.support.archives import END, Archive, archive_of, member, store
+from tests.support.mistyped import MISTYPED, SECRET
 from tests.support.shim import PYTHON_PATH, environment, run_shim, start_shim
 
 FILES = {"main.py": "value = 1\n", "pkg/data.csv": "1,2\n"}
@@ -158,8 +159,8 @@ def test_help_and_version(shim):
         (["--archive", "{archive}"], 64, "no command to run"),
         (["--archive"], 64, "--archive needs a value"),
         (["--archive=", "true"], 64, "--archive needs a value"),
-        (["--verbose", "true"], 64, "there is no option --verbose"),
-        (["--help=x", "true"], 64, "there is no option --help"),
+        (["--verbose", "true"], 64, "there is no option '--verbose'"),
+        (["--help=x", "true"], 64, "there is no option '--help'"),
         (["--archive", "{archive}", "--mode", "move", "true"], 64, "is one of: link, copy"),
         (["--archive", "{archive}", "--sha256", "x", "true"], 64, "'x' is not a SHA-256"),
         (["--archive", "{archive}", "--sha256", OTHER_SHA256, "true"], 64, "says another"),
@@ -212,7 +213,7 @@ def test_what_goes_wrong_is_said_in_one_line_with_its_own_code(
 @pytest.mark.parametrize(
     ("variable", "message"),
     [
-        ("FLYTE_SHIM_MAX_FILES", "more than 1 files"),
+        ("FLYTE_SHIM_MAX_FILES", "more than 1 files and directories"),
         ("FLYTE_SHIM_MAX_BYTES", "more than 1 bytes"),
         ("FLYTE_SHIM_MAX_ARCHIVE_BYTES", "larger than 1 bytes"),
     ],
@@ -399,3 +400,64 @@ def test_it_runs_as_a_zipapp(bundle, tmp_path, workdir):
 def test_a0_need_not_start_a_shim_that_was_there_already(shim, wrapper, marked):
     done = shim("--", "sh", "-c", 'printf %s "$_F_EXEC_WRAPPED"', _F_EXEC_WRAPPER=wrapper)
     assert done.stdout == marked
+
+
+@pytest.mark.parametrize("address", MISTYPED)
+def test_a_mistyped_address_shows_no_secret_and_steers_no_terminal(shim, address):
+    for said in (
+        shim("--archive", address, "--sha256", OTHER_SHA256, "--", "true"),
+        shim("a0", "--tgz", address),
+        shim(address),
+        shim("true", FLYTE_SHIM_LOG=address),
+        shim("--archive", "x", "--", "true", FLYTE_SHIM_SHA256=address),
+        shim("--workdir", address, "true"),
+        # Below a file, so that root makes no directory of that name.
+        shim(
+            *("--archive", "/x", "--sha256", OTHER_SHA256, "true"),
+            FLYTE_SHIM_CACHE=f"/dev/null/u:{address}",
+        ),
+        shim("--archive", "/x", "--sha256", OTHER_SHA256, "--", "true", FLYTE_SHIM_MODE=address),
+        shim("--archive", "/x", "--sha256", OTHER_SHA256, "--", "true", FLYTE_SHIM_TIMEOUT=address),
+        shim(f"--{address}", "true"),
+    ):
+        assert said.returncode
+        assert SECRET not in said.stderr
+        assert said.stderr.startswith("flyte-shim: error: ")
+        assert said.stderr[:-1].isprintable()
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("./run.sh", r"run\.sh is on a file system that is mounted noexec.* FLYTE_SHIM_CACHE says"),
+        ("./odd.sh", "its interpreter is missing: /no/such/interpreter"),
+        ("./data.sh", "its interpreter /etc/passwd cannot be run: Permission denied"),
+        ("./main.py", "Permission denied$"),
+    ],
+)
+def test_why_a_command_of_a_bundle_does_not_run(tmp_path, workdir, command, reason):
+    """On a file system without programs, which is not the same as a missing right to run it."""
+    files = {
+        "main.py": "",
+        "run.sh": "#!/bin/sh\n",
+        "odd.sh": "#!/no/such/interpreter -x\n",
+        "data.sh": "#!/etc/passwd\n",
+    }
+    bundle = archive_of(tmp_path / "store", files)
+    start = [sys.executable, "-m", "flyte_shim", "--archive", bundle.path, "--", command]
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    if command == "./run.sh":
+        if os.geteuid() != 0 or not shutil.which("unshare"):
+            pytest.skip("needs root and unshare")
+        mount = f'mount -t tmpfs -o noexec,mode=755 x {cache} && exec "$0" "$@"'
+        start = ["unshare", "--mount", "sh", "-c", mount, *start]
+    done = subprocess.run(
+        start,
+        cwd=workdir,
+        env=environment(tmp_path, FLYTE_SHIM_CACHE=str(cache)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 126
+    assert re.search(reason, error_of(done))

@@ -35,6 +35,13 @@ def root(root: RuleRoot) -> RuleRoot:
         ("platforms=['linux/amd64', 'linux/s390x']", "asks for linux/s390x"),
         ("env={'A=B': '1'}", "`env`: 'A=B' cannot be the name of a variable"),
         ("env={'A': '{env.PF_UNSET}'}", "`env`: `{env.PF_UNSET}` has no value: the variable PF_UNSET is not set"),
+        ("ref_name='-x y'", "`ref_name`: the name of an image has letters, digits, '.', '_' and '-', and '-x y' does not."),
+        ("ref_name='u:S3CR3T@x'", "`ref_name`: the name of an image has letters, digits, '.', '_' and '-', and (not repeated here)"),
+        ("workdir='/a/.wh.b'", "`workdir` is '/a/.wh.b'; give an absolute path below `/`"),
+        ("output_path='-x'", "`output_path` is a path that begins with `-`, as an option does"),
+        ("output_path='../x'", "`output_path` is a '..' in the path; give one below `--distdir`"),
+        ("source_files=[{'src': 'BUILD', 'dst': '/etc/.wh..wh..opq'}]", "`source_files`: `dst='/etc/.wh..wh..opq'` makes a "
+         "name that begins with .wh., by which a layer removes files: 'etc/.wh..wh..opq'"),
         ("labels={'a': '{env.PF_UNSET}'}", "`labels`: `{env.PF_UNSET}` has no value: the variable PF_UNSET is not set"),
         ("labels={'a': '{git_comit}'}", "`labels`: `{git_comit}` has no value: known are {git_commit}, {version}"),
         ("labels={'a': '{git_commit}'}", "{git_commit} has no value: this is no git checkout with a commit"),
@@ -63,6 +70,10 @@ def test_a_value_that_cant_be_meant_is_refused(root: RuleRoot, fields, message):
         ("source_folders=[{'src': 'a', 'copy_contents_only': 'yes'}]", "'copy_contents_only'"),
         ("source_folders=[{'src': 3}]", "a list of dictionaries"),
         ("source_folders={'src': 'a'}", "a list of dictionaries"),
+        ("env={'A': 'b\\0'}", "`env` field in target app:image holds a NUL"),
+        ("labels={'a\\x1b': 'b'}", "`labels` field in target app:image holds a control character"),
+        ("source_files=[{'src': 'a\\0'}]", "`source_files` field in target app:image holds a NUL"),
+        ("user='0\\n'", "`user` field in target app:image holds a control character"),
         ("env={'A': 1}", "'env' field in target app:image must be a dictionary"),
         ("code='yes'", "'code' field in target app:image must be a boolean or None"),
         ("base=[':a', ':b']", "The `base` field in target app:image takes one, such as"),
@@ -161,10 +172,26 @@ def test_a_folder_of_which_all_is_ignored_is_refused(root: RuleRoot, ignore):
     assert "nothing to copy at app/assets, or all of it is ignored (`.dockerignore`" in message
 
 
-@pytest.mark.parametrize("dst", ["a\0b", "n" * 256, "a/" * 600])
+@pytest.mark.parametrize("dst", ["a/.wh.b", "n" * 256, "a/" * 600])
 def test_a_destination_that_no_image_can_hold_is_refused(root: RuleRoot, dst):
     root.write({**image(f"source_files=[{{'src': 'a.json', 'dst': {dst!r}}}]"), "app/a.json": ""})
     assert "`source_files`: `dst=" in root.refusal("app:image")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("source_files=[{'src': 'd/.wh..wh..opq', 'dst': '/etc/'}]", "makes a name that begins with .wh., by which a layer removes files: "
+         "'etc/.wh..wh..opq'"),
+        ("code=True, dependencies=[':r']", "app/d/.wh..wh..opq (owner: app/d/.wh..wh..opq:../r) cannot be in an image: it has a name that begins "
+         "with .wh., by which a layer removes files."),
+    ],
+)  # fmt: skip
+def test_a_file_that_would_remove_the_bases_is_refused(root: RuleRoot, fields, message):
+    files = image(fields)
+    files["app/BUILD"] += "\nresources(name='r', sources=['d/.wh*'])\n"
+    root.write({**files, "app/d/.wh..wh..opq": ""})
+    assert message in root.refusal("app:image")
 
 
 # --- third-party packages -------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import ast
 import re
 
 import pytest
+from pants.build_graph.address import Address
 from pants.engine.internals.scheduler import ExecutionError
 from pants.option import option_types
 from pants.util.strutil import strval
@@ -292,6 +293,12 @@ def test_a_directory_that_no_import_can_name_may_be_the_root(root: RuleRoot):
         ("flyte_task", "../x.json", "`output_path` is a '..' in the path"),
         ("flyte_bundle", "a/../../x.tar.gz", "`output_path` is a '..' in the path"),
         ("flyte_bundle", "[x].tar.gz", "`output_path` is a path with one of the characters `*?[!`"),
+        (
+            "flyte_task",
+            "-x.json",
+            "`output_path` is a path that begins with `-`, as an option does",
+        ),
+        ("flyte_bundle", "--plan/x.tar.gz", "`output_path` is a path that begins with `-`"),
     ],
 )
 def test_an_output_path_has_its_ending_and_stays_below_the_distdir(
@@ -299,6 +306,46 @@ def test_an_output_path_has_its_ending_and_stays_below_the_distdir(
 ):
     root.write(build(f"output_path={output_path!r}", kind))
     assert message in root.refusal("app:t")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("output_path='a\\nb.json'", "`output_path` field in target app:t holds a control character, U+000A"),
+        ("root_dir='a\\0--bind'", "`root_dir` field in target app:t holds a NUL"),
+        ("entry_point='w.py:\\x1b[2J'", "`entry_point` field in target app:t holds a control character, U+001B"),
+        ("image='\\ud800'", "`image` field in target app:t holds U+D800, which is not a character"),
+        ("tags=['a\\nb']", "`tags` field in target app:t holds a control character, U+000A"),
+        ("description='a\\0'", "`description` field in target app:t holds a NUL"),
+        ("bundle='//' + 'a' * 131072", "`bundle` field in target app:t is longer than 131,071 bytes"),
+    ],
+)  # fmt: skip
+def test_a_field_holds_words(root: RuleRoot, fields, message):
+    root.write(
+        {"app/BUILD": f"flyte_task(name='t', **{{'entry_point': 'w.py:t', **dict({fields})}})"}
+    )
+    with pytest.raises(ExecutionError) as caught:
+        root.target("app:t")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("directory", "name", "message"),
+    [
+        ("app", "a\nb", r"The address 'app:a\nb' holds a control character, U+000A."),
+        ("-app", "t", "The address '-app:t' begins with `-`, as an option does."),
+    ],
+)
+def test_an_address_is_a_word(root: RuleRoot, directory, name, message):
+    root.write({f"{directory}/BUILD": f"flyte_task(name={name!r}, entry_point='w.py:t')"})
+    with pytest.raises(ExecutionError) as caught:
+        root.runner.get_target(Address(directory, target_name=name))
+    assert message in str(caught.value)
+
+
+def test_a_description_may_have_lines(root: RuleRoot):
+    root.write({"app/BUILD": "flyte_task(name='t', entry_point='w.py:t', description='a\\n\\tb')"})
+    assert root.target("app:t")
 
 
 # --- parametrize ----------------------------------------------------------------------------------

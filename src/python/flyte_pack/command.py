@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional
 from flyte_pack.errors import UsageError, UserError
 from flyte_pack.progress import Say, write
 from flyte_shim import shown
+from flyte_shim.stopping import Stopped, Stopping
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -41,13 +42,19 @@ def guarded(
     hint: how to get help after a wrong command line; `{}` in it stands for `about`.
     """
     try:
-        return work() or DONE
+        with Stopping():
+            return work() or DONE
     except UsageError as error:
         code, message, more = USAGE, str(error), hint
     except UserError as error:
         code, message, more = failed, str(error), ""
     except OSError as error:
         code, message, more = failed, reason(error), ""
+    except Stopped as error:
+        code, more = error.code, ""
+        message = interrupted
+        if code != INTERRUPTED:
+            message = interrupted.replace("interrupted", str(error), 1)
     except KeyboardInterrupt:
         code, message, more = INTERRUPTED, interrupted, ""
     except SystemExit as error:  # argparse has printed the help
@@ -109,7 +116,14 @@ def parser(prog: str, description: str = "", **more: Any) -> ArgumentParser:
 
 
 def _wrong(message: str) -> NoReturn:
-    raise UsageError(message)
+    # argparse repeats what was typed, which may be a password in the wrong place.
+    import re
+
+    _, unknown, typed = message.partition("unrecognized arguments: ")
+    if unknown:
+        option = typed.split(" ")[0].partition("=")[0]
+        raise UsageError(f"unknown option or argument {shown.word(option)}")
+    raise UsageError(re.sub(r"(?s)(invalid choice): .* (\(choose from)", r"\1 \2", message))
 
 
 def add_insecure(parser: ArgumentParser) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from threading import Lock
 from typing import Callable, TextIO
 
+from flyte_shim import shown
+
 Say = Callable[[str], None]
 
 EVERY = 5.0  # seconds between two lines about one transfer
@@ -43,9 +45,9 @@ class Console:
         self.redraws = stream.isatty() and environ.get("TERM") != "dumb" and not environ.get("CI")
 
     def __call__(self, line: str) -> None:
-        """Write a line that stays."""
+        """Write a line that stays; it may quote foreign text."""
         with self._lock:
-            write(self._stream, f"{_CLEAR if self._drawn else ''}{line}\n")
+            write(self._stream, f"{_CLEAR if self._drawn else ''}{shown.message(line)}\n")
             self._drawn = False
 
     def draw(self, line: str) -> None:

@@ -35,17 +35,19 @@ class Log:
         """Read FLYTE_SHIM_LOG; raises UsageError."""
         chosen = environ.get(VARIABLE) or self.format
         if chosen not in FORMATS:
-            raise UsageError(f"{VARIABLE} is {chosen!r}; it is one of: {', '.join(FORMATS)}")
+            raise UsageError(
+                f"{VARIABLE} is {shown.word(chosen)}; it is one of: {', '.join(FORMATS)}"
+            )
         self.format = chosen
 
     def info(self, event: str, **fields: Value) -> None:
         self._write("info", event, fields)
 
     def warning(self, event: str, message: str, **fields: Value) -> None:
-        self._write("warning", event, {**fields, "message": message})
+        self._write("warning", event, {**fields, "message": _safe(message)})
 
     def error(self, message: str, code: int) -> None:
-        self._write("error", "failed", {"code": code, "message": message})
+        self._write("error", "failed", {"code": code, "message": _safe(message)})
 
     def _write(self, level: str, event: str, fields: dict[str, Value]) -> None:
         if not sys.stderr or self.format == "off":
@@ -61,8 +63,12 @@ class Log:
             }
             sys.stderr.write(f"{_json(whole)}\n")
         elif level != "info":
-            message = shown.printable(str(fields["message"]))
-            sys.stderr.write(f"flyte-shim: {level}: {message}\n")
+            sys.stderr.write(f"flyte-shim: {level}: {fields['message']}\n")
+
+
+def _safe(message: str) -> str:
+    """On one line, whatever the caller has let through."""
+    return shown.printable(shown.message(message))
 
 
 def _json(fields: dict[str, Value]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from flyte_shim import shown
-
 # PATH_MAX is 4096 on Linux and 1024 on macOS; the directory above counts too.
 MAX_PATH_BYTES = 1000
 # NAME_MAX of every file system in use.
@@ -48,8 +46,16 @@ def is_sha256(text: str) -> bool:
     return len(text) == 64 and not text.strip("0123456789abcdef")
 
 
+def bare_uri(uri: str) -> str:
+    """A URI without query and fragment, by which its archive is named. A plain path stays."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator or "/" in scheme:
+        return uri
+    return f"{scheme}://{rest.partition('?')[0].partition('#')[0]}"
+
+
 def sha256_in_name(uri: str) -> str | None:
     """The archive hash in a name `<archive hash>.tar.gz`, or None."""
-    name = shown.uri(uri).rpartition("/")[2]
+    name = bare_uri(uri).rpartition("/")[2]
     stem = name[: -len(_ARCHIVE_SUFFIX)]
     return stem if name.endswith(_ARCHIVE_SUFFIX) and is_sha256(stem) else None

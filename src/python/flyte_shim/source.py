@@ -91,7 +91,7 @@ class FileSource(Source):
     """An archive in a file system: a plain path or a `file:` URI (RFC 8089)."""
 
     def __init__(self, uri: str) -> None:
-        super().__init__(uri)
+        super().__init__(shown.uri(uri))
         self._path = _file_path(uri)
 
     def size(self) -> int | None:
@@ -202,7 +202,7 @@ def _check_size(size: int | None, limit: int, source: Source) -> None:
 def _file_path(uri: str) -> bytes:
     if not scheme_of(uri):
         return os.fsencode(uri)
-    rest, name = uri.partition(":")[2], shown.uri(uri).partition("?")[0]
+    rest, name = uri.partition(":")[2], shown.uri(uri)
     if rest.startswith("//"):
         host, slash, rest = rest[2:].partition("/")
         if host.lower() not in ("", "localhost"):

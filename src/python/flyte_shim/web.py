@@ -163,7 +163,7 @@ class Web:
         `timeout` is how many seconds the server may be silent; `direct` ignores proxies.
         """
         timeout = min(timeout or self._patience.timeout, self._patience.left())
-        proxy = None if direct else _proxy(url, self._environ)
+        proxy = None if direct else proxy_of(url, self._environ)
         whole = {
             "Host": url.netloc,
             "User-Agent": f"flyte-shim/{__version__}",
@@ -255,11 +255,12 @@ def _tls(authorities: str | None) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=authorities)
     except OSError as error:
         raise UsageError(
-            f"cannot read the certificates in {authorities}: {error.strerror or error.args[0]}"
+            f"cannot read the certificates in {shown.uri(authorities or '')}: "
+            f"{error.strerror or error.args[0]}"
         ) from None
 
 
-def _proxy(url: Url, environ: Mapping[str, str]) -> SplitResult | None:
+def proxy_of(url: Url, environ: Mapping[str, str]) -> SplitResult | None:
     """The proxy that the environment names for a URL, by the rules of Python and curl."""
     variable = f"{url.scheme}_proxy"
     if not any(name.lower() == variable for name in environ):
@@ -271,8 +272,13 @@ def _proxy(url: Url, environ: Mapping[str, str]) -> SplitResult | None:
     proxy = known.getproxies_environment().get(url.scheme)
     if not proxy or known.proxy_bypass_environment(url.host):
         return None
-    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    if parts.scheme != "http" or not parts.hostname:
+    try:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        valid = parts.scheme == "http" and parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    # urlsplit drops line breaks.
+    if not valid or not (proxy.isascii() and proxy.isprintable()) or " " in proxy:
         raise UsageError(f"{variable.upper()} is not a valid proxy; write http://HOST:PORT")
     return parts
 

@@ -22,6 +22,7 @@ from flyte_pack.deploy.options import DeployOptions
 from flyte_pack.deploy.plan import FIXED, DeployPlan, Environment
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.names import TargetAddress
+from flyte_pack.store.uris import check_store_uri
 from pants_flyte import engine
 from pants_flyte import target_types as types
 from pants_flyte.errors import FlyteTargetError
@@ -123,8 +124,11 @@ def plan_of(
 
 
 def store_uri(flyte: FlyteSubsystem, dist_dir: DistDir) -> str:
-    """The store of whoever names none: `[flyte].store`, else a directory below `--distdir`."""
-    return flyte.store or f"file://{dist_dir.relpath / 'flyte'}"
+    """The store of whoever names none: `[flyte].store`, else a directory below `--distdir`.
+
+    It is on command lines, so it must hold no password. Raises `StoreError`.
+    """
+    return check_store_uri(flyte.store or f"file://{dist_dir.relpath / 'flyte'}")
 
 
 async def environments_of(

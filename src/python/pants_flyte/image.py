@@ -18,8 +18,10 @@ from pants.util.logging import LogLevel
 
 from flyte_pack.image.assemble import ImageSettings, assemble
 from flyte_pack.image.filesystem import HOME, VENV
+from flyte_pack.names import InvalidName, check_ref_name
 from flyte_pack.oci.model import TITLE, Platform
-from flyte_shim.paths import path_problem
+from flyte_pack.oci.parts import layer_path_problem
+from flyte_shim.words import word_problem
 from pants_flyte import engine
 from pants_flyte import image_target_types as types
 from pants_flyte.base_image import Base, load_base, parse_platforms
@@ -30,6 +32,7 @@ from pants_flyte.image_code import code_layer, code_of, shim_process
 from pants_flyte.image_packages import package_layers
 from pants_flyte.image_process import blobs, layers_of
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
+from pants_flyte.target_types import checked_output_path
 from pants_flyte.targets import target_at
 from pants_flyte.tool import program_pex
 
@@ -49,7 +52,7 @@ async def _settings(target: Target, flyte: FlyteSubsystem) -> ImageSettings:
         raise FlyteTargetError(
             address, f"`user` is {user!r}; give numbers of user and group, such as `1000:1000`."
         )
-    if not workdir or not workdir.startswith("/") or path_problem(workdir[1:]):
+    if not workdir or not workdir.startswith("/") or layer_path_problem(workdir[1:]):
         raise FlyteTargetError(
             address,
             f"`workdir` is {workdir!r}; give an absolute path below `/`, such as "
@@ -91,7 +94,11 @@ async def _filled(
         if hole.startswith("env."):
             advice = f"the variable {hole[4:]} is not set"
         raise FlyteTargetError(address, f"`{field}`: `{{{hole}}}` has no value: {advice}.")
-    return {key: holes.sub(lambda match: values[match[1]], text) for key, text in texts.items()}
+    filled = {key: holes.sub(lambda match: values[match[1]], text) for key, text in texts.items()}
+    for key, text in filled.items():
+        if problem := word_problem(key) or word_problem(text, lines=True):
+            raise FlyteTargetError(address, f"`{field}`: {key!a:.100} or its value {problem}.")
+    return filled
 
 
 @rule(desc="Build a Flyte image", level=LogLevel.DEBUG)
@@ -130,7 +137,8 @@ async def build_image(
     ours = (*await layers_of(shim), *await layers_of(embedded))
     layers = {platform: (*of_platform, *ours) for platform, of_platform in zip(platforms, packages)}
     image = assemble(base.image, layers, settings)
-    layout = target[OutputPathField].value_or_default(file_ending=None)
+    output = target[OutputPathField]
+    layout = checked_output_path(output, output.value_or_default(file_ending=None))
     layout += "" if own_output else "-with-code"
     documents = await engine.create_digest(image.documents)
     parts = [documents, base.blobs, *package_blobs, await blobs(shim), await blobs(embedded)]
@@ -143,7 +151,7 @@ async def build_image(
         production=base.image.production,
         platforms=tuple(map(str, platforms)),
         workdir=settings.workdir,
-        ref_name=target[types.FlyteImageRefNameField].value,
+        ref_name=_ref_name(target),
         embeds_code=wants_code,
         own_output=own_output,
         code=FrozenDict(code.files),
@@ -151,6 +159,14 @@ async def build_image(
         layers=len(next(iter(layers.values()))),
         bytes=sum({layer.digest: layer.size for of in layers.values() for layer in of}.values()),
     )
+
+
+def _ref_name(target: Target) -> Optional[str]:
+    name = target[types.FlyteImageRefNameField].value
+    try:
+        return None if name is None else check_ref_name(name)
+    except InvalidName as error:
+        raise FlyteTargetError(target.address, f"`ref_name`: {error}.") from None
 
 
 def _wants_code(target: Target, request: ImageRequest) -> bool:

@@ -18,7 +18,7 @@ from flyte_pack.image.assemble import ImageSettings
 from flyte_pack.image.copy_rules import DockerIgnore, file_destination, folder_destination
 from flyte_pack.image.filesystem import HOME, VENV, console_script, pyvenv_cfg, site_packages
 from flyte_pack.image.layer_plan import PART, LayerPlan
-from flyte_shim.paths import path_problem
+from flyte_pack.oci.parts import layer_path_problem, whiteout_problem
 from pants_flyte import engine
 from pants_flyte.base_image import Base
 from pants_flyte.closure import Closure, closure_of
@@ -146,6 +146,12 @@ async def code_of(
             )
         _warn_unowned(address, closure)
         for path, file in placed.items():
+            if problem := whiteout_problem(path):
+                owner = file.owner or "no target"
+                raise FlyteTargetError(
+                    address,
+                    f"{file.path} (owner: {owner}) cannot be in an image: it has {problem}.",
+                )
             files[f"{workdir[1:]}/{path}"] = file.path
             digest_of[f"{workdir[1:]}/{path}"] = closure.digest_of[file.path, file.owner]
         modules = _modules(placed)
@@ -182,7 +188,7 @@ async def _copied(
             "ignored (`.dockerignore`, `[flyte].all_excludes`, `.gitignore`).",
         )
     for place in copied:
-        if problem := path_problem(place):
+        if problem := layer_path_problem(place):
             raise FlyteTargetError(address, f"`{alias}`: `dst={dst!r}` makes {problem}: {place!r}.")
     return copied, found.digest
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import List, Mapping, Optional, Sequence, Set, Tuple
 
 from pants.backend.python.subsystems.repos import PythonRepos
 from pants.backend.python.subsystems.setup import PythonSetup
@@ -21,6 +21,7 @@ from pants.engine.target import Target
 from pants.option.global_options import ca_certs_path_to_file_content
 from pants.util.docutil import bin_name
 
+from flyte_pack.json_fields import canonical
 from flyte_pack.oci.model import Platform
 from flyte_pack.oci.parts import Layer
 from pants_flyte import engine
@@ -33,6 +34,7 @@ from pants_flyte.image_target_types import FlyteImageBytecodeField
 
 _UV_CACHE = ".cache/flyte_uv"
 _SUBSET = "subset.txt"
+_INDEXES = "indexes.json"
 
 
 async def requirements_of(address: Address, resolve: str, python_setup: PythonSetup) -> List[str]:
@@ -76,14 +78,14 @@ async def _lock_of(address: Address, resolve: str, python_setup: PythonSetup) ->
 class _Tool:
     """What the steps share.
 
-    address: for errors; images of the same packages share processes. trust: a digest of the
-    certificates, where some are configured. options: of the base.
+    address: for errors; images of the same packages share processes. settings: a digest of where
+    packages are, and of certificates, where some are configured. options: of the base.
     """
 
     address: Address
     program: VenvPex
     platforms: Sequence[Platform]
-    trust: Digest
+    settings: Digest
     env: Mapping[str, str]
     options: Tuple[str, ...]
 
@@ -110,13 +112,18 @@ async def package_layers(
         address=address,
         program=program,
         platforms=platforms,
-        trust=await engine.create_digest({file.path: file.content for file in trusted}),
+        settings=await engine.create_digest(
+            {_INDEXES: _indexes(repos), **{file.path: file.content for file in trusted}}
+        ),
         env={
             **(await engine.subprocess_environment()),
-            **_index_environment(repos),
+            "UV_CACHE_DIR": _UV_CACHE,
             **({"SSL_CERT_FILE": trusted[0].path} if trusted else {}),
         },
-        options=("--python", base.python, *(("--glibc", base.glibc) if base.glibc else ())),
+        options=(
+            *("--indexes", _INDEXES, "--python", base.python),
+            *(("--glibc", base.glibc) if base.glibc else ()),
+        ),
     )
     subsets = await _resolved(tool, lock, resolve, roots)
     argv: Tuple[str, ...] = ("image-install", "--requirements", _SUBSET, "--out", OUT)
@@ -147,7 +154,7 @@ async def _on_each(
     tool: _Tool, argv: Sequence[str], inputs: Sequence[Digest], about: str
 ) -> Tuple[FallibleProcessResult, ...]:
     """Run a step for each platform, with the input of each."""
-    digests = [await engine.merge_digests([digest, tool.trust]) for digest in inputs]
+    digests = [await engine.merge_digests([digest, tool.settings]) for digest in inputs]
     return await run_steps(
         tool.address,
         [
@@ -165,15 +172,13 @@ async def _on_each(
     )
 
 
-def _index_environment(repos: PythonRepos) -> Dict[str, str]:
-    """`[python-repos]` as uv's settings.
-
-    In the environment, as URLs may hold credentials, and arguments show up in errors.
-    """
+def _indexes(repos: PythonRepos) -> bytes:
+    """`[python-repos]` as uv's settings, in a file: see `flyte_pack.image.uv.take_indexes`."""
     first, others = repos.indexes[:1], repos.indexes[1:]
-    return {
-        "UV_CACHE_DIR": _UV_CACHE,
-        **({"UV_DEFAULT_INDEX": first[0]} if first else {"UV_NO_INDEX": "1"}),
-        **({"UV_INDEX": " ".join(others)} if others else {}),
-        **({"UV_FIND_LINKS": ",".join(repos.find_links)} if repos.find_links else {}),
-    }
+    return canonical(
+        {
+            **({"UV_DEFAULT_INDEX": first[0]} if first else {"UV_NO_INDEX": "1"}),
+            **({"UV_INDEX": " ".join(others)} if others else {}),
+            **({"UV_FIND_LINKS": ",".join(repos.find_links)} if repos.find_links else {}),
+        }
+    )

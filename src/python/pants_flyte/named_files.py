@@ -13,12 +13,19 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from typing import Iterable, Optional, Tuple
+from typing import Iterable, Iterator, Mapping, Optional, Tuple
 
 from pants.build_graph.address import Address
-from pants.engine.target import MultipleSourcesField, Target
+from pants.engine.target import (
+    DescriptionField,
+    DictStringToStringField,
+    InvalidFieldException,
+    MultipleSourcesField,
+    Target,
+)
 from pants.source.filespec import Filespec, FilespecMatcher
 
+from flyte_shim.words import word_problem
 from pants_flyte.globs import literal_glob
 
 
@@ -80,4 +87,28 @@ class FileNamingTarget(Target):
 
     def validate(self) -> None:
         super().validate()
+        spec = self.address.spec
+        problem = word_problem(spec)
+        if spec.startswith("-"):
+            problem = "begins with `-`, as an option does"
+        if problem:
+            raise InvalidFieldException(f"The address {spec!a:.200} {problem}.")
+        for field in self.field_values.values():
+            lines = isinstance(field, (DescriptionField, DictStringToStringField))
+            for text in _texts(field.value):
+                if problem := word_problem(text, lines=lines):
+                    raise InvalidFieldException(
+                        f"The `{field.alias}` field in target {self.address} {problem}."
+                    )
         self[NamedFilesField].learn(self.named_paths())
+
+
+def _texts(value: object) -> Iterator[str]:
+    """All texts in a field's value, which become arguments, variables, paths and labels."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _texts((*value, *value.values()))
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _texts(one)

@@ -20,7 +20,10 @@ from pants.engine.target import (
 from pants.util.docutil import bin_name
 from pants.util.strutil import help_text
 
+from flyte_shim.paths import path_problem
 from pants_flyte import engine
+from pants_flyte.errors import FlyteTargetError
+from pants_flyte.globs import literal_glob
 from pants_flyte.named_files import FileNamingTarget, NamedFilesField, NamesFiles, path_from_root
 
 # The ways to ship code; `none` makes no bundle.
@@ -48,6 +51,11 @@ class PathField(StringField, AsyncFieldMixin, NamesFiles):
             raise InvalidFieldException(
                 f"The `{cls.alias}` field in target {address} is {value!r}, which leaves the build "
                 "root."
+            )
+        if value is not None and (path_from_root(address, value) or "").startswith("-"):
+            raise InvalidFieldException(
+                f"The `{cls.alias}` field in target {address} is {value!r}, which begins with `-`, "
+                "as an option does."
             )
         return value
 
@@ -123,6 +131,20 @@ def output_path_help(what: str, name: str) -> str:
         f"{what}\n\nIf unset, it is the path of the BUILD file with dots, then the target's name: "
         f"`src/app:{target}` is `src.app/{name}`."
     )
+
+
+def checked_output_path(field: OutputPathField, path: str) -> str:
+    """`path`, the value of `output_path`. Raises `FlyteTargetError` if no program can take it."""
+    problem = path_problem(path)
+    if literal_glob(path) != path:  # Pants collects what a process writes by globs
+        problem = "a path with one of the characters `*?[!`"
+    elif path.startswith("-"):
+        problem = "a path that begins with `-`, as an option does"
+    if problem:
+        raise FlyteTargetError(
+            field.address, f"`output_path` is {problem}; give one below `--distdir`: {path!a:.200}."
+        )
+    return path
 
 
 class FlyteBundleOutputPathField(OutputPathField):

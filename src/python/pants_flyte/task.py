@@ -20,7 +20,6 @@ from flyte_pack import task_link
 from flyte_pack.flyte_side.private import RESOLVER
 from flyte_pack.manifest import EntryPoint
 from flyte_pack.names import InvalidName, TargetAddress, check_image, check_ref_name
-from flyte_shim.paths import path_problem
 from pants_flyte import engine
 from pants_flyte import target_types as types
 from pants_flyte.build_types import (
@@ -354,14 +353,7 @@ def output_stem(field: OutputPathField, ending: str) -> str:
         raise FlyteTargetError(
             field.address, f"`output_path` is {path!r}; it must end in `.{ending}`."
         )
-    problem = path_problem(path)
-    if literal_glob(path) != path:  # Pants collects what a process writes by globs
-        problem = "a path with one of the characters `*?[!`"
-    if problem:
-        raise FlyteTargetError(
-            field.address, f"`output_path` is {problem}; give one below `--distdir`: {path!r}."
-        )
-    return path[: -len(ending) - 1]
+    return types.checked_output_path(field, path)[: -len(ending) - 1]
 
 
 def _command(module: str, task: str, has_bundle: bool) -> Tuple[str, ...]:

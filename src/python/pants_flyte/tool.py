@@ -14,6 +14,7 @@ from pants.core.goals.run import RunRequest
 from pants.engine.fs import Digest, GlobMatchErrorBehavior, PathGlobs
 from pants.engine.process import InteractiveProcess
 
+from flyte_pack.registry.plan import check_host
 from pants_flyte import engine
 from pants_flyte.globs import literal_glob
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
@@ -119,4 +120,5 @@ def interactive_process(
 
 def insecure_arguments(flyte: FlyteSubsystem) -> Tuple[str, ...]:
     """`[flyte].insecure_registries`, as arguments of the program."""
-    return tuple(part for host in flyte.insecure_registries for part in ("--insecure", host))
+    hosts = map(check_host, flyte.insecure_registries)
+    return tuple(part for host in hosts for part in ("--insecure", host))

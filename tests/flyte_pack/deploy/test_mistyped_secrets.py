@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
+from flyte_pack import names
+from flyte_pack.deploy import options
+from flyte_pack.deploy.config import TEXTS, Settings
+from flyte_pack.errors import UserError
+from flyte_pack.image.run import parse_mount
+from flyte_pack.oci.reference import Reference
+from flyte_pack.registry.plan import check_host, check_tag, parse_name
+from flyte_pack.store.uris import check_store_uri
+from flyte_shim import shown
 from tests.support.deploying import BuildRoot
+from tests.support.mistyped import MISTYPED, SECRET
 
 WORD = "planted-"
 URI = "://someone:planted-typed-9d2e@host.example/a?X-Amz-Signature=planted-b"
@@ -90,3 +102,31 @@ def test_a_password_in_settings_is_refused_and_not_repeated(tmp_path, text):
     )
     assert "planted-typed" not in done.out + done.err
     assert not (root.root / "out.json").exists()
+
+
+READERS = {
+    **{f"the setting {name}": partial(Settings.read, name, what=name) for name in TEXTS},
+    "an image": names.check_image,
+    "a reference": Reference.parse,
+    "a repository": parse_name,
+    "a tag": check_tag,
+    "a host": check_host,
+    "a store": check_store_uri,
+    "a mount": parse_mount,
+    "an option": lambda typed: options.parse([f"--stroe={typed}"]),
+    "a command": lambda typed: options.parse([typed]),
+    "a number": lambda typed: options.parse(["prune", "--keep", typed]),
+    "a choice": lambda typed: options.parse(["--copy-style", typed]),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_no_reader_of_what_is_typed_repeats_a_mistyped_address(reader):
+    told = []
+    for typed in MISTYPED:
+        try:
+            READERS[reader](typed)
+        except UserError as error:
+            told.append(shown.message(str(error)))
+    assert told or reader in ("the setting flyte_config", "the setting root_dir")
+    assert not [message for message in told if SECRET in message]

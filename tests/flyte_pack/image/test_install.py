@@ -253,6 +253,18 @@ REFUSED = {
         [Wheel("bad", scripts={"python": "bad:main"})],
         "reserved name `python`",
     ),
+    "a file that empties a directory": (
+        [Wheel("bad", files={"bad.py": "", "sub/.wh..wh..opq": ""})],
+        "bad 1.0 brings lib/python3.12/site-packages/sub/.wh..wh..opq: it has a name that begins with .wh.",
+    ),
+    "a directory that removes a file": (
+        [Wheel("bad", files={"{data}/data/.wh.bin/x": ""})],
+        "bad 1.0 brings .wh.bin/x: it has a name that begins with .wh., by which a layer removes files",
+    ),
+    "a program that removes another": (
+        [Wheel("bad", scripts={".wh.python": "bad:main"})],
+        "begins with .wh., by which a layer removes files",
+    ),
     "a program outside": ([Wheel("bad", scripts={"../../../evil": "bad:main"})], "bad==1.0"),
     "a program that is code": ([Wheel("bad", scripts={"run": "os:system('x')"})], "bad==1.0"),
 }
@@ -297,6 +309,17 @@ LEFT_BEHIND = {
             f"{INSTALLED}/a-1.0.dist-info/entry_points.txt": "[console_scripts]\nrun = a:main)\n",
         },
         "a 1.0 has a program that cannot be made",
+    ),
+    "a program that removes another": (
+        {
+            f"{INSTALLED}/a-1.0.dist-info/RECORD": "",
+            f"{INSTALLED}/a-1.0.dist-info/entry_points.txt": "[console_scripts]\n.wh.python = a:main\n",
+        },
+        "a 1.0 has a program that cannot be made: '.wh.python'",
+    ),
+    "what removes a file and is nobody's": (
+        {f"{INSTALLED}/a-1.0.dist-info/RECORD": "", f"{INSTALLED}/.wh.a": ""},
+        "a wheel brings lib/python3.12/site-packages/.wh.a: it has a name that begins with .wh.",
     ),
     "another interpreter": (
         {f"{INSTALLED}/a-1.0.dist-info/RECORD": "../../../bin/python3,,\n", "bin/python3": ""},

@@ -208,6 +208,11 @@ def changed(**fields) -> bytes:
           for path in ("", "/etc/passwd", "a/../../b", "..", ".", "a//b", "a/", "a\0b", "n" * 256)),
         *((changed(**{key: [row]}), "an absolute path")
           for key, row in (("directories", ["/a", 1]), ("texts", ["/a", "", 1]), ("links", ["/a", "b"]))),
+        *((changed(files=[[path, "src/a.py"]]), "layer plan: a name that begins with .wh., by which a layer removes files")
+          for path in (".wh.a", "etc/.wh..wh..opq", "a/.wh.b/c", ".wh.", ".wh..wh.plnk/1")),
+        (changed(directories=[[".wh.a", 1]]), "a name that begins with .wh."),
+        (changed(links=[["a/.wh.a", "b"]]), "a name that begins with .wh."),
+        (changed(texts=[["a/.wh.a", "b", 1]]), "a name that begins with .wh."),
         (changed(files=[["a", "x"], ["a", "y"]]), "there twice: 'a'"),
         (changed(files=[["opt/venv/bin/python", "x"]]), "there twice: 'opt/venv/bin/python'"),
         (changed(files=[["home/flyte", "x"]]), "there twice: 'home/flyte'"),
@@ -220,6 +225,17 @@ def changed(**fields) -> bytes:
 def test_a_plan_that_cannot_be_one_is_refused(data, message):
     with pytest.raises(InvalidData, match=message):
         LayerPlan.from_json(data)
+
+
+@pytest.mark.parametrize("add", ["bytes", "directory", "symlink", "file"])
+def test_no_member_removes_what_is_below(tmp_path, add):
+    """Whoever makes it: packages and files of this machine have no plan."""
+    (tmp_path / "source").write_text("")
+    arguments = {"bytes": (b"",), "symlink": ("a",), "file": (str(tmp_path / "source"), 0o644)}
+    with LayerWriter(str(tmp_path)) as layer:
+        getattr(layer, f"add_{add}")("etc/x.wh.y", *arguments.get(add, ()))
+        with pytest.raises(UserError, match=r"^'etc/\.wh\.a' cannot be in a layer: it has a name"):
+            getattr(layer, f"add_{add}")("etc/.wh.a", *arguments.get(add, ()))
 
 
 # --- faults ---------------------------------------------------------------------------------------

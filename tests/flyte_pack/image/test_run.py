@@ -143,6 +143,9 @@ def test_variables_are_set_and_passed_on(way, image):
         "PATH=/bin:/usr/local/bin",
         "--env",
         "DOCKER_HOST=x",
+        "--env=EMPTY=",
+        "--env=LINES=a\n\tb # 'c'\n",
+        "--env=LAST=",
     ]
     env = way.about(image, *typed, "python3", "-c", ABOUT, env={"GIVEN": "secret-77"})["env"]
     assert (env["A"], env["GIVEN"], env["PATH"], env["DOCKER_HOST"]) == (
@@ -151,6 +154,35 @@ def test_variables_are_set_and_passed_on(way, image):
         "/bin:/usr/local/bin",
         "x",
     )
+    assert (env["EMPTY"], env["LINES"], env["LAST"]) == (
+        "",
+        "a\n\tb # 'c'\n",
+        "",
+    )
+
+
+def test_no_list_of_processes_shows_a_variable(way, image):
+    names = ("GOOGLE_SERVICE_ACCOUNT_KEY", "HTTPS_PROXY", "DOCKER_AUTH_CONFIG", "GOX", "LINES")
+    given = {name: f"S3CR3T-{name}" for name in names}
+    child = subprocess.Popen(
+        way.command(image, *(f"--env={name}" for name in given), "sh", "-c", "env; cat"),
+        env=way.environment(**given),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        seen = [child.stdout.readline()]
+        shown = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True)
+        child.stdin.close()
+        seen += child.stdout
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+    assert {f"{name}={value}\n" for name, value in given.items()} <= set(seen)
+    assert "--env" in shown.stdout
+    assert "S3CR3T" not in shown.stdout
 
 
 @pytest.mark.parametrize("code", [0, 3, 255])
@@ -318,10 +350,10 @@ def test_the_user_is_found_in_the_images_own_lists(case, host_base, tmp_path):
 
 REFUSED = {
     "an unknown option": (["--what", "x"], 2, "--help tells what can be typed"),
-    "an unknown engine": (["--engine", "qemu", "x"], 2, "invalid choice"),
+    "an unknown engine": (["--engine", "qemu", "x"], 2, "invalid choice (choose from"),
     "an option without its value": (["--env"], 2, "expected one argument"),
     "a variable that is not set": (["--env", "NOT_SET_HERE", "x"], 2, "it is not set here"),
-    "a variable without a name": (["--env", "=x", "x"], 2, "not NAME=VALUE"),
+    "a variable without a name": (["--env", "=x", "x"], 2, "--env takes NAME=VALUE"),
     "a mount without a target": (["--mount", "/tmp", "x"], 2, "not SRC:DST"),
     "a mount to a relative place": (["--mount", "/tmp:x", "x"], 2, "absolute DST"),
     "a mount of nothing": (["--mount", "/nothing/there:/x", "x"], 2, "nothing at /nothing/there"),
@@ -425,6 +457,29 @@ def test_a_hostile_image_reaches_nothing_outside(host_base, tmp_path):
     way = Way("", env={"PATH": "/usr/bin:/bin"})
     assert way.run(place, "--mount", f"{tmp_path}:/etc/x", "true").returncode != 0
     assert {p.name: p.read_text() for p in outside.iterdir()} == {"hosts": "kept"}
+
+
+INJECTED = "x\0--bind\0/\0/host"
+
+
+@pytest.mark.parametrize(
+    ("config", "passwd", "message"),
+    [
+        ({"Env": [f"A={INJECTED}"]}, "", "`Env` holds a NUL"),
+        ({"WorkingDir": f"/{INJECTED}"}, "", "`WorkingDir` holds a NUL"),
+        ({"User": f"7:{INJECTED}"}, "", "`User` holds a NUL"),
+        ({"Entrypoint": [INJECTED]}, "", "`Entrypoint` holds a NUL"),
+        ({"User": "7"}, f"a:x:7:7::/{INJECTED}:\n", "the image's /etc/passwd: a home holds a NUL"),
+    ],
+)
+def test_a_hostile_config_gives_bubblewrap_no_arguments(config, passwd, message, tmp_path):
+    need("bubblewrap")
+    layer = tar_of(("etc/passwd", passwd.encode()))
+    place = layout_of(tmp_path / "layout", [layer], config=config)
+    done = Way("", env={"PATH": "/usr/bin:/bin"}).run(place, "true")
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_an_image_is_removed_when_its_runner_is_interrupted(image, open_path):

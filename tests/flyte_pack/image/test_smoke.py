@@ -131,3 +131,31 @@ def test_an_image_without_a_python_is_said_to_have_none(tmp_path):
     done = smoke(layout_of(tmp_path / "layout", [tar_of(("etc", None))]), tmp_path, ["json"])
     assert done.returncode == 1
     assert "the image has no Python that could import anything" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[1]",
+        "null",
+        "not JSON",
+        "[" * 2_000,
+        '{"start": "another"}',
+        '{"start": ["good.fine"]}',
+        '{"module": "good.fine", "error": 1}',
+        '{"module": {}}',
+        '{"module": "good.fine", "error": "x", "chain": [1]}',
+    ],
+)
+def test_an_image_whose_python_says_something_else_is_refused(said, host_base, tmp_path):
+    need("bubblewrap")
+
+    def add(layer):
+        layer.add_bytes("said", f"{said}\n".encode())
+        layer.add_bytes("opt/venv/bin/python", b"#!/bin/sh\ncat /said\n", 0o755)
+
+    image = image_on(host_base, tmp_path / "image", add)
+    done = smoke(image, tmp_path, ["good.fine"])
+    assert done.returncode == 1
+    assert "the image has no Python" in done.stderr or "is not a report" in done.stderr
+    assert done.stdout == ""

@@ -136,6 +136,11 @@ def test_credentials_of_others_are_not_ours(tmp_path, config):
         ('{"credsStore": "leaking"}', "exit code 3$"),
         ('{"credsStore": "hanging"}', "no answer within 0.5 s"),
         ('{"credsStore": "babbling"}', "without Username and Secret"),
+        ('{"credsStore": "odd"}', "^the secret from docker-credential-odd holds U.D800"),
+        (
+            '{"auths": {"r.example": {"username": "a\\nb", "password": "planted"}}}',
+            "^the user name from .*config.json holds a control character, U.000A",
+        ),
     ],
 )
 def test_what_is_wrong_with_dockers_configuration_is_said(tmp_path, monkeypatch, config, message):
@@ -143,6 +148,8 @@ def test_what_is_wrong_with_dockers_configuration_is_said(tmp_path, monkeypatch,
     helper(tmp_path, "leaking", f"echo '{ANSWER}'; exit 3", monkeypatch)
     helper(tmp_path, "hanging", "exec sleep 60", monkeypatch)
     helper(tmp_path, "babbling", f"echo '{PASSWORD}'", monkeypatch)
+    odd = '{"Username": "a", "Secret": "planted\\\\ud800"}'
+    helper(tmp_path, "odd", f"echo '{odd}'", monkeypatch)
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(RegistryError, match=message) as caught:
         Keychain({"DOCKER_CONFIG": str(tmp_path)}, helper_seconds=0.5).find("r.example")
@@ -250,6 +257,7 @@ def test_a_token_server_that_comes_back(tmp_path, token, faults, slept):
         ("{front}/token", status(403), "refuses .403.*docker login"),
         ("http://tokens.example/token", None, "without TLS: http://tokens.example/token"),
         ("ftp://tokens.example/token", None, "invalid URL"),
+        ("http://tokens.example/\x7f", None, "invalid URL"),
         ("", None, "not from which server"),
     ],
 )

@@ -25,7 +25,7 @@ from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord
 from flyte_pack.deploy.registering import Registering
 from flyte_pack.errors import UsageError, UserError
 from flyte_pack.json_fields import InvalidData, as_json, dump
-from flyte_pack.progress import Console
+from flyte_pack.progress import Console, write
 from flyte_pack.store import Store, StoreError
 from flyte_pack.store.opening import open_store
 from flyte_shim import shown
@@ -361,4 +361,4 @@ def _forget_the_callers_python() -> None:
 
 
 def _print(text: str) -> None:
-    Console(sys.stdout)(text.removesuffix("\n"))
+    write(sys.stdout, text if text.endswith("\n") else f"{text}\n")

@@ -24,6 +24,7 @@ from flyte_pack.http import HttpError
 from flyte_pack.http.retry import BROKEN, Broken
 from flyte_pack.oci.reference import DOCKER_HUB, is_loopback
 from flyte_shim import shown
+from flyte_shim.words import check_word
 
 CONNECT_SECONDS = 15.0
 PROBE_SECONDS = 5.0
@@ -81,12 +82,13 @@ class Transport:
         Plain HTTP is for hosts that are named as insecure; after plain HTTP, for this machine too.
         """
         try:
+            check_word(location, "a location", error=HttpError)
             target = urljoin(url, location)
             parts = urlsplit(target)
             netloc, host, _ = parts.netloc, parts.hostname, parts.port
-        except ValueError:
+        except (ValueError, HttpError):
             raise HttpError(f"{registry} names an invalid URL") from None
-        said = shown.printable(shown.uri(target)[:200])
+        said = shown.uri(target)[:200]
         if parts.scheme not in ("http", "https") or not host or "@" in netloc:
             raise HttpError(f"{registry} names an invalid URL: {said}")
         meant = netloc in self._insecure or (is_loopback(netloc) and url.startswith("http:"))

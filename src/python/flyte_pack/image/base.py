@@ -104,7 +104,7 @@ class BaseImage(Document):
         if self.python is not None:
             return self.python
         version = self.platforms[0].parsed_config.env.get("PYTHON_VERSION", "")
-        found = re.fullmatch(r"(3\.[0-9]+)(\..*)?", version)
+        found = re.fullmatch(r"(3\.[0-9]{1,3})(\..*)?", version)
         return f"/usr/local/bin/python{found[1]}" if found else None
 
     def to_json(self) -> bytes:

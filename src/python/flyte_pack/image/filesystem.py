@@ -8,7 +8,7 @@ import re
 VENV = "opt/venv"
 HOME = "/home/flyte"
 
-_VERSION = re.compile(r"/.*python(3\.[0-9]+)")
+_VERSION = re.compile(r"/.*python(3\.[0-9]{1,3})")
 
 
 def python_version(interpreter: str) -> str | None:

@@ -22,7 +22,7 @@ from flyte_pack.image.filesystem import site_packages
 from flyte_pack.image.installed import Distribution, read_installed
 from flyte_pack.image.lock_files import Pin, read_lock
 from flyte_pack.image.resolve import format_pins
-from flyte_pack.image.uv import run_uv
+from flyte_pack.image.uv import add_indexes, run_uv, take_indexes
 from flyte_pack.image.wheel_target import GLIBC, WheelTarget
 from flyte_pack.oci.parts import Layers
 from flyte_shim import shown
@@ -38,10 +38,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--bytecode-python", help="an interpreter of the image's version, to compile with"
     )
+    add_indexes(parser)
     return command.run(parser, argv, _install)
 
 
 def _install(given: argparse.Namespace) -> None:
+    take_indexes(given.indexes)
     target = WheelTarget(given.python, given.platform, given.glibc)
     with command.no_garbage():
         install(given.requirements, target, given.out, given.bytecode_python)

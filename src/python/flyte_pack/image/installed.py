@@ -24,6 +24,7 @@ from packaging.utils import canonicalize_name
 
 from flyte_pack.errors import UserError
 from flyte_pack.image.filesystem import VENV, console_script, site_packages
+from flyte_pack.oci.parts import whiteout_problem
 from flyte_shim import shown
 
 # Notes of the installer about how it came by a distribution; they would differ between machines.
@@ -102,6 +103,10 @@ def read_installed(
         raise UserError(f"{', '.join(missing)}: nothing was installed, the wheel is damaged")
     rename = _renamer(site, python)
     owners = _owners(found, files, rename)
+    for path in files:
+        if problem := whiteout_problem(path):
+            who = next((f"{f.name} {f.version}" for f in owners.get(path, ())), "a wheel")
+            raise UserError(f"{who} brings {shown.printable(rename(path))}: it has {problem}")
     # A bytecode file belongs to whom its source does; it was not there when RECORD was written.
     for path in files:
         source = _source_of(path, tag)
@@ -262,6 +267,7 @@ def _entry_points(prefix: str, site: str, found: _Found) -> Iterator[tuple[str, 
             not _SCRIPT_NAME.fullmatch(point.name)
             or not called
             or _RESERVED.fullmatch(f"bin/{point.name}")
+            or whiteout_problem(point.name)
         ):
             raise UserError(
                 f"{found.name} {found.version} has a program that cannot be made: "

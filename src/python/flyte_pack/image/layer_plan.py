@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Tuple
 
 from flyte_pack.json_fields import Document, InvalidData, Raw
-from flyte_shim.paths import path_problem
+from flyte_pack.oci.parts import layer_path_problem
 
 PART = "part.gz"  # a part of a layer, as a file
 _MAX_OWNER = (1 << 32) - 1  # Linux has no such user
@@ -87,7 +87,7 @@ class LayerPlan(Document):
         for rows in (self.directories, self.files, self.texts, self.links):
             for row in rows:
                 path = str(row[0])
-                problem = path_problem(path)
+                problem = layer_path_problem(path)
                 if path in seen:
                     problem = "there twice"
                 if problem:

@@ -19,8 +19,9 @@ from flyte_pack import command
 from flyte_pack.errors import UserError
 from flyte_pack.fresh import fresh_file
 from flyte_pack.image.lock_files import Lock, Pin, holds, read_lock
-from flyte_pack.image.uv import run_uv
+from flyte_pack.image.uv import add_indexes, run_uv, take_indexes
 from flyte_pack.image.wheel_target import GLIBC, WheelTarget
+from flyte_pack.scratch import scratch_place
 from flyte_shim import shown
 
 _ROOT = "the image's code"
@@ -35,10 +36,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--glibc", default=GLIBC, help="of the base: %(default)s")
     parser.add_argument("--out", required=True, help="requirements with hashes, to be written")
     parser.add_argument("--resolve", required=True, help="name of the resolve, for errors")
+    add_indexes(parser)
     return command.run(parser, argv, _resolve)
 
 
 def _resolve(given: argparse.Namespace) -> None:
+    take_indexes(given.indexes)
     target = WheelTarget(given.python, given.platform, given.glibc)
     lock = _read(given.lock, target)
     with open(given.roots, encoding="utf-8") as file:
@@ -151,7 +154,7 @@ def _by_graph(
 def _by_metadata(
     lock: Lock, roots: Sequence[Requirement], target: WheelTarget
 ) -> dict[str, list[str]]:
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(dir=scratch_place()) as directory:
         asked, pinned = os.path.join(directory, "asked.txt"), os.path.join(directory, "pinned.txt")
         with open(asked, "w", encoding="utf-8") as file:
             file.writelines(f"{root}\n" for root in sorted(map(str, roots)))

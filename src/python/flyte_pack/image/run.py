@@ -23,6 +23,8 @@ from flyte_pack.oci.docker_archive import write_archive
 from flyte_pack.oci.layout import DirectoryFiles, Layout, LayoutImage, read_layout, write_complete
 from flyte_pack.oci.model import BASE_NAME, InvalidImage, Platform
 from flyte_pack.progress import Say
+from flyte_pack.scratch import user_cache
+from flyte_shim import shown
 
 _HELP = """\
 Run a command in the image, by docker or podman if one answers, else by bubblewrap.
@@ -139,11 +141,12 @@ def _end_of_options(words: Sequence[str]) -> int:
 def _variable(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name or "\0" in text:
-        raise UsageError(f"--env {text!a:.80}: not NAME=VALUE")
+        raise UsageError("--env takes NAME=VALUE, or the NAME of a variable that is set here")
     if equals:
         return name, value
     if name not in os.environ:
-        raise UsageError(f"--env {name}: it is not set here; say --env {name}=VALUE")
+        said = shown.word(name)
+        raise UsageError(f"--env {said}: it is not set here; say --env NAME=VALUE")
     return name, os.environ[name]
 
 
@@ -152,9 +155,11 @@ def parse_mount(text: str) -> Mount:
     source, _, rest = text.partition(":")
     target, _, mode = rest.partition(":")
     if not source or not target.startswith("/") or mode not in ("", "ro"):
-        raise UsageError(f"--mount {text!a:.200}: not SRC:DST or SRC:DST:ro with an absolute DST")
+        raise UsageError(
+            f"--mount {shown.name(text)}: not SRC:DST or SRC:DST:ro with an absolute DST"
+        )
     if not os.path.exists(source):
-        raise UsageError(f"--mount {text!a:.200}: there is nothing at {source}")
+        raise UsageError(f"--mount {shown.name(text)}: there is nothing at {shown.uri(source)}")
     return Mount(os.path.abspath(source), target, mode == "ro")
 
 
@@ -170,7 +175,7 @@ def ready_image(
     Layers of a base in a registry are fetched into the user's cache, once. Raises `UserError` or
     `OSError`.
     """
-    cache = os.path.join(_user_cache(), "base-layers")
+    cache = os.path.join(user_cache(), "base-layers")
     layout = read_layout(_Both(directory, DirectoryFiles(cache)))
     images = [image for top in layout.tops() for image in layout.images(top)]
     image = images[0] if len(images) == 1 else layout.image(_platform())
@@ -209,8 +214,3 @@ def _slug(address: TargetAddress) -> str:
 def _platform() -> Platform:
     machine = os.uname().machine
     return Platform("linux", {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine))
-
-
-def _user_cache() -> str:
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(cache, "pants-flyte")

@@ -23,6 +23,7 @@ from flyte_pack.names import TargetAddress
 from flyte_pack.progress import write
 from flyte_shim import shown
 
+_MAX_REPORT = 64 << 20  # bytes
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 # Runs in the image. Only the report goes to stdout. Modules are imported in one process, as in a
 # task; it does not wait for threads that they may have started.
@@ -116,7 +117,7 @@ def smoke(runner: Runner, modules: Sequence[str], commands: Sequence[str]) -> Sm
         if lines and "end" in lines[-1]:
             return result
         started = lines[-1].get("start") if lines else None
-        if started is None:
+        if started not in left:
             raise UserError(
                 "the image has no Python that could import anything: its `python` ended with exit "
                 f"code {code}"
@@ -143,11 +144,24 @@ def _run(
         argv = ("python", "-c", _SCRIPT)
         code = runner.run(Command(argv, network="none", entrypoint=(), stdin=job, stdout=report))
         report.seek(0)
-        lines = report.read().splitlines()
+        said = report.read(_MAX_REPORT)
     try:
-        return [json.loads(line) for line in lines], code
-    except ValueError:
-        raise UserError("what the image's Python printed is not a report") from None
+        lines = [json.loads(line) for line in said.splitlines()]
+    except (ValueError, RecursionError):
+        lines = [None]
+    if not all(map(_is_line, lines)):
+        raise UserError("what the image's Python printed is not a report")
+    return lines, code
+
+
+def _is_line(line: object) -> bool:
+    """Whether `_SCRIPT` may have written it; the image may have another Python."""
+    return isinstance(line, dict) and all(
+        value is True
+        or isinstance(value, str)
+        or (name == "chain" and isinstance(value, list) and all(isinstance(v, str) for v in value))
+        for name, value in line.items()
+    )
 
 
 def _note(result: SmokeResult, line: dict[str, Any]) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
+import json
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Dict
 
 from flyte_pack.errors import UserError
 from flyte_pack.image.running import quietly
 from flyte_pack.image.wheel_target import WheelTarget
+from flyte_pack.json_fields import read
 from flyte_shim import shown
 
 # The variables of uv that say where packages come from, and how to get them. Others would change
@@ -35,6 +40,28 @@ _REFUSED = re.compile(r"\b(401 Unauthorized|403 Forbidden)\b")
 _UNREACHABLE = re.compile(
     r"Request failed after|error sending request|Failed to fetch|[45]\d\d [A-Z]\w+"
 )
+
+
+def add_indexes(parser: argparse.ArgumentParser) -> None:
+    """Add the option `--indexes FILE`, which `take_indexes` reads."""
+    parser.add_argument(
+        "--indexes", help="where packages are: uv's variables, as a JSON object in a file"
+    )
+
+
+def take_indexes(path: str | None) -> None:
+    """Set the variables of the file in our environment.
+
+    They come in a file, as URLs may hold passwords: Pants logs a step's arguments and variables,
+    and puts them into remote caches, but not the content of its files. Raises `UserError`.
+    """
+    if path is None:
+        return
+    with open(path, encoding="utf-8") as file:
+        variables = read(Dict[str, str], json.load(file), path)
+    if not all(map(_KEPT.fullmatch, variables)):
+        raise UserError(f"{path} has other variables than those of package indexes")
+    os.environ.update(variables)
 
 
 def run_uv(arguments: Sequence[str], target: WheelTarget, environ: Mapping[str, str]) -> str:

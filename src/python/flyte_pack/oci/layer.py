@@ -17,7 +17,7 @@ from flyte_pack.codec import GzipWriter
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import Digest
 from flyte_pack.oci.model import blob_path
-from flyte_pack.oci.parts import Layer
+from flyte_pack.oci.parts import Layer, whiteout_problem
 
 _READ = 1 << 20
 _GZIP = 31  # as window bits
@@ -44,7 +44,7 @@ class LayerWriter:
         """A directory; adding it again does nothing."""
         if path not in self._directories:
             self._directories.add(path)
-            self._gzip.add(tar.directory(path, mode, owner or self._owner))
+            self._gzip.add(tar.directory(_checked(path), mode, owner or self._owner))
 
     def add_parents(self, path: str, top: str) -> None:
         """The directories above `path`, those above `top` left out, each with mode 0755."""
@@ -58,7 +58,9 @@ class LayerWriter:
     def add_bytes(self, path: str, content: bytes, mode: int = 0o644) -> None:
         """A regular file."""
         self._gzip.add(
-            tar.header(path, mode, len(content), self._owner), content, tar.padding(len(content))
+            tar.header(_checked(path), mode, len(content), self._owner),
+            content,
+            tar.padding(len(content)),
         )
 
     def add_open_file(self, path: str, fd: int, size: int, mode: int, name: str) -> None:
@@ -67,7 +69,7 @@ class LayerWriter:
         Raises `UserError` if the file has another size.
         """
         data = os.read(fd, min(size, _READ) + 1)
-        self._gzip.add(tar.header(path, mode, size, self._owner))
+        self._gzip.add(tar.header(_checked(path), mode, size, self._owner))
         read = 0
         while data and read <= size:
             read += len(data)
@@ -86,7 +88,7 @@ class LayerWriter:
 
     def add_symlink(self, path: str, target: str) -> None:
         """A symbolic link to `target`, a path as it is to be in the image."""
-        self._gzip.add(tar.symlink(path, target, self._owner))
+        self._gzip.add(tar.symlink(_checked(path), target, self._owner))
 
     def finish(self, what: str) -> Layer:
         """End the layer and give the blob its name. `what` says what is in it."""
@@ -112,6 +114,13 @@ class LayerWriter:
         self._file.close()
         if os.path.lexists(self._temporary):
             os.unlink(self._temporary)
+
+
+def _checked(path: str) -> str:
+    """`path`, if it removes nothing. Names come from wheels and from the machine, too."""
+    if problem := whiteout_problem(path):
+        raise UserError(f"{path!a:.200} cannot be in a layer: it has {problem}")
+    return path
 
 
 def join_parts(parts: Sequence[str], directory: str, what: str) -> Layer:

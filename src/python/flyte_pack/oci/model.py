@@ -16,6 +16,7 @@ from typing import Any
 
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import Digest, canonical
+from flyte_shim.words import check_word
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -104,6 +105,8 @@ class Platform:
         values = [raw.get(key) or "" for key in ("os", "architecture", "variant")]
         if not all(isinstance(value, str) for value in values):
             raise InvalidImage(f"{where}: the platform is {raw!r:.100}")
+        for value in values:
+            check_word(value, f"{where}: the platform", longest=100, error=InvalidImage)
         return cls._normal(*values)
 
 

@@ -13,6 +13,24 @@ from typing import Tuple
 
 from flyte_pack.json_fields import Digest, Document
 from flyte_pack.oci.model import OCI_LAYER_GZIP, Descriptor
+from flyte_shim.paths import path_problem
+
+WHITEOUT = ".wh."  # begins the name that says what is gone (image specification, "Whiteouts")
+
+
+def whiteout_problem(path: str) -> str | None:
+    """Says, as a noun phrase, if `path` in a layer would remove what the layers below have."""
+    if WHITEOUT in path and f"/{WHITEOUT}" in f"/{path}":
+        return f"a name that begins with {WHITEOUT}, by which a layer removes files"
+    return None
+
+
+def layer_path_problem(path: str) -> str | None:
+    """Why a layer may not have a file or directory at `path`, as a noun phrase, or None if it may.
+
+    The rules are those of a bundle, and `whiteout_problem`.
+    """
+    return path_problem(path) or whiteout_problem(path)
 
 
 @dataclass(frozen=True)

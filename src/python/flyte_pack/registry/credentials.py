@@ -15,6 +15,7 @@ from typing import Any
 from flyte_pack.oci.reference import DOCKER_HUB
 from flyte_pack.registry import RegistryError
 from flyte_shim import shown
+from flyte_shim.words import check_word
 
 HUB_KEY = "https://index.docker.io/v1/"  # docker's key of Docker Hub
 HELPER_SECONDS = 60.0  # some ask a person, or a cloud
@@ -30,6 +31,12 @@ class Credentials:
     password: str = field(repr=False)
     source: str
     identity_token: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Raises `RegistryError` for what cannot be sent (RFC 7617, 2)."""
+        check_word(self.user, f"the user name from {self.source}", error=RegistryError)
+        for text in (self.password, self.identity_token or ""):
+            check_word(text, f"the secret from {self.source}", lines=True, error=RegistryError)
 
 
 class Keychain:
