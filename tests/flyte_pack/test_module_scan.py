@@ -69,6 +69,35 @@ def test_environments_are_made_here_or_have_tasks_here(source: str, environments
     assert scanned(source).environments == tuple(environments)
 
 
+@pytest.mark.parametrize(
+    ("source", "apps", "environments"),
+    [
+        ("a = flyte.app.AppEnvironment(name='a')", ["a"], []),
+        ("from flyte.app import AppEnvironment\na = AppEnvironment('a')", ["a"], []),
+        ("from flyte.app import AppEnvironment as Served\na: object = Served('a')", ["a"], []),
+        ("from flyte.app.extras import FastAPIAppEnvironment\na = FastAPIAppEnvironment('a')", ["a"], []),
+        ("class Mine(flyte.app.AppEnvironment): ...\na = Mine('a')", ["a"], []),
+        ("a = AppEnvironment('a')\nb = a.clone_with('b')\nc = b", ["a", "b", "c"], []),
+        ("a = AppEnvironment('a')\na = flyte.TaskEnvironment('a')", [], ["a"]),
+        ("from flyte import TaskEnvironment as T\ne = T('e')\nd = e.clone_with('d')", [], ["e", "d"]),
+        ("class Mine(flyte.TaskEnvironment): ...\ne = Mine('e')", [], ["e"]),
+        ("from flyte import TaskEnvironment as T\nT = other\ne = T('e')", [], []),
+        ("a = AppEnvironmentFactory('a')", [], []),
+    ],
+)  # fmt: skip
+def test_environments_of_apps_are_told_from_those_of_tasks(source, apps, environments):
+    found = scanned(source)
+    assert (found.apps, found.environments) == (tuple(apps), tuple(environments))
+
+
+def test_identifiers_are_spelled_as_python_spells_them():
+    """In NFKC, whatever the source says."""
+    found = scan(
+        "import e\u0301te\u0301\nenv = TaskEnvironment('e')\n@env.task\ndef \ufb01t(): ...\n"
+    )
+    assert [found.imports[0].module, *found.tasks_of("env")] == ["\u00e9t\u00e9", "fit"]
+
+
 def test_an_environment_has_its_own_tasks_in_source_order():
     found = scanned(
         """

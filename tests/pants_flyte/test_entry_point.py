@@ -137,6 +137,10 @@ def test_a_link_names_the_tasks_of_its_entry_point(root: RuleRoot, entry_point, 
             "app/other.py has no `train`. "
             "app/other.py has no task (`@env.task`) and no `flyte.TaskEnvironment`.",
         ),
+        (
+            "other.py:served",
+            "app/other.py:served is an app environment, and has no tasks: name a task or a `flyte.TaskEnvironment`.",
+        ),
     ],
 )
 def test_a_mistaken_entry_point_is_told_with_what_there_is(root: RuleRoot, entry_point, message):
@@ -144,7 +148,7 @@ def test_a_mistaken_entry_point_is_told_with_what_there_is(root: RuleRoot, entry
         {
             "app/BUILD": task(entry_point),
             "app/workflows.py": WORKFLOWS,
-            "app/other.py": "x = 1",
+            "app/other.py": "x = 1\nserved = flyte.app.AppEnvironment('a')",
             "app/notes.txt": "",
             "top.py": "",
         }
@@ -317,6 +321,26 @@ def test_an_odd_file_name_is_taken_literally(root: RuleRoot, name):
 
 
 # --- syntax ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("typed", ["\u00e9t\u00e9", "e\u0301te\u0301"])
+@pytest.mark.parametrize("on_disk", ["\u00e9t\u00e9", "e\u0301te\u0301"])
+def test_both_spellings_of_a_letter_with_an_accent_are_one(root: RuleRoot, typed, on_disk):
+    """As names of files come from macOS, and from editors."""
+    source = f"from {typed}.{typed} import {typed}\nenv = flyte.TaskEnvironment('e')\n@env.task\ndef {typed}_(): ...\n"
+    root.write(
+        {
+            "BUILD": f'flyte_task(name="t", entry_point="{typed}.py:{typed}_")\npython_sources()',
+            f"{on_disk}.py": source.replace(f"from {typed}.{typed}", f"from lib_{typed}.{typed}"),
+            f"lib_{on_disk}/BUILD": "python_sources()",
+            f"lib_{on_disk}/{on_disk}.py": f"{typed} = 1\n",
+        }
+    )
+    packaged = root.package(":t")
+    name = "\u00e9t\u00e9"
+    assert packaged.link.entry_point == f"{name}.py:{name}_"
+    assert packaged.link.tasks[0].name == f"{name}_"
+    assert packaged.bundle.paths == {f"{name}.py", f"lib_{name}/{name}.py"}
 
 
 def test_a_syntax_error_is_told_with_its_line_and_the_python_that_was_asked(root: RuleRoot):

@@ -349,8 +349,8 @@ def test_ignore_files_above_the_build_root_count(tmp_path, monkeypatch):
         FrozenDict(
             {
                 ".gitignore": f"{tmp_path.name}\n".encode(),
-                "a/.gitignore": b"a\n",
                 ".flyteignore": b"*.csv\n",
+                "a/.gitignore": b"a\n",
             }
         ),
         b"*.mine\n",

@@ -15,6 +15,7 @@ from pants_flyte.layout import (
     broken_imports_error,
     case_collisions,
     check_root_dir,
+    check_shadows,
     files_beside_modules,
     module_name,
     moves_modules,
@@ -370,3 +371,83 @@ def test_the_error_names_file_line_statement_and_the_root_that_would_do(source_r
         "* src/w.py:2: `import lib.x`, but the module is at src/lib/x.py in the bundle" in message
     )
     assert fix in message
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+NFC, NFD = "\u00e9t\u00e9", "e\u0301te\u0301"
+
+
+@pytest.mark.parametrize(
+    ("file", "root_dir", "path"),
+    [
+        (module(f"{NFD}.py"), None, f"{NFC}.py"),
+        (module(f"src/{NFD}/{NFD}.py", "src"), None, f"{NFC}/{NFC}.py"),
+        (module(f"src/{NFD}.py", "src"), "", f"src/{NFC}.py"),
+        (module(f"src/{NFD}.py", "src"), "src", f"{NFC}.py"),
+        (module(f"{NFC}.py"), None, f"{NFC}.py"),
+        # What a resource is called is no identifier, but its package is.
+        (data(f"src/{NFD}/{NFD}.csv", "src"), None, f"{NFC}/{NFD}.csv"),
+        (data(f"{NFD}/{NFD}.csv"), None, f"{NFD}/{NFD}.csv"),
+    ],
+)
+def test_modules_are_where_import_statements_look_for_them(file, root_dir, path):
+    assert place(file, root_dir) == path
+
+
+def test_two_spellings_of_one_module_are_a_collision():
+    with pytest.raises(FlyteTargetError, match="different files would land on one path"):
+        place_all(TASK, [module(f"{NFC}.py"), module(f"{NFD}.py")], None)
+
+
+def stray(path: str) -> SourceFile:
+    """A file that is there for `copy_style="all"`."""
+    return SourceFile(path, None, "", python=path.endswith(".py"), beside=True)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        *(module("platform.py"), module("queue.py"), module("src/types.py", "src")),
+        *(module("logging/__init__.py"), module("json/__init__.py"), stray("email/__init__.py")),
+        *(stray("random.py"), stray("select.cpython-312-x86_64-linux-gnu.so"), stray("ssl.pyc")),
+        *(data("platform.py"), data("x/secrets.py", "x"), module("asyncio/__init__.pyc")),
+        *(module("flyte.py"), module("flyte/__init__.py"), module("flyte/mine.py")),
+        *(module("flyte/sub/mine.py"), stray("flyte/__init__.py")),
+    ],
+    ids=lambda file: file.path,
+)
+def test_what_flytes_runtime_needs_cannot_be_shadowed(file):
+    with pytest.raises(FlyteTargetError) as caught:
+        place_all(TASK, [module("app/w.py"), file], None)
+    name = file.stripped.split("/")[0].split(".")[0]
+    assert f"* {file.path} is" in str(caught.value)
+    assert f"`{name}`" in str(caught.value)
+    assert "Rename it, or move it into a package" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        # Below the top, or no module.
+        *(module("pkg/platform.py"), module("pkg/types/__init__.py"), data("platform.json")),
+        *(stray("platform/data.csv"), stray("flyte/README.md"), data("queue.txt"), stray("email.pyi")),
+        # A directory without `__init__.py` comes after every module of that name.
+        *(module("platform/linux.py"), stray("types/x.py"), stray("flyte/script.py")),
+        # Nothing of Flyte imports these, or Python has them before it looks for files.
+        *(module("test/__init__.py"), module("code.py"), module("this.py"), module("turtle.py")),
+        *(module("time.py"), module("sys.py"), module("builtins.py"), module("os.py")),
+        *(module("tests/__init__.py"), module("flyte_tools/__init__.py"), module("my_queue.py")),
+        *(module("platform.dir/x.py"), module("Platform.py"), module("abc.py"), module("src/x.py", "src")),
+    ],
+    ids=lambda file: file.path,
+)  # fmt: skip
+def test_other_names_are_free(file):
+    place_all(TASK, [module("app/w.py"), file], None)
+
+
+def test_a_root_dir_may_take_a_module_off_the_top():
+    files = [module("src/platform.py", "src")]
+    check_shadows(TASK, place_all(TASK, files, ""), "the bundle")
+    with pytest.raises(FlyteTargetError, match="the top of the image comes first"):
+        place_all(TASK, files, "src", "the image")

@@ -33,7 +33,7 @@ class ModuleScan:
     """What a module says at its top level.
 
     tasks: (name, name of its environment or None), in source order.
-    environments: names bound to a task environment.
+    environments: names bound to a task environment. apps: those bound to an app environment.
     plain: functions and classes that are neither.
     names: all names bound.
     open_ended: whether other names may exist (`import *`, a module `__getattr__`, `globals()`).
@@ -48,6 +48,7 @@ class ModuleScan:
     open_ended: bool
     imports: tuple[Import, ...]
     includes: tuple[str, ...] = ()
+    apps: tuple[str, ...] = ()
 
     def tasks_of(self, environment: str) -> tuple[str, ...]:
         """The tasks that this module defines in that environment, in source order."""
@@ -93,6 +94,7 @@ def scan(
         open_ended="__getattr__" in found.functions or any(map(_hides_names, ast.walk(tree))),
         imports=tuple(_imports(tree)),
         includes=tuple(dict.fromkeys(_includes(tree))),
+        apps=tuple(found.apps),
     )
 
 
@@ -102,16 +104,20 @@ class _Bindings:
     def __init__(self) -> None:
         self.tasks: dict[str, str | None] = {}
         self.environments: dict[str, None] = {}
+        self.apps: dict[str, None] = {}
         self.plain: dict[str, None] = {}
         self.names: dict[str, None] = {}
         self.functions: set[str] = set()
+        self.meant: dict[str, str] = {}  # what a name stands for: an imported name, a base class
 
     def bind(self, name: str, maybe: bool) -> None:
         """A later binding wins, unless it may be in a branch that is not taken."""
         if not maybe:
             self.tasks.pop(name, None)
             self.environments.pop(name, None)
+            self.apps.pop(name, None)
             self.plain.pop(name, None)
+            self.meant.pop(name, None)
         self.names[name] = None
 
     def read(self, node: ast.stmt, maybe: bool) -> None:
@@ -122,6 +128,9 @@ class _Bindings:
         else:
             for name in _bound_by(node):
                 self.bind(name, maybe)
+            if isinstance(node, ast.ImportFrom):
+                for alias in node.names:
+                    self.meant[alias.asname or alias.name] = alias.name
 
     def _define(
         self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, maybe: bool
@@ -135,20 +144,46 @@ class _Bindings:
             self.tasks[node.name] = environment
         elif not node.decorator_list:
             self.plain[node.name] = None
+        if isinstance(node, ast.ClassDef) and (base := self._environment_among(node.bases)):
+            self.meant[node.name] = base
+
+    def _environment_among(self, bases: Iterable[ast.expr]) -> str | None:
+        """The base class that makes a class one of environments."""
+        names = (self._meaning(_dotted(base) or "") for base in bases)
+        return next((name for name in names if name.endswith("Environment")), None)
+
+    def _meaning(self, dotted: str) -> str:
+        """What a dotted name stands for, as far as imports and base classes say."""
+        first, dot, rest = dotted.partition(".")
+        return f"{self.meant.get(first, first)}{dot}{rest}"
 
     def _assign(self, node: ast.Assign | ast.AnnAssign, maybe: bool) -> None:
         if node.value is None:
             return  # `name: type` alone binds nothing
-        kind, environment = (
-            _call_kind(node.value) if isinstance(node.value, ast.Call) else (None, None)
-        )
+        kind, environment = self._kind(node.value)
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         for name in (n for target in targets for n in _bound(target)):
             self.bind(name, maybe)
             if kind == "environment":
                 self.environments[name] = None
+            elif kind == "app":
+                self.apps[name] = None
             elif kind == "task":
                 self.tasks[name] = environment
+
+    def _kind(self, value: ast.expr) -> tuple[str | None, str | None]:
+        """What a value is, as `_call_kind` says it; a name is what it was bound to."""
+        if isinstance(value, ast.Name):
+            if value.id in self.apps:
+                return "app", None
+            return None, None
+        if not isinstance(value, ast.Call):
+            return None, None
+        called = _dotted(_called(value)) or ""
+        of, _, method = called.rpartition(".")
+        if method == "clone_with" and of in self.apps:
+            return "app", None
+        return _call_kind(called if method in ("task", "clone_with") else self._meaning(called))
 
     def settle(self) -> None:
         for name in (*self.tasks, *self.environments):
@@ -213,13 +248,17 @@ def _task_decorator(decorators: list[ast.expr]) -> tuple[bool, str | None]:
     return False, None
 
 
-def _call_kind(call: ast.Call) -> tuple[str | None, str | None]:
-    """What `name = <call>` binds: a `task` (and its environment), an `environment`, or neither."""
-    parts = (_dotted(_called(call)) or "").split(".")
+def _call_kind(called: str) -> tuple[str | None, str | None]:
+    """What `name = called(...)` binds: a `task` (and its environment), an `environment` for tasks,
+    an `app` (an environment of Flyte that serves one), or none of them.
+    """
+    parts = called.split(".")
     if parts[-1] == "task" and len(parts) > 1:
         return "task", ".".join(parts[:-1])
     if "TaskEnvironment" in parts or parts[-1] == "clone_with":
         return "environment", None
+    if any(part.endswith("AppEnvironment") for part in parts):
+        return "app", None
     if parts[-1].endswith("Task"):
         return "task", None
     return None, None
@@ -253,7 +292,9 @@ def _imports(tree: ast.AST) -> Iterator[Import]:
 
 def _includes(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and _call_kind(node)[0] == "environment":
+        if not isinstance(node, ast.Call):
+            continue
+        if _call_kind(_dotted(_called(node)) or "")[0] == "environment":
             for keyword in node.keywords:
                 if keyword.arg == "include" and isinstance(keyword.value, (ast.List, ast.Tuple)):
                     for element in keyword.value.elts:

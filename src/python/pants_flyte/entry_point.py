@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import os
+import unicodedata
 from dataclasses import dataclass
 from typing import Iterable, Optional, Tuple
 
@@ -19,7 +20,7 @@ from flyte_pack.module_scan import ModuleScan, scan
 from pants_flyte import engine
 from pants_flyte.changed import ordinary_owners
 from pants_flyte.errors import FlyteTargetError
-from pants_flyte.globs import exactly, literal_glob
+from pants_flyte.globs import alike_glob, composed, exactly, literal_glob
 from pants_flyte.targets import is_in_resolve
 
 
@@ -33,7 +34,10 @@ class EntryModule:
 
 
 def parse_entry_point(address: Address, value: str) -> Tuple[str, Optional[str]]:
-    """`file.py:name` -> (path from the build root, name or None)."""
+    """`file.py:name` -> (path from the build root, name or None).
+
+    The name is as Python has it: identifiers are in NFKC (the language reference, "Identifiers").
+    """
     file, _, name = value.partition(":")
     if not file.endswith(".py") or ":" in name or not (name.isidentifier() or value == file):
         raise FlyteTargetError(
@@ -44,7 +48,7 @@ def parse_entry_point(address: Address, value: str) -> Tuple[str, Optional[str]]
     path = os.path.normpath(os.path.join(address.spec_path, file))
     if os.path.isabs(file) or path.split(os.sep)[0] == os.pardir:
         raise FlyteTargetError(address, f"`entry_point={value!r}` leaves the build root.")
-    return path, name or None
+    return path, unicodedata.normalize("NFKC", name) or None
 
 
 async def find_entry_module(
@@ -54,6 +58,12 @@ async def find_entry_module(
     path, name = parse_entry_point(address, value)
     directory = os.path.dirname(path)
     found = await engine.files_matching(exactly([path]))
+    if path not in found.files and not path.isascii():
+        # Another spelling of the same characters, as macOS may give names of files.
+        alike = await engine.files_matching(PathGlobs([alike_glob(path)]))
+        path = next((one for one in alike.files if composed(one) == composed(path)), path)
+        directory = os.path.dirname(path)
+        found = alike
     if path not in found.files:
         modules = os.path.join(literal_glob(directory), "*.py")
         beside = await engine.files_matching(PathGlobs([modules]))
@@ -189,6 +199,12 @@ def name_tasks(
                 f"{module.path}:{name} is an environment without a task in that file. {candidates}",
             )
         return "environment", tasks
+    if name in found.apps:
+        raise FlyteTargetError(
+            address,
+            f"{module.path}:{name} is an app environment, and has no tasks: name a task or a "
+            "`flyte.TaskEnvironment`. Flyte itself deploys apps (`flyte deploy`). " + candidates,
+        )
     if name in found.plain:
         raise FlyteTargetError(
             address,

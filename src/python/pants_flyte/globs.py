@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from typing import Iterable
 
 from pants.engine.fs import PathGlobs
@@ -11,6 +13,16 @@ def literal_glob(path: str) -> str:
     """A path from the build root as a glob that matches it alone."""
     literal = "".join(f"[{c}]" if c in "*?[" else c for c in path)
     return f"./{literal}" if path.startswith("!") else literal  # where it would mean "but not"
+
+
+def composed(path: str) -> str:
+    """A path in NFC, the one spelling of those in which a letter and its accent may be apart."""
+    return unicodedata.normalize("NFC", path)
+
+
+def alike_glob(path: str) -> str:
+    """Matches the path in each of its spellings, and others: see `composed`."""
+    return re.sub(r"[^\x00-\x7f]+", "*", literal_glob(composed(path)))
 
 
 def exactly(paths: Iterable[str]) -> PathGlobs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
@@ -12,6 +13,7 @@ from pants.engine.target import Target
 
 from flyte_pack.module_scan import Import, ModuleScan
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.globs import composed
 from pants_flyte.subsystem import FlyteSubsystem
 from pants_flyte.target_types import FlyteRootDirField
 
@@ -75,13 +77,23 @@ def root_path(root: str) -> str:
 
 
 def place(file: SourceFile, root_dir: Optional[str]) -> Optional[str]:
-    """The file's path in the bundle; None where it lies outside `root_dir`."""
+    """The file's path in the bundle; None where it lies outside `root_dir`.
+
+    Modules, and the directories of what moves with them, are spelled as import statements look for
+    them: composed. In the repository, the names may be as macOS decomposes them.
+    """
     if root_dir is None:
-        return file.stripped
-    if root_dir == "":
-        return file.path
-    prefix = root_dir + "/"
-    return file.path[len(prefix) :] if file.path.startswith(prefix) else None
+        path = file.stripped
+    elif root_dir == "":
+        path = file.path
+    elif file.path.startswith(f"{root_dir}/"):
+        path = file.path[len(root_dir) + 1 :]
+    else:
+        return None
+    if path.isascii() or file.source_root is None:
+        return path
+    directory, name = os.path.split(path)
+    return os.path.join(composed(directory), composed(name) if file.python else name)
 
 
 def place_all(
@@ -129,6 +141,7 @@ def place_all(
             "Rename or move one of them, take one target out of the dependencies (`!address`), or "
             "set `root_dir` so that their source roots stay apart.",
         )
+    check_shadows(address, placed, what)
     return placed
 
 
@@ -163,6 +176,54 @@ def files_beside_modules(placed: Mapping[str, SourceFile]) -> List[Tuple[str, st
             if module is not None and os.path.dirname(module) != os.path.dirname(path):
                 apart.append((path, module))
     return apart
+
+
+# --- names that Flyte needs -----------------------------------------------------------------------
+
+# What Flyte's runtime imports of the standard library, in part only when a task runs. Modules that
+# Python has in itself or loads before it looks at any path, such as `sys` and `os`, are not among
+# them: nothing shadows these.
+_RUNTIME_NEEDS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+    array ast asyncio base64 binascii bisect bz2 calendar collections colorsys concurrent
+    configparser contextlib contextvars copy copyreg csv ctypes dataclasses datetime decimal dis
+    email enum fcntl fnmatch fractions functools getpass gettext glob grp gzip hashlib heapq
+    hmac html http importlib inspect ipaddress json keyword linecache locale logging lzma math
+    mimetypes mmap multiprocessing numbers opcode operator pathlib pickle pkgutil platform queue
+    quopri random re reprlib resource secrets select selectors shlex shutil signal smtplib
+    socket sqlite3 ssl string struct subprocess sysconfig tarfile tempfile termios textwrap
+    threading token tokenize traceback types typing unicodedata urllib uuid warnings weakref
+    webbrowser zipfile zlib zoneinfo
+    """,
+    )
+)
+_FLYTE = "flyte"
+# A module, or a package that is more than a directory: that alone comes before a later one.
+_TOP_MODULE = re.compile(r"([^./]+)(?:/__init__)?(?:\.[\w-]+)?\.(?:py|pyc|so)")
+
+
+def check_shadows(address: Address, placed: Mapping[str, SourceFile], what: str) -> None:
+    """Refuse modules at the top that Python would find instead of Flyte, or of what Flyte needs."""
+    shadows: List[str] = []
+    for path, file in placed.items():
+        found = _TOP_MODULE.fullmatch(path)
+        if found and found[1] in _RUNTIME_NEEDS:
+            shadows.append(f"{file.path} is `{found[1]}`, a module of the standard library")
+        elif found and found[1] == _FLYTE:
+            shadows.append(f"{file.path} is `{_FLYTE}`, Flyte's own package")
+        elif path.startswith(f"{_FLYTE}/") and file.python and not file.beside:
+            shadows.append(f"{file.path} is in `{_FLYTE}`, Flyte's own package, which hides it")
+    if shadows:
+        raise FlyteTargetError(
+            address,
+            f"the top of {what} comes first where Python looks for modules, and Flyte's runtime "
+            f"would not find its own:\n{listing(sorted(shadows))}\nRename it, or move it into a "
+            "package. If imports start further up in the repository, set `root_dir` to where they "
+            'start. What is there only for `copy_style="all"` can be left out, by a '
+            "`.flyteignore` or `[flyte].all_excludes`.",
+        )
 
 
 # --- imports -------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import unicodedata
 from typing import Dict, Iterable, Mapping, Union
 
 from pants.backend.python.dependency_inference.rules import (
@@ -65,6 +66,12 @@ def _lost(
     }
 
 
+def _decomposed(stated: Iterable[StatedImport]) -> Dict[str, ImportInfo]:
+    """The names as the files of their modules may be spelled, where macOS gave them their names."""
+    spelled = ((unicodedata.normalize("NFD", one.module), one) for one in stated)
+    return {name: ImportInfo(one.line, weak=True) for name, one in spelled if name != one.module}
+
+
 def _tell_of_unowned(
     address: Address, line_of: Mapping[str, int], python_infer: PythonInferSubsystem
 ) -> None:
@@ -124,12 +131,15 @@ async def infer_lost_imports(
         return InferredDependencies([])
     stated = stated_imports(await _source(path), await _package(path))
     lost = _lost(stated, await engine.parsed_imports(fields, python_setup))
-    if not lost:
+    decomposed = _decomposed(stated)
+    if not lost and not decomposed:
         return InferredDependencies([])
     owners = await engine.owners_of_imports(
-        fields, lost, fields.resolve.normalized_value(python_setup)
+        fields, {**decomposed, **lost}, fields.resolve.normalized_value(python_setup)
     )
-    _tell_of_unowned(fields.address, {n: lost[n].line for n in owners.unowned}, python_infer)
+    _tell_of_unowned(
+        fields.address, {n: lost[n].line for n in owners.unowned if n in lost}, python_infer
+    )
     return InferredDependencies(owners.addresses)
 
 

@@ -54,6 +54,16 @@ IMPORTS = [
         "tasks.py, line 2: ImportError: cannot import name 'gone' from 'libs.a'",
     ),
     (
+        {
+            "tasks.py": "import flyte\nfrom libs import a\n",
+            "libs/a.py": "import acme_lib\nX = ['dist/other-1.whl', 'dist/acme_lib-1.0-py3-none-any.whl']\n",
+        },
+        "libs/a.py, line 1, imports acme_lib, which its code means to install from the wheel "
+        "dist/acme_lib-1.0-py3-none-any.whl. (imported by tasks.py, line 2) The resolve lacks acme-lib. Is it built from "
+        "this repository? Then drop it from the Image, and add the targets of its sources to `dependencies`. Else add "
+        "`acme-lib @ file:///...`",
+    ),
+    (
         {"tasks.py": "import flyte\n1 / 0\n"},
         "tasks.py, line 2: ZeroDivisionError: division by zero",
     ),
@@ -273,7 +283,8 @@ def test_one_environment_with_two_images(tmp_path):
 def test_what_the_codes_image_asks_for_and_the_linked_one_may_lack_is_said(tmp_path):
     image = (
         'flyte.Image.from_debian_base(registry="r", name="n", python_version=(3, 10))'
-        '.with_pip_packages("pandas>=2", "Click").with_apt_packages("libgomp1").with_commands(["make"])'
+        '.with_pip_packages("pandas>=2", "Click", "./dist/acme_lib-1.0-py3-none-any.whl", "dist/click-8-py3-none-any.whl")'
+        '.with_pip_packages("x @ https://user:planted-value@h.test/x_y-2.tar.gz?a=b#c").with_apt_packages("libgomp1").with_commands(["make"])'
         '.with_env_vars({"TOKEN": "planted-value"}).with_workdir("/work-dir").with_requirements("r.txt")'
         '.with_source_folder("data", "/data").with_uv_project("pyproject.toml")'
     )
@@ -293,6 +304,8 @@ def test_what_the_codes_image_asks_for_and_the_linked_one_may_lack_is_said(tmp_p
     for said in (
         "wants Python 3.10",
         "pip packages that its resolve lacks: pandas>=2. Add them",
+        "installs the file ./dist/acme_lib-1.0-py3-none-any.whl, and its resolve lacks acme-lib. Is it built from",
+        "installs the file x_y-2.tar.gz, and its resolve lacks x-y. ",
         "apt packages libgomp1: the linked image is used as it is",
         "commands (make)",
         "environment variables TOKEN",
@@ -302,7 +315,7 @@ def test_what_the_codes_image_asks_for_and_the_linked_one_may_lack_is_said(tmp_p
         "UVProject (pyproject.toml)",
     ):
         assert said in text
-    assert "Click" not in text, "it is installed"
+    assert "click" not in text.lower(), "it is installed"
     assert "planted-value" not in text
     assert root not in text
 

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from .words import Refused, without
+from . import words
+from .words import Refused, distribution_of_file, without
 
 
 def choose(
@@ -184,11 +185,17 @@ def _lacking_of_layer(root: str, layer: Any, check: str) -> Iterable[str]:
     fields = [f.name for f in dataclasses.fields(layer)] if dataclasses.is_dataclass(layer) else []
     text = {name: _text(root, getattr(layer, name)) for name in fields}
     if kind == "PipPackages":
-        missing = ", ".join(one for one in layer.packages or () if not _installed(one))
-        if missing:
+        unmet = [one for one in layer.packages or () if not _installed(one)]
+        files = [one for one in unmet if distribution_of_file(one)]
+        if named := ", ".join(one for one in unmet if one not in files):
             yield (
-                f"its Image declares pip packages that its resolve lacks: {missing}. "
+                f"its Image declares pip packages that its resolve lacks: {named}. "
                 f"Add them {_NEW_LOCK}, or drop them from the Image"
+            )
+        for one in files:
+            yield (
+                f"its Image installs the file {without(root, _place(one))}, and its resolve lacks "
+                f"{distribution_of_file(one)}. {words.instead_of_file(distribution_of_file(one))}"
             )
     elif kind == "Requirements" and (declared := _requirements(root, layer.file)) is not None:
         missing = ", ".join(one for one in declared if not _installed(one))
@@ -228,11 +235,22 @@ def _requirements(root: str, file: Any) -> list[str] | None:
 
 
 def _installed(requirement: str) -> bool:
-    name = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", requirement)
+    name = distribution_of_file(requirement)
     if name is None:
-        return True
+        found = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", requirement)
+        if found is None:
+            return True
+        name = found[0]
     try:
-        importlib.metadata.distribution(name[0])
+        importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
+
+
+def _place(requirement: str) -> str:
+    """The path of a file that a requirement names; of an address, which may hold a password, its
+    last part.
+    """
+    place = requirement.rpartition(" @ ")[2].partition("#")[0].partition("?")[0].strip()
+    return place.rpartition("/")[2] if "://" in place else place

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from collections.abc import Iterable
 
@@ -66,11 +67,53 @@ def _missing_module(root: str, at: str, by: str, error: ModuleNotFoundError) -> 
             f"which is not among the requirements of its resolve.{by} "
             "Add it to the requirements, and make the lock file anew"
         )
+    if wheel := _wheel_of(root, error):
+        name = distribution_of_file(wheel)
+        return (
+            f"{at}, imports {error.name}, which its code means to install from the wheel {wheel}."
+            f"{by} The resolve lacks {name}. {instead_of_file(name)}"
+        )
     return (
         f"{at}, imports {error.name}, which is neither in the bundle nor among the requirements "
         f"of its resolve.{by} First-party code that is not inferred goes into `dependencies`, "
         "third-party code into the resolve's requirements"
     )
+
+
+# Names of distributions and files: "Binary distribution format" and "Source distribution format" of
+# the Python packaging user guide.
+_FILE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._]*?)-[^/-]+(?:-[^/]+\.whl|\.tar\.gz|\.zip)")
+_WHEEL = re.compile(r"""["']([^"'\n]*\.whl)["']""")
+
+
+def distribution_of_file(requirement: str) -> str | None:
+    """The distribution in the wheel or archive that a requirement names by path or address."""
+    place = requirement.partition("#")[0].partition("?")[0].strip()
+    found = _FILE.fullmatch(place.rpartition("/")[2].replace("\\", "/").rpartition("/")[2])
+    return found[1].replace("_", "-").lower() if found else None
+
+
+def instead_of_file(name: str | None) -> str:
+    """What to do where code wants a package from a file, for which nothing is built here."""
+    return (
+        "Is it built from this repository? Then drop it from the Image, and add the targets of its "
+        f"sources to `dependencies`. Else add `{name} @ file:///...` (or its release on an index) "
+        "to the requirements of the resolve and make the lock file anew"
+    )
+
+
+def _wheel_of(root: str, error: ModuleNotFoundError) -> str | None:
+    """The wheel that a file of the bundle names and that may hold the missing module."""
+    wanted = re.sub(r"[-_.]+", "-", (error.name or "").partition(".")[0]).lower()
+    for frame in traceback.extract_tb(error.__traceback__):
+        if not frame.filename.startswith(f"{root}{os.sep}"):
+            continue
+        with open(frame.filename, encoding="utf-8", errors="replace") as file:
+            named = _WHEEL.findall(file.read())
+        for wheel in named:
+            if distribution_of_file(wheel) == wanted:
+                return without(root, os.path.basename(wheel) if "://" in wheel else wheel)
+    return None
 
 
 def without(root: str, text: str) -> str:
