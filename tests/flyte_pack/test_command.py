@@ -5,7 +5,13 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import os
 import pkgutil
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -25,6 +31,7 @@ SIGNALS = {
     "flyte_pack.deploy.bundles.Beaten": "tells a deployment to plan again",
     "flyte_pack.deploy.verify._Wrong": "becomes a line of the report",
     "flyte_pack.json_fields._Wrong": "becomes an InvalidData that names the field",
+    "flyte_shim.stopping.Stopped": "a signal of the system; the programs end by its code",
     "flyte_pack.flyte_side.words.Refused": "runs in the user's environment, and goes over a pipe",
 }
 
@@ -80,6 +87,48 @@ def test_a_failure_becomes_one_message_and_an_exit_code(capsys, failure, code, m
 
     assert command.guarded("//a:b", work, hint="./pants run {} -- --help") == code
     assert capsys.readouterr() == ("", message)
+
+
+PROGRAM = """
+import os, signal, sys, tempfile
+for number in (1, 2, 3):
+    signal.signal(number, signal.default_int_handler if number == 2 else signal.SIG_DFL)
+from flyte_pack import command
+from flyte_pack.image.running import quietly
+def work():
+    with tempfile.TemporaryDirectory(dir=sys.argv[1]):
+        quietly(["sh", "-c", "echo $$ > $0; exec sleep 100", sys.argv[2]])
+sys.exit(command.guarded("//a:b", work))
+"""
+
+
+@pytest.mark.parametrize("as_process_1", [False, True])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_a_program_that_is_stopped_cleans_up_and_stops_its_children(tmp_path, name, as_process_1):
+    if as_process_1 and (os.geteuid() != 0 or not shutil.which("unshare")):
+        pytest.skip("needs root and unshare")
+    (tmp_path / "scratch").mkdir()
+    child, number = tmp_path / "child", getattr(signal, name)
+    program = subprocess.Popen(
+        [
+            *(["unshare", "--pid", "--fork", "--kill-child"] if as_process_1 else []),
+            *(sys.executable, "-c", PROGRAM, str(tmp_path / "scratch"), str(child)),
+        ],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (child.exists() and child.read_text()):
+        assert program.poll() is None
+        time.sleep(0.01)
+    children = Path(f"/proc/{program.pid}/task/{program.pid}/children")
+    os.kill(int(children.read_text()) if as_process_1 else program.pid, number)
+    _, said = program.communicate(timeout=60)
+    how = "interrupted" if name == "SIGINT" else f"stopped by {name}"
+    assert (program.returncode, said) == (128 + number, f"//a:b: {how}\n")
+    assert not list((tmp_path / "scratch").iterdir())
+    if not as_process_1:  # the kernel ends a namespace with its process 1
+        assert not Path(f"/proc/{child.read_text().strip()}").exists()
 
 
 def test_every_exception_of_ours_ends_in_a_message():

@@ -11,7 +11,7 @@ import pytest
 from flyte_shim.aws_credentials import Credentials, find_credentials
 from flyte_shim.errors import ShimError, SourceDenied, SourceUnavailable, UsageError
 from flyte_shim.source import Patience
-from flyte_shim.stores import s3_settings
+from flyte_shim.stores import S3Settings
 from flyte_shim.web import Web
 from tests.support.shim_servers import Asked, reply, scripted
 
@@ -28,7 +28,7 @@ NO_MACHINE = {"AWS_EC2_METADATA_DISABLED": "true"}
 
 def find(environ: Mapping[str, str]) -> Credentials | None:
     patience = Patience(timeout=5)
-    return find_credentials(s3_settings(environ), Web(patience, environ), environ)
+    return find_credentials(S3Settings(environ), Web(patience, environ))
 
 
 def values(found: Credentials | None) -> tuple:
@@ -182,7 +182,7 @@ def test_a_container_that_gives_none_is_said(answer, error):
         ),
         (
             {"AWS_ACCESS_KEY_ID": "A", "AWS_SECRET_ACCESS_KEY": f"{SECRET}\n"},
-            "from the environment have invalid",
+            "AWS_SECRET_ACCESS_KEY has a blank, a line break .* at its end",
         ),
     ],
 )

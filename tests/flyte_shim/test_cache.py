@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -14,8 +15,8 @@ from typing import Callable
 
 import pytest
 
-from flyte_shim import cache as cache_module
 from flyte_shim import fetch as fetch_module
+from flyte_shim import safe
 from flyte_shim.cache import Cache
 from flyte_shim.cli import main
 from flyte_shim.errors import StorageError
@@ -285,19 +286,20 @@ def foreign(path: Path) -> None:
         path.symlink_to("/")
 
 
-@pytest.mark.parametrize("place", ["", "entries/{}"], ids=["the user's directory", "an entry"])
+@pytest.mark.parametrize("place", ["", "entries", "work", "entries/{}", "entries/{}/files"])
 def test_what_another_user_could_have_put_there_is_refused(setting, place):
     assert in_child(setting.start()) == 0
     foreign(setting.cache / UID / place.format(setting.archive().sha256))
     done = run_shim(*setting.arguments(), "--", "true", home=setting.root, cwd=setting.root)
     assert done.returncode == 73
-    assert "in the cache, " in done.stderr
+    assert re.search("belongs to the user with the id 12345|is not a directory", done.stderr)
 
 
-@pytest.mark.parametrize("place", ["", "entries/{}"], ids=["the user's directory", "an entry"])
-def test_what_anyone_could_write_is_refused(setting, place):
+@pytest.mark.parametrize("place", ["", "entries", "work", "entries/{}", "entries/{}/files"])
+@pytest.mark.parametrize("mode", [0o777, 0o1777])
+def test_what_anyone_could_write_is_refused(setting, place, mode):
     assert in_child(setting.start()) == 0
-    (setting.cache / UID / place.format(setting.archive().sha256)).chmod(0o777)
+    (setting.cache / UID / place.format(setting.archive().sha256)).chmod(mode)
     done = run_shim(*setting.arguments(), "--", "true", home=setting.root, cwd=setting.root)
     assert done.returncode == 73
     assert "can be written by anyone" in done.stderr
@@ -332,7 +334,7 @@ def test_a_disk_that_is_full_is_said_in_one_line_and_leaves_nothing(setting):
 def variables(tmp_path, monkeypatch) -> pytest.MonkeyPatch:
     for name in ("XDG_CACHE_HOME", "HOME", "TMPDIR"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(cache_module, "TEMPORARY", (str(tmp_path / "tmp"),))
+    monkeypatch.setattr(safe, "TEMPORARY", (str(tmp_path / "tmp"),))
     return monkeypatch
 
 
@@ -347,9 +349,9 @@ def test_the_cache_is_where_the_environment_says(variables, tmp_path):
         if name:
             variables.setenv(name, str(tmp_path / value))
         expected.append(str(tmp_path / root))
-        assert Cache.open(None).root == expected[-1]
+        assert Cache.open(None, print).root == expected[-1]
     variables.chdir(tmp_path)
-    assert Cache.open("given").root == str(tmp_path / "given" / UID)
+    assert Cache.open("given", print).root == str(tmp_path / "given" / UID)
 
 
 @pytest.mark.parametrize("home", ["", "relative", "/dev/null", "/proc", "{file}", "{foreign}"])
@@ -359,18 +361,18 @@ def test_a_home_that_is_of_no_use_is_passed_over(variables, tmp_path, home):
     shared.mkdir(parents=True)
     shared.chmod(0o777)
     variables.setenv("HOME", home.format(file=tmp_path / "file", foreign=tmp_path / "foreign"))
-    assert Cache.open(None).root == str(tmp_path / f"tmp/flyte-shim-{UID}/{UID}")
+    assert Cache.open(None, print).root == str(tmp_path / f"tmp/flyte-shim-{UID}/{UID}")
 
 
 def test_no_place_at_all_is_an_error_that_says_what_to_set(variables, tmp_path):
     (tmp_path / "tmp").touch()
     with pytest.raises(StorageError, match=r"no place for the cache: .*Set FLYTE_SHIM_CACHE"):
-        Cache.open(None)
+        Cache.open(None, print)
 
 
 def test_a_given_cache_directory_is_not_replaced_by_another(variables):
     with pytest.raises(StorageError, match="/dev/null cannot be used"):
-        Cache.open("/dev/null")
+        Cache.open("/dev/null", print)
 
 
 def test_64_processes_of_their_own_start_at_once(setting):

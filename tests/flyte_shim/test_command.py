@@ -411,7 +411,11 @@ def test_a_mistyped_address_shows_no_secret_and_steers_no_terminal(shim, address
         shim("true", FLYTE_SHIM_LOG=address),
         shim("--archive", "x", "--", "true", FLYTE_SHIM_SHA256=address),
         shim("--workdir", address, "true"),
-        shim("--archive", "/x", "--sha256", OTHER_SHA256, "--", "true", FLYTE_SHIM_CACHE=address),
+        # Below a file, so that root makes no directory of that name.
+        shim(
+            *("--archive", "/x", "--sha256", OTHER_SHA256, "true"),
+            FLYTE_SHIM_CACHE=f"/dev/null/u:{address}",
+        ),
         shim("--archive", "/x", "--sha256", OTHER_SHA256, "--", "true", FLYTE_SHIM_MODE=address),
         shim("--archive", "/x", "--sha256", OTHER_SHA256, "--", "true", FLYTE_SHIM_TIMEOUT=address),
         shim(f"--{address}", "true"),
@@ -420,3 +424,40 @@ def test_a_mistyped_address_shows_no_secret_and_steers_no_terminal(shim, address
         assert SECRET not in said.stderr
         assert said.stderr.startswith("flyte-shim: error: ")
         assert said.stderr[:-1].isprintable()
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("./run.sh", r"run\.sh is on a file system that is mounted noexec.* FLYTE_SHIM_CACHE says"),
+        ("./odd.sh", "its interpreter is missing: /no/such/interpreter"),
+        ("./data.sh", "its interpreter /etc/passwd cannot be run: Permission denied"),
+        ("./main.py", "Permission denied$"),
+    ],
+)
+def test_why_a_command_of_a_bundle_does_not_run(tmp_path, workdir, command, reason):
+    """On a file system without programs, which is not the same as a missing right to run it."""
+    files = {
+        "main.py": "",
+        "run.sh": "#!/bin/sh\n",
+        "odd.sh": "#!/no/such/interpreter -x\n",
+        "data.sh": "#!/etc/passwd\n",
+    }
+    bundle = archive_of(tmp_path / "store", files)
+    start = [sys.executable, "-m", "flyte_shim", "--archive", bundle.path, "--", command]
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    if command == "./run.sh":
+        if os.geteuid() != 0 or not shutil.which("unshare"):
+            pytest.skip("needs root and unshare")
+        mount = f'mount -t tmpfs -o noexec,mode=755 x {cache} && exec "$0" "$@"'
+        start = ["unshare", "--mount", "sh", "-c", mount, *start]
+    done = subprocess.run(
+        start,
+        cwd=workdir,
+        env=environment(tmp_path, FLYTE_SHIM_CACHE=str(cache)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 126
+    assert re.search(reason, error_of(done))

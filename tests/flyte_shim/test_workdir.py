@@ -33,7 +33,7 @@ class Place:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.cache = Cache.open(str(root / "cache"))
+        self.cache = Cache.open(str(root / "cache"), print)
         self.workdir = root / "work dir"
         self.workdir.mkdir()
 

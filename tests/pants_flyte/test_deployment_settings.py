@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from pants.engine.internals.scheduler import ExecutionError
 from flyte_pack.deploy.options import parse
 from flyte_pack.deploy.plan import DeployPlan, resolve
 from flyte_pack.errors import UserError
+from flyte_shim.store_settings import VARIABLES as STORE_VARIABLES
 from tests.support.flyte_goals import app, deploy_process, packaged, paths, plan, run_request
 from tests.support.flyte_rules import RuleRoot, refusal
 
@@ -226,25 +228,60 @@ def test_a_rollback_that_registers_brings_packages_and_no_bundles(root: RuleRoot
 # --- experimental-deploy --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("options", "typed"), [((), ()), (("--flyte-dry-run",), ("--dry-run",))])
-def test_experimental_deploy_has_a_dry_run_of_its_own(root: RuleRoot, options, typed):
+@pytest.mark.parametrize(
+    ("options", "typed"),
+    [
+        ((), ()),
+        (("--flyte-dry-run",), ("--dry-run",)),
+        (("experimental-deploy", "app:deploy", "--", "--dry-run"), ("--dry-run",)),
+        (
+            ("experimental-deploy", "app:deploy", "--", "--domain", "staging", "--no-register"),
+            ("--domain", "staging", "--no-register"),
+        ),
+        (("--flyte-experimental-deploy-args=--version v1",), ("--version", "v1")),
+    ],
+)
+def test_experimental_deploy_passes_what_was_typed(root: RuleRoot, options, typed):
     root.write(app())
     argv = deploy_process(root, "app:deploy", options=options).process.argv
     assert argv[argv.index("--") + 1 :] == typed
 
 
+def test_what_was_typed_counts_for_what_is_packaged_too(root: RuleRoot):
+    root.write(app())
+    typed = ("experimental-deploy", "app:deploy", "--", "--copy-style", "none", "--version", "v1")
+    process = deploy_process(root, "app:deploy", options=typed).process
+    assert not any(p.endswith(".tar.gz") for p in packaged(root, process.input_digest))
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (("--dryrun",), "app:deploy: What follows `--` cannot be used: unknown option '--dryrun'"),
+        (("list",), "`experimental-deploy` only deploys. For `list` write: ./pants run app:deploy"),
+        (("--help",), "For `help` write: ./pants run app:deploy -- --help"),
+        (("prune", "--yes"), "./pants run app:deploy -- prune --yes"),
+    ],
+)
+def test_experimental_deploy_refuses_what_is_not_for_deploying(root: RuleRoot, typed, message):
+    root.write(app())
+    with pytest.raises(ExecutionError, match=re.escape(message)):
+        deploy_process(
+            root, "app:deploy", options=("experimental-deploy", "app:deploy", "--", *typed)
+        )
+
+
 def test_experimental_deploy_passes_what_stores_and_flyte_are_configured_by(root: RuleRoot):
     root.write(app())
-    given = {
-        "AWS_ENDPOINT_URL": "http://s3",
-        "FLYTE_AWS_SECRET_ACCESS_KEY": "k",
-        "AZURE_STORAGE_ACCOUNT_NAME": "a",
-        "STORAGE_EMULATOR_HOST": "h",
-        "FLYTE_ADMIN_AUTHTYPE": "ClientSecret",
-    }
-    env = deploy_process(root, "app:deploy", env={**given, "OTHER": "o"}).process.env
+    # Pants itself tells PEX of SSL_CERT_FILE.
+    given = {name: f"planted-{name}" for name in STORE_VARIABLES if name != "SSL_CERT_FILE"}
+    given |= {"FLYTE_ADMIN_AUTHTYPE": "ClientSecret", "HTTPS_PROXY": "http://u:planted-p@proxy"}
+    process = deploy_process(root, "app:deploy", env={**given, "OTHER": "o"})
+    env = process.process.env
     assert {name: env[name] for name in given} == given
     assert "OTHER" not in env
+    # Pants logs the process as a whole.
+    assert "planted" not in f"{process} {process!r} {process.process.env} {env.values()}"
 
 
 # --- run path:task -- --remote ---------------------------------------------------------------------

@@ -21,6 +21,8 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from flyte_pack.errors import UserError
+
 _TIMEOUT = 60  # seconds, for one command
 
 # Settings that say how files are compared, and name no program. git-config(1).
@@ -31,7 +33,7 @@ _INERT = (
 _GITLINK = "160000"
 
 
-class Unknown(Exception):
+class Unknown(UserError):
     """Git cannot say it. The message says why, and has no name of a path, person or machine."""
 
 

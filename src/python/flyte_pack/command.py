@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional
 from flyte_pack.errors import UsageError, UserError
 from flyte_pack.progress import Say, write
 from flyte_shim import shown
+from flyte_shim.stopping import Stopped, Stopping
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -41,13 +42,19 @@ def guarded(
     hint: how to get help after a wrong command line; `{}` in it stands for `about`.
     """
     try:
-        return work() or DONE
+        with Stopping():
+            return work() or DONE
     except UsageError as error:
         code, message, more = USAGE, str(error), hint
     except UserError as error:
         code, message, more = failed, str(error), ""
     except OSError as error:
         code, message, more = failed, reason(error), ""
+    except Stopped as error:
+        code, more = error.code, ""
+        message = interrupted
+        if code != INTERRUPTED:
+            message = interrupted.replace("interrupted", str(error), 1)
     except KeyboardInterrupt:
         code, message, more = INTERRUPTED, interrupted, ""
     except SystemExit as error:  # argparse has printed the help

@@ -12,12 +12,11 @@ from urllib.parse import urlencode
 
 from flyte_shim import shown
 from flyte_shim.errors import SourceDenied, SourceUnavailable, UsageError
+from flyte_shim.store_settings import CONTAINER, PROFILE, WEB_IDENTITY
 from flyte_shim.web import TRANSIENT, Url
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from flyte_shim.stores import S3Settings
     from flyte_shim.web import Web
 
@@ -33,11 +32,20 @@ _MAX_TOKEN = 1 << 16
 
 
 class Credentials:
-    """A key, its secret and the session's token; `origin` says where they come from."""
+    """A key, its secret and the session's token; `origin` says where they come from.
+
+    `expiration` is the moment of which the source says that they end then (ISO 8601), if any.
+    """
 
     def __init__(
-        self, access_key_id: str, secret_access_key: str, session_token: str | None, origin: str
+        self,
+        access_key_id: str,
+        secret_access_key: str,
+        session_token: str | None,
+        origin: str,
+        expiration: str | None = None,
     ) -> None:
+        self.expiration = expiration
         self.access_key_id, self.secret_access_key = access_key_id, secret_access_key
         self.session_token, self.origin = session_token, origin
         for value in (access_key_id, secret_access_key, session_token or "-"):
@@ -45,24 +53,29 @@ class Credentials:
                 raise UsageError(f"the credentials from {origin} have invalid characters")
 
 
-def find_credentials(
-    settings: S3Settings, web: Web, environ: Mapping[str, str]
-) -> Credentials | None:
+def find_credentials(settings: S3Settings, web: Web) -> Credentials | None:
     """The credentials, or None if there are none; raises ShimError if a configured source fails."""
     key_id, secret = settings.access_key_id, settings.secret_access_key
+    if settings.anonymous:
+        return None
     if key_id and secret:
-        return Credentials(key_id, secret, settings.session_token, "the environment")
-    profile = environ.get("AWS_CONFIG_FILE") and environ.get("AWS_PROFILE")
-    if profile and (found := _from_profile(profile)):
-        return found
-    if environ.get("AWS_WEB_IDENTITY_TOKEN_FILE") and environ.get("AWS_ROLE_ARN"):
-        return _from_web_identity(settings.region, web, environ)
-    variables = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
-    if any(map(environ.get, variables)):
-        return _from_container(web, environ)
-    if environ.get("AWS_EC2_METADATA_DISABLED", "").lower() != "true":
-        return _from_machine(web, environ)
-    return None
+        origin = settings.identity_variables
+        return Credentials(key_id, secret, settings.session_token, origin)
+    if settings.identity == PROFILE and settings.table.get("config file"):
+        found = _from_profile(next(iter(settings.parts.values())))
+        if found:
+            return found
+    return find_role(settings, web)
+
+
+def find_role(settings: S3Settings, web: Web) -> Credentials | None:
+    """`find_credentials` without keys and profiles."""
+    name, parts = settings.table.role()
+    if name == WEB_IDENTITY:
+        return _from_web_identity(settings, parts, web)
+    if name == CONTAINER:
+        return _from_container(settings, parts, web)
+    return None if settings.table.true("no machine") else _from_machine(settings, web)
 
 
 def _from_profile(name: str) -> Credentials | None:
@@ -85,20 +98,19 @@ def _from_profile(name: str) -> Credentials | None:
     )
 
 
-def _from_web_identity(region: str, web: Web, environ: Mapping[str, str]) -> Credentials:
+def _from_web_identity(settings: S3Settings, parts: dict[str, str], web: Web) -> Credentials:
     """Asks STS by AssumeRoleWithWebIdentity, an unsigned request."""
+    region = settings.region
     domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-    endpoint = (
-        environ.get("AWS_ENDPOINT_URL_STS")
-        or environ.get("AWS_STS_ENDPOINT")
-        or f"https://sts.{region}.{domain}"
-    )
+    endpoint = settings.table.get("sts") or f"https://sts.{region.lower()}.{domain}"
     form = {
         "Action": "AssumeRoleWithWebIdentity",
         "Version": "2011-06-15",
-        "RoleArn": environ["AWS_ROLE_ARN"],
-        "RoleSessionName": environ.get("AWS_ROLE_SESSION_NAME") or "flyte-shim",
-        "WebIdentityToken": _token_in("AWS_WEB_IDENTITY_TOKEN_FILE", environ),
+        "RoleArn": parts["AWS_ROLE_ARN"],
+        "RoleSessionName": settings.table.get("session name") or "flyte-shim",
+        "WebIdentityToken": _token_in(
+            "AWS_WEB_IDENTITY_TOKEN_FILE", parts["AWS_WEB_IDENTITY_TOKEN_FILE"]
+        ),
     }
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     url = Url(f"{endpoint.rstrip('/')}/")
@@ -108,29 +120,27 @@ def _from_web_identity(region: str, web: Web, environ: Mapping[str, str]) -> Cre
         raise SourceUnavailable(f"STS at {url.netloc} has failed ({status})")
     values = [
         text.partition(f"<{name}>")[2].partition(f"</{name}>")[0].strip()
-        for name in ("AccessKeyId", "SecretAccessKey", "SessionToken")
+        for name in ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
     ]
-    if status != 200 or not all(values):
+    if status != 200 or not all(values[:3]):
         code = text.partition("<Code>")[2].partition("</Code>")[0].strip()
         label = f"{status} {code}" if code.isascii() and code.isalnum() else str(status)
         raise SourceDenied(
             f"STS at {url.netloc} gives no credentials for AWS_ROLE_ARN ({label}): does the role "
             "trust the cluster's identity provider and this service account?"
         )
-    return Credentials(values[0], values[1], values[2], "the web identity")
+    return Credentials(values[0], values[1], values[2], "the web identity", values[3])
 
 
-def _from_container(web: Web, environ: Mapping[str, str]) -> Credentials:
-    relative = environ.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
-    url = Url(_ECS + relative if relative else environ["AWS_CONTAINER_CREDENTIALS_FULL_URI"])
+def _from_container(settings: S3Settings, parts: dict[str, str], web: Web) -> Credentials:
+    ((variable, where),) = parts.items()
+    url = Url(_ECS + where if where.startswith("/") else where)
     if url.scheme == "http" and url.host not in _CONTAINER_HOSTS:
-        raise UsageError(
-            f"AWS_CONTAINER_CREDENTIALS_FULL_URI names {url.netloc} without TLS; use https://"
-        )
+        raise UsageError(f"{variable} names {url.netloc} without TLS; use https://")
     headers = {"Accept": "application/json"}
-    token = environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN", "")
-    if environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"):
-        token = _token_in("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", environ)
+    token = settings.table.get("container token")
+    if path := settings.table.get("container token file"):
+        token = _token_in(settings.table.variable("container token file"), path)
     if token:
         headers["Authorization"] = token
     with web.send("GET", url, headers, direct=True) as answer:
@@ -146,10 +156,9 @@ def _from_container(web: Web, environ: Mapping[str, str]) -> Credentials:
     return found
 
 
-def _from_machine(web: Web, environ: Mapping[str, str]) -> Credentials | None:
+def _from_machine(settings: S3Settings, web: Web) -> Credentials | None:
     """Asks IMDSv2, the end of the chain; None if nothing answers."""
-    named = environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or environ.get("AWS_METADATA_ENDPOINT")
-    base = (named or _IMDS).rstrip("/")
+    base = settings.table.get("machine") or _IMDS
     path = f"{base}/latest/meta-data/iam/security-credentials/"
 
     def ask(method: str, url: str, headers: dict[str, str]) -> str | None:
@@ -175,16 +184,16 @@ def _from_json(text: str, origin: str) -> Credentials | None:
     try:
         fields = json.loads(text)
         values = [fields[name] for name in ("AccessKeyId", "SecretAccessKey")]
-        token = fields.get("Token")
+        token, expiration = fields.get("Token"), fields.get("Expiration")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     if not all(isinstance(value, str) and value for value in (*values, token or "-")):
         return None
-    return Credentials(values[0], values[1], token, origin)
+    ends = expiration if isinstance(expiration, str) else None
+    return Credentials(values[0], values[1], token, origin, ends)
 
 
-def _token_in(variable: str, environ: Mapping[str, str]) -> str:
-    path = environ[variable]
+def _token_in(variable: str, path: str) -> str:
     try:
         with open(path, encoding="ascii", errors="replace") as file:
             token = file.read(_MAX_TOKEN).strip()

@@ -41,18 +41,17 @@ from __future__ import annotations
 
 import fcntl
 import os
-import stat
 import time
 
 from flyte_shim.errors import StorageError
 from flyte_shim.files import make_directory, remove_tree, write_all
+from flyte_shim.safe import check_private, first_usable, safe_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable
 
-# A cache in these directories is used only if the user owns it: see _check_owner.
-TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108
+_OTHERWISE = "set FLYTE_SHIM_CACHE to another directory"
 _HASH_LENGTH = 64
 # The task waits for the eviction.
 EVICTION_SECONDS = 2.0
@@ -77,24 +76,22 @@ class Cache:
         self.root = root
 
     @classmethod
-    def open(cls, directory: str | None) -> Cache:
+    def open(cls, directory: str | None, warn: Callable[[str], None]) -> Cache:
         """The cache in `directory`, or in the first usable default place; raises StorageError.
 
-        A container may lack a writable HOME, so some defaults are among the temporary files. A
-        given `directory` may be read-only if it holds the entry.
+        A container may lack a writable HOME, so some defaults are among the temporary files. `warn`
+        is told of those that are not safe. A given `directory` may be read-only if it holds the
+        entry.
         """
-        if directory:
-            return cls(_private(os.path.abspath(directory), writable=False))
-        failure = None
-        for candidate in _default_directories():
-            try:
-                return cls(_private(candidate, writable=True))
-            except StorageError as error:
-                failure = error
-        raise StorageError(
-            f"no place for the cache: {failure}. Set FLYTE_SHIM_CACHE to a directory that the user "
-            f"with the id {os.geteuid()} can write"
-        )
+        if not directory:
+            return cls(first_usable("flyte-shim", _OTHERWISE, _writable, warn))
+        try:
+            return cls(_private(safe_directory(directory, _OTHERWISE)))
+        except StorageError as error:
+            reason = str(error)
+        except OSError as error:
+            reason = f"{error.strerror} ({error.filename or directory})"
+        raise StorageError(f"the cache directory {directory} cannot be used: {reason}")
 
     def entry(self, archive_hash: str, fill: Callable[[str], int]) -> Entry:
         """The entry of an archive, made by `fill` if there is none.
@@ -182,13 +179,15 @@ class Cache:
                 status = os.lstat(path)
             except FileNotFoundError:
                 return None
-            _check_owner(path, status)
             try:
+                check_private(path, _OTHERWISE)
+                check_private(f"{path}/files", _OTHERWISE)
                 fd = os.open(f"{path}/lock", os.O_RDONLY | os.O_NOFOLLOW)
             except FileNotFoundError:
                 if _is_still(path, status):
                     raise StorageError(
-                        f"the cache entry {path} is damaged: its lock is missing. Remove it"
+                        f"the cache entry {path} is damaged: its lock or files are missing. "
+                        "Remove it"
                     ) from None
                 continue
             if _locked(fd, f"{path}/lock", fcntl.LOCK_SH):
@@ -263,48 +262,21 @@ def seal(directory: str, directories: dict[str, bool]) -> None:
         os.chmod(here, 0o500)
 
 
-def _default_directories() -> list[str]:
-    environ, uid = os.environ, os.geteuid()
-    places = [
-        (environ.get("XDG_CACHE_HOME"), "flyte-shim"),
-        (environ.get("HOME"), ".cache/flyte-shim"),
-        *((base, f"flyte-shim-{uid}") for base in (environ.get("TMPDIR"), *TEMPORARY)),
-    ]
-    # The XDG base directory specification says to ignore relative paths.
-    return [f"{base}/{name}" for base, name in places if base and base.startswith("/")]
-
-
-def _private(directory: str, writable: bool) -> str:
-    """The user's own directory in the cache directory, made if it does not exist."""
+def _private(directory: str) -> str:
+    """The user's own directory in the safe `directory`, made if it does not exist."""
     root = f"{directory}/{os.geteuid()}"
-    try:
-        if not os.path.lexists(root):
-            os.makedirs(directory, exist_ok=True)
-            make_directory(root)
-        _check_owner(root, os.lstat(root))
-        make_directory(f"{root}/entries")
-        make_directory(f"{root}/work")
-    except OSError as error:
-        raise StorageError(
-            f"the cache directory {directory} cannot be used: {error.strerror} ({error.filename})"
-        ) from None
-    if writable and not os.access(f"{root}/work", os.W_OK | os.X_OK):
-        raise StorageError(f"the cache directory {directory} cannot be written")
+    for path in (root, f"{root}/entries", f"{root}/work"):
+        if not os.path.lexists(path):
+            make_directory(path)
+        check_private(path, _OTHERWISE)
     return root
 
 
-def _check_owner(path: str, status: os.stat_result) -> None:
-    """Refuse a directory that another user made or can change."""
-    uid = os.geteuid()
-    if not stat.S_ISDIR(status.st_mode):
-        raise StorageError(f"{path}, in the cache, is not a directory. Remove it")
-    if status.st_uid != uid:
-        raise StorageError(
-            f"{path}, in the cache, belongs to the user with the id {status.st_uid}, not to the "
-            f"current user {uid}. Remove it, or set FLYTE_SHIM_CACHE to another directory"
-        )
-    if status.st_mode & stat.S_IWOTH:
-        raise StorageError(f"{path}, in the cache, can be written by anyone. Remove it")
+def _writable(directory: str) -> str:
+    root = _private(directory)
+    if not os.access(f"{root}/work", os.W_OK | os.X_OK):
+        raise StorageError(f"the cache directory {directory} cannot be written")
+    return root
 
 
 def _locked(fd: int, path: str, operation: int) -> bool:

@@ -12,6 +12,8 @@ from flyte_shim.command import become, option
 from flyte_shim.errors import ShimError, StorageError, UsageError
 from flyte_shim.log import Log
 from flyte_shim.paths import bare_uri, is_sha256, sha256_in_name
+from flyte_shim.safe import UnsafeDirectory, safe_directory
+from flyte_shim.stopping import Stopped, Stopping
 from flyte_shim.workdir import MODES, place
 
 USAGE = """\
@@ -44,12 +46,15 @@ def main(argv: list[str] | None = None) -> int:
     """Prepare the bundle and become the command; returns an exit code if that fails."""
     log = Log()
     try:
-        log.configure(os.environ)
-        return _main(sys.argv[1:] if argv is None else argv, log)
+        with Stopping() as stopping:
+            log.configure(os.environ)
+            return _main(sys.argv[1:] if argv is None else argv, log, stopping)
     except ShimError as error:
         code, message = error.code, str(error)
     except OSError as error:
         code, message = StorageError.code, _storage_message(error)
+    except Stopped as error:
+        code, message = error.code, f"{error} before the command began"
     except KeyboardInterrupt:
         return 130
     except Exception as error:
@@ -60,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
-def _main(argv: list[str], log: Log) -> int:
+def _main(argv: list[str], log: Log, stopping: Stopping) -> int:
     options, command = _parse(argv)
     if "--help" in options:
         print(USAGE, end="")
@@ -87,7 +92,7 @@ def _main(argv: list[str], log: Log) -> int:
         destination = (option(command, "--dest") if tgz else None) or "."
         if destination != ".":
             target = os.path.join(target, destination)
-        _prepare(archive, sha256, target, options, markers, log)
+        _prepare(archive, sha256, target, options, markers, log, stopping)
     _enter(workdir)
     if tgz and sha256 and bare_uri(tgz) != tgz:
         # a0 has the bundle already, and would use the signature as a file name.
@@ -110,8 +115,31 @@ def _enter(workdir: str | None) -> None:
         os.environ["_F_EXEC_WRAPPED"] = "1"
 
 
+def _safe_workdir(workdir: str, named: bool, log: Log) -> str:
+    """The working directory without links; one that is not safe is an error only if it is named."""
+    try:
+        return safe_directory(workdir, "choose another working directory", 0o755)
+    except UnsafeDirectory as error:
+        if named:
+            raise StorageError(f"the working directory {workdir} cannot be used: {error}") from None
+        log.warning("unsafe", f"the working directory is not safe: {error}")
+    except OSError as error:
+        if named:
+            raise StorageError(
+                f"cannot put the bundle into the working directory {workdir}: {error.strerror} "
+                f"({error.filename or workdir})"
+            ) from None
+    return workdir
+
+
 def _prepare(
-    archive: str, sha256: str, workdir: str, options: dict[str, str], markers: list[str], log: Log
+    archive: str,
+    sha256: str,
+    workdir: str,
+    options: dict[str, str],
+    markers: list[str],
+    log: Log,
+    stopping: Stopping,
 ) -> None:
     """Make the bundle appear in `workdir`; its entry stays locked as long as this process lives."""
     mode = options.get("--mode") or os.environ.get("FLYTE_SHIM_MODE") or MODES[0]
@@ -119,13 +147,16 @@ def _prepare(
         raise UsageError(f"the mode is {shown.word(mode)}; it is one of: {', '.join(MODES)}")
     log.common["archive"] = sha256
     facts: dict[str, str | int] = {}
-    cache = Cache.open(options.get("--cache") or os.environ.get("FLYTE_SHIM_CACHE"))
+    workdir = _safe_workdir(workdir, "--workdir" in options, log)
+    named = options.get("--cache") or os.environ.get("FLYTE_SHIM_CACHE")
+    cache = Cache.open(named, lambda message: log.warning("unsafe", message))
 
     def fill(directory: str) -> int:
         # Only a start without a cache entry imports these.
         from flyte_shim.fetch import cache_bytes_from, fetch
         from flyte_shim.source import scheme_of
 
+        stopping.watch()
         facts["scheme"] = log.common["scheme"] = scheme_of(archive) or "file"
         facts["bound"] = cache_bytes_from(os.environ, cache.root)
         size, attempts, disk_bytes = fetch(archive, sha256, directory, os.environ, retrying)

@@ -32,6 +32,8 @@ PATIENCE_VARIABLES = {
     "timeout": "FLYTE_SHIM_TIMEOUT",
     "deadline": "FLYTE_SHIM_DEADLINE",
 }
+_LONGEST = 31_536_000  # seconds; clocks and timers take no more than some years
+_MOST = 1 << 62
 CACHE_VARIABLE = "FLYTE_SHIM_CACHE_MAX_BYTES"
 _CACHE_BYTES = 10 << 30
 
@@ -91,7 +93,7 @@ def limits_from(environ: Mapping[str, str]) -> Limits:
 
 def patience_from(environ: Mapping[str, str]) -> Patience:
     """How long to try, from the environment; the deadline counts from now. Raises UsageError."""
-    patience = _numbers(environ, PATIENCE_VARIABLES)
+    patience = _numbers(environ, PATIENCE_VARIABLES, _LONGEST)
     retries = _number(environ, "FLYTE_STORAGE_RETRIES")
     if retries is not None:
         patience["attempts"] = retries + 1
@@ -110,17 +112,21 @@ def cache_bytes_from(environ: Mapping[str, str], root: str) -> int:
     return min(_CACHE_BYTES, disk.f_frsize * disk.f_blocks // 4)
 
 
-def _numbers(environ: Mapping[str, str], variables: dict[str, str]) -> dict[str, int]:
-    numbers = ((name, _number(environ, variable)) for name, variable in variables.items())
+def _numbers(
+    environ: Mapping[str, str], variables: dict[str, str], most: int = _MOST
+) -> dict[str, int]:
+    numbers = ((name, _number(environ, variable, most)) for name, variable in variables.items())
     return {name: value for name, value in numbers if value is not None}
 
 
-def _number(environ: Mapping[str, str], variable: str) -> int | None:
-    text = environ.get(variable)
+def _number(environ: Mapping[str, str], variable: str, most: int = _MOST) -> int | None:
+    text = environ.get(variable, "").strip()
     if not text:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise UsageError(f"{variable} is {shown.word(text)}; it takes a number, 1000000 say")
+    if int(text) > most:
+        raise UsageError(f"{variable} is {shown.word(text)}; it takes at most {most}")
     return int(text)
 
 

@@ -12,6 +12,11 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
         written += os.write(fd, data[written:])
 
 
+def forbids_programs(path: str) -> bool:
+    """Whether the file system of `path` is mounted noexec (mount(8)), as far as the system says."""
+    return bool(os.statvfs(path).f_flag & getattr(os, "ST_NOEXEC", 0))
+
+
 def remove_tree(path: str) -> None:
     """Remove a directory if it exists, even with read-only directories in it; follows no link."""
     try:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 
 from flyte_shim import errors, shown
+from flyte_shim.obstore_client import Panic, Plan, call, pieces
 from flyte_shim.source import Source
-from flyte_shim.stores import AZURE, allows_http, locate, obstore_config
+from flyte_shim.stores import locate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ class ObstoreSource(Source):
 
     def __init__(self, uri: str, patience: Patience, environ: Mapping[str, str]) -> None:
         super().__init__(shown.uri(uri))
-        self._location, self._patience, self._environ = locate(uri), patience, environ
+        self._location, self._patience = locate(uri), patience
+        self._plan = Plan(self._location, environ)
         try:
             import obstore
         except ImportError:
@@ -49,10 +51,9 @@ class ObstoreSource(Source):
                 options["if_match"] = self._etag
         store = self._checked_store()
         try:
-            result = self._obstore.get(store, self._location.key, options=options)
+            result = call(self._obstore.get, store, self._location.key, options=options)
             self._check(offset, result.meta)
-            for chunk in result.stream(min_chunk_size=_CHUNK):
-                yield bytes(chunk)
+            yield from pieces(result, _CHUNK)
         except (errors.ShimError, GeneratorExit):
             raise
         except Exception as error:
@@ -71,27 +72,22 @@ class ObstoreSource(Source):
         except errors.ShimError:
             raise
         except Exception as error:
-            prefix = "AZURE_" if self._location.kind == AZURE else "GOOGLE_"
+            given = self._plan.settings.identity_variables() or self._plan.settings.variable(
+                "endpoint"
+            )
             raise errors.UsageError(
-                f"the settings for {self.uri} are invalid ({type(error).__name__}): check the "
-                f"variables {prefix}* of the environment and the files that they name"
+                f"the settings for {self.uri} are invalid ({type(error).__name__}): check "
+                f"{given}, and the file that it names"
             ) from None
 
     def _store(self) -> Any:
-        from obstore.store import AzureStore, GCSStore
+        import obstore.store
 
-        location, left, silent = self._location, self._patience.left(), self._patience.timeout
-        client: Any = {
-            "connect_timeout": _ms(min(silent, _CONNECT_SECONDS)),
-            "allow_http": allows_http(location, self._environ),
-        }
-        config: Any = obstore_config(location, self._environ)
-        make = AzureStore if location.kind == AZURE else GCSStore
+        left, silent = self._patience.left(), self._patience.timeout
+        connect = _ms(min(silent, _CONNECT_SECONDS))
 
         def store(**timeouts: str) -> Any:
-            options: Any = {**client, **timeouts}
-            retry: Any = {"max_retries": 0}
-            return make(location.bucket, config=config, client_options=options, retry_config=retry)
+            return self._plan.make(obstore.store, {"connect_timeout": connect, **timeouts})
 
         try:
             return store(timeout=_ms(left), read_timeout=_ms(silent))
@@ -102,6 +98,11 @@ class ObstoreSource(Source):
     def _failure(self, error: Exception) -> errors.ShimError:
         """The error for an exception of obstore or of Rust's runtime."""
         text, kind, uri = str(error), type(error).__name__, self.uri
+        if isinstance(error, Panic):
+            return errors.UntrustedSource(f"{uri} cannot be read: {error}")
+        who = (
+            self._plan.settings.identity_variables() or "the identity of the task's service account"
+        )
         status = int((_STATUS.search(text) or [0, 0])[1])
         code = (_CODE.search(text) or ["", ""])[1]
         label = f"{status or kind} {code}".strip()
@@ -126,8 +127,7 @@ class ObstoreSource(Source):
         if kind in ("PermissionDeniedError", "UnauthenticatedError") or status in (401, 403, 407):
             return errors.SourceDenied(
                 f"{uri} may not be read ({label}): the credentials are wrong or may not read it, "
-                "or this machine's clock is off. Check the variables GOOGLE_* and AZURE_*, or the "
-                "identity of the task's service account"
+                f"or this machine's clock is off. Check {who}"
             )
         if "certificate" in text or "UnknownIssuer" in text:
             return errors.UntrustedSource(

@@ -15,7 +15,7 @@ from flyte_shim import shown
 from flyte_shim.aws_credentials import Credentials, find_credentials
 from flyte_shim.errors import ShimError, SourceDenied, SourceMissing, SourceUnavailable
 from flyte_shim.http_source import WebSource, refusal
-from flyte_shim.stores import locate, s3_settings
+from flyte_shim.stores import S3Settings, locate
 from flyte_shim.web import TRANSIENT, Url
 
 TYPE_CHECKING = False
@@ -35,10 +35,10 @@ class S3Source(WebSource):
     """An archive at `s3://bucket/key`."""
 
     def __init__(self, uri: str, patience: Patience, environ: Mapping[str, str]) -> None:
-        super().__init__(uri, patience, environ, environ.get("AWS_CA_BUNDLE"))
+        self._settings = S3Settings(environ)
+        super().__init__(uri, patience, environ, self._settings.authorities())
         self._location = locate(uri)
-        self._settings = s3_settings(environ)
-        self._region, self._environ = self._settings.region, environ
+        self._region = self._settings.region
         self._credentials: Credentials | None = None
         self._asked = False
 
@@ -60,7 +60,7 @@ class S3Source(WebSource):
 
     def _send(self, headers: dict[str, str]) -> Answer:
         if not self._asked and not self._settings.anonymous:
-            self._credentials = find_credentials(self._settings, self._web, self._environ)
+            self._credentials = find_credentials(self._settings, self._web)
             self._asked = True
         url = Url(self.url())
         if self._settings.request_payer:
@@ -71,20 +71,8 @@ class S3Source(WebSource):
 
     def url(self) -> str:
         """The archive's URL, without a signature."""
-        bucket, virtual = self._location.bucket, self._settings.virtual_hosted
-        key = quote(self._location.key, safe="/~")
-        endpoint = self._settings.endpoint
-        if endpoint is None:
-            domain = "amazonaws.com.cn" if self._region.startswith("cn-") else "amazonaws.com"
-            endpoint = f"https://s3.{self._region}.{domain}"
-            if virtual is None:  # AWS's certificate does not match a bucket name with a dot
-                virtual = "." not in bucket
-        if not virtual:
-            return f"{endpoint}/{bucket}/{key}"
-        scheme, _, host = endpoint.partition("://")
-        if not host.startswith(f"{bucket}."):  # obstore wants the bucket in the endpoint
-            host = f"{bucket}.{host}"
-        return f"{scheme}://{host}/{key}"
+        base, _ = self._settings.bucket_url(self._location.bucket, self._region)
+        return f"{base}/{quote(self._location.key, safe='/~')}"
 
     def _refusal(self, answer: Answer) -> ShimError:
         code, bucket = answer.error_code(), self._location.bucket
@@ -111,7 +99,7 @@ class S3Source(WebSource):
                 f"{self.uri} is not public ({label}), and no credentials were found: neither in "
                 "the environment, nor a web identity, nor the container's or the machine's. Give "
                 "the task's service account a role, or set AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY"
+                f"AWS_SECRET_ACCESS_KEY{self._settings.table.halves()}"
             )
         origin = self._credentials.origin
         if code in _WRONG:
@@ -129,8 +117,8 @@ class S3Source(WebSource):
     def _asked_store(self) -> str:
         endpoint = self._settings.endpoint
         if endpoint:
-            return f"The store is {shown.uri(endpoint)}; check AWS_ENDPOINT_URL"
-        return "The store is AWS; is AWS_ENDPOINT_URL missing?"
+            return f"The store is {shown.uri(endpoint)}; check {self._settings.endpoint_variable}"
+        return f"The store is AWS; is {self._settings.endpoint_variable} missing?"
 
 
 def signed(

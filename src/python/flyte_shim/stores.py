@@ -1,20 +1,30 @@
-"""Parses the URIs of object stores, and the environment variables that say how to reach them.
+"""Parses the URIs of object stores, and says where their servers are.
 
-This module uses no network, no files and not the process's own environment. Flyte's variables come
-before those of the clouds' own tools. obstore itself reads `GOOGLE_*`, `AZURE_*` and most of
-`AWS_*`.
+This module uses no network and not the process's own environment. `store_settings.py` has the table
+of the variables.
 """
 
 from __future__ import annotations
 
+import re
+
 from flyte_shim import shown
 from flyte_shim.errors import UsageError
+from flyte_shim.store_settings import (
+    AZURE,
+    FLYTE_KEY,
+    GCS,
+    KEY,
+    NOBODY,
+    S3,
+    SAS,
+    Settings,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-S3, GCS, AZURE = "s3", "gs", "abfs"
 # The kind of store for each scheme.
 KINDS = {"s3": S3, "gs": GCS, "abfs": AZURE, "abfss": AZURE}
 DEFAULT_REGION = "us-east-1"
@@ -40,17 +50,56 @@ class S3Settings:
 
     `endpoint` is a URL without a final slash; None is AWS. `virtual_hosted` puts the bucket into
     the host name. Static credentials come before the usual chain; with `anonymous`, requests are
-    not signed.
+    not signed. `names` has the variables that gave the values, for messages.
     """
 
-    endpoint: str | None = None
-    region = DEFAULT_REGION
-    virtual_hosted: bool | None = None
-    access_key_id: str | None = None
-    secret_access_key: str | None = None
-    session_token: str | None = None
-    anonymous = False
-    request_payer = False
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        """Raises UsageError."""
+        self.table = table = Settings(S3, environ)
+        self.identity, self.parts = table.identity()
+        self.identity_variables = table.identity_variables()
+        self.endpoint = table.get("endpoint")
+        self.endpoint_variable = table.variable("endpoint")
+        self.named_region = table.get("region")
+        self.region = self.named_region or DEFAULT_REGION
+        self.anonymous = self.identity == NOBODY
+        self.request_payer = table.true("payer")
+        self.virtual_hosted: bool | None = None
+        style, virtual = table.get("style"), table.get("virtual")
+        if style in ("virtual", "path") or (virtual and style is None):
+            self.virtual_hosted = style == "virtual" if style else virtual == "true"
+        self.access_key_id: str | None = None
+        self.secret_access_key: str | None = None
+        self.session_token: str | None = None
+        if self.identity in (FLYTE_KEY, KEY):
+            self.access_key_id, self.secret_access_key = self.parts.values()
+            # A token belongs to the key that it came with.
+            if environ.get("AWS_ACCESS_KEY_ID", "").strip() in ("", self.access_key_id):
+                self.session_token = table.get("token")
+
+    def authorities(self) -> str | None:
+        """A file of certificates; of no use without TLS, and then not looked at."""
+        tls = not (self.endpoint or "https:").startswith("http:")
+        return self.table.get("authorities") if tls else None
+
+    def bucket_url(self, bucket: str, region: str) -> tuple[str, bool]:
+        """The bucket's URL without a final slash, and whether it is in the host's name."""
+        endpoint, virtual = self.endpoint, self.virtual_hosted
+        if endpoint is None:
+            domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+            endpoint = f"https://s3.{region.lower()}.{domain}"
+            if virtual is None:  # AWS's certificate does not match a bucket name with a dot
+                virtual = "." not in bucket
+        scheme, _, host = endpoint.partition("://")
+        if not virtual or _ADDRESS.match(host):
+            return f"{endpoint}/{bucket}", False
+        if host.startswith(f"{bucket}."):  # as Flyte's own client wants it
+            return endpoint, True
+        return f"{scheme}://{bucket}.{host}", True
+
+
+# An IP address, which has no names below it.
+_ADDRESS = re.compile(r"\[|[0-9]+(\.[0-9]+){3}([:/]|$)")
 
 
 def locate(uri: str) -> Location:
@@ -84,105 +133,46 @@ def locate(uri: str) -> Location:
     return Location(uri, kind, bucket, key, account, cloud)
 
 
-def s3_settings(environ: Mapping[str, str]) -> S3Settings:
-    """What the environment says about S3; raises UsageError.
-
-    The endpoint: FLYTE_AWS_ENDPOINT; then, unless AWS_IGNORE_CONFIGURED_ENDPOINT_URLS is true,
-    AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, AWS_ENDPOINT. The key: FLYTE_AWS_ACCESS_KEY_ID with
-    FLYTE_AWS_SECRET_ACCESS_KEY, else AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY. The token:
-    AWS_SESSION_TOKEN or AWS_TOKEN; it goes with Flyte's key if no other AWS_ACCESS_KEY_ID is set.
-    """
-    found, get = S3Settings(), environ.get
-    endpoint = get("FLYTE_AWS_ENDPOINT")
-    if not endpoint and not _true(get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")):
-        endpoint = get("AWS_ENDPOINT_URL_S3") or get("AWS_ENDPOINT_URL") or get("AWS_ENDPOINT")
-    if endpoint and not endpoint.lower().startswith(("http://", "https://")):
-        raise UsageError(
-            "the endpoint of S3 is an invalid URL; set AWS_ENDPOINT_URL to one with http(s)://"
-        )
-    found.endpoint = endpoint.rstrip("/") if endpoint else None
-    key_id, secret = get("FLYTE_AWS_ACCESS_KEY_ID"), get("FLYTE_AWS_SECRET_ACCESS_KEY")
-    token = get("AWS_SESSION_TOKEN") or get("AWS_TOKEN")
-    if key_id and secret:
-        if get("AWS_ACCESS_KEY_ID", key_id) != key_id:
-            token = None
-    else:
-        key_id, secret = get("AWS_ACCESS_KEY_ID"), get("AWS_SECRET_ACCESS_KEY")
-    if key_id and secret:
-        found.access_key_id, found.secret_access_key = key_id, secret
-        found.session_token = token or None
-    if style := get("FLYTE_AWS_S3_ADDRESSING_STYLE"):
-        found.virtual_hosted = style == "virtual"
-    elif virtual := get("AWS_VIRTUAL_HOSTED_STYLE_REQUEST"):
-        found.virtual_hosted = _true(virtual)
-    found.region = get("AWS_REGION") or get("AWS_DEFAULT_REGION") or DEFAULT_REGION
-    found.anonymous = _true(get("AWS_SKIP_SIGNATURE"))
-    found.request_payer = (get("AWS_REQUEST_PAYER") or "").lower() in ("requester", "true", "1")
-    return found
-
-
-def obstore_config(location: Location, environ: Mapping[str, str]) -> dict[str, str]:
-    """The `config` that makes obstore reach `location`, in addition to what obstore reads itself.
-
-    It holds the settings of S3, STORAGE_EMULATOR_HOST for GCS as Google's own libraries read it, or
-    the account that an Azure URI names. Raises UsageError.
-    """
-    config: dict[str, str] = {}
-    if location.kind == S3:
-        settings = s3_settings(environ)
-        given = {
-            "region": settings.region,
-            "endpoint": settings.endpoint,
-            "access_key_id": settings.access_key_id,
-            "secret_access_key": settings.secret_access_key,
-            "session_token": settings.session_token,
-            "skip_signature": "true" if settings.anonymous else None,
-        }
-        config = {name: value for name, value in given.items() if value}
-        if settings.virtual_hosted is not None:
-            config["virtual_hosted_style_request"] = str(settings.virtual_hosted).lower()
-    elif location.kind == GCS:
-        emulator = gcs_emulator(environ)
-        if emulator and not environ.get("GOOGLE_BASE_URL"):
-            import json  # slower to import than this module
-
-            # obstore before 0.9 takes the address only in a service account.
-            config["service_account_key"] = json.dumps(
-                {
-                    "gcs_base_url": emulator,
-                    "disable_oauth": True,
-                    **dict.fromkeys(("client_email", "private_key", "private_key_id"), ""),
-                }
-            )
-    elif location.account:
-        config["account_name"] = location.account
-        if location.cloud != _AZURE_CLOUD and not endpoint_of(location, environ):
-            config["endpoint"] = f"https://{location.account}.blob.core.{location.cloud}"
-    return config
-
-
-def allows_http(location: Location, environ: Mapping[str, str]) -> bool:
-    """Whether the environment names an endpoint without TLS for this store."""
-    endpoint = endpoint_of(location, environ) or ""
-    if location.kind == GCS and endpoint and "://" not in endpoint:
-        return True
-    if location.kind == AZURE and _true(environ.get("AZURE_STORAGE_USE_EMULATOR")):
-        return True
-    return endpoint.lower().startswith("http://")
-
-
-def endpoint_of(location: Location, environ: Mapping[str, str]) -> str | None:
+def endpoint_of(location: Location, settings: Settings) -> str | None:
     """The server's URL if the environment replaces the cloud's own. Raises UsageError."""
-    if location.kind == S3:
-        return s3_settings(environ).endpoint
     if location.kind == GCS:
-        return environ.get("GOOGLE_BASE_URL") or gcs_emulator(environ)
-    return environ.get("AZURE_STORAGE_ENDPOINT") or environ.get("AZURE_ENDPOINT")
+        return settings.get("endpoint") or settings.get("emulator")
+    if location.kind == AZURE and settings.true("emulator"):
+        return settings.get("emulator url") or "http://127.0.0.1:10000"
+    return settings.get("endpoint")
 
 
-def gcs_emulator(environ: Mapping[str, str]) -> str | None:
-    host = environ.get("STORAGE_EMULATOR_HOST")
-    return f"http://{host}" if host and "://" not in host else host or None
+def gcs_is_anonymous(settings: Settings) -> bool:
+    """Whether requests carry no credentials: for an emulator, or if the environment says so."""
+    emulated = settings.get("emulator") is not None and settings.get("endpoint") is None
+    return emulated or settings.identity()[0] == NOBODY
+
+
+def azure_account(location: Location, settings: Settings) -> str | None:
+    """The account of the URI, else of the environment. Raises UsageError.
+
+    What belongs to the environment's account alone is not used for another: its key, its signature,
+    its endpoint.
+    """
+    named, variable = settings.get("account"), settings.variable("account")
+    account = location.account or named
+    if not account:
+        return None
+    if named and named != account and settings.identity()[0] in (KEY, SAS):
+        raise UsageError(
+            f"the URI names the account {account}, and {variable} the account {named}, which "
+            f"{settings.identity_variables()} belongs to: unset {variable} if it is of {account}, "
+            "else set that account's own"
+        )
+    endpoint = settings.get("endpoint")
+    host = (endpoint or "").partition("://")[2]
+    there = next((host.partition(one)[0] for one in _AZURE_HOSTS if one in host), account)
+    if there != account:
+        raise UsageError(
+            f"{settings.variable('endpoint')} is the server of the account {there}, and the "
+            f"account is {account}: unset the variable, or correct the account"
+        )
+    return account
 
 
 def _azure_account(uri: str, host: str) -> tuple[str, str]:
@@ -195,7 +185,3 @@ def _azure_account(uri: str, host: str) -> tuple[str, str]:
         f"{shown.uri(uri)} names no Azure account; "
         "write abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/KEY"
     )
-
-
-def _true(text: str | None) -> bool:
-    return (text or "").strip().lower() in ("1", "true", "yes", "on")

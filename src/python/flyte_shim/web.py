@@ -163,7 +163,7 @@ class Web:
         `timeout` is how many seconds the server may be silent; `direct` ignores proxies.
         """
         timeout = min(timeout or self._patience.timeout, self._patience.left())
-        proxy = None if direct else _proxy(url, self._environ)
+        proxy = None if direct else proxy_of(url, self._environ)
         whole = {
             "Host": url.netloc,
             "User-Agent": f"flyte-shim/{__version__}",
@@ -260,7 +260,7 @@ def _tls(authorities: str | None) -> ssl.SSLContext:
         ) from None
 
 
-def _proxy(url: Url, environ: Mapping[str, str]) -> SplitResult | None:
+def proxy_of(url: Url, environ: Mapping[str, str]) -> SplitResult | None:
     """The proxy that the environment names for a URL, by the rules of Python and curl."""
     variable = f"{url.scheme}_proxy"
     if not any(name.lower() == variable for name in environ):
@@ -277,7 +277,8 @@ def _proxy(url: Url, environ: Mapping[str, str]) -> SplitResult | None:
         valid = parts.scheme == "http" and parts.hostname and parts.port != 0
     except ValueError:
         valid = False
-    if not valid:
+    # urlsplit drops line breaks.
+    if not valid or not (proxy.isascii() and proxy.isprintable()) or " " in proxy:
         raise UsageError(f"{variable.upper()} is not a valid proxy; write http://HOST:PORT")
     return parts
 

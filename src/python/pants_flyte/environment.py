@@ -1,13 +1,23 @@
-"""The environment variables of the caller that programs which reach stores and registries get."""
+"""The environment variables of the caller that programs which reach stores and registries get.
+
+Pants prints the environment of a process with `-ldebug`, writes it to its log files, and gives that
+of a sandboxed process to caches and remote workers. So no secret is in a sandboxed process, and
+the values of an interactive one are `Unshown`.
+"""
 
 from __future__ import annotations
 
-from pants.engine.env_vars import EnvironmentVars
+from typing import Mapping
 
+from pants.util.frozendict import FrozenDict
+
+from flyte_shim.store_settings import VARIABLES as STORE_VARIABLES
 from pants_flyte import engine
 from pants_flyte.subsystem import FlyteSubsystem
 
-_NAMES = (
+# None of them holds a secret, but that a proxy's URL may have a password.
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+_PLAIN = (
     # The user and the machine.
     "HOME",
     "LANG",
@@ -18,11 +28,8 @@ _NAMES = (
     "USER",
     "XDG_CACHE_HOME",
     # Proxies and certificates.
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
+    *_PROXIES,
     "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
     "no_proxy",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
@@ -38,71 +45,15 @@ _NAMES = (
     "PASSWORD_STORE_DIR",
     "XDG_CONFIG_HOME",
     "XDG_RUNTIME_DIR",
-    # S3.
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_PROFILE",
-    "AWS_REGION",
-    "AWS_DEFAULT_REGION",
-    "AWS_DEFAULT_PROFILE",
-    "AWS_CONFIG_FILE",
-    "AWS_CA_BUNDLE",
-    "AWS_SHARED_CREDENTIALS_FILE",
-    "AWS_ROLE_ARN",
-    "AWS_ROLE_SESSION_NAME",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_ENDPOINT",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
-    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
-    "AWS_REQUEST_PAYER",
-    "AWS_SKIP_SIGNATURE",
-    "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
-    "AWS_EC2_METADATA_DISABLED",
-    "AWS_TOKEN",
-    "FLYTE_AWS_ENDPOINT",
-    "FLYTE_AWS_ACCESS_KEY_ID",
-    "FLYTE_AWS_SECRET_ACCESS_KEY",
-    "FLYTE_AWS_S3_ADDRESSING_STYLE",
-    # Azure.
-    "AZURE_CLIENT_ID",
-    "AZURE_CLIENT_SECRET",
+)
+_NAMES = (
+    *_PLAIN,
+    # Where stores are, and their credentials; flyte_shim reads them, or the clouds' own tools do.
+    *STORE_VARIABLES,
     "AZURE_CONFIG_DIR",
-    "AZURE_ENDPOINT",
-    "AZURE_FEDERATED_TOKEN_FILE",
-    "AZURE_SKIP_SIGNATURE",
-    "AZURE_TENANT_ID",
-    "AZURE_USE_AZURE_CLI",
-    "AZURE_STORAGE_ACCESS_KEY",
-    "AZURE_STORAGE_ACCOUNT_KEY",
-    "AZURE_STORAGE_ACCOUNT_NAME",
-    "AZURE_STORAGE_CLIENT_ID",
-    "AZURE_STORAGE_CLIENT_SECRET",
-    "AZURE_STORAGE_ENDPOINT",
-    "AZURE_STORAGE_SAS_KEY",
-    "AZURE_STORAGE_SAS_TOKEN",
-    "AZURE_STORAGE_TENANT_ID",
-    "AZURE_STORAGE_TOKEN",
-    "AZURE_STORAGE_USE_EMULATOR",
-    "IDENTITY_ENDPOINT",
-    "IDENTITY_HEADER",
-    "MSI_ENDPOINT",
-    "MSI_SECRET",
-    # Google.
     "CLOUDSDK_CONFIG",
-    "GOOGLE_APPLICATION_CREDENTIALS",
-    "GOOGLE_BASE_URL",
-    "GOOGLE_SERVICE_ACCOUNT",
-    "GOOGLE_SERVICE_ACCOUNT_KEY",
-    "GOOGLE_SKIP_SIGNATURE",
-    "GCE_METADATA_HOST",
-    "STORAGE_EMULATOR_HOST",
     "GOOGLE_CLOUD_PROJECT",
+    "IDENTITY_HEADER",
     # Where Flyte is, and how to log in there.
     "UCTL_CONFIG",
     "FLYTECTL_CONFIG",
@@ -124,6 +75,28 @@ _NAMES = (
 )
 
 
-async def callers_environment(flyte: FlyteSubsystem) -> EnvironmentVars:
-    """What these programs get; `[flyte].deploy_env_vars` adds to it."""
-    return await engine.environment_variables((*_NAMES, *flyte.deploy_env_vars))
+class Unshown(str):
+    """A value that Pants passes on as it is, and that no log of it shows.
+
+    `experimental-deploy` and `publish` print the whole process: `Execute InteractiveProcess(...)`.
+    """
+
+    def __repr__(self) -> str:
+        return "'...'"
+
+
+async def callers_environment(flyte: FlyteSubsystem) -> Mapping[str, str]:
+    """What a program gets that deploys or pushes; `[flyte].deploy_env_vars` adds to it.
+
+    Only for an interactive process.
+    """
+    found = await engine.environment_variables((*_NAMES, *flyte.deploy_env_vars))
+    return FrozenDict({name: Unshown(value) for name, value in found.items()})
+
+
+async def plain_environment() -> Mapping[str, str]:
+    """What a sandboxed program gets that reads images: no credentials, no proxy with a user."""
+    found = await engine.environment_variables(_PLAIN)
+    return FrozenDict(
+        {name: value for name, value in found.items() if name not in _PROXIES or "@" not in value}
+    )

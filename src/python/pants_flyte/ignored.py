@@ -28,10 +28,10 @@ async def ignored_files(roots: Collection[str], paths: Iterable[str]) -> Dict[st
     inside = {f"{above.prefix}{file.path}": file.content for file in found}
     files = IgnoreFiles({**above.contents, **inside}, above.exclude)
     decided = ((path, files.ignored_by(f"{above.prefix}{path}")) for path in paths)
-    return {path: _shown(by, above.prefix) for path, by in decided if by is not None}
+    return {path: _as_named(by, above.prefix) for path, by in decided if by is not None}
 
 
-def _shown(ignore_file: str, prefix: str) -> str:
+def _as_named(ignore_file: str, prefix: str) -> str:
     """An ignore file as it is named from the build root."""
     return ignore_file if ignore_file == EXCLUDE else os.path.relpath(ignore_file, prefix or ".")
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Iterable
 
 from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
-from pants.option.option_types import BoolOption, DictOption, StrListOption, StrOption
+from pants.option.option_types import (
+    ArgsListOption,
+    BoolOption,
+    DictOption,
+    StrListOption,
+    StrOption,
+)
 from pants.option.subsystem import Subsystem
 from pants.util.strutil import help_text
 
@@ -137,6 +143,21 @@ class FlyteSubsystem(Subsystem):
         "as `NAME` or `NAME=value`, besides `PATH`, `HOME`, and those that configure stores, "
         "registries and Flyte. (`run` passes the whole environment.)",
         advanced=True,
+    )
+
+
+class FlyteDeploySubsystem(Subsystem):
+    """Apart from `[flyte]`, which nearly every rule reads: arguments are others each time."""
+
+    options_scope = "flyte-experimental-deploy"
+    name = "the deploy program"
+    help = "What `experimental-deploy` passes to the program that deploys."
+
+    args = ArgsListOption(
+        example="--dry-run --domain staging",
+        passthrough=True,
+        extra_help="They may follow `--` instead: `pants experimental-deploy path:deploy -- "
+        "--dry-run`. Each deployment gets them; `pants run path:deploy -- --help` lists them.",
     )
 
 

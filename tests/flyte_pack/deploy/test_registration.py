@@ -192,31 +192,47 @@ def test_many_bundles_are_not_all_kept_in_memory(tmp_path, plane, monkeypatch):
     assert versions.items() <= plane.tasks.items()
 
 
-def test_an_interrupt_while_modules_are_imported_ends_at_once(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "said"), [("SIGINT", "interrupted"), ("SIGTERM", "stopped by SIGTERM")]
+)
+def test_a_signal_while_modules_are_imported_ends_all_processes_at_once(tmp_path, name, said):
     files = {
-        "tasks.py": f"import time\nopen({str(tmp_path / 'at')!r}, 'w').close()\ntime.sleep(600)\n"
+        "tasks.py": f"""
+            import os, subprocess, time
+            child = subprocess.Popen(["sleep", "600"])
+            with open({str(tmp_path / "new")!r}, "w") as file:
+                file.write(f"{{os.getpid()}} {{child.pid}}")
+            os.rename({str(tmp_path / "new")!r}, {str(tmp_path / "at")!r})
+            time.sleep(600)
+        """
     }
     root = unpacked(tmp_path / "code", files)
     program = f"""
+import sys
+from flyte_pack.command import guarded
 from tests.support.control_plane import *
-try:
+def work():
     with registrar() as process:
         process.describe([code({root!r}, entry("tasks.py:env"))])
-except KeyboardInterrupt:
-    print("interrupted")
+sys.exit(guarded("", work))
 """
     process = subprocess.Popen(
         [sys.executable, "-c", program],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([PYTHON_PATH, *filter(None, sys.path)])},
-        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
     while not (tmp_path / "at").exists():
         assert process.poll() is None
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=120)
-    assert out == "interrupted\n"
+    number = getattr(signal, name)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (128 + number, f"{said}\n")
+    for pid in (tmp_path / "at").read_text().split():
+        status = Path(f"/proc/{pid}/stat")
+        # The one that adopts it may not have asked for its end yet.
+        assert not status.exists() or ") Z " in status.read_text()
 
 
 def test_the_current_domain_is_known_at_module_level_and_specs_are_per_domain(tmp_path):

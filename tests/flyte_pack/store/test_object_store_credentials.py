@@ -15,8 +15,10 @@ import pytest
 
 import flyte_pack
 from flyte_pack.store import StoreError, blob_of
-from flyte_pack.store.credentials import azure_config
+from flyte_pack.store.credentials import may_use_az
 from flyte_pack.store.opening import open_store
+from flyte_shim.obstore_client import Plan
+from flyte_shim.stores import locate
 from tests.support.object_stores import (
     REAL_STORES,
     WRITER,
@@ -304,7 +306,8 @@ def test_a_key_file_that_is_none_is_said_to_be_none(content, tmp_path):
     file.write_text(content)
     env = {"GOOGLE_APPLICATION_CREDENTIALS": str(file)}
     done, _, said = round_trip("gs://bucket/x", env, tmp_path)
-    assert "run `gcloud auth application-default login`, or name a valid key file" in done
+    assert "cannot get Google's credentials" in done
+    assert "check GOOGLE_APPLICATION_CREDENTIALS" in done
     assert said == ""
 
 
@@ -312,14 +315,20 @@ def test_a_key_file_that_is_none_is_said_to_be_none(content, tmp_path):
 
 
 def test_who_is_logged_in_with_az_needs_no_variable(tmp_path, monkeypatch):
+    def counts(**environ):
+        location = locate("abfs://container@account.dfs.core.windows.net/")
+        return may_use_az(Plan(location, environ), environ)
+
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert azure_config({}) == {}
+    assert not counts()
     az = tmp_path / "az"
     az.write_text("#!/bin/sh\n")
     az.chmod(0o755)
-    assert azure_config({}) == {"use_azure_cli": "true"}
-    assert azure_config({"AZURE_STORAGE_ACCOUNT_KEY": "x"}) == {}
-    assert azure_config({"AZURE_FEDERATED_TOKEN_FILE": "x"}) == {}
+    assert counts()
+    assert counts(AZURE_STORAGE_ACCOUNT_KEY=" ", AZURE_USE_AZURE_CLI="")
+    assert not counts(AZURE_STORAGE_ACCOUNT_KEY="eA==")
+    assert not counts(IDENTITY_ENDPOINT="http://127.0.0.1:1/msi")
+    assert not counts(AZURE_USE_AZURE_CLI="false")
 
 
 # --- what it costs -------------------------------------------------------------------------------

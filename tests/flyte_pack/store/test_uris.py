@@ -98,7 +98,10 @@ def test_what_is_no_uri_of_a_store_is_refused(uri, said):
         ),
     ],
 )
-def test_a_uri_names_a_place_in_an_object_store_and_no_request_is_sent_for_it(uri, opened):
+def test_a_uri_names_a_place_in_an_object_store_and_no_request_is_sent_for_it(
+    uri, opened, monkeypatch
+):
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
     store = open_store(uri, "/build")
     assert store.uri == opened
     assert store.uri_of("a/b") == f"{opened}/a/b"

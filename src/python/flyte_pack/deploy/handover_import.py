@@ -27,6 +27,7 @@ from flyte_pack.oci.model import Descriptor, InvalidImage
 from flyte_pack.oci.reference import Reference
 from flyte_pack.progress import Say
 from flyte_pack.registry.plan import Destination, PushPlan
+from flyte_pack.scratch import scratch_place
 from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE, LinkedImage, TaskLink
 
 _TAG_DIGITS = 12
@@ -46,7 +47,7 @@ def imported(
     handover, record = read_handover(folder, say)
     _check_same(request, handover)
     version = record.version if _is_named(record) else None
-    with tempfile.TemporaryDirectory(prefix="flyte-import-") as packaged:
+    with tempfile.TemporaryDirectory(prefix="flyte-import-", dir=scratch_place()) as packaged:
         os.symlink(os.path.join(folder, "store"), os.path.join(packaged, "store"))
         images = _Images(request.settings.registry, handover, folder, packaged)
         tasks, pushes = [], []

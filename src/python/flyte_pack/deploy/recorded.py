@@ -11,6 +11,7 @@ from flyte_pack.deploy.registering import Registering, Shipped, Source
 from flyte_pack.deploy.registration import DescribedTask
 from flyte_pack.errors import UserError
 from flyte_pack.progress import Say
+from flyte_pack.scratch import scratch_place
 from flyte_pack.store import Store
 from flyte_pack.task_link import VERSION_HOLE
 
@@ -29,7 +30,7 @@ def register_recorded(
             "registered again from here: where its tasks are registered already, type "
             "--no-register"
         )
-    with tempfile.TemporaryDirectory(prefix="flyte-deploy-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="flyte-deploy-", dir=scratch_place()) as scratch:
         shipped = [_shipped(task, store, scratch) for task in record.tasks]
         specifications = registering.describe(shipped)
         versions: dict[str, str] = {}

@@ -21,6 +21,7 @@ from flyte_pack.deploy.records import RecordedTask
 from flyte_pack.deploy.registration import Code, DescribedTask, Entry, Registrar
 from flyte_pack.errors import UserError
 from flyte_pack.progress import Say
+from flyte_pack.scratch import scratch_place
 from flyte_pack.task_link import TaskLink
 from flyte_shim.files import remove_tree
 from flyte_shim.hashing import sha256_file
@@ -131,7 +132,7 @@ class Registering:
         """
         self._stack.close()
         self._registrars = []
-        top = os.path.realpath(tempfile.mkdtemp(prefix="flyte-deploy-"))
+        top = os.path.realpath(tempfile.mkdtemp(prefix="flyte-deploy-", dir=scratch_place()))
         self._stack.callback(remove_tree, top)
         self._say("importing the tasks from what is shipped")
         described = list(known)

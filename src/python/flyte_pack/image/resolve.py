@@ -21,6 +21,7 @@ from flyte_pack.fresh import fresh_file
 from flyte_pack.image.lock_files import Lock, Pin, holds, read_lock
 from flyte_pack.image.uv import add_indexes, run_uv, take_indexes
 from flyte_pack.image.wheel_target import GLIBC, WheelTarget
+from flyte_pack.scratch import scratch_place
 from flyte_shim import shown
 
 _ROOT = "the image's code"
@@ -153,7 +154,7 @@ def _by_graph(
 def _by_metadata(
     lock: Lock, roots: Sequence[Requirement], target: WheelTarget
 ) -> dict[str, list[str]]:
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(dir=scratch_place()) as directory:
         asked, pinned = os.path.join(directory, "asked.txt"), os.path.join(directory, "pinned.txt")
         with open(asked, "w", encoding="utf-8") as file:
             file.writelines(f"{root}\n" for root in sorted(map(str, roots)))

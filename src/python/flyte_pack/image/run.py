@@ -23,6 +23,7 @@ from flyte_pack.oci.docker_archive import write_archive
 from flyte_pack.oci.layout import DirectoryFiles, Layout, LayoutImage, read_layout, write_complete
 from flyte_pack.oci.model import BASE_NAME, InvalidImage, Platform
 from flyte_pack.progress import Say
+from flyte_pack.scratch import user_cache
 from flyte_shim import shown
 
 _HELP = """\
@@ -174,7 +175,7 @@ def ready_image(
     Layers of a base in a registry are fetched into the user's cache, once. Raises `UserError` or
     `OSError`.
     """
-    cache = os.path.join(_user_cache(), "base-layers")
+    cache = os.path.join(user_cache(), "base-layers")
     layout = read_layout(_Both(directory, DirectoryFiles(cache)))
     images = [image for top in layout.tops() for image in layout.images(top)]
     image = images[0] if len(images) == 1 else layout.image(_platform())
@@ -213,8 +214,3 @@ def _slug(address: TargetAddress) -> str:
 def _platform() -> Platform:
     machine = os.uname().machine
     return Platform("linux", {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine))
-
-
-def _user_cache() -> str:
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(cache, "pants-flyte")

@@ -23,11 +23,12 @@ from flyte_pack.image.unpack import Resolver, unpack
 from flyte_pack.oci.config import DEFAULT_PATH, ImageConfig
 from flyte_pack.oci.layout import Layout, LayoutImage
 from flyte_pack.progress import Say
+from flyte_pack.scratch import scratch_place
 from flyte_shim import shown
+from flyte_shim.files import forbids_programs
 from flyte_shim.words import check_word, joined
 
 _IN_MEMORY = 512 << 20  # bytes of compressed layers that may be unpacked into memory
-_ST_NOEXEC = 8  # <sys/statvfs.h>
 _PREFIX = "flyte-image-"
 _PROBE_SECONDS = 10
 _MAX_LIST = 1 << 20  # characters of a list of users
@@ -90,9 +91,9 @@ def _scratch(size: int) -> str:
     memory = "/dev/shm"  # noqa: S108  # a directory of our own is made in it
     if "TMPDIR" not in os.environ and size <= _IN_MEMORY and os.access(memory, os.W_OK):
         status = os.statvfs(memory)
-        if not status.f_flag & _ST_NOEXEC and status.f_bavail * status.f_frsize > 16 * size:
+        if not forbids_programs(memory) and status.f_bavail * status.f_frsize > 16 * size:
             return memory
-    return tempfile.gettempdir()
+    return scratch_place(executable=True)
 
 
 def _remove(directory: str) -> None:

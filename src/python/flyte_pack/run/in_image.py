@@ -23,6 +23,7 @@ from flyte_pack.image.run import image_runner
 from flyte_pack.image.running import Command, Mount
 from flyte_pack.run.local import SETTINGS, runner_arguments
 from flyte_pack.run.options import split
+from flyte_pack.scratch import scratch_place
 from flyte_pack.task_link import TaskLink
 
 _INSIDE = "/tmp/flyte-run"  # noqa: S108  # in the image, which mounts ours there
@@ -46,8 +47,11 @@ def _run(given: argparse.Namespace) -> int:
             f"{link.address} has no image that is built here: "
             "set `image` to the address of a `flyte_image`"
         )
-    shared = tempfile.mkdtemp(prefix="flyte-run-in-image-")
+    # Others cannot enter this directory, so what is in it may be open to the image's user.
+    top = tempfile.mkdtemp(prefix="flyte-run-in-image-", dir=scratch_place())
     try:
+        shared = os.path.join(top, "shared")
+        os.mkdir(shared)
         argv = _prepare(link, given.dir, shared, options.rest)
         layout = os.path.join(given.dir, link.built_image.layout)
         engine, address = options.engine or "auto", link.built_image.address
@@ -61,7 +65,7 @@ def _run(given: argparse.Namespace) -> int:
                 )
             )
     finally:
-        shutil.rmtree(shared, ignore_errors=True)
+        shutil.rmtree(top, ignore_errors=True)
 
 
 def _prepare(

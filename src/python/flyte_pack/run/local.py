@@ -21,6 +21,7 @@ from flyte_pack.errors import UserError
 from flyte_pack.flyte_side import MAIN
 from flyte_pack.names import TargetAddress
 from flyte_pack.run.options import split
+from flyte_pack.scratch import scratch_place
 from flyte_pack.store import Blob, Store
 from flyte_pack.store.opening import open_store
 from flyte_pack.task_link import LinkedBundle, TaskLink
@@ -90,7 +91,7 @@ def _put(store: Store, directory: str, address: TargetAddress, bundle: LinkedBun
 
 def _become_task(archive_uri: str, sha256: str, link: TaskLink, arguments: Sequence[str]) -> int:
     # A real path: Flyte computes a module's path relative to its root.
-    fresh = os.path.realpath(tempfile.mkdtemp(prefix="flyte-run-"))
+    fresh = tempfile.mkdtemp(prefix="flyte-run-", dir=scratch_place())
     _remove_at_the_end(fresh)
     config = os.path.join(fresh, "flyte", "config.yaml")
     os.mkdir(os.path.dirname(config))

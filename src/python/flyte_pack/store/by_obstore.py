@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -17,10 +16,12 @@ from obstore import exceptions
 
 from flyte_pack.http.retry import Broken
 from flyte_pack.store import StoredObject, StoreError, StoreKey
-from flyte_pack.store.credentials import azure_config, s3_credentials
+from flyte_pack.store.credentials import S3Credentials, may_use_az
 from flyte_pack.store.remote import SHA256, WRITER, Content, Exists, Found
 from flyte_pack.store.trouble import NO_BUCKET, Doing, Place, failure, status_and_code
-from flyte_shim.stores import S3, Location, allows_http, obstore_config
+from flyte_shim.obstore_client import Panic, Plan, call, pieces
+from flyte_shim.store_settings import S3
+from flyte_shim.stores import Location
 
 CONNECT_SECONDS = 15
 # For a whole request. A longer read is resumed.
@@ -28,21 +29,27 @@ SECONDS = 30
 SLOWEST = 1 << 16  # bytes a second, for a write
 _PIECE = 1 << 20
 _TYPES = {".json": "application/json", ".gz": "application/gzip"}
-_FAILURES = (exceptions.BaseError, OSError, ValueError)
+_FAILURES = (exceptions.BaseError, OSError, ValueError, Panic)
 
 
 class ObstoreBackend:
     """A `flyte_pack.store.remote.Backend`; the location's key is the store's prefix."""
 
     def __init__(self, place: Place, location: Location, environ: Mapping[str, str]) -> None:
-        self.place, self._location, self._environ = place, location, environ
+        """Raises UsageError, which names a variable."""
+        self.place, self._location = place, location
+        self._plan = Plan(location, environ)
+        self._credentials: S3Credentials | None = None
+        if location.kind == S3:
+            self._credentials = S3Credentials(place, self._plan.s3, environ)
+        elif may_use_az(self._plan, environ):
+            self._plan.config = {**self._plan.config, "use_azure_cli": "true"}
         self._clients: dict[tuple[float, str], Any] = {}
-        self._credentials: Any = None
         self._bucket_seen = False
 
     def head(self, path: str) -> Found | None:
         try:
-            got = obstore.get(self._client(), path, options={"head": True})
+            got = call(obstore.get, self._client(), path, options={"head": True})
         except FileNotFoundError:
             if not self._bucket_seen:
                 # A response without a body does not tell a missing object from a missing bucket.
@@ -63,7 +70,7 @@ class ObstoreBackend:
         if tag:
             options["if_match"] = tag
         try:
-            got = obstore.get(self._client(), path, options=options)
+            got = call(obstore.get, self._client(), path, options=options)
         except FileNotFoundError as error:
             status, code = status_and_code(str(error))
             failed = failure(self.place, Doing.READ, status, code)
@@ -86,7 +93,8 @@ class ObstoreBackend:
         client = self._client(SECONDS * (1 + len(content) // (SLOWEST * SECONDS)))
         try:
             _interruptibly(
-                lambda: obstore.put(
+                lambda: call(
+                    obstore.put,
                     client,
                     path,
                     content,
@@ -102,13 +110,14 @@ class ObstoreBackend:
 
     def names(self, prefix: str) -> list[str]:
         with self._listing():
-            found = obstore.list_with_delimiter(self._client(below=prefix))
+            found = call(obstore.list_with_delimiter, self._client(below=prefix))
         paths = [*found["common_prefixes"], *(one["path"] for one in found["objects"])]
         return [path.rpartition("/")[2] for path in paths]
 
     def objects(self, prefix: str) -> list[StoredObject]:
         with self._listing():
-            pages = list(obstore.list(self._client(below=prefix)))
+            listed = call(obstore.list, self._client(below=prefix))
+            pages = list(iter(lambda: call(next, listed, None), None))
         return [
             StoredObject(
                 StoreKey(f"{prefix}/{one['path']}"), one["size"], one["last_modified"].timestamp()
@@ -119,7 +128,7 @@ class ObstoreBackend:
 
     def delete(self, path: str) -> None:
         try:
-            obstore.delete(self._client(), path)
+            call(obstore.delete, self._client(), path)
         except FileNotFoundError as error:
             if status_and_code(str(error))[1] in NO_BUCKET:
                 raise self._failure(Doing.DELETE, error) from None
@@ -136,8 +145,7 @@ class ObstoreBackend:
 
     def _pieces(self, got: Any) -> Iterator[bytes]:
         try:
-            for piece in got.stream(min_chunk_size=_PIECE):
-                yield bytes(piece)
+            yield from pieces(got, _PIECE)
         except _FAILURES as error:
             raise self._failure(Doing.READ, error) from None
 
@@ -146,6 +154,10 @@ class ObstoreBackend:
         return self.place.error(f"{server} is not an object store: check the endpoint")
 
     def _failure(self, doing: Doing, error: BaseException) -> StoreError | Broken:
+        if self._credentials and (failed := self._credentials.failed):
+            return failed
+        if isinstance(error, Panic):
+            return self.place.error(str(error))
         text = str(error)
         status, code = status_and_code(text)
         return failure(self.place, doing, status, code, text)
@@ -158,32 +170,22 @@ class ObstoreBackend:
         return self._clients[seconds, below]
 
     def _new_client(self, seconds: float, below: str) -> Any:
-        location, environ = self._location, self._environ
-        config = obstore_config(location, environ)
-        options: dict[str, Any] = {
+        timeouts = {
             "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
             "timeout": timedelta(seconds=seconds),
-            "user_agent": "pants-flyte",
         }
-        if allows_http(location, environ):
-            options["allow_http"] = True
-        # Only `Tries` repeats requests: it has one deadline and says what it waits for.
-        more: dict[str, Any] = {"retry_config": {"max_retries": 0}}
-        if prefix := "/".join(filter(None, (location.key, below))):
+        more: dict[str, Any] = {}
+        if prefix := "/".join(filter(None, (self._location.key, below))):
             more["prefix"] = prefix
-        if location.kind == S3:
-            if self._credentials is None:
-                self._credentials = s3_credentials(self.place, environ)
-            provider, region = self._credentials
-            config.update(region)
-            if provider is not None:
+        if self._credentials:
+            provider, region = self._credentials.find()
+            if region:
+                self._plan.at_region(region)
+            if provider:
                 more["credential_provider"] = provider
-            new = obstore.store.S3Store
-        else:
-            config.update(azure_config(environ))
-            new = obstore.store.AzureStore
         try:
-            return new(location.bucket, config=config, client_options=options, **more)
+            # Only `Tries` repeats requests: it has one deadline and says what it waits for.
+            return self._plan.make(obstore.store, timeouts, **more)
         except _FAILURES as error:
             raise self._unusable(error) from None
 
@@ -191,9 +193,9 @@ class ObstoreBackend:
         failed = self._failure(Doing.READ, error)
         if isinstance(failed, StoreError):
             return failed
-        named = re.search(r"\b(?:AWS|AZURE)_[A-Z0-9_]+", str(error))
-        what = str(failed) if failed.again == 0 else "its settings in the environment are invalid"
-        return self.place.error(what + (f" ({named[0]})" if named else ""))
+        given = self._plan.settings.identity_variables() or "the environment"
+        what = str(failed) if failed.again == 0 else "its settings are invalid"
+        return self.place.error(f"{what}: check {given}")
 
 
 def _interruptibly(work: Callable[[], object]) -> None:

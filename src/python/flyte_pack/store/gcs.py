@@ -19,10 +19,11 @@ from flyte_pack.http import HttpError
 from flyte_pack.http.retry import Broken
 from flyte_pack.http.transport import Answer, Transport
 from flyte_pack.store import StoredObject, StoreError, StoreKey
-from flyte_pack.store.credentials import GoogleCredentials, gcs_asks_for_nothing
+from flyte_pack.store.credentials import GoogleCredentials
 from flyte_pack.store.remote import SHA256, WRITER, Content, Exists, Found
 from flyte_pack.store.trouble import Doing, Place, failure
-from flyte_shim.stores import Location, endpoint_of
+from flyte_shim.store_settings import GCS, Settings
+from flyte_shim.stores import Location, endpoint_of, gcs_is_anonymous
 
 ENDPOINT = "https://storage.googleapis.com"
 SECONDS = 30.0  # without a byte
@@ -35,9 +36,13 @@ class GcsBackend:
     """A `flyte_pack.store.remote.Backend`; the location's key is the store's prefix."""
 
     def __init__(self, place: Place, location: Location, environ: Mapping[str, str]) -> None:
+        """Raises UsageError, which names a variable."""
         self.place = place
-        self._endpoint = (endpoint_of(location, environ) or ENDPOINT).rstrip("/")
-        self._credentials = None if gcs_asks_for_nothing(environ) else GoogleCredentials(place)
+        settings = Settings(GCS, environ)
+        self._endpoint = endpoint_of(location, settings) or ENDPOINT
+        self._credentials = None
+        if not gcs_is_anonymous(settings):
+            self._credentials = GoogleCredentials(place, settings)
         self._transport = Transport(read_seconds=SECONDS)
         self._objects = f"/storage/v1/b/{quote(location.bucket, safe='')}/o"
         self._prefix = f"{location.key}/" if location.key else ""

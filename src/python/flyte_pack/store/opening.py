@@ -12,7 +12,8 @@ from flyte_pack.progress import Say
 from flyte_pack.store import Store, StoreError
 from flyte_pack.store.uris import check_store_uri
 from flyte_shim.errors import UsageError
-from flyte_shim.stores import GCS, endpoint_of, locate
+from flyte_shim.store_settings import GCS, S3, Settings
+from flyte_shim.stores import S3Settings, endpoint_of, locate
 
 if TYPE_CHECKING:
     from flyte_pack.http.retry import Timing
@@ -48,7 +49,11 @@ def remote_store(uri: str, environ: Mapping[str, str], timing: Timing | None = N
     try:
         location = locate(f"{uri}/")
         location.key = location.key.rstrip("/")
-        endpoint = endpoint_of(location, environ)
+        endpoint = endpoint_of(location, Settings(location.kind, environ))
+        if location.kind == S3 and endpoint:
+            settings = S3Settings(environ)
+            url, virtual = settings.bucket_url(location.bucket, settings.region)
+            endpoint = url if virtual else endpoint
         # Messages must not show the rest of the endpoint's URL.
         server = urlsplit(endpoint).netloc.rpartition("@")[2] if endpoint else None
         place = Place(location.kind, uri, location.bucket, server)
@@ -62,5 +67,5 @@ def remote_store(uri: str, environ: Mapping[str, str], timing: Timing | None = N
 
             backend = ObstoreBackend(place, location, environ)
     except UsageError as error:
-        raise StoreError(str(error)) from None
+        raise StoreError(f"{uri}: {error}") from None
     return RemoteStore(backend, timing)

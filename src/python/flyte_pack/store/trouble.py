@@ -12,7 +12,7 @@ from enum import Enum
 
 from flyte_pack.http.retry import BROKEN, STATUSES, Broken
 from flyte_pack.store import StoreError
-from flyte_shim.stores import AZURE, GCS, S3
+from flyte_shim.store_settings import AZURE, GCS, S3
 
 
 class Doing(Enum):
@@ -37,7 +37,7 @@ class Place:
         return StoreError(f"{self.uri}: {words}")
 
 
-_CREDENTIALS = {
+CREDENTIALS = {
     S3: "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or FLYTE_AWS_...), or AWS_PROFILE",
     GCS: "run `gcloud auth application-default login`, or name a key file in "
     "GOOGLE_APPLICATION_CREDENTIALS",
@@ -145,7 +145,7 @@ def failure(
     status, code: of the response. text: searched for the reason of a missing response.
     """
     if _METADATA.search(text):
-        return place.error(f"no credentials were found: {_CREDENTIALS[place.kind]}")
+        return place.error(f"no credentials were found: {CREDENTIALS[place.kind]}")
     if code in _PATIENCE or (status in STATUSES and code not in _CODES):
         words = f"it answers with status {status}"
         if status in (429, 503, None):
@@ -165,7 +165,7 @@ def failure(
     for pattern, words, again in _CONNECTION:
         if re.search(pattern, text):
             if "credentials" in words:
-                words = f"{words}: {_CREDENTIALS[place.kind]}"
+                words = f"{words}: {CREDENTIALS[place.kind]}"
             return Broken(words, again)
     return Broken("the connection broke")
 
@@ -173,7 +173,7 @@ def failure(
 def _refused(place: Place, doing: Doing, status: int, code: str | None) -> StoreError:
     verb = doing.value[0]
     if status == 401:
-        return place.error(f"the credentials are not accepted: {_CREDENTIALS[place.kind]}")
+        return place.error(f"the credentials are not accepted: {CREDENTIALS[place.kind]}")
     if status == 403 or code == "AccessDenied":
         right = doing.value[(S3, GCS, AZURE).index(place.kind) + 1]
         return place.error(f"these credentials may not {verb} there: grant {right}, or use others")

@@ -27,8 +27,9 @@ from pants_flyte import engine
 from pants_flyte.build_types import BuiltTask, TaskRequest
 from pants_flyte.deployment import DeploymentFieldSet, environments_of, plan_of, settings_of
 from pants_flyte.environment import callers_environment
+from pants_flyte.errors import FlyteTargetError
 from pants_flyte.pushing import push_plan
-from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
+from pants_flyte.subsystem import FlyteDeploySubsystem, FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.tool import interactive_process, interactive_program
 
 _PLAN = "__deploy_plan.json"
@@ -136,17 +137,34 @@ async def deploy_deployment(
     field_set: DeployDeploymentFieldSet,
     deploy: DeploySubsystem,
     flyte: FlyteSubsystem,
+    flyte_deploy: FlyteDeploySubsystem,
     flyte_pack: FlytePackSubsystem,
     python_setup: PythonSetup,
     dist_dir: DistDir,
     run_id: RunId,
 ) -> DeployProcess:
-    # `experimental-deploy` has no arguments after `--`. Its own dry run came after Pants 2.17.
+    # Its own dry run came after Pants 2.17.
     dry_run = ("--dry-run",) if flyte.dry_run or getattr(deploy, "dry_run", False) else ()
-    options = parse(dry_run)
+    typed = (*dry_run, *flyte_deploy.args)
+    options = _deploying(field_set.address, typed)
     program = await deploy_program(field_set, options, flyte, flyte_pack, python_setup, dist_dir)
-    process = interactive_process(program, await callers_environment(flyte), *dry_run)
+    process = interactive_process(program, await callers_environment(flyte), *typed)
     return DeployProcess(name=field_set.address.spec, process=process)
+
+
+def _deploying(address: Address, typed: Sequence[str]) -> DeployOptions:
+    """What follows `--`; an error if it is not for deploying."""
+    try:
+        options = parse(typed)
+    except UsageError as error:
+        raise FlyteTargetError(address, f"What follows `--` cannot be used: {error}.") from None
+    if not options.packages:
+        raise FlyteTargetError(
+            address,
+            f"`experimental-deploy` only deploys. For `{options.command}` write: "
+            f"./pants run {address.spec} -- {' '.join(typed)}",
+        )
+    return options
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:

@@ -18,7 +18,7 @@ from pants.util.logging import LogLevel
 
 from pants_flyte import engine
 from pants_flyte.build_types import ImageRequest
-from pants_flyte.environment import callers_environment
+from pants_flyte.environment import plain_environment
 from pants_flyte.image_target_types import FlyteImageBaseField, FlyteImageSmokeTestField
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.tool import insecure_arguments, program_pex
@@ -61,7 +61,7 @@ async def smoke_test(
     modules = "".join(f"{module}\n" for module in image.modules)
     files = await engine.create_digest({"modules.txt": modules.encode()})
     tool = await engine.venv_pex(await program_pex(flyte_pack, "deploy_lockfile"))
-    env = await callers_environment(flyte)
+    env = await plain_environment()
     result = await engine.run_venv_pexes(
         [
             VenvPexProcess(
