@@ -88,6 +88,10 @@ class RealRegistry:
         """Lose a blob of a repository, as a garbage collection at the wrong time does."""
         (self._repository(repository) / "_layers" / digest.replace(":", "/") / "link").unlink()
 
+    def forget_manifest(self, repository: str, digest: str) -> None:
+        revisions = self._repository(repository) / "_manifests" / "revisions"
+        (revisions / digest.replace(":", "/") / "link").unlink()
+
     def _repository(self, name: str) -> Path:
         return self.directory / "data/docker/registry/v2/repositories" / name
 

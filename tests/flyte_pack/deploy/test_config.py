@@ -108,6 +108,8 @@ def test_rules_get_the_same_by_json():
         ("org: [a\nx: b", 2, "not YAML"),
         ("org: a\n\tx: b", 2, "not YAML"),
         ("org: 'a", 1, "not YAML"),
+        pytest.param("k: a\n" * 20_000, 2000, "too many", id="many names"),
+        pytest.param("x: [" + "a," * 20_000 + "]", 1, "too many", id="a long list"),
         pytest.param("x: " + "[" * 5000, 1, "nested too deeply", id="many lists"),
         pytest.param("x: " + "{a: " * 5000, 1, "nested too deeply", id="many mappings"),
     ],

@@ -78,7 +78,6 @@ ANSWER = json.dumps({"ServerURL": "x", "Username": USER, "Secret": PASSWORD})
         ({"credHelpers": {"r.example": "good"}}, "r.example"),
         ({"credsStore": "good"}, "r.example"),
         ({"credsStore": "good"}, "docker.io"),
-        ({"credsStore": "empty", "auths": {"r.example": {"auth": AUTH}}}, "r.example"),
         ({"credHelpers": {"r.example": "good"}, "credsStore": "failing"}, "r.example"),
     ],
 )
@@ -108,7 +107,6 @@ def test_a_helper_is_asked_for_docker_hub_by_its_old_name(tmp_path, monkeypatch)
         {"auths": {}},
         {"auths": {"r.example:5000": {"auth": AUTH}}},
         {"auths": {"r.example.org": {"auth": AUTH}}},
-        {"auths": {"r.example/team": {"auth": AUTH}}},
         {"auths": {"r.example": {}}},
         {"credHelpers": {"other.example": "missing"}},
     ],

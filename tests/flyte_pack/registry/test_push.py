@@ -12,10 +12,11 @@ from threading import Barrier, Thread
 import pytest
 
 import flyte_pack
+from flyte_pack.oci.model import digest_of
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.client import may_pull
 from flyte_pack.registry.push import push_image
-from tests.support.faulty_registry import Fault, changed, faulty_registry
+from tests.support.faulty_registry import Fault, changed, faulty_registry, passed_on
 from tests.support.registries import (
     AMD64,
     ARM64,
@@ -215,6 +216,26 @@ def test_two_pushers_at_once_both_succeed(tmp_path, registry):
     assert all(registry.holds("team/crowd", one.digest) for one in images)
     assert [registry.tag("team/crowd", f"v{n}") for n in range(4)] == [i.digest for i in images]
     assert registry.tag("team/crowd", "all") in {one.digest for one in images}
+
+
+@pytest.mark.parametrize("platforms", [(), (AMD64, ARM64)])
+def test_what_a_registry_lost_before_the_tag_is_sent_again(tmp_path, registry, front, platforms):
+    image = make_image(tmp_path / "image", 1000, platforms=platforms)
+    repository = f"team/lost{len(platforms)}"
+
+    def lose(exchange):
+        if platforms:
+            registry.forget_manifest(repository, digest_of(image.manifest.to_json()))
+        else:
+            registry.forget(repository, image.layers[0].digest)
+        passed_on()(exchange)
+
+    front.faults.append(Fault("PUT .*manifests/v1$", lose))
+    said: list[str] = []
+    push(image, f"{front.host}/{repository}:v1", said=said)
+    assert f"  {front.host}/{repository} lacks 1 blobs after all" in said
+    assert registry.tag(repository, "v1") == image.digest
+    assert registry.holds(repository, image.digest)
 
 
 def test_no_tag_moves_before_every_destination_has_the_image(tmp_path, registry):

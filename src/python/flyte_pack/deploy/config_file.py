@@ -24,6 +24,7 @@ from flyte_shim import shown
 
 _MOST_BYTES = 256 << 10
 _MOST_DEPTH = 8
+_MOST_VALUES = 4000  # names count too; a longer file would keep a reader waiting for seconds
 _TEXT, _BOOLEAN = "tag:yaml.org,2002:str", "tag:yaml.org,2002:bool"
 
 
@@ -68,7 +69,7 @@ def _check_events(events: Iterable[Any], what: str) -> None:
     """Refuse what settings do not need before anything is built, so that nothing can grow."""
     import yaml
 
-    depth = documents = 0
+    depth = documents = values = 0
     for event in events:
         where = f"{what}:{event.start_mark.line + 1}"
         if isinstance(event, yaml.DocumentStartEvent):
@@ -81,6 +82,9 @@ def _check_events(events: Iterable[Any], what: str) -> None:
             )
         if getattr(event, "tag", None) is not None:
             raise InvalidData(f"{where}: tags (!) are not understood here: leave it out")
+        values += isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent))
+        if values > _MOST_VALUES:
+            raise InvalidData(f"{where}: more than {_MOST_VALUES:,} names and values are too many")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > _MOST_DEPTH:

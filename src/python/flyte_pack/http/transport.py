@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import http.client
+import io
 import os
 import ssl
+import sys
 import time
 import urllib.request
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from threading import Event, Lock
 from typing import Any
@@ -17,6 +20,7 @@ from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import urllib3
 from urllib3 import exceptions
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
@@ -33,6 +37,8 @@ SLOWEST = 1024  # bytes a second, over
 SLOWEST_SECONDS = 30.0
 PIECE = 1 << 16
 MAX_ANSWER = 4 << 20  # bytes of an answer that is not a blob
+ANSWER_SECONDS = 300.0  # until such an answer is whole
+MAX_HEADERS = 1 << 20  # bytes
 CONNECTIONS = 8
 _UNREAD: Any = {"redirect": False, "retries": False, "preload_content": False}  # of `urlopen`
 
@@ -110,8 +116,11 @@ class Transport:
     def read(self, response: BaseHTTPResponse, method: str, url: str) -> Answer:
         """Read the rest of an answer; raises as `send`."""
         data = bytearray()
+        began = time.monotonic()
         for piece in self.pieces(response, method):
             data += piece
+            if time.monotonic() - began > ANSWER_SECONDS:
+                raise Broken(f"the answer was not whole after {ANSWER_SECONDS:g} s")
             if len(data) > MAX_ANSWER:
                 raise HttpError(
                     f"{urlsplit(url).netloc} answered with more than {MAX_ANSWER:,} bytes, "
@@ -149,22 +158,15 @@ class Transport:
         """The body as it comes. Raises `Broken` if it breaks off or is too slow."""
         length = "" if method == "HEAD" else response.headers.get("Content-Length", "")
         expected = int(length) if length.isascii() and length.isdigit() else None
-        count = counted = 0
-        waited = 0.0  # for the server; the caller may take longer
+        count = 0
         while True:
             if self.stopped.is_set():
                 raise Broken("called off", 0)
-            began = time.monotonic()
             with _said_plainly():
                 piece = response.read1(PIECE)
             if not piece:
                 break
             count += len(piece)
-            waited += time.monotonic() - began
-            if waited > self._slowest_seconds:
-                if (count - counted) / waited < SLOWEST:
-                    raise Broken(f"less than {SLOWEST} bytes a second")
-                counted, waited = count, 0.0
             yield piece
         if expected is not None and count < expected:
             raise Broken(f"the answer was cut short: {count:,} of {expected:,} bytes")
@@ -187,7 +189,7 @@ class Transport:
         proxy = None if is_loopback(parts.netloc) else _proxy(parts)
         with self._lock:
             if proxy not in self._pools:
-                self._pools[proxy] = _new_pool(proxy)
+                self._pools[proxy] = _new_pool(proxy, self._slowest_seconds)
             return self._pools[proxy]
 
 
@@ -204,7 +206,54 @@ class _Body(BytesIO):
         return super().read(size)
 
 
-def _new_pool(proxy: str | None) -> urllib3.PoolManager:
+class _Paced(io.RawIOBase):
+    """What comes from a server: headers, the lines between chunks, the body. Raises `Broken`.
+
+    A time limit of a socket is for one read, so a server that sends a byte now and then could hold
+    a request for ever. How long it takes to begin is left to that limit.
+    """
+
+    def __init__(self, raw: io.RawIOBase, slowest_seconds: float) -> None:
+        self._raw, self._slowest_seconds = raw, slowest_seconds
+        self._counted = self._waited = 0.0
+        self.count, self.most = 0, MAX_HEADERS
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        began = time.monotonic()
+        size = self._raw.readinto(buffer)
+        if self.count:
+            self._waited += time.monotonic() - began
+        self.count += size or 0
+        if self.count > self.most:
+            raise Broken(f"it answers with more than {MAX_HEADERS:,} bytes of headers", 0)
+        if self._waited > self._slowest_seconds:
+            if (self.count - self._counted) / self._waited < SLOWEST:
+                raise Broken(f"less than {SLOWEST} bytes a second")
+            self._counted, self._waited = self.count, 0.0
+        return size
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    """An answer that comes at a pace, with headers that end."""
+
+    def __init__(self, slowest_seconds: float, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self._paced = _Paced(self.fp.detach(), slowest_seconds)
+        self.fp = io.BufferedReader(self._paced, PIECE)
+
+    def begin(self) -> None:
+        super().begin()
+        self._paced.most = sys.maxsize
+
+
+def _new_pool(proxy: str | None, slowest_seconds: float) -> urllib3.PoolManager:
     context = ssl.create_default_context()  # the system's authorities, or SSL_CERT_FILE's
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         path = os.environ.get(name)
@@ -215,12 +264,32 @@ def _new_pool(proxy: str | None) -> urllib3.PoolManager:
             )
     settings: Any = {"ssl_context": context, "maxsize": CONNECTIONS, "blocksize": PIECE}
     if proxy is None:
-        return urllib3.PoolManager(**settings)
+        return _paced(urllib3.PoolManager(**settings), slowest_seconds)
     parts = urlsplit(proxy)
     user, password = parts.username, unquote(parts.password or "")
     secret = f"{unquote(user)}:{password}" if user else None
     headers = urllib3.make_headers(proxy_basic_auth=secret)
-    return urllib3.ProxyManager(proxy, proxy_headers=headers, **settings)
+    manager = urllib3.ProxyManager(proxy, proxy_headers=headers, **settings)
+    return _paced(manager, slowest_seconds)
+
+
+def _paced(manager: urllib3.PoolManager, slowest_seconds: float) -> urllib3.PoolManager:
+    response = staticmethod(partial(_Response, slowest_seconds))
+
+    class Plain(HTTPConnection):  # type: ignore[misc]
+        response_class = response
+
+    class WithTls(HTTPSConnection):  # type: ignore[misc]
+        response_class = response
+
+    class Plains(urllib3.HTTPConnectionPool):  # type: ignore[misc]
+        ConnectionCls = Plain
+
+    class WithTlss(urllib3.HTTPSConnectionPool):  # type: ignore[misc]
+        ConnectionCls = WithTls
+
+    manager.pool_classes_by_scheme = {"http": Plains, "https": WithTlss}
+    return manager
 
 
 def _proxy(target: SplitResult) -> str | None:

@@ -7,11 +7,10 @@ They go where Flyte's builder puts them (flyte 2.12: `Image.with_source_file`,
 from __future__ import annotations
 
 import posixpath
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-_RANGE = re.compile(r"\\?(.)(?:-\\?(.))?", re.DOTALL)
+from flyte_pack.wildcards import Maybe, Step, Wildcards
 
 
 def file_destination(src: str, dst: str, workdir: str) -> str:
@@ -45,7 +44,7 @@ class DockerIgnore:
     Docker's documentation, "Build context".
     """
 
-    patterns: tuple[tuple[bool, re.Pattern[str]], ...]
+    patterns: tuple[tuple[bool, Wildcards[str]], ...]
 
     @classmethod
     def parse(cls, text: str) -> DockerIgnore:
@@ -66,7 +65,7 @@ class DockerIgnore:
         above = ["/".join(parts[: i + 1]) for i in range(len(parts))]
         ignored = False
         for ignores, pattern in self.patterns:
-            if ignores != ignored and any(pattern.fullmatch(one) for one in above):
+            if ignores != ignored and any(map(pattern.match, above)):
                 ignored = ignores
         return ignored
 
@@ -74,47 +73,57 @@ class DockerIgnore:
         return [path for path in paths if not self.ignores(path)]
 
 
-def _compile(pattern: str) -> re.Pattern[str]:
-    """The regular expression of a pattern.
+def _compile(pattern: str) -> Wildcards[str]:
+    """The steps of a pattern.
 
     `*` and `?` stop at "/". `**` matches any number of directories, also none. `[...]` and a
     backslash mean the same as in Go's path.Match.
     """
-    out, i = [], 0
+    steps: list[Step[str] | Maybe[str]] = []
+    i = 0
     while i < len(pattern):
         c = pattern[i]
         if pattern.startswith("**", i):
             i += 2
             if pattern.startswith("/", i):
                 i += 1
-                out.append("(?:.*/)?")
+                steps += [Maybe(), Step(_any, many=True), Step("/".__eq__)]
             else:
-                out.append(".*")
+                steps.append(Step(_any, many=True))
             continue
-        if c == "*":
-            out.append("[^/]*")
-        elif c == "?":
-            out.append("[^/]")
+        if c in "*?":
+            steps.append(Step("/".__ne__, many=c == "*"))
         elif c == "[" and (end := pattern.find("]", i + 2)) > 0:
-            out.append(_characters(pattern[i + 1 : end]))
+            fits = _characters(pattern[i + 1 : end])
+            if fits is None:  # such as `[z-a]`, which means nothing: then it is a name
+                return Wildcards([Step(one.__eq__) for one in pattern])
+            steps.append(Step(fits))
             i = end
-        elif c == "\\" and i + 1 < len(pattern):
-            i += 1
-            out.append(re.escape(pattern[i]))
         else:
-            out.append(re.escape(c))
+            i += c == "\\" and i + 1 < len(pattern)
+            steps.append(Step(pattern[i].__eq__))
         i += 1
-    try:
-        return re.compile("".join(out))
-    except re.error:  # such as `[z-a]`, which means nothing: then it is a name
-        return re.compile(re.escape(pattern))
+    return Wildcards(steps)
 
 
-def _characters(inner: str) -> str:
-    """The characters of `[...]`: single ones, ranges, and perhaps `^` before them."""
+def _any(symbol: str) -> bool:
+    return True
+
+
+def _characters(inner: str) -> Callable[[str], bool] | None:
+    """What `[...]` takes: single characters, ranges, and perhaps `^` before them."""
     negated = inner.startswith("^")
-    parts = []
-    for match in _RANGE.finditer(inner, int(negated)):
-        low, high = match.groups()
-        parts.append(re.escape(low) + (f"-{re.escape(high)}" if high else ""))
-    return f"[{'^' if negated else ''}{''.join(parts)}]"
+    given = iter(inner[negated:])
+    ranges = []
+    symbols = [(c, False) if c != "\\" else (next(given, c), True) for c in given]
+    i = 0
+    while i < len(symbols):
+        low = high = symbols[i][0]
+        if symbols[i + 1 : i + 2] == [("-", False)] and i + 2 < len(symbols):
+            high = symbols[i + 2][0]
+            i += 2
+        if high < low:
+            return None
+        ranges.append((low, high))
+        i += 1
+    return lambda one: any(low <= one <= high for low, high in ranges) != negated

@@ -207,6 +207,12 @@ def parse_document(data: bytes, what: str, media_type: str | None = None) -> Man
             f"{what}: {stated!a:.100}, schema version {document.get('schemaVersion')!r:.20}, is no "
             "image manifest or index of the OCI specification or Docker's schema 2"
         )
+    others = (
+        ("config", "layers", "fsLayers") if stated in INDEX_TYPES else ("manifests", "fsLayers")
+    )
+    for other in filter(document.__contains__, others):
+        # Others may take it for something else than we do (CVE-2021-41190).
+        raise InvalidImage(f"{what}: ambiguous: {stated}, but it has {other!r}")
     annotations = string_map(document.get("annotations"), f"{what}: annotations")
     if stated in INDEX_TYPES:
         return Index(stated, _descriptors(document, "manifests", what), annotations)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,10 +24,12 @@ from flyte_shim import shown
 
 CLIENT_ID = "pants-flyte"
 SHORTEST_LIFE = 60.0  # seconds; the life of a token without expires_in
+LONGEST_LIFE = 86400.0  # a longer one is taken for this
+LONGEST_CHALLENGE = 8192  # characters
 MARGIN = 0.1  # the share of its life by which a token is renewed early
 
 _CHALLENGE = re.compile(r"(?:^|,)\s*(basic|bearer)(?=[\s,]|$)", re.IGNORECASE)
-_PARAMETER = re.compile(r'([A-Za-z][\w-]*)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+_PARAMETER = re.compile(r'(?<![\w-])([A-Za-z][\w-]{0,63})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Challenge:
     @classmethod
     def parse(cls, header: str, url: str) -> Challenge | None:
         """Prefers bearer; None if neither is offered (RFC 9110, section 11.6.1)."""
+        if len(header) > LONGEST_CHALLENGE:
+            return None
         # A quoted string may look like another challenge.
         bare = re.sub(r'"(?:[^"\\]|\\.)*"', lambda quoted: "_" * len(quoted[0]), header)
         found = list(_CHALLENGE.finditer(bare))
@@ -110,9 +115,11 @@ class Auth:
         credentials = self._credentials
         login = f"docker login {self._registry}"
         if credentials is None:
-            return f"docker's config.json has no credentials for it: log in ({login})"
+            ignored = f" ({self._keychain.ignored})" if self._keychain.ignored else ""
+            return f"docker's config.json has no credentials for it{ignored}: log in ({login})"
         user = shown.printable(credentials.user)
-        who = f"the user {user!r}" if user else "the identity token"
+        token = "registry" if credentials.registry_token else "identity"
+        who = f"the user {user!r}" if user else f"the {token} token"
         return (
             f"{who} (from {credentials.source}) is refused: log in again ({login}), "
             "or ask for the permission"
@@ -124,6 +131,7 @@ class Auth:
             secrets = [text for text, _ in self._tokens.values()]
             if (known := self._credentials) is not None:
                 secrets += [known.password, known.identity_token or "", _basic(known)[6:]]
+                secrets.append(known.registry_token or "")
         return tuple(secrets)
 
     def _find(self) -> Credentials | None:
@@ -133,11 +141,13 @@ class Auth:
         return self._credentials
 
     def _fetch(self, challenge: Challenge, scopes: frozenset[str]) -> _Token:
+        credentials = self._find()
+        if credentials is not None and credentials.registry_token:
+            return credentials.registry_token, math.inf
         if not challenge.realm:
             raise RegistryError(f"{self._registry} asks for a token, but not from which server")
         realm = self._transport.resolve(challenge.url, challenge.realm, self._registry)
         server = f"the token server {urlsplit(realm).netloc} of {self._registry}"
-        credentials = self._find()
         query = [("service", challenge.service)] if challenge.service else []
         wanted = sorted(scopes or challenge.scopes)
         if credentials is not None and credentials.identity_token:
@@ -186,9 +196,11 @@ class Auth:
             not isinstance(text, str)
             or not re.fullmatch(r"[\x21-\x7e]+", text)
             or not isinstance(life, (int, float))
+            or life != life  # not a number
         ):
             raise RegistryError(f"{server} answers without a token: is there a proxy in between?")
-        return text, self._timing.monotonic() + max(life, SHORTEST_LIFE) * (1 - MARGIN)
+        life = min(max(life, SHORTEST_LIFE), LONGEST_LIFE)
+        return text, self._timing.monotonic() + life * (1 - MARGIN)
 
 
 class Denied(RegistryError):

@@ -18,7 +18,7 @@ from flyte_pack.progress import Progress, Say, megabytes
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.auth import Denied
 from flyte_pack.registry.client import Refused, Session, may_pull, may_push
-from flyte_pack.registry.layout import Blob, Image, read_image
+from flyte_pack.registry.layout import Blob, Document, Image, read_image
 from flyte_pack.registry.plan import Destination, PushPlan
 from flyte_pack.registry.upload import CHUNK, Read, RegistrySource, Upload, read_file
 
@@ -121,7 +121,7 @@ class _Target:
                     self._say(f"{self._place.name}:{tag}: there already")
                     continue
                 if not self._dry_run:
-                    self._registry.put_manifest(repository, tag, top.media_type, top.data)
+                    self._put(top, tag)
                 self.result = replace(self.result, tags=(*self.result.tags, tag))
                 self._say(f"{self._place.name}:{tag}: {'would be ' if self._dry_run else ''}set")
 
@@ -135,19 +135,32 @@ class _Target:
 
     def _put_documents(self) -> None:
         for document in self._image.documents:
-            write = (self._place.repository, document.digest, document.media_type, document.data)
-            try:
-                self._registry.put_manifest(*write)
-            except Refused as refused:
-                if not {"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"} & set(refused.codes):
-                    raise
-                # It was removed meanwhile, or the registry was wrong to say that it has it.
-                lost = [b for b in self._image.blobs if b.descriptor.digest in refused.digests]
-                if not lost:
-                    raise
-                self._say(f"  {self._place.name} lacks {len(lost)} blobs after all")
-                self._push_blobs(lost, ask=False)
-                self._registry.put_manifest(*write)
+            self._put(document, document.digest)
+
+    def _put(self, document: Document, reference: str) -> None:
+        """Write a manifest under its digest or a tag.
+
+        A blob that the registry misses was removed meanwhile, or the registry was wrong to say
+        that it has it, as it may be while somebody else pushes the same: send it once more.
+        """
+        write = (self._place.repository, reference, document.media_type, document.data)
+        try:
+            self._registry.put_manifest(*write)
+        except Refused as refused:
+            if not {"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"} & set(refused.codes):
+                raise
+            lost = [b for b in self._image.blobs if b.descriptor.digest in refused.digests]
+            # An index misses manifests, which `_put_documents` wrote before it.
+            again = [d for d in self._image.documents if d.digest in refused.digests]
+            if not lost and not again:
+                raise
+            self._say(f"  {self._place.name} lacks {len(lost) + len(again)} blobs after all")
+            self._push_blobs(lost, ask=False)
+            for one in again:
+                self._registry.put_manifest(
+                    self._place.repository, one.digest, one.media_type, one.data
+                )
+            self._registry.put_manifest(*write)
 
     def _push_blobs(self, blobs: Collection[Blob], ask: bool = True) -> None:
         total = sum(blob.descriptor.size for blob in blobs)
