@@ -14,7 +14,8 @@ What a field's type means:
     Tuple[X, ...]                a list
     Tuple[X, Y], a NamedTuple    a list of exactly these
     Dict[str, X]                 an object with any keys
-    a dataclass                  an object with exactly these keys, and those of `DERIVED`
+    a dataclass                  an object with exactly these keys, and those of `DERIVED`; keys of
+                                 `LATER` may be missing, which is None, and None is not written
     a class with a method parse  a string
     Annotated[X, check]          X, as the function `check` returns it; it may raise `ValueError`
     Annotated[X, OBJECT]         an object, where X is a NamedTuple or Tuple[Tuple[str, Y], ...]
@@ -332,10 +333,13 @@ def _object(kind: Any, codecs: dict[str, _Codec]) -> _Codec:
     writers = [(name, codec.write) for name, codec in codecs.items()]
     derived: dict[str, str] = getattr(kind, "DERIVED", {})
     known = {*codecs, *derived}
+    later: frozenset[str] = getattr(kind, "LATER", frozenset())
 
     def read(raw: Any) -> Any:
         if type(raw) is not dict:
             raise _Wrong("not a JSON object")
+        if later:
+            raw = {**dict.fromkeys(later), **raw}
         if raw.keys() != known:
             unknown = raw.keys() - known
             names = ", ".join(ascii(key) for key in sorted(unknown or known - raw.keys()))
@@ -359,7 +363,8 @@ def _object(kind: Any, codecs: dict[str, _Codec]) -> _Codec:
         written = {name: getattr(value, attribute) for name, attribute in derived.items()}
         for name, write_one in writers:
             one = getattr(value, name)
-            written[name] = one if write_one is None else write_one(one)
+            if one is not None or name not in later:
+                written[name] = one if write_one is None else write_one(one)
         return written
 
     return _Codec(read, write)
