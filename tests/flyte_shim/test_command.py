@@ -212,7 +212,7 @@ def test_what_goes_wrong_is_said_in_one_line_with_its_own_code(
 @pytest.mark.parametrize(
     ("variable", "message"),
     [
-        ("FLYTE_SHIM_MAX_FILES", "more than 1 files"),
+        ("FLYTE_SHIM_MAX_FILES", "more than 1 files and directories"),
         ("FLYTE_SHIM_MAX_BYTES", "more than 1 bytes"),
         ("FLYTE_SHIM_MAX_ARCHIVE_BYTES", "larger than 1 bytes"),
     ],

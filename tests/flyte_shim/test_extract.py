@@ -237,18 +237,40 @@ def test_what_is_damaged_is_refused(tmp_path, data, message):
         unpack(tmp_path, data)
 
 
-@pytest.mark.parametrize(
-    ("limits", "message"),
-    [
-        (Limits(files=2), "more than 2 files.*FLYTE_SHIM_MAX_FILES"),
-        (Limits(total_bytes=29), "more than 29 bytes.*FLYTE_SHIM_MAX_BYTES"),
-    ],
-)
-def test_what_is_over_a_limit_is_refused(tmp_path, limits, message):
-    tar = b"".join(member(b"%d" % number, bytes(10)) for number in range(3))
-    with pytest.raises(TooLarge, match=message):
-        unpack(tmp_path, gzip.compress(tar + END), limits)
-    assert len(read(gzip.compress(tar + END), Limits(files=3, total_bytes=30))) == 3
+PAX = pax_header((b"comment", b"x" * 100))
+# What an archive of each kind takes: files and directories, bytes.
+TAKEN = {
+    "files": (b"".join(member(b"%d" % number, bytes(10)) for number in range(3)), 3, 30),
+    "a directory": (member(b"a/b", b"x"), 2, 4097),
+    "a directory of several files": (member(b"a/b") + member(b"a/c"), 3, 4096),
+    "directories in directories": (member(b"a/b/c/d") + member(b"a/b/e/f"), 6, 4 * 4096),
+    "directories without end": (member(b"f", prefix=b"/".join([b"d"] * 70)), 71, 70 * 4096),
+    "a pax header": (PAX + member(b"a", b"xy"), 1, len(PAX.rstrip(b"\0")) - 512 + 2),
+}
+
+
+@pytest.mark.parametrize(("tar", "files", "size"), TAKEN.values(), ids=TAKEN)
+def test_members_of_every_kind_count_to_the_limits(tmp_path, tar, files, size):
+    archive = gzip.compress(tar + END)
+    for limits, message in (
+        (Limits(files=files - 1), f"more than {files - 1} files.*FLYTE_SHIM_MAX_FILES"),
+        (Limits(total_bytes=size - 1), f"more than {size - 1} bytes.*FLYTE_SHIM_MAX_BYTES"),
+    ):
+        with pytest.raises(TooLarge, match=message):
+            unpack(tmp_path, archive, limits)
+        shutil.rmtree(tmp_path / "unpacked")
+    unpack(tmp_path, archive, Limits(files=files, total_bytes=size))
+
+
+def test_a_small_archive_makes_no_more_directories_than_the_limit(tmp_path):
+    """With one file at the end of each, hundreds of directories took next to nothing of it."""
+    paths = [b"%d/%b/f" % (number, b"/".join([b"d"] * 240)) for number in range(10)]
+    bomb = b"".join(pax_header((b"path", path)) + member(b"x") for path in paths)
+    archive = gzip.compress(bomb + END, 9)
+    assert len(archive) < 1000
+    with pytest.raises(TooLarge):
+        unpack(tmp_path, archive, Limits(files=300))
+    assert sum(1 for _ in (tmp_path / "unpacked").rglob("*")) <= 300
 
 
 def test_a_gzip_bomb_is_refused_before_it_is_written(tmp_path):

@@ -51,12 +51,37 @@ _TYPES = {
 
 
 class Limits:
-    """The limits: bytes of the archive, number of files, bytes of all files together."""
+    """The limits: bytes of the archive, number of files and directories, bytes of all together.
+
+    A directory takes a block of the disk, and a pax header its size.
+    """
 
     def __init__(
         self, archive_bytes: int = 1 << 30, files: int = 200_000, total_bytes: int = 4 << 30
     ) -> None:
         self.archive_bytes, self.files, self.total_bytes = archive_bytes, files, total_bytes
+
+
+class _Taken:
+    """How much of the limits an archive has taken."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits, self._files, self._bytes = limits, 0, 0
+
+    def add(self, files: int, size: int) -> None:
+        """Take `files` files or directories of `size` bytes together; raises TooLarge."""
+        self._files += files
+        self._bytes += size
+        if self._files > self._limits.files:
+            raise TooLarge(
+                f"the archive holds more than {self._limits.files} files and directories. If that "
+                "is right, set FLYTE_SHIM_MAX_FILES"
+            )
+        if self._bytes > self._limits.total_bytes:
+            raise TooLarge(
+                f"the archive unpacks to more than {self._limits.total_bytes} bytes. If that is "
+                "right, set FLYTE_SHIM_MAX_BYTES"
+            )
 
 
 def extract(
@@ -73,15 +98,15 @@ def extract(
     root = os.fsencode(directory)
     os.mkdir(root, 0o700)
     made = {"": False}
-    blocks = 0
+    blocks, taken = 0, _Taken(limits)
     parent, parent_fd = "", os.open(root, os.O_RDONLY)
     try:
         with open(archive, "rb", buffering=0) as file:
-            for path, executable, chunks in read_members(file, limits):
+            for path, executable, chunks in _read(file, taken):
                 above, _, name = path.rpartition("/")
                 try:
                     if above != parent:
-                        _make_directories(root, above, made)
+                        _make_directories(root, above, made, taken)
                         os.close(parent_fd)
                         parent_fd = -1
                         parent_fd = os.open(b"%b/%b" % (root, above.encode()), os.O_RDONLY)
@@ -111,10 +136,11 @@ def extract(
     return made, (blocks + len(made)) * _DISK_BLOCK
 
 
-def _make_directories(root: bytes, path: str, made: dict[str, bool]) -> None:
+def _make_directories(root: bytes, path: str, made: dict[str, bool], taken: _Taken) -> None:
     if path in made:
         return
-    _make_directories(root, path.rpartition("/")[0], made)
+    _make_directories(root, path.rpartition("/")[0], made, taken)
+    taken.add(1, _DISK_BLOCK)
     os.mkdir(b"%b/%b" % (root, path.encode()), 0o700)
     made[path] = False
 
@@ -142,20 +168,25 @@ def read_members(
 ) -> Iterator[tuple[str, bool, Iterable[bytes | memoryview]]]:
     """The members of the archive in `file`: path, whether it is executable, and its bytes.
 
-    A chunk of bytes is valid until the next one is read. Paths are not checked against each other.
-    Raises ArchiveError.
+    A chunk of bytes is valid until the next one is read. Paths are not checked against each other,
+    and directories are not counted. Raises ArchiveError.
     """
+    return _read(file, _Taken(limits))
+
+
+def _read(
+    file: BinaryIO, taken: _Taken
+) -> Iterator[tuple[str, bool, Iterable[bytes | memoryview]]]:
     stream = _Inflated(file)
     try:
-        yield from _members(stream, limits)
+        yield from _members(stream, taken)
     finally:
         stream.close()
 
 
 def _members(
-    stream: _Inflated, limits: Limits
+    stream: _Inflated, taken: _Taken
 ) -> Iterator[tuple[str, bool, Iterable[bytes | memoryview]]]:
-    files = total = 0
     pax: dict[str, str] = {}
     while True:
         header = bytes(stream.take(_BLOCK))
@@ -169,24 +200,14 @@ def _members(
                 raise DamagedArchive("the archive has two pax headers for one file")
             if not 0 < size <= _MAX_PAX:
                 raise TooLarge(f"a pax header is {size} bytes long; at most {_MAX_PAX} are read")
+            taken.add(0, size)
             pax = _pax_records(bytes(stream.take(_padded(size)))[:size])
             continue
         path = pax.get("path") or _ustar_path(header)
         _check_member(kind, path)
         if "size" in pax:
             size = _decimal(pax["size"])
-        files += 1
-        if files > limits.files:
-            raise TooLarge(
-                f"the archive holds more than {limits.files} files. If that is right, "
-                "set FLYTE_SHIM_MAX_FILES"
-            )
-        total += size
-        if total > limits.total_bytes:
-            raise TooLarge(
-                f"the archive unpacks to more than {limits.total_bytes} bytes. If that is right, "
-                "set FLYTE_SHIM_MAX_BYTES"
-            )
+        taken.add(1, size)
         executable = bool(_octal(header[100:108], "mode") & 0o100)
         padded = _padded(size)
         if padded <= _INFLATE:

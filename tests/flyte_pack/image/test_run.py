@@ -143,6 +143,9 @@ def test_variables_are_set_and_passed_on(way, image):
         "PATH=/bin:/usr/local/bin",
         "--env",
         "DOCKER_HOST=x",
+        "--env=EMPTY=",
+        "--env=LINES=a\n\tb # 'c'\n",
+        "--env=LAST=",
     ]
     env = way.about(image, *typed, "python3", "-c", ABOUT, env={"GIVEN": "secret-77"})["env"]
     assert (env["A"], env["GIVEN"], env["PATH"], env["DOCKER_HOST"]) == (
@@ -151,6 +154,35 @@ def test_variables_are_set_and_passed_on(way, image):
         "/bin:/usr/local/bin",
         "x",
     )
+    assert (env["EMPTY"], env["LINES"], env["LAST"]) == (
+        "",
+        "a\n\tb # 'c'\n",
+        "",
+    )
+
+
+def test_no_list_of_processes_shows_a_variable(way, image):
+    names = ("GOOGLE_SERVICE_ACCOUNT_KEY", "HTTPS_PROXY", "DOCKER_AUTH_CONFIG", "GOX", "LINES")
+    given = {name: f"S3CR3T-{name}" for name in names}
+    child = subprocess.Popen(
+        way.command(image, *(f"--env={name}" for name in given), "sh", "-c", "env; cat"),
+        env=way.environment(**given),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        seen = [child.stdout.readline()]
+        shown = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True)
+        child.stdin.close()
+        seen += child.stdout
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+    assert {f"{name}={value}\n" for name, value in given.items()} <= set(seen)
+    assert "--env" in shown.stdout
+    assert "S3CR3T" not in shown.stdout
 
 
 @pytest.mark.parametrize("code", [0, 3, 255])

@@ -15,6 +15,8 @@ import pytest
 
 from flyte_pack.image import unpack as unpacking
 from flyte_pack.image.unpack import _Tree, unpack
+from flyte_pack.oci import inflate as inflating
+from flyte_pack.oci import tar_stream
 from flyte_pack.oci.layout import open_layout
 from flyte_pack.oci.model import OCI_LAYER_GZIP, InvalidImage
 from flyte_pack.oci.tar_files import TarFiles
@@ -258,11 +260,24 @@ def test_a_layer_in_zstd_is_refused_by_name(tmp_path):
         unpacked(tmp_path, b"", media_type="application/vnd.oci.image.layer.v1.tar+zstd")
 
 
-@pytest.mark.parametrize("cap", [("MAX_FILES", 2), ("MAX_BYTES", 1000)])
-def test_an_image_without_end_is_refused(cap, tmp_path, monkeypatch):
-    monkeypatch.setattr(unpacking, *cap)
-    with pytest.raises(InvalidImage, match="unpacks to more than"):
-        unpacked(tmp_path, tar_of(("a", b"1" * 600), ("b", b"2" * 600), ("c", b"")))
+ENDLESS = {
+    "files": (unpacking, "MAX_FILES", 2, [("a", b""), ("b", b""), ("c", b"")]),
+    "bytes": (unpacking, "MAX_BYTES", 1000, [("a", b"1" * 600), ("b", b"2" * 600)]),
+    "directories": (unpacking, "MAX_FILES", 2, [("a/", None), ("b/", None), ("c/", None)]),
+    "directories that no member names": (unpacking, "MAX_FILES", 3, [("a/b/c/d", b"")]),
+    "links": (unpacking, "MAX_FILES", 2, [("a", "x"), ("b", "x"), ("c", "x")]),
+    "pipes": (unpacking, "MAX_FILES", 2, [special(name, FIFO) for name in "abc"]),
+    "headers": (tar_stream, "_MAX_HEADERS", 3, [("é", b""), ("è", b"")]),
+    "what gzip holds": (inflating, "_MAX_BYTES", 5000, [("a", b"")]),
+}
+
+
+@pytest.mark.parametrize(("room", "cap", "value", "members"), ENDLESS.values(), ids=ENDLESS)
+def test_an_image_without_end_is_refused(room, cap, value, members, tmp_path, monkeypatch):
+    monkeypatch.setattr(room, cap, value)
+    tar = tar_of(*members)
+    with pytest.raises(InvalidImage, match=r"(unpacks|inflates) to more than|holds more than"):
+        unpacked(tmp_path, gzip.compress(tar), media_type=OCI_LAYER_GZIP, diff_ids=[sha256(tar)])
 
 
 def test_modes_and_times_are_the_layers_less_the_bits_that_lend_rights(tmp_path):

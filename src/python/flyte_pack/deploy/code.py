@@ -14,6 +14,8 @@ from flyte_shim.extract import Limits, extract
 from flyte_shim.hashing import sha256_file
 from flyte_shim.paths import path_problem
 
+_MAX_FILES = 2_000_000  # of an image's code, and directories
+
 
 def unpack_archive(archive: str, sha256: str, directory: str) -> None:
     """Unpack a bundle into the new `directory`. Raises `UserError` unless it has that hash."""
@@ -38,6 +40,7 @@ def unpack_embedded(layout_directory: str, workdir: str, directory: str) -> None
         raise InvalidImage(f"{layout.name}: holds no image")
     absent = set(layout.missing(image.manifest.layers))
     prefix = workdir.strip("/") + "/"
+    files, directories = 0, {""}
     for layer in image.manifest.layers:
         if layer in absent:
             continue
@@ -51,6 +54,13 @@ def unpack_embedded(layout_directory: str, workdir: str, directory: str) -> None
             if problem:
                 raise InvalidImage(f"{what}: holds {problem}: {path!a:.200}")
             target = os.path.join(directory, path)
+            above = path.rpartition("/")[0]
+            files += 1
+            if above not in directories:
+                files += above.count("/") + 1
+                directories.add(above)
+            if files > _MAX_FILES:
+                raise InvalidImage(f"{what}: holds more than {_MAX_FILES:,} files of code")
             os.makedirs(os.path.dirname(target), exist_ok=True)
             with open(target, "wb") as file:
                 for piece in member.content():

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from flyte_pack.errors import UserError
-from flyte_pack.image.running import Command, Runner, quietly, supervise
+from flyte_pack.image.running import Command, Runner, private_file, quietly, supervise
 from flyte_pack.image.unpacked import unpacked
 from flyte_pack.oci.docker_archive import stream_archive
 from flyte_pack.oci.layout import Layout, LayoutImage
 from flyte_pack.progress import Say
+from flyte_shim.words import joined
 
 ENGINES = ("auto", "docker", "podman", "unpack")
 # The command of each client that its engine must answer.
 _PROBES = {"docker": ("version", "--format", "{{.Server.Version}}"), "podman": ("info",)}
 _ANSWER_SECONDS = 5
-# Variables that the client of a container engine reads itself. They go on its command line.
-_CLIENTS_OWN = ("PATH", "HOME", "DOCKER_", "BUILDKIT_", "CONTAINER", "LD_", "XDG_", "GO", "TMPDIR")
+# What `--env-file` gives exactly by every reader: docker's, and those of podman's versions, of
+# which some know quotes and comments.
+_FILE_LINE = re.compile(
+    r"[A-Za-z_][A-Za-z0-9_]*=[^\s'\"`#\ud800-\udfff](?:[^#\r\n\ud800-\udfff]*[^\s#\ud800-\udfff])?"
+)
+_LONGEST_LINE = 60_000  # bytes; docker reads lines up to 64 KiB
 
 
 @contextmanager
@@ -110,17 +116,27 @@ class _Engine:
     reference: str
 
     def run(self, command: Command) -> int:
-        argv = [self.program, "run", "--rm", "--interactive"]
         ours = command.stdin is None and command.stdout is None
-        if ours and sys.stdin.isatty() and sys.stdout.isatty():
-            argv.append("--tty")
-        environment = dict(os.environ)
-        for name, value in command.env.items():
-            if name.startswith(_CLIENTS_OWN) or "proxy" in name.lower():
-                argv += ["--env", f"{name}={value}"]
-            else:  # so that nobody reads it off a list of processes
-                environment[name] = value
-                argv += ["--env", name]
+        tty = ours and sys.stdin.isatty() and sys.stdout.isatty()
+        options, environment, lines = container_environment(command.env, os.environ)
+        file = private_file(joined(lines, "\n", "a variable"))
+        options += ["--env-file", f"/dev/fd/{file}"] if lines else []
+        options += ["--tty"] if tty else []
+        try:
+            # With a terminal, the client minds it.
+            return supervise(
+                [self.program, "run", "--rm", "--interactive", *options, *self._words(command)],
+                environment,
+                command,
+                own_session=not tty,
+                pass_fds=(file,),
+            )
+        finally:
+            os.close(file)
+
+    def _words(self, command: Command) -> list[str]:
+        """What follows the environment on the client's command line."""
+        argv = []
         for mount in command.mounts:
             source, target = mount.source, mount.target
             if "," in source + target:
@@ -133,9 +149,39 @@ class _Engine:
             argv += ["--workdir", command.workdir]
         words = command.argv
         if command.entrypoint is not None:
-            argv += ["--entrypoint", command.entrypoint[0] if command.entrypoint else words[0]]
-            words = (*command.entrypoint[1:], *words) if command.entrypoint else words[1:]
-        # With a terminal, the client minds it.
-        return supervise(
-            [*argv, self.reference, *words], environment, command, own_session="--tty" not in argv
-        )
+            words = (*command.entrypoint, *words)
+            if not words or not words[0]:
+                raise UserError("there is no command to run")
+            argv += ["--entrypoint", words[0]]
+            words = words[1:]
+        return [*argv, self.reference, *words]
+
+
+def container_environment(
+    env: Mapping[str, str], ours: Mapping[str, str]
+) -> tuple[list[str], dict[str, str], list[str]]:
+    """How a client is told the variables `env` of a container; `ours` is the client's environment.
+
+    Gives options for its command line, which have no value in them, its environment, and the lines
+    of its `--env-file`. A file has no effect on the client itself; what it cannot carry goes by the
+    client's environment. Raises `UserError` for what neither can.
+    """
+    options: list[str] = []
+    environment, lines = dict(ours), []
+    for name, value in env.items():
+        line = f"{name}={value}"
+        if not name or "=" in name or "\0" in line:
+            raise UserError(f"{name!a:.80} cannot be a variable")
+        if not value:
+            options += ["--env", line]
+        elif _FILE_LINE.fullmatch(line) and len(os.fsencode(line)) <= _LONGEST_LINE:
+            lines.append(line)
+        elif ours.get(name, value) == value:
+            environment[name] = value
+            options += ["--env", name]
+        else:
+            raise UserError(
+                f"{name} is set here too, for the container engine's client, so it cannot have a "
+                "value with lines, quotes, '#' or spaces at its ends: unset it here"
+            )
+    return options, environment, lines

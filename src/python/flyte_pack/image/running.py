@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +48,23 @@ class Runner(Protocol):
 
     def run(self, command: Command) -> int:
         """Run it; gives the program's exit code, or 128 and the signal that ended it."""
+
+
+def private_file(text: str) -> int:
+    """An open file with this text that has no name; the caller closes it.
+
+    What is in it is on no command line, where every user of the machine could read it. A program
+    that is started with the descriptor finds it at /dev/fd/N.
+    """
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("flyte-image")
+    else:
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    with open(fd, "wb", closefd=False) as file:
+        file.write(os.fsencode(text))
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
 
 
 def quietly(

@@ -105,19 +105,22 @@ class _Tree(Resolver):
     def apply(self, members: TarStream, what: str) -> None:
         self._added = {b""}
         for member in members:
-            self._files += 1
-            self._bytes += member.size
-            if self._files > MAX_FILES or self._bytes > MAX_BYTES:
-                raise InvalidImage(
-                    f"{what}: the image unpacks to more than {MAX_FILES:,} files or {MAX_BYTES:,} "
-                    "bytes"
-                )
+            self._count(member.size, what)
             try:
                 self._add(member, what)
             except OSError as error:
                 if error.errno not in _LEADS_NOWHERE:
                     raise
                 raise InvalidImage(f"{what}: {member.name!r:.200}: {error.strerror}") from None
+
+    def _count(self, size: int, what: str) -> None:
+        """Count a member of any kind, or a directory that none names."""
+        self._files += 1
+        self._bytes += size
+        if self._files > MAX_FILES or self._bytes > MAX_BYTES:
+            raise InvalidImage(
+                f"{what}: the image unpacks to more than {MAX_FILES:,} files or {MAX_BYTES:,} bytes"
+            )
 
     def finish(self) -> None:
         """Set modes and times of directories, once they are filled."""
@@ -137,7 +140,7 @@ class _Tree(Resolver):
                 self._modes[b""] = (member.mode, member.mtime)
             return
         name = parts.pop()
-        above = self._directory(b"/".join(parts))
+        above = self._directory(b"/".join(parts), what)
         path = b"%b/%b" % (above, name) if above else name
         if name.startswith(_WHITEOUT):
             self._white_out(above, name, what)
@@ -189,7 +192,7 @@ class _Tree(Resolver):
         self._clear(path)
         os.link(self.place(target), place, follow_symlinks=False)
 
-    def _directory(self, path: bytes) -> bytes:
+    def _directory(self, path: bytes, what: str) -> bytes:
         """The directory that `path` leads to; made where it is missing."""
         found = self._parents.get(path)
         if found is None:
@@ -198,6 +201,7 @@ class _Tree(Resolver):
             for part in found.split(b"/") if found else ():
                 at = b"%b/%b" % (at, part) if at else part
                 if not self._is_directory(at):
+                    self._count(0, what)
                     self._clear(at)
                     os.mkdir(self.place(at), 0o755)
                     self._modes[at] = (0o755, 0)

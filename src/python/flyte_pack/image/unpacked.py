@@ -13,22 +13,24 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from flyte_pack.errors import UserError
-from flyte_pack.image.running import Command, Runner, supervise
+from flyte_pack.image.running import Command, Runner, private_file, supervise
 from flyte_pack.image.unpack import Resolver, unpack
 from flyte_pack.oci.config import DEFAULT_PATH, ImageConfig
 from flyte_pack.oci.layout import Layout, LayoutImage
 from flyte_pack.progress import Say
+from flyte_shim.words import check_word, joined
 
 _IN_MEMORY = 512 << 20  # bytes of compressed layers that may be unpacked into memory
 _ST_NOEXEC = 8  # <sys/statvfs.h>
 _PREFIX = "flyte-image-"
 _PROBE_SECONDS = 10
 _MAX_LIST = 1 << 20  # characters of a list of users
+_MAX_ID = (1 << 32) - 2  # Linux takes the number above it for none (chown(2))
 _OF_THIS_MACHINE = ("/etc/resolv.conf", "/etc/hosts")
 
 
@@ -138,30 +140,37 @@ def _find_user(root: str, text: str) -> _User:
     name, _, group = text.partition(":")
     name = name or "0"
     entry = next((e for e in _entries(root, "etc/passwd", 6) if name in (e[0], e[2])), None)
-    if entry is None and not name.isdecimal():
-        raise UserError(f"the image's user {name!r} is not in its /etc/passwd")
+    if entry is None and not _is_id(name):
+        raise UserError(f"the image's user {name!a:.80} is not in its /etc/passwd")
     uid = int(name if entry is None else entry[2])
     gid = int(entry[3]) if entry is not None else 0
     if group:
         groups = _entries(root, "etc/group", 3)
         named = next((e for e in groups if group in (e[0], e[2])), None)
-        if named is None and not group.isdecimal():
-            raise UserError(f"the image's group {group!r} is not in its /etc/group")
+        if named is None and not _is_id(group):
+            raise UserError(f"the image's group {group!a:.80} is not in its /etc/group")
         gid = int(group if named is None else named[2])
-    return _User(uid, gid, entry[5] if entry is not None else "/")
+    home = check_word(entry[5], "the image's /etc/passwd: a home") if entry is not None else "/"
+    return _User(uid, gid, home)
+
+
+def _is_id(text: str) -> bool:
+    """Whether it is the number of a user or group."""
+    return text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) <= _MAX_ID
 
 
 def _entries(root: str, path: str, fields: int) -> list[list[str]]:
     resolver = Resolver(os.fsencode(root))
-    place = resolver.place(resolver.resolve(path.encode()))
-    if not os.path.isfile(place):
-        return []
-    with open(place, encoding="utf-8", errors="replace") as file:
-        entries = [line.split(":") for line in file.read(_MAX_LIST).splitlines()]
+    try:
+        place = resolver.place(resolver.resolve(path.encode()))
+        if not os.path.isfile(place):
+            return []
+        with open(place, encoding="utf-8", errors="replace") as file:
+            entries = [line.split(":") for line in file.read(_MAX_LIST).split("\n")]
+    except OSError as error:
+        raise UserError(f"the image's /{path} cannot be read: {error.strerror}") from None
     # The numbers come third and, in passwd, fourth.
-    return [
-        e for e in entries if len(e) >= fields and all(map(str.isdecimal, e[2 : min(fields, 4)]))
-    ]
+    return [e for e in entries if len(e) >= fields and all(map(_is_id, e[2 : min(fields, 4)]))]
 
 
 @dataclass(frozen=True)
@@ -174,12 +183,12 @@ class _Bubblewrap:
     def _words(self, command: Command) -> tuple[str, ...]:
         before = self.config.entrypoint if command.entrypoint is None else command.entrypoint
         words = (*before, *command.argv)
-        if not words:
+        if not words or not words[0]:
             raise UserError("there is no command to run")
         return words
 
     def _workdir(self, command: Command) -> str:
-        return command.workdir or self.config.workdir or "/"
+        return os.path.join("/", command.workdir or self.config.workdir or "")
 
     def _environment(self, command: Command) -> dict[str, str]:
         environment = {"PATH": DEFAULT_PATH, "HOME": self.user.home}
@@ -214,30 +223,23 @@ class _Bubblewrap:
         shutil.copyfile(path, os.path.join(self.root, place))
 
     def _make_place(self, resolver: Resolver, path: str, directory: bool) -> str:
-        resolved = resolver.resolve(os.fsencode(path))
-        place = resolver.place(resolved)
-        if not os.path.lexists(place):
-            os.makedirs(place if directory else os.path.dirname(place), exist_ok=True)
-            if not directory:
-                with open(place, "x"):
-                    pass
+        try:
+            resolved = resolver.resolve(os.fsencode(path))
+            place = resolver.place(resolved)
+            if not os.path.lexists(place):
+                os.makedirs(place if directory else os.path.dirname(place), exist_ok=True)
+                if not directory:
+                    with open(place, "x"):
+                        pass
+        except OSError as error:
+            raise UserError(
+                f"{path!a:.200} cannot be made in the image: {error.strerror}"
+            ) from None
         return os.fsdecode(resolved)
 
     def run(self, command: Command) -> int:
         words, mounts = self._words(command), self._prepare(command)
-        argv = [
-            *("--die-with-parent", "--unshare-all", "--as-pid-1", "--hostname", "flyte-image"),
-            *([] if command.network == "none" else ["--share-net"]),
-            *("--uid", str(self.user.uid), "--gid", str(self.user.gid)),
-            *("--bind", self.root, "/", "--proc", "/proc", "--dev", "/dev"),
-        ]
-        for source, target, read_only in mounts:
-            argv += ["--ro-bind" if read_only else "--bind", source, f"/{target}"]
-        argv += ["--chdir", self._workdir(command), "--clearenv"]
-        for name, value in self._environment(command).items():
-            argv += ["--setenv", name, value]
-        # In a file, where no list of processes shows the variables' values.
-        settings = _in_memory("\0".join(argv))
+        settings = private_file(self._settings(command, mounts))
         status, told = os.pipe()
         os.set_blocking(status, False)
         fds = (settings, told)
@@ -258,6 +260,21 @@ class _Bubblewrap:
             for fd in (*fds, status):
                 os.close(fd)
 
+    def _settings(self, command: Command, mounts: Sequence[tuple[str, str, bool]]) -> str:
+        """Bubblewrap's arguments as it reads them from a file: each with a NUL after it."""
+        argv = [
+            *("--die-with-parent", "--unshare-all", "--as-pid-1", "--hostname", "flyte-image"),
+            *([] if command.network == "none" else ["--share-net"]),
+            *("--uid", str(self.user.uid), "--gid", str(self.user.gid)),
+            *("--bind", self.root, "/", "--proc", "/proc", "--dev", "/dev"),
+        ]
+        for source, target, read_only in mounts:
+            argv += ["--ro-bind" if read_only else "--bind", source, f"/{target}"]
+        argv += ["--chdir", self._workdir(command), "--clearenv"]
+        for name, value in self._environment(command).items():
+            argv += ["--setenv", name, value]
+        return joined(argv, "\0", "what the program gets")
+
 
 def _make_new(root: str, name: str) -> None:
     """An empty directory at the top, whatever the image has there: a link could lead out of it."""
@@ -267,11 +284,3 @@ def _make_new(root: str, name: str) -> None:
     elif os.path.lexists(place):
         os.unlink(place)
     os.mkdir(place, 0o755)
-
-
-def _in_memory(text: str) -> int:
-    """A file of nobody else's, at its beginning."""
-    fd = os.memfd_create("flyte-image", 0)
-    os.write(fd, os.fsencode(text))
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd

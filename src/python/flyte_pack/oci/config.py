@@ -1,12 +1,14 @@
 """The config of an image, read and written in one place.
 
 Image specification 1.1, "Image Configuration". A config may come from a registry or a file of
-unknown origin. The fields that we use are checked. Other settings are kept as they are. Fields
+unknown origin. The fields that we use are checked, as they become variables, arguments and paths.
+Other settings are kept as they are, if their texts are such that anybody could use them. Fields
 beside `config` that describe a build are dropped.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,9 +16,13 @@ from typing import Any
 from flyte_pack.json_fields import canonical
 from flyte_pack.oci import model
 from flyte_pack.oci.model import Descriptor, InvalidImage, Platform
+from flyte_shim.words import check_word, word_problem
 
 # No build may differ from the next, so none says when it happened.
 CREATED = "1970-01-01T00:00:00Z"
+_MAX_VARIABLES = 2_000  # bubblewrap takes three arguments for each, and 9,000 in all
+_MAX_PATH = 4095  # bytes (path_resolution(7)); names of users are shorter
+_MAX_DEPTH = 50  # of lists and objects in each other
 # What container engines search where an image sets no PATH.
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -45,22 +51,38 @@ class ImageConfig:
         document = model.parse_object(data, what)
         settings = _object(document, "config", what)
         rootfs, history = _object(document, "rootfs", what), document.get("history")
-        if not isinstance(history, list) or not all(isinstance(one, dict) for one in history):
+        if (
+            not isinstance(history, list)
+            or not all(isinstance(one, dict) for one in history)
+            or _problem(history)
+        ):
             history = []  # it only informs
-        env = _strings(settings.pop("Env", None), f"{what}: `Env`")
+        platform = Platform.from_fields(document, what)
+        check_word(str(platform), f"{what}: the platform", longest=100, error=InvalidImage)
+        env = _variables(settings.pop("Env", None), f"{what}: `Env`")
+        entrypoint = _command(settings.pop("Entrypoint", None), f"{what}: `Entrypoint`")
+        cmd = _command(settings.pop("Cmd", None), f"{what}: `Cmd`", bool(entrypoint))
+        user = _string(settings.pop("User", None), f"{what}: `User`")
+        workdir = _string(settings.pop("WorkingDir", None), f"{what}: `WorkingDir`")
+        labels = model.string_map(settings.pop("Labels", None), f"{what}: `Labels`")
+        for name, value in labels.items():
+            check_word(name, f"{what}: the name of a label", error=InvalidImage)
+            check_word(value, f"{what}: the label {name}", lines=True, error=InvalidImage)
+        if problem := _problem(settings):
+            raise InvalidImage(f"{what}: `config` {problem}")
         return cls(
-            platform=Platform.from_fields(document, what),
+            platform=platform,
             diff_ids=tuple(
                 model.check_digest(one, f"{what}: a diff_id")
                 for one in _strings(rootfs.get("diff_ids"), f"{what}: `diff_ids`")
             ),
             history=tuple(history),
-            env=dict(variable.partition("=")[::2] for variable in env),
-            entrypoint=_strings(settings.pop("Entrypoint", None), f"{what}: `Entrypoint`"),
-            cmd=_strings(settings.pop("Cmd", None), f"{what}: `Cmd`"),
-            user=_string(settings.pop("User", None), f"{what}: `User`"),
-            workdir=_string(settings.pop("WorkingDir", None), f"{what}: `WorkingDir`"),
-            labels=model.string_map(settings.pop("Labels", None), f"{what}: `Labels`"),
+            env=env,
+            entrypoint=entrypoint,
+            cmd=cmd,
+            user=user,
+            workdir=workdir,
+            labels=labels,
             other=settings,
         )
 
@@ -113,6 +135,55 @@ def _strings(value: object, what: str) -> tuple[str, ...]:
 
 
 def _string(value: object, what: str) -> str | None:
-    if value is not None and not isinstance(value, str):
+    if value is None:
+        return None
+    if not isinstance(value, str):
         raise InvalidImage(f"{what} is not a string")
-    return value
+    return check_word(value, what, longest=_MAX_PATH, error=InvalidImage)
+
+
+def _variables(value: object, what: str) -> dict[str, str]:
+    """The variables of `NAME=VALUE`, the last of a name (image specification, "Env")."""
+    found = {}
+    for variable in _strings(value, what):
+        check_word(variable, what, lines=True, error=InvalidImage)
+        name, _, text = variable.partition("=")
+        if not name or not name.isprintable():
+            raise InvalidImage(f"{what} has a variable whose name is empty or has line ends")
+        found[name] = text
+    if len(found) > _MAX_VARIABLES:
+        raise InvalidImage(f"{what} has more than {_MAX_VARIABLES:,} variables")
+    return found
+
+
+def _command(value: object, what: str, may_be_empty: bool = False) -> tuple[str, ...]:
+    """The words of a command; none for `[""]`, by which docker is told that there is none."""
+    words = _strings(value, what)
+    for word in words:
+        check_word(word, what, lines=True, error=InvalidImage)
+    if words[:1] == ("",) and not may_be_empty:
+        if len(words) > 1:
+            raise InvalidImage(f"{what} names no program: its first word is empty")
+        return ()
+    return words
+
+
+def _problem(value: object) -> str | None:
+    """What is wrong with a value that is kept as it is: a text in it, or that JSON cannot have it.
+
+    Not recursive, as the value may be nested as deeply as the reader of JSON bore.
+    """
+    left = [(value, 0)]
+    while left:
+        one, depth = left.pop()
+        if isinstance(one, str):
+            if problem := word_problem(one, lines=True):
+                return f"has a text that {problem}"
+        elif isinstance(one, float) and not math.isfinite(one):
+            return "has a number that JSON cannot have"
+        elif isinstance(one, (dict, list)):
+            if depth > _MAX_DEPTH:
+                return f"is nested more than {_MAX_DEPTH} deep"
+            parts = (*one, *one.values()) if isinstance(one, dict) else one
+            left += [(part, depth + 1) for part in parts]
+    return None

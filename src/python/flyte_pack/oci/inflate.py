@@ -10,6 +10,7 @@ from flyte_pack.oci.model import InvalidImage
 
 _READ = 1 << 18
 _PIECE = 1 << 20
+_MAX_BYTES = 64 << 30  # of one file, once inflated
 _GZIP = 31  # as window bits: a gzip member (RFC 1952)
 
 
@@ -26,6 +27,7 @@ def inflate_pieces(pieces: Iterator[bytes], what: str) -> Iterator[bytes]:
 
     A layer may be several members, one after another, and zeros may follow (RFC 1952 and GNU gzip).
     """
+    size = 0
     inflater = _inflater()
     data = b""
     while True:
@@ -36,6 +38,9 @@ def inflate_pieces(pieces: Iterator[bytes], what: str) -> Iterator[bytes]:
         except Exception as error:  # each library has a class of its own for it
             raise InvalidImage(f"{what}: is not a whole gzip file: {error}") from None
         if piece:
+            size += len(piece)
+            if size > _MAX_BYTES:
+                raise InvalidImage(f"{what}: inflates to more than {_MAX_BYTES:,} bytes")
             yield piece
         data = inflater.unconsumed_tail
         if inflater.eof:

@@ -12,7 +12,6 @@ from flyte_pack.oci.model import InvalidImage
 
 _MAX_MEMBERS = 20_000
 _MAX_HEADER = 1 << 20  # bytes of one pax or GNU header, which is read into memory
-_MAX_BYTES = 64 << 30  # of an archive, once inflated
 _MAX_HOPS = 8
 _DAMAGED = (tarfile.TarError, ValueError, ArithmeticError, LookupError, EOFError, RecursionError)
 
@@ -66,11 +65,8 @@ class TarFiles:
         self._file.seek(0)
         with self._file as compressed:
             self._file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115  # likewise
-            size = 0
             for piece in inflate(compressed, self.name):
-                size += self._file.write(piece)
-                if size > _MAX_BYTES:
-                    raise InvalidImage(f"{self.name}: inflates to more than {_MAX_BYTES:,} bytes")
+                self._file.write(piece)
 
     def _read(self) -> None:
         end = self._file.seek(0, io.SEEK_END)

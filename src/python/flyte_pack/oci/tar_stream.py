@@ -16,6 +16,7 @@ from flyte_pack.oci.model import InvalidImage
 REGULAR, HARD_LINK, SYMLINK, DIRECTORY = b"0", b"1", b"2", b"5"
 _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
+_MAX_HEADERS = 6_000_000  # of all kinds
 _MAX_HEADER = 1 << 20  # bytes of a pax header, which may hold extended attributes
 _MAX_TIME = (1 << 34) - 1  # what every file system takes
 
@@ -48,6 +49,7 @@ class TarStream:
         self._at = 0
         self._left = 0  # of the member's content
         self._padding = 0
+        self._headers = 0
 
     def __iter__(self) -> Iterator[Member]:
         """Raises `InvalidImage`. Reads the stream to its end, so that its maker can check it."""
@@ -67,6 +69,9 @@ class TarStream:
         block = self._take(_BLOCK, may_end=True)
         if block is None or block == _ZEROS:
             return None
+        self._headers += 1
+        if self._headers > _MAX_HEADERS:
+            raise InvalidImage(f"{self._what}: holds more than {_MAX_HEADERS:,} headers")
         header = bytes(block)
         self._check(header)
         return header
