@@ -67,6 +67,7 @@ class BuiltImage:
     own_output: whether the target's own package writes this very layout.
     code: first-party files in it: path in the image -> path from the build root.
     modules: first-party modules that its dependencies reach; its test imports them.
+    notes: what of the base is not as it was.
     """
 
     address: Address
@@ -84,6 +85,7 @@ class BuiltImage:
     modules: Tuple[str, ...]
     layers: int
     bytes: int
+    notes: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, Mapping, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple
 
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import PythonResolveField
@@ -60,7 +60,7 @@ class Code:
 async def shim_processes(
     environments: Iterable[Environment], tool: VenvPex, address: Address
 ) -> Tuple[VenvPexProcess, ...]:
-    """For each environment: the virtual environment itself, and the program that fetches bundles."""
+    """For each: the virtual environment itself, and the program that fetches bundles."""
     sources = await engine.subset(await program_sources(), PathGlobs(["flyte_shim/**/*.py"]))
     files = [content.path for content in await engine.contents(sources)]
     processes = []
@@ -118,7 +118,7 @@ async def code_layer(
     others: Sequence[VenvPexProcess],
     tool: VenvPex,
 ) -> Tuple[Sequence[FallibleProcessResult], FallibleProcessResult]:
-    """Run `others`, and pack the code at the same time: in one process, or in parts that are joined.
+    """Run `others`, and pack the code meanwhile: in one process, or in parts that are joined.
 
     An edit packs one part anew. What takes the time is not packing but having files in a sandbox.
     """
@@ -134,10 +134,10 @@ async def code_layer(
     if len(code.files) <= 2 * _PART:
         sources = await engine.merge_digests(set(code.digest_of.values()))
         packed = await _layer_process(whole, sources, tool, about)
-        *results, done = await run_steps(address, [*others, packed])
-        return results, done
+        results = await run_steps(address, [*others, packed])
+        return results[:-1], results[-1]
 
-    processes = []
+    processes: List[VenvPexProcess] = []
     for plan in whole.in_parts(_PART):
         sources = await engine.merge_digests({code.digest_of[path] for path, _ in plan.files})
         said = f"{about}: part {len(processes) + 1}"

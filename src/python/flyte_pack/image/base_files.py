@@ -66,10 +66,11 @@ class BaseReader:
             return
         try:
             if layer.media_type in GZIP_LAYERS:
-                blob = inflate_pieces(iter(blob), what)
-            elif layer.media_type not in PLAIN_LAYERS:
-                raise InvalidImage(f"{what} is {layer.media_type!a:.100}")
-            self._tree.apply(TarStream(iter(blob), what), what)
+                self._tree.apply(TarStream(inflate_pieces(iter(blob), what), what), what)
+            elif layer.media_type in PLAIN_LAYERS:
+                self._tree.apply(TarStream(iter(blob), what), what)
+            else:
+                self.unreadable = f"{what} is {layer.media_type!a:.100}"
         except InvalidImage as error:
             self.unreadable = str(error)
 
@@ -99,7 +100,10 @@ def _facts(tree: LayerTree, base: BasePlatform, asked: str | None) -> BaseFacts:
     if named is None:
         return BaseFacts(python=None, occupied=occupied)
     packages: list[str] = []
-    path, node = _interpreter(tree, named, packages)
+    interpreter = _interpreter(tree, named, packages)
+    if interpreter is None:  # perhaps a volume brings it
+        return BaseFacts(python=None, occupied=occupied)
+    path, node = interpreter
     program = node.content if isinstance(node.content, _Program) else None
     if program is not None and program.script:
         raise InvalidImage(
@@ -137,7 +141,7 @@ def _guessed(tree: LayerTree, base: BasePlatform) -> str | None:
     return None
 
 
-def _interpreter(tree: LayerTree, named: str, packages: list[str]) -> tuple[str, Node]:
+def _interpreter(tree: LayerTree, named: str, packages: list[str]) -> tuple[str, Node] | None:
     """The program itself that `named` leads to, through links and virtual environments.
 
     packages: those of the environments on the way are added. A virtual environment names the
@@ -157,8 +161,7 @@ def _interpreter(tree: LayerTree, named: str, packages: list[str]) -> tuple[str,
             return place, node
         else:
             break
-    what = "there is nothing there" if path == named else f"{path}, to which it leads, is missing"
-    raise InvalidImage(f"its Python is to be {named}, and {what}. {_others(tree)}")
+    return None
 
 
 def _home(tree: LayerTree, path: str, packages: list[str]) -> str | None:
@@ -188,9 +191,9 @@ def _minor(tree: LayerTree, path: str) -> str | None:
     prefix = os.path.dirname(os.path.dirname(path))
     library = tree.find(f"{prefix}/lib".encode())
     minors = [
-        found[1].decode()
-        for name_, node in (library[1].children.items() if library else ())
-        if (found := re.fullmatch(rb"python(3\.[0-9]+)", name_)) and b"os.py" in node.children
+        directory[6:].decode()
+        for directory, node in (library[1].children.items() if library else ())
+        if re.fullmatch(rb"python3\.[0-9]+", directory) and b"os.py" in node.children
     ]
     return minors[0] if len(minors) == 1 and re.fullmatch("python3?", name) else None
 
@@ -215,9 +218,10 @@ def _version(
         if version := of_this(one.versions):
             return version
     header = tree.find(f"{prefix}/include/python{minor}/patchlevel.h".encode())
-    if header is not None and isinstance(header[1].content, bytes):
-        if version := of_this(found.decode() for found in _IN_HEADER.findall(header[1].content)):
-            return version
+    content = header[1].content if header is not None else None
+    stated = _IN_HEADER.findall(content) if isinstance(content, bytes) else []
+    if version := of_this(found.decode() for found in stated):
+        return version
     if path == base.official_python:
         return of_this(_IN_TEXT.findall(base.parsed_config.env["PYTHON_VERSION"]))
     return None
@@ -236,9 +240,12 @@ def _interpreters(top: Node, above: str) -> Iterator[str]:
         for name, child in node.children.items():
             if child.is_directory:
                 todo.append((f"{path}/{_text(name, '')}", child))
-            elif isinstance(child.content, _Program) and re.fullmatch(rb"python3\.[0-9]+", name):
-                if child.content.elf is not None:
-                    yield f"{path}/{_text(name, '')}"
+            elif (
+                isinstance(child.content, _Program)
+                and child.content.elf is not None
+                and re.fullmatch(rb"python3\.[0-9]+", name)
+            ):
+                yield f"{path}/{_text(name, '')}"
 
 
 # --- packages ------------------------------------------------------------------------------------

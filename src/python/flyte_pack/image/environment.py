@@ -12,7 +12,9 @@ from flyte_pack.image.wheel_target import MUSL
 from flyte_pack.oci.model import InvalidImage
 
 # The layers that an image of docker's may have (moby, `layer/layer_store.go`, `maxLayerDepth`).
-MAX_LAYERS = 125
+_MAX_LAYERS = 125
+# Of packages (docs/image-dependencies.md, "The split").
+PACKAGE_LAYERS = 40
 
 
 @dataclass(frozen=True)
@@ -21,9 +23,9 @@ class Environment:
 
     interpreter: absolute path of the base's Python. version: `3.12.4`, or `3.12` if no more is
     known. libc: for `WheelTarget`; None if it is not known. after: directories whose modules can be
-    imported where no package of ours has them, packages: those that may have `.pth` files. occupied:
-    whether the base has something at `/opt/venv`. user_packages: whether it has some in a user's
-    home. closed: as in `BaseFacts`. notes: for a person, what of the base is not as it was.
+    imported where no package of ours has them; packages: those that may have `.pth` files. Others:
+    as in `BaseFacts`; has_flyte: None if it is not known. notes: for a person, what of the base is
+    not as it was.
     """
 
     interpreter: str
@@ -59,8 +61,8 @@ def environment_of(base: BasePlatform, python: str | None, glibc: str | None) ->
         )
     if interpreter.startswith(f"/{VENV}/"):
         raise InvalidImage(
-            f"its Python, {interpreter}, is in /{VENV}, where the packages of a lock file go: take a "
-            "base whose Python is elsewhere; a virtual environment there does no harm"
+            f"its Python, {interpreter}, is in /{VENV}, where the packages of a lock file go: take "
+            "a base whose Python is elsewhere; a virtual environment there does no harm"
         )
     config = base.parsed_config.env
     after = _searched(config.get("PYTHONPATH", ""))
@@ -129,16 +131,16 @@ def private_directory(environment: Environment, user: str) -> str | None:
     return directory if directory and number not in ("0", owner) else None
 
 
-def room_for_layers(base: BasePlatform, others: int) -> int:
-    """How many layers of packages an image may have. others: how many it has beside the base's.
+def room_for_packages(base: BasePlatform, others: int) -> int:
+    """How many layers of packages an image may have. others: how many it has beside them.
 
-    Raises `InvalidImage` if not even these have room.
+    Raises `InvalidImage` if even these are too many.
     """
     has = len(base.layers)
-    room = MAX_LAYERS - has - others
+    room = _MAX_LAYERS - has - others
     if room < 0:
         raise InvalidImage(
-            f"it has {has} layers, and an image of {has + others} cannot be started: container "
-            f"engines take {MAX_LAYERS}. Take a base of fewer layers (such as one that is squashed)"
+            f"it has {has} layers, and container engines take {_MAX_LAYERS} in all: {others} more "
+            "are too many. Take a base of fewer layers, such as one that is squashed"
         )
-    return room
+    return min(room, PACKAGE_LAYERS)

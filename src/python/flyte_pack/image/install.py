@@ -17,7 +17,8 @@ from collections.abc import Sequence
 
 from flyte_pack import command
 from flyte_pack.errors import UserError
-from flyte_pack.image.dependency_layers import MAX_LAYERS, split, write_layers
+from flyte_pack.image.dependency_layers import split, write_layers
+from flyte_pack.image.environment import PACKAGE_LAYERS
 from flyte_pack.image.filesystem import site_packages
 from flyte_pack.image.installed import Distribution, read_installed
 from flyte_pack.image.lock_files import Pin, read_lock
@@ -35,7 +36,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--platform", required=True, help="linux/amd64 or linux/arm64")
     parser.add_argument("--libc", default=GLIBC, help="of the base: musl, or glibc's: %(default)s")
     parser.add_argument("--out", required=True, help="directory to be made")
-    parser.add_argument("--max-layers", type=int, default=MAX_LAYERS, help="default: %(default)s")
+    parser.add_argument(
+        "--max-layers", type=int, default=PACKAGE_LAYERS, help="default: %(default)s"
+    )
     parser.add_argument(
         "--bytecode-python", help="an interpreter of the image's version, to compile with"
     )
@@ -45,9 +48,7 @@ def main(argv: Sequence[str]) -> int:
 def _install(given: argparse.Namespace) -> None:
     target = WheelTarget(given.python, given.platform, given.libc)
     with command.no_garbage():
-        install(
-            given.requirements, target, given.out, given.bytecode_python, given.max_layers
-        )
+        install(given.requirements, target, given.out, given.bytecode_python, given.max_layers)
 
 
 def install(
@@ -55,7 +56,7 @@ def install(
     target: WheelTarget,
     out: str,
     bytecode_python: str | None = None,
-    max_layers: int = MAX_LAYERS,
+    max_layers: int = PACKAGE_LAYERS,
 ) -> None:
     """Install what the file `requirements` pins; write the layers into the new directory `out`.
 

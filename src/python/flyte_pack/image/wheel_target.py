@@ -20,7 +20,7 @@ class WheelTarget:
 
     python: `3.12`, which is taken for its first release, or `3.12.4`. platform: `linux/amd64` or
     `linux/arm64`, with or without a variant. libc: of the base image: a version of glibc, where
-    wheels for it and for older versions are taken (PEP 600), or `musl`, for 1.2 and older (PEP 656).
+    wheels for it and for older ones are taken (PEP 600), or `musl`, for 1.2 and older (PEP 656).
     """
 
     python: str
