@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Dict, Iterable, Mapping, Optional, Pattern, Tuple, Union
 
 from pants.backend.python.subsystems.repos import PythonRepos
@@ -123,6 +124,9 @@ async def build_image(
     roots = await requirements_of(address, resolve, python_setup)
     environments = {platform: base.environments[platform] for platform in platforms}
     _check_user(address, base, settings, environments.values())
+    if any(environment.user_packages for environment in environments.values()):
+        # They would come before the locked packages.
+        settings = replace(settings, env={"PYTHONNOUSERSITE": "1", **settings.env})
     # What the base has in the environment's place is hidden by a layer below ours.
     hides = any(environment.occupied for environment in environments.values())
     shims = await shim_processes(environments.values(), tool, address)
