@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import Optional, Tuple
+from typing import Tuple
 
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.build_graph.address import Address
@@ -12,9 +12,10 @@ from pants.engine.fs import EMPTY_DIGEST, Digest, PathGlobs
 from pants.engine.process import ProcessCacheScope
 from pants.engine.target import Target
 from pants.util.docutil import bin_name
+from pants.util.frozendict import FrozenDict
 
 from flyte_pack.image.base import BaseImage
-from flyte_pack.image.filesystem import python_version
+from flyte_pack.image.environment import Environment, environment_of
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.names import InvalidName
 from flyte_pack.oci.model import InvalidImage, Platform
@@ -33,16 +34,18 @@ from pants_flyte.tool import program_pex
 class Base:
     """image: its documents. blobs: what belongs in a layout, if it is at hand.
 
-    interpreter: the absolute path of its Python, whose version is `python`, as in `3.12`.
-    glibc: the version of its C library, if the target says so.
+    environments: what packages are installed for on each platform, in one minor version of Python.
     """
 
     address: Address
     image: BaseImage
     blobs: Digest
-    interpreter: str
-    python: str
-    glibc: Optional[str]
+    environments: FrozenDict[Platform, Environment]
+
+    @property
+    def python(self) -> str:
+        """`3.12`"""
+        return next(iter(self.environments.values())).minor
 
 
 def platforms_of(target: Target) -> Tuple[Platform, ...]:
@@ -93,17 +96,24 @@ async def load_base(
         image, at_hand = await _from_host(target, flyte_pack, python_setup)
     else:
         image, at_hand = await _from_source(target, flyte_pack)
-    interpreter = target[types.FlyteBasePythonField].value or image.python_path
-    version = python_version(interpreter) if interpreter else None
-    if interpreter is None or version is None:
-        said = f", not {interpreter!r}" if interpreter else ""
-        raise FlyteTargetError(
-            address,
-            "which Python the image has is not known: set `python` to its absolute path with the "
-            f'version, such as "/usr/bin/python3.11"{said}.',
-        )
+    return Base(address, image, at_hand, _environments(target, image))
+
+
+def _environments(target: Target, image: BaseImage) -> FrozenDict[Platform, Environment]:
+    python = target[types.FlyteBasePythonField].value or image.python_path
     glibc = target[types.FlyteBaseGlibcField].value
-    return Base(address, image, at_hand, interpreter, version, glibc)
+    found = {}
+    for base in image.platforms:
+        try:
+            found[base.platform] = environment_of(base, python, glibc)
+        except InvalidImage as error:
+            raise FlyteTargetError(target.address, f"{error}.") from None
+    if len({environment.minor for environment in found.values()}) > 1:
+        versions = ", ".join(f"{e.version} on {platform}" for platform, e in found.items())
+        raise FlyteTargetError(
+            target.address, f"its Python is not the same on all platforms: {versions}."
+        )
+    return FrozenDict(found)
 
 
 async def _locked(target: Target) -> BaseImage:
@@ -126,6 +136,13 @@ async def _locked(target: Target) -> BaseImage:
             target.address,
             f"{path} is the lock file of {image.name}@{image.digest}, and `image` is {reference}. "
             f"Run {lock}.",
+        )
+    python = target[types.FlyteBasePythonField].value
+    if python not in (None, image.python) and any(p.facts for p in image.platforms):
+        raise FlyteTargetError(
+            target.address,
+            f"{path} was written for the Python {image.python or 'of PATH'}, and `python` is "
+            f"{python}. Run {lock}.",
         )
     wanted = platforms_of(target)
     missing = [str(p) for p in wanted if image.for_platform(p) is None]

@@ -69,6 +69,7 @@ class BuiltImage:
     own_output: whether the target's own package writes this very layout.
     code: first-party files in it: path in the image -> path from the build root.
     modules: first-party modules that its dependencies reach; its test imports them.
+    notes: what of the base is not as it was.
     """
 
     address: Address
@@ -86,6 +87,7 @@ class BuiltImage:
     modules: Tuple[str, ...]
     layers: int
     bytes: int
+    notes: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

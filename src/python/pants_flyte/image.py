@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Dict, Iterable, Mapping, Optional, Pattern, Tuple, Union
 
 from pants.backend.python.subsystems.repos import PythonRepos
 from pants.backend.python.subsystems.setup import PythonSetup
+from pants.backend.python.target_types import PythonResolveField
 from pants.build_graph.address import Address
 from pants.core.goals.package import OutputPathField
 from pants.engine.rules import Rule, collect_rules, rule
@@ -17,22 +19,24 @@ from pants.util.frozendict import FrozenDict
 from pants.util.logging import LogLevel
 
 from flyte_pack.image.assemble import ImageSettings, assemble
+from flyte_pack.image.environment import Environment, private_directory, room_for_packages
 from flyte_pack.image.filesystem import HOME, VENV
 from flyte_pack.names import InvalidName, check_ref_name
-from flyte_pack.oci.model import TITLE, Platform
+from flyte_pack.oci.model import TITLE, InvalidImage, Platform
 from flyte_pack.oci.parts import layer_path_problem
 from flyte_shim.words import word_problem
 from pants_flyte import engine
 from pants_flyte import image_target_types as types
 from pants_flyte.base_image import Base, load_base, parse_platforms
 from pants_flyte.build_types import BuiltImage, ImageRequest
+from pants_flyte.closure import reached_from
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.holes import hole_values
-from pants_flyte.image_code import code_layer, code_of, shim_process
-from pants_flyte.image_packages import package_layers
+from pants_flyte.image_code import code_layer, code_of, hiding_process, shim_processes
+from pants_flyte.image_packages import package_layers, requirements_of
 from pants_flyte.image_process import blobs, layers_of
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
-from pants_flyte.target_types import checked_output_path
+from pants_flyte.target_types import FlyteEntryPointField, checked_output_path
 from pants_flyte.targets import target_at
 from pants_flyte.tool import program_pex
 
@@ -122,26 +126,42 @@ async def build_image(
     tool = await engine.venv_pex(await program_pex(flyte_pack, "image_lockfile"))
 
     code = await code_of(target, wants_code, settings.workdir, flyte, python_setup)
-    shim, embedded = await code_layer(
-        address, code, settings, await shim_process(base, tool, address), tool
-    )
-    packages, package_blobs = await package_layers(
+    resolve = target[PythonResolveField].normalized_value(python_setup)
+    roots = await requirements_of(address, resolve, python_setup)
+    environments = {platform: base.environments[platform] for platform in platforms}
+    _check_user(address, base, settings, environments.values())
+    if any(environment.user_packages for environment in environments.values()):
+        # They would come before the locked packages.
+        settings = replace(settings, env={"PYTHONNOUSERSITE": "1", **settings.env})
+    # What the base has in the environment's place is hidden by a layer below ours.
+    hides = any(environment.occupied for environment in environments.values())
+    shims = await shim_processes(environments.values(), tool, address)
+    hiding = (await hiding_process(tool, address),) if hides else ()
+    done, embedded = await code_layer(address, code, settings, (*shims, *hiding), tool)
+    packages = await package_layers(
         target,
-        base=base,
-        platforms=platforms,
+        roots=roots,
+        environments=environments,
+        room=_room(base, platforms, len(hiding) + 2, bool(roots)),
         program=tool,
         python_setup=python_setup,
         repos=repos,
         certificates=global_options.ca_certs_path,
     )
-    ours = (*await layers_of(shim), *await layers_of(embedded))
-    layers = {platform: (*of_platform, *ours) for platform, of_platform in zip(platforms, packages)}
+    if "flyte" not in packages.names:
+        await _check_flyte(address, environments.values())
+    hidden = [layer for result in done[len(shims) :] for layer in await layers_of(result)]
+    code_layers = await layers_of(embedded)
+    layers = {}
+    for platform, of_platform, shim in zip(platforms, packages.layers, done):
+        layers[platform] = (*hidden, *of_platform, *await layers_of(shim), *code_layers)
     image = assemble(base.image, layers, settings)
     output = target[OutputPathField]
     layout = checked_output_path(output, output.value_or_default(file_ending=None))
     layout += "" if own_output else "-with-code"
     documents = await engine.create_digest(image.documents)
-    parts = [documents, base.blobs, *package_blobs, await blobs(shim), await blobs(embedded)]
+    ours = [await blobs(result) for result in (*done, embedded)]
+    parts = [documents, base.blobs, *packages.blobs, *ours]
     return BuiltImage(
         address=address,
         digest=await engine.under_prefix(await engine.merge_digests(parts), layout),
@@ -158,6 +178,7 @@ async def build_image(
         modules=code.modules,
         layers=len(next(iter(layers.values()))),
         bytes=sum({layer.digest: layer.size for of in layers.values() for layer in of}.values()),
+        notes=tuple(dict.fromkeys(note for e in environments.values() for note in e.notes)),
     )
 
 
@@ -167,6 +188,47 @@ def _ref_name(target: Target) -> Optional[str]:
         return None if name is None else check_ref_name(name)
     except InvalidName as error:
         raise FlyteTargetError(target.address, f"`ref_name`: {error}.") from None
+
+
+def _check_user(
+    address: Address, base: Base, settings: ImageSettings, environments: Iterable[Environment]
+) -> None:
+    for environment in environments:
+        if directory := private_directory(environment, settings.user):
+            raise FlyteTargetError(
+                address,
+                f"its user {settings.user} cannot start the Python of {base.address}, "
+                f"{environment.interpreter}, as {directory} is closed to others. Set `user` to one "
+                'who may ("0:0"), or take a base that has Python elsewhere.',
+            )
+
+
+async def _check_flyte(address: Address, environments: Iterable[Environment]) -> None:
+    """Raises `FlyteTargetError` for an image of tasks in which nothing could start them."""
+    # A lock file from before the base's files were looked at leaves it open.
+    if any(environment.has_flyte is not False for environment in environments):
+        return
+    tasks = [t.address for t in await reached_from([address]) if t.has_field(FlyteEntryPointField)]
+    if tasks:
+        raise FlyteTargetError(
+            address,
+            f"it is for {tasks[0]}, and no dependency leads to the requirement `flyte`, whose `a0` "
+            "starts tasks. If Pants warns that several targets own the module, add the one that is "
+            "meant to the `dependencies` of the code that imports it, or of the image.",
+        )
+
+
+def _room(base: Base, platforms: Iterable[Platform], others: int, packages: bool) -> int:
+    """For layers of packages, which need at least one."""
+    rooms = []
+    for platform in platforms:
+        below = base.image.for_platform(platform)
+        assert below is not None
+        try:
+            rooms.append(room_for_packages(below, others + packages) + packages)
+        except InvalidImage as error:
+            raise FlyteTargetError(base.address, f"{error}.") from None
+    return min(rooms)
 
 
 def _wants_code(target: Target, request: ImageRequest) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Dict, Mapping, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple
 
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import PythonResolveField
@@ -16,11 +16,19 @@ from pants.engine.target import Target
 
 from flyte_pack.image.assemble import ImageSettings
 from flyte_pack.image.copy_rules import DockerIgnore, file_destination, folder_destination
-from flyte_pack.image.filesystem import HOME, VENV, console_script, pyvenv_cfg, site_packages
+from flyte_pack.image.environment import Environment
+from flyte_pack.image.filesystem import (
+    BASE_PATHS,
+    HOME,
+    VENV,
+    base_paths,
+    console_script,
+    pyvenv_cfg,
+    site_packages,
+)
 from flyte_pack.image.layer_plan import PART, LayerPlan
 from flyte_pack.oci.parts import layer_path_problem, whiteout_problem
 from pants_flyte import engine
-from pants_flyte.base_image import Base
 from pants_flyte.closure import Closure, closure_of
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly, literal_glob
@@ -49,27 +57,48 @@ class Code:
     modules: Tuple[str, ...]
 
 
-async def shim_process(base: Base, tool: VenvPex, address: Address) -> VenvPexProcess:
-    """The virtual environment itself, and the program that fetches bundles."""
-    packages = site_packages(base.python)
+async def shim_processes(
+    environments: Iterable[Environment], tool: VenvPex, address: Address
+) -> Tuple[VenvPexProcess, ...]:
+    """For each: the virtual environment itself, and the program that fetches bundles."""
     sources = await engine.subset(await program_sources(), PathGlobs(["flyte_shim/**/*.py"]))
     files = [content.path for content in await engine.contents(sources)]
+    processes = []
+    for environment in environments:
+        packages = site_packages(environment.minor)
+        on_path = base_paths(environment.packages, environment.after)
+        plan = LayerPlan(
+            what="flyte-shim",
+            owner=(0, 0),
+            directories=((VENV, 0o755),),
+            files=tuple((f"{packages}/{path}", path) for path in sorted(files)),
+            texts=(
+                (
+                    f"{VENV}/pyvenv.cfg",
+                    pyvenv_cfg(environment.interpreter, environment.minor),
+                    0o644,
+                ),
+                (f"{VENV}/bin/flyte-shim", console_script("flyte_shim.cli", "main"), 0o755),
+                *(((f"{packages}/{BASE_PATHS}", on_path, 0o644),) if on_path else ()),
+            ),
+            links=(
+                (f"{VENV}/bin/python", environment.interpreter),
+                (f"{VENV}/bin/python3", "python"),
+                (f"{VENV}/bin/python{environment.minor}", "python"),
+            ),
+        )
+        about = f"Pack the shim for {address}"
+        processes.append(await _layer_process(plan, sources, tool, about))
+    return tuple(processes)
+
+
+async def hiding_process(tool: VenvPex, address: Address) -> VenvPexProcess:
+    """The layer that hides what the base has in our place."""
     plan = LayerPlan(
-        what="flyte-shim",
-        owner=(0, 0),
-        directories=((VENV, 0o755),),
-        files=tuple((f"{packages}/{path}", path) for path in sorted(files)),
-        texts=(
-            (f"{VENV}/pyvenv.cfg", pyvenv_cfg(base.interpreter, base.python), 0o644),
-            (f"{VENV}/bin/flyte-shim", console_script("flyte_shim.cli", "main"), 0o755),
-        ),
-        links=(
-            (f"{VENV}/bin/python", base.interpreter),
-            (f"{VENV}/bin/python3", "python"),
-            (f"{VENV}/bin/python{base.python}", "python"),
-        ),
+        what=f"without the base's /{VENV}", owner=(0, 0), directories=(), hidden=(VENV,)
     )
-    return await _layer_process(plan, sources, tool, f"Pack the shim for {address}")
+    sources = await engine.create_digest({})
+    return await _layer_process(plan, sources, tool, f"Leave out the base's /{VENV} in {address}")
 
 
 async def _layer_process(
@@ -83,9 +112,13 @@ async def _layer_process(
 
 
 async def code_layer(
-    address: Address, code: Code, settings: ImageSettings, shim: VenvPexProcess, tool: VenvPex
-) -> Tuple[FallibleProcessResult, FallibleProcessResult]:
-    """Run `shim`, and pack the code at the same time: in one process, or in parts that are joined.
+    address: Address,
+    code: Code,
+    settings: ImageSettings,
+    others: Sequence[VenvPexProcess],
+    tool: VenvPex,
+) -> Tuple[Sequence[FallibleProcessResult], FallibleProcessResult]:
+    """Run `others`, and pack the code meanwhile: in one process, or in parts that are joined.
 
     An edit packs one part anew. What takes the time is not packing but having files in a sandbox.
     """
@@ -101,15 +134,16 @@ async def code_layer(
     if len(code.files) <= 2 * _PART:
         sources = await engine.merge_digests(set(code.digest_of.values()))
         packed = await _layer_process(whole, sources, tool, about)
-        results = await run_steps(address, [shim, packed])
-        return results[0], results[1]
+        results = await run_steps(address, [*others, packed])
+        return results[:-1], results[-1]
 
-    processes = [shim]
+    processes: List[VenvPexProcess] = []
     for plan in whole.in_parts(_PART):
         sources = await engine.merge_digests({code.digest_of[path] for path, _ in plan.files})
-        said = f"{about}: part {len(processes)}"
+        said = f"{about}: part {len(processes) + 1}"
         processes.append(await _layer_process(plan, sources, tool, said, part=True))
-    shim_result, *parts = await run_steps(address, processes)
+    results = await run_steps(address, [*others, *processes])
+    others_results, parts = results[: len(others)], results[len(others) :]
     names = [f"part{number}" for number in range(len(parts))]
     inputs = [await engine.under_prefix(part.output_digest, n) for n, part in zip(names, parts)]
     paths = [f"{name}/{OUT}/{PART}" for name in names]
@@ -120,7 +154,7 @@ async def code_layer(
         f"{about}: join {len(parts)} parts",
     )
     (joined,) = await run_steps(address, [join])
-    return shim_result, joined
+    return others_results, joined
 
 
 async def code_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import List, Mapping, Optional, Sequence, Set, Tuple
+from typing import FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
 
 from pants.backend.python.subsystems.repos import PythonRepos
 from pants.backend.python.subsystems.setup import PythonSetup
@@ -21,11 +21,11 @@ from pants.engine.target import Target
 from pants.option.global_options import ca_certs_path_to_file_content
 from pants.util.docutil import bin_name
 
+from flyte_pack.image.environment import PACKAGE_LAYERS, Environment
 from flyte_pack.json_fields import canonical
 from flyte_pack.oci.model import Platform
 from flyte_pack.oci.parts import Layer
 from pants_flyte import engine
-from pants_flyte.base_image import Base
 from pants_flyte.closure import reached_from
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly
@@ -79,39 +79,47 @@ class _Tool:
     """What the steps share.
 
     address: for errors; images of the same packages share processes. settings: a digest of where
-    packages are, and of certificates, where some are configured. options: of the base.
+    packages are, and of certificates, where some are configured.
     """
 
     address: Address
     program: VenvPex
-    platforms: Sequence[Platform]
+    environments: Mapping[Platform, Environment]
     settings: Digest
     env: Mapping[str, str]
-    options: Tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Packages:
+    """layers: for each platform. blobs: digests of theirs. names: of the distributions."""
+
+    layers: Tuple[Tuple[Layer, ...], ...]
+    blobs: Tuple[Digest, ...]
+    names: FrozenSet[str]
 
 
 async def package_layers(
     target: Target,
     *,
-    base: Base,
-    platforms: Sequence[Platform],
+    roots: Sequence[str],
+    environments: Mapping[Platform, Environment],
+    room: int,
     program: VenvPex,
     python_setup: PythonSetup,
     repos: PythonRepos,
     certificates: Optional[str],
-) -> Tuple[Tuple[Tuple[Layer, ...], ...], Tuple[Digest, ...]]:
-    """The layers for each platform, and the digests of their blobs."""
+) -> Packages:
+    """roots: of `requirements_of`. room: how many layers there may be."""
     address = target.address
-    resolve = target[PythonResolveField].normalized_value(python_setup)
-    roots = await requirements_of(address, resolve, python_setup)
     if not roots:
-        return ((),) * len(platforms), ()
+        return Packages(((),) * len(environments), (), frozenset())
+    resolve = target[PythonResolveField].normalized_value(python_setup)
     lock = await _lock_of(address, resolve, python_setup)
     trusted = [ca_certs_path_to_file_content(certificates)] if certificates else []
     tool = _Tool(
         address=address,
         program=program,
-        platforms=platforms,
+        environments=environments,
         settings=await engine.create_digest(
             {_INDEXES: _indexes(repos), **{file.path: file.content for file in trusted}}
         ),
@@ -120,19 +128,22 @@ async def package_layers(
             "UV_CACHE_DIR": _UV_CACHE,
             **({"SSL_CERT_FILE": trusted[0].path} if trusted else {}),
         },
-        options=(
-            *("--indexes", _INDEXES, "--python", base.python),
-            *(("--glibc", base.glibc) if base.glibc else ()),
-        ),
     )
     subsets = await _resolved(tool, lock, resolve, roots)
     argv: Tuple[str, ...] = ("image-install", "--requirements", _SUBSET, "--out", OUT)
+    if room < PACKAGE_LAYERS:
+        argv = (*argv, "--max-layers", str(room))
     if target[FlyteImageBytecodeField].value:
-        python = await engine.find_python(InterpreterConstraints([f"CPython=={base.python}.*"]))
+        minor = next(iter(environments.values())).minor
+        python = await engine.find_python(InterpreterConstraints([f"CPython=={minor}.*"]))
         argv = (*argv, "--bytecode-python", python.path)
     installed = await _on_each(tool, argv, subsets, f"Install the packages of {address} for")
-    layers = [await layers_of(result) for result in installed]
-    return tuple(layers), tuple([await blobs(result) for result in installed])
+    pins = (await engine.contents(subsets[0]))[0].content.decode()
+    return Packages(
+        tuple([await layers_of(result) for result in installed]),
+        tuple([await blobs(result) for result in installed]),
+        frozenset(line.partition("==")[0] for line in pins.splitlines() if "==" in line),
+    )
 
 
 async def _resolved(
@@ -146,7 +157,7 @@ async def _resolved(
         *("--roots", "roots.txt", "--out", _SUBSET),
     )
     about = f"Find the packages that {tool.address} needs on"
-    results = await _on_each(tool, argv, [files] * len(tool.platforms), about)
+    results = await _on_each(tool, argv, [files] * len(tool.environments), about)
     return [result.output_digest for result in results]
 
 
@@ -160,16 +171,21 @@ async def _on_each(
         [
             step(
                 tool.program,
-                (*argv, "--platform", str(platform), *tool.options),
+                (*argv, "--platform", str(platform), *_options(environment)),
                 digest,
                 f"{about} {platform}",
                 output_files=(_SUBSET,),
                 extra_env=tool.env,
                 append_only_caches={"flyte_uv": _UV_CACHE},
             )
-            for platform, digest in zip(tool.platforms, digests)
+            for (platform, environment), digest in zip(tool.environments.items(), digests)
         ],
     )
+
+
+def _options(environment: Environment) -> Tuple[str, ...]:
+    libc = ("--libc", environment.libc) if environment.libc else ()
+    return ("--indexes", _INDEXES, "--python", environment.version, *libc)
 
 
 def _indexes(repos: PythonRepos) -> bytes:

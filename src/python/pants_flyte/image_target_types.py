@@ -113,8 +113,8 @@ class FlyteBaseGlibcField(StringField):
         The version of the C library (glibc) in the image, such as `"2.34"`, which
         `ldd --version` prints there. Wheels for it and for older versions are taken.
 
-        Set it if a package has wheels for a newer version only, or if the image has an older
-        one. If unset, it is `2.28`. The choices are `2.17`, `2.28`, and `2.31` to `2.40`.
+        Usually not needed: it is found in the image's own files, when the base is locked or read.
+        If it is neither found nor set, it is `2.28`. An image with musl gets wheels for musl.
     """)
 
 

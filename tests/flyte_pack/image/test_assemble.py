@@ -183,6 +183,37 @@ def test_a_base_without_a_path_gets_the_usual_one(base_env):
     )
 
 
+@pytest.mark.parametrize(
+    ("base", "ours", "made"),
+    [
+        ("/usr/local/bin:/opt/venv/bin:/usr/bin", None, "/opt/venv/bin:/usr/local/bin:/usr/bin"),
+        ("/opt/venv/bin:/opt/venv/bin:/bin", None, "/opt/venv/bin:/bin"),
+        ("/opt/conda/bin:/bin", None, "/opt/venv/bin:/opt/conda/bin:/bin"),
+        ("/bin", "/mine", "/opt/venv/bin:/mine"),
+        ("/bin", "/mine:/opt/venv/bin", "/mine:/opt/venv/bin"),
+    ],
+)
+def test_path_begins_with_the_environment_unless_the_target_has_it_elsewhere(base, ours, made):
+    image = build(
+        base_image(base_platform(Env=[f"PATH={base}"])), env={"PATH": ours} if ours else {}
+    )
+    assert f"PATH={made}" in env(image)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("PYTHONPATH", "PYTHONHOME", "PYTHONPLATLIBDIR", "PYTHONUSERBASE", "PYTHONSAFEPATH"),
+        *("PYTHONSTARTUP", "PYTHONINSPECT"),
+    ],
+)
+def test_a_bases_variable_that_moves_modules_is_left_out_and_a_targets_is_kept(name):
+    base = base_image(base_platform(Env=[f"{name}=/base", "PYTHONUNBUFFERED=1", "CONDA_PREFIX=/c"]))
+    assert not [one for one in env(build(base)) if one.startswith(name)]
+    assert {"PYTHONUNBUFFERED=1", "CONDA_PREFIX=/c"} <= set(env(build(base)))
+    assert f"{name}=/ours" in env(build(base, env={name: "/ours"}))
+
+
 def test_what_the_base_would_run_is_not_what_we_do_but_the_rest_of_its_config_holds():
     base = base_image(
         base_platform(

@@ -201,7 +201,7 @@ def test_wheels_for_a_newer_glibc_are_taken_where_the_base_has_it(install):
     done = install([wheel])
     assert "new 1.0 has no wheel for linux/amd64 and CPython 3.12" in done.stderr
     assert "set `glibc` of the `flyte_base_image`" in done.stderr
-    assert install([wheel], "--glibc", "2.34").code == 0
+    assert install([wheel], "--libc", "2.34").code == 0
 
 
 OWNED_BY_NOBODY = Wheel(

@@ -14,6 +14,7 @@ from random import Random
 import pytest
 
 from flyte_pack.image import unpack as unpacking
+from flyte_pack.image.layer_tree import LayerTree, Node
 from flyte_pack.image.unpack import _Tree, unpack
 from flyte_pack.oci import inflate as inflating
 from flyte_pack.oci import tar_stream
@@ -22,6 +23,7 @@ from flyte_pack.oci.model import OCI_LAYER_GZIP, InvalidImage
 from flyte_pack.oci.tar_files import TarFiles
 from flyte_pack.oci.tar_stream import TarStream
 from tests.support.containers import debian_base, need
+from tests.support.fuzzing import fuzz
 from tests.support.images import layout_of, listing, sha256, special, tar_of
 
 
@@ -344,3 +346,60 @@ def test_debian_is_unpacked_as_umoci_does(tmp_path):
     expected = described(theirs / "rootfs")
     assert len(expected) > 3000
     assert described(ours) == expected
+
+
+def a_layer(random: Random) -> list[object]:
+    """Members that replace, hide and lead into one another."""
+    names = ["a", "b", "a/b", "a/c", "b/a", "a/b/c", "c"]
+    members: list[object] = []
+    for _ in range(random.randint(1, 8)):
+        path, name = random.choice(names), random.choice("abc")
+        above = path.rpartition("/")[0]
+        hide = f"{above}/" if above else ""
+        targets = ["a", "b", "/a", "../b", "../../c", "c"]
+        members.append(
+            random.choice(
+                [
+                    (path, bytes([random.randrange(256)])),
+                    (path, None),
+                    (path, random.choice(targets)),
+                    (f"{hide}.wh.{name}", b""),
+                    (f"{path}/.wh..wh..opq", b""),
+                    special(path, HARD, random.choice(names)),
+                ]
+            )
+        )
+    return members
+
+
+def test_random_layers_come_to_the_tree_that_they_come_to_in_memory(tmp_path):
+    """Two ways that share no code: on a disk, and in memory."""
+    agreed = 0
+    for random in fuzz(300):
+        layers = [tar_of(*a_layer(random)) for _ in range(random.randint(1, 4))]
+        root, outcomes = tmp_path / "root", []
+        root.mkdir()
+        on_disk, in_memory = _Tree(os.fsencode(root)), LayerTree(lambda m: b"".join(m.content()))
+        for tree in (on_disk, in_memory):
+            try:
+                for layer in layers:
+                    tree.apply(TarStream(iter([layer]), "the layer"), "the layer")
+                outcomes.append(True)
+            except InvalidImage:
+                outcomes.append(False)
+        if outcomes == [True, True]:
+            assert listing(root) == in_memory_listing(in_memory.top)
+            agreed += 1
+        shutil.rmtree(root)
+        assert os.listdir(tmp_path) == []
+    assert agreed > 40
+
+
+def in_memory_listing(node: Node, above: str = "") -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, child in node.children.items():
+        path = f"{above}{name.decode()}"
+        link = child.link.decode() if child.kind == tarfile.SYMTYPE else None
+        found[path] = None if child.is_directory else link or child.content
+        found.update(in_memory_listing(child, f"{path}/"))
+    return found

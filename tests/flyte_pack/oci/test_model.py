@@ -79,8 +79,27 @@ def test_what_is_no_sha256_is_no_digest(text):
         ("linux/amd64", "linux/amd64"),
         ("linux/arm64", "linux/arm64"),
         ("linux/arm64/v8", "linux/arm64"),
+        ("linux/arm64/8", "linux/arm64"),
+        ("linux/arm64/v8.0", "linux/arm64"),
+        ("linux/arm64/v9.0", "linux/arm64/v9"),
+        ("linux/aarch64", "linux/arm64"),
+        ("linux/AArch64/V8", "linux/arm64"),
+        ("linux/arm", "linux/arm/v7"),
         ("linux/arm/v7", "linux/arm/v7"),
+        ("linux/arm/7", "linux/arm/v7"),
+        ("linux/arm/6", "linux/arm/v6"),
+        ("linux/arm/v5", "linux/arm/v5"),
+        ("linux/armhf", "linux/arm/v7"),
+        ("linux/armel", "linux/arm/v6"),
+        ("linux/amd64/v1", "linux/amd64"),
         ("linux/amd64/v3", "linux/amd64/v3"),
+        ("linux/x86_64", "linux/amd64"),
+        ("linux/x86-64/v2", "linux/amd64/v2"),
+        ("linux/i386", "linux/386"),
+        ("linux/i386/v1", "linux/386"),
+        ("linux/ppc64le", "linux/ppc64le"),
+        ("Linux/AMD64", "linux/amd64"),
+        ("macOS/arm64", "darwin/arm64"),
     ],
 )
 def test_a_platform_is_written_one_way(text, normal):
@@ -91,7 +110,7 @@ def test_a_platform_is_written_one_way(text, normal):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "linux", "linux/", "/amd64", "linux/amd64/v3/x", "Linux/amd64", "linux/amd 64",
+    "text", ["", "linux", "linux/", "/amd64", "linux/amd64/v3/x", "linux/amd 64",
              "linux//amd64", "../amd64", "linux/amd64\n", "*"],
 )  # fmt: skip
 def test_what_is_no_platform_is_refused_with_an_example(text):

@@ -29,6 +29,12 @@ _OCI_LAYER_TYPES = {
 }
 # What the base would run is not what we run. Its ports, volumes and signals still hold.
 _OF_THE_BASES_COMMAND = ("Healthcheck", "ArgsEscaped", "OnBuild", "Image")
+# What would have the interpreter look for modules elsewhere than in the environment, or before it
+# (Python's documentation, "Command line and environment"). A target's `env` may set them.
+_OF_THE_BASES_PYTHON = (
+    *("PYTHONPATH", "PYTHONHOME", "PYTHONPLATLIBDIR", "PYTHONUSERBASE", "PYTHONSAFEPATH"),
+    *("PYTHONEXECUTABLE", "PYTHONSTARTUP", "PYTHONINSPECT", "VIRTUAL_ENV_PROMPT"),
+)
 
 
 @dataclass(frozen=True)
@@ -101,9 +107,8 @@ def _config(
     base: BaseImage, below: BasePlatform, layers: Sequence[Layer], settings: ImageSettings
 ) -> ImageConfig:
     inherited = below.parsed_config
-    path = settings.env.get("PATH") or inherited.env.get("PATH") or DEFAULT_PATH
-    if f"/{VENV}/bin" not in path.split(":"):  # the entry point is there
-        path = f"/{VENV}/bin:{path}"
+    base_env = {n: v for n, v in inherited.env.items() if n not in _OF_THE_BASES_PYTHON}
+    path = _path(settings.env.get("PATH"), base_env.get("PATH"))
     # Sorted, because mappings are equal in whatever order they are written.
     ours = {name: path if name == "PATH" else v for name, v in sorted(settings.env.items())}
     entries = (history_entry(f"pants-flyte: {layer.what}") for layer in layers)
@@ -112,7 +117,7 @@ def _config(
         platform=below.platform,
         diff_ids=(*inherited.diff_ids, *(layer.diff_id for layer in layers)),
         history=(*_history(inherited), *entries),
-        env={**inherited.env, "PATH": path, "VIRTUAL_ENV": f"/{VENV}", **ours},
+        env={**base_env, "PATH": path, "VIRTUAL_ENV": f"/{VENV}", **ours},
         entrypoint=settings.entrypoint,
         cmd=(),
         user=settings.user,
@@ -120,6 +125,15 @@ def _config(
         labels={**inherited.labels, **settings.labels, **_production(base)},
         other={key: v for key, v in inherited.other.items() if key not in _OF_THE_BASES_COMMAND},
     )
+
+
+def _path(ours: str | None, bases: str | None) -> str:
+    """The PATH that begins with the environment's programs, unless the target has it elsewhere."""
+    programs = f"/{VENV}/bin"
+    if ours and programs in ours.split(":"):
+        return ours
+    rest = (ours or bases or DEFAULT_PATH).split(":")
+    return ":".join([programs, *(part for part in rest if part != programs)])
 
 
 def _history(inherited: ImageConfig) -> Sequence[Mapping[str, Any]]:

@@ -17,12 +17,43 @@ from flyte_pack.oci.model import Descriptor, Index, InvalidImage, Manifest, Plat
 
 
 @dataclass(frozen=True)
+class BaseFacts:
+    """What the base's own files say; `image/base_files.py` finds it.
+
+    python: absolute path of the interpreter itself, no link and in no virtual environment; None if
+    none was named or found. version: its version, `3.12.4`, or `3.12` if no more is known. glibc:
+    the version of the C library. musl: whether the interpreter is or may be linked with musl;
+    beside a `glibc`, that is not known. occupied: whether something is at `/opt/venv`. packages:
+    directories of packages of the virtual environment that was named, if it is elsewhere.
+    user_packages: whether a user's home has packages (`pip install --user`). closed:
+    `directory:owner`, the one on the way to the interpreter that others may not search. has_flyte:
+    whether that Python has Flyte's runtime.
+    """
+
+    python: Optional[str] = None
+    version: Optional[str] = None
+    glibc: Optional[str] = None
+    musl: bool = False
+    occupied: bool = False
+    packages: Tuple[str, ...] = ()
+    user_packages: bool = False
+    closed: Optional[str] = None
+    has_flyte: bool = False
+
+
+@dataclass(frozen=True)
 class BasePlatform:
-    """The image of one platform; `manifest` and `config` are the documents as they were served."""
+    """The image of one platform; `manifest` and `config` are the documents as they were served.
+
+    facts: None where its layers were not read.
+    """
+
+    OMITTED = ("facts",)
 
     platform: Platform
     manifest: bytes
     config: bytes
+    facts: Optional[BaseFacts] = None
 
     def __post_init__(self) -> None:
         """Raises `InvalidImage` where the two do not fit together."""
@@ -53,6 +84,13 @@ class BasePlatform:
     @property
     def parsed_config(self) -> ImageConfig:
         return ImageConfig.parse(self.config, self._what)
+
+    @property
+    def official_python(self) -> str | None:
+        """Where Docker's official images, which set PYTHON_VERSION, have it."""
+        version = self.parsed_config.env.get("PYTHON_VERSION", "")
+        found = re.fullmatch(r"(3\.[0-9]+)(\..*)?", version)
+        return f"/usr/local/bin/python{found[1]}" if found else None
 
 
 @dataclass(frozen=True)
@@ -100,12 +138,8 @@ class BaseImage(Document):
 
     @property
     def python_path(self) -> str | None:
-        """`python`, or the place in Docker's official images, which set PYTHON_VERSION."""
-        if self.python is not None:
-            return self.python
-        version = self.platforms[0].parsed_config.env.get("PYTHON_VERSION", "")
-        found = re.fullmatch(r"(3\.[0-9]{1,3})(\..*)?", version)
-        return f"/usr/local/bin/python{found[1]}" if found else None
+        """`python`, or where Docker's official images have it."""
+        return self.python or self.platforms[0].official_python
 
     def to_json(self) -> bytes:
         platforms = tuple(sorted(self.platforms, key=lambda one: one.platform))

@@ -5,23 +5,25 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Collection, Sequence
+from dataclasses import fields, replace
 
 from flyte_pack import command
 from flyte_pack.command import say
 from flyte_pack.fresh import fresh_file
-from flyte_pack.image.base import BaseImage, BasePlatform
+from flyte_pack.image.base import BaseFacts, BaseImage, BasePlatform
+from flyte_pack.image.base_files import BaseReader
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.names import InvalidName
 from flyte_pack.oci import model
 from flyte_pack.oci.config import ImageConfig
 from flyte_pack.oci.model import Index, InvalidImage, Manifest, Platform
 from flyte_pack.oci.reference import Reference
-from flyte_pack.progress import write
+from flyte_pack.progress import Say, megabytes, write
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.client import Registry, Session, may_pull
 from flyte_pack.registry.plan import check_host
 from flyte_pack.registry.program import EPILOG
-from flyte_pack.registry.pull import read
+from flyte_pack.registry.pull import pieces, read
 
 DRIFTED = 1
 FAILED = 2
@@ -120,12 +122,44 @@ def _lacks(image: str, platform: Platform, known: Collection[Platform]) -> Regis
     )
 
 
+def with_facts(
+    image: BaseImage, known: BaseImage | None, session: Session, say: Say = say
+) -> BaseImage:
+    """`image` with what the files of its layers say, for which these are read, and not kept.
+
+    known: an older lock file; the layers of an image that it knows are not read again. Raises
+    `RegistryError`.
+    """
+    assert image.name is not None
+    reference = Reference.parse(image.name)
+    registry, found = session.registry(reference.registry), []
+    for base in image.platforms:
+        old = known.for_platform(base.platform) if known and known.python == image.python else None
+        if old is not None and old.facts is not None and old.digest == base.digest:
+            found.append(replace(base, facts=old.facts))
+            continue
+        total = sum(layer.size for layer in base.layers)
+        say(f"reading the {len(base.layers)} layers of {base.platform} ({megabytes(total)})")
+        reader = BaseReader()
+        for layer in base.layers:
+            reader.add(layer, pieces(registry, reference.repository, layer), layer.digest)
+        try:
+            facts = reader.facts(base, image.python)
+        except InvalidImage as error:
+            raise RegistryError(f"{image.name}, {base.platform}: {error}") from None
+        if facts is None:
+            say(f"what its files say is not known: {reader.unreadable}")
+        found.append(replace(base, facts=facts))
+    return replace(image, platforms=tuple(found))
+
+
 # --- the two commands ----------------------------------------------------------------------------
 
 
 def _lock(given: argparse.Namespace) -> int:
     old, trouble = _read(given.lockfile)
-    new = _fetch(given)
+    session = _session(given)
+    new = with_facts(_fetch(given, session), old, session)
     data = new.to_json()
     if trouble:
         say(f"{given.address}: {trouble}; it is written anew")
@@ -145,8 +179,8 @@ def _check(given: argparse.Namespace) -> int:
     old, trouble = _read(given.lockfile)
     if old is None:
         raise RegistryError(f"{trouble or f'{given.lockfile} is missing'}: write it by {remedy}")
-    new = _fetch(given)
-    if old.to_json() == new.to_json():
+    new = _fetch(given, _session(given))
+    if _without_facts(old).to_json() == new.to_json():
         _tell([f"{given.lockfile}: in step, {new.name} is at {new.digest}"])
         return 0
     _tell([f"{given.lockfile}: not in step with the registry", *differences(old, new)])
@@ -154,13 +188,20 @@ def _check(given: argparse.Namespace) -> int:
     return DRIFTED
 
 
-def _fetch(given: argparse.Namespace) -> BaseImage:
+def _fetch(given: argparse.Namespace, session: Session) -> BaseImage:
     try:
         platforms = list(dict.fromkeys(map(Platform.parse, given.platform)))
     except InvalidImage as error:
         raise RegistryError(str(error)) from None
-    session = Session(tuple(map(check_host, given.insecure)), say=say)
     return fetch(given.image, platforms, given.python, session)
+
+
+def _session(given: argparse.Namespace) -> Session:
+    return Session(tuple(map(check_host, given.insecure)), say=say)
+
+
+def _without_facts(image: BaseImage) -> BaseImage:
+    return replace(image, platforms=tuple(replace(p, facts=None) for p in image.platforms))
 
 
 def _read(path: str) -> tuple[BaseImage | None, str | None]:
@@ -187,7 +228,7 @@ def differences(old: BaseImage, new: BaseImage) -> list[str]:
         was, now = old.for_platform(platform), new.for_platform(platform)
         if was is None or now is None:
             lines.append(f"  {platform}: {'added' if was is None else 'removed'}")
-        elif was != now:
+        elif was.digest != now.digest:
             before, after = ({layer.digest for layer in p.layers} for p in (was, now))
             lines.append(
                 f"  {platform}: {len(after - before)} layers added, {len(before - after)} removed, "
@@ -196,7 +237,14 @@ def differences(old: BaseImage, new: BaseImage) -> list[str]:
             versions = [p.parsed_config.env.get("PYTHON_VERSION") for p in (was, now)]
             if versions[0] != versions[1]:
                 lines.append(_changed(f"{platform}: PYTHON_VERSION", *versions))
+        if was and now and now.facts is not None and was.facts != now.facts:
+            lines += _changed_facts(platform, was.facts or BaseFacts(), now.facts)
     return lines
+
+
+def _changed_facts(platform: Platform, old: BaseFacts, new: BaseFacts) -> list[str]:
+    values = ((f.name, getattr(old, f.name), getattr(new, f.name)) for f in fields(BaseFacts))
+    return [_changed(f"{platform}: {what}", was, now) for what, was, now in values if was != now]
 
 
 def _changed(what: str, old: object, new: object) -> str:

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from flyte_pack.image.environment import PACKAGE_LAYERS
 from flyte_pack.image.filesystem import VENV
 from flyte_pack.image.installed import Distribution, Member
 from flyte_pack.oci.layer import LayerWriter
 from flyte_pack.oci.parts import Layer
 
-MAX_LAYERS = 40
 OWN_LAYER = 1 << 20  # bytes, as installed
 # Each writer has a thread that compresses, so two cores are busy with one.
 _WRITERS = max(1, (os.cpu_count() or 1) // 2)
@@ -40,7 +40,9 @@ class Group:
 
 
 def split(
-    distributions: Sequence[Distribution], max_layers: int = MAX_LAYERS, own_layer: int = OWN_LAYER
+    distributions: Sequence[Distribution],
+    max_layers: int = PACKAGE_LAYERS,
+    own_layer: int = OWN_LAYER,
 ) -> list[Group]:
     """The layers, lowest first.
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 
 VENV = "opt/venv"
 HOME = "/home/flyte"
+BASE_PATHS = "pants_flyte_base.pth"
 
 _VERSION = re.compile(r"/.*python(3\.[0-9]{1,3})")
 
@@ -33,6 +35,15 @@ def pyvenv_cfg(interpreter: str, version: str) -> str:
         "include-system-site-packages = true\n"
         f"version = {version}\n"
     )
+
+
+def base_paths(packages: Iterable[str], directories: Iterable[str]) -> str:
+    """The text of `BASE_PATHS`, empty for none (Python's documentation, "site").
+
+    It puts places of the base behind our packages. packages: those that may have `.pth` files.
+    """
+    lines = [f"import site; site.addsitedir({place!a})" for place in packages]
+    return "".join(f"{line}\n" for line in (*lines, *directories))
 
 
 def console_script(module: str, function: str) -> str:

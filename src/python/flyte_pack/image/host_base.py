@@ -15,7 +15,8 @@ from flyte_pack import command
 from flyte_pack.errors import UserError
 from flyte_pack.fresh import fresh_entries
 from flyte_pack.image import host_python
-from flyte_pack.image.base import BaseImage, BasePlatform
+from flyte_pack.image.base import BaseFacts, BaseImage, BasePlatform
+from flyte_pack.image.base_files import glibc_version
 from flyte_pack.image.host_python import HostFile, Interpreter
 from flyte_pack.oci import model
 from flyte_pack.oci.config import ImageConfig, history_entry
@@ -65,13 +66,13 @@ def _write(given: argparse.Namespace) -> None:
         )
     interpreter = host_python.find_interpreter(given.python)
     with fresh_entries(given.out) as directory:
-        system = host_python.system_files(interpreter)
+        system = list(host_python.system_files(interpreter))
         python = host_python.python_files(interpreter)
         layers = (
             _layer(directory, "shell, libraries and certificates", system, _add_system),
             _layer(directory, f"CPython {_version(interpreter)}", python),
         )
-        base = _base(directory, interpreter, layers)
+        base = _base(directory, interpreter, layers, _glibc(system))
         with open(os.path.join(directory, "base.json"), "wb") as file:
             file.write(base.to_json())
 
@@ -112,7 +113,15 @@ def _version(interpreter: Interpreter) -> str:
     return ".".join(map(str, interpreter.version))
 
 
-def _base(directory: str, interpreter: Interpreter, layers: Sequence[Layer]) -> BaseImage:
+def _glibc(files: Iterable[HostFile]) -> str | None:
+    (library,) = (file.source for file in files if file.path.endswith("/libc.so.6"))
+    with open(library, "rb") as file:
+        return glibc_version(file.read())
+
+
+def _base(
+    directory: str, interpreter: Interpreter, layers: Sequence[Layer], glibc: str | None
+) -> BaseImage:
     python = f"/{host_python.PREFIX}/bin/{interpreter.name}"
     environment = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -140,5 +149,6 @@ def _base(directory: str, interpreter: Interpreter, layers: Sequence[Layer]) -> 
         with open(os.path.join(directory, blob_path(model.digest_of(document))), "wb") as file:
             file.write(document)
     platform, digest = interpreter.platform, model.digest_of(manifest)
-    platforms = (BasePlatform(platform, manifest, config),)
+    facts = BaseFacts(python, _version(interpreter), glibc)
+    platforms = (BasePlatform(platform, manifest, config, facts),)
     return BaseImage(None, digest, None, platforms, python, production=False)

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from flyte_pack.errors import UserError
+from flyte_pack.image.elf import MAGIC, read_elf
 from flyte_pack.image.running import quietly
 from flyte_pack.oci.model import Platform
 
@@ -298,26 +299,20 @@ def _merged(path: str) -> str:
 
 def _is_elf(path: str) -> bool:
     with open(path, "rb") as file:
-        return file.read(4) == b"\x7fELF"
+        return file.read(4) == MAGIC
 
 
 def _read_elf(program: str) -> tuple[Platform, str]:
-    """The platform and the dynamic linker of a program (System V ABI, "Program Header")."""
+    """The platform and the dynamic linker of a program."""
     try:
         with open(program, "rb") as file:
-            data = file.read(1 << 16)
+            elf = read_elf(file.read(1 << 16))
     except OSError as error:
         raise UserError(f"{program}: {error.strerror}") from None
-    if data[:6] != b"\x7fELF\2\1":
+    if elf is None:
         raise UserError(f"{program} is not a 64-bit program of Linux: a base image needs one")
-    (machine,) = struct.unpack_from("<H", data, 18)
-    if machine not in _MACHINES:
-        raise UserError(f"{program} is for a processor that is not known here: ELF {machine}")
-    (start,) = struct.unpack_from("<Q", data, 32)
-    size, count = struct.unpack_from("<HH", data, 54)
-    for at in range(start, start + size * count, size):
-        kind, _, offset, _, _, length = struct.unpack_from("<IIQQQQ", data, at)
-        if kind == 3:  # PT_INTERP
-            linker = data[offset : offset + length].rstrip(b"\0").decode()
-            return Platform.parse(_MACHINES[machine]), linker
-    raise UserError(f"{program} is linked statically: a base image needs another CPython")
+    if elf.machine not in _MACHINES:
+        raise UserError(f"{program} is for a processor that is not known here: ELF {elf.machine}")
+    if elf.linker is None:
+        raise UserError(f"{program} is linked statically: a base image needs another CPython")
+    return Platform.parse(_MACHINES[elf.machine]), elf.linker

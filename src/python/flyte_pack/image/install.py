@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from flyte_pack import command
 from flyte_pack.errors import UserError
 from flyte_pack.image.dependency_layers import split, write_layers
+from flyte_pack.image.environment import PACKAGE_LAYERS
 from flyte_pack.image.filesystem import site_packages
 from flyte_pack.image.installed import Distribution, read_installed
 from flyte_pack.image.lock_files import Pin, read_lock
@@ -31,10 +32,13 @@ from flyte_shim import shown
 def main(argv: Sequence[str]) -> int:
     parser = command.parser("python -m flyte_pack image-install")
     parser.add_argument("--requirements", required=True, help="what `image-resolve` wrote")
-    parser.add_argument("--python", required=True, help="version of the image's Python: 3.12")
+    parser.add_argument("--python", required=True, help="version of the image's Python: 3.12.4")
     parser.add_argument("--platform", required=True, help="linux/amd64 or linux/arm64")
-    parser.add_argument("--glibc", default=GLIBC, help="of the base: %(default)s")
+    parser.add_argument("--libc", default=GLIBC, help="of the base: musl, or glibc's: %(default)s")
     parser.add_argument("--out", required=True, help="directory to be made")
+    parser.add_argument(
+        "--max-layers", type=int, default=PACKAGE_LAYERS, help="default: %(default)s"
+    )
     parser.add_argument(
         "--bytecode-python", help="an interpreter of the image's version, to compile with"
     )
@@ -44,13 +48,17 @@ def main(argv: Sequence[str]) -> int:
 
 def _install(given: argparse.Namespace) -> None:
     take_indexes(given.indexes)
-    target = WheelTarget(given.python, given.platform, given.glibc)
+    target = WheelTarget(given.python, given.platform, given.libc)
     with command.no_garbage():
-        install(given.requirements, target, given.out, given.bytecode_python)
+        install(given.requirements, target, given.out, given.bytecode_python, given.max_layers)
 
 
 def install(
-    requirements: str, target: WheelTarget, out: str, bytecode_python: str | None = None
+    requirements: str,
+    target: WheelTarget,
+    out: str,
+    bytecode_python: str | None = None,
+    max_layers: int = PACKAGE_LAYERS,
 ) -> None:
     """Install what the file `requirements` pins; write the layers into the new directory `out`.
 
@@ -75,7 +83,8 @@ def install(
             run_uv(["install", "-r", pinned, *options], target, os.environ)
             if bytecode_python is not None:
                 _compile(prefix, bytecode_python, target, made)
-        layers = Layers(tuple(write_layers(split(_distributions(prefix, pins, target)), made)))
+        groups = split(_distributions(prefix, pins, target), max_layers)
+        layers = Layers(tuple(write_layers(groups, made)))
         layers.write(made)
         os.rename(made, out)
 

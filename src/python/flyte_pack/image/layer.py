@@ -63,6 +63,8 @@ def _add_members(layer: LayerWriter, plan: LayerPlan, sources: str) -> None:
                 known = True
                 layer.add_directory(directory, modes.get(directory, 0o755))
 
+    for path in sorted(plan.hidden):
+        layer.add_whiteout(path)
     with SourceTree(sources) as tree:
         last = None
         for path in sorted([*modes, *texts, *links, *files]):

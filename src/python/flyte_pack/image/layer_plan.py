@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import Annotated, Tuple
 
-from flyte_pack.json_fields import Document, InvalidData, Raw
+from flyte_pack.json_fields import Document, InvalidData, Raw, SafePath
 from flyte_pack.oci.parts import layer_path_problem
 
 PART = "part.gz"  # a part of a layer, as a file
@@ -36,8 +36,8 @@ class LayerPlan(Document):
 
     what: for a person. owner: user and group of all. directories: path -> mode. Other directories
     above a file are made if they are below one of these. files: path in the image -> path below the
-    directory of sources. texts: path -> content, mode. links: path -> target. Paths are relative to
-    the image's root.
+    directory of sources. texts: path -> content, mode. links: path -> target. hidden: what lower
+    layers have there is hidden. Paths are relative to the image's root.
     """
 
     NAME = "layer plan"
@@ -49,6 +49,7 @@ class LayerPlan(Document):
     files: Tuple[Tuple[Raw, Raw], ...] = ()
     texts: Tuple[Tuple[Raw, Raw, _Mode], ...] = ()
     links: Tuple[Tuple[Raw, Raw], ...] = ()
+    hidden: Tuple[SafePath, ...] = ()
 
     @classmethod
     def from_json(cls, data: bytes, what: str | None = None) -> LayerPlan:

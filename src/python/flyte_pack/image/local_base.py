@@ -13,12 +13,14 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 from flyte_pack import command
 from flyte_pack.codec import GzipWriter
 from flyte_pack.fresh import fresh_entries
 from flyte_pack.image.base import BaseImage, BasePlatform
+from flyte_pack.image.base_files import BaseReader
 from flyte_pack.json_fields import Digest
 from flyte_pack.oci import model
 from flyte_pack.oci.config import ImageConfig
@@ -234,9 +236,17 @@ def _base(
         name=None,
         digest=model.digest_of(images[0].manifest_bytes if index is None else index),
         index=index,
-        platforms=tuple(BasePlatform(i.platform, i.manifest_bytes, i.config) for i in images),
+        platforms=tuple(_with_facts(image, options.python, out) for image in images),
         python=options.python,
     )
+
+
+def _with_facts(image: LayoutImage, python: str | None, out: str) -> BasePlatform:
+    base, reader = BasePlatform(image.platform, image.manifest_bytes, image.config), BaseReader()
+    for layer in base.layers:
+        with open(os.path.join(out, blob_path(layer.digest)), "rb") as file:
+            reader.add(layer, _pieces(file), layer.digest)
+    return replace(base, facts=reader.facts(base, python))
 
 
 def _check(name: str, sha256: str, diff_id: str) -> None:

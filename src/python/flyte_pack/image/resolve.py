@@ -31,9 +31,9 @@ def main(argv: Sequence[str]) -> int:
     parser = command.parser("python -m flyte_pack image-resolve")
     parser.add_argument("--lock", required=True, help="the lock file of the resolve")
     parser.add_argument("--roots", required=True, help="requirements, one on a line")
-    parser.add_argument("--python", required=True, help="version of the image's Python: 3.12")
+    parser.add_argument("--python", required=True, help="version of the image's Python: 3.12.4")
     parser.add_argument("--platform", required=True, help="linux/amd64 or linux/arm64")
-    parser.add_argument("--glibc", default=GLIBC, help="of the base: %(default)s")
+    parser.add_argument("--libc", default=GLIBC, help="of the base: musl, or glibc's: %(default)s")
     parser.add_argument("--out", required=True, help="requirements with hashes, to be written")
     parser.add_argument("--resolve", required=True, help="name of the resolve, for errors")
     add_indexes(parser)
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _resolve(given: argparse.Namespace) -> None:
     take_indexes(given.indexes)
-    target = WheelTarget(given.python, given.platform, given.glibc)
+    target = WheelTarget(given.python, given.platform, given.libc)
     lock = _read(given.lock, target)
     with open(given.roots, encoding="utf-8") as file:
         roots = parse_roots(file.read())

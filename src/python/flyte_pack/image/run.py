@@ -212,5 +212,4 @@ def _slug(address: TargetAddress) -> str:
 
 
 def _platform() -> Platform:
-    machine = os.uname().machine
-    return Platform("linux", {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine))
+    return Platform.normal("linux", os.uname().machine)

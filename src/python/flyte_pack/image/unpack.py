@@ -104,6 +104,7 @@ class _Tree(Resolver):
 
     def apply(self, members: TarStream, what: str) -> None:
         self._added = {b""}
+        self._parents.clear()  # what leads to a member is of its layer
         for member in members:
             self._count(member.size, what)
             try:

@@ -8,38 +8,42 @@ from dataclasses import dataclass
 from flyte_pack.errors import UserError
 
 GLIBC = "2.28"
+MUSL = "musl"
 _MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
+# The versions of glibc that uv has wheels chosen for, newest first.
+_GLIBCS = (*(f"2.{minor}" for minor in range(40, 30, -1)), "2.28", "2.17")
 
 
 @dataclass(frozen=True)
 class WheelTarget:
-    """A CPython on Linux with glibc.
+    """A CPython on Linux.
 
-    python: `3.12` or `3.12.4`. platform: `linux/amd64` or `linux/arm64`. glibc: of the base image;
-    wheels for it and for older versions are taken (PEP 600).
+    python: `3.12`, which is taken for its first release, or `3.12.4`. platform: `linux/amd64` or
+    `linux/arm64`, with or without a variant. libc: of the base image: a version of glibc, where
+    wheels for it and for older ones are taken (PEP 600), or `musl`, for 1.2 and older (PEP 656).
     """
 
     python: str
     platform: str
-    glibc: str = GLIBC
+    libc: str = GLIBC
 
     def __post_init__(self) -> None:
         """Raises `UserError`."""
-        if not re.fullmatch(r"3\.[0-9]+(\.[0-9]+)?", self.python):
+        if not re.fullmatch(r"3\.[0-9]+(\.[0-9]+((a|b|rc)[0-9]+)?)?", self.python):
             raise UserError(f"{self.python!a:.40} is not a version of CPython, such as 3.12")
-        if self.platform not in _MACHINES:
+        if self._of_go not in _MACHINES:
             raise UserError(
                 f"packages cannot be installed for the platform {self.platform!a:.60}; "
                 f"the choices are {', '.join(_MACHINES)}"
             )
-        if not re.fullmatch(r"2\.(17|28|3[1-9]|40)", self.glibc):  # what uv knows
+        if self.libc != MUSL and not self._glibc:
             raise UserError(
-                f"the base's `glibc` is {self.glibc!a:.40}; the choices are 2.17, 2.28, "
-                "and 2.31 to 2.40"
+                f"the base's `glibc` is {self.libc!a:.40}: give a version from {_GLIBCS[-1]} on"
             )
 
     def __str__(self) -> str:
-        return f"{self.platform} and CPython {self.minor}"
+        musl = " with musl" if self.libc == MUSL else ""
+        return f"{self.platform}{musl} and CPython {self.python}"
 
     @property
     def minor(self) -> str:
@@ -49,19 +53,29 @@ class WheelTarget:
     @property
     def machine(self) -> str:
         """As `platform.machine()` has it."""
-        return _MACHINES[self.platform]
+        return _MACHINES[self._of_go]
 
     @property
-    def _manylinux(self) -> str:
-        return f"manylinux_{self.glibc.replace('.', '_')}"
+    def _of_go(self) -> str:
+        return "/".join(self.platform.split("/")[:2])
+
+    @property
+    def _glibc(self) -> str | None:
+        """The newest that is known and not newer than the base's."""
+        found = re.fullmatch(r"2\.([0-9]{1,3})", self.libc)
+        fitting = [v for v in _GLIBCS if found and int(v.split(".")[1]) <= int(found[1])]
+        return fitting[0] if fitting else None
 
     @property
     def platform_tag(self) -> str:
-        return f"{self._manylinux}_{self.machine}"
+        """Of the newest wheels that are taken."""
+        libc = "musllinux_1_2" if self.libc == MUSL else f"manylinux_{self._glibc}"
+        return f"{libc.replace('.', '_')}_{self.machine}"
 
     @property
     def uv_options(self) -> tuple[str, ...]:
-        platform = f"{self.machine}-{self._manylinux}"
+        libc = "unknown-linux-musl" if self.libc == MUSL else f"manylinux_{self._glibc}"
+        platform = f"{self.machine}-{libc.replace('.', '_')}"
         return ("--python-version", self.python, "--python-platform", platform)
 
     @property

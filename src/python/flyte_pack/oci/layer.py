@@ -90,6 +90,11 @@ class LayerWriter:
         """A symbolic link to `target`, a path as it is to be in the image."""
         self._gzip.add(tar.symlink(_checked(path), target, self._owner))
 
+    def add_whiteout(self, path: str) -> None:
+        """Hide what lower layers have at `path` (image specification, "Whiteouts")."""
+        directory, slash, name = path.rpartition("/")
+        self.add_bytes(f"{directory}{slash}.wh.{name}", b"")
+
     def finish(self, what: str) -> Layer:
         """End the layer and give the blob its name. `what` says what is in it."""
         self._gzip.add(tar.END)

@@ -45,7 +45,22 @@ TITLE = "org.opencontainers.image.title"
 MAX_DOCUMENT = 4 << 20
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_PLATFORM_PART = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_PLATFORM_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# What else architectures are called, with the variant that the name means, if it means one.
+_ARCHITECTURES: dict[str, tuple[str, str | None]] = {
+    "i386": ("386", ""),
+    "x86_64": ("amd64", None),
+    "x86-64": ("amd64", None),
+    "aarch64": ("arm64", None),
+    "armhf": ("arm", "v7"),
+    "armel": ("arm", "v6"),
+}
+# What else variants of an architecture are called.
+_VARIANTS = {
+    "amd64": {"v1": ""},
+    "arm64": {"8": "", "v8": "", "v8.0": "", "9": "v9", "9.0": "v9", "v9.0": "v9"},
+    "arm": {"": "v7", "5": "v5", "6": "v6", "7": "v7", "8": "v8"},
+}
 
 
 class InvalidImage(UserError):
@@ -79,17 +94,25 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> Platform:
-        """Raises `InvalidImage`. `v8` is what arm64 means without a variant, and is left out."""
+        """What somebody wrote, as `normal` has it. Raises `InvalidImage`."""
         parts = text.split("/")
         if not 2 <= len(parts) <= 3 or not all(map(_PLATFORM_PART.fullmatch, parts)):
             raise InvalidImage(
                 f"{text!a:.80} is not a platform, such as linux/amd64 or linux/arm64"
             )
-        return cls._normal(*parts)
+        return cls.normal(*parts)
 
     @classmethod
-    def _normal(cls, os: str, architecture: str, variant: str = "") -> Platform:
-        return cls(os, architecture, "" if (architecture, variant) == ("arm64", "v8") else variant)
+    def normal(cls, os: str, architecture: str, variant: str = "") -> Platform:
+        """One spelling of each platform, containerd's (its module platforms, `database.go`).
+
+        A variant that an architecture has anyway is left out, as `v8` of arm64.
+        """
+        os, architecture, variant = os.lower(), architecture.lower(), variant.lower()
+        os = "darwin" if os == "macos" else os
+        architecture, implied = _ARCHITECTURES.get(architecture, (architecture, None))
+        variant = variant if implied is None else implied
+        return cls(os, architecture, _VARIANTS.get(architecture, {}).get(variant, variant))
 
     def __str__(self) -> str:
         return "/".join(filter(None, (self.os, self.architecture, self.variant)))
@@ -107,7 +130,7 @@ class Platform:
             raise InvalidImage(f"{where}: the platform is {raw!r:.100}")
         for value in values:
             check_word(value, f"{where}: the platform", longest=100, error=InvalidImage)
-        return cls._normal(*values)
+        return cls.normal(*values)
 
 
 @dataclass(frozen=True)

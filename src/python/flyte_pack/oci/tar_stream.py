@@ -31,6 +31,7 @@ class Member:
     size: int
     mtime: int
     link: bytes
+    uid: int
     _stream: TarStream = field(repr=False)
 
     def content(self) -> Iterator[memoryview]:
@@ -97,7 +98,8 @@ class TarStream:
         self._left, self._padding = (size, -size % _BLOCK) if kind == REGULAR else (0, 0)
         mode = self._number(header[100:108]) & 0o7777
         mtime = min(self._number(header[136:148]), _MAX_TIME)
-        return Member(name, kind, mode, size, mtime, link, self)
+        uid = self._decimal(pax[b"uid"]) if b"uid" in pax else self._number(header[108:116])
+        return Member(name, kind, mode, size, mtime, link, uid, self)
 
     def content(self) -> Iterator[memoryview]:
         """What is left of the content of the member at hand."""

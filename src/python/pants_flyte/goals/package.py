@@ -83,6 +83,7 @@ def _image_artifact(image: BuiltImage) -> BuiltPackageArtifact:
     lines = [about]
     if image.base_name is not None:
         lines.append(f"  on {image.base_name}, whose layers it does not hold")
+    lines += [f"  {note}" for note in image.notes]
     if not image.production:
         lines.append("  NOT FOR PRODUCTION: its base is made of this machine's own files")
     return BuiltPackageArtifact(image.layout, extra_log_lines=tuple(lines))
