@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--platform", required=True, help="linux/amd64 or linux/arm64")
     parser.add_argument("--glibc", default=GLIBC, help="of the base: %(default)s")
     parser.add_argument("--out", required=True, help="requirements with hashes, to be written")
-    parser.add_argument("--resolve", required=True, help="name of the resolve, for errors")
+    parser.add_argument("--resolve", help="name of the resolve, for errors")
     return command.run(parser, argv, _resolve)
 
 
@@ -43,7 +43,8 @@ def _resolve(given: argparse.Namespace) -> None:
     lock = _read(given.lock, target)
     with open(given.roots, encoding="utf-8") as file:
         roots = parse_roots(file.read())
-    pins = needed(lock, roots, target, f"the lock file of the resolve {given.resolve}")
+    name = f"the lock file of the resolve {given.resolve}" if given.resolve else "the lock file"
+    pins = needed(lock, roots, target, name)
     with fresh_file(given.out) as path, open(path, "w", encoding="ascii", newline="\n") as file:
         file.write(format_pins(pins))
 
