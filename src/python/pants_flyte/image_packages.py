@@ -29,7 +29,11 @@ from pants_flyte.closure import reached_from
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly
 from pants_flyte.image_process import OUT, blobs, layers_of, run_steps, step
-from pants_flyte.image_target_types import FlyteImageBytecodeField
+from pants_flyte.image_target_types import (
+    FlyteImageBytecodeField,
+    FlyteImageLockExtrasField,
+    FlyteImageLockGroupsField,
+)
 
 _UV_CACHE = ".cache/flyte_uv"
 _SUBSET = "subset.txt"
@@ -118,7 +122,12 @@ async def package_layers(
         },
         options=("--python", base.python, *(("--glibc", base.glibc) if base.glibc else ())),
     )
-    subsets = await _resolved(tool, lock, resolve, roots)
+    extras, groups = target[FlyteImageLockExtrasField], target[FlyteImageLockGroupsField]
+    choice = (
+        *(f"--extra={extra}" for extra in sorted(extras.value or ())),
+        *(f"--group={group}" for group in sorted(groups.value or ())),
+    )
+    subsets = await _resolved(tool, lock, resolve, roots, choice)
     argv: Tuple[str, ...] = ("image-install", "--requirements", _SUBSET, "--out", OUT)
     if target[FlyteImageBytecodeField].value:
         python = await engine.find_python(InterpreterConstraints([f"CPython=={base.python}.*"]))
@@ -129,7 +138,7 @@ async def package_layers(
 
 
 async def _resolved(
-    tool: _Tool, lock: FileContent, resolve: str, roots: Sequence[str]
+    tool: _Tool, lock: FileContent, resolve: str, roots: Sequence[str], choice: Sequence[str]
 ) -> Sequence[Digest]:
     """The locked packages that `roots` need on each platform."""
     wanted = "".join(f"{root}\n" for root in roots).encode()
@@ -137,6 +146,7 @@ async def _resolved(
     argv = (
         *("image-resolve", "--lock", "resolve.lock", "--resolve", resolve),
         *("--roots", "roots.txt", "--out", _SUBSET),
+        *choice,
     )
     about = f"Find the packages that {tool.address} needs on"
     results = await _on_each(tool, argv, [files] * len(tool.platforms), about)

@@ -29,7 +29,8 @@ from flyte_pack.image.installed import (
     settle,
     tidy,
 )
-from flyte_pack.image.lock_files import Pin, read_lock
+from flyte_pack.image.lock_files import read_lock_file
+from flyte_pack.image.pins import Pin
 from flyte_pack.image.resolve import format_pins
 from flyte_pack.image.uv import FileInTheWay, run_uv
 from flyte_pack.image.wheel_target import GLIBC, WheelTarget
@@ -87,8 +88,8 @@ def install(
 
 
 def _installable(requirements: str, target: WheelTarget) -> list[Pin]:
-    with open(requirements, encoding="utf-8") as file:
-        pins = sorted(read_lock(file.read(), target).pins.values(), key=lambda pin: pin.name)
+    lock = read_lock_file(requirements, target)
+    pins = sorted(lock.pins.values(), key=lambda pin: pin.name)
     for pin in pins:
         if pin.problem is not None:
             raise UserError(f"{pin} cannot be installed: {pin.problem}")

@@ -18,7 +18,8 @@ from packaging.utils import canonicalize_name
 from flyte_pack import command
 from flyte_pack.errors import UserError
 from flyte_pack.fresh import fresh_file
-from flyte_pack.image.lock_files import Lock, Pin, holds, read_lock
+from flyte_pack.image.lock_files import read_lock_file
+from flyte_pack.image.pins import Choice, Lock, Pin, holds
 from flyte_pack.image.uv import run_uv
 from flyte_pack.image.wheel_target import GLIBC, WheelTarget
 from flyte_shim import shown
@@ -35,12 +36,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--glibc", default=GLIBC, help="of the base: %(default)s")
     parser.add_argument("--out", required=True, help="requirements with hashes, to be written")
     parser.add_argument("--resolve", help="name of the resolve, for errors")
+    parser.add_argument("--extra", action="append", default=[], help="to read the lock file for")
+    parser.add_argument("--group", action="append", default=[], help="to read the lock file for")
     return command.run(parser, argv, _resolve)
 
 
 def _resolve(given: argparse.Namespace) -> None:
     target = WheelTarget(given.python, given.platform, given.glibc)
-    lock = _read(given.lock, target)
+    lock = read_lock_file(given.lock, target, Choice.of(given.extra, given.group))
     with open(given.roots, encoding="utf-8") as file:
         roots = parse_roots(file.read())
     name = f"the lock file of the resolve {given.resolve}" if given.resolve else "the lock file"
@@ -86,7 +89,8 @@ def needed(
             )
     if not roots:
         return []
-    by = _by_graph(lock, roots, target) if lock.has_graph else _by_metadata(lock, roots, target)
+    told = lock.has_graph and not any(_asks_more(root, lock) for root in roots)
+    by = _by_graph(lock, roots, target) if told else _by_metadata(lock, roots, target)
     return [_pin(lock, name, by[name], target, lock_name) for name in sorted(by)]
 
 
@@ -94,16 +98,6 @@ def format_pins(pins: Sequence[Pin]) -> str:
     """Requirements with hashes; equal pins give equal text."""
     words = ([f"{p.name}=={p.version}", *(f"--hash={h}" for h in sorted(p.hashes))] for p in pins)
     return "".join(" \\\n    ".join(line) + "\n" for line in words)
-
-
-def _read(path: str, target: WheelTarget) -> Lock:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return read_lock(file.read(), target)
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: the lock file is not in UTF-8") from None
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
 
 
 def _pin(lock: Lock, name: str, by: Sequence[str], target: WheelTarget, lock_name: str) -> Pin:
@@ -120,6 +114,12 @@ def _pin(lock: Lock, name: str, by: Sequence[str], target: WheelTarget, lock_nam
     if pin.problem is not None:
         raise UserError(f"{who} needs {pin}, but {pin.problem}")
     return pin
+
+
+def _asks_more(root: Requirement, lock: Lock) -> bool:
+    """Whether it asks for extras of which the lock's graph does not tell."""
+    known = lock.pins[canonicalize_name(root.name)].extras
+    return known is not None and not known.issuperset(map(canonicalize_name, root.extras))
 
 
 def _by_graph(
