@@ -124,8 +124,8 @@ async def package_layers(
     )
     extras, groups = target[FlyteImageLockExtrasField], target[FlyteImageLockGroupsField]
     choice = (
-        *(f"--extra={extra}" for extra in sorted(extras.value or ())),
-        *(f"--group={group}" for group in sorted(groups.value or ())),
+        *(word for extra in sorted(extras.value or ()) for word in ("--extra", extra)),
+        *(word for group in sorted(groups.value or ()) for word in ("--group", group)),
     )
     subsets = await _resolved(tool, lock, resolve, roots, choice)
     argv: Tuple[str, ...] = ("image-install", "--requirements", _SUBSET, "--out", OUT)
