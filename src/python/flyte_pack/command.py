@@ -25,6 +25,14 @@ def say(line: str) -> None:
     _tell(shown.message(line))
 
 
+WARNING = "warning: "
+
+
+def warn(line: str) -> None:
+    """Tell of something that may not be as it was meant; the rules hand it on as a warning."""
+    say(WARNING + line)
+
+
 def _tell(message: str) -> None:
     write(sys.stderr, f"{message}\n")
 

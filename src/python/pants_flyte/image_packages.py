@@ -30,7 +30,11 @@ from pants_flyte.closure import reached_from
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly
 from pants_flyte.image_process import OUT, blobs, layers_of, run_steps, step
-from pants_flyte.image_target_types import FlyteImageBytecodeField
+from pants_flyte.image_target_types import (
+    FlyteImageBytecodeField,
+    FlyteImageLockExtrasField,
+    FlyteImageLockGroupsField,
+)
 
 _UV_CACHE = ".cache/flyte_uv"
 _SUBSET = "subset.txt"
@@ -129,7 +133,12 @@ async def package_layers(
             **({"SSL_CERT_FILE": trusted[0].path} if trusted else {}),
         },
     )
-    subsets = await _resolved(tool, lock, resolve, roots)
+    extras, groups = target[FlyteImageLockExtrasField], target[FlyteImageLockGroupsField]
+    choice = (
+        *(word for extra in sorted(extras.value or ()) for word in ("--extra", extra)),
+        *(word for group in sorted(groups.value or ()) for word in ("--group", group)),
+    )
+    subsets = await _resolved(tool, lock, resolve, roots, choice)
     argv: Tuple[str, ...] = ("image-install", "--requirements", _SUBSET, "--out", OUT)
     if room < PACKAGE_LAYERS:
         argv = (*argv, "--max-layers", str(room))
@@ -147,7 +156,7 @@ async def package_layers(
 
 
 async def _resolved(
-    tool: _Tool, lock: FileContent, resolve: str, roots: Sequence[str]
+    tool: _Tool, lock: FileContent, resolve: str, roots: Sequence[str], choice: Sequence[str]
 ) -> Sequence[Digest]:
     """The locked packages that `roots` need on each platform."""
     wanted = "".join(f"{root}\n" for root in roots).encode()
@@ -155,6 +164,7 @@ async def _resolved(
     argv = (
         *("image-resolve", "--lock", "resolve.lock", "--resolve", resolve),
         *("--roots", "roots.txt", "--out", _SUBSET),
+        *choice,
     )
     about = f"Find the packages that {tool.address} needs on"
     results = await _on_each(tool, argv, [files] * len(tool.environments), about)

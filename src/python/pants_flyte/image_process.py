@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any, Sequence, Tuple
 
@@ -11,9 +12,12 @@ from pants.engine.fs import Digest, PathGlobs
 from pants.engine.process import FallibleProcessResult
 from pants.util.logging import LogLevel
 
+from flyte_pack.command import WARNING
 from flyte_pack.oci.parts import Layer, Layers
 from pants_flyte import engine
 from pants_flyte.errors import FlyteTargetError
+
+logger = logging.getLogger(__name__)
 
 # The directory that a step makes: layers in `blobs/`, and JSON files that describe them.
 OUT = "out"
@@ -38,7 +42,10 @@ def step(
 async def run_steps(
     address: Address, processes: Sequence[VenvPexProcess]
 ) -> Tuple[FallibleProcessResult, ...]:
-    """Run them at the same time. Raises `FlyteTargetError` with the message of a failed one."""
+    """Run them at the same time, and hand on their warnings.
+
+    Raises `FlyteTargetError` with the message of a failed one.
+    """
     results = await engine.run_venv_pexes(processes)
     for process, result in zip(processes, results):
         if result.exit_code == 1:  # a mistake that the program has a message for
@@ -50,6 +57,10 @@ async def run_steps(
                 f"{process.description}: failed with exit code {result.exit_code}:\n"
                 + result.stderr.decode(errors="replace").strip(),
             )
+    told = (line for r in results for line in r.stderr.decode(errors="replace").splitlines())
+    for line in dict.fromkeys(told):  # once, where several platforms have it
+        if line.startswith(WARNING):
+            logger.warning(f"{address}: {line[len(WARNING) :]}")
     return results
 
 

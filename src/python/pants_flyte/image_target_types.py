@@ -283,6 +283,23 @@ class FlyteImageBytecodeField(BoolField):
     """)
 
 
+class FlyteImageLockExtrasField(StringSequenceField):
+    alias = "lock_extras"
+    help = help_text("""
+        The extras that the resolve's lock file, a `uv.lock` or `pylock.toml`, is read for:
+        `["cpu"]`. Only needed where it has several versions of a package, for extras that conflict
+        (`[tool.uv] conflicts`). What goes into the image is what its code needs.
+    """)
+
+
+class FlyteImageLockGroupsField(StringSequenceField):
+    alias = "lock_groups"
+    help = help_text("""
+        The dependency groups that the resolve's lock file is read for, as with `lock_extras`. In
+        a `pylock.toml` they take the place of its default groups.
+    """)
+
+
 class FlyteImageRegistriesField(StringSequenceField):
     alias = "registries"
     help = help_text("""
@@ -355,6 +372,8 @@ class FlyteImage(FileNamingTarget):
         FlyteImageUserField,
         FlyteImageLabelsField,
         FlyteImageBytecodeField,
+        FlyteImageLockExtrasField,
+        FlyteImageLockGroupsField,
         FlyteImageRegistriesField,
         FlyteImageRepositoryField,
         FlyteImageTagsField,

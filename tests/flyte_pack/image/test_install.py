@@ -11,8 +11,10 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 
 from flyte_pack.errors import UserError
+from flyte_pack.image.filesystem import console_script
 from flyte_pack.image.installed import read_installed
 from tests.support.codec_envs import find_cpython
 from tests.support.image_tools import Done, Tools
@@ -232,14 +234,150 @@ def test_each_of_them_has_it_in_its_own_layer(install):
         )
 
 
-REFUSED = {
-    "different files at one path": (
-        [Wheel("one", files={"same.py": "1"}), Wheel("two", files={"same.py": "2"})],
-        "one 1.0 and two 1.0 both bring lib/python3.12/site-packages/same.py",
+OLD, NEW = "extend_path(old)\n", "extend_path(new)\n"
+
+# The wheels, and what is at the paths that several bring.
+CONTESTED = {
+    "a namespace": (
+        [
+            Wheel("ns-one", files={"ns/__init__.py": OLD, "ns/one.py": ""}),
+            Wheel("ns-two", files={"ns/__init__.py": NEW, "ns/two.py": ""}),
+        ],
+        {f"{SITE}/ns/__init__.py": ("ns-two", NEW)},
     ),
-    "different programs of one name": (
-        [Wheel("one", scripts={"run": "one:main"}), Wheel("two", scripts={"run": "two:main"})],
-        "one 1.0 and two 1.0 both bring bin/run",
+    "three, of which two agree": (
+        [
+            Wheel("c", files={"LICENSE": "of c"}),
+            Wheel("a", files={"LICENSE": "of a"}),
+            Wheel("b", files={"LICENSE": "of c"}),
+        ],
+        {f"{SITE}/LICENSE": ("c", "of c")},
+    ),
+    "names are compared as normalized": (
+        [Wheel("Z_one", files={"same.py": "z"}), Wheel("a-two", files={"same.py": "a"})],
+        {f"{SITE}/same.py": ("z-one", "z")},
+    ),
+    "the winner is in a lower layer": (
+        [
+            Wheel("a-small", files={"same.py": "small"}),
+            Wheel("z-large", files={"same.py": "large", "z.bin": os.urandom(2 << 20)}),
+        ],
+        {f"{SITE}/same.py": ("z-large", "large")},
+    ),
+    "the loser is in a lower layer": (
+        [
+            Wheel("a-large", files={"same.py": "large", "a.bin": os.urandom(2 << 20)}),
+            Wheel("z-small", files={"same.py": "small"}),
+        ],
+        {f"{SITE}/same.py": ("z-small", "small")},
+    ),
+    "entry points": (
+        [
+            Wheel("one", scripts={"run": "one:main", "same": "both:main"}),
+            Wheel("two", scripts={"run": "two:main", "same": "both:main"}),
+        ],
+        {"bin/run": ("two", console_script("two", "main"))},
+    ),
+    "a script over an entry point": (
+        [
+            Wheel("one", scripts={"run": "one:main"}),
+            Wheel("two", files={"two.py": "", "{data}/scripts/run": "#!python\nx\n"}),
+        ],
+        {"bin/run": ("two", "#!/opt/venv/bin/python\nx\n")},
+    ),
+    "an entry point over a script": (
+        [
+            Wheel("one", files={"one.py": "", "{data}/scripts/run": "#!python\nx\n"}),
+            Wheel("two", scripts={"run": "two:main"}),
+        ],
+        {"bin/run": ("two", console_script("two", "main"))},
+    ),
+    "data": (
+        [Wheel(n, files={f"{n}.py": "", "{data}/data/share/x": n}) for n in ("one", "two")],
+        {"share/x": ("two", "two")},
+    ),
+    "files that their wheels did not list": (
+        [Wheel(n, files={f"{n}.py": "", "x.py": n}, unlisted=("x.py",)) for n in ("one", "two")],
+        {f"{SITE}/x.py": ("two", "two")},
+    ),
+    "files that their wheels listed without a hash": (
+        [Wheel(n, files={"x.py": n}, listed=(("x.py", "", ""),)) for n in ("one", "two")],
+        {f"{SITE}/x.py": ("two", "two")},
+    ),
+    "lib and lib64 are one": (
+        [
+            Wheel("one", files={"one.py": "", "{data}/data/lib64/x.so": "64"}),
+            Wheel("two", files={"two.py": "", "{data}/data/lib/x.so": "32"}),
+        ],
+        {"lib/x.so": ("two", "32")},
+    ),
+}
+
+
+@pytest.mark.parametrize(("wheels", "expected"), CONTESTED.values(), ids=CONTESTED)
+def test_of_those_that_bring_one_path_the_last_by_name_wins(wheels, expected, install, tmp_path):
+    done = install(wheels)
+    again = install(wheels[::-1], name="again")
+    assert again.layers == done.layers
+    venv = done.unpack(tmp_path / "root") / "opt/venv"
+    rows = {}
+    for record in venv.glob("lib/python3.12/site-packages/*.dist-info/RECORD"):
+        for path, digest, _ in csv.reader(record.read_text().splitlines()):
+            rows.setdefault(os.path.normpath(venv / SITE / path), set()).add(digest)
+    for path, (winner, content) in expected.items():
+        assert (venv / path).read_text() == content
+        # What a RECORD says is so, also that of a loser.
+        assert rows.get(os.path.normpath(venv / path)) == {record_hash(content.encode())}
+        (line,) = [line for line in done.stderr.splitlines() if f" at {path}; " in line]
+        assert line.startswith("warning: ")
+        assert line.endswith(f"the image gets that of {winner} 1.0")
+        for name in (canonicalize_name(wheel.name) for wheel in wheels):
+            assert f"{name} 1.0" in line
+    assert len(done.stderr.splitlines()) == len(expected)
+
+
+IN_THEIR_PLACE = {
+    "lib64": ("lib64/x.so", "lib/x.so"),
+    "site-packages of the image's Python": (f"{SITE}/pkg/data.txt", f"{SITE}/pkg/data.txt"),
+    "the same, through lib64": (
+        "lib64/python3.12/site-packages/pkg/x.so",
+        f"{SITE}/pkg/x.so",
+    ),
+    "of another Python": ("lib/python3.7/site-packages/x.py", "lib/python3.7/site-packages/x.py"),
+    "beside site-packages": ("lib/python3.12/x.txt", "lib/python3.12/x.txt"),
+}
+
+
+@pytest.mark.parametrize(("data", "place"), IN_THEIR_PLACE.values(), ids=IN_THEIR_PLACE)
+def test_data_files_go_where_an_environment_gets_them(data, place, install, tmp_path):
+    wheel = Wheel("a", files={"pkg/__init__.py": "", f"{{data}}/data/{data}": "X"})
+    done = install([wheel, Wheel("b")])
+    assert done.stderr == ""
+    assert place in done.paths()
+    site = done.unpack(tmp_path / "root") / "opt/venv" / SITE
+    record = (site / "a-1.0.dist-info/RECORD").read_text().splitlines()
+    assert f"{os.path.relpath(f'/{place}', f'/{SITE}')},{record_hash(b'X')},1" in record
+    assert done.versions() == {"a": "1.0", "b": "1.0"}
+
+
+def test_names_that_differ_in_case_are_two(install):
+    done = install([Wheel("a", files={"Name.py": "A"}), Wheel("b", files={"name.py": "b"})])
+    assert done.stderr == ""
+    assert {f"{SITE}/Name.py", f"{SITE}/name.py"} <= done.paths()
+
+
+REFUSED = {
+    "a file where another has a directory": (
+        [Wheel("one", files={"x/y.py": "1"}), Wheel("two", files={"x": "2"}), Wheel("three")],
+        f"two 1.0 has a file at {SITE}/x, where one 1.0 has a directory",
+    ),
+    "a directory of programs": (
+        [Wheel("bad", files={"{data}/scripts/sub/tool": "#!python\n"})],
+        "bad 1.0 has a directory among its programs, bad-1.0.data/scripts/sub, and",
+    ),
+    "a file in place of the link of every environment": (
+        [Wheel("bad", files={"{data}/data/lib64": ""})],
+        "lib64",
     ),
     "the environment's interpreter": (
         [Wheel("bad", files={"{data}/data/bin/python3": "#!/bin/sh\n"})],
@@ -271,12 +409,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("wheels", "message"), REFUSED.values(), ids=REFUSED)
-def test_wheels_that_do_not_fit_an_image_are_refused(wheels, message, install):
+def test_wheels_that_do_not_fit_an_image_are_refused(wheels, message, install, tmp_path):
     done = install(wheels)
     assert done.code == 1
     assert done.stderr.startswith("flyte_pack image-install: ")
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert str(tmp_path) not in done.stderr
     assert not done.out.exists()
 
 

@@ -8,7 +8,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from flyte_pack.errors import UserError
-from flyte_pack.image.lock_files import Lock, Pin
+from flyte_pack.image.pins import Lock, Pin
 from flyte_pack.image.resolve import needed, parse_roots
 from flyte_pack.image.wheel_target import WheelTarget
 from tests.support.image_tools import Tools

@@ -7,8 +7,7 @@ import re
 from dataclasses import dataclass
 
 from flyte_pack.image.base import BasePlatform
-from flyte_pack.image.filesystem import VENV, python_version
-from flyte_pack.image.wheel_target import MUSL
+from flyte_pack.image.filesystem import MUSL, VENV, python_version
 from flyte_pack.oci.model import InvalidImage
 
 # The layers that an image of docker's may have (moby, `layer/layer_store.go`, `maxLayerDepth`).

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 VENV = "opt/venv"
 HOME = "/home/flyte"
+MUSL = "musl"  # instead of a version of glibc
 BASE_PATHS = "pants_flyte_base.pth"
 
 _VERSION = re.compile(r"/.*python(3\.[0-9]{1,3})")

@@ -13,20 +13,32 @@ import csv
 import os
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from flyte_pack import command
 from flyte_pack.errors import UserError
 from flyte_pack.image.dependency_layers import split, write_layers
 from flyte_pack.image.environment import PACKAGE_LAYERS
 from flyte_pack.image.filesystem import site_packages
-from flyte_pack.image.installed import Distribution, read_installed
-from flyte_pack.image.lock_files import Pin, read_lock
+from flyte_pack.image.installed import (
+    INSTALLED_SITE,
+    Contested,
+    Distribution,
+    prepare,
+    read_installed,
+    settle,
+    tidy,
+)
+from flyte_pack.image.lock_files import read_lock_file
+from flyte_pack.image.pins import Pin
 from flyte_pack.image.resolve import format_pins
-from flyte_pack.image.uv import add_indexes, run_uv, take_indexes
+from flyte_pack.image.uv import FileInTheWay, add_indexes, run_uv, take_indexes
 from flyte_pack.image.wheel_target import GLIBC, WheelTarget
 from flyte_pack.oci.parts import Layers
 from flyte_shim import shown
+
+_MAX_WARNINGS = 20
 
 
 def main(argv: Sequence[str]) -> int:
@@ -72,36 +84,89 @@ def install(
     # Beside the output: there moving is free, and hard links reach Pants' own files.
     with tempfile.TemporaryDirectory(prefix=".image-install-", dir=parent) as directory:
         work = os.path.realpath(directory)
-        prefix, made = os.path.join(work, "prefix"), os.path.join(work, "made")
-        os.mkdir(prefix)
+        made = os.path.join(work, "made")
         os.mkdir(made)
-        if pins:
-            pinned = os.path.join(work, "requirements.txt")
-            with open(pinned, "w", encoding="ascii") as file:
-                file.write(format_pins(pins))
-            options = ["--no-deps", "--require-hashes", "--prefix", prefix]
-            run_uv(["install", "-r", pinned, *options], target, os.environ)
+
+        def compile_below(site: str) -> bool:
             if bytecode_python is not None:
-                _compile(prefix, bytecode_python, target, made)
-        groups = split(_distributions(prefix, pins, target), max_layers)
-        layers = Layers(tuple(write_layers(groups, made)))
+                _compile(site, bytecode_python, target, made)
+            return bytecode_python is not None
+
+        distributions = _installed(work, pins, target, compile_below)
+        layers = Layers(tuple(write_layers(split(distributions, max_layers), made)))
         layers.write(made)
         os.rename(made, out)
 
 
 def _installable(requirements: str, target: WheelTarget) -> list[Pin]:
-    with open(requirements, encoding="utf-8") as file:
-        pins = sorted(read_lock(file.read(), target).pins.values(), key=lambda pin: pin.name)
+    lock = read_lock_file(requirements, target)
+    pins = sorted(lock.pins.values(), key=lambda pin: pin.name)
     for pin in pins:
         if pin.problem is not None:
             raise UserError(f"{pin} cannot be installed: {pin.problem}")
     return pins
 
 
-def _distributions(prefix: str, pins: Sequence[Pin], target: WheelTarget) -> list[Distribution]:
+def _installed(
+    work: str, pins: Sequence[Pin], target: WheelTarget, compile_below: Callable[[str], object]
+) -> list[Distribution]:
+    """Install all into a prefix below `work`.
+
+    compile_below: is given site-packages, once all that is there is final.
+    """
+    if not pins:
+        return []
     versions = {pin.name: pin.version for pin in pins}
+    prefix = os.path.join(work, "prefix")
+    winners: dict[str, str] = {}
     try:
-        return read_installed(prefix, target.minor, versions)
+        _install_into(prefix, pins, target)
+        found = _read(prefix, versions, target)
+    except FileInTheWay:
+        if len(pins) > 1:
+            _settle(work, None, pins, target)  # it says of which two
+        raise
+    except Contested as contested:
+        winners = _settle(work, prefix, [p for p in pins if p.name in contested.names], target)
+        found = _read(prefix, versions, target, winners)
+    if compile_below(os.path.join(prefix, INSTALLED_SITE)):
+        found = _read(prefix, versions, target, winners)
+    return found
+
+
+def _install_into(prefix: str, pins: Sequence[Pin], target: WheelTarget) -> None:
+    prepare(prefix, target.minor)
+    requirements = f"{prefix}.txt"
+    with open(requirements, "w", encoding="ascii") as file:
+        file.write(format_pins(pins))
+    options = ["--no-deps", "--require-hashes", "--prefix", prefix]
+    run_uv(["install", "-r", requirements, *options], target, os.environ, hide=prefix)
+    tidy(prefix, target.minor)
+
+
+def _settle(
+    work: str, prefix: str | None, pins: Sequence[Pin], target: WheelTarget
+) -> dict[str, str]:
+    alone = {pin.name: os.path.join(work, f"alone-{i}") for i, pin in enumerate(pins)}
+    with ThreadPoolExecutor(os.cpu_count()) as executor:
+        list(executor.map(lambda pin: _install_into(alone[pin.name], [pin], target), pins))
+    versions = {pin.name: pin.version for pin in pins}
+    winners, warnings = settle(prefix, alone, versions, target.minor)
+    for warning in warnings[:_MAX_WARNINGS]:
+        command.warn(warning)
+    if len(warnings) > _MAX_WARNINGS:
+        command.warn(f"and {len(warnings) - _MAX_WARNINGS} more files of this kind")
+    return winners
+
+
+def _read(
+    prefix: str,
+    versions: Mapping[str, str],
+    target: WheelTarget,
+    winners: Mapping[str, str] | None = None,
+) -> list[Distribution]:
+    try:
+        return read_installed(prefix, target.minor, versions, winners=winners)
     except (csv.Error, configparser.Error, ValueError) as error:
         reason = shown.line(str(error), longest=200)
         raise UserError(f"a wheel's metadata cannot be understood: {reason}") from None
@@ -121,15 +186,13 @@ def _check_interpreter(python: str, target: WheelTarget) -> None:
         )
 
 
-def _compile(prefix: str, python: str, target: WheelTarget, empty: str) -> None:
-    """Compile the modules in place; `empty`: a directory to work in."""
-    library = os.path.join(prefix, "lib")
-    (here,) = os.listdir(library)
+def _compile(site: str, python: str, target: WheelTarget, empty: str) -> None:
+    """Compile the modules below `site`; `empty`: a directory to work in."""
     program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "compile_modules.py")
     command = [
         # Not isolated (-I), which ignores the hash seed. Old versions write sets in its order.
         *(python, "-s", "-S", "-B", "-X", "utf8", "-W", "ignore", program),
-        *(os.path.join(library, here, "site-packages"), f"/{site_packages(target.minor)}"),
+        *(site, f"/{site_packages(target.minor)}"),
     ]
     done = subprocess.run(
         command,

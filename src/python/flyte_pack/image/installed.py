@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import base64
 import csv
+import filecmp
 import hashlib
 import io
 import os
 import posixpath
 import re
+import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PathDistribution
 from pathlib import Path
@@ -36,8 +38,8 @@ _CALLABLE = re.compile(
 )
 # What the installer writes for `#!python` if the interpreter's path is too long for a shebang.
 _LONG_SHEBANG = re.compile(rb"#!/bin/sh\n'''exec' (.*?) \"\$0\" \"\$@\"\n' '''\n")
-
-
+# Where the installer, which runs on this Python, puts packages below a prefix.
+INSTALLED_SITE = f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
 _Rename = Callable[[str], str]
 
 
@@ -71,6 +73,18 @@ class Distribution:
         return sum(member.size for member in self.members)
 
 
+class Contested(Exception):
+    """Distributions may have overwritten each other's files: `settle` that, and read again.
+
+    A file that two list must be the one that both list. Who brought a file that none lists is not
+    known: then it may have been any of them.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__(names)
+        self.names = sorted(names)
+
+
 @dataclass
 class _Found:
     """A distribution whose files are being gathered. listed: rows of RECORD, by path."""
@@ -83,26 +97,31 @@ class _Found:
 
 
 def read_installed(
-    prefix: str, python: str, versions: Mapping[str, str], interpreter: str = sys.executable
+    prefix: str,
+    python: str,
+    versions: Mapping[str, str],
+    interpreter: str = sys.executable,
+    winners: Mapping[str, str] | None = None,
 ) -> list[Distribution]:
     """The distributions below `prefix`, sorted by name.
 
     python: the image's, `3.12`. versions: of what was installed, by normalized name. interpreter:
-    the installer's. Files in no RECORD are in a last distribution, without a name. Raises
-    `UserError` if two bring different files to one path, or if a file cannot be in an image.
+    the installer's. winners: what `settle` gave. Files in no RECORD are in a last distribution,
+    without a name. Raises `Contested` without `winners`, and `UserError` if a file cannot be in an
+    image.
     """
-    files = dict(_walk(prefix, ""))
-    site = _site_packages(files)
+    files = dict(walk(prefix))
+    site = _site_packages(files, versions)
     if not site:
         return []
     shebangs = {os.fsencode(path) for path in (interpreter, os.path.realpath(interpreter))}
     tag = "cpython-" + python.replace(".", "")
-    found = [_open(prefix, site, info, versions) for info in _infos(files, site)]
+    found = [_open(prefix, site, info, versions, python) for info in _infos(files, site)]
     missing = sorted(versions.keys() - {f.name for f in found})
     if missing:
         raise UserError(f"{', '.join(missing)}: nothing was installed, the wheel is damaged")
     rename = _renamer(site, python)
-    owners = _owners(found, files, rename)
+    owners = _owners(found, files, winners or {})
     for path in files:
         if problem := whiteout_problem(path):
             who = next((f"{f.name} {f.version}" for f in owners.get(path, ())), "a wheel")
@@ -112,21 +131,117 @@ def read_installed(
         source = _source_of(path, tag)
         if path not in owners and source in owners:
             owners[path] = owners[source]
+    nobodys = [
+        path for path in files if path not in owners and path != ".lock" and not _left_out(path)
+    ]
+    if winners is None and len(found) > 1:
+        _check_contested(prefix, owners, nobodys, versions)
     for path, status in files.items():
         for owner in owners.get(path, ()):
             owner.members[path] = _member(prefix, path, status, rename, shebangs)
-    distributions = [_finish(f, prefix, site, rename, python) for f in found]
-    rest = sorted(
-        _member(prefix, path, status, rename, shebangs)
-        for path, status in files.items()
-        if path not in owners and path != ".lock" and not _left_out(path)
-    )
+    for distribution in found:
+        _add_programs(distribution, prefix, site, winners or {})
+    lost = {path: owners[path][0].members[path] for path in winners or () if path in files}
+    distributions = [_finish(f, prefix, site, rename, python, lost) for f in found]
+    rest = sorted(_member(prefix, path, files[path], rename, shebangs) for path in nobodys)
     if rest:
         distributions.append(Distribution("", "", tuple(rest)))
     return distributions
 
 
-def _walk(prefix: str, path: str) -> Iterator[tuple[str, os.stat_result]]:
+def prepare(prefix: str, python: str) -> None:
+    """Make the new directory `prefix`, which has the installer put files where a venv gets them.
+
+    A venv has `lib64`, a link to `lib`, and some wheels have files for its site-packages among
+    their data. `tidy` removes the links.
+    """
+    os.makedirs(os.path.join(prefix, INSTALLED_SITE))
+    os.symlink("lib", os.path.join(prefix, "lib64"))
+    image = os.path.join(prefix, f"lib/python{python}")
+    if not os.path.exists(image):
+        os.mkdir(image)
+        os.symlink(f"../../{INSTALLED_SITE}", os.path.join(image, "site-packages"))
+
+
+def tidy(prefix: str, python: str) -> None:
+    """Remove the links that `prepare` made, unless a wheel has replaced them."""
+    for path in ("lib64", f"lib/python{python}/site-packages"):
+        if os.path.islink(os.path.join(prefix, path)):
+            os.unlink(os.path.join(prefix, path))
+
+
+def _check_contested(
+    prefix: str,
+    owners: Mapping[str, list[_Found]],
+    nobodys: Sequence[str],
+    versions: Mapping[str, str],
+) -> None:
+    if nobodys:  # whoever brought them
+        raise Contested(versions)
+    names = {
+        owner.name
+        for path, those in owners.items()
+        if len(those) > 1
+        and {owner.listed.get(path, ("",))[0] for owner in those}
+        != {_sha256(_content(_at(prefix, path)))}
+        for owner in those
+    }
+    if names:
+        raise Contested(names)
+
+
+def settle(
+    prefix: str | None, alone: Mapping[str, str], versions: Mapping[str, str], python: str
+) -> tuple[dict[str, str], list[str]]:
+    """Let the same distribution win each contested file below `prefix`, whatever came first there.
+
+    pip and uv let the one that they install later win; here that is the one whose name is later in
+    the alphabet. alone: by name, where each contested one is installed alone. Gives the winner's
+    name by path, and a warning for each of these files. Raises `UserError` where one has a file and
+    another a directory, which nothing settles: so `prefix` may be None if it was not made for that.
+    """
+    brought: dict[str, list[str]] = {}
+    above: dict[str, str] = {}
+    for name in sorted(alone):
+        for path, _ in walk(alone[name]):
+            if path == ".lock" or _left_out(path):
+                continue
+            brought.setdefault(path, []).append(name)
+            while path := posixpath.dirname(path):
+                above.setdefault(path, name)
+
+    def shown_path(path: str) -> str:
+        return shown.printable(rename(path))
+
+    def shown_name(name: str) -> str:
+        return f"{name} {versions[name]}"
+
+    rename = _renamer(_site_packages(dict.fromkeys(brought), versions), python)
+    winners, warnings = {}, []
+    for path, names in sorted(brought.items()):
+        if path in above:
+            raise UserError(
+                f"{shown_name(names[0])} has a file at {shown_path(path)}, where "
+                f"{shown_name(above[path])} has a directory. Have only one of them in the image"
+            )
+        files = [_at(alone[name], path) for name in names]
+        if all(filecmp.cmp(files[-1], file, shallow=False) for file in files[:-1]):
+            continue
+        *losers, winner = names
+        winners[path] = winner
+        if prefix is not None:
+            # Not in place: a hard link leads into the installer's cache.
+            os.unlink(_at(prefix, path))
+            shutil.copy(_at(alone[winner], path), _at(prefix, path))
+        warnings.append(
+            f"{' and '.join(map(shown_name, [*losers, winner]))} bring different files at "
+            f"{shown_path(path)}; the image gets that of {shown_name(winner)}"
+        )
+    return winners, warnings
+
+
+def walk(prefix: str, path: str = "") -> Iterator[tuple[str, os.stat_result]]:
+    """The files below `prefix`. Raises `UserError` for what is no file or directory."""
     # Names are UTF-8 whatever the locale says, as in wheels.
     for entry in os.scandir(os.fsencode(_at(prefix, path))):
         try:
@@ -136,7 +251,7 @@ def _walk(prefix: str, path: str) -> Iterator[tuple[str, os.stat_result]]:
                 f"a wheel has a file name that is not UTF-8: {entry.name!a:.100}"
             ) from None
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(prefix, name)
+            yield from walk(prefix, name)
         elif entry.is_file(follow_symlinks=False):
             yield name, entry.stat(follow_symlinks=False)
         else:
@@ -149,11 +264,15 @@ def _at(prefix: str, *path: str) -> str:
     return os.fsdecode(os.path.join(os.fsencode(prefix), *(part.encode() for part in path)))
 
 
-def _site_packages(files: Mapping[str, object]) -> str:
+def _site_packages(files: Iterable[str], versions: Mapping[str, str]) -> str:
+    """Where the installer put packages: wheels may bring other directories that look like it."""
+    counts: dict[str, int] = {}
     for path in files:
-        if found := re.match(r"(lib\w*/python3\.\d+/site-packages)/", path):
-            return found[1]
-    return ""
+        if found := re.match(r"(lib/python3\.\d+/site-packages)/", path):
+            info = re.fullmatch(r"([^/]+)-[^/-]+\.dist-info/RECORD", path[found.end() :])
+            asked = info is not None and canonicalize_name(info[1]) in versions
+            counts[found[1]] = counts.get(found[1], 0) + asked
+    return max(counts, key=lambda site: (counts[site], site), default="")
 
 
 def _infos(files: Mapping[str, object], site: str) -> list[str]:
@@ -161,34 +280,32 @@ def _infos(files: Mapping[str, object], site: str) -> list[str]:
     return sorted(found[1] for found in map(pattern.fullmatch, files) if found)
 
 
-def _open(prefix: str, site: str, info: str, versions: Mapping[str, str]) -> _Found:
+def _open(prefix: str, site: str, info: str, versions: Mapping[str, str], python: str) -> _Found:
     name = canonicalize_name(info[: -len(".dist-info")].rpartition("-")[0])
     if name not in versions:
         raise UserError(f"a wheel installs {shown.printable(info)}, which nobody asked for")
+    links = {"lib64/": "lib/", f"lib/python{python}/site-packages/": f"{site}/"}  # as in `prepare`
     listed: dict[str, tuple[str, str]] = {}
     with open(_at(prefix, site, info, "RECORD"), encoding="utf-8", newline="") as file:
         for row in csv.reader(file):
             if len(row) >= 3:
-                listed[posixpath.normpath(posixpath.join(site, row[0]))] = (row[1], row[2])
+                path = posixpath.normpath(posixpath.join(site, row[0]))
+                for link, place in links.items():
+                    if path.startswith(link):
+                        path = place + path[len(link) :]
+                listed[path] = (row[1], row[2])
     return _Found(name, versions[name], info, listed)
 
 
 def _owners(
-    found: list[_Found], files: Mapping[str, object], rename: _Rename
+    found: list[_Found], files: Mapping[str, object], winners: Mapping[str, str]
 ) -> dict[str, list[_Found]]:
-    owners: dict[str, list[_Found]] = {}
+    by_name = {distribution.name: distribution for distribution in found}
+    owners = {path: [by_name[name]] for path, name in winners.items()}
     for distribution in found:
-        for path, (digest, _) in distribution.listed.items():
-            if path not in files:
-                continue
-            others = owners.setdefault(path, [])
-            if others and others[0].listed[path][0] != digest:
-                raise UserError(
-                    f"{others[0].name} {others[0].version} and {distribution.name} "
-                    f"{distribution.version} both bring {shown.printable(rename(path))}, and not "
-                    "the same one. Have only one of them in the image"
-                )
-            others.append(distribution)
+        for path in distribution.listed:
+            if path in files and path not in winners:
+                owners.setdefault(path, []).append(distribution)
     return owners
 
 
@@ -244,15 +361,28 @@ def _with_image_shebang(source: str, interpreters: set[bytes]) -> bytes | None:
     return ours + b"\n" + content[long.end() :] if long else None
 
 
-def _finish(found: _Found, prefix: str, site: str, rename: _Rename, python: str) -> Distribution:
+def _add_programs(found: _Found, prefix: str, site: str, winners: Mapping[str, str]) -> None:
     for name, content in dict(_entry_points(prefix, site, found)).items():
         path = f"bin/{name}"
-        found.members[path] = Member(f"{VENV}/{path}", 0o755, len(content), "", content)
+        if winners.get(path, found.name) == found.name:
+            found.members[path] = Member(f"{VENV}/{path}", 0o755, len(content), "", content)
+
+
+def _finish(
+    found: _Found,
+    prefix: str,
+    site: str,
+    rename: _Rename,
+    python: str,
+    lost: Mapping[str, Member],
+) -> Distribution:
     record = f"{site}/{found.info}/RECORD"
     members = {path: m for path, m in found.members.items() if not _left_out(path)}
     members.pop(record, None)
     place = f"{VENV}/{rename(record)}"
-    content = _record(found, members, place, site_packages(python))
+    # What another one has overwritten is listed as it is there.
+    overwritten = {path: lost[path] for path in found.listed if path in lost}
+    content = _record(found, {**overwritten, **members}, place, site_packages(python))
     members[record] = Member(place, 0o644, len(content), "", content)
     return Distribution(found.name, found.version, tuple(sorted(members.values())))
 
@@ -290,13 +420,19 @@ def _record(found: _Found, members: Mapping[str, Member], record: str, site: str
         digest, size = found.listed.get(path, ("", ""))
         if member.content is not None:
             digest, size = _sha256(member.content), str(member.size)
-        elif path in found.listed and not (digest and size == str(member.size)):
-            with open(member.source, "rb") as file:
-                digest, size = _sha256(file.read()), str(member.size)
+        elif path in found.listed and (
+            path not in found.members or not (digest and size == str(member.size))
+        ):
+            digest, size = _sha256(_content(member.source)), str(member.size)
         # Bytecode stands there without a hash, as it is not from the wheel.
         rows.append([name, digest, size])
     writer.writerows(sorted(rows))
     return text.getvalue().encode()
+
+
+def _content(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def _sha256(content: bytes) -> str:

@@ -18,7 +18,8 @@ from packaging.utils import canonicalize_name
 from flyte_pack import command
 from flyte_pack.errors import UserError
 from flyte_pack.fresh import fresh_file
-from flyte_pack.image.lock_files import Lock, Pin, holds, read_lock
+from flyte_pack.image.lock_files import read_lock_file
+from flyte_pack.image.pins import Choice, Lock, Pin, holds
 from flyte_pack.image.uv import add_indexes, run_uv, take_indexes
 from flyte_pack.image.wheel_target import GLIBC, WheelTarget
 from flyte_pack.scratch import scratch_place
@@ -35,7 +36,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--platform", required=True, help="linux/amd64 or linux/arm64")
     parser.add_argument("--libc", default=GLIBC, help="of the base: musl, or glibc's: %(default)s")
     parser.add_argument("--out", required=True, help="requirements with hashes, to be written")
-    parser.add_argument("--resolve", required=True, help="name of the resolve, for errors")
+    parser.add_argument("--resolve", help="name of the resolve, for errors")
+    parser.add_argument("--extra", action="append", default=[], help="to read the lock file for")
+    parser.add_argument("--group", action="append", default=[], help="to read the lock file for")
     add_indexes(parser)
     return command.run(parser, argv, _resolve)
 
@@ -43,10 +46,11 @@ def main(argv: Sequence[str]) -> int:
 def _resolve(given: argparse.Namespace) -> None:
     take_indexes(given.indexes)
     target = WheelTarget(given.python, given.platform, given.libc)
-    lock = _read(given.lock, target)
+    lock = read_lock_file(given.lock, target, Choice.of(given.extra, given.group))
     with open(given.roots, encoding="utf-8") as file:
         roots = parse_roots(file.read())
-    pins = needed(lock, roots, target, f"the lock file of the resolve {given.resolve}")
+    name = f"the lock file of the resolve {given.resolve}" if given.resolve else "the lock file"
+    pins = needed(lock, roots, target, name)
     with fresh_file(given.out) as path, open(path, "w", encoding="ascii", newline="\n") as file:
         file.write(format_pins(pins))
 
@@ -88,7 +92,8 @@ def needed(
             )
     if not roots:
         return []
-    by = _by_graph(lock, roots, target) if lock.has_graph else _by_metadata(lock, roots, target)
+    told = lock.has_graph and not any(_asks_more(root, lock) for root in roots)
+    by = _by_graph(lock, roots, target) if told else _by_metadata(lock, roots, target)
     return [_pin(lock, name, by[name], target, lock_name) for name in sorted(by)]
 
 
@@ -96,16 +101,6 @@ def format_pins(pins: Sequence[Pin]) -> str:
     """Requirements with hashes; equal pins give equal text."""
     words = ([f"{p.name}=={p.version}", *(f"--hash={h}" for h in sorted(p.hashes))] for p in pins)
     return "".join(" \\\n    ".join(line) + "\n" for line in words)
-
-
-def _read(path: str, target: WheelTarget) -> Lock:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return read_lock(file.read(), target)
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: the lock file is not in UTF-8") from None
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
 
 
 def _pin(lock: Lock, name: str, by: Sequence[str], target: WheelTarget, lock_name: str) -> Pin:
@@ -122,6 +117,12 @@ def _pin(lock: Lock, name: str, by: Sequence[str], target: WheelTarget, lock_nam
     if pin.problem is not None:
         raise UserError(f"{who} needs {pin}, but {pin.problem}")
     return pin
+
+
+def _asks_more(root: Requirement, lock: Lock) -> bool:
+    """Whether it asks for extras of which the lock's graph does not tell."""
+    known = lock.pins[canonicalize_name(root.name)].extras
+    return known is not None and not known.issuperset(map(canonicalize_name, root.extras))
 
 
 def _by_graph(

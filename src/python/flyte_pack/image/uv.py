@@ -36,6 +36,11 @@ _MISMATCH = re.compile(
 _ABSENT = re.compile(
     r"there is no version of (?P<pin>\S+?==[^\s,]+)|\b(?P<name>\S+) was not found in the "
 )
+_INSTALLING = re.compile(r"Failed to install: \S+ \((?P<name>[^=)]+)==(?P<version>[^)]+)\)")
+_DIRECTORY_OF_SCRIPTS = re.compile(
+    r"invalid entry \(directory\) in the `scripts` directory: \S*?(?P<entry>[^/\s]+\.data/.*)"
+)
+_IN_THE_WAY = re.compile(r"File exists|Is a directory|Not a directory")
 _REFUSED = re.compile(r"\b(401 Unauthorized|403 Forbidden)\b")
 _UNREACHABLE = re.compile(
     r"Request failed after|error sending request|Failed to fetch|[45]\d\d [A-Z]\w+"
@@ -64,8 +69,17 @@ def take_indexes(path: str | None) -> None:
     os.environ.update(variables)
 
 
-def run_uv(arguments: Sequence[str], target: WheelTarget, environ: Mapping[str, str]) -> str:
-    """What `uv pip ARGUMENTS` prints for `target`; only wheels are taken. Raises `UserError`."""
+class FileInTheWay(UserError):
+    """The installer found a file where it wanted a directory, or the reverse."""
+
+
+def run_uv(
+    arguments: Sequence[str], target: WheelTarget, environ: Mapping[str, str], hide: str = ""
+) -> str:
+    """What `uv pip ARGUMENTS` prints for `target`; only wheels are taken.
+
+    hide: a directory that errors do not name. Raises `UserError`.
+    """
     command = [
         *(_uv(), "pip", *arguments, *target.uv_options),
         *("--python", sys.executable, "--only-binary", ":all:", "--no-config"),
@@ -79,7 +93,12 @@ def run_uv(arguments: Sequence[str], target: WheelTarget, environ: Mapping[str, 
     env["UV_PYTHON_DOWNLOADS"] = "never"
     done = quietly(command, env=env)
     if done.returncode:
-        raise UserError(explain(done.stderr, target))
+        said = done.stderr
+        for place in (hide, os.path.relpath(hide)) if hide else ():
+            said = said.replace(f"{place}/", "")
+        if _INSTALLING.search(said) and _IN_THE_WAY.search(said):
+            raise FileInTheWay(explain(said, target))
+        raise UserError(explain(said, target))
     return done.stdout
 
 
@@ -99,6 +118,13 @@ def explain(text: str, target: WheelTarget) -> str:
             f"the wheel of {found['name']} {found['version']} for {target} has the hash "
             f"{found['hash']}, which is not in the lock file. If that was made for another "
             "platform, make it anew for all of them; if not, the index has replaced that wheel"
+        )
+    if (found := _INSTALLING.search(text)) and (entry := _DIRECTORY_OF_SCRIPTS.search(text)):
+        return (
+            f"the wheel of {found['name']} {found['version']} has a directory among its programs, "
+            f"{shown.line(entry['entry'])}, and the installer takes only files there. Pin another "
+            "version; or build the wheel without it and put it in a directory of wheels "
+            "(UV_FIND_LINKS), with its hash in the lock file"
         )
     if found := _REFUSED.search(text):
         return (

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from packaging.specifiers import SpecifierSet
+
 from flyte_pack.errors import UserError
+from flyte_pack.image.filesystem import MUSL
 
 GLIBC = "2.28"
-MUSL = "musl"
 _MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 # The versions of glibc that uv has wheels chosen for, newest first.
 _GLIBCS = (*(f"2.{minor}" for minor in range(40, 30, -1)), "2.28", "2.17")
@@ -94,6 +96,18 @@ class WheelTarget:
             "python_version": self.minor,
             "sys_platform": "linux",
         }
+
+    def satisfies(self, specifier: str) -> bool:
+        """Whether such versions of Python (version specifiers) may include the target's.
+
+        If only `3.12` is known of that, any patch version will do.
+        """
+        versions = (
+            [self.python]
+            if self.python.count(".") == 2
+            else [f"{self.python}.{n}" for n in (0, 99)]
+        )
+        return any(SpecifierSet(specifier).contains(v, prereleases=True) for v in versions)
 
     @property
     def _full_version(self) -> str:
