@@ -9,6 +9,7 @@ All that the rules read of the build root, by where they ask for it:
 | image_packages | the lock file of the resolve | option |
 | deployment | `config`, `[flyte].deploy_config` | field, option |
 | bundle | for `all`, what lies beside the code | fields |
+| ignored | for `all`, ignore files: those below the BUILD file | fields; those above it select nothing |
 | closure, entry_point, lost_imports | sources, `__init__.py` files, what an environment includes | targets that own them |
 | tool | lock files of `[flyte-pack]`, where they are the user's own | options |
 | task | whether there is a BUILD file, for an error | - |

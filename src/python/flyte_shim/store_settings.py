@@ -102,7 +102,7 @@ def account(variable: str, text: str) -> str:
     return text
 
 
-def _printable(pattern: re.Pattern[str], variable: str, text: str) -> str:
+def _plain(pattern: re.Pattern[str], variable: str, text: str) -> str:
     if not pattern.fullmatch(text):
         where = "at its end" if pattern.fullmatch(text.rstrip()) else "in it"
         raise UsageError(
@@ -113,11 +113,11 @@ def _printable(pattern: re.Pattern[str], variable: str, text: str) -> str:
 
 
 def key_id(variable: str, text: str) -> str:
-    return _printable(_KEY_ID, variable, text)
+    return _plain(_KEY_ID, variable, text)
 
 
 def secret(variable: str, text: str) -> str:
-    return _printable(_SECRET, variable, text)
+    return _plain(_SECRET, variable, text)
 
 
 def account_key(variable: str, text: str) -> str:

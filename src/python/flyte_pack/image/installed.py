@@ -210,10 +210,10 @@ def settle(
             while path := posixpath.dirname(path):
                 above.setdefault(path, name)
 
-    def shown_path(path: str) -> str:
+    def path_of(path: str) -> str:
         return shown.printable(rename(path))
 
-    def shown_name(name: str) -> str:
+    def who(name: str) -> str:
         return f"{name} {versions[name]}"
 
     rename = _renamer(_site_packages(dict.fromkeys(brought), versions), python)
@@ -221,8 +221,8 @@ def settle(
     for path, names in sorted(brought.items()):
         if path in above:
             raise UserError(
-                f"{shown_name(names[0])} has a file at {shown_path(path)}, where "
-                f"{shown_name(above[path])} has a directory. Have only one of them in the image"
+                f"{who(names[0])} has a file at {path_of(path)}, where "
+                f"{who(above[path])} has a directory. Have only one of them in the image"
             )
         files = [_at(alone[name], path) for name in names]
         if all(filecmp.cmp(files[-1], file, shallow=False) for file in files[:-1]):
@@ -234,8 +234,8 @@ def settle(
             os.unlink(_at(prefix, path))
             shutil.copy(_at(alone[winner], path), _at(prefix, path))
         warnings.append(
-            f"{' and '.join(map(shown_name, [*losers, winner]))} bring different files at "
-            f"{shown_path(path)}; the image gets that of {shown_name(winner)}"
+            f"{' and '.join(map(who, [*losers, winner]))} bring different files at "
+            f"{path_of(path)}; the image gets that of {who(winner)}"
         )
     return winners, warnings
 
