@@ -35,6 +35,7 @@ _PLAIN = (
     "SSL_CERT_DIR",
     "REQUESTS_CA_BUNDLE",
     # Docker, and the credential helpers of registries.
+    "DOCKER_AUTH_CONFIG",
     "DOCKER_CONFIG",
     "DOCKER_HOST",
     "DOCKER_CONTEXT",
