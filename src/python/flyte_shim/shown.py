@@ -155,7 +155,9 @@ def _without_uris(one: str) -> str:
         first, *rest = re.split(r"[?#]", one, maxsplit=1)[0].split("://")
         if rest and "@" in one and "@" not in "".join(rest):
             rest[-1] += "?@"  # `_place` heeds it
-        schemes = (re.search(r"[A-Za-z0-9+.-]*$", before) for before in [first, *rest])
+        schemes = (
+            re.search(r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]*$", before) for before in [first, *rest]
+        )
         places = [_place(found[0] if found else "", more) for found, more in zip(schemes, rest)]
         return "://".join([_without_values(first), *places])
     if found := re.search(rf"(?i)(?<![a-z0-9])(file|{'|'.join(_SCHEMES)}):[/\\]*(?=[^/\\])", one):

@@ -105,6 +105,21 @@ async def _filled(
     return filled
 
 
+async def _check_flyte(address: Address, environments: Iterable[Environment]) -> None:
+    """Raises `FlyteTargetError` for an image of tasks in which nothing could start them."""
+    # A lock file from before the base's files were looked at leaves it open.
+    if any(environment.has_flyte is not False for environment in environments):
+        return
+    tasks = [t.address for t in await reached_from([address]) if t.has_field(FlyteEntryPointField)]
+    if tasks:
+        raise FlyteTargetError(
+            address,
+            f"it is for {tasks[0]}, and no dependency leads to the requirement `flyte`, whose `a0` "
+            "starts tasks. If Pants warns that several targets own the module, add the one that is "
+            "meant to the `dependencies` of the code that imports it, or of the image.",
+        )
+
+
 @rule(desc="Build a Flyte image", level=LogLevel.DEBUG)
 async def build_image(
     request: ImageRequest,
@@ -201,21 +216,6 @@ def _check_user(
                 f"{environment.interpreter}, as {directory} is closed to others. Set `user` to one "
                 'who may ("0:0"), or take a base that has Python elsewhere.',
             )
-
-
-async def _check_flyte(address: Address, environments: Iterable[Environment]) -> None:
-    """Raises `FlyteTargetError` for an image of tasks in which nothing could start them."""
-    # A lock file from before the base's files were looked at leaves it open.
-    if any(environment.has_flyte is not False for environment in environments):
-        return
-    tasks = [t.address for t in await reached_from([address]) if t.has_field(FlyteEntryPointField)]
-    if tasks:
-        raise FlyteTargetError(
-            address,
-            f"it is for {tasks[0]}, and no dependency leads to the requirement `flyte`, whose `a0` "
-            "starts tasks. If Pants warns that several targets own the module, add the one that is "
-            "meant to the `dependencies` of the code that imports it, or of the image.",
-        )
 
 
 def _room(base: Base, platforms: Iterable[Platform], others: int, packages: bool) -> int:

@@ -518,7 +518,7 @@ def test_other_files_are_refused(text, message):
         ("3.12", "linux/s390x", "2.28"),
         ("3.12", "windows/amd64", "2.28"),
         ("3.12", "linux/amd64", "2014"),
-        ("3.12", "linux/amd64", "2.20"),
+        ("3.12", "linux/amd64", "2.16"),
     ],
 )
 def test_a_target_that_nothing_can_be_installed_for_is_refused(python, platform, glibc):

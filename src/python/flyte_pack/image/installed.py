@@ -392,7 +392,7 @@ def _entry_points(prefix: str, site: str, found: _Found) -> Iterator[tuple[str, 
     for point in PathDistribution(Path(_at(prefix, site, found.info))).entry_points:
         if point.group not in ("console_scripts", "gui_scripts"):
             continue
-        called = _CALLABLE.fullmatch(re.sub(r"\s*\[[^]]*\]\s*$", "", point.value).strip())
+        called = _CALLABLE.fullmatch(re.sub(r"(?<!\s)\s*\[[^][]*\]\s*$", "", point.value).strip())
         if (
             not _SCRIPT_NAME.fullmatch(point.name)
             or not called

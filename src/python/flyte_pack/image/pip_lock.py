@@ -35,8 +35,8 @@ _OTHER_FILE = re.compile(r"(?P<option>-[rc]|--requirements?|--constraints?)(?!-)
 _PATH = re.compile(
     r"file:|\.|/|~|[a-z]:[/\\]|(?![a-z][a-z0-9+.-]+:)[^\s@;=<>!~\[]*/", re.IGNORECASE
 )
-_COMMENT = re.compile(r"(^|\s+)#.*$")
-_CODING = re.compile(rb"#.*coding[:=]\s*([-\w.]+)")
+_COMMENT = re.compile(r"(^|(?<!\s)\s+)#.*$")
+_CODING = re.compile(rb"coding[:=]\s*([-\w.]+)")
 _BOMS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
@@ -74,7 +74,7 @@ def _read_line(line: str, collected: Collected, target: WheelTarget) -> None:
             f"{shown.line(line.split()[0], longest=60)!r} is nothing for a lock file: it pins all "
             "that it needs itself"
         )
-    specification, *options = re.split(r"\s+(?=-)", line, maxsplit=1)
+    specification, *options = re.split(r"(?<!\s)\s+(?=-)", line, maxsplit=1)
     hashes = _hashes(options[0] if options else "")
     if _PATH.match(specification):
         place = specification.partition(" ;")[0].strip()

@@ -25,6 +25,7 @@ _KEPT = re.compile(
     r"|(HTTP|REQUEST)_[A-Z_]*|CONCURRENT_[A-Z]*|CREDENTIALS_DIR)"
 )
 _NAME = r"(?P<name>[A-Za-z0-9._-]+?)"
+_LONGEST = 16_384  # characters of a complaint that are read
 _NO_WHEEL = re.compile(
     _NAME + r"==(?P<version>\S+) has no (usable wheels|wheels with a matching)"
     r"(?: (?P<kind>[\w ]+?) tag)?(?: \(e\.g\., `(?P<tag>[^`]+)`\))?"
@@ -104,6 +105,7 @@ def run_uv(
 
 def explain(text: str, target: WheelTarget) -> str:
     """What uv's complaint means, and what mends it."""
+    text = text[:_LONGEST]
     if found := _NO_WHEEL.search(text):
         others = re.search(r"Wheels are available for `.*", text)
         return (
