@@ -127,8 +127,8 @@ def with_facts(
 ) -> BaseImage:
     """`image` with what the files of its layers say, for which these are read, and not kept.
 
-    known: an older lock file; the layers of an image that it knows are not read again. Raises
-    `RegistryError`.
+    known: an older lock file; the layers of an image that it knows are not read again. What cannot
+    be read is left open. Raises `RegistryError` for a Python that the base does not have.
     """
     assert image.name is not None
     reference = Reference.parse(image.name)
@@ -141,14 +141,18 @@ def with_facts(
         total = sum(layer.size for layer in base.layers)
         say(f"reading the {len(base.layers)} layers of {base.platform} ({megabytes(total)})")
         reader = BaseReader()
-        for layer in base.layers:
-            reader.add(layer, pieces(registry, reference.repository, layer), layer.digest)
+        problem: object = None
         try:
+            for layer in base.layers:
+                reader.add(layer, pieces(registry, reference.repository, layer), layer.digest)
             facts = reader.facts(base, image.python)
+            problem = reader.unreadable
         except InvalidImage as error:
             raise RegistryError(f"{image.name}, {base.platform}: {error}") from None
+        except RegistryError as error:  # then the target's fields and defaults have to do
+            facts, problem = None, error
         if facts is None:
-            say(f"what its files say is not known: {reader.unreadable}")
+            say(f"what its files say is not known: {problem}")
         found.append(replace(base, facts=facts))
     return replace(image, platforms=tuple(found))
 
