@@ -172,7 +172,9 @@ def root(tmp_path, running, monkeypatch):
     yield root
     # Neither in temporary files, nor in the user's home, is anything left of it.
     assert root.scratch_left() == []
-    assert files(root.home) <= planted | {root.home / "google.json"}
+    # `flyte_pack.remembered` keeps digests, as names of empty files.
+    left = {one for one in files(root.home) if one.parent.name != "checked" or one.stat().st_size}
+    assert left <= planted | {root.home / "google.json"}
     running.clear()
 
 
