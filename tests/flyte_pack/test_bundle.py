@@ -22,6 +22,7 @@ from flyte_pack.json_fields import InvalidData
 from flyte_pack.manifest import EntryPoint, ManifestFile
 from tests.support.codec_envs import codec_for
 from tests.support.packing import Bundle, packer, plan_of, run_packer, write_tree
+from tests.support.processes import PRINT_PEAK_MEMORY
 
 FILES = {
     "src/svc/tasks.py": b"import lib\n",
@@ -372,10 +373,10 @@ def test_a_file_larger_than_the_memory_allowed_is_packed(tmp_path, bundle):
     os.truncate(sources / "large", size)
     script = tmp_path / "peak.py"
     script.write_text(
-        "import resource, sys\n"
+        "import sys\n"
         "from flyte_pack.__main__ import main\n"
         "code = main(sys.argv[1:])\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)\n"
+        f"{PRINT_PEAK_MEMORY}\n"
         "sys.exit(code)\n"
     )
     (tmp_path / "plan.json").write_bytes(plan_of(["large"]).to_json())
