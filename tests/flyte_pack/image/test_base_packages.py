@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from flyte_pack.image.base import BaseImage
+from flyte_pack.image.base import BaseFacts, BaseImage
 from flyte_pack.image.base_files import BaseReader
 from flyte_pack.image.environment import beside, environment_of
 from flyte_pack.image.layer import pack_layer
@@ -166,6 +166,15 @@ LOOK = """if True:
 """
 
 
+def test_packages_that_an_environment_has_by_a_link_are_hidden_where_they_are():
+    members = [*venv("opt/venv"), *((f"srv/site/{path}", content) for path, content in PLUG)]
+    members.append((f"opt/venv/{SITE}", "/srv/site"))
+    found, left = beside(environment(members), {"plug"})
+    assert found.packages == ("/srv/site",)  # our directory takes the place of the link
+    names = ("plug", "plug-1.0.dist-info", "plug_extra.py")
+    assert left.paths == ("opt/venv", *(f"srv/site/{name}" for name in names))
+
+
 @pytest.mark.parametrize("record", [True, False])
 @pytest.mark.parametrize("top", ["opt/venv", "srv/env"])
 def test_one_version_is_importable_in_the_image(tmp_path, top, record):
@@ -199,3 +208,13 @@ def test_flyte_of_the_base_counts_while_it_stays():
     odd = [*flyte, *wheel("plug", "1", "plug.py", record=False)]
     assert not beside(environment(venv("opt/venv", odd)), {"plug"})[0].has_flyte
     assert beside(environment(venv("opt/venv", odd)), set())[0].has_flyte
+
+
+def test_a_lock_file_from_before_has_what_is_in_our_place_left_out():
+    """Until the base is locked again, which reads its layers once more."""
+    before = BaseFacts("/usr/local/bin/python3.11", "3.11.7", occupied=True, packages=("/srv/p",))
+    assert not before.is_whole
+    found = environment_of(replace(base_platform(), facts=before), None, None)
+    settled, left = beside(found, {"plug"})
+    assert (settled.packages, left.paths) == (("/srv/p",), ("opt/venv",))
+    assert BaseFacts("/usr/local/bin/python3.11").is_whole

@@ -41,9 +41,9 @@ class BaseFacts:
     directories of packages of the virtual environment that was named, and of one of that Python in
     `/opt/venv`. user_packages: whether a user's home has packages (`pip install --user`). closed:
     `directory:owner`, the one on the way to the interpreter that others may not search. has_flyte:
-    whether that Python has Flyte's runtime. distributions: of `packages`; None where there is no
-    such environment. isolated: whether that keeps out what is beside the interpreter
-    (`include-system-site-packages`); None if there is none.
+    whether that Python has Flyte's runtime. distributions: of `packages`; None where there is
+    neither such an environment nor something at `/opt/venv`. isolated: whether an environment keeps
+    out what is beside the interpreter (`include-system-site-packages`); None if there is none.
     """
 
     OMITTED = ("distributions", "isolated")
@@ -59,6 +59,11 @@ class BaseFacts:
     has_flyte: bool = False
     distributions: Optional[Tuple[BaseDistribution, ...]] = None
     isolated: Optional[bool] = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is missing that is found today: a lock file may be older."""
+        return self.distributions is not None or not (self.occupied or self.packages)
 
 
 @dataclass(frozen=True)

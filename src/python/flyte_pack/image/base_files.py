@@ -129,7 +129,7 @@ def _facts(tree: LayerTree, base: BasePlatform, asked: str | None) -> BaseFacts:
         user_packages=_has_user_packages(tree, minor),
         closed=_closed(tree, path),
         has_flyte=_has_flyte(tree, None if isolated else path, packages),
-        distributions=distributions,
+        distributions=distributions if packages or occupied else None,
         isolated=isolated,
     )
 
@@ -310,19 +310,23 @@ def _packages_below(tree: LayerTree, prefix: str) -> list[bytes]:
 
 def _packages(
     tree: LayerTree, environments: Iterable[_Venv], minor: str | None
-) -> tuple[tuple[str, ...], tuple[BaseDistribution, ...] | None]:
+) -> tuple[tuple[str, ...], tuple[BaseDistribution, ...]]:
     """The directories of packages of virtual environments for this Python, and what is in them."""
     places: list[str] = []
     distributions: list[BaseDistribution] = []
     for venv in dict.fromkeys(environments):
-        sites = [
-            site
-            for site in _packages_below(tree, _text(venv.top))
-            if site.split(b"/")[-2].decode() in (f"python{minor}", "python3")
-        ]
-        places += map(_text, sites)
-        distributions += distributions_of(tree, venv.top, sites)
-    return tuple(dict.fromkeys(places)), tuple(distributions) if places else None
+        inside: list[bytes] = []
+        for site in _packages_below(tree, _text(venv.top)):
+            real = tree.find(site)
+            if real is None or site.split(b"/")[-2].decode() not in (f"python{minor}", "python3"):
+                continue
+            places.append(_text(real[0]))
+            if real[0].startswith(venv.top + b"/"):
+                inside.append(real[0])
+            else:
+                distributions += distributions_of(tree, real[0], real[:1])
+        distributions += distributions_of(tree, venv.top, inside)
+    return tuple(dict.fromkeys(places)), tuple(distributions)
 
 
 def _has_flyte(tree: LayerTree, path: str | None, packages: Iterable[str]) -> bool:

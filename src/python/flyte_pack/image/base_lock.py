@@ -136,7 +136,7 @@ def with_facts(
     registry, found = session.registry(reference.registry), []
     for base in image.platforms:
         old = known.for_platform(base.platform) if known and known.python == image.python else None
-        if old is not None and old.facts is not None and old.digest == base.digest:
+        if old and old.facts and old.facts.is_whole and old.digest == base.digest:
             found.append(replace(base, facts=old.facts))
             continue
         total = sum(layer.size for layer in base.layers)
