@@ -16,7 +16,7 @@ from pants.engine.target import Target
 
 from flyte_pack.image.assemble import ImageSettings
 from flyte_pack.image.copy_rules import DockerIgnore, file_destination, folder_destination
-from flyte_pack.image.environment import Environment
+from flyte_pack.image.environment import Environment, LeftOut
 from flyte_pack.image.filesystem import (
     BASE_PATHS,
     HOME,
@@ -75,7 +75,7 @@ async def shim_processes(
             texts=(
                 (
                     f"{VENV}/pyvenv.cfg",
-                    pyvenv_cfg(environment.interpreter, environment.minor),
+                    pyvenv_cfg(environment.interpreter, environment.minor, environment.isolated),
                     0o644,
                 ),
                 (f"{VENV}/bin/flyte-shim", console_script("flyte_shim.cli", "main"), 0o755),
@@ -92,13 +92,17 @@ async def shim_processes(
     return tuple(processes)
 
 
-async def hiding_process(tool: VenvPex, address: Address) -> VenvPexProcess:
-    """The layer that hides what the base has in our place."""
+async def hiding_process(left_out: LeftOut, tool: VenvPex, address: Address) -> VenvPexProcess:
+    """The layer that hides what of the base is not in the image."""
     plan = LayerPlan(
-        what=f"without the base's /{VENV}", owner=(0, 0), directories=(), hidden=(VENV,)
+        what=left_out.what,
+        owner=(0, 0),
+        directories=(),
+        texts=tuple((path, text, 0o644) for path, text in left_out.texts),
+        hidden=left_out.paths,
     )
     sources = await engine.create_digest({})
-    return await _layer_process(plan, sources, tool, f"Leave out the base's /{VENV} in {address}")
+    return await _layer_process(plan, sources, tool, f"Hide what {address} has not of its base")
 
 
 async def _layer_process(

@@ -95,11 +95,11 @@ class _Tool:
 
 @dataclass(frozen=True)
 class Packages:
-    """layers: for each platform. blobs: digests of theirs. names: of the distributions."""
+    """layers: for each platform. names: of its distributions. blobs: digests of the layers."""
 
     layers: Tuple[Tuple[Layer, ...], ...]
     blobs: Tuple[Digest, ...]
-    names: FrozenSet[str]
+    names: Tuple[FrozenSet[str], ...]
 
 
 async def package_layers(
@@ -116,7 +116,7 @@ async def package_layers(
     """roots: of `requirements_of`. room: how many layers there may be."""
     address = target.address
     if not roots:
-        return Packages(((),) * len(environments), (), frozenset())
+        return Packages(((),) * len(environments), (), (frozenset(),) * len(environments))
     resolve = target[PythonResolveField].normalized_value(python_setup)
     lock = await _lock_of(address, resolve, python_setup)
     trusted = [ca_certs_path_to_file_content(certificates)] if certificates else []
@@ -147,12 +147,17 @@ async def package_layers(
         python = await engine.find_python(InterpreterConstraints([f"CPython=={minor}.*"]))
         argv = (*argv, "--bytecode-python", python.path)
     installed = await _on_each(tool, argv, subsets, f"Install the packages of {address} for")
-    pins = (await engine.contents(subsets[0]))[0].content.decode()
     return Packages(
         tuple([await layers_of(result) for result in installed]),
         tuple([await blobs(result) for result in installed]),
-        frozenset(line.partition("==")[0] for line in pins.splitlines() if "==" in line),
+        tuple([await _names_in(subset) for subset in subsets]),
     )
+
+
+async def _names_in(subset: Digest) -> FrozenSet[str]:
+    """Of the distributions that `image-resolve` has chosen, normalized."""
+    pins = (await engine.contents(subset))[0].content.decode()
+    return frozenset(line.partition("==")[0] for line in pins.splitlines() if "==" in line)
 
 
 async def _resolved(
