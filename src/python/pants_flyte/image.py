@@ -105,12 +105,18 @@ async def _filled(
     return filled
 
 
-async def _check_flyte(address: Address, environments: Iterable[Environment]) -> None:
+async def _check_flyte(
+    address: Address, environments: Iterable[Environment], python_setup: PythonSetup
+) -> None:
     """Raises `FlyteTargetError` for an image of tasks in which nothing could start them."""
     # A lock file from before the base's files were looked at leaves it open.
     if any(environment.has_flyte is not False for environment in environments):
         return
-    tasks = [t.address for t in await reached_from([address]) if t.has_field(FlyteEntryPointField)]
+    tasks = [
+        t.address
+        for t in await reached_from([address], python_setup)
+        if t.has_field(FlyteEntryPointField)
+    ]
     if tasks:
         raise FlyteTargetError(
             address,
@@ -164,7 +170,7 @@ async def build_image(
         certificates=global_options.ca_certs_path,
     )
     if "flyte" not in packages.names:
-        await _check_flyte(address, environments.values())
+        await _check_flyte(address, environments.values(), python_setup)
     hidden = [layer for result in done[len(shims) :] for layer in await layers_of(result)]
     code_layers = await layers_of(embedded)
     layers = {}
