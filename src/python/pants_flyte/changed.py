@@ -33,6 +33,7 @@ from pants_flyte.image_target_types import FlyteBaseImage, FlyteImage
 from pants_flyte.layout import listing
 from pants_flyte.named_files import FileNamingTarget, NamedFilesField, globs_of
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
+from pants_flyte.taken import taken_by
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +177,7 @@ class InferNamedFiles(InferDependenciesRequest):  # type: ignore[type-arg]  # ge
     infer_from = NamedFilesFieldSet
 
 
-@rule(desc="Infer which files a Flyte target reads", level=LogLevel.DEBUG)
+@rule(desc="Infer what a Flyte target reads and takes", level=LogLevel.DEBUG)
 async def infer_named_files(
     request: InferNamedFiles,
     flyte: FlyteSubsystem,
@@ -193,7 +194,8 @@ async def infer_named_files(
     options = _option_files_of(target, flyte, flyte_pack, python_setup)
     for found in (await ordinary_owners(options)).values():
         owners.update(owner.address for owner in found if owner.has_field(LockfileSourceField))
-    return InferredDependencies(sorted(owners))
+    taken = await taken_by(target, python_setup)
+    return InferredDependencies(sorted(owners | taken.dependencies), exclude=sorted(taken.cut))
 
 
 def _warn_of_unowned(address: Address, paths: Sequence[str]) -> None:

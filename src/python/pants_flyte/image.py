@@ -110,12 +110,18 @@ async def _filled(
     return filled
 
 
-async def _check_flyte(address: Address, environments: Iterable[Environment]) -> None:
+async def _check_flyte(
+    address: Address, environments: Iterable[Environment], python_setup: PythonSetup
+) -> None:
     """Raises `FlyteTargetError` for an image of tasks in which nothing could start them."""
     # A lock file from before the base's files were looked at leaves it open.
     if any(environment.has_flyte is not False for environment in environments):
         return
-    tasks = [t.address for t in await reached_from([address]) if t.has_field(FlyteEntryPointField)]
+    tasks = [
+        t.address
+        for t in await reached_from([address], python_setup)
+        if t.has_field(FlyteEntryPointField)
+    ]
     if tasks:
         raise FlyteTargetError(
             address,
@@ -165,7 +171,7 @@ async def build_image(
     )
     settled = [beside(e, names) for e, names in zip(environments.values(), packages.names)]
     if not any("flyte" in names for names in packages.names):
-        await _check_flyte(address, [environment for environment, _ in settled])
+        await _check_flyte(address, [environment for environment, _ in settled], python_setup)
     shims = await shim_processes([environment for environment, _ in settled], tool, address)
     # What of the base gives way is hidden by a layer below ours.
     hiding = [await hiding_process(left, tool, address) for _, left in settled if left.what]

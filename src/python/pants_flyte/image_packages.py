@@ -44,7 +44,7 @@ _INDEXES = "indexes.json"
 async def requirements_of(address: Address, resolve: str, python_setup: PythonSetup) -> List[str]:
     """What the closure requires, sorted. Raises `FlyteTargetError` for another resolve's."""
     found: Set[str] = set()
-    for target in await reached_from([address]):
+    for target in await reached_from([address], python_setup):
         if not target.has_field(PythonRequirementsField):
             continue
         its = target[PythonRequirementResolveField].normalized_value(python_setup)
