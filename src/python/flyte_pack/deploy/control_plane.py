@@ -17,10 +17,6 @@ from flyte_pack.progress import Say
 from flyte_shim import shown
 
 _LOCAL = re.compile(r"(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?$")
-NO_CONTROL_PLANE = (
-    "no control plane is known: type --endpoint HOST, or set `endpoint` in a deployment, in its "
-    "settings file or in `[flyte]`, or write a config.yaml of Flyte's"
-)
 _SCHEME = re.compile(r"^(dns:///|https?://)", re.IGNORECASE)
 
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from flyte_pack import command
 from flyte_pack.deploy.bundles import check_whole
-from flyte_pack.deploy.control_plane import NO_CONTROL_PLANE, Found, find_control_plane
+from flyte_pack.deploy.control_plane import Found, find_control_plane
+from flyte_pack.deploy.flyte_settings import NO_CONTROL_PLANE
 from flyte_pack.deploy.git import provenance
 from flyte_pack.deploy.ledger import Ledger
 from flyte_pack.deploy.options import parse

@@ -22,7 +22,7 @@ from pants.engine.target import Target
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
-from flyte_pack.deploy.control_plane import NO_CONTROL_PLANE
+from flyte_pack.deploy.flyte_settings import NO_CONTROL_PLANE
 from flyte_pack.deploy.options import DeployOptions, parse
 from flyte_pack.deploy.plan import DeployPlan
 from flyte_pack.errors import UsageError
