@@ -378,7 +378,7 @@ def test_the_copy_style_that_is_typed_comes_first(root: RuleRoot, fields, typed,
 
 def test_help_is_about_the_packaged_task_and_needs_no_control_plane(root: RuleRoot):
     root.write(app())
-    for typed in (("--help",), ("--remote", "--help"), ("--in-image", "--help")):
+    for typed in (("--help",), ("--remote", "--help")):
         request = run_request(root, "app:t", *typed)
         assert request.args[1] == "run"
 

@@ -162,7 +162,7 @@ def test_a_run_logs_what_one_logs_that_flyte_started(deployed, line, level):
 
 
 def test_the_url_comes_first_then_what_the_task_logs(deployed):
-    deployed.outcome("ml.score", outputs={"o0": 42}, logs=["reading", "100% [done]"])
+    deployed.outcome("ml.score", outputs={"o0": 42}, logs=["reading", "100% [done]", "x" * 300])
     process = _run(deployed, "--n", "5")
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
@@ -171,6 +171,7 @@ def test_the_url_comes_first_then_what_the_task_logs(deployed):
     assert "/runs/" in lines[0]
     assert [line for line in lines if line.endswith(" reading")]
     assert [line for line in lines if line.endswith(" 100% [done]")]
+    assert [line for line in lines if line.endswith("x" * 300)]
     assert "42" in lines[-1]
 
 

@@ -213,7 +213,9 @@ class _Logs:
 
     async def _show(self, attempt: int) -> None:
         try:
-            await self._run.show_logs.aio(attempt, show_ts=True, raw=True)
+            # (What Flyte's own viewer prints is cut to the width of a terminal, in a pipe too.)
+            async for line in self._run.get_logs.aio(attempt, show_ts=True):
+                print(line.rstrip("\n"), flush=True)
         except Exception as error:
             # The run is not over for that, and its page has the logs.
             print(f"No logs here ({type(error).__name__}): see {self._run.url}", file=sys.stderr)

@@ -260,10 +260,10 @@ async def run_task(
         address,
         options.copy_style,
         options.root_dir,
-        image=options.in_image and not options.help,
+        image=options.in_image,
     )
     task = (await engine.build_tasks([task_request]))[0]
-    if options.in_image and not options.help:
+    if options.in_image:
         return await _in_image(task, flyte, flyte_pack)
     return await _here(task, store_uri(flyte, dist_dir))
 
