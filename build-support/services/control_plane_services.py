@@ -27,6 +27,7 @@ from flyteidl2.common import identifier_pb2, phase_pb2, run_pb2
 from flyteidl2.core import literals_pb2
 from flyteidl2.dataproxy import dataproxy_service_connect
 from flyteidl2.dataproxy import dataproxy_service_pb2 as proxy_pb2
+from flyteidl2.logs.dataplane import payload_pb2 as logs_pb2
 from flyteidl2.project import project_service_connect, project_service_pb2
 from flyteidl2.task import common_pb2, task_definition_pb2, task_service_connect
 from flyteidl2.task import task_service_pb2 as task_pb2
@@ -205,6 +206,14 @@ class DataProxy(dataproxy_service_connect.DataProxyService):
             )
         )
 
+    async def tail_logs(self, request: Any, ctx: Any) -> Any:
+        run = _read_run(self.plane, request.action_id.run.name)
+        lines = run["outcome"].get("logs", [])
+        if lines is None:  # as where the pod is gone
+            raise ConnectError(Code.NOT_FOUND, "no log context found")
+        found = [logs_pb2.LogLine(message=f"{line}\n") for line in lines]
+        yield proxy_pb2.TailLogsResponse(logs=[proxy_pb2.TailLogsResponse.Logs(lines=found)])
+
     async def get_action_data(self, request: Any, ctx: Any) -> Any:
         run = _read_run(self.plane, request.action_id.run.name)
         inputs = common_pb2.Inputs.FromString(base64.b64decode(run["inputs"]))
@@ -222,7 +231,13 @@ class Runs(run_service_connect.RunService):
         self.plane = plane
 
     async def create_run(self, request: Any, ctx: Any) -> Any:
-        task = self.plane.store.task(request.task_id)
+        if request.WhichOneof("task") == "task_spec":
+            # A task that goes along with the run: it is kept there, not among the tasks.
+            task = task_pb2.DeployTaskRequest(spec=request.task_spec)
+            for key in ("org", "project", "domain", "name", "version"):
+                setattr(task.task_id, key, getattr(request.task_spec.task_template.id, key))
+        else:
+            task = self.plane.store.task(request.task_id)
         self.plane.check_project(task.task_id.project, task.task_id.domain)
         name = request.run_id.name or f"r{secrets.token_hex(9)}"
         uri = request.offloaded_input_data.uri
@@ -235,6 +250,10 @@ class Runs(run_service_connect.RunService):
             "command": list(task.spec.task_template.container.args),
             "image": task.spec.task_template.container.image,
             "inputs": base64.b64encode(inputs).decode(),
+            "env": {one.key: one.value for one in request.run_spec.envs.values},
+            "labels": dict(request.run_spec.labels.values),
+            "by": request.WhichOneof("task"),
+            "spec": base64.b64encode(task.spec.SerializeToString()).decode(),
             "outcome": self.plane.outcomes.get(task.task_id.name, {}),
         }
         (self.plane.store.directory / "runs" / name).write_text(json.dumps(record))
@@ -267,17 +286,10 @@ class Runs(run_service_connect.RunService):
         error = run["outcome"].get("error")
         if phase is None:
             phase = phase_pb2.ACTION_PHASE_FAILED if error else phase_pb2.ACTION_PHASE_SUCCEEDED
-        identifier = task_definition_pb2.TaskIdentifier(
-            org=run["org"],
-            project=run["project"],
-            domain=run["domain"],
-            name=run["task"],
-            version=run["version"],
-        )
         details = run_def.ActionDetails(
             id=_action_id(run),
-            status=run_def.ActionStatus(phase=phase),
-            task=self.plane.store.task(identifier).spec,
+            status=run_def.ActionStatus(phase=phase, attempts=1),
+            task=task_definition_pb2.TaskSpec.FromString(base64.b64decode(run["spec"])),
         )
         if error and phase == phase_pb2.ACTION_PHASE_FAILED:
             details.error_info.message = error

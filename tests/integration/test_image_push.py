@@ -178,7 +178,7 @@ def test_a_registry_that_does_not_answer_is_told(example: BuildRoot) -> None:
 
 
 def test_without_a_registry_publish_says_what_to_set(example: BuildRoot) -> None:
-    done = example.pants("publish", "services/ml:image")
+    done = example.pants("--flyte-registries=[]", "publish", "services/ml:image")
     assert "[flyte].registries" in done.stderr
 
 

@@ -22,12 +22,15 @@ from flyte_pack.deploy.options import DeployOptions
 from flyte_pack.deploy.plan import FIXED, DeployPlan, Environment
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.names import TargetAddress
+from flyte_pack.registry.plan import PushPlan
 from flyte_pack.store.uris import check_store_uri
 from pants_flyte import engine
 from pants_flyte import target_types as types
+from pants_flyte.build_types import BuiltTask
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly
 from pants_flyte.image_process import run_steps
+from pants_flyte.pushing import push_plan
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.tool import program_pex
 
@@ -63,7 +66,40 @@ async def settings_of(
 
     What was typed comes on top: see `flyte_pack.deploy.plan.resolve`.
     """
-    of_options = Settings(
+    of_options = _option_settings(flyte, dist_dir)
+    if options.command == "help":
+        return of_options
+    own = _own_settings(deployment)
+    return own.over(
+        await _below(
+            deployment.address,
+            own.domain,
+            deployment.config.path,
+            options,
+            of_options,
+            flyte,
+            flyte_pack,
+        )
+    )
+
+
+async def settings_without_target(
+    address: Address,
+    options: DeployOptions,
+    flyte: FlyteSubsystem,
+    flyte_pack: FlytePackSubsystem,
+    dist_dir: DistDir,
+) -> Settings:
+    """Where no `flyte_deployment` has any: a settings file's, on top of `[flyte]`'s.
+
+    address: of the task, for errors.
+    """
+    of_options = _option_settings(flyte, dist_dir)
+    return await _below(address, None, None, options, of_options, flyte, flyte_pack)
+
+
+def _option_settings(flyte: FlyteSubsystem, dist_dir: DistDir) -> Settings:
+    return Settings(
         endpoint=flyte.endpoint,
         insecure=flyte.insecure or None,
         org=flyte.org,
@@ -72,18 +108,26 @@ async def settings_of(
         domain=flyte.domain,
         images=tuple(sorted(flyte.images.items())),
     )
-    if options.command == "help":
-        return of_options
-    own = _own_settings(deployment)
-    address = deployment.address
+
+
+async def _below(
+    address: Address,
+    domain: Optional[str],
+    field: Optional[str],
+    options: DeployOptions,
+    of_options: Settings,
+    flyte: FlyteSubsystem,
+    flyte_pack: FlytePackSubsystem,
+) -> Settings:
+    """A settings file's, on top of `of_options`. domain, field: the target's, and its `config`."""
     path, origin = flyte.deploy_config, "`[flyte].deploy_config`"
     if options.config is not None:
         path, origin = options.config, "--config"
-    elif deployment.config.path is not None:
-        path, origin = deployment.config.path, "`config`"
-    domain = own.domain or options.settings.domain or of_options.domain
+    elif field is not None:
+        path, origin = field, "`config`"
+    domain = domain or options.settings.domain or of_options.domain
     in_file = await _file_settings(address, path, origin, domain, flyte_pack)
-    return own.over(in_file).over(of_options)
+    return in_file.over(of_options)
 
 
 def _own_settings(deployment: DeploymentFieldSet) -> Settings:
@@ -170,6 +214,19 @@ async def environments_of(
         )
         digests.append(tool.digest)
     return environments, digests
+
+
+async def pushes_of(
+    tasks: Sequence[BuiltTask], settings: Settings, flyte: FlyteSubsystem
+) -> List[PushPlan]:
+    """Where each image goes that the tasks run in, each image once."""
+    images = {task.image.image_digest: task.image for task in tasks if task.image}
+    registries = (settings.registry,) if settings.registry else ()
+    version, plans = settings.version, []
+    for image in images.values():
+        (target,) = await engine.targets_at([image.address])
+        plans.append(await push_plan(target, image, flyte, registries=registries, version=version))
+    return plans
 
 
 async def _file_settings(

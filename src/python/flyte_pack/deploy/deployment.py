@@ -104,7 +104,13 @@ class Deployment:
     request: what and where. directory: of the packaged files. build_root: the checkout. found:
     where to register. action: for the history. origin: where the version is from, by default the
     checkout.
+
+    NEEDS_VERSION: whether code in images takes a named version. EACH_TIME: whether the history gets
+    an entry for a version that is the current one, too.
     """
+
+    NEEDS_VERSION = True
+    EACH_TIME = False
 
     def __init__(
         self,
@@ -128,7 +134,7 @@ class Deployment:
         self._repair, self._dry_run = request.options.repair, request.options.dry_run
         self._say = say
         self._links = read_links(directory, request.plan.tasks)
-        self._copy_style = one_copy_style(request, self._links)
+        self._copy_style = one_copy_style(request, self._links, self.NEEDS_VERSION)
         self._pushes = read_pushes(directory, request.plan.pushes)
         self._images = images_of(request, self._links, self._pushes)
         self.registered: list[Registered] = []
@@ -220,7 +226,7 @@ class Deployment:
         progress = Progress(self._say, f"to {self._store.uri}", total)
         for put in work.puts:
             self._put(put, written, progress)
-        if work.is_current and not work.registers:
+        if work.is_current and not work.registers and not self.EACH_TIME:
             return work.history_number
         origin = self._origin or provenance(self._build_root, self._store.uri)
         if origin.unknown:
@@ -237,7 +243,9 @@ class Deployment:
         self._register(work.registers)
         if work.agrees and work.control_plane is not None:
             self._remembered.add(*_fact(work.control_plane, recorded))
-        entry, appended = self._ledger.append(self._action, recorded, origin, work.control_plane)
+        entry, appended = self._ledger.append(
+            self._action, recorded, origin, work.control_plane, again=self.EACH_TIME
+        )
         if appended:
             written.append(self._ledger.entry_key(entry.number))
         return entry.number

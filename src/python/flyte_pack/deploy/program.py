@@ -248,16 +248,20 @@ class _Run:
         }
 
     def _prune(self) -> dict[str, Any]:
-        from flyte_pack.deploy.prune import DAY, GRACE_DAYS, Prune
+        from flyte_pack.deploy.prune import DAY, GRACE_DAYS, RUN_DAYS, Prune
 
-        options = self._options
+        options, now = self._options, time.time()
         days = GRACE_DAYS if options.older_than is None else options.older_than
-        prune = Prune(self._store, self._ledger, options.keep, time.time() - days * DAY)
+        run_days = RUN_DAYS if options.runs_older_than is None else options.runs_older_than
+        prune = Prune(
+            self._store, self._ledger, options.keep, now - days * DAY, now - run_days * DAY
+        )
         plan = prune.plan()
         deleted, problems = prune.carry_out(plan, self._say) if options.yes else ([], [])
         return {
             "dry_run": not options.yes,
             "older_than_days": days,
+            "runs_older_than_days": run_days,
             "versions": list(plan.versions),
             "objects": [{**vars(one), "deleted": one in deleted} for one in plan.objects],
             "young": [dict(vars(one)) for one in plan.young],

@@ -19,7 +19,8 @@ from flyte_pack.names import TargetAddress, check_version, escape_address
 from flyte_pack.store import Blob, StoreKey
 from flyte_pack.task_link import VERSION_HOLE, CopyStyle, Kind
 
-ACTIONS = ("deploy", "rollback", "import")
+RUN = "run"  # of a task, without a deployment
+ACTIONS = ("deploy", "rollback", "import", RUN)
 # 80 bits: the chance that two of a billion versions of one deployment coincide is one in two
 # million. Then the second is refused, as the contents of versions are compared, not only names.
 _VERSION_DIGITS = 20

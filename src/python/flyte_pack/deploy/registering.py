@@ -165,6 +165,11 @@ class Registering:
                 self._say(f"registered {one.name} {one.version} ({one.status})")
                 yield one
 
+    def request(self, name: str, version: str) -> str:
+        """The request, in base64, that would register a described task under a version."""
+        registrar = next(one for one, names in self._registrars if name in names)
+        return registrar.request(name, version)
+
     def _registrar(self, environment: Environment) -> Registrar:
         return Registrar(
             python=(os.path.join(self._directory, environment.python),),

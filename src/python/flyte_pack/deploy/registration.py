@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
-from flyte_pack.deploy.flyte_processes import Process, Registered, RegistrationError, command
+from flyte_pack.deploy.flyte_processes import (
+    Process,
+    Registered,
+    RegistrationError,
+)
+from flyte_pack.deploy.flyte_processes import command as start
 from flyte_pack.names import TargetAddress
 from flyte_pack.progress import Say
+from flyte_pack.scratch import scratch_place
 
 IMPORT_SECONDS = 120.0
 CALL_SECONDS = 60.0
@@ -209,6 +216,17 @@ class Registrar:
         except RegistrationError as error:
             raise RegistrationError(str(error), tuple(done)) from None
 
+    def request(self, name: str, version: str) -> str:
+        """The request, in base64, that would register a described task under a version."""
+        bundle = self._owner[name]
+        if bundle.process is None:
+            self._load(bundle)
+        assert bundle.process is not None
+        versions = {name: version}
+        [made] = bundle.process.ask("requests", self._import_seconds, versions=versions)
+        bundle.end_unless_kept()
+        return str(made)
+
     def _start(self) -> Process:
         return Process(self._python, "describe", self._import_environ, self._say)
 
@@ -264,16 +282,35 @@ def run(
     version: str,
     arguments: Sequence[str],
     program: str,
+    command: Sequence[str] = (),
+    request: str | None = None,
+    ours: Sequence[str] = (),
+    follow: bool = True,
 ) -> NoReturn:
-    """Become a process that runs a registered task; its exit code is 0 if the run succeeds.
+    """Become a process that runs a task; its exit code is 0 if the run succeeds.
 
     arguments: inputs, as options (`--n 5`), as `flyte run deployed-task` takes them. program: what
-    the help calls the program.
+    the help calls the program. command: what the registered task must run; or request: of a task
+    that is not registered, of `Registrar.request`. ours: options that come before the inputs.
+    follow: False ends when the run has started.
     """
-    settings = _settings(control_plane, project, domain)
-    spec = {"settings": settings, "name": name, "version": version, "program": program}
-    whole = [*command(python), "run_deployed", json.dumps(spec), "--", *arguments]
-    os.execve(whole[0], whole, {**environ, "DO_NOT_TRACK": "1"})  # noqa: S606
+    spec = {
+        "settings": _settings(control_plane, project, domain),
+        "name": name,
+        "version": version,
+        "program": program,
+        "command": list(command),
+        "request": request,
+        "ours": list(ours),
+        "follow": follow,
+    }
+    # Not an argument: it may be long, and everybody on the machine reads arguments.
+    with tempfile.TemporaryFile(dir=scratch_place()) as file:
+        file.write(json.dumps(spec).encode())
+        file.flush()
+        os.set_inheritable(file.fileno(), True)
+        whole = [*start(python), "run_deployed", str(file.fileno()), "--", *arguments]
+        os.execve(whole[0], whole, {**environ, "DO_NOT_TRACK": "1"})  # noqa: S606
 
 
 def _settings(control_plane: ControlPlane, project: str, domain: str) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def _list(document: dict[str, Any]) -> list[str]:
     lines = [f"  {'version':{width}}  {'deployed (UTC)':20}  {'commit':20}  history"]
     for v in versions:
         mark = "*" if v["current"] else " "
-        commit = v["error"] or _commit(v["commit"], v["dirty"])
+        commit = v["error"] or commit_text(v["commit"], v["dirty"])
         history = ", ".join(map(str, v["history"]))
         deployed = v["deployed"] or "never"
         line = f"{mark} {v['version']:{width}}  {deployed:20}  {commit:20}  {history}"
@@ -95,7 +95,7 @@ def _show(document: dict[str, Any]) -> list[str]:
     origin = record["provenance"]
     lines = [
         f"version {record['version']}{' (current)' if document['current'] else ''}",
-        f"made {origin['time']} from commit {_commit(origin['commit'], origin['dirty'])}"
+        f"made {origin['time']} from commit {commit_text(origin['commit'], origin['dirty'])}"
         + (f": {origin['unknown']}" if origin.get("unknown") else ""),
         f"copy_style {record['copy_style']}",
     ]
@@ -179,7 +179,8 @@ def _history(document: dict[str, Any]) -> str:
     return f"history {document['history']}{before}"
 
 
-def _commit(commit: str | None, dirty: bool | None) -> str:
+def commit_text(commit: str | None, dirty: bool | None) -> str:
+    """A commit, and whether files differed from it."""
     if commit is None:
         return "unknown"
     return commit[:_DIGITS] + {True: " (dirty)", False: "", None: " (dirty?)"}[dirty]

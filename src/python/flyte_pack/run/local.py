@@ -20,7 +20,8 @@ from flyte_pack.deploy.bundles import Beaten, check_files, settle
 from flyte_pack.errors import UserError
 from flyte_pack.flyte_side import MAIN
 from flyte_pack.names import TargetAddress
-from flyte_pack.run.options import split
+from flyte_pack.progress import write
+from flyte_pack.run.options import HELP, split
 from flyte_pack.scratch import scratch_place
 from flyte_pack.store import Blob, Store
 from flyte_pack.store.opening import open_store
@@ -60,7 +61,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(given: argparse.Namespace) -> int:
     # The build has used its own options (`--copy-style`, `--root-dir`); the rest is the task's.
-    arguments = split(given.typed).rest
+    options = split(given.typed)
+    if options.help:
+        write(sys.stdout, f"{HELP}\n")
     with open(given.task, "rb") as file:
         link = TaskLink.from_json(file.read(), given.task)
     if link.bundle is None:
@@ -73,7 +76,7 @@ def _run(given: argparse.Namespace) -> int:
     # The directory that we were started in holds the user's code.
     os.chdir("/")
     archive = _put(store, directory, link.address, link.bundle)
-    return _become_task(store.uri_of(archive.key), archive.sha256, link, arguments)
+    return _become_task(store.uri_of(archive.key), archive.sha256, link, options.rest)
 
 
 def _put(store: Store, directory: str, address: TargetAddress, bundle: LinkedBundle) -> Blob:

@@ -19,16 +19,19 @@ from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
-from flyte_pack.deploy.config import Settings
 from flyte_pack.deploy.options import DeployOptions, parse
 from flyte_pack.errors import UsageError
-from flyte_pack.registry.plan import PushPlan
 from pants_flyte import engine
-from pants_flyte.build_types import BuiltTask, TaskRequest
-from pants_flyte.deployment import DeploymentFieldSet, environments_of, plan_of, settings_of
+from pants_flyte.build_types import TaskRequest
+from pants_flyte.deployment import (
+    DeploymentFieldSet,
+    environments_of,
+    plan_of,
+    pushes_of,
+    settings_of,
+)
 from pants_flyte.environment import callers_environment
 from pants_flyte.errors import FlyteTargetError
-from pants_flyte.pushing import push_plan
 from pants_flyte.subsystem import FlyteDeploySubsystem, FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.tool import interactive_process, interactive_program
 
@@ -75,7 +78,7 @@ async def deploy_program(
         for address in addresses
     ]
     tasks = await engine.build_tasks(requests if options.packages else [])
-    pushes = await _pushes(tasks, wanted, flyte)
+    pushes = await pushes_of(tasks, wanted, flyte)
     environments, packages = await environments_of(addresses, options, wanted, python_setup)
     plan = plan_of(
         deployment,
@@ -99,19 +102,6 @@ async def deploy_program(
             *packages,
         ),
     )
-
-
-async def _pushes(
-    tasks: Sequence[BuiltTask], settings: Settings, flyte: FlyteSubsystem
-) -> List[PushPlan]:
-    """Where each image goes that the tasks run in, each image once."""
-    images = {task.image.image_digest: task.image for task in tasks if task.image}
-    registries = (settings.registry,) if settings.registry else ()
-    version, plans = settings.version, []
-    for image in images.values():
-        (target,) = await engine.targets_at([image.address])
-        plans.append(await push_plan(target, image, flyte, registries=registries, version=version))
-    return plans
 
 
 @rule(desc="Prepare a Flyte deployment", level=LogLevel.DEBUG)

@@ -1,12 +1,13 @@
-"""`run` for `flyte_task`: here or in its image, from its own bundle, or by Flyte, as deployed.
+"""`run` for `flyte_task`: here or in its image, or by Flyte, as it is or as it was deployed.
 
 The rule takes a `RunId` for the reason in `goals/deploy.py`.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
-from typing import Iterable, Optional, Union
+from typing import Iterable, List, Mapping, Optional, Sequence, Union
 
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import EntryPoint
@@ -14,14 +15,18 @@ from pants.backend.python.util_rules.pex_from_targets import PexFromTargetsReque
 from pants.build_graph.address import Address
 from pants.core.goals.run import RunFieldSet, RunInSandboxBehavior, RunRequest, RunSubsystem
 from pants.core.util_rules.distdir import DistDir
+from pants.engine.fs import Digest
 from pants.engine.internals.session import RunId
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.target import Target
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
-from flyte_pack.deploy.options import parse
+from flyte_pack.deploy.flyte_settings import NO_CONTROL_PLANE
+from flyte_pack.deploy.options import DeployOptions, parse
+from flyte_pack.deploy.plan import DeployPlan
 from flyte_pack.errors import UsageError
+from flyte_pack.names import TargetAddress
 from flyte_pack.run.options import RunOptions, split
 from pants_flyte import engine
 from pants_flyte import target_types as types
@@ -30,12 +35,16 @@ from pants_flyte.deployment import (
     DeploymentFieldSet,
     environments_of,
     plan_of,
+    pushes_of,
     settings_of,
+    settings_without_target,
     store_uri,
 )
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.tool import insecure_arguments, interactive_program, program_sources
+
+logger = logging.getLogger(__name__)
 
 _PROGRAM_DIR = "__flyte_pack"
 _PLAN = "__deploy_plan.json"
@@ -95,7 +104,7 @@ async def _here(task: BuiltTask, store: str) -> RunRequest:
     )
 
 
-async def _remote(
+async def _deployed(
     address: Address,
     options: RunOptions,
     flyte: FlyteSubsystem,
@@ -103,47 +112,128 @@ async def _remote(
     python_setup: PythonSetup,
     dist_dir: DistDir,
 ) -> RunRequest:
-    """Packages nothing: Flyte runs what the deployment registers."""
-    try:
-        deploy_options = parse(options.of_deployment)
-    except UsageError as error:
-        raise FlyteTargetError(address, str(error)) from None
-    deployment = DeploymentFieldSet.create(await _deployment_of(address, options.deployment))
+    """Packages nothing: Flyte runs what a deployment has registered."""
+    deploy_options = _deploy_options(address, options)
+    deployments = await _deployments_of(address, options.deployment)
+    if len(deployments) != 1:
+        there = ", ".join(sorted(target.address.spec for target in deployments))
+        raise FlyteTargetError(
+            address,
+            f"several deployments have it: say which by --deployment, of: {there}."
+            if deployments
+            else "no `flyte_deployment` has it in its `tasks`, so it was not deployed: write one, "
+            "and deploy it; or leave out --deployed, to run the code as it is.",
+        )
+    deployment = DeploymentFieldSet.create(deployments[0])
     settings = await settings_of(deployment, deploy_options, flyte, flyte_pack, dist_dir)
     environments, packages = await environments_of(
         [address], deploy_options, deploy_options.settings.over(settings), python_setup
     )
     plan = plan_of(deployment, settings, flyte, environments=tuple(environments))
-    document = await engine.create_digest({_PLAN: plan.to_json()})
+    return await _remote_program(address, plan, {}, packages, flyte_pack)
+
+
+async def _shipped(
+    address: Address,
+    options: RunOptions,
+    flyte: FlyteSubsystem,
+    flyte_pack: FlytePackSubsystem,
+    python_setup: PythonSetup,
+    dist_dir: DistDir,
+) -> RunRequest:
+    """Flyte runs the code as it is, which is packaged here."""
+    deploy_options = _deploy_options(address, options)
+    deployments = await _deployments_of(address, options.deployment)
+    if len(deployments) == 1:
+        only = DeploymentFieldSet.create(deployments[0])
+        settings = await settings_of(only, deploy_options, flyte, flyte_pack, dist_dir)
+    else:
+        settings = await settings_without_target(
+            address, deploy_options, flyte, flyte_pack, dist_dir
+        )
+    settings = replace(settings, version=None)  # the run's version is that of its code
+    wanted = deploy_options.settings.over(settings)
+    environments, packages = await environments_of([address], deploy_options, wanted, python_setup)
+    others = ", ".join(sorted(target.address.spec for target in deployments[1:] and deployments))
+    if not environments:
+        instead = f"; or type --deployment ADDRESS, of: {others}" if others else ""
+        raise FlyteTargetError(address, f"{NO_CONTROL_PLANE}{instead}.")
+    if others:
+        logger.info(
+            f"{address}: several deployments have it ({others}), and the settings of none are "
+            "used: --deployment ADDRESS uses those of one"
+        )
+    task = (
+        await engine.build_tasks(
+            [
+                TaskRequest(
+                    address,
+                    copy_style=options.copy_style or wanted.copy_style,
+                    root_dir=options.root_dir or wanted.root_dir,
+                    mapped=tuple(name for name, _ in wanted.images),
+                )
+            ]
+        )
+    )[0]
+    pushes = await pushes_of([task], wanted, flyte)
+    plan = DeployPlan(
+        address=TargetAddress(address.spec),
+        # These two have done what they are for.
+        settings=replace(settings, copy_style=None, root_dir=None),
+        tasks=(task.link_path,),
+        pushes=tuple(f"__push_{number}.json" for number in range(len(pushes))),
+        insecure_registries=tuple(flyte.insecure_registries),
+        environments=tuple(environments),
+        import_env=tuple(flyte.import_env_vars),
+    )
+    documents = {name: push.to_json() for name, push in zip(plan.pushes, pushes)}
+    digests = [*packages, task.link_digest]
+    digests += [task.bundle.digest] if task.bundle else []
+    digests += [task.image.digest] if task.image else []
+    return await _remote_program(address, plan, documents, digests, flyte_pack)
+
+
+def _deploy_options(address: Address, options: RunOptions) -> DeployOptions:
+    try:
+        return parse(options.of_deploying)
+    except UsageError as error:
+        raise FlyteTargetError(address, str(error)) from None
+
+
+async def _remote_program(
+    address: Address,
+    plan: DeployPlan,
+    documents: Mapping[str, bytes],
+    digests: Sequence[Digest],
+    flyte_pack: FlytePackSubsystem,
+) -> RunRequest:
+    document = await engine.create_digest({_PLAN: plan.to_json(), **documents})
     return await interactive_program(
         flyte_pack,
         (
             *("run-remote", "--plan", f"{{chroot}}/{_PLAN}", "--dir", "{chroot}"),
             *("--task", address.spec, "--"),
         ),
-        [document, *packages],
+        [document, *digests],
     )
 
 
-async def _deployment_of(address: Address, named: Optional[str]) -> Target:
-    """The one `flyte_deployment` that has the task; `named` chooses among several."""
-    found = []
+async def _deployments_of(address: Address, named: Optional[str]) -> List[Target]:
+    """Each `flyte_deployment` that has the task; the one that is `named`, if one is."""
+    found: List[Target] = []
     for target in await engine.all_targets():
         if isinstance(target, types.FlyteDeployment):
             unparsed = target[types.FlyteDeploymentTasksField].to_unparsed_address_inputs()
             if address in await engine.resolve_addresses(unparsed):
                 found.append(target)
     chosen = [target for target in found if named in (None, target.address.spec)]
-    if len(chosen) == 1:
-        return chosen[0]
-    there = ", ".join(sorted(target.address.spec for target in found))
-    if not found:
-        problem = "no `flyte_deployment` has it in its `tasks`: write one, and deploy it"
-    elif not chosen:
-        problem = f"no `flyte_deployment` {named} has it in its `tasks`; there are: {there}"
-    else:
-        problem = f"several deployments have it: say which by --deployment, of: {there}"
-    raise FlyteTargetError(address, f"{problem}.")
+    if named is not None and not chosen:
+        there = ", ".join(sorted(target.address.spec for target in found)) or "none"
+        raise FlyteTargetError(
+            address,
+            f"no `flyte_deployment` {named} has it in its `tasks`; there are: {there}.",
+        )
+    return chosen
 
 
 @rule(desc="Prepare to run a Flyte task", level=LogLevel.DEBUG)
@@ -161,10 +251,16 @@ async def run_task(
         options = split(run.args)
     except UsageError as error:
         raise FlyteTargetError(address, str(error)) from None
-    if options.remote:
-        return await _remote(address, options, flyte, flyte_pack, python_setup, dist_dir)
+    if options.deployed is not None:
+        return await _deployed(address, options, flyte, flyte_pack, python_setup, dist_dir)
+    # Its inputs can be told without Flyte.
+    if options.remote and not options.help:
+        return await _shipped(address, options, flyte, flyte_pack, python_setup, dist_dir)
     task_request = TaskRequest(
-        address, options.copy_style, options.root_dir, image=options.in_image
+        address,
+        options.copy_style,
+        options.root_dir,
+        image=options.in_image,
     )
     task = (await engine.build_tasks([task_request]))[0]
     if options.in_image:
