@@ -1,13 +1,29 @@
-"""Deployments that register their tasks and apps with a real control plane."""
+"""A build root whose deployments register their tasks, with the real Flyte, at a control plane."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 from tests.support.control_plane import RealControlPlane
 from tests.support.deploying import BuildRoot, Done
 from tests.support.flyte_versions import python_with_flyte
+
+TASK = """\
+    import flyte
+
+    env = flyte.TaskEnvironment(name="{name}-env"{more})
+
+    @env.task
+    async def {name}(x: int = 1) -> int:
+        return x + {value}
+"""
+ENTRIES = {"identity": "packages-1", "env": {}}
+
+
+def body(name: str, value: int = 1, more: str = "") -> str:
+    return dedent(TASK.format(name=name, value=value, more=more))
 
 
 class Registering(BuildRoot):
@@ -22,7 +38,7 @@ class Registering(BuildRoot):
 
     def plan(self, **changes: Any) -> Path:
         tasks = sorted(link.address for link in self.links.values())
-        environment = {"python": "python", "tasks": tasks, "identity": "packages-1", "env": {}}
+        environment = {"python": "python", "tasks": tasks, **ENTRIES}
         given = {
             "endpoint": self.plane.endpoint,
             "insecure": True,
@@ -38,6 +54,10 @@ class Registering(BuildRoot):
         env = {"HOME": str(self.root), "FLYTE_API_KEY": "", **how.pop("env", {})}
         return super().deploy(*typed, env=env, **how)
 
-    def deployed(self) -> Any:
-        """What was deployed, as the program tells it to other programs."""
-        return self.deploy("--output", "json").ok().json
+    def deployed(self, *typed: str) -> Any:
+        return self.deploy(*typed, "--output", "json").ok().json
+
+
+def versions(document: Any) -> dict[str, str]:
+    """The version of each Flyte task, by its name, of what a deployment printed as JSON."""
+    return {one["name"]: one["version"] for one in document["registered"]}

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 from pathlib import Path
-from textwrap import dedent
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -16,21 +15,7 @@ from flyte_pack.deploy.records import VersionRecord
 from flyte_shim.hashing import sha256_bytes, sha256_file
 from tests.support.control_plane import control_plane
 from tests.support.deploying import snapshot
-from tests.support.registering import Registering
-
-TASK = """\
-    import flyte
-
-    env = flyte.TaskEnvironment(name="{name}-env"{more})
-
-    @env.task
-    async def {name}(x: int = 1) -> int:
-        return x + {value}
-"""
-
-
-def body(name: str, value: int = 1, more: str = "") -> str:
-    return dedent(TASK.format(name=name, value=value, more=more))
+from tests.support.registering import Registering, body
 
 
 @pytest.fixture(scope="module")
