@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlencode
 
+import control_plane_apps
 import uvicorn
 from control_plane_services import CLIENT_ID, Plane, Store, applications
 
@@ -55,6 +56,8 @@ def main(argv: list[str]) -> int:
         metavar="s3://BUCKET/PREFIX",
         help="where uploads go, by AWS_* of the environment (default: into the directory)",
     )
+    modes, default = control_plane_apps.MODES, control_plane_apps.MODES[0]
+    parser.add_argument("--apps", choices=modes, default=default, help="how apps are deployed")
     options = parser.parse_args(argv)
     options.project = options.project or ["flytesnacks"]
     options.domain = options.domain or ["development", "staging", "production"]

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import control_plane_apps
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 from flyteidl2.auth import auth_service_connect, auth_service_pb2, identity_connect, identity_pb2
@@ -65,6 +66,7 @@ def applications(plane: Plane) -> list[Any]:
         auth_service_connect.AuthMetadataServiceASGIApplication(AuthMetadata(plane)),
         identity_connect.IdentityServiceASGIApplication(Identity()),
         cluster_connect.ClusterServiceASGIApplication(Clusters()),
+        *control_plane_apps.applications(plane),
     ]
 
 
@@ -138,6 +140,7 @@ class Store:
             "runs": [
                 json.loads(file.read_text()) for file in sorted((self.directory / "runs").iterdir())
             ],
+            "apps": control_plane_apps.state(self.directory),
             "requests": counts,
         }
 

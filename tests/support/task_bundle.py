@@ -37,10 +37,12 @@ def package_task(
     entry_point: str,
     tasks: Iterable[str] = (),
     address: str = "services/ml:task",
+    kind: str | None = None,
 ) -> PackagedTask:
     """Package `entry_point` (`path:name`) with `files`, which are dedented, in a bundle.
 
-    tasks: the tasks of an environment, where `name` is one.
+    tasks: the tasks of an environment, where `name` is one. kind: by default, that of a task or of
+    an environment.
     """
     sources = directory / "sources"
     for name, content in files.items():
@@ -58,7 +60,7 @@ def package_task(
     link = TaskLink(
         address=address,
         entry_point=entry_point,
-        kind="environment" if tasks else "task",
+        kind=kind or ("environment" if tasks else "task"),
         module=module[: -len(".__init__")] if module.endswith(".__init__") else module,
         root_dir=None,
         copy_style="auto",

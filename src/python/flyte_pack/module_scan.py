@@ -294,7 +294,7 @@ def _includes(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
-        if _call_kind(_dotted(_called(node)) or "")[0] == "environment":
+        if _call_kind(_dotted(_called(node)) or "")[0] in ("environment", "app"):
             for keyword in node.keywords:
                 if keyword.arg == "include" and isinstance(keyword.value, (ast.List, ast.Tuple)):
                     for element in keyword.value.elts:

@@ -18,7 +18,7 @@ VERSION_HOLE = "${VERSION}"
 BUNDLE_URI_HOLE = "${BUNDLE_URI}"
 COPY_STYLES = ("auto", "all", "none")
 CopyStyle = Annotated[str, one_of(*COPY_STYLES)]
-Kind = Annotated[str, one_of("task", "environment")]
+Kind = Annotated[str, one_of("task", "environment", "app")]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class TaskLink(Document):
 
     address: the target. entry_point: `path:attribute`; the path is below the root of the bundle, or
     below the working directory of the image that embeds the code. kind: whether the attribute is a
-    task, or an environment, whose tasks are then all in `tasks`. bundle: None if, and only if,
+    task, or an environment, whose tasks are then all in `tasks`, or an app, which is then the only
+    one in `tasks`. bundle: None if, and only if,
     copy_style is "none". image: a reference (it has a "/", ":" or "@"), or the name of one that is
     given when deploying; None where the image is `built_image`, or the code's own needs no build.
 
@@ -91,7 +92,7 @@ class TaskLink(Document):
             return "address, entry_point or module is empty"
         if self.image is not None and self.built_image is not None:
             return "there are two images"
-        if not self.tasks or (self.kind == "task" and len(self.tasks) > 1):
+        if not self.tasks or (self.kind != "environment" and len(self.tasks) > 1):
             return f"a {self.kind} with {len(self.tasks)} tasks"
         if len({task.name for task in self.tasks}) < len(self.tasks):
             return "two tasks have the same name"

@@ -202,8 +202,9 @@ def name_tasks(
     if name in found.apps:
         raise FlyteTargetError(
             address,
-            f"{module.path}:{name} is an app environment, and has no tasks: name a task or a "
-            "`flyte.TaskEnvironment`. Flyte itself deploys apps (`flyte deploy`). " + candidates,
+            f"{module.path}:{name} is an app environment, and has no tasks: write a `flyte_app` "
+            "instead of the `flyte_task`, or name a task or a `flyte.TaskEnvironment`. "
+            f"{candidates}",
         )
     if name in found.plain:
         raise FlyteTargetError(
@@ -214,6 +215,34 @@ def name_tasks(
     if name not in found.names and not found.open_ended:
         raise FlyteTargetError(address, f"{module.path} has no `{name}`. {candidates}")
     return "task", (name,)
+
+
+def name_app(
+    address: Address, module: EntryModule, found: ModuleScan
+) -> Tuple[str, Tuple[str, ...]]:
+    """The same for a `flyte_app`: the kind `app`, and its name."""
+    name, path = module.name, module.path
+    candidates = _candidates(
+        f"Apps in {path}",
+        found.apps,
+        nothing=f"{path} has no `flyte.app.AppEnvironment` at its top level.",
+    )
+    if name is None:
+        raise FlyteTargetError(
+            address, f"`entry_point` names the file {path}, but no app in it. {candidates}"
+        )
+    if name in found.environments or name in dict(found.tasks):
+        kind = "environment for tasks" if name in found.environments else "task"
+        raise FlyteTargetError(
+            address,
+            f"{path}:{name} is {'an' if kind[0] == 'e' else 'a'} {kind}, and no app: write a "
+            f"`flyte_task` instead of the `flyte_app`, or name an app. {candidates}",
+        )
+    if name in found.plain:
+        raise FlyteTargetError(address, f"{path}:{name} is not an app. {candidates}")
+    if name not in found.names and not found.open_ended:
+        raise FlyteTargetError(address, f"{path} has no `{name}`. {candidates}")
+    return "app", (name,)
 
 
 def _candidates(what: str, names: Iterable[str], *, nothing: str = "") -> str:

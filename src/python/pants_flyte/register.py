@@ -16,11 +16,11 @@ with explained():
     from pants_flyte import changed, engine, image, lost_imports, task
     from pants_flyte.goals import deploy, package, publish, run, run_image, test
     from pants_flyte.image_target_types import FlyteBaseImage, FlyteImage
-    from pants_flyte.target_types import FlyteBundle, FlyteDeployment, FlyteTask
+    from pants_flyte.target_types import FlyteApp, FlyteBundle, FlyteDeployment, FlyteTask
 
 
 def target_types() -> Iterable[Type[Target]]:
-    return [FlyteBaseImage, FlyteImage, FlyteBundle, FlyteTask, FlyteDeployment]
+    return [FlyteBaseImage, FlyteImage, FlyteBundle, FlyteTask, FlyteApp, FlyteDeployment]
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:

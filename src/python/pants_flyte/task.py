@@ -1,4 +1,4 @@
-"""Builds a `flyte_task`: its bundle, and the link of code, image and command."""
+"""Builds a `flyte_task` or `flyte_app`: its bundle, and the link of code, image and command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
 from flyte_pack import task_link
-from flyte_pack.flyte_side.private import RESOLVER
+from flyte_pack.flyte_side.private import APP_RESOLVER, RESOLVER
 from flyte_pack.manifest import EntryPoint
 from flyte_pack.names import InvalidName, TargetAddress, check_image, check_ref_name
 from pants_flyte import engine
@@ -37,6 +37,7 @@ from pants_flyte.entry_point import (
     EntryModule,
     find_entry_module,
     included,
+    name_app,
     name_tasks,
     scan_module,
 )
@@ -70,7 +71,7 @@ class InferEntryPointDependency(InferDependenciesRequest):  # type: ignore[type-
     infer_from = EntryPointFieldSet
 
 
-@rule(desc="Infer what a `flyte_task` depends on from its entry point", level=LogLevel.DEBUG)
+@rule(desc="Infer what a Flyte task or app depends on from its entry point", level=LogLevel.DEBUG)
 async def infer_entry_point(
     request: InferEntryPointDependency, python_setup: PythonSetup
 ) -> InferredDependencies:
@@ -90,7 +91,7 @@ async def infer_entry_point(
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a `flyte_task` says, with the overrides of a request, checked.
+    """What the target says, with the overrides of a request, checked.
 
     path: of the entry point's module in the bundle. stem: the output path without its ending.
     """
@@ -150,7 +151,8 @@ async def _plan_of(request: TaskRequest, flyte: FlyteSubsystem, python_setup: Py
     resolve = target[PythonResolveField].normalized_value(python_setup)
     entry = target[types.FlyteEntryPointField].value
     module = await find_entry_module(address, entry, resolve, python_setup)
-    kind, tasks = name_tasks(address, module, await scan_module(address, module, python_setup))
+    names = name_app if isinstance(target, types.FlyteApp) else name_tasks
+    kind, tasks = names(address, module, await scan_module(address, module, python_setup))
     shared = await _shared_bundle(target)
     own = target[types.FlyteTaskCopyStyleField].value if shared else None  # nothing but `none`
     root_dir = root_dir_of(shared or target, flyte, request.root_dir)
@@ -279,6 +281,7 @@ def _link(
     plan: _Plan, bundle: Optional[BuiltBundle], image: Optional[BuiltImage], named: Optional[str]
 ) -> task_link.TaskLink:
     module = module_name(plan.path)
+    command = _app_command if plan.kind == "app" else _command
     linked_bundle = linked_image = None
     if bundle:
         linked_bundle = task_link.LinkedBundle(
@@ -303,7 +306,7 @@ def _link(
         image=named,
         built_image=linked_image,
         tasks=tuple(
-            task_link.LinkedTask(name, _command(module, name, bundle is not None))
+            task_link.LinkedTask(name, command(module, name, bundle is not None))
             for name in plan.tasks
         ),
     )
@@ -371,6 +374,16 @@ def _command(module: str, task: str, has_bundle: bool) -> Tuple[str, ...]:
         *("--run-start-time", "{{.runStartTime}}"),
         *(("--tgz", task_link.BUNDLE_URI_HOLE, "--dest", ".") if has_bundle else ()),
         *("--resolver", RESOLVER, "mod", module, "instance", task),
+    )
+
+
+def _app_command(module: str, app: str, has_bundle: bool) -> Tuple[str, ...]:
+    """The same for an app, up to its `args`; one that has a `command` is started by that."""
+    return (
+        *("fserve", "--version", task_link.VERSION_HOLE),
+        *(("--tgz", task_link.BUNDLE_URI_HOLE, "--dest", ".") if has_bundle else ()),
+        *("--raw-data-path", "{{.rawOutputDataPrefix}}"),
+        *("--resolver", APP_RESOLVER, "--resolver-args", f"{module}:{app}", "--"),
     )
 
 

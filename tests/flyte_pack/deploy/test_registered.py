@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 from pathlib import Path
-from textwrap import dedent
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -15,55 +14,8 @@ import pytest
 from flyte_pack.deploy.records import VersionRecord
 from flyte_shim.hashing import sha256_bytes, sha256_file
 from tests.support.control_plane import control_plane
-from tests.support.deploying import BuildRoot, snapshot
-from tests.support.flyte_versions import python_with_flyte
-
-TASK = """\
-    import flyte
-
-    env = flyte.TaskEnvironment(name="{name}-env"{more})
-
-    @env.task
-    async def {name}(x: int = 1) -> int:
-        return x + {value}
-"""
-ENTRIES = {"identity": "packages-1", "env": {}}
-
-
-def body(name: str, value: int = 1, more: str = "") -> str:
-    return dedent(TASK.format(name=name, value=value, more=more))
-
-
-class Registering(BuildRoot):
-    """A build root whose deployments know a control plane, and the packages of their tasks."""
-
-    def __init__(self, root, plane):
-        super().__init__(root)
-        self.plane = plane
-        program = self.dist / "python"
-        program.write_text(f'#!/bin/sh\nexec {python_with_flyte()} "$@"\n')
-        program.chmod(0o755)
-
-    def plan(self, **changes):
-        tasks = sorted(link.address for link in self.links.values())
-        environment = {"python": "python", "tasks": tasks, **ENTRIES}
-        given = {
-            "endpoint": self.plane.endpoint,
-            "insecure": True,
-            "environments": [environment],
-            **changes,
-        }
-        return super().plan(**given)
-
-    def deploy(self, *typed, **how):
-        if not typed or typed[0].startswith("-"):
-            typed = (*typed, "--no-image-check")
-        # No settings of whoever runs the tests.
-        env = {"HOME": str(self.root), "FLYTE_API_KEY": "", **how.pop("env", {})}
-        return super().deploy(*typed, env=env, **how)
-
-    def deployed(self):
-        return self.deploy("--output", "json").ok().json
+from tests.support.deploying import snapshot
+from tests.support.registering import Registering, body
 
 
 @pytest.fixture(scope="module")

@@ -269,19 +269,25 @@ class Deployment:
         return {name: version for name, version in wanted.items() if known.get(name) != version}
 
     def registrations(self, work: Work) -> list[dict[str, str]]:
-        """Each Flyte task with its version: is it new, present there, or unchanged?"""
+        """Each Flyte task and app with its version: is it new, present there, or unchanged?
+
+        An app has a `kind`, and where it was deployed now and that is known, a `url`.
+        """
         if self._registering is None:
             return []
-        done = {one.name: one.status for one in self.registered}
+        done = {one.name: one for one in self.registered}
         record = {**work.record.flyte_versions, **work.registers}
-        return [
-            {
-                "name": name,
-                "version": version,
-                "status": done.get(name, "new") if name in work.registers else "unchanged",
-            }
-            for name, version in sorted(record.items())
-        ]
+        found = []
+        for name, version in sorted(record.items()):
+            one, status = done.get(name), "unchanged"
+            if name in work.registers:
+                status = one.status if one else "new"
+            found.append({"name": name, "version": version, "status": status})
+            if name in work.record.app_names:
+                found[-1]["kind"] = "app"
+            if one is not None and one.url is not None:
+                found[-1]["url"] = one.url
+        return found
 
     def _register(self, versions: Mapping[str, str]) -> None:
         if self._registering is not None and versions:
@@ -401,6 +407,7 @@ class Deployment:
                     flyte_name=task.name,
                     spec=task.spec,
                     triggers=task.triggers,
+                    kind="app" if task.kind == "app" else None,
                 )
                 for task in specifications.tasks[link.address]
             ]

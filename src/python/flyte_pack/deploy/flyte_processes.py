@@ -28,11 +28,21 @@ SIDE_FILES = tuple(str(path) for path in sorted(Path(MAIN).parent.glob("*.py")))
 
 @dataclass(frozen=True)
 class Registered:
-    """A task that Flyte has. status: "new", or "present" if Flyte had that version before."""
+    """A task or app that Flyte has. status: "new", or "present" if Flyte had that version before.
+
+    An app that ran with another specification is "changed". kind: "app", or None for a task. url:
+    of an app, where it is known.
+    """
 
     name: str
     version: str
     status: str
+    kind: str | None = None
+    url: str | None = None
+
+    def told(self) -> dict[str, str]:
+        """As a report has it."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 class RegistrationError(UserError):

@@ -221,7 +221,7 @@ class _Run:
             "dry_run": self._options.dry_run,
             "version": version,
             "control_plane": where,
-            "registered": [vars(one) for one in registered],
+            "registered": [one.told() for one in registered],
             "previous": current and current.version,
             "history": number,
             "deployed": adds,

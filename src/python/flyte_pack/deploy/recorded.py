@@ -73,6 +73,7 @@ def described(task: RecordedTask) -> list[DescribedTask]:
             spec=one.spec,
             command=tuple(VERSION_HOLE if part == one.version else part for part in one.command),
             triggers=one.triggers,
+            kind=one.kind or "task",
         )
         for one in task.tasks
         if one.flyte_name is not None and one.spec is not None

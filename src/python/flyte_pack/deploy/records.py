@@ -66,7 +66,10 @@ class DeployedTask:
 
     flyte_name, spec, triggers: what Flyte calls it, the SHA-256 of its specification (see
     `registration`), and the names of its triggers; None and empty where it was not registered.
+    kind: "app", or None for a task.
     """
+
+    OMITTED = ("kind",)
 
     name: str
     command: Tuple[str, ...]
@@ -74,11 +77,12 @@ class DeployedTask:
     flyte_name: Optional[str] = None
     spec: Optional[str] = None
     triggers: Tuple[str, ...] = ()
+    kind: Optional[Annotated[str, one_of("app")]] = None
 
 
 @dataclass(frozen=True)
 class RecordedTask:
-    """A `flyte_task` as it was deployed: image references resolved, commands filled in.
+    """A `flyte_task` or `flyte_app` as it was deployed: images resolved, commands filled in.
 
     image_ref_name: the name by which the image was looked up, None where the reference was written
     out. code_uri: where containers get the bundle, None where that is the store. inputs: SHA-256 of
@@ -171,6 +175,12 @@ class VersionRecord(Document):
             for one in task.tasks
             if one.flyte_name is not None
         }
+
+    @property
+    def app_names(self) -> frozenset[str]:
+        """Flyte's names of the apps among them."""
+        every = (one for task in self.tasks for one in task.tasks)
+        return frozenset(one.flyte_name for one in every if one.kind == "app" and one.flyte_name)
 
     def is_same(self, other: VersionRecord) -> bool:
         """Whether both are the same deployment, even if only one of them was registered."""

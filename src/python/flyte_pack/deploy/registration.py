@@ -47,7 +47,8 @@ class ControlPlane:
 class Entry:
     """An entry point of the target `address`.
 
-    file: its path in the bundle. kind: "task" or "environment". attribute: its name in the module.
+    file: its path in the bundle. kind: "task", "environment" or "app". attribute: its name in the
+    module.
     image: reference of the linked image; None if the code's own image needs no build.
     """
 
@@ -63,22 +64,25 @@ class Entry:
 class Code:
     """A bundle's code, unpacked into the clean directory `root`, which is a real path.
 
-    uri, archive_hash: None if the code is embedded in an image.
+    uri, archive_hash: None if the code is embedded in an image. elsewhere: apps that other codes
+    have as their entries: depending on one of them does not deploy it from here.
     """
 
     root: str
     uri: str | None
     archive_hash: str | None
     entries: tuple[Entry, ...]
+    elsewhere: tuple[Entry, ...] = ()
 
 
 @dataclass(frozen=True)
 class DescribedTask:
-    """What Flyte will be told of a task of the target `address`.
+    """What Flyte will be told of a task, or an app, of the target `address`.
 
-    attribute: its name in its module. name: Flyte's, "environment.function". spec: SHA-256 in
-    hexadecimal digits of all but the version. command: arguments of the container, with
-    `task_link.VERSION_HOLE` for the version. triggers: their names.
+    attribute: its name in its module. name: Flyte's, "environment.function"; an app's is that of
+    its environment. spec: SHA-256 in hexadecimal digits of all but the version. command: arguments
+    of the container, with `task_link.VERSION_HOLE` for the version. triggers: their names. kind:
+    "task" or "app".
     """
 
     address: TargetAddress
@@ -87,11 +91,12 @@ class DescribedTask:
     spec: str
     command: tuple[str, ...]
     triggers: tuple[str, ...]
+    kind: str = "task"
 
 
 @dataclass(frozen=True)
 class Described:
-    """The tasks of all codes. warnings: for the user. flyte: the SDK's version."""
+    """The tasks and apps of all codes. warnings: for the user. flyte: the SDK's version."""
 
     tasks: tuple[DescribedTask, ...]
     warnings: tuple[str, ...]
@@ -126,6 +131,7 @@ class Registrar:
         self._org: str | None = None
         self._bundles: list[_Bundle] = []
         self._owner: dict[str, _Bundle] = {}
+        self._apps: set[str] = set()
 
     def __enter__(self) -> Registrar:
         self._client = Process(self._python, "client", self._environ, self._say)
@@ -151,18 +157,13 @@ class Registrar:
         found = self._describe_each()
         tasks: dict[str, DescribedTask] = {}
         for bundle, described in zip(self._bundles, found):
-            for one in described["tasks"]:
-                task = DescribedTask(
-                    **{**one, "command": tuple(one["command"]), "triggers": tuple(one["triggers"])}
-                )
+            for task in map(_described, described["tasks"]):
                 other = tasks.setdefault(task.name, task)
                 if other is not task:
-                    raise RegistrationError(
-                        f"{other.address} and {task.address} both have the task {task.name}, in "
-                        "different bundles: give both the same `bundle`, or the environments "
-                        "different names"
-                    )
+                    raise _twice(other, task)
                 self._owner[task.name] = bundle
+                if task.kind == "app":
+                    self._apps.add(task.name)
         return Described(
             tuple(tasks.values()),
             tuple(dict.fromkeys(line for described in found for line in described["warnings"])),
@@ -197,22 +198,31 @@ class Registrar:
         """
         unknown = sorted(set(versions) - set(self._owner))
         assert not unknown, f"not described: {unknown}"
-        requests, given = [], dict(versions)
+        requests: list[str] = []
+        apps: list[str] = []
         for bundle in dict.fromkeys(self._owner[name] for name in versions):
             if bundle.process is None:
                 self._load(bundle)
             assert bundle.process is not None
+            given = {n: v for n, v in versions.items() if self._owner[n] is bundle}
             requests += bundle.process.ask("requests", self._import_seconds, versions=given)
+            if given.keys() & self._apps:
+                apps += bundle.process.ask("app_requests", self._import_seconds, versions=given)
             bundle.end_unless_kept()
-        done: list[Registered] = []
         self._settings()
         assert self._client is not None
+        done: list[Registered] = []
         try:
             for answer in self._client.answers("register", None, requests=requests):
                 if "registered" in answer:
-                    one = Registered(**answer["registered"])
-                    done.append(one)
-                    yield one
+                    done.append(Registered(**answer["registered"]))
+                    yield done[-1]
+            named = {name: versions[name] for name in versions.keys() & self._apps}
+            asked = self._client.answers("register_apps", None, requests=apps, versions=named)
+            for answer in asked if apps else ():
+                if "registered" in answer:
+                    done.append(Registered(**answer["registered"]))
+                    yield done[-1]
         except RegistrationError as error:
             raise RegistrationError(str(error), tuple(done)) from None
 
@@ -253,7 +263,7 @@ class Registrar:
         for bundle in self._bundles:
             if bundle.process is not None:
                 bundle.process.end()
-        self._bundles, self._owner = [], {}
+        self._bundles, self._owner, self._apps = [], {}, set()
 
     def upload(self, path: str, name: str) -> str:
         """Upload a file through Flyte's data proxy; returns its URI, which ends in `name`.
@@ -330,3 +340,24 @@ class _Bundle:
         if self.process is not None and not self.kept:
             self.process.end()
             self.process = None
+
+
+def _described(one: dict[str, Any]) -> DescribedTask:
+    return DescribedTask(
+        **{**one, "command": tuple(one["command"]), "triggers": tuple(one["triggers"])}
+    )
+
+
+def _twice(one: DescribedTask, other: DescribedTask) -> RegistrationError:
+    if one.kind != other.kind:
+        return RegistrationError(
+            f"{one.address} and {other.address} have a {one.kind} and a {other.kind} of the same "
+            f"name, {one.name}: give one of them another name"
+        )
+    fix = "give both the same `bundle`, or the environments different names"
+    if one.kind == "app":
+        fix = "write a flyte_app for it and deploy that too, or give both the same `bundle`"
+    return RegistrationError(
+        f"{one.address} and {other.address} both have the {one.kind} {one.name}, in different "
+        f"bundles: {fix}"
+    )

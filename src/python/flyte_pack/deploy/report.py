@@ -71,7 +71,9 @@ def _rollback(document: dict[str, Any]) -> list[str]:
 
 
 def _registration(one: dict[str, str]) -> str:
-    return f"  registration {one['name']} {one['version']}  {one['status']}"
+    kind = one.get("kind", "registration")
+    at = f"  {one['url']}" if "url" in one else ""
+    return f"  {kind} {one['name']} {one['version']}  {one['status']}{at}"
 
 
 def _list(document: dict[str, Any]) -> list[str]:

@@ -1,9 +1,10 @@
-"""Runs a task on this machine, out of its bundle, as a container would: `python -m flyte_pack run`.
+"""Runs a task, or serves an app, on this machine, out of its bundle: `python -m flyte_pack run`.
 
 The build starts it in the build root, on an interpreter that has the target's resolve. It puts the
 bundle into the store, the shim verifies it and unpacks it into a fresh directory, and there this
-process becomes Flyte's own local runner (`flyte_side/run_here.py`). It stays one process: terminal,
-signals and exit code are the task's. Another process removes the directory when it ends.
+process becomes Flyte's own local runner (`flyte_side/run_here.py`), or the program that serves apps
+(`flyte_side/run_app.py`), as in a container. It stays one process: terminal, signals and exit code
+are the task's. Another process removes the directory when it ends.
 """
 
 from __future__ import annotations
@@ -111,10 +112,22 @@ def _become_task(archive_uri: str, sha256: str, link: TaskLink, arguments: Seque
             *("--workdir", os.path.join(fresh, "bundle"), "--"),
             # After "--" the shim looks for no options that it knows (a task may have an input
             # "tgz").
-            *(sys.executable, "-s", "-u", MAIN, "run_here", "--"),
-            *runner_arguments(link, config, arguments),
+            *(sys.executable, "-s", "-u", MAIN),
+            *("run_app" if link.kind == "app" else "run_here", "--"),
+            *(
+                app_arguments(link, archive_uri, arguments)
+                if link.kind == "app"
+                else runner_arguments(link, config, arguments)
+            ),
         ]
     )
+
+
+def app_arguments(link: TaskLink, tgz: str, arguments: Sequence[str]) -> tuple[str, ...]:
+    """What `flyte_side/run_app.py` takes after `--`. tgz: the address of the bundle."""
+    path, _, name = link.entry_point.rpartition(":")
+    spec = {"target": link.address, "file": path, "module": link.module, "app": name, "tgz": tgz}
+    return (json.dumps(spec), *arguments)
 
 
 def runner_arguments(
