@@ -36,7 +36,8 @@ _MISMATCH = re.compile(
     re.DOTALL,
 )
 _ABSENT = re.compile(
-    r"there is no version of (?P<pin>\S{1,200}?==[^\s,]+)|\b(?P<name>\S{1,200}) was not found in the "
+    r"there is no version of (?P<pin>\S{1,200}?==[^\s,]+)"
+    r"|\b(?P<name>\S{1,200}) was not found in the "
 )
 _INSTALLING = re.compile(r"Failed to install: \S+ \((?P<name>[^=)]+)==(?P<version>[^)]+)\)")
 _DIRECTORY_OF_SCRIPTS = re.compile(
