@@ -155,8 +155,6 @@ def test_what_pants_logs_of_a_publish_holds_no_secret(
 ) -> None:
     around = {
         "AWS_SECRET_ACCESS_KEY": "planted-aws-51c0",
-        "HTTPS_PROXY": "http://someone:planted-proxy-6e6e@127.0.0.1:1",
-        "NO_PROXY": "127.0.0.1,localhost",
         "A_TOKEN": "planted-token-8a8a",
     }
     wrong = docker_config_of(tmp_path, front.host)
