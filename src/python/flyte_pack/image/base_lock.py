@@ -75,7 +75,10 @@ def fetch(
     """
     try:
         reference = Reference.parse(image)
-        registry = (session or Session()).registry(reference.registry)
+    except InvalidName as error:
+        raise RegistryError(f"{image}: {error}") from None
+    registry = (session or Session()).registry(reference.registry)
+    try:
         which = reference.digest or reference.tag or "latest"
         scopes = may_pull(reference.repository)
         data, media_type = registry.manifest(reference.repository, which, scopes)
@@ -95,7 +98,7 @@ def fetch(
             name, model.digest_of(data), None, (BasePlatform(own, data, config),), python
         )
     except (InvalidImage, InvalidName, UnicodeDecodeError) as error:
-        raise RegistryError(f"{image}: {error}") from None
+        raise RegistryError(f"{image}: {registry.without_secrets(str(error))}") from None
 
 
 def _from_index(
