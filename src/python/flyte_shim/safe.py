@@ -121,9 +121,10 @@ def first_usable(
             failure = StorageError(f"{error.filename or place}: {error.strerror}")
         else:
             if place not in homes:
-                warn(f"the cache is {found}, as {reason or 'that is safe'}")
+                warn(f"the cache is {found}, as {reason}")
             return used
-        reason = reason or ("" if isinstance(failure, UnsafeDirectory) else str(failure))
+        unsafe = isinstance(failure, UnsafeDirectory)
+        reason = reason or ("that is safe" if unsafe else str(failure))
     raise StorageError(
         f"no place for the cache: {failure}. {otherwise[0].upper()}{otherwise[1:]} that the user "
         f"with the id {os.geteuid()} can write"

@@ -72,19 +72,21 @@ TMP, SHM = f"/tmp/flyte-shim-{UNKNOWN}", f"/dev/shm/flyte-shim-{UNKNOWN}"
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        # As the image says: a HOME of another.
-        ([], f"the cache is {TMP}, as /home/owned/.cache: Permission denied"),
+        # As the image says: a HOME of another, which is told, too.
+        ([], "/home/owned/.cache/flyte-shim is not used: /home/owned belongs to the user with the"),
+        ([], f"the cache is {TMP}, as that is safe"),
         (["--env", "HOME=/"], f"the cache is {TMP}, as /.cache: Permission denied"),
-        (["--env", "HOME="], f"the cache is {TMP}, as HOME is not set"),
+        # An engine then takes that of /etc/passwd or "/".
+        (["--env", "HOME="], f"the cache is {TMP}, as /.cache: Permission denied"),
         (["--env", "HOME=relative"], f"the cache is {TMP}, as HOME is no absolute path"),
         (["--env", "HOME=/none/such"], f"the cache is {TMP}, as /none: Permission denied"),
         (["--env", "HOME=/etc/passwd"], f"the cache is {TMP}, as /etc/passwd: Not a directory"),
-        (["--env", "HOME=/srv/task"], "the cache is"),
-        (["--env", "HOME=/", "--env", "XDG_CACHE_HOME=/tmp/mine"], "as /.cache"),
+        (["--env", "HOME=/srv/task"], f"the cache is {TMP}, as that is safe"),
+        (["--env", "HOME=/", "--env", "XDG_CACHE_HOME=/tmp/mine"], None),
         (["--user", "0:0", "--env", "HOME=/"], None),
         (["--user", "1000:1000"], None),
         (["--user", f"{UNKNOWN}:{UNKNOWN}", "--read-only", "--tmpfs", "/tmp:mode=1777"],
-         f"the cache is {TMP}, as /home/owned/.cache: "),
+         f"the cache is {TMP}, as that is safe"),
         (["--read-only", "--env", "HOME=/", "--volume", "/tmp"],
          f"the cache is {TMP}, as /.cache: Read-only file system"),
     ],
@@ -102,7 +104,7 @@ def test_in_docker_with_nothing_to_write_but_memory(made, reference, docker):
     typed = ("--workdir", "/dev/shm/task", *made[1][2:])
     done = docker("run", "--rm", "--read-only", reference, *typed, check=False)
     assert done.stdout == f"{UNKNOWN} works", done.stderr
-    assert f"flyte-shim: warning: the cache is {SHM}, as /home/owned/.cache: " in done.stderr
+    assert f"flyte-shim: warning: the cache is {SHM}, as that is safe" in done.stderr
 
 
 def test_in_docker_with_nothing_to_write_at_all(made, reference, docker):
@@ -113,12 +115,18 @@ def test_in_docker_with_nothing_to_write_at_all(made, reference, docker):
     assert "Read-only file system" in line
 
 
-def test_unpacked(made):
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        # Bubblewrap gives all files to the image's user.
+        ([], ""),
+        (["--env", "HOME=/"], ""),
+        (["--env", "HOME="], f"flyte-shim: warning: the cache is {TMP}, as HOME is not set\n"),
+    ],
+)
+def test_unpacked(made, options, said):
     need("bubblewrap")
-    done = in_image(made[0], "--engine=unpack", *made[1], env={"PATH": "/usr/bin:/bin"})
+    typed = ("--engine=unpack", *options, "--", *made[1])
+    done = in_image(made[0], *typed, env={"PATH": "/usr/bin:/bin"})
     assert done.stdout == f"{UNKNOWN} works", done.stderr
-    unset = in_image(
-        made[0], "--engine=unpack", "--env", "HOME=", "--", *made[1], env={"PATH": "/usr/bin:/bin"}
-    )
-    assert unset.stdout == f"{UNKNOWN} works", unset.stderr
-    assert f"warning: the cache is {TMP}, as HOME is not set" in unset.stderr
+    assert done.stderr.endswith(f"to the image's user\n{said}")

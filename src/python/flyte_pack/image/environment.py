@@ -75,7 +75,8 @@ def environment_of(
     if interpreter.startswith(f"/{VENV}/"):
         raise InvalidImage(
             f"its Python, {interpreter}, is in /{VENV}, where the packages of a lock file go: take "
-            "a base whose Python is elsewhere; a virtual environment there does no harm"
+            "a base whose Python is elsewhere. Of a virtual environment there, name the one "
+            "below it (`home` in its pyvenv.cfg), or lock the base anew, which finds that"
         )
     config = base.parsed_config.env
     after = _searched(config.get("PYTHONPATH", ""))

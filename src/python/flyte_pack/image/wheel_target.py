@@ -102,11 +102,9 @@ class WheelTarget:
 
         If only `3.12` is known of that, any patch version will do.
         """
-        versions = (
-            [self.python]
-            if self.python.count(".") == 2
-            else [f"{self.python}.{n}" for n in (0, 99)]
-        )
+        # A pre-release counts as what it becomes, as for pip and uv.
+        release = re.sub(r"(a|b|rc)[0-9]+$", "", self.python)
+        versions = [release] if release.count(".") == 2 else [f"{release}.{n}" for n in (0, 99)]
         return any(SpecifierSet(specifier).contains(v, prereleases=True) for v in versions)
 
     @property
