@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Iterable, Optional, Union
 
+from pants.backend.python.subsystems.repos import PythonRepos
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import EntryPoint
-from pants.backend.python.util_rules.pex_from_targets import PexFromTargetsRequest
 from pants.build_graph.address import Address
 from pants.core.goals.run import RunFieldSet, RunInSandboxBehavior, RunRequest, RunSubsystem
 from pants.core.util_rules.distdir import DistDir
@@ -18,6 +18,7 @@ from pants.engine.internals.session import RunId
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.target import Target
 from pants.engine.unions import UnionRule
+from pants.option.global_options import GlobalOptions
 from pants.util.logging import LogLevel
 
 from flyte_pack.deploy.options import parse
@@ -35,6 +36,7 @@ from pants_flyte.deployment import (
 )
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
+from pants_flyte.task_packages import PackageSettings, package_source, packages_pex
 from pants_flyte.tool import insecure_arguments, interactive_program, program_sources
 
 _PROGRAM_DIR = "__flyte_pack"
@@ -67,18 +69,12 @@ async def _in_image(
     )
 
 
-async def _here(task: BuiltTask, store: str) -> RunRequest:
+async def _here(task: BuiltTask, store: str, settings: PackageSettings) -> RunRequest:
     """Runs on this machine, in the task's own resolve."""
-    requirements = await engine.requirements_pex(
-        PexFromTargetsRequest(
-            [task.address],
-            output_filename="environment.pex",
-            internal_only=True,
-            include_source_files=False,
-            include_local_dists=True,
-            main=EntryPoint("flyte_pack.__main__"),
-        )
-    )
+    (target,) = await engine.targets_at([task.address])
+    source = await package_source(target, settings.python_setup)
+    main = EntryPoint("flyte_pack.__main__")
+    requirements = await packages_pex([target], source, settings, "environment.pex", main)
     environment = await engine.tool_environment(
         replace(requirements, additional_args=(*requirements.additional_args, "--no-strip-pex-env"))
     )
@@ -99,8 +95,7 @@ async def _remote(
     address: Address,
     options: RunOptions,
     flyte: FlyteSubsystem,
-    flyte_pack: FlytePackSubsystem,
-    python_setup: PythonSetup,
+    packages: PackageSettings,
     dist_dir: DistDir,
 ) -> RunRequest:
     """Packages nothing: Flyte runs what the deployment registers."""
@@ -109,9 +104,10 @@ async def _remote(
     except UsageError as error:
         raise FlyteTargetError(address, str(error)) from None
     deployment = DeploymentFieldSet.create(await _deployment_of(address, options.deployment))
+    flyte_pack = packages.flyte_pack
     settings = await settings_of(deployment, deploy_options, flyte, flyte_pack, dist_dir)
-    environments, packages = await environments_of(
-        [address], deploy_options, deploy_options.settings.over(settings), python_setup
+    environments, installed = await environments_of(
+        [address], deploy_options, deploy_options.settings.over(settings), packages
     )
     plan = plan_of(deployment, settings, flyte, environments=tuple(environments))
     document = await engine.create_digest({_PLAN: plan.to_json()})
@@ -121,7 +117,7 @@ async def _remote(
             *("run-remote", "--plan", f"{{chroot}}/{_PLAN}", "--dir", "{chroot}"),
             *("--task", address.spec, "--"),
         ),
-        [document, *packages],
+        [document, *installed],
     )
 
 
@@ -153,23 +149,26 @@ async def run_task(
     flyte: FlyteSubsystem,
     flyte_pack: FlytePackSubsystem,
     python_setup: PythonSetup,
+    repos: PythonRepos,
+    global_options: GlobalOptions,
     dist_dir: DistDir,
     run_id: RunId,
 ) -> RunRequest:
+    packages = PackageSettings(flyte_pack, python_setup, repos, global_options.ca_certs_path)
     address = field_set.address
     try:
         options = split(run.args)
     except UsageError as error:
         raise FlyteTargetError(address, str(error)) from None
     if options.remote:
-        return await _remote(address, options, flyte, flyte_pack, python_setup, dist_dir)
+        return await _remote(address, options, flyte, packages, dist_dir)
     task_request = TaskRequest(
         address, options.copy_style, options.root_dir, image=options.in_image
     )
     task = (await engine.build_tasks([task_request]))[0]
     if options.in_image:
         return await _in_image(task, flyte, flyte_pack)
-    return await _here(task, store_uri(flyte, dist_dir))
+    return await _here(task, store_uri(flyte, dist_dir), packages)
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:
