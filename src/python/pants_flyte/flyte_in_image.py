@@ -52,7 +52,7 @@ async def check_flyte(
     here, elsewhere = _requirements_of_flyte(everything, resolve, python_setup)
     if len(here) > 1:
         advice = (
-            f"{', '.join(here[:_NAMED])} own the module, so that Pants infers no dependency on any. "
+            f"{', '.join(here[:_NAMED])} own the module, so that Pants infers no dependency on it. "
             f"Add the one that is meant to the `dependencies` of {tasks[0]} or of this image."
         )
     elif here:
