@@ -172,18 +172,19 @@ def test_the_readme_sets_up_a_repository_at_the_first_try(
         if not name.startswith("XDG_")
     }
     said = ""
-    for block in _BLOCK.finditer(section):
-        text = block["text"]
-        if block["language"] == "bash":
-            said = run("bash", "-ec", text, cwd=root, env=env)
-        elif block["path"]:
-            path = root / block["path"]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        else:
-            with open(root / "pants.toml", "a") as toml:
-                toml.write(f"\n{text}")
-    BuildRoot(root).stop()
+    try:
+        for block in _BLOCK.finditer(section):
+            if block["language"] == "bash":
+                said = run("bash", "-ec", block["text"], cwd=root, env=env)
+            elif block["path"]:
+                path = root / block["path"]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(block["text"])
+            else:
+                with open(root / "pants.toml", "a") as toml:
+                    toml.write(f"\n{block['text']}")
+    finally:
+        BuildRoot(root).stop()
     assert "3" in said.splitlines()[-1]
     assert {path.name for path in (root / "dist" / "services.ml").iterdir()} == {
         "train.json",
