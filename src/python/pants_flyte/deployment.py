@@ -6,14 +6,11 @@ import os
 from dataclasses import dataclass
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
-from pants.backend.python.subsystems.setup import PythonSetup
-from pants.backend.python.target_types import PythonResolveField
 from pants.backend.python.util_rules.pex import VenvPexProcess
-from pants.backend.python.util_rules.pex_from_targets import PexFromTargetsRequest
 from pants.build_graph.address import Address
 from pants.core.util_rules.distdir import DistDir
 from pants.engine.fs import Digest
-from pants.engine.target import FieldSet
+from pants.engine.target import FieldSet, Target
 from pants.util.logging import LogLevel
 
 from flyte_pack.deploy.config import UNSET, DeployConfig, Settings
@@ -32,6 +29,12 @@ from pants_flyte.globs import exactly
 from pants_flyte.image_process import run_steps
 from pants_flyte.pushing import push_plan
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
+from pants_flyte.task_packages import (
+    PackageSettings,
+    PackageSource,
+    package_source,
+    packages_pex,
+)
 from pants_flyte.tool import program_pex
 
 _SETTINGS = "settings.json"
@@ -179,7 +182,7 @@ async def environments_of(
     addresses: Sequence[Address],
     options: DeployOptions,
     settings: Settings,
-    python_setup: PythonSetup,
+    packages: PackageSettings,
 ) -> Tuple[List[Environment], List[Digest]]:
     """For each resolve of the tasks: an interpreter with the packages that they reach, its files.
 
@@ -188,28 +191,21 @@ async def environments_of(
     environ = await engine.environment_variables(VARIABLES)
     if not options.registers or not named(settings, os.getcwd(), environ):
         return [], []
-    by_resolve: Dict[str, List[Address]] = {}
+    by_source: Dict[PackageSource, List[Target]] = {}
     for target in await engine.targets_at(addresses):
-        resolve = target[PythonResolveField].normalized_value(python_setup)
-        by_resolve.setdefault(resolve, []).append(target.address)
+        source = await package_source(target, packages.python_setup)
+        by_source.setdefault(source, []).append(target)
     environments, digests = [], []
-    for number, (_, tasks) in enumerate(sorted(by_resolve.items())):
-        request = await engine.requirements_pex(
-            PexFromTargetsRequest(
-                tasks,
-                output_filename=f"tasks_{number}.pex",
-                internal_only=True,
-                include_source_files=False,
-                include_local_dists=True,
-            )
-        )
+    ordered = sorted(by_source.items(), key=lambda item: (item[0].resolve, item[0].choice))
+    for number, (source, tasks) in enumerate(ordered):
+        request = await packages_pex(tasks, source, packages, f"tasks_{number}.pex")
         tool = await engine.tool_environment(request)
         environments.append(
             Environment(
                 python=os.path.normpath(tool.python),
                 env=dict(tool.env),
                 identity=tool.digest.fingerprint,
-                tasks=tuple(sorted(task.spec for task in tasks)),
+                tasks=tuple(sorted(task.address.spec for task in tasks)),
             )
         )
         digests.append(tool.digest)

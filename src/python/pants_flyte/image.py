@@ -34,14 +34,14 @@ from pants_flyte import engine
 from pants_flyte import image_target_types as types
 from pants_flyte.base_image import Base, load_base, parse_platforms
 from pants_flyte.build_types import BuiltImage, ImageRequest
-from pants_flyte.closure import reached_from
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.flyte_in_image import check_flyte
 from pants_flyte.holes import hole_values
 from pants_flyte.image_code import code_layer, code_of, hiding_process, shim_processes
 from pants_flyte.image_packages import package_layers, requirements_of
 from pants_flyte.image_process import blobs, layers_of
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
-from pants_flyte.target_types import FlyteEntryPointField, checked_output_path
+from pants_flyte.target_types import checked_output_path
 from pants_flyte.targets import target_at
 from pants_flyte.tool import program_pex
 
@@ -110,27 +110,6 @@ async def _filled(
     return filled
 
 
-async def _check_flyte(
-    address: Address, environments: Iterable[Environment], python_setup: PythonSetup
-) -> None:
-    """Raises `FlyteTargetError` for an image of tasks in which nothing could start them."""
-    # A lock file from before the base's files were looked at leaves it open.
-    if any(environment.has_flyte is not False for environment in environments):
-        return
-    tasks = [
-        t.address
-        for t in await reached_from([address], python_setup)
-        if t.has_field(FlyteEntryPointField)
-    ]
-    if tasks:
-        raise FlyteTargetError(
-            address,
-            f"it is for {tasks[0]}, and no dependency leads to the requirement `flyte`, whose `a0` "
-            "starts tasks. If Pants warns that several targets own the module, add the one that is "
-            "meant to the `dependencies` of the code that imports it, or of the image.",
-        )
-
-
 @rule(desc="Build a Flyte image", level=LogLevel.DEBUG)
 async def build_image(
     request: ImageRequest,
@@ -171,7 +150,7 @@ async def build_image(
     )
     settled = [beside(e, names) for e, names in zip(environments.values(), packages.names)]
     if not any("flyte" in names for names in packages.names):
-        await _check_flyte(address, [environment for environment, _ in settled], python_setup)
+        await check_flyte(target, roots, [environment for environment, _ in settled], python_setup)
     shims = await shim_processes([environment for environment, _ in settled], tool, address)
     # What of the base gives way is hidden by a layer below ours.
     hiding = [await hiding_process(left, tool, address) for _, left in settled if left.what]

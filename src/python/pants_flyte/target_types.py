@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Iterable, Optional, Tuple
+import os
+from typing import Iterable, List, Optional, Tuple
 
 from pants.backend.python.target_types import InterpreterConstraintsField, PythonResolveField
 from pants.core.goals.package import OutputPathField
@@ -20,6 +21,7 @@ from pants.engine.target import (
 from pants.util.docutil import bin_name
 from pants.util.strutil import help_text
 
+from flyte_pack.ignore_files import IGNORE_FILES
 from flyte_shim.paths import path_problem
 from pants_flyte import engine
 from pants_flyte.errors import FlyteTargetError
@@ -72,15 +74,29 @@ class PathField(StringField, AsyncFieldMixin, NamesFiles):
 class CodeTarget(FileNamingTarget):
     """A target with a `copy_style`: `all` reads what lies beside the code, owned or not."""
 
+    @property
+    def takes_all(self) -> bool:
+        styles = (FlyteTaskCopyStyleField, FlyteBundleCopyStyleField)
+        return any(self.get(style).value == "all" for style in styles)
+
     def named_paths(self) -> Tuple[str, ...]:
         named = super().named_paths()
-        styles = (FlyteTaskCopyStyleField, FlyteBundleCopyStyleField)
-        if all(self.get(style).value != "all" for style in styles):
+        if not self.takes_all:
             return named
         root = self[FlyteRootDirField].value
         # Without a root it is the source root, which is not known here: take the BUILD file's.
         path = path_from_root(self.address, "" if root is None else f"//{root}")
         return named if path is None else (*named, path)
+
+    def ignore_files_above(self) -> Tuple[str, ...]:
+        if not self.takes_all:
+            return ()
+        paths: List[str] = []
+        directory = self.address.spec_path
+        while directory:
+            directory = os.path.dirname(directory)
+            paths += [os.path.join(directory, name) for name in IGNORE_FILES]
+        return tuple(paths)
 
 
 class FlyteRootDirField(StringField):

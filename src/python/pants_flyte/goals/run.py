@@ -9,9 +9,9 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Iterable, List, Mapping, Optional, Sequence, Union
 
+from pants.backend.python.subsystems.repos import PythonRepos
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import EntryPoint
-from pants.backend.python.util_rules.pex_from_targets import PexFromTargetsRequest
 from pants.build_graph.address import Address
 from pants.core.goals.run import RunFieldSet, RunInSandboxBehavior, RunRequest, RunSubsystem
 from pants.core.util_rules.distdir import DistDir
@@ -20,6 +20,7 @@ from pants.engine.internals.session import RunId
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.target import Target
 from pants.engine.unions import UnionRule
+from pants.option.global_options import GlobalOptions
 from pants.util.logging import LogLevel
 
 from flyte_pack.deploy.flyte_settings import NO_CONTROL_PLANE
@@ -42,6 +43,7 @@ from pants_flyte.deployment import (
 )
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
+from pants_flyte.task_packages import PackageSettings, package_source, packages_pex
 from pants_flyte.tool import insecure_arguments, interactive_program, program_sources
 
 logger = logging.getLogger(__name__)
@@ -76,18 +78,12 @@ async def _in_image(
     )
 
 
-async def _here(task: BuiltTask, store: str) -> RunRequest:
+async def _here(task: BuiltTask, store: str, settings: PackageSettings) -> RunRequest:
     """Runs on this machine, in the task's own resolve."""
-    requirements = await engine.requirements_pex(
-        PexFromTargetsRequest(
-            [task.address],
-            output_filename="environment.pex",
-            internal_only=True,
-            include_source_files=False,
-            include_local_dists=True,
-            main=EntryPoint("flyte_pack.__main__"),
-        )
-    )
+    (target,) = await engine.targets_at([task.address])
+    source = await package_source(target, settings.python_setup)
+    main = EntryPoint("flyte_pack.__main__")
+    requirements = await packages_pex([target], source, settings, "environment.pex", main)
     environment = await engine.tool_environment(
         replace(requirements, additional_args=(*requirements.additional_args, "--no-strip-pex-env"))
     )
@@ -108,8 +104,7 @@ async def _deployed(
     address: Address,
     options: RunOptions,
     flyte: FlyteSubsystem,
-    flyte_pack: FlytePackSubsystem,
-    python_setup: PythonSetup,
+    packages: PackageSettings,
     dist_dir: DistDir,
 ) -> RunRequest:
     """Packages nothing: Flyte runs what a deployment has registered."""
@@ -125,23 +120,24 @@ async def _deployed(
             "and deploy it; or leave out --deployed, to run the code as it is.",
         )
     deployment = DeploymentFieldSet.create(deployments[0])
+    flyte_pack = packages.flyte_pack
     settings = await settings_of(deployment, deploy_options, flyte, flyte_pack, dist_dir)
-    environments, packages = await environments_of(
-        [address], deploy_options, deploy_options.settings.over(settings), python_setup
+    environments, installed = await environments_of(
+        [address], deploy_options, deploy_options.settings.over(settings), packages
     )
     plan = plan_of(deployment, settings, flyte, environments=tuple(environments))
-    return await _remote_program(address, plan, {}, packages, flyte_pack)
+    return await _remote_program(address, plan, {}, installed, flyte_pack)
 
 
 async def _shipped(
     address: Address,
     options: RunOptions,
     flyte: FlyteSubsystem,
-    flyte_pack: FlytePackSubsystem,
-    python_setup: PythonSetup,
+    packages: PackageSettings,
     dist_dir: DistDir,
 ) -> RunRequest:
     """Flyte runs the code as it is, which is packaged here."""
+    flyte_pack = packages.flyte_pack
     deploy_options = _deploy_options(address, options)
     deployments = await _deployments_of(address, options.deployment)
     if len(deployments) == 1:
@@ -153,7 +149,7 @@ async def _shipped(
         )
     settings = replace(settings, version=None)  # the run's version is that of its code
     wanted = deploy_options.settings.over(settings)
-    environments, packages = await environments_of([address], deploy_options, wanted, python_setup)
+    environments, installed = await environments_of([address], deploy_options, wanted, packages)
     others = ", ".join(sorted(target.address.spec for target in deployments[1:] and deployments))
     if not environments:
         instead = f"; or type --deployment ADDRESS, of: {others}" if others else ""
@@ -187,7 +183,7 @@ async def _shipped(
         import_env=tuple(flyte.import_env_vars),
     )
     documents = {name: push.to_json() for name, push in zip(plan.pushes, pushes)}
-    digests = [*packages, task.link_digest]
+    digests = [*installed, task.link_digest]
     digests += [task.bundle.digest] if task.bundle else []
     digests += [task.image.digest] if task.image else []
     return await _remote_program(address, plan, documents, digests, flyte_pack)
@@ -243,29 +239,29 @@ async def run_task(
     flyte: FlyteSubsystem,
     flyte_pack: FlytePackSubsystem,
     python_setup: PythonSetup,
+    repos: PythonRepos,
+    global_options: GlobalOptions,
     dist_dir: DistDir,
     run_id: RunId,
 ) -> RunRequest:
+    packages = PackageSettings(flyte_pack, python_setup, repos, global_options.ca_certs_path)
     address = field_set.address
     try:
         options = split(run.args)
     except UsageError as error:
         raise FlyteTargetError(address, str(error)) from None
     if options.deployed is not None:
-        return await _deployed(address, options, flyte, flyte_pack, python_setup, dist_dir)
+        return await _deployed(address, options, flyte, packages, dist_dir)
     # Its inputs can be told without Flyte.
     if options.remote and not options.help:
-        return await _shipped(address, options, flyte, flyte_pack, python_setup, dist_dir)
+        return await _shipped(address, options, flyte, packages, dist_dir)
     task_request = TaskRequest(
-        address,
-        options.copy_style,
-        options.root_dir,
-        image=options.in_image,
+        address, options.copy_style, options.root_dir, image=options.in_image
     )
     task = (await engine.build_tasks([task_request]))[0]
     if options.in_image:
         return await _in_image(task, flyte, flyte_pack)
-    return await _here(task, store_uri(flyte, dist_dir))
+    return await _here(task, store_uri(flyte, dist_dir), packages)
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:
