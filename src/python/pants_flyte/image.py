@@ -151,7 +151,14 @@ async def build_image(
     settled = [beside(e, names) for e, names in zip(environments.values(), packages.names)]
     if not any("flyte" in names for names in packages.names):
         await check_flyte(target, roots, [environment for environment, _ in settled], python_setup)
-    shims = await shim_processes([environment for environment, _ in settled], tool, address)
+    shims = await shim_processes(
+        [
+            (environment, "flyte" in names or environment.has_flyte is not False)
+            for (environment, _), names in zip(settled, packages.names)
+        ],
+        tool,
+        address,
+    )
     # What of the base gives way is hidden by a layer below ours.
     hiding = [await hiding_process(left, tool, address) for _, left in settled if left.what]
     done, embedded = await code_layer(address, code, settings, (*shims, *hiding), tool)

@@ -14,6 +14,7 @@ from pants.engine.fs import Digest, PathGlobs
 from pants.engine.process import FallibleProcessResult
 from pants.engine.target import Target
 
+from flyte_pack.flyte_side.private import FSERVE
 from flyte_pack.image.assemble import ImageSettings
 from flyte_pack.image.copy_rules import DockerIgnore, file_destination, folder_destination
 from flyte_pack.image.environment import Environment, LeftOut
@@ -28,6 +29,7 @@ from flyte_pack.image.filesystem import (
 )
 from flyte_pack.image.layer_plan import PART, LayerPlan
 from flyte_pack.oci.parts import layer_path_problem, whiteout_problem
+from flyte_shim.fserve import ORIGINAL
 from pants_flyte import engine
 from pants_flyte.closure import Closure, closure_of
 from pants_flyte.errors import FlyteTargetError
@@ -58,13 +60,16 @@ class Code:
 
 
 async def shim_processes(
-    environments: Iterable[Environment], tool: VenvPex, address: Address
+    environments: Iterable[Tuple[Environment, bool]], tool: VenvPex, address: Address
 ) -> Tuple[VenvPexProcess, ...]:
-    """For each: the virtual environment itself, and the program that fetches bundles."""
+    """For each: the virtual environment itself, and the program that fetches bundles.
+
+    environments: each with whether Flyte is, or may be, in the image.
+    """
     sources = await engine.subset(await program_sources(), PathGlobs(["flyte_shim/**/*.py"]))
     files = [content.path for content in await engine.contents(sources)]
     processes = []
-    for environment in environments:
+    for environment, has_flyte in environments:
         packages = site_packages(environment.minor)
         on_path = base_paths(environment.packages, environment.after)
         plan = LayerPlan(
@@ -80,6 +85,7 @@ async def shim_processes(
                 ),
                 (f"{VENV}/bin/flyte-shim", console_script("flyte_shim.cli", "main"), 0o755),
                 *(((f"{packages}/{BASE_PATHS}", on_path, 0o644),) if on_path else ()),
+                *(_fserve() if has_flyte else ()),
             ),
             links=(
                 (f"{VENV}/bin/python", environment.interpreter),
@@ -90,6 +96,14 @@ async def shim_processes(
         about = f"Pack the shim for {address}"
         processes.append(await _layer_process(plan, sources, tool, about))
     return tuple(processes)
+
+
+def _fserve() -> Tuple[Tuple[str, str, int], ...]:
+    """What starts apps: ours in the place of Flyte's, which lies in a layer below."""
+    return (
+        (f"{VENV}/bin/fserve", console_script("flyte_shim.fserve", "main"), 0o755),
+        (f"{VENV}/bin/{ORIGINAL}", console_script(*FSERVE), 0o755),
+    )
 
 
 async def hiding_process(left_out: LeftOut, tool: VenvPex, address: Address) -> VenvPexProcess:

@@ -44,6 +44,8 @@ RESOLVER, APP_RESOLVER = (
     ".".join(next(row[1:3] for row in PRIVATE if row[0] == purpose))
     for purpose in ("resolver", "app_resolver")
 )
+# The module and function of the program that serves apps.
+FSERVE = next(row[1:3] for row in PRIVATE if row[0] == "fserve")
 
 
 def private(purpose: str) -> Any:

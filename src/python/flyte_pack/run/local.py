@@ -63,10 +63,10 @@ def main(argv: Sequence[str]) -> int:
 def _run(given: argparse.Namespace) -> int:
     # The build has used its own options (`--copy-style`, `--root-dir`); the rest is the task's.
     options = split(given.typed)
-    if options.help:
-        write(sys.stdout, f"{HELP}\n")
     with open(given.task, "rb") as file:
         link = TaskLink.from_json(file.read(), given.task)
+    if options.help and link.kind != "app":
+        write(sys.stdout, f"{HELP}\n")
     if link.bundle is None:
         raise UserError(
             f'{link.address} has copy_style="none": its code is in its image, and it has no bundle '

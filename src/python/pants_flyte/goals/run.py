@@ -1,4 +1,5 @@
-"""`run` for `flyte_task`: here or in its image, or by Flyte, as it is or as it was deployed.
+"""`run` for `flyte_task`: here or in its image, or by Flyte, as it is or as it was deployed; for
+`flyte_app`: here.
 
 The rule takes a `RunId` for the reason in `goals/deploy.py`.
 """
@@ -232,7 +233,16 @@ async def _deployments_of(address: Address, named: Optional[str]) -> List[Target
     return chosen
 
 
-@rule(desc="Prepare to run a Flyte task", level=LogLevel.DEBUG)
+def _check_is_task(target: Target, options: RunOptions) -> None:
+    if not isinstance(target, types.FlyteApp):
+        return
+    typed, instead = "--in-image", "leave it out, to serve it from its bundle on this machine"
+    if options.remote:
+        typed, instead = "--remote", "deploy it, by a `flyte_deployment` that has it in its `tasks`"
+    raise FlyteTargetError(target.address, f"{typed} is for tasks, and this is an app: {instead}.")
+
+
+@rule(desc="Prepare to run a Flyte task or app", level=LogLevel.DEBUG)
 async def run_task(
     field_set: RunTaskFieldSet,
     run: RunSubsystem,
@@ -250,6 +260,8 @@ async def run_task(
         options = split(run.args)
     except UsageError as error:
         raise FlyteTargetError(address, str(error)) from None
+    if options.deployed is not None or options.remote or options.in_image:
+        _check_is_task((await engine.targets_at([address]))[0], options)
     if options.deployed is not None:
         return await _deployed(address, options, flyte, packages, dist_dir)
     # Its inputs can be told without Flyte.
