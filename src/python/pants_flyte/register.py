@@ -13,7 +13,7 @@ from pants_flyte.engine.tried import explained
 
 # Pants reads each rule when its module is imported.
 with explained():
-    from pants_flyte import changed, engine, image, lost_imports, task
+    from pants_flyte import changed, engine, first_party, image, lost_imports, task
     from pants_flyte.goals import deploy, package, publish, run, run_image, test
     from pants_flyte.image_target_types import FlyteBaseImage, FlyteImage
     from pants_flyte.target_types import FlyteApp, FlyteBundle, FlyteDeployment, FlyteTask
@@ -27,6 +27,7 @@ def rules() -> Iterable[Union[Rule, UnionRule]]:
     return [
         *engine.rules(),
         *changed.rules(),
+        *first_party.rules(),
         *image.rules(),
         *task.rules(),
         *lost_imports.rules(),

@@ -50,6 +50,7 @@ class Entry:
     file: its path in the bundle. kind: "task", "environment" or "app". attribute: its name in the
     module.
     image: reference of the linked image; None if the code's own image needs no build.
+    modules: those to import after `module`, which have the tasks of an environment.
     """
 
     address: TargetAddress
@@ -58,6 +59,7 @@ class Entry:
     kind: str
     attribute: str
     image: str | None
+    modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

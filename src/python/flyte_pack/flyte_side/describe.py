@@ -153,35 +153,36 @@ class _Code:
 
     def _entry_point(self, entry: dict[str, Any]) -> Any:
         address, file, attribute = entry["address"], entry["file"], entry["attribute"]
-        self.importing = f"{address}: {file}"
-        self.answer({"importing": self.importing})
-        try:
-            module = importlib.import_module(entry["module"])
-        except BaseException as error:
-            raise Refused(f"{address}: {words.import_failure(self.root, file, error)}") from None
+        module = self._import(address, file, entry["module"])
         where = os.path.realpath(getattr(module, "__file__", None) or "")
         if where != os.path.join(self.root, file):
             raise Refused(
                 f"{address}: {file} is the module {entry['module']}, and Python has another one of "
                 f"that name ({where or 'built in'}): rename the file"
             )
+        for name in entry["modules"]:
+            self._import(address, f"{name.replace('.', '/')}.py", name)
         found = getattr(module, attribute, None)
-        if found is None:
-            raise Refused(f"{address}: {file} has no `{attribute}` once it is imported")
         is_task, flyte = entry["kind"] == "task", self.flyte
         kind = {
             "task": flyte.extend.TaskTemplate,
             "environment": flyte.TaskEnvironment,
             "app": apps.environment_class(),
         }[entry["kind"]]
-        if not isinstance(found, kind):
-            raise Refused(
-                f"{address}: `{attribute}` in {file} is not a Flyte {entry['kind']} once it is "
-                f"imported, but a {type(found).__name__}"
-            )
-        if is_task and (found.parent_env is None or found.parent_env() is None):
-            raise Refused(f"{address}: the task `{attribute}` in {file} belongs to no environment")
+        lonely = is_task and (getattr(found, "parent_env", None) or (lambda: None))() is None
+        if not isinstance(found, kind) or lonely:
+            said = words.not_named(found, entry["kind"])
+            raise Refused(f"{address}: `{attribute}` in {file} {said}")
         return found
+
+    def _import(self, address: str, file: str, name: str) -> Any:
+        """The module of that name, which is `file` in the code's directory."""
+        self.importing = f"{address}: {file}"
+        self.answer({"importing": self.importing})
+        try:
+            return importlib.import_module(name)
+        except BaseException as error:
+            raise Refused(f"{address}: {words.import_failure(self.root, file, error)}") from None
 
     # -- what there is to register, and which image each environment has
 

@@ -6,6 +6,7 @@ import os
 import re
 import traceback
 from collections.abc import Iterable
+from typing import Any
 
 NO_FLYTE = (
     "there is no `flyte` among the requirements of the resolve. "
@@ -18,6 +19,36 @@ TAKES_TIME = (
 
 class Refused(Exception):
     """Why a request cannot be done, and what to do about it."""
+
+
+def not_named(found: Any, kind: str = "task") -> str:
+    """What a name is that was to be a `kind`, and is none once its module is imported; and what to
+    write. found: what it is bound to; None if to nothing. kind: "task" or "environment".
+    """
+    import flyte
+
+    if found is None:
+        return (
+            "is not there once the module is imported. Bind it when the module is imported, or "
+            "name another one in `entry_point`"
+        )
+    if isinstance(found, flyte.TaskEnvironment):
+        return (
+            "is an environment once it is imported, which the source does not show. Assign it from "
+            "`flyte.TaskEnvironment(...)` or from a function that is annotated to return one, or "
+            "name one of its tasks in `entry_point`"
+        )
+    if isinstance(found, flyte.extend.TaskTemplate) and kind == "task":
+        return (
+            "is a task without an environment. Write `env = flyte.TaskEnvironment.from_task(NAME, "
+            "THE_TASK)`, and name `env` in `entry_point`"
+        )
+    is_app = any(base.__name__ == "AppEnvironment" for base in type(found).__mro__)
+    what = "an app environment" if is_app else f"of type {type(found).__name__}"
+    return (
+        f"is {what} once it is imported, and no {kind}. Name a function under `@ENV.task`, or an "
+        "environment of tasks, in `entry_point`"
+    )
 
 
 def import_failure(root: str, file: str, error: BaseException) -> str:

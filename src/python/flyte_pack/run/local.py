@@ -26,7 +26,7 @@ from flyte_pack.run.options import HELP, split
 from flyte_pack.scratch import scratch_place
 from flyte_pack.store import Blob, Store
 from flyte_pack.store.opening import open_store
-from flyte_pack.task_link import LinkedBundle, TaskLink
+from flyte_pack.task_link import LinkedBundle, TaskLink, module_of
 from flyte_shim.cli import main as shim
 from flyte_shim.files import remove_tree
 
@@ -139,7 +139,7 @@ def runner_arguments(
         "target": link.address,
         "file": path,
         "module": link.module,
-        "tasks": [task.name for task in link.tasks],
+        "tasks": {task.name: module_of(task.command) or link.module for task in link.tasks},
         "config": config,
         **more,
     }
