@@ -153,7 +153,7 @@ def test_a_link_names_the_tasks_of_its_entry_point(root: RuleRoot, entry_point, 
         ),
         (
             "other.py:served",
-            "app/other.py:served is an app environment, and has no tasks: name a task or a `flyte.TaskEnvironment`.",
+            "app/other.py:served is an app environment, and has no tasks: write a `flyte_app` instead of the `flyte_task`, or name a task or a `flyte.TaskEnvironment`.",
         ),
     ],
 )

@@ -30,6 +30,7 @@ from pants_flyte.build_types import BuiltTask
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly
 from pants_flyte.image_process import run_steps
+from pants_flyte.known_modules import modules_in
 from pants_flyte.pushing import push_plan
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.tool import program_pex
@@ -180,10 +181,13 @@ async def environments_of(
     options: DeployOptions,
     settings: Settings,
     python_setup: PythonSetup,
+    *,
+    of_checkout: bool = False,
 ) -> Tuple[List[Environment], List[Digest]]:
     """For each resolve of the tasks: an interpreter with the packages that they reach, its files.
 
-    None where nothing will be registered. settings: with what was typed.
+    None where nothing will be registered. settings: with what was typed. of_checkout: whether
+    the tasks are those of the checkout. Then messages know which modules it has.
     """
     environ = await engine.environment_variables(VARIABLES)
     if not options.registers or not named(settings, os.getcwd(), environ):
@@ -192,8 +196,9 @@ async def environments_of(
     for target in await engine.targets_at(addresses):
         resolve = target[PythonResolveField].normalized_value(python_setup)
         by_resolve.setdefault(resolve, []).append(target.address)
-    environments, digests = [], []
-    for number, (_, tasks) in enumerate(sorted(by_resolve.items())):
+    environments: List[Environment] = []
+    digests: List[Digest] = []
+    for number, (resolve, tasks) in enumerate(sorted(by_resolve.items())):
         request = await engine.requirements_pex(
             PexFromTargetsRequest(
                 tasks,
@@ -204,12 +209,18 @@ async def environments_of(
             )
         )
         tool = await engine.tool_environment(request)
+        file = None
+        if of_checkout:
+            file = f"known_modules_{number}.json"
+            content = await modules_in(resolve, python_setup)
+            digests.append(await engine.create_digest({file: content}))
         environments.append(
             Environment(
                 python=os.path.normpath(tool.python),
                 env=dict(tool.env),
                 identity=tool.digest.fingerprint,
                 tasks=tuple(sorted(task.spec for task in tasks)),
+                known=file,
             )
         )
         digests.append(tool.digest)

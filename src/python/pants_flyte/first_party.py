@@ -73,8 +73,7 @@ def dotted_name(path: str, source_root: str) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-@rule(desc="Look for modules that may have Flyte tasks", level=LogLevel.DEBUG)
-async def find_first_party_modules(python_setup: PythonSetup) -> FirstPartyModules:
+async def all_modules(python_setup: PythonSetup) -> FirstPartyModules:
     targets = [
         target
         for target in await engine.all_targets()
@@ -102,6 +101,12 @@ async def find_first_party_modules(python_setup: PythonSetup) -> FirstPartyModul
         FrozenDict({name: tuple(modules) for name, modules in sorted(by_name.items())}),
         frozenset(paths & frozenset().union(*(one.tasks for one in found))),
     )
+
+
+@rule(desc="Look for modules that may have Flyte tasks", level=LogLevel.DEBUG)
+async def find_first_party_modules(python_setup: PythonSetup) -> FirstPartyModules:
+    """For rules that many targets have: found once."""
+    return await all_modules(python_setup)
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import Iterable, Type, Union
 
+from pants.backend.python.dependency_inference.default_module_mapping import (
+    DEFAULT_MODULE_MAPPING,
+)
 from pants.backend.python.util_rules import pex, pex_from_targets
 from pants.engine.rules import Rule
 from pants.engine.target import Target
 from pants.engine.unions import UnionRule
 
+from pants_flyte import flyte_modules
 from pants_flyte.engine.tried import explained
+
+flyte_modules.add_to(DEFAULT_MODULE_MAPPING)
 
 # Pants reads each rule when its module is imported.
 with explained():

@@ -191,6 +191,7 @@ class Registering:
             images=self._images,
             import_environ=_environ(self._request.plan.import_env),
             say=self._say,
+            known=environment.known and os.path.join(self._directory, environment.known),
         )
 
     def _by_environment(

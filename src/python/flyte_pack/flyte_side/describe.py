@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import apps, images, words
+from . import apps, images, missing, words
 from .private import private, replace
 from .serve import Answer, serve
 from .words import Refused
@@ -85,8 +85,13 @@ class _Code:
         domain: str,
         names: dict[str, str],
         seconds: float,
+        known: str | None,
     ) -> dict[str, Any]:
-        """Import the modules of `entries` from `root` within `seconds`; describe their tasks."""
+        """Import the modules of `entries` from `root` within `seconds`; describe their tasks.
+
+        known: a file for `missing.read`.
+        """
+        self.known = known
         self.root, self.images, self.archive_hash, self.uri = root, names, archive_hash, uri
         self._imitate_a_container(root)
         self.flyte.init(
@@ -182,7 +187,9 @@ class _Code:
         try:
             return importlib.import_module(name)
         except BaseException as error:
-            raise Refused(f"{address}: {words.import_failure(self.root, file, error)}") from None
+            known = missing.read(self.known)
+            said = words.import_failure(self.root, file, error, known)
+            raise Refused(f"{address}: {said}") from None
 
     # -- what there is to register, and which image each environment has
 

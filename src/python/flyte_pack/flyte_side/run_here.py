@@ -20,7 +20,7 @@ import subprocess
 import sys
 from typing import Any, NoReturn
 
-from . import MAIN
+from . import MAIN, missing
 from .private import RESOLVER, moved, private
 from .words import NO_FLYTE, Refused, not_named
 
@@ -31,7 +31,8 @@ def main(argv: list[str]) -> NoReturn:
     argv: `--` (what stands before it is for the shim), a JSON object, and what follows the file's
     name in `flyte run --local FILE`. The object is {"file": the entry point's file, "module": its
     name, "tasks": {name: its module}, "target": address, "config": the file of Flyte's settings};
-    to have a0 run the task, also {"a0": a directory for what goes in and out, "bundle": arguments
+    where the build knows which modules there are, "known": the file for `missing.read`; to have a0
+    run the task, also {"a0": a directory for what goes in and out, "bundle": arguments
     for it}.
     """
     start = argv.index("--") + 1
@@ -91,11 +92,10 @@ def _tasks(spec: dict[str, Any], group: Any) -> dict[str, Any]:
 def _import_failure(spec: dict[str, Any], module: str, error: Exception) -> str:
     what = spec["file"] if module == spec["module"] else f"module {module}"
     text = f"Failed to load {what}: {type(error).__name__}: {error}"
-    if isinstance(error, ModuleNotFoundError):
+    if isinstance(error, ModuleNotFoundError) and error.name:
         text += (
-            f"\nNeither the bundle of {spec['target']} nor its resolve has it. First-party code "
-            "that is not inferred goes into `dependencies`, third-party code into the resolve's "
-            "requirements."
+            f"\nThe bundle of {spec['target']} has no module {error.name}, and neither have its "
+            f"packages. {missing.advice(error.name, missing.read(spec.get('known')))}."
         )
     return text
 

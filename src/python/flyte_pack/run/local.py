@@ -53,10 +53,11 @@ def main(argv: Sequence[str]) -> int:
     for number in _open_files():
         os.set_inheritable(number, False)
     parser = command.parser("python -m flyte_pack run")
-    parser.usage = "%(prog)s --task TASK.json --dir DIR --store URI -- [ARGUMENT]..."
+    parser.usage = "%(prog)s --task TASK.json --dir DIR --store URI [--known FILE] -- [ARGUMENT]..."
     parser.add_argument("--task", required=True, help="the packaged task's link")
     parser.add_argument("--dir", required=True, help="the directory that its bundle is in")
     parser.add_argument("--store", required=True, help="URI of the store that the bundle goes into")
+    parser.add_argument("--known", help="what the build knows of modules, for messages")
     return command.run(parser, argv, _run)
 
 
@@ -73,11 +74,12 @@ def _run(given: argparse.Namespace) -> int:
             "to run from. To run it here, have a bundle made: `-- --copy-style auto`"
         )
     directory = os.path.abspath(given.dir)
+    known = given.known and os.path.abspath(given.known)
     store = open_store(given.store, os.getcwd())
     # The directory that we were started in holds the user's code.
     os.chdir("/")
     archive = _put(store, directory, link.address, link.bundle)
-    return _become_task(store.uri_of(archive.key), archive.sha256, link, options.rest)
+    return _become_task(store.uri_of(archive.key), archive.sha256, link, options.rest, known)
 
 
 def _put(store: Store, directory: str, address: TargetAddress, bundle: LinkedBundle) -> Blob:
@@ -93,7 +95,9 @@ def _put(store: Store, directory: str, address: TargetAddress, bundle: LinkedBun
         return settled.bundle.archive
 
 
-def _become_task(archive_uri: str, sha256: str, link: TaskLink, arguments: Sequence[str]) -> int:
+def _become_task(
+    archive_uri: str, sha256: str, link: TaskLink, arguments: Sequence[str], known: str | None
+) -> int:
     # A real path: Flyte computes a module's path relative to its root.
     fresh = tempfile.mkdtemp(prefix="flyte-run-", dir=scratch_place())
     _remove_at_the_end(fresh)
@@ -117,7 +121,7 @@ def _become_task(archive_uri: str, sha256: str, link: TaskLink, arguments: Seque
             *(
                 app_arguments(link, archive_uri, arguments)
                 if link.kind == "app"
-                else runner_arguments(link, config, arguments)
+                else runner_arguments(link, config, arguments, known=known)
             ),
         ]
     )

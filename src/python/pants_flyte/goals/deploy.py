@@ -79,7 +79,9 @@ async def deploy_program(
     ]
     tasks = await engine.build_tasks(requests if options.packages else [])
     pushes = await pushes_of(tasks, wanted, flyte)
-    environments, packages = await environments_of(addresses, options, wanted, python_setup)
+    environments, packages = await environments_of(
+        addresses, options, wanted, python_setup, of_checkout=options.packages
+    )
     plan = plan_of(
         deployment,
         settings,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Iterable, List, Mapping, Optional, Sequence, Union
 
 from pants.backend.python.subsystems.setup import PythonSetup
-from pants.backend.python.target_types import EntryPoint
+from pants.backend.python.target_types import EntryPoint, PythonResolveField
 from pants.backend.python.util_rules.pex_from_targets import PexFromTargetsRequest
 from pants.build_graph.address import Address
 from pants.core.goals.run import RunFieldSet, RunInSandboxBehavior, RunRequest, RunSubsystem
@@ -41,6 +41,7 @@ from pants_flyte.deployment import (
     store_uri,
 )
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.known_modules import modules_in
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.tool import insecure_arguments, interactive_program, program_sources
 
@@ -48,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 _PROGRAM_DIR = "__flyte_pack"
 _PLAN = "__deploy_plan.json"
+_KNOWN = "__known_modules.json"
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,8 @@ async def _in_image(
     )
 
 
-async def _here(task: BuiltTask, store: str) -> RunRequest:
-    """Runs on this machine, in the task's own resolve."""
+async def _here(task: BuiltTask, store: str, known: bytes) -> RunRequest:
+    """Runs on this machine, in the task's own resolve. known: what `modules_in` says of it."""
     requirements = await engine.requirements_pex(
         PexFromTargetsRequest(
             [task.address],
@@ -94,10 +96,15 @@ async def _here(task: BuiltTask, store: str) -> RunRequest:
     program = await engine.under_prefix(await program_sources(), _PROGRAM_DIR)
     bundle = [task.bundle.digest] if task.bundle else []
     return RunRequest(
-        digest=await engine.merge_digests([environment.digest, program, task.link_digest, *bundle]),
+        digest=await engine.merge_digests(
+            [
+                *(environment.digest, program, task.link_digest),
+                *(await engine.create_digest({_KNOWN: known}), *bundle),
+            ]
+        ),
         args=[
             *(f"{{chroot}}/{environment.argv0}", "run", "--task", f"{{chroot}}/{task.link_path}"),
-            *("--dir", "{chroot}", "--store", store, "--"),
+            *("--dir", "{chroot}", "--store", store, "--known", f"{{chroot}}/{_KNOWN}", "--"),
         ],
         extra_env={**environment.env, "PEX_EXTRA_SYS_PATH": f"{{chroot}}/{_PROGRAM_DIR}"},
         append_only_caches=environment.append_only_caches,
@@ -153,7 +160,9 @@ async def _shipped(
         )
     settings = replace(settings, version=None)  # the run's version is that of its code
     wanted = deploy_options.settings.over(settings)
-    environments, packages = await environments_of([address], deploy_options, wanted, python_setup)
+    environments, packages = await environments_of(
+        [address], deploy_options, wanted, python_setup, of_checkout=True
+    )
     others = ", ".join(sorted(target.address.spec for target in deployments[1:] and deployments))
     if not environments:
         instead = f"; or type --deployment ADDRESS, of: {others}" if others else ""
@@ -265,7 +274,10 @@ async def run_task(
     task = (await engine.build_tasks([task_request]))[0]
     if options.in_image:
         return await _in_image(task, flyte, flyte_pack)
-    return await _here(task, store_uri(flyte, dist_dir))
+    target = (await engine.targets_at([address]))[0]
+    resolve = target[PythonResolveField].normalized_value(python_setup)
+    known = await modules_in(resolve, python_setup)
+    return await _here(task, store_uri(flyte, dist_dir), known)
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:
