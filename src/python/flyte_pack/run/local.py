@@ -119,7 +119,7 @@ def _become_task(
             *(sys.executable, "-s", "-u", MAIN),
             *("run_app" if link.kind == "app" else "run_here", "--"),
             *(
-                app_arguments(link, archive_uri, arguments)
+                app_arguments(link, archive_uri, arguments, known)
                 if link.kind == "app"
                 else runner_arguments(link, config, arguments, known=known)
             ),
@@ -127,11 +127,13 @@ def _become_task(
     )
 
 
-def app_arguments(link: TaskLink, tgz: str, arguments: Sequence[str]) -> tuple[str, ...]:
+def app_arguments(
+    link: TaskLink, tgz: str, arguments: Sequence[str], known: str | None = None
+) -> tuple[str, ...]:
     """What `flyte_side/run_app.py` takes after `--`. tgz: the address of the bundle."""
     path, _, name = link.entry_point.rpartition(":")
     spec = {"target": link.address, "file": path, "module": link.module, "app": name, "tgz": tgz}
-    return (json.dumps(spec), *arguments)
+    return (json.dumps({**spec, "known": known}), *arguments)
 
 
 def runner_arguments(
