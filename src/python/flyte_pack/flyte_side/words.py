@@ -29,6 +29,7 @@ def not_named(found: Any, kind: str = "task") -> str:
     "app".
     """
     import flyte
+    import flyte.extend
 
     if found is None:
         return (
