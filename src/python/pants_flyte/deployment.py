@@ -27,6 +27,7 @@ from pants_flyte.build_types import BuiltTask
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly
 from pants_flyte.image_process import run_steps
+from pants_flyte.known_modules import modules_in
 from pants_flyte.pushing import push_plan
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.task_packages import (
@@ -183,10 +184,13 @@ async def environments_of(
     options: DeployOptions,
     settings: Settings,
     packages: PackageSettings,
+    *,
+    of_checkout: bool = False,
 ) -> Tuple[List[Environment], List[Digest]]:
     """For each resolve of the tasks: an interpreter with the packages that they reach, its files.
 
-    None where nothing will be registered. settings: with what was typed.
+    None where nothing will be registered. settings: with what was typed. of_checkout: whether
+    the tasks are those of the checkout. Then messages know which modules it has.
     """
     environ = await engine.environment_variables(VARIABLES)
     if not options.registers or not named(settings, os.getcwd(), environ):
@@ -195,17 +199,24 @@ async def environments_of(
     for target in await engine.targets_at(addresses):
         source = await package_source(target, packages.python_setup)
         by_source.setdefault(source, []).append(target)
-    environments, digests = [], []
+    environments: List[Environment] = []
+    digests: List[Digest] = []
     ordered = sorted(by_source.items(), key=lambda item: (item[0].resolve, item[0].choice))
     for number, (source, tasks) in enumerate(ordered):
         request = await packages_pex(tasks, source, packages, f"tasks_{number}.pex")
         tool = await engine.tool_environment(request)
+        file = None
+        if of_checkout:
+            file = f"known_modules_{number}.json"
+            content = await modules_in(source.resolve, packages.python_setup)
+            digests.append(await engine.create_digest({file: content}))
         environments.append(
             Environment(
                 python=os.path.normpath(tool.python),
                 env=dict(tool.env),
                 identity=tool.digest.fingerprint,
                 tasks=tuple(sorted(task.address.spec for task in tasks)),
+                known=file,
             )
         )
         digests.append(tool.digest)

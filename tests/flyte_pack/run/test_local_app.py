@@ -262,9 +262,9 @@ def test_the_exit_code_is_the_apps(tmp_path):
         (
             "task_env",
             (),
-            "services:task_env: `task_env` in services/app.py is not an app, but a TaskEnvironment",
+            "services:task_env: `task_env` in services/app.py is of type TaskEnvironment once it is imported, and no app. Name",
         ),
-        ("gone", (), "`gone` in services/app.py is not an app, but nothing"),
+        ("gone", (), "`gone` in services/app.py is not there once the module is imported"),
         ("served", ("--parameter", "town=x"), "one of its parameters: city, other"),
         ("served", ("--parameter", "city"), "write NAME=VALUE"),
     ],

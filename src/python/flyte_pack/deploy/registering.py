@@ -22,7 +22,7 @@ from flyte_pack.deploy.registration import Code, DescribedTask, Entry, Registrar
 from flyte_pack.errors import UserError
 from flyte_pack.progress import Say
 from flyte_pack.scratch import scratch_place
-from flyte_pack.task_link import TaskLink
+from flyte_pack.task_link import TaskLink, more_modules
 from flyte_shim.files import remove_tree
 from flyte_shim.hashing import sha256_file
 
@@ -56,7 +56,8 @@ class Shipped:
     @classmethod
     def of(cls, task: TaskLink | RecordedTask, image: str | None, code: Source) -> Shipped:
         file, _, attribute = task.entry_point.rpartition(":")
-        entry = Entry(task.address, file, task.module, task.kind, attribute, image)
+        more = more_modules(task.kind, task.module, [one.command for one in task.tasks])
+        entry = Entry(task.address, file, task.module, task.kind, attribute, image, more)
         return cls(entry, tuple(one.name for one in task.tasks), code)
 
     @property
@@ -190,6 +191,7 @@ class Registering:
             images=self._images,
             import_environ=_environ(self._request.plan.import_env),
             say=self._say,
+            known=environment.known and os.path.join(self._directory, environment.known),
         )
 
     def _by_environment(
@@ -214,7 +216,9 @@ class Registering:
 
 
 def _identity(one: Shipped) -> tuple[str, ...]:
-    return (*(value or "" for value in astuple(one.entry)), *_code(one), *one.names)
+    entry = one.entry
+    named = (entry.address, entry.file, entry.module, entry.kind, entry.attribute)
+    return (*named, entry.image or "", *entry.modules, *_code(one), *one.names)
 
 
 def _environ(import_env: Sequence[str]) -> dict[str, str]:

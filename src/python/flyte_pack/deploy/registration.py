@@ -50,6 +50,7 @@ class Entry:
     file: its path in the bundle. kind: "task", "environment" or "app". attribute: its name in the
     module.
     image: reference of the linked image; None if the code's own image needs no build.
+    modules: those to import after `module`, which have the tasks of an environment.
     """
 
     address: TargetAddress
@@ -58,6 +59,7 @@ class Entry:
     kind: str
     attribute: str
     image: str | None
+    modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class Registrar:
 
     python: the arguments that start the interpreter of the resolve. environ: the environment for
     signing in. import_environ: the whole environment of task modules. images: references by the
-    names of `Image.from_ref_name`.
+    names of `Image.from_ref_name`. known: a file that says which modules there are, for messages.
     """
 
     def __init__(
@@ -123,10 +125,12 @@ class Registrar:
         import_environ: Mapping[str, str],
         say: Say = lambda text: None,
         import_seconds: float = IMPORT_SECONDS,
+        known: str | None = None,
     ) -> None:
         self._python, self._environ, self._import_environ = python, environ, import_environ
         self._where = _settings(control_plane, project, domain)
         self._images, self._say, self._import_seconds = dict(images), say, import_seconds
+        self._known = known
         self._client: Process | None = None
         self._org: str | None = None
         self._bundles: list[_Bundle] = []
@@ -257,6 +261,7 @@ class Registrar:
             domain=self._where["domain"],
             names=self._images,
             seconds=self._import_seconds,
+            known=self._known,
         )
 
     def _end_bundles(self) -> None:

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import apps, images, words
+from . import apps, images, missing, words
 from .private import private, replace
 from .serve import Answer, serve
 from .words import Refused
@@ -85,8 +85,13 @@ class _Code:
         domain: str,
         names: dict[str, str],
         seconds: float,
+        known: str | None,
     ) -> dict[str, Any]:
-        """Import the modules of `entries` from `root` within `seconds`; describe their tasks."""
+        """Import the modules of `entries` from `root` within `seconds`; describe their tasks.
+
+        known: a file for `missing.read`.
+        """
+        self.known = known
         self.root, self.images, self.archive_hash, self.uri = root, names, archive_hash, uri
         self._imitate_a_container(root)
         self.flyte.init(
@@ -153,35 +158,38 @@ class _Code:
 
     def _entry_point(self, entry: dict[str, Any]) -> Any:
         address, file, attribute = entry["address"], entry["file"], entry["attribute"]
-        self.importing = f"{address}: {file}"
-        self.answer({"importing": self.importing})
-        try:
-            module = importlib.import_module(entry["module"])
-        except BaseException as error:
-            raise Refused(f"{address}: {words.import_failure(self.root, file, error)}") from None
+        module = self._import(address, file, entry["module"])
         where = os.path.realpath(getattr(module, "__file__", None) or "")
         if where != os.path.join(self.root, file):
             raise Refused(
                 f"{address}: {file} is the module {entry['module']}, and Python has another one of "
                 f"that name ({where or 'built in'}): rename the file"
             )
+        for name in entry["modules"]:
+            self._import(address, f"{name.replace('.', '/')}.py", name)
         found = getattr(module, attribute, None)
-        if found is None:
-            raise Refused(f"{address}: {file} has no `{attribute}` once it is imported")
         is_task, flyte = entry["kind"] == "task", self.flyte
         kind = {
             "task": flyte.extend.TaskTemplate,
             "environment": flyte.TaskEnvironment,
             "app": apps.environment_class(),
         }[entry["kind"]]
-        if not isinstance(found, kind):
-            raise Refused(
-                f"{address}: `{attribute}` in {file} is not a Flyte {entry['kind']} once it is "
-                f"imported, but a {type(found).__name__}"
-            )
-        if is_task and (found.parent_env is None or found.parent_env() is None):
-            raise Refused(f"{address}: the task `{attribute}` in {file} belongs to no environment")
+        lonely = is_task and (getattr(found, "parent_env", None) or (lambda: None))() is None
+        if not isinstance(found, kind) or lonely:
+            said = words.not_named(found, entry["kind"])
+            raise Refused(f"{address}: `{attribute}` in {file} {said}")
         return found
+
+    def _import(self, address: str, file: str, name: str) -> Any:
+        """The module of that name, which is `file` in the code's directory."""
+        self.importing = f"{address}: {file}"
+        self.answer({"importing": self.importing})
+        try:
+            return importlib.import_module(name)
+        except BaseException as error:
+            known = missing.read(self.known)
+            said = words.import_failure(self.root, file, error, known)
+            raise Refused(f"{address}: {said}") from None
 
     # -- what there is to register, and which image each environment has
 

@@ -26,9 +26,9 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import apps
+from . import apps, missing
 from .private import private
-from .words import NO_FLYTE, Refused, import_failure
+from .words import NO_FLYTE, Refused, import_failure, not_named
 
 # An app that is told to end gets this long, as in Kubernetes by default.
 GRACE_SECONDS = 30.0
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> NoReturn:
 
     argv: `--` (what stands before it is for the shim), a JSON object, and what the user typed. The
     object is {"file": the entry point's file, "module": its name, "app": the name in it, "target":
-    address, "tgz": where the bundle is}.
+    address, "tgz": where the bundle is, "known": a file for `missing.read`, or null}.
     """
     start = argv.index("--") + 1
     spec, arguments = json.loads(argv[start]), argv[start + 1 :]
@@ -131,13 +131,13 @@ def _app(spec: dict[str, Any]) -> Any:
     except ModuleNotFoundError as error:
         if error.name == "flyte":
             raise
-        raise Refused(import_failure(os.getcwd(), spec["file"], error)) from error
+        known = missing.read(spec.get("known"))
+        raise Refused(import_failure(os.getcwd(), spec["file"], error, known)) from error
     except Exception as error:
         raise Refused(import_failure(os.getcwd(), spec["file"], error)) from error
     found = getattr(module, spec["app"], None)
     if not isinstance(found, apps.environment_class()):
-        what = "nothing" if found is None else f"a {type(found).__name__}"
-        raise Refused(f"`{spec['app']}` in {spec['file']} is not an app, but {what}")
+        raise Refused(f"`{spec['app']}` in {spec['file']} {not_named(found, 'app')}")
     return found
 
 

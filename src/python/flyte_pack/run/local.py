@@ -26,7 +26,7 @@ from flyte_pack.run.options import HELP, split
 from flyte_pack.scratch import scratch_place
 from flyte_pack.store import Blob, Store
 from flyte_pack.store.opening import open_store
-from flyte_pack.task_link import LinkedBundle, TaskLink
+from flyte_pack.task_link import LinkedBundle, TaskLink, module_of
 from flyte_shim.cli import main as shim
 from flyte_shim.files import remove_tree
 
@@ -53,10 +53,11 @@ def main(argv: Sequence[str]) -> int:
     for number in _open_files():
         os.set_inheritable(number, False)
     parser = command.parser("python -m flyte_pack run")
-    parser.usage = "%(prog)s --task TASK.json --dir DIR --store URI -- [ARGUMENT]..."
+    parser.usage = "%(prog)s --task TASK.json --dir DIR --store URI [--known FILE] -- [ARGUMENT]..."
     parser.add_argument("--task", required=True, help="the packaged task's link")
     parser.add_argument("--dir", required=True, help="the directory that its bundle is in")
     parser.add_argument("--store", required=True, help="URI of the store that the bundle goes into")
+    parser.add_argument("--known", help="what the build knows of modules, for messages")
     return command.run(parser, argv, _run)
 
 
@@ -73,11 +74,12 @@ def _run(given: argparse.Namespace) -> int:
             "to run from. To run it here, have a bundle made: `-- --copy-style auto`"
         )
     directory = os.path.abspath(given.dir)
+    known = given.known and os.path.abspath(given.known)
     store = open_store(given.store, os.getcwd())
     # The directory that we were started in holds the user's code.
     os.chdir("/")
     archive = _put(store, directory, link.address, link.bundle)
-    return _become_task(store.uri_of(archive.key), archive.sha256, link, options.rest)
+    return _become_task(store.uri_of(archive.key), archive.sha256, link, options.rest, known)
 
 
 def _put(store: Store, directory: str, address: TargetAddress, bundle: LinkedBundle) -> Blob:
@@ -93,7 +95,9 @@ def _put(store: Store, directory: str, address: TargetAddress, bundle: LinkedBun
         return settled.bundle.archive
 
 
-def _become_task(archive_uri: str, sha256: str, link: TaskLink, arguments: Sequence[str]) -> int:
+def _become_task(
+    archive_uri: str, sha256: str, link: TaskLink, arguments: Sequence[str], known: str | None
+) -> int:
     # A real path: Flyte computes a module's path relative to its root.
     fresh = tempfile.mkdtemp(prefix="flyte-run-", dir=scratch_place())
     _remove_at_the_end(fresh)
@@ -115,19 +119,21 @@ def _become_task(archive_uri: str, sha256: str, link: TaskLink, arguments: Seque
             *(sys.executable, "-s", "-u", MAIN),
             *("run_app" if link.kind == "app" else "run_here", "--"),
             *(
-                app_arguments(link, archive_uri, arguments)
+                app_arguments(link, archive_uri, arguments, known)
                 if link.kind == "app"
-                else runner_arguments(link, config, arguments)
+                else runner_arguments(link, config, arguments, known=known)
             ),
         ]
     )
 
 
-def app_arguments(link: TaskLink, tgz: str, arguments: Sequence[str]) -> tuple[str, ...]:
+def app_arguments(
+    link: TaskLink, tgz: str, arguments: Sequence[str], known: str | None = None
+) -> tuple[str, ...]:
     """What `flyte_side/run_app.py` takes after `--`. tgz: the address of the bundle."""
     path, _, name = link.entry_point.rpartition(":")
     spec = {"target": link.address, "file": path, "module": link.module, "app": name, "tgz": tgz}
-    return (json.dumps(spec), *arguments)
+    return (json.dumps({**spec, "known": known}), *arguments)
 
 
 def runner_arguments(
@@ -139,7 +145,7 @@ def runner_arguments(
         "target": link.address,
         "file": path,
         "module": link.module,
-        "tasks": [task.name for task in link.tasks],
+        "tasks": {task.name: module_of(task.command) or link.module for task in link.tasks},
         "config": config,
         **more,
     }

@@ -82,7 +82,9 @@ async def deploy_program(
     ]
     tasks = await engine.build_tasks(requests if options.packages else [])
     pushes = await pushes_of(tasks, wanted, flyte)
-    environments, packages = await environments_of(addresses, options, wanted, package_settings)
+    environments, packages = await environments_of(
+        addresses, options, wanted, package_settings, of_checkout=options.packages
+    )
     plan = plan_of(
         deployment,
         settings,

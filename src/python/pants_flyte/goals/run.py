@@ -43,6 +43,7 @@ from pants_flyte.deployment import (
     store_uri,
 )
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.known_modules import modules_in
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.task_packages import PackageSettings, package_source, packages_pex
 from pants_flyte.tool import insecure_arguments, interactive_program, program_sources
@@ -51,6 +52,7 @@ logger = logging.getLogger(__name__)
 
 _PROGRAM_DIR = "__flyte_pack"
 _PLAN = "__deploy_plan.json"
+_KNOWN = "__known_modules.json"
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,14 @@ async def _here(task: BuiltTask, store: str, settings: PackageSettings) -> RunRe
         replace(requirements, additional_args=(*requirements.additional_args, "--no-strip-pex-env"))
     )
     program = await engine.under_prefix(await program_sources(), _PROGRAM_DIR)
-    bundle = [task.bundle.digest] if task.bundle else []
+    known = {_KNOWN: await modules_in(source.resolve, settings.python_setup)}
+    digests = [environment.digest, program, task.link_digest, await engine.create_digest(known)]
+    digests += [task.bundle.digest] if task.bundle else []
     return RunRequest(
-        digest=await engine.merge_digests([environment.digest, program, task.link_digest, *bundle]),
+        digest=await engine.merge_digests(digests),
         args=[
             *(f"{{chroot}}/{environment.argv0}", "run", "--task", f"{{chroot}}/{task.link_path}"),
-            *("--dir", "{chroot}", "--store", store, "--"),
+            *("--dir", "{chroot}", "--store", store, "--known", f"{{chroot}}/{_KNOWN}", "--"),
         ],
         extra_env={**environment.env, "PEX_EXTRA_SYS_PATH": f"{{chroot}}/{_PROGRAM_DIR}"},
         append_only_caches=environment.append_only_caches,
@@ -150,7 +154,9 @@ async def _shipped(
         )
     settings = replace(settings, version=None)  # the run's version is that of its code
     wanted = deploy_options.settings.over(settings)
-    environments, installed = await environments_of([address], deploy_options, wanted, packages)
+    environments, installed = await environments_of(
+        [address], deploy_options, wanted, packages, of_checkout=True
+    )
     others = ", ".join(sorted(target.address.spec for target in deployments[1:] and deployments))
     if not environments:
         instead = f"; or type --deployment ADDRESS, of: {others}" if others else ""
