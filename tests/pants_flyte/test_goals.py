@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -45,6 +46,38 @@ def test_a_task_runs_out_of_its_own_bundle(root: RuleRoot):
     assert packaged(root, request.digest) == {
         *("app/t.json", "app/t.tar.gz", "app/t.manifest.json")
     }
+
+
+def test_a_run_knows_which_modules_there_are_for_its_messages(root: RuleRoot):
+    root.write(
+        {
+            **app(),
+            "BUILD": """
+                python_requirement(
+                    name="reqs", requirements=["PyYAML", "flyteplugins-ray"], modules=["yaml", "x"]
+                )
+                python_requirement(name="ray", requirements=["flyteplugins-ray>=2"])
+                python_requirement(name="old", requirements=["old"], resolve="other")
+                """,
+            "lib/BUILD": "python_sources()",
+            "lib/a/b.py": "",
+            "lib/a/BUILD": "python_sources(resolve='other')",
+            "lib/c.py": "",
+            "locks/default.txt": "PyYAML==6.0 \\\n    --hash=sha256:00\nnumpy==1.0\n",
+        }
+    )
+    request = run_request(root, "app:t")
+    known = json.loads(root.contents(request.digest)["__known_modules.json"])
+    assert known["requirements"] == {
+        "yaml": ["//:reqs", "pyyaml"],
+        "x": ["//:reqs", "pyyaml"],
+        "flyteplugins.ray": ["//:ray", "flyteplugins-ray"],
+    }
+    assert (known["resolve"], known["lock"]) == ("python-default", "locks/default.txt")
+    assert known["locked"] == ["numpy", "pyyaml"]
+    assert known["first_party"]["lib.c"] == "lib/c.py"
+    assert "lib.a.b" not in known["first_party"]
+    assert known["distributions"]["flyteplugins.dask"] == "flyteplugins-dask"
 
 
 def test_the_program_comes_beside_the_tasks_requirements_not_into_them(root: RuleRoot):

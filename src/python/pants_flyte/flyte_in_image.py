@@ -32,7 +32,7 @@ async def check_flyte(
 ) -> None:
     """Raises `FlyteTargetError` for an image of tasks in which nothing could start them.
 
-    roots: the requirements that it was made for; no package of theirs is flyte.
+    roots: the requirements that it was made for. environments: those where none of them led to it.
     """
     # A lock file from before the base's files were looked at leaves it open.
     if all(environment.has_flyte is not False for environment in environments):

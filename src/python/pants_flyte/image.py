@@ -149,8 +149,8 @@ async def build_image(
         certificates=global_options.ca_certs_path,
     )
     settled = [beside(e, names) for e, names in zip(environments.values(), packages.names)]
-    if not any("flyte" in names for names in packages.names):
-        await check_flyte(target, roots, [environment for environment, _ in settled], python_setup)
+    lacking = [e for (e, _), names in zip(settled, packages.names) if "flyte" not in names]
+    await check_flyte(target, roots, lacking, python_setup)
     shims = await shim_processes(
         [
             (environment, "flyte" in names or environment.has_flyte is not False)
