@@ -10,6 +10,7 @@ import base64
 import gzip
 import json
 import logging
+import os
 import sys
 from contextlib import suppress
 from dataclasses import replace
@@ -45,9 +46,16 @@ def main(argv: list[str]) -> NoReturn:
     client.flyte = flyte
     try:
         client.settings(**spec["settings"])
-        sys.exit(_run(client, spec, argv[argv.index("--") + 1 :]))
+        code = _run(client, spec, argv[argv.index("--") + 1 :])
     except Refused as error:
-        sys.exit(f"{spec['name']} (version {spec['version']}): {error}")
+        print(f"{spec['name']} (version {spec['version']}): {error}", file=sys.stderr)
+        code = 1
+    # Threads of Flyte's client, which are not Python's own, may abort an interpreter that ends in
+    # the usual way, now and then: the exit code is that of the run.
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _run(client: Client, spec: dict[str, Any], arguments: list[str]) -> int:

@@ -214,7 +214,13 @@ def _version(
 def _names(ledger: Ledger, version: str) -> set[str]:
     recorded = ledger.recorded(version)
     tasks = recorded.record.tasks if recorded else ()
-    return {one.name for task in tasks if task.kind == "environment" for one in task.tasks}
+    return {
+        one.name
+        for task in tasks
+        if task.kind == "environment"
+        for one in task.tasks
+        if one.kind is None
+    }
 
 
 def _tell(record: VersionRecord, store: Store, say: Say) -> None:
@@ -255,10 +261,11 @@ def _age(time: str) -> str:
 
 def _chosen(task: RecordedTask, typed: Sequence[str]) -> tuple[DeployedTask, Sequence[str]]:
     """The task, or that of an environment which `typed` names first; and the rest of `typed`."""
+    names = {one.name: one for one in task.tasks if one.kind is None}
     if task.kind == "task":
+        # Under another name where the module has it from elsewhere; then it is the only one.
         name = task.entry_point.rpartition(":")[2]
-        return next((one for one in task.tasks if one.name == name), task.tasks[0]), typed
-    names = {one.name: one for one in task.tasks}
+        return names.get(name) or next(iter(names.values())), typed
     if not typed or typed[0] not in names:
         raise UsageError(
             f"which task of the environment? Type its name first: {', '.join(sorted(names))}"
