@@ -113,6 +113,10 @@ def _comparable(plane):
         args = task["request"]["spec"]["taskTemplate"]["container"]["args"]
         at = args.index("--image-cache") + 1
         args[at] = json.loads(gzip.decompress(base64.b64decode(args[at])))
+        for trigger in task["request"].get("triggers", ()):
+            inputs = trigger["spec"]["offloadedInputData"]
+            # Each of the two has its own directory.
+            inputs["uri"] = inputs["uri"].partition(f"{plane.directory}")[2]
         found[task["name"]] = task["request"]
     return found
 
