@@ -34,7 +34,7 @@ def _run(plane, *arguments, line=NEWEST, **fields):
     }
     return subprocess.Popen(
         [sys.executable, "-c", program, json.dumps(spec), *arguments],
-        env={**os.environ, "PYTHONPATH": PYTHON_PATH},
+        env={**os.environ, "PYTHONPATH": PYTHON_PATH, **fields.get("environ", {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -64,6 +64,36 @@ def test_a_run_is_followed_to_its_outputs(deployed, line):
     run = max(deployed.state()["runs"], key=lambda one: out.count(one["name"]))
     assert (run["task"], run["version"]) == ("ml.score", "v1")
     assert run["command"][-4:] == ["mod", "services.ml.workflows", "instance", "score"]
+
+
+@pytest.mark.parametrize("line", MATRIX)
+@pytest.mark.parametrize("levels", [{}, {"LOG_LEVEL": "debug", "USER_LOG_LEVEL": "error"}])
+def test_a_run_is_what_flytes_own_command_starts(deployed, line, levels):
+    """Its logs above all: our client keeps silent, and a run must not."""
+    deployed.outcome("ml.score", outputs={"o0": 42})
+    before = {one["name"] for one in deployed.state()["runs"]}
+    flyte = [str(python_with_flyte(line).with_name("flyte")), "--endpoint", deployed.endpoint]
+    where = ["--project", "bikes", "--domain", "development"]
+    subprocess.run(
+        [*flyte, "--insecure", "run", *where, "deployed-task", "ml.score", "--n", "5"],
+        env={"PATH": os.defpath, "HOME": str(deployed.directory), "DO_NOT_TRACK": "1", **levels},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+    )
+    [theirs] = [one for one in deployed.state()["runs"] if one["name"] not in before]
+    process = _run(deployed, "--n", "5", line=line, environ=levels)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    [ours] = [
+        one for one in deployed.state()["runs"] if one["name"] not in {*before, theirs["name"]}
+    ]
+    assert ours["env"]["LOG_LEVEL"] == ("10" if levels else "30")
+    assert ours["env"]["USER_LOG_LEVEL"] == ("40" if levels else "20")
+    for run in (ours, theirs):
+        run["run_spec"].pop("runStartTime", None)
+        run.pop("name")
+    assert ours == theirs
 
 
 @pytest.mark.parametrize(

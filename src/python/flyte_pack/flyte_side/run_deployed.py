@@ -68,7 +68,8 @@ def _command(client: Client, spec: dict[str, Any], outcome: list[int]) -> tuple[
 
         async def _execute_and_render(self, ctx: Any, config: Any) -> None:
             task = client.flyte.remote.Task.get(name, version=version)
-            started = await client.flyte.with_runcontext(mode="remote").run.aio(task, **ctx.params)
+            context = client.flyte.with_runcontext(mode="remote", **log_levels())
+            started = await context.run.aio(task, **ctx.params)
             outcome.append(await _follow(started))
 
     command = Command(
@@ -80,6 +81,17 @@ def _command(client: Client, spec: dict[str, Any], outcome: list[int]) -> tuple[
     )
     config = replace(client.config, task=replace(client.config.task, **where))
     return command, client.cli_config(config)
+
+
+def log_levels() -> dict[str, int]:
+    """What a run logs, for `with_runcontext`: as Flyte's own command line has it by default.
+
+    Without it, Flyte gives the run the level of this process, whose client keeps silent.
+    """
+    return {
+        "log_level": private("env_log_level")(),
+        "user_log_level": private("env_user_log_level")(),
+    }
 
 
 async def _follow(run: Any) -> int:
