@@ -178,6 +178,8 @@ class ControlPlane:
             return self.store.state()
         told = json.loads(body)
         if path == "/control/fault":
+            if told.pop("only", False):
+                self.faults.clear()
             self.faults.append({"times": 1, "seconds": 1.0, **told})
         elif path == "/control/outcome":
             self.plane.outcomes[told.pop("task")] = told

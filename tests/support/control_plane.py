@@ -73,6 +73,10 @@ class RealControlPlane:
         """
         self._control("fault", method=method, kind=kind, times=times, seconds=seconds)
 
+    def fault_no_more(self) -> None:
+        """All goes right from now on."""
+        self._control("fault", method="", kind="none", only=True)
+
     def outcome(self, task: str, **how: Any) -> None:
         """How runs of a task end from now on: outputs={name: value}, error=TEXT, or hold=True (not
         at all).

@@ -28,7 +28,9 @@ SIDE_FILES = tuple(str(path) for path in sorted(Path(MAIN).parent.glob("*.py")))
 
 @dataclass(frozen=True)
 class Registered:
-    """A task that Flyte has. status: "new", or "present" if Flyte had that version before."""
+    """A task that Flyte has. status: "new"; "present" if Flyte had that version before; "again" if
+    this is a further version of the content, which makes it the newest again.
+    """
 
     name: str
     version: str

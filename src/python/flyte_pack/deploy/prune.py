@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from flyte_pack.deploy.ledger import Ledger
 from flyte_pack.deploy.records import StoredBundle
+from flyte_pack.deploy.registration import is_of
 from flyte_pack.deploy.survey import BACKUP, Survey, listed, stop
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.progress import Say
@@ -56,10 +57,19 @@ class Prune:
     """One run: `plan`, then perhaps `carry_out`. Raises `UserError`, `InvalidData` or `StoreError`.
 
     keep: how many versions of the ledger's deployment stay, None for all. before: only what was
-    written before this time goes, in seconds since 1970.
+    written before this time goes, in seconds since 1970. fired: (Flyte's name, version) of tasks
+    that must stay because a trigger runs them.
     """
 
-    def __init__(self, store: Store, ledger: Ledger, keep: int | None, before: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        ledger: Ledger,
+        keep: int | None,
+        before: float,
+        fired: Collection[tuple[str, str]] = (),
+    ) -> None:
+        self._fired = fired
         self._store = store
         self._ledger = ledger
         self._keep = keep
@@ -140,13 +150,15 @@ class Prune:
         for position in range(kept, len(ranked)):
             if not self._is_old(objects, self._ledger.entry_key(last[ranked[position]])):
                 kept = position + 1
-        dropped = ranked[kept:]
+        dropped = [version for version in ranked[kept:] if not self._is_fired(version)]
         newest = max((last[version] for version in dropped), default=0)
         # Those that never were current: of deployers that were killed, or are at work.
         dropped += [
             version
             for version in self._ledger.versions()
-            if version not in last and self._is_old(objects, self._ledger.version_key(version))
+            if version not in last
+            and self._is_old(objects, self._ledger.version_key(version))
+            and not self._is_fired(version)
         ]
         numbers = [entry.number for entry in entries if entry.number <= newest]
         keys = {version: self._ledger.version_key(version) for version in dropped}
@@ -154,6 +166,11 @@ class Prune:
             tuple(self._ledger.entry_key(number) for number in numbers),
             {version: key for version, key in keys.items() if key in objects},
         )
+
+    def _is_fired(self, version: str) -> bool:
+        recorded = self._ledger.recorded(version) if self._fired else None
+        versions = recorded.record.flyte_versions if recorded else {}
+        return any(task in versions and is_of(versions[task], fired) for task, fired in self._fired)
 
     def _is_old(self, objects: Mapping[StoreKey, StoredObject], key: StoreKey) -> bool:
         return key in objects and objects[key].modified <= self._before

@@ -65,7 +65,10 @@ class DeployedTask:
 
     flyte_name, spec, triggers: what Flyte calls it, the SHA-256 of its specification (see
     `registration`), and the names of its triggers; None and empty where it was not registered.
+    environments, reusable: as of `registration.DescribedTask`, if they are known.
     """
+
+    OMITTED = ("environments", "reusable")
 
     name: str
     command: Tuple[str, ...]
@@ -73,6 +76,8 @@ class DeployedTask:
     flyte_name: Optional[str] = None
     spec: Optional[str] = None
     triggers: Tuple[str, ...] = ()
+    environments: Optional[Tuple[str, ...]] = None
+    reusable: Optional[bool] = None
 
 
 @dataclass(frozen=True)
@@ -153,12 +158,13 @@ class VersionRecord(Document):
         Whoever types such a version gets what it was computed of, or nothing.
         """
         if is_computed(self.version):
-            wanted = {
-                one.version: version_of(task_spec(self.project, self.domain, task, _with_hole(one)))
+            holes = tuple(
+                dataclasses.replace(task, tasks=tuple(map(_with_hole, task.tasks)))
                 for task in self.tasks
-                for one in task.tasks
-            }
-            if self.version != self.computed_version or any(k != v for k, v in wanted.items()):
+            )
+            wanted = task_versions(self.project, self.domain, holes)
+            found = {(t.address, one.name): one.version for t in self.tasks for one in t.tasks}
+            if self.version != self.computed_version or found != wanted:
                 raise ValueError("was changed: its version is that of another content")
 
     @property
@@ -170,6 +176,17 @@ class VersionRecord(Document):
             for one in task.tasks
             if one.flyte_name is not None
         }
+
+    @property
+    def triggers(self) -> frozenset[tuple[str, str]]:
+        """(Flyte's name of the task, name) of each trigger that was registered."""
+        return frozenset(
+            (one.flyte_name, trigger)
+            for task in self.tasks
+            for one in task.tasks
+            if one.flyte_name is not None
+            for trigger in one.triggers
+        )
 
     def is_same(self, other: VersionRecord) -> bool:
         """Whether both are the same deployment, even if only one of them was registered."""
@@ -248,6 +265,43 @@ def _with_hole(task: DeployedTask) -> DeployedTask:
 def version_of(spec: bytes) -> str:
     """The computed version of a deployment or task: a function of its spec."""
     return hashlib.sha256(spec).hexdigest()[:_VERSION_DIGITS]
+
+
+def task_versions(
+    project: str, domain: str, tasks: Tuple[RecordedTask, ...]
+) -> dict[tuple[TargetAddress, str], str]:
+    """The computed version of each Flyte task, by the address of its target and its name.
+
+    A run's child is looked up under the version of its parent. So tasks that may start one another
+    share a version, which is a function of the specs of all of them. The commands have holes where
+    versions go.
+    """
+    specs = {
+        (task.address, one.name): task_spec(project, domain, task, one)
+        for task in tasks
+        for one in task.tasks
+    }
+    # The groups that an environment belongs to, joined as tasks reach from one to another.
+    group: dict[str, set[str]] = {}
+    for task in tasks:
+        for one in task.tasks:
+            joined = set().union(*(group.get(name, {name}) for name in one.environments or ()))
+            group.update(dict.fromkeys(joined, joined))
+    members: dict[object, list[tuple[TargetAddress, str]]] = {}
+    for task in tasks:
+        for one in task.tasks:
+            key = (task.address, one.name)
+            of = min(group[one.environments[0]]) if one.environments else key
+            members.setdefault(of, []).append(key)
+    found = {}
+    for keys in members.values():
+        if keys[1:]:
+            together = sorted(hashlib.sha256(specs[key]).hexdigest() for key in keys)
+            version = version_of(b"pants-flyte tasks 1\n" + json.dumps(together).encode())
+        else:
+            version = version_of(specs[keys[0]])
+        found.update(dict.fromkeys(keys, version))
+    return found
 
 
 def task_spec(project: str, domain: str, task: RecordedTask, one: DeployedTask) -> bytes:

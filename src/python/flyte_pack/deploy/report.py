@@ -39,8 +39,7 @@ def _deploy(document: dict[str, Any]) -> list[str]:
     for task in document["tasks"]:
         what = f": {', '.join(task['changes'])}" if task["changes"] else ""
         lines.append(f"  task {task['address']}  {task['status']}{what}")
-    for one in document["registered"]:
-        lines.append(_registration(one))
+    lines += _at_flyte(document)
     version, dry = document["version"], document["dry_run"]
     upload = document["upload"]
     if any(upload.values()):
@@ -66,12 +65,32 @@ def _rollback(document: dict[str, Any]) -> list[str]:
     if not document["deployed"]:
         return [f"Nothing to do: version {version} is already current.", *_dry(document)]
     verb = "Would roll back" if document["dry_run"] else "Rolled back"
-    registered = [_registration(one) for one in document["registered"]]
-    return [*registered, f"{verb} to version {version} ({_history(document)}).", *_dry(document)]
+    return [
+        *_at_flyte(document),
+        f"{verb} to version {version} ({_history(document)}).",
+        *_dry(document),
+    ]
 
 
-def _registration(one: dict[str, str]) -> str:
-    return f"  registration {one['name']} {one['version']}  {one['status']}"
+_STATUS = {
+    "again": "again, under this version, to be the newest",
+    "deactivated": "not in this version: {0}",
+}
+
+
+def _at_flyte(document: dict[str, Any]) -> list[str]:
+    """What was registered, and what runs that name no version use from now on."""
+    lines = []
+    for one in document["registered"]:
+        status = _STATUS.get(one["status"], one["status"])
+        lines.append(f"  registration {one['name']} {one['version']}  {status}")
+    if any(one["status"] != "unchanged" for one in document["registered"]):
+        lines.append("Runs that name no version use the registered ones above.")
+    for one in document["triggers"]:
+        done = "to be deactivated" if document["dry_run"] else "deactivated"
+        status = _STATUS.get(one["status"], one["status"]).format(done)
+        lines.append(f"  trigger {one['name']} of {one['task']}  {status}")
+    return lines
 
 
 def _list(document: dict[str, Any]) -> list[str]:
