@@ -30,6 +30,7 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlencode
 
+import control_plane_apps
 import control_plane_runs
 import control_plane_services
 import uvicorn
@@ -69,6 +70,8 @@ def main(argv: list[str]) -> int:
         metavar="s3://BUCKET/PREFIX",
         help="where uploads go, by AWS_* of the environment (default: into the directory)",
     )
+    modes, default = control_plane_apps.MODES, control_plane_apps.MODES[0]
+    parser.add_argument("--apps", choices=modes, default=default, help="how apps are deployed")
     options = parser.parse_args(argv)
     options.project = options.project or ["flytesnacks"]
     options.domain = options.domain or ["development", "staging", "production"]
@@ -118,7 +121,7 @@ class ControlPlane:
         self.tokens: set[str] = set()
         self.codes: dict[str, int] = {}
         self.faults: list[dict[str, Any]] = []
-        modules = (control_plane_services, control_plane_runs)
+        modules = (control_plane_services, control_plane_runs, control_plane_apps)
         self.services = {a.path: a for module in modules for a in module.applications(self.plane)}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

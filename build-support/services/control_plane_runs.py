@@ -24,6 +24,7 @@ from flyteidl2.common import identifier_pb2, phase_pb2, run_pb2
 from flyteidl2.core import literals_pb2
 from flyteidl2.dataproxy import dataproxy_service_connect
 from flyteidl2.dataproxy import dataproxy_service_pb2 as proxy_pb2
+from flyteidl2.logs.dataplane import payload_pb2 as logs_pb2
 from flyteidl2.task import common_pb2, task_definition_pb2
 from flyteidl2.task import run_pb2 as task_run_pb2
 from flyteidl2.trigger import trigger_definition_pb2 as trigger_pb2
@@ -128,6 +129,14 @@ class DataProxy(dataproxy_service_connect.DataProxyService):
         spec = store.task(identifier)["spec"]
         return task_definition_pb2.TaskSpec.FromString(spec).task_template
 
+    async def tail_logs(self, request: Any, ctx: Any) -> Any:
+        run = _read_run(self.plane, request.action_id.run.name)
+        lines = run["outcome"].get("logs", [])
+        if lines is None:  # as where the pod is gone
+            raise ConnectError(Code.NOT_FOUND, "no log context found")
+        found = [logs_pb2.LogLine(message=f"{line}\n") for line in lines]
+        yield proxy_pb2.TailLogsResponse(logs=[proxy_pb2.TailLogsResponse.Logs(lines=found)])
+
     async def get_action_data(self, request: Any, ctx: Any) -> Any:
         run = _read_run(self.plane, request.action_id.run.name)
         inputs = common_pb2.Inputs.FromString(base64.b64decode(run["inputs"]))
@@ -207,6 +216,7 @@ class Runs(run_service_connect.RunService):
             "run_spec": MessageToDict(run_spec or task_run_pb2.RunSpec()),
             "env": {one.key: one.value for one in run_spec.envs.values} if run_spec else {},
             "labels": dict(run_spec.labels.values) if run_spec else {},
+            "by": request.WhichOneof("task"),
             "outcome": self.plane.outcomes.get(task.name, {}),
         }
         (self.plane.store.directory / "runs" / name).write_text(json.dumps(record))
@@ -241,7 +251,7 @@ class Runs(run_service_connect.RunService):
             phase = phase_pb2.ACTION_PHASE_FAILED if error else phase_pb2.ACTION_PHASE_SUCCEEDED
         details = run_def.ActionDetails(
             id=_action_id(run),
-            status=run_def.ActionStatus(phase=phase),
+            status=run_def.ActionStatus(phase=phase, attempts=1),
             task=task_definition_pb2.TaskSpec.FromString(base64.b64decode(run["spec"])),
         )
         if error and phase == phase_pb2.ACTION_PHASE_FAILED:

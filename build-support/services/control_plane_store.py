@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import control_plane_apps
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 from flyteidl2.common import list_pb2
@@ -315,6 +316,7 @@ class Store:
             "runs": [
                 json.loads(file.read_text()) for file in sorted((self.directory / "runs").iterdir())
             ],
+            "apps": control_plane_apps.state(self.directory),
             "requests": counts,
         }
 

@@ -10,84 +10,11 @@ from textwrap import dedent
 import pytest
 
 from flyte_pack import module_scan
-from flyte_pack.module_scan import Import, ModuleScan, scan
+from flyte_pack.module_scan import Import, Meaning, ModuleScan, may_have_tasks, scan
 
 
 def scanned(source: str) -> ModuleScan:
     return scan(dedent(source))
-
-
-@pytest.mark.parametrize(
-    ("source", "tasks"),
-    [
-        ("@env.task\ndef a(): ...", [("a", "env")]),
-        ("@env.task\nasync def a(): ...", [("a", "env")]),
-        ("@env.task(cache='auto', retries=3)\ndef a(): ...", [("a", "env")]),
-        ("@envs.gpu.task\ndef a(): ...", [("a", "envs.gpu")]),
-        ("@make().task\ndef a(): ...", [("a", None)]),
-        ("@logged\n@env.task\ndef a(): ...", [("a", "env")]),
-        ("@env.task\n@logged\ndef a(): ...", [("a", "env")]),
-        ("def f(): ...\na = env.task(f)", [("a", "env")]),
-        ("def f(): ...\na = env.task(retries=2)(f)", [("a", "env")]),
-        ("a: Task = env.task(f)", [("a", "env")]),
-        ("a = flyte.extras.ContainerTask(name='c', image='i')", [("a", None)]),
-        ("@env.task\ndef b(): ...\n@env.task\ndef a(): ...", [("b", "env"), ("a", "env")]),
-        ("if True:\n    @env.task\n    def a(): ...", [("a", "env")]),
-        ("with env:\n    @env.task\n    def a(): ...", [("a", "env")]),
-        ("try:\n    @env.task\n    def a(): ...\nexcept E:\n    pass", [("a", "env")]),
-        ("for _ in x:\n    @env.task\n    def a(): ...\nelse:\n    b = env.task(f)", [("a", "env"), ("b", "env")]),
-        # What is inside a function or a class is no name of the module.
-        ("def f():\n    @env.task\n    def a(): ...", []),
-        ("class C:\n    @env.task\n    def a(self): ...", []),
-        ("def task(): ...\n@task\ndef a(): ...", []),
-        ("a = task(f)", []),
-        ("a = 1", []),
-        ("", []),
-    ],
-)  # fmt: skip
-def test_tasks_are_what_hangs_on_an_environment(source: str, tasks: list[tuple]):
-    assert scanned(source).tasks == tuple(tasks)
-
-
-@pytest.mark.parametrize(
-    ("source", "environments"),
-    [
-        ("env = flyte.TaskEnvironment(name='e')", ["env"]),
-        ("env = TaskEnvironment('e')", ["env"]),
-        ("env: TaskEnvironment = flyte.TaskEnvironment('e')", ["env"]),
-        ("env = flyte.TaskEnvironment.from_task('e', a)", ["env"]),
-        ("big = env.clone_with(name='big')", ["big"]),
-        ("a = b = flyte.TaskEnvironment('e')", ["a", "b"]),
-        ("from envs import gpu\n@gpu.task\ndef a(): ...", ["gpu"]),
-        ("gpu = envs.make()\n@gpu.task\ndef a(): ...", ["gpu"]),
-        ("from envs import gpu", []),
-        ("import envs\n@envs.gpu.task\ndef a(): ...", []),
-        ("env = 3", []),
-    ],
-)
-def test_environments_are_made_here_or_have_tasks_here(source: str, environments: list[str]):
-    assert scanned(source).environments == tuple(environments)
-
-
-@pytest.mark.parametrize(
-    ("source", "apps", "environments"),
-    [
-        ("a = flyte.app.AppEnvironment(name='a')", ["a"], []),
-        ("from flyte.app import AppEnvironment\na = AppEnvironment('a')", ["a"], []),
-        ("from flyte.app import AppEnvironment as Served\na: object = Served('a')", ["a"], []),
-        ("from flyte.app.extras import FastAPIAppEnvironment\na = FastAPIAppEnvironment('a')", ["a"], []),
-        ("class Mine(flyte.app.AppEnvironment): ...\na = Mine('a')", ["a"], []),
-        ("a = AppEnvironment('a')\nb = a.clone_with('b')\nc = b", ["a", "b", "c"], []),
-        ("a = AppEnvironment('a')\na = flyte.TaskEnvironment('a')", [], ["a"]),
-        ("from flyte import TaskEnvironment as T\ne = T('e')\nd = e.clone_with('d')", [], ["e", "d"]),
-        ("class Mine(flyte.TaskEnvironment): ...\ne = Mine('e')", [], ["e"]),
-        ("from flyte import TaskEnvironment as T\nT = other\ne = T('e')", [], []),
-        ("a = AppEnvironmentFactory('a')", [], []),
-    ],
-)  # fmt: skip
-def test_environments_of_apps_are_told_from_those_of_tasks(source, apps, environments):
-    found = scanned(source)
-    assert (found.apps, found.environments) == (tuple(apps), tuple(environments))
 
 
 def test_identifiers_are_spelled_as_python_spells_them():
@@ -95,79 +22,7 @@ def test_identifiers_are_spelled_as_python_spells_them():
     found = scan(
         "import e\u0301te\u0301\nenv = TaskEnvironment('e')\n@env.task\ndef \ufb01t(): ...\n"
     )
-    assert [found.imports[0].module, *found.tasks_of("env")] == ["\u00e9t\u00e9", "fit"]
-
-
-def test_an_environment_has_its_own_tasks_in_source_order():
-    found = scanned(
-        """
-        one = flyte.TaskEnvironment("one")
-        two = flyte.TaskEnvironment("two")
-
-        @two.task
-        def z(): ...
-
-        @one.task
-        def x(): ...
-
-        @two.task
-        def y(): ...
-        """
-    )
-    assert found.tasks_of("one") == ("x",)
-    assert found.tasks_of("two") == ("z", "y")
-    assert found.tasks_of("three") == ()
-
-
-@pytest.mark.parametrize(
-    ("source", "tasks", "plain"),
-    [
-        ("@env.task\ndef a(): ...\ndef a(): ...", [], ["a"]),
-        ("def a(): ...\n@env.task\ndef a(): ...", ["a"], []),
-        ("@env.task\ndef a(): ...\na = None", [], []),
-        ("@env.task\ndef a(): ...\na: object", ["a"], []),
-        ("@env.task\ndef a(): ...\nimport a", [], []),
-        # One branch of several: which of them runs can't be seen, so a task in any of them counts.
-        ("if T:\n    def a(): ...\nelse:\n    @env.task\n    def a(): ...", ["a"], []),
-        ("if T:\n    @env.task\n    def a(): ...\nelse:\n    def a(): ...", ["a"], []),
-        ("try:\n    a = env.task(f)\nexcept E:\n    a = None", ["a"], []),
-        ("if T:\n    @env.task\n    def a(): ...\ndef a(): ...", [], ["a"]),
-    ],
-)
-def test_a_later_binding_replaces_an_earlier_one_unless_it_may_not_run(
-    source: str, tasks: list[str], plain: list[str]
-):
-    found = scanned(source)
-    assert [name for name, _ in found.tasks] == tasks
-    assert list(found.plain) == plain
-
-
-def test_an_environment_survives_a_fallback_for_where_flyte_is_missing():
-    found = scanned(
-        """
-        try:
-            env = flyte.TaskEnvironment("e")
-        except NameError:
-            env = None
-        """
-    )
-    assert found.environments == ("env",)
-
-
-def test_plain_are_functions_and_classes_without_a_decorator():
-    found = scanned(
-        """
-        def f(): ...
-        async def g(): ...
-        class C: ...
-        @decorated
-        def h(): ...
-        @dataclass
-        class D: ...
-        x = 1
-        """
-    )
-    assert found.plain == ("f", "g", "C")
+    assert [found.imports[0].module, found.bindings[-1][0]] == ["\u00e9t\u00e9", "fit"]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +40,7 @@ def test_plain_are_functions_and_classes_without_a_decorator():
     ],
 )  # fmt: skip
 def test_names_are_all_that_a_module_binds(source: str, names: list[str]):
-    assert sorted(scanned(source).names) == names
+    assert sorted(name for name, _ in scanned(source).bindings) == names
 
 
 @pytest.mark.parametrize(
@@ -205,9 +60,9 @@ def test_what_environments_include_is_found_where_it_is_written_out(
 
 
 @pytest.mark.parametrize(
-    ("source", "open_ended"),
+    ("source", "hides_names"),
     [
-        ("from x import *", True),
+        ("from x import *", False),
         ("def __getattr__(name): ...", True),
         ("globals()['a'] = env.task(f)", True),
         ("def f():\n    global a\n    a = 1", True),
@@ -218,8 +73,12 @@ def test_what_environments_include_is_found_where_it_is_written_out(
         ("from x import y", False),
     ],
 )
-def test_a_module_is_open_ended_where_its_names_cant_be_seen(source: str, open_ended: bool):
-    assert scanned(source).open_ended is open_ended
+def test_a_module_hides_names_where_they_cant_be_seen(source: str, hides_names: bool):
+    assert scanned(source).hides_names is hides_names
+
+
+def test_what_is_imported_with_a_star_is_looked_for_in_those_modules():
+    assert scanned("from x import *\nfrom . import *\nfrom ..y import *").stars == ("x", ".", "..y")
 
 
 def test_imports_are_found_wherever_they_stand():
@@ -269,7 +128,7 @@ def test_imports_are_found_wherever_they_stand():
     ],
 )
 def test_bytes_are_decoded_as_python_decodes_them(source: bytes):
-    assert scan(source).tasks == (("a", "env"),)
+    assert scan(source).bindings[-1] == ("a", (Meaning("value", "env.task(_)"),))
 
 
 @pytest.mark.parametrize(
@@ -287,8 +146,25 @@ def test_what_is_no_python_is_an_error(source: bytes, error: type[Exception]):
         scan(source)
 
 
+@pytest.mark.parametrize(
+    ("source", "may"),
+    [
+        (b"@env.task\ndef a(): ...", True),
+        (b"@env.sandbox.orchestrator\ndef a(): ...", True),
+        (b"@env . task(x=1)\ndef a(): ...", True),
+        (b"e = TaskEnvironment.from_task('e', t)", True),
+        (b"task = 3\nenv.tasks", False),
+        (b"", False),
+    ],
+)
+def test_a_module_that_defines_tasks_is_known_by_its_text(source: bytes, may: bool):
+    assert may_have_tasks(source) is may
+
+
 EVERYTHING = """
 import flyte
+class C(flyte.TaskEnvironment, Mixin[int]): ...
+def make(x) -> C: return C(x, y) if x else None
 from . import sibling
 env = flyte.TaskEnvironment("e")
 @env.task

@@ -14,6 +14,7 @@ from flyte_pack.task_link import (
     LinkedBundle,
     LinkedTask,
     TaskLink,
+    more_modules,
 )
 
 BUNDLE = LinkedBundle(
@@ -160,3 +161,20 @@ def test_what_is_no_document_is_refused(data):
     with pytest.raises(InvalidData) as error:
         TaskLink.from_json(data)
     assert "\x1b" not in str(error.value)
+
+
+A = ("a0", "--resolver", "r", "mod", "p.a", "instance", "x")
+B = (*A[:-3], "p.b", "instance", "y")
+
+
+@pytest.mark.parametrize(
+    ("kind", "module", "commands", "more"),
+    [
+        ("environment", "p.envs", [A, B, A], ("p.a", "p.b")),
+        ("environment", "p.a", [A, B], ()),  # with tasks in its own file, these are all
+        ("environment", "p.envs", [("python", "-m", "x")], ()),
+        ("task", "p.envs", [A], ()),
+    ],
+)
+def test_the_modules_of_an_environments_tasks_are_in_their_commands(kind, module, commands, more):
+    assert more_modules(kind, module, commands) == more

@@ -210,6 +210,7 @@ def test_default_places_that_are_not_safe_are_passed_over_with_a_warning(top, mo
         # Its name cannot be guessed, and a later start finds it again.
         assert found.startswith(f"{top}/u/c-{US}-")
         assert first_usable("c", "set C", str, print) == found
+    assert warnings.pop() == f"the cache is {found}, as that is safe"
     places = [warning.partition(" is not used: ")[0] for warning in warnings]
     assert places == [f"{top}/x/c", f"{top}/h/.cache/c", f"{top}/t/c-{US}", f"{top}/u/c-{US}"]
     assert os.stat(found).st_mode & 0o777 == 0o700

@@ -23,6 +23,7 @@ from tests.support.faulty_registry import FaultyRegistry, faulty_registry
 from tests.support.monorepo import files_in, git, monorepo
 from tests.support.packed_images import read_image
 from tests.support.registries import (
+    AUTH,
     PASSWORD,
     RealRegistry,
     docker_config,
@@ -149,6 +150,36 @@ def test_publish_gets_a_token_where_a_registry_wants_one(
     assert bases.registry.holds(PUSHED, digest)
 
 
+def test_what_pants_logs_of_a_publish_holds_no_secret(
+    example: BuildRoot, front: FaultyRegistry, credentials: dict[str, str], tmp_path: Path
+) -> None:
+    around = {
+        "AWS_SECRET_ACCESS_KEY": "planted-aws-51c0",
+        "A_TOKEN": "planted-token-8a8a",
+    }
+    wrong = docker_config_of(tmp_path, front.host)
+    said = []
+    for env, tag in ((credentials, "logged"), (wrong, "refused")):
+        done = publish(
+            example, front.host, "-ldebug", f"--flyte-image-tags=['{tag}']",
+            env={**env, **around}, check=False,
+        )  # fmt: skip
+        assert done.returncode == (tag == "refused"), done.stderr
+        said.append((tag, (done.stdout + done.stderr).encode()))
+    logs = [path for path in (example.path / ".pants.d").rglob("*") if path.is_file()]
+    assert any(path.name == "pants.log" for path in logs)
+    said += [(str(path), path.read_bytes()) for path in logs]
+    for where, data in said:
+        found = [one for one in (PASSWORD, AUTH, "planted-") if one.encode() in data]
+        assert not found, f"{found} in {where}"
+
+
+def docker_config_of(directory: Path, host: str) -> dict[str, str]:
+    """Of somebody with a wrong password."""
+    docker_config(directory, host, password="planted-wrong-5d2f")
+    return {"DOCKER_CONFIG": str(directory)}
+
+
 def test_a_wrong_password_is_told_and_not_shown(
     example: BuildRoot, registry: RealRegistry, front: FaultyRegistry, tmp_path: Path
 ) -> None:
@@ -178,7 +209,7 @@ def test_a_registry_that_does_not_answer_is_told(example: BuildRoot) -> None:
 
 
 def test_without_a_registry_publish_says_what_to_set(example: BuildRoot) -> None:
-    done = example.pants("publish", "services/ml:image")
+    done = example.pants("--flyte-registries=[]", "publish", "services/ml:image")
     assert "[flyte].registries" in done.stderr
 
 

@@ -10,6 +10,7 @@ import ast
 import json
 import re
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -80,6 +81,9 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
             assert old in text
             text = text.replace(old, new)
         settings.write_text(text)
+        options = root.path / "pants.toml"
+        assert "localhost:5000" in options.read_text()
+        options.write_text(options.read_text().replace("localhost:5000", registry.host))
         git(root.path, "commit", "--all", "--quiet", "--message", "Servers")
         yield Live(root, store, registry, plane)
 
@@ -202,14 +206,50 @@ def test_a_container_fetches_its_code_from_the_store_through_the_shim_and_comple
 def test_flyte_runs_what_was_deployed(live: Live, first: Any) -> None:
     live.plane.outcome("ml.train", outputs={"o0": "well"})
     task = "services/ml:train"
-    options = ("--remote", "--deployment", STAGING)
+    options = ("--remote", "--deployed", "--deployment", STAGING)
     done = live.pants("run", task, "--", *options, "--n", "3")
     assert "well" in done.stdout + done.stderr
-    [run] = [r for r in live.plane.state()["runs"] if r["task"] == "ml.train"]
+    assert f"runs version {first['version']} of {STAGING}" in done.stderr
+    [run] = [r for r in live.plane.state()["runs"] if r["by"] == "task_id"]
     assert run["version"] == versions(first)["ml.train"]
-    several = live.pants("run", task, "--", "--remote", "--n", "3", check=False)
+    several = live.pants("run", task, "--", "--remote", "--deployed", "--n", "3", check=False)
     assert several.returncode != 0
     assert "say which by --deployment" in several.stderr
+
+
+def test_the_code_as_it_is_runs_in_one_step_where_only_the_endpoint_is_known(live: Live) -> None:
+    live.plane.outcome("ml.train", outputs={"o0": "well"}, logs=["central: 338.0"])
+    command = ("run", "services/ml:train", "--", "--remote", "--n", "3")
+    env = {"FLYTE_ADMIN_ENDPOINT": live.plane.endpoint, "FLYTE_ADMIN_INSECURE": "true"}
+    registered = live.tasks()
+    started = []
+    for text in ("Busiest", "Quietest"):
+        with edited(live.root, LABELS, "Busiest", text):
+            done = live.root.pants(*command, env=env)
+        assert "central: 338.0" in done.stdout
+        assert "well" in done.stdout
+        [run] = [r for r in live.plane.state()["runs"] if r["name"] in done.stdout]
+        started.append(run)
+    first, second = started
+    assert {run["by"] for run in started} == {"task_spec"}
+    assert first["version"] != second["version"]
+    bundles = []
+    for run in started:
+        uri = run["command"][run["command"].index("--tgz") + 1]
+        with tarfile.open(uri[len("file://") :]) as bundle:
+            labels = bundle.extractfile(LABELS)
+            assert labels is not None
+            bundles.append(labels.read().decode())
+    assert ["Quietest" in labels for labels in bundles] == [False, True]
+    repository, _, digest = first["image"].partition("@")
+    assert live.registry.holds(repository.partition("/")[2], digest)
+    assert live.tasks() == registered
+
+
+def test_help_has_our_options_beside_the_inputs_of_the_task(live: Live) -> None:
+    done = live.root.pants("run", "services/ml:train", "--", "--help")
+    assert "--deployed [VERSION]" in done.stdout
+    assert "--n" in done.stdout
 
 
 def test_experimental_deploy_ships_what_a_branch_changed_and_its_dry_run_writes_nothing(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 
 import pytest
 from pants.core.goals.run import RunRequest
 from pants.engine.internals.scheduler import ExecutionError
 
+from flyte_pack.image.base import BaseDistribution, BaseFacts
 from flyte_pack.oci.model import OCI_LAYER_GZIP
 from pants_flyte.goals.run_image import RunBaseImageFieldSet
 from tests.support.bases import PYTHON_IMAGE, base_image, base_platform
@@ -194,6 +196,53 @@ def test_wheels_are_chosen_for_the_bases_glibc(root: RuleRoot):
     assert "the base's `glibc` is '2.16': give a version from 2.17 on" in root.refusal("app:image")
     root.write({"img/BUILD": str(files["img/BUILD"]).replace("2.16", "2.17")})
     assert "opt/venv/lib/python3.12/site-packages/pftest_a.py" in root.image("app:image").tree
+
+
+def test_what_a_base_has_in_our_place_stays_but_for_what_is_locked(root: RuleRoot):
+    """No layer of the base is needed for that."""
+    site = "opt/venv/lib/python3.12/site-packages"
+    distributions = (
+        BaseDistribution(f"/{site}", "pftest-a", "0.1", (f"{site}/old", "opt/venv/bin/old")),
+        BaseDistribution(f"/{site}", "other", "3.0", (f"{site}/other",)),
+    )
+    facts = BaseFacts(
+        "/usr/local/bin/python3.12", "3.12.7", "2.36", False, True, (f"/{site}",),
+        has_flyte=True, distributions=distributions, isolated=True,
+    )  # fmt: skip
+    files = app()
+    files["img/base.lock.json"] = base_image(replace(base_platform(), facts=facts)).to_json()
+    root.write(files)
+    built, tree = root.built_image("app:image"), root.image("app:image").tree
+    assert {path for path in tree if "/.wh." in path} == {
+        f"{site}/.wh.old",
+        "opt/venv/bin/.wh.old",
+    }
+    assert "include-system-site-packages = false" in tree["opt/venv/pyvenv.cfg"].content
+    assert f"{site}/pftest_a.py" in tree
+    assert built.notes == (
+        "the base's packages in /opt/venv stay importable, after the locked ones, which replace "
+        "pftest-a 0.1",
+    )
+
+    unknown = replace(distributions[0], paths=None)
+    facts = replace(facts, distributions=(unknown, distributions[1]))
+    root.write({"img/base.lock.json": base_image(replace(base_platform(), facts=facts)).to_json()})
+    tree = root.image("app:image").tree
+    assert {path for path in tree if "/.wh." in path} == {"opt/.wh.venv"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ('python_version="3.12"', "The `python_version` field in target img:base is '3.12'; give"),
+        ('python_version="3.13.1"', "`python_version` is 3.13.1, and its Python, /usr/local/bin/python3.12, is 3.12.7: leave it out"),
+    ],
+)  # fmt: skip
+def test_a_version_of_python_that_cannot_be_is_refused(root: RuleRoot, fields, message):
+    root.write(base(f"{IMAGE}, {fields}", base_image().to_json()))
+    with pytest.raises(ExecutionError) as caught:
+        root.package("img:i")
+    assert message in str(caught.value)
 
 
 # --- run ------------------------------------------------------------------------------------------

@@ -6,10 +6,10 @@ All that the rules read of the build root, by where they ask for it:
 |---|---|---|
 | base_image | `lockfile`, `source` of a base | fields |
 | image_code | `source_files`, `source_folders` with their `.dockerignore` | fields |
-| image_packages | the lock file of the resolve | option |
+| image_packages, task_packages | the lock file of the resolve | option |
 | deployment | `config`, `[flyte].deploy_config` | field, option |
 | bundle | for `all`, what lies beside the code | fields |
-| ignored | for `all`, ignore files: those below the BUILD file | fields; those above it select nothing |
+| ignored | for `all`, ignore files | fields; those above the BUILD file: their owners, if they have any |
 | closure, entry_point, lost_imports | sources, `__init__.py` files, what an environment includes | targets that own them |
 | tool | lock files of `[flyte-pack]`, where they are the user's own | options |
 | task | whether there is a BUILD file, for an error | - |
@@ -222,6 +222,47 @@ def test_one_that_is_not_there_yet_is_no_error(root: RuleRoot, caplog, text, pat
     address = declare(root, "x", text)
     assert not any("shared" in dependency for dependency in root.dependencies(address))
     assert "--changed-since" not in caplog.text
+
+
+@pytest.mark.parametrize("name", [".gitignore", ".flyteignore"])
+@pytest.mark.parametrize("directory", ["", "code"])
+@pytest.mark.parametrize("text", [TASK_OF, BUNDLE])
+def test_an_ignore_file_above_selects_by_way_of_its_owner(root: RuleRoot, caplog, text, name, directory):  # fmt: skip
+    """Without an owner it does not, and nobody is told: nearly every repository has one."""
+    sub = {
+        "code/sub/BUILD": f"python_sources()\n{text.format('copy_style=ALL')}",
+        "code/sub/w.py": TASK,
+    }
+    sub = {path: content.replace("ALL", '"all"') for path, content in sub.items()}
+    path = str(Path(directory, name))
+    root.write({**sub, path: "*.log\n"})
+    assert "code/sub:x" not in root.changed_by(path)
+    assert "--changed-since" not in caplog.text
+    build = root.path / directory / "BUILD"
+    before = build.read_text() if build.exists() else ""
+    owner = f'file(name="ignored", source="{name}")'
+    root.write({str(Path(directory, "BUILD")): f"{before}{owner}\n"})
+    assert "code/sub:x" in root.changed_by(path)
+    assert "//:ignored" not in root.dependents("code/sub:x")
+    root.edit("code/sub/BUILD", ', copy_style="all"', "")
+    assert "code/sub:x" not in root.changed_by(path)
+
+
+def test_an_ignore_file_with_an_owner_is_not_shipped(root: RuleRoot):
+    root.write(
+        {
+            ".flyteignore": "*.log\n",
+            "BUILD": 'file(name="ignored", source=".flyteignore")',
+            "app/BUILD": 'python_sources()\nflyte_task(name="t", entry_point="w.py:train", copy_style="all")',
+            "app/w.py": TASK,
+            "app/x.log": "",
+        }
+    )
+    assert ".flyteignore:ignored" in root.dependencies(
+        "app:t"
+    ) or "//:ignored" in root.dependencies("app:t")
+    assert "app/x.log" not in root.bundle("app:t").paths
+    assert root.bundle("app:t").owners.get(".flyteignore") is None
 
 
 # --- files that options name ----------------------------------------------------------------------

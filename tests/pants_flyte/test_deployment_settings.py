@@ -292,10 +292,14 @@ def test_a_sandboxed_program_gets_nothing_that_gives_a_credential():
 
 # --- run path:task -- --remote ---------------------------------------------------------------------
 
+HERE = "--endpoint=flyte.example.com"
 
-def test_a_remote_run_brings_the_deployments_plan_and_the_tasks_packages_only(root: RuleRoot):
+
+def test_what_was_deployed_is_run_by_the_deployments_plan_and_the_tasks_packages_only(
+    root: RuleRoot,
+):
     root.write(app(deployment="endpoint='flyte.example.com', domain='staging'"))
-    request = run_request(root, "app:t", "--remote", "--version", "v1", "--n", "3")
+    request = run_request(root, "app:t", "--remote", "--deployed", "v1", "--n", "3")
     assert list(request.args[1:]) == [
         *("run-remote", "--plan", "{chroot}/__deploy_plan.json", "--dir", "{chroot}"),
         *("--task", "app:t", "--"),
@@ -308,13 +312,84 @@ def test_a_remote_run_brings_the_deployments_plan_and_the_tasks_packages_only(ro
     assert not any(os.path.basename(path) == "w.py" for path in paths(root, request.digest))
 
 
+def test_the_code_as_it_is_is_packaged_with_the_settings_of_the_only_deployment(root: RuleRoot):
+    fields = "endpoint='flyte.example.com', domain='staging', version='v1', images={'a': 'r/a:1'}"
+    root.write(app(deployment=fields))
+    request = run_request(root, "app:t", "--remote", "--n", "3")
+    made = DeployPlan.from_json(root.contents(request.digest)["__deploy_plan.json"])
+    assert (made.address, made.tasks, made.fixed) == ("app:t", ("app/t.json",), ())
+    settings = made.settings
+    assert (settings.domain, settings.endpoint) == ("staging", "flyte.example.com")
+    assert (settings.version, settings.images) == (None, (("a", "r/a:1"),))
+    assert [one.tasks for one in made.environments] == [("app:t",)]
+    assert packaged(root, request.digest) == {
+        *("app/t.json", "app/t.manifest.json", "app/t.tar.gz"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "typed", "env"),
+    [
+        ((), (HERE,), {}),
+        (("--flyte-endpoint=flyte.example.com",), (), {}),
+        ((), ("--flyte-config", "f.yaml"), {}),
+        ((), (), {"FLYTE_ADMIN_ENDPOINT": "flyte.example.com"}),
+        ((), (), {"FLYTE_API_KEY": "a-key"}),
+        ((), ("--config=ops/d.yaml",), {}),
+        (("--flyte-deploy-config=ops/d.yaml",), (), {}),
+    ],
+)
+def test_no_deployment_is_needed(root: RuleRoot, options, typed, env):
+    root.write({**app(), "ops/d.yaml": YAML})
+    root.edit("app/BUILD", '[":t", "app:u"]', '[":u"]')
+    request = run_request(root, "app:t", "--remote", *typed, options=options, env=env)
+    made = DeployPlan.from_json(root.contents(request.digest)["__deploy_plan.json"])
+    assert made.address == "app:t"
+    in_file = "ops/d.yaml" in str((options, typed))
+    assert made.settings.project == ("bikes" if in_file else "flytesnacks")
+    assert made.settings.domain == "development"
+
+
+def test_of_several_deployments_none_is_taken_unless_one_is_named(root: RuleRoot):
+    root.write(app(deployment="domain=parametrize('staging', 'production')"))
+    named = ("--deployment", "app:deploy@domain=staging")
+    domains = []
+    for typed in ((), named):
+        request = run_request(root, "app:t", "--remote", HERE, *typed)
+        domains.append(plan(root, request.digest)["settings"]["domain"])
+    assert domains == ["development", "staging"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "typed", "style"),
+    [
+        ("", (), "auto"),
+        ("", ("--copy-style=all",), "all"),
+        ("copy_style='all'", (), "all"),
+        ("copy_style='all'", ("--copy-style", "auto"), "auto"),
+    ],
+)
+def test_the_copy_style_that_is_typed_comes_first(root: RuleRoot, fields, typed, style):
+    root.write(app(deployment=fields))
+    digest = run_request(root, "app:t", "--remote", HERE, *typed).digest
+    assert json.loads(root.contents(digest)["app/t.json"])["copy_style"] == style
+    assert plan(root, digest)["settings"]["copy_style"] is None
+
+
+def test_help_is_about_the_packaged_task_and_needs_no_control_plane(root: RuleRoot):
+    root.write(app())
+    for typed in (("--help",), ("--remote", "--help")):
+        request = run_request(root, "app:t", *typed)
+        assert request.args[1] == "run"
+
+
 @pytest.mark.parametrize(
     ("fields", "typed", "message"),
     [
-        ("", (), "app:t: no `flyte_deployment` has it in its `tasks`"),
+        ("", ("--deployed",), "app:t: no `flyte_deployment` has it in its `tasks`, so it was not"),
         (
             "domain=parametrize('staging', 'production')",
-            (),
+            ("--deployed",),
             "app:t: several deployments have it: say which by --deployment, of: app:deploy@domain=production, "
             "app:deploy@domain=staging.",
         ),
@@ -323,20 +398,19 @@ def test_a_remote_run_brings_the_deployments_plan_and_the_tasks_packages_only(ro
             ("--deployment", "app:other"),
             "app:t: no `flyte_deployment` app:other has it in its `tasks`; there are: app:deploy.",
         ),
-        ("domain='staging'", ("--in-image",), "runs what was deployed, as it was deployed"),
+        ("domain='staging'", ("--in-image",), "--in-image runs it on this machine"),
+        ("domain='staging'", (), "app:t: no control plane is known: type --endpoint HOST"),
+        (
+            "domain=parametrize('staging', 'production')",
+            (),
+            "or type --deployment ADDRESS, of: app:deploy@domain=production",
+        ),
     ],
 )
-def test_which_deployment_runs_must_be_clear(root: RuleRoot, fields, typed, message):
+def test_what_is_not_clear_is_told(root: RuleRoot, fields, typed, message):
     root.write(app(deployment=fields))
     if not fields:
         root.edit("app/BUILD", '[":t", "app:u"]', '[":u"]')
     with pytest.raises(ExecutionError) as caught:
         run_request(root, "app:t", "--remote", *typed)
     assert message in refusal(caught.value)
-
-
-def test_a_deployment_of_several_is_named(root: RuleRoot):
-    root.write(app(deployment="domain=parametrize('staging', 'production')"))
-    named = "app:deploy@domain=staging"
-    request = run_request(root, "app:t", "--remote", "--deployment", named)
-    assert json.loads(root.contents(request.digest)["__deploy_plan.json"])["address"] == named

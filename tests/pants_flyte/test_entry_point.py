@@ -102,7 +102,7 @@ def test_a_link_names_the_tasks_of_its_entry_point(root: RuleRoot, entry_point, 
         (
             "workflow.py:train",
             "there is no file app/workflow.py, or it is ignored. "
-            "Python files in app: app/other.py, app/workflows.py.",
+            "Python files in app: app/main.py, app/other.py, app/workflows.py.",
         ),
         (
             "empty/workflows.py:train",
@@ -119,12 +119,13 @@ def test_a_link_names_the_tasks_of_its_entry_point(root: RuleRoot, entry_point, 
         ),
         (
             "workflows.py:helper",
-            "app/workflows.py:helper is not a task: nothing like `@env.task` stands above it. "
+            "app/workflows.py:helper is no task. It is a function without `@ENV.task` above it. "
             "Tasks and environments in app/workflows.py: bare, env, fit, train.",
         ),
         (
             "workflows.py:bare",
-            "app/workflows.py:bare is an environment without a task in that file. "
+            "app/workflows.py:bare is an environment without a task, in that file and in all "
+            "modules that import it. "
             "Tasks and environments in app/workflows.py: bare, env, fit, train.",
         ),
         (
@@ -135,11 +136,24 @@ def test_a_link_names_the_tasks_of_its_entry_point(root: RuleRoot, entry_point, 
         (
             "other.py:train",
             "app/other.py has no `train`. "
-            "app/other.py has no task (`@env.task`) and no `flyte.TaskEnvironment`.",
+            "app/other.py has no task (`@env.task`) and no `flyte.TaskEnvironment`. But other "
+            "modules have some: app/workflows.py (train, fit). "
+            'Write `entry_point="workflows.py:train"`.',
+        ),
+        (
+            "main.py",
+            "`entry_point` names the file app/main.py, but no task in it. "
+            "app/main.py has no task (`@env.task`) and no `flyte.TaskEnvironment`. But modules "
+            "that it imports have some: app/workflows.py (train, fit). "
+            'Write `entry_point="workflows.py:train"`.',
+        ),
+        (
+            "other.py:x",
+            "app/other.py:x is no task. It is a number. app/other.py has no task",
         ),
         (
             "other.py:served",
-            "app/other.py:served is an app environment, and has no tasks: name a task or a `flyte.TaskEnvironment`.",
+            "app/other.py:served is an app environment, and has no tasks: write a `flyte_app` instead of the `flyte_task`, or name a task or a `flyte.TaskEnvironment`.",
         ),
     ],
 )
@@ -149,6 +163,7 @@ def test_a_mistaken_entry_point_is_told_with_what_there_is(root: RuleRoot, entry
             "app/BUILD": task(entry_point),
             "app/workflows.py": WORKFLOWS,
             "app/other.py": "x = 1\nserved = flyte.app.AppEnvironment('a')",
+            "app/main.py": "from app import workflows\nif __name__ == '__main__': run(workflows.fit)",
             "app/notes.txt": "",
             "top.py": "",
         }
@@ -169,6 +184,138 @@ def test_a_name_that_may_be_a_task_is_taken_for_one(root: RuleRoot, source, name
     root.write({"app/BUILD": task(f"w.py:{name}"), "app/w.py": source})
     link = root.package("app:t").link
     assert (link.kind, [t.name for t in link.tasks]) == ("task", [name])
+
+
+def test_the_first_task_of_a_repository_is_told_how_to_write(root: RuleRoot):
+    root.write({"app/BUILD": task("w.py"), "app/w.py": "x = 1"})
+    assert (
+        "app/w.py has no task (`@env.task`) and no `flyte.TaskEnvironment`. "
+        "Write `env = flyte.TaskEnvironment(...)` there, and `@env.task` above a function."
+    ) in root.refusal("app:t")
+
+
+# --- the tasks of an environment in other modules -------------------------------------------------
+
+ENVS = """
+    import flyte
+
+    env = flyte.TaskEnvironment("e")
+    other = flyte.TaskEnvironment("other")
+    served = flyte.app.AppEnvironment("s")
+    text = "text"
+    """
+
+
+def decorated(how: str, *tasks: str, environment: str = "env") -> str:
+    return f"{how}\n" + "".join(f"@{environment}.task\ndef {t}(): ...\n" for t in tasks)
+
+
+LAYOUT = {
+    "p/__init__.py": "from p.envs import env as shared\n",
+    "p/envs.py": ENVS,
+    "p/load.py": decorated("from p.envs import env", "load"),
+    "p/steps/fit.py": decorated("from p import shared, lib", "fit", "score", environment="shared"),
+    "p/steps/lib.py": "",
+    "p/steps/BUILD": "python_sources()",
+    "p/lib.py": "",
+    "p/notes.py": decorated("from p.envs import other", "notes", environment="other"),
+    "p/test_envs.py": decorated("from p.envs import env", "faked"),
+    "p/main.py": "from p.envs import env, text\nfrom p import load\n",
+    "p/again.py": "from p.envs import env\nfrom p.load import load\n",
+}  # fmt: skip
+
+
+def layout(entry_point: str, **fields: str) -> dict[str, str]:
+    return {"p/BUILD": task(entry_point, **fields) + "\npython_tests(name='tests')", **LAYOUT}
+
+
+def test_an_environment_has_the_tasks_of_the_modules_that_import_it(root: RuleRoot):
+    """The layout of Flyte's guides: `envs.py` has the environments, other modules the tasks."""
+    root.write(layout("envs.py:env"))
+    packaged = root.package("p:t")
+    link = packaged.link
+    assert (link.kind, link.module, link.entry_point) == ("environment", "p.envs", "p/envs.py:env")
+    assert [t.command[-4:] for t in link.tasks] == [
+        ("mod", "p.load", "instance", "load"),
+        ("mod", "p.steps.fit", "instance", "fit"),
+        ("mod", "p.steps.fit", "instance", "score"),
+    ]
+    assert packaged.bundle.paths == {
+        *("p/__init__.py", "p/envs.py", "p/lib.py", "p/load.py", "p/steps/fit.py"),
+    }
+    assert root.dependencies("p:t") == ["p/envs.py", "p/load.py", "p/steps/fit.py"]
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "tasks"),
+    [
+        ("main.py:env", ["load", "fit", "score"]),
+        ("__init__.py:shared", ["load", "fit", "score"]),
+        ("load.py:env", ["load"]),  # with tasks in its own file, it is these
+        ("envs.py:other", ["notes"]),
+        ("again.py:load", ["load"]),
+    ],
+)
+def test_an_environment_or_a_task_may_be_named_where_it_is_imported(
+    root: RuleRoot, entry_point, tasks
+):
+    root.write(layout(entry_point))
+    assert [t.name for t in root.package("p:t").link.tasks] == tasks
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "message"),
+    [
+        ("envs.py:served", "p/envs.py:served is an app environment"),
+        ("main.py:text", "p/main.py:text is no task. It is a string. "),
+        ("main.py:nothing", "p/main.py has no `nothing`. "),
+        ("main.py:load", "p/main.py:load is no task. It is a module. "),
+    ],
+)
+def test_what_is_no_task_is_refused_wherever_it_comes_from(root: RuleRoot, entry_point, message):
+    root.write(layout(entry_point))
+    refused = root.refusal("p:t")
+    assert message in refused
+    assert "Tasks and environments in p/envs.py" in refused or "p/load.py (load)" in refused
+
+
+def test_tasks_in_tests_alone_are_no_tasks_of_an_environment(root: RuleRoot):
+    root.write(layout("lonely.py:env"))
+    root.write(
+        {
+            "p/lonely.py": "env = flyte.TaskEnvironment('l')",
+            "p/test_lonely.py": decorated("from p.lonely import env", "faked"),
+        }
+    )
+    assert (
+        "p/lonely.py:env is an environment with tasks in tests only: "
+        "p/test_lonely.py (faked)." in root.refusal("p:t")
+    )
+
+
+def test_two_modules_that_have_a_task_of_one_name_in_an_environment(root: RuleRoot):
+    root.write(layout("envs.py:env"))
+    root.write({"p/steps/more.py": decorated("from p.envs import env", "load")})
+    assert (
+        "p/envs.py:env is an environment with two tasks `load`, in p/load.py and in "
+        "p/steps/more.py, and Flyte would keep one of them." in root.refusal("p:t")
+    )
+
+
+def test_a_shared_bundle_has_to_hold_the_modules_of_all_tasks(root: RuleRoot):
+    build = "\nflyte_bundle(name='b', dependencies=['./envs.py'])"
+    root.write({**layout("envs.py:env", bundle=":b")})
+    root.write({"p/BUILD": task("envs.py:env", bundle=":b") + build})
+    assert (
+        "the bundle p:b does not hold p/load.py. Add p/load.py to its `dependencies`"
+        in root.refusal("p:t")
+    )
+
+
+def test_a_module_of_another_resolve_has_no_task_of_the_environment(root: RuleRoot):
+    root.write(layout("envs.py:env"))
+    root.write({"p/steps/BUILD": "python_sources(resolve='other')"})
+    assert [t.name for t in root.package("p:t").link.tasks] == ["load"]
 
 
 def test_the_files_owner_is_what_the_task_depends_on(root: RuleRoot):

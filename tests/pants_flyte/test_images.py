@@ -367,3 +367,13 @@ def test_packages_that_the_task_reaches_and_its_image_lacks_are_told(
     assert bool(warnings) != image_is_for_the_task
     for warning in warnings:
         assert "app:t: its image app:image is not made for pftest-a" in warning
+
+
+def test_what_starts_apps_is_ours_in_the_place_of_flytes(root: RuleRoot):
+    root.write(app())
+    tree = root.image("app:image").tree
+    assert "from flyte_shim.fserve import main" in tree["opt/venv/bin/fserve"].content
+    assert "from flyte._bin.serve import main" in tree["opt/venv/bin/fserve-of-flyte"].content
+    assert tree["opt/venv/bin/fserve"].mode == tree["opt/venv/bin/fserve-of-flyte"].mode == 0o755
+    root.write(image())
+    assert "opt/venv/bin/fserve" not in root.image("app:image").tree

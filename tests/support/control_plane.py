@@ -79,7 +79,7 @@ class RealControlPlane:
 
     def outcome(self, task: str, **how: Any) -> None:
         """How runs of a task end from now on: outputs={name: value}, error=TEXT, or hold=True (not
-        at all).
+        at all); logs=[LINE, ...].
         """
         self._control("outcome", task=task, **how)
 

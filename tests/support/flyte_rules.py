@@ -36,7 +36,12 @@ from pants.engine.addresses import Addresses
 from pants.engine.fs import Digest, DigestContents
 from pants.engine.internals.parametrize import Parametrize
 from pants.engine.internals.scheduler import ExecutionError
-from pants.engine.target import Dependencies, DependenciesRequest
+from pants.engine.target import (
+    Dependencies,
+    DependenciesRequest,
+    TransitiveTargets,
+    TransitiveTargetsRequest,
+)
 from pants.testutil.rule_runner import PYTHON_BOOTSTRAP_ENV, QueryRule, RuleRunner
 from pants.util.frozendict import FrozenDict
 from pants.vcs import changed
@@ -61,8 +66,14 @@ from pants_flyte.image_target_types import FlyteImage
 from pants_flyte.target_types import FlyteTask
 from tests.support.layouts import Layout
 
-if PANTS_SEMVER.release >= (2, 18):
+# So Pants' goals ask for dependencies.
+_SPECIAL_CASED: dict[str, Any]
+if PANTS_SEMVER.release < (2, 18):
+    _SPECIAL_CASED = {"include_special_cased_deps": True}
+else:
     from pants.engine.target import AlwaysTraverseDeps
+
+    _SPECIAL_CASED = {"should_traverse_deps_predicate": AlwaysTraverseDeps()}
 
 _LAUNCHER = Path(__file__).resolve().parents[2] / "build-support" / "bootstrap"
 _BACKENDS = (core_backend, python_backend, shell_backend, flyte_backend)
@@ -164,6 +175,7 @@ class RuleRoot:
                 QueryRule(ChangedAddresses, [ChangedRequest]),
                 QueryRule(Address, [AddressInput]),
                 QueryRule(Addresses, [DependenciesRequest]),
+                QueryRule(TransitiveTargets, [TransitiveTargetsRequest]),
             ],
             target_types=[t for backend in _BACKENDS for t in backend.target_types()],
             objects={"parametrize": Parametrize},
@@ -229,13 +241,15 @@ class RuleRoot:
 
     def dependencies(self, spec: str, *, special_cased: bool = False) -> list[str]:
         """What a target depends on, as Pants' `dependencies` goal has it, sorted."""
-        every: dict[str, Any] = {}
-        if special_cased and PANTS_SEMVER.release < (2, 18):
-            every = {"include_special_cased_deps": True}
-        elif special_cased:
-            every = {"should_traverse_deps_predicate": AlwaysTraverseDeps()}
+        every = _SPECIAL_CASED if special_cased else {}
         request = DependenciesRequest(self.target(spec).get(Dependencies), **every)
         return sorted(a.spec for a in self.runner.request(Addresses, [request]))
+
+    def transitive(self, spec: str) -> set[str]:
+        """What `dependencies --transitive` and `paths` see. An error where that has a cycle."""
+        request = TransitiveTargetsRequest([self.address(spec)], **_SPECIAL_CASED)
+        found = self.runner.request(TransitiveTargets, [request])
+        return {target.address.spec for target in found.dependencies}
 
     def dependents(self, spec: str) -> set[str]:
         """What a change of this target reaches, as `--changed-dependents=transitive` has it."""

@@ -35,12 +35,14 @@ def package_task(
     directory: Path,
     files: Mapping[str, str],
     entry_point: str,
-    tasks: Iterable[str] = (),
+    tasks: Iterable[str] | Mapping[str, str] = (),
     address: str = "services/ml:task",
+    kind: str | None = None,
 ) -> PackagedTask:
     """Package `entry_point` (`path:name`) with `files`, which are dedented, in a bundle.
 
-    tasks: the tasks of an environment, where `name` is one.
+    tasks: the tasks of an environment, where `name` is one; each with its module, if that is not
+        the one of the entry point. kind: by default, that of a task or of an environment.
     """
     sources = directory / "sources"
     for name, content in files.items():
@@ -58,7 +60,7 @@ def package_task(
     link = TaskLink(
         address=address,
         entry_point=entry_point,
-        kind="environment" if tasks else "task",
+        kind=kind or ("environment" if tasks else "task"),
         module=module[: -len(".__init__")] if module.endswith(".__init__") else module,
         root_dir=None,
         copy_style="auto",
@@ -68,8 +70,15 @@ def package_task(
             **summary.hashes,
         ),
         image=None,
-        tasks=tuple(LinkedTask(task, ("a0", "--tgz", BUNDLE_URI_HOLE)) for task in tasks or [name]),
+        tasks=tuple(
+            LinkedTask(task, ("a0", "--tgz", BUNDLE_URI_HOLE, *_resolver(tasks, task)))
+            for task in tasks or [name]
+        ),
     )
     link_file = dist / "task.json"
     link_file.write_bytes(link.to_json())
     return PackagedTask(dist, link, link_file, archive)
+
+
+def _resolver(tasks: Iterable[str] | Mapping[str, str], task: str) -> tuple[str, ...]:
+    return ("mod", tasks[task], "instance", task) if isinstance(tasks, Mapping) else ()

@@ -20,9 +20,9 @@ NO_INFER = "# pants: no-infer-dep"
 _SUSPECT = re.compile(
     rb"""
     (?: ^ (?: \xef\xbb\xbf )? | [;:\r] ) [ \t\f]* (?:
-        import \b [^\n\r\#;]* ,                   # `import a, b`: the parser keeps `a`
+        import \b [^\n\r\#;:]* ,                  # `import a, b`: the parser keeps `a`
       | import [ \t\f]* \\                        # `import \` and the name on the next line
-      | (?: import | from ) \b [^\n\r\#;]* (?:
+      | (?: import | from ) \b [^\n\r\#;:]* (?:
             [^\x00-\x7f]                          # a name that Python normalizes
           | [\w] [ \t\f\\]+ \.                    # `import a . b`
           | \. [ \t\f]* \\                        # `from a.\` and the rest on the next line

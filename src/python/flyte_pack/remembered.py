@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import stat
+import time
 from contextlib import suppress
 
 from flyte_shim.safe import UnsafeDirectory, check_private, safe_directory
@@ -24,11 +25,17 @@ class Remembered:
     def __init__(self, directory: str | None = None) -> None:
         self._directory = _default() if directory is None else directory
 
-    def has(self, *fact: str) -> bool:
+    def has(self, *fact: str, within: float | None = None) -> bool:
+        """within: seconds since it was added, for facts that may cease to be true."""
         try:
-            return _is_ours(self._directory) and stat.S_ISREG(os.lstat(self._path(fact)).st_mode)
+            if not _is_ours(self._directory):
+                return False
+            found = os.lstat(self._path(fact))
         except OSError:
             return False
+        return stat.S_ISREG(found.st_mode) and (
+            within is None or 0 <= time.time() - found.st_mtime < within
+        )
 
     def add(self, *fact: str) -> None:
         """Where nothing can be written, nothing is remembered."""
@@ -37,6 +44,7 @@ class Remembered:
             if _is_ours(self._directory):
                 path = self._path(fact)
                 os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+                os.utime(path)
                 if os.path.basename(path).startswith("00"):  # now and then
                     self._bound()
 

@@ -8,7 +8,7 @@ command, filled in by deploying.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Optional, Tuple
+from typing import Annotated, Iterable, Optional, Sequence, Tuple
 
 from flyte_pack.json_fields import Digest, Document, InvalidData, SafePath, one_of
 from flyte_pack.manifest import BundleHashes
@@ -18,7 +18,7 @@ VERSION_HOLE = "${VERSION}"
 BUNDLE_URI_HOLE = "${BUNDLE_URI}"
 COPY_STYLES = ("auto", "all", "none")
 CopyStyle = Annotated[str, one_of(*COPY_STYLES)]
-Kind = Annotated[str, one_of("task", "environment")]
+Kind = Annotated[str, one_of("task", "environment", "app")]
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,29 @@ class LinkedTask:
     command: Tuple[str, ...]
 
 
+def module_of(command: Sequence[str]) -> str:
+    """The module that a container's command imports the task from; "" if it names none."""
+    last = tuple(command[-4:])
+    return last[1] if last[:1] == ("mod",) and last[2:3] == ("instance",) else ""
+
+
+def more_modules(kind: str, module: str, commands: Iterable[Sequence[str]]) -> Tuple[str, ...]:
+    """The modules to import after that of an entry point, so that all its tasks are known.
+
+    There are some where an environment has no task in its own file.
+    """
+    found = tuple(dict.fromkeys(filter(None, map(module_of, commands))))
+    return () if kind == "task" or module in found else found
+
+
 @dataclass(frozen=True)
 class TaskLink(Document):
     """Everything that is known of a `flyte_task` when it is packaged.
 
     address: the target. entry_point: `path:attribute`; the path is below the root of the bundle, or
     below the working directory of the image that embeds the code. kind: whether the attribute is a
-    task, or an environment, whose tasks are then all in `tasks`. bundle: None if, and only if,
+    task, or an environment, whose tasks are then all in `tasks`, with their modules in their
+    commands, or an app, which is then the only one in `tasks`. bundle: None if, and only if,
     copy_style is "none". image: a reference (it has a "/", ":" or "@"), or the name of one that is
     given when deploying; None where the image is `built_image`, or the code's own needs no build.
 
@@ -91,7 +107,7 @@ class TaskLink(Document):
             return "address, entry_point or module is empty"
         if self.image is not None and self.built_image is not None:
             return "there are two images"
-        if not self.tasks or (self.kind == "task" and len(self.tasks) > 1):
+        if not self.tasks or (self.kind != "environment" and len(self.tasks) > 1):
             return f"a {self.kind} with {len(self.tasks)} tasks"
         if len({task.name for task in self.tasks}) < len(self.tasks):
             return "two tasks have the same name"

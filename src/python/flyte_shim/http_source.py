@@ -11,6 +11,7 @@ from urllib.parse import urljoin
 from flyte_shim import errors, shown
 from flyte_shim.source import Source
 from flyte_shim.web import TRANSIENT, Url, Web
+from flyte_shim.words import number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,11 +70,11 @@ class WebSource(Source):
         unit, _, rest = answer.header("content-range").partition(" ")
         start, _, size = rest.partition("/")
         start = start.partition("-")[0]
-        if unit.lower() != "bytes" or not _is_number(start) or int(start) != offset:
+        if unit.lower() != "bytes" or number(start) != offset:
             raise errors.UntrustedSource(
                 f"{self.uri}: the server sent another range than requested"
             )
-        self._size = int(size) if _is_number(size) else None
+        self._size = number(size)
         return 0
 
     def _answer(self, headers: dict[str, str]) -> Answer:
@@ -148,7 +149,3 @@ def refusal(uri: str, answer: Answer, code: str) -> errors.ShimError:
     if status in _REDIRECTS:
         return errors.UntrustedSource(f"{uri}: the store redirects ({label}): not followed")
     return errors.UntrustedSource(f"{uri} cannot be read: the server answers {label}")
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 20

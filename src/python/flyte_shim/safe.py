@@ -99,13 +99,19 @@ def first_usable(
 ) -> T:
     """What `use` makes of the first safe one of the default places for a cache.
 
-    name: of the directory there. Tells `warn` of places that are not safe. Places that `use` fails
-    for, by StorageError or OSError, are passed over. Raises StorageError if none is left.
+    name: of the directory there. Tells `warn` of places that are not safe, and which place it is
+    and why, if that is not below XDG_CACHE_HOME or HOME. Places that `use` fails for, by
+    StorageError or OSError, are passed over. Raises StorageError if none is left.
     """
     failure: Exception | None = None
-    for place in _default_places(name):
+    reason = ""
+    homes = _homes(name)
+    if not homes:
+        reason = "HOME is no absolute path" if os.environ.get("HOME") else "HOME is not set"
+    for place in _default_places(homes, name):
         try:
-            return use(safe_directory(place, otherwise))
+            found = safe_directory(place, otherwise)
+            used = use(found)
         except UnsafeDirectory as error:
             failure = error
             warn(f"{place} is not used: {error}")
@@ -113,6 +119,12 @@ def first_usable(
             failure = error
         except OSError as error:
             failure = StorageError(f"{error.filename or place}: {error.strerror}")
+        else:
+            if place not in homes:
+                warn(f"the cache is {found}, as {reason}")
+            return used
+        unsafe = isinstance(failure, UnsafeDirectory)
+        reason = reason or ("that is safe" if unsafe else str(failure))
     raise StorageError(
         f"no place for the cache: {failure}. {otherwise[0].upper()}{otherwise[1:]} that the user "
         f"with the id {os.geteuid()} can write"
@@ -125,13 +137,21 @@ def temporary_places() -> list[str]:
     return list(dict.fromkeys(place for place in found if place[:1] == "/"))
 
 
-def _default_places(name: str) -> Iterator[str]:
-    environ, own = os.environ, f"{name}-{os.geteuid()}"
-    for variable, below in (("XDG_CACHE_HOME", name), ("HOME", f".cache/{name}")):
-        base = environ.get(variable, "")
-        # The XDG base directory specification says to ignore relative paths.
-        if base[:1] == "/":
-            yield f"{base}/{below}"
+def _homes(name: str) -> list[str]:
+    """Where a cache of the user's own may be."""
+    environ = os.environ
+    wanted = (("XDG_CACHE_HOME", name), ("HOME", f".cache/{name}"))
+    # The XDG base directory specification says to ignore relative paths.
+    return [
+        f"{environ[variable].rstrip('/')}/{below}"
+        for variable, below in wanted
+        if environ.get(variable, "")[:1] == "/"
+    ]
+
+
+def _default_places(homes: list[str], name: str) -> Iterator[str]:
+    yield from homes
+    own = f"{name}-{os.geteuid()}"
     places = temporary_places()
     for base in places:
         yield f"{base}/{own}"

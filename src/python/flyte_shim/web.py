@@ -30,6 +30,7 @@ _ERROR_BYTES = 1 << 16
 # Temporary failures (RFC 9110, 15; RFC 6585, 4); 425 is "Too Early".
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MAX_WAIT = 30.0
+_MAX_HOST = 300  # characters of a host and its port
 # Stores accept smaller differences between the clocks.
 _SKEW_SECONDS = 240
 
@@ -45,6 +46,8 @@ class Url:
             raise UsageError(f"{shown.uri(url)} is an invalid URL") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(f"{shown.uri(url)} is an invalid URL; write https://HOST/PATH")
+        if len(parts.netloc) > _MAX_HOST:
+            raise UsageError(f"{shown.uri(url)} is an invalid URL: its host is too long")
         if "@" in parts.netloc:
             raise UsageError(f"{shown.uri(url)} has user information, which is not allowed")
         self.scheme, self.host = parts.scheme, parts.hostname
@@ -132,7 +135,7 @@ class Answer:
 
         try:
             skew = time.time() - parsedate_to_datetime(self.header("date")).timestamp()
-        except (TypeError, ValueError, OverflowError):
+        except (TypeError, ValueError, OverflowError, IndexError):
             return ""
         if abs(skew) < _SKEW_SECONDS:
             return ""

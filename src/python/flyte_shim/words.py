@@ -11,6 +11,7 @@ from flyte_shim.errors import UserError
 
 LONGEST = (128 << 10) - 1  # bytes; Linux takes no longer argument or variable (execve(2))
 _LINES = "\t\n\r"
+_DIGITS = 18
 
 
 def word_problem(text: str, *, lines: bool = False, longest: int = LONGEST) -> str | None:
@@ -32,6 +33,14 @@ def word_problem(text: str, *, lines: bool = False, longest: int = LONGEST) -> s
     if not text.isascii() and len(text.encode()) > longest:
         return _too_long(longest)
     return None
+
+
+def number(text: str) -> int | None:
+    """The number that a server wrote in digits; None if it is none.
+
+    Python refuses integers of thousands of digits, or takes long for them.
+    """
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS else None
 
 
 def check_word(

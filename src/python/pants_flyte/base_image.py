@@ -102,10 +102,11 @@ async def load_base(
 def _environments(target: Target, image: BaseImage) -> FrozenDict[Platform, Environment]:
     python = target[types.FlyteBasePythonField].value or image.python_path
     glibc = target[types.FlyteBaseGlibcField].value
+    version = target[types.FlyteBasePythonVersionField].value
     found = {}
     for base in image.platforms:
         try:
-            found[base.platform] = environment_of(base, python, glibc)
+            found[base.platform] = environment_of(base, python, glibc, version)
         except InvalidImage as error:
             raise FlyteTargetError(target.address, f"{error}.") from None
     if len({environment.minor for environment in found.values()}) > 1:

@@ -26,6 +26,7 @@ from pants.engine.target import FieldSet, InferDependenciesRequest, InferredDepe
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
+from flyte_pack.ignore_files import IGNORE_FILES
 from pants_flyte import engine
 from pants_flyte import target_types as types
 from pants_flyte.globs import exactly
@@ -33,6 +34,7 @@ from pants_flyte.image_target_types import FlyteBaseImage, FlyteImage
 from pants_flyte.layout import listing
 from pants_flyte.named_files import FileNamingTarget, NamedFilesField, globs_of
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
+from pants_flyte.taken import taken_by
 
 logger = logging.getLogger(__name__)
 
@@ -94,15 +96,19 @@ async def ordinary_owners(paths: Sequence[str]) -> Dict[str, Tuple[Target, ...]]
 
 
 async def named_elsewhere(target: Target) -> Dict[str, Tuple[Target, ...]]:
-    """The files that a target's fields name and that are not below its BUILD file, with owners."""
+    """The files that a target's fields name and that are not below its BUILD file, with owners.
+
+    And the ignore files above it that hold for what it takes.
+    """
     if not isinstance(target, FileNamingTarget):
         return {}
     top = target.address.spec_path
     paths = [path for path in target.named_paths() if not _is_below(path, top)]
-    if not paths:
+    ignoring = target.ignore_files_above()
+    if not paths and not ignoring:
         return {}
     found = await engine.files_matching(
-        PathGlobs([glob for path in paths for glob in globs_of(path)])
+        PathGlobs([*(glob for path in paths for glob in globs_of(path)), *ignoring])
     )
     return await ordinary_owners([path for path in found.files if not _is_below(path, top)])
 
@@ -176,7 +182,7 @@ class InferNamedFiles(InferDependenciesRequest):  # type: ignore[type-arg]  # ge
     infer_from = NamedFilesFieldSet
 
 
-@rule(desc="Infer which files a Flyte target reads", level=LogLevel.DEBUG)
+@rule(desc="Infer what a Flyte target reads and takes", level=LogLevel.DEBUG)
 async def infer_named_files(
     request: InferNamedFiles,
     flyte: FlyteSubsystem,
@@ -188,12 +194,17 @@ async def infer_named_files(
     if isinstance(target, types.FlyteDeployment):
         path = target[types.FlyteDeploymentConfigField].path or flyte.deploy_config
         elsewhere.update(await _named_in_settings(path))
-    _warn_of_unowned(target.address, [path for path, owners in elsewhere.items() if not owners])
+    unowned = [path for path, owners in elsewhere.items() if not owners]
+    # Few repositories have an owner for ignore files, and most edits of them change no bundle.
+    _warn_of_unowned(
+        target.address, [p for p in unowned if os.path.basename(p) not in IGNORE_FILES]
+    )
     owners = {owner.address for found in elsewhere.values() for owner in found}
     options = _option_files_of(target, flyte, flyte_pack, python_setup)
     for found in (await ordinary_owners(options)).values():
         owners.update(owner.address for owner in found if owner.has_field(LockfileSourceField))
-    return InferredDependencies(sorted(owners))
+    taken = await taken_by(target, python_setup)
+    return InferredDependencies(sorted(owners | taken.dependencies), exclude=sorted(taken.cut))
 
 
 def _warn_of_unowned(address: Address, paths: Sequence[str]) -> None:

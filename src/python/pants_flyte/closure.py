@@ -24,6 +24,7 @@ from pants_flyte import engine
 from pants_flyte.changed import named_elsewhere
 from pants_flyte.globs import exactly
 from pants_flyte.layout import SourceFile, directories_above, root_path
+from pants_flyte.taken import Taken, taken_by
 from pants_flyte.targets import is_in_resolve
 
 _SHIPPED = (PythonSourceField, ResourceSourceField, FileSourceField)
@@ -72,7 +73,7 @@ async def closure_of(
     """
     package_roots: Tuple[Address, ...] = ()
     while True:
-        reached = await reached_from((address, *package_roots))
+        reached = await reached_from((address, *package_roots), python_setup)
         files, digest_of = await _files_of(reached)
         missing = _packages_above(files)
         bare, owned, unowned_code = await _owners_of_packages(missing, resolve, python_setup)
@@ -87,7 +88,9 @@ async def closure_of(
             files.append(SourceFile(path, owner, missing[path], python=True))
     why: Mapping[Address, Reason] = {}
     if reasons:
-        why = await _reasons(address, package_roots, entry_owners, reached)
+        target = next(target for target in reached if target.address == address)
+        taken = await taken_by(target, python_setup)
+        why = await _reasons(address, package_roots, entry_owners, reached, taken)
     return Closure(tuple(files), digest_of, why, tuple(unowned_code))
 
 
@@ -127,14 +130,15 @@ async def _files_of(
     return files, digest_of
 
 
-async def reached_from(roots: Sequence[Address]) -> Tuple[Target, ...]:
+async def reached_from(roots: Sequence[Address], python_setup: PythonSetup) -> Tuple[Target, ...]:
     """The closure of `roots`, without dependencies that exist only for `--changed-since`.
 
     The first root has those on files that its fields name. The fields put these files where they
-    belong.
+    belong. The tasks that it takes from are in the closure, so that their `!!` hold.
     """
-    whole = await engine.transitive_targets(roots)
-    target = next(target for target in whole.roots if target.address == roots[0])
+    (target,) = await engine.targets_at([roots[0]])
+    others = (*roots[1:], *(await taken_by(target, python_setup)).through)
+    whole = await engine.transitive_targets([roots[0], *others])
     named = {
         owner.address for owners in (await named_elsewhere(target)).values() for owner in owners
     }
@@ -147,7 +151,7 @@ async def reached_from(roots: Sequence[Address]) -> Tuple[Target, ...]:
         for dependency in direct
         if dependency.address not in named or _is_any_of(dependency.address, declared.includes)
     ]
-    kept = set((await engine.transitive_targets([*needed, *roots[1:]])).closure)
+    kept = set((await engine.transitive_targets([*needed, *others])).closure)
     # Pants applies `!!` to the whole closure only.
     return tuple(t for t in whole.closure if t in kept or t.address in roots)
 
@@ -220,8 +224,12 @@ async def _reasons(
     package_roots: Iterable[Address],
     entry_owners: FrozenSet[Address],
     reached: Sequence[Target],
+    taken: Taken,
 ) -> Dict[Address, Reason]:
-    """Walk the graph breadth first, so that each target's reason is a shortest way to it."""
+    """Walk the graph breadth first, so that each target's reason is a shortest way to it.
+
+    The way to what comes from a task leads through the task.
+    """
     targets = sorted(reached, key=lambda t: t.address)
     fields = [target.get(Dependencies) for target in targets]
     direct = await engine.direct_dependencies(fields)
@@ -234,6 +242,8 @@ async def _reasons(
             for dep in found
             if dep.address in in_closure  # the others are excluded, by `!!`
         ]
+    own = [(a, k) for a, k in needs[address] if k == "declared" or a not in taken.dependencies]
+    needs[address] = sorted([*own, *((task, "declared") for task in taken.named)])
 
     reasons: Dict[Address, Reason] = {}
     waiting: Deque[Address] = deque()

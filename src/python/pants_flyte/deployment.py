@@ -6,14 +6,11 @@ import os
 from dataclasses import dataclass
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
-from pants.backend.python.subsystems.setup import PythonSetup
-from pants.backend.python.target_types import PythonResolveField
 from pants.backend.python.util_rules.pex import VenvPexProcess
-from pants.backend.python.util_rules.pex_from_targets import PexFromTargetsRequest
 from pants.build_graph.address import Address
 from pants.core.util_rules.distdir import DistDir
 from pants.engine.fs import Digest
-from pants.engine.target import FieldSet
+from pants.engine.target import FieldSet, Target
 from pants.util.logging import LogLevel
 
 from flyte_pack.deploy.config import UNSET, DeployConfig, Settings
@@ -22,13 +19,23 @@ from flyte_pack.deploy.options import DeployOptions
 from flyte_pack.deploy.plan import FIXED, DeployPlan, Environment
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.names import TargetAddress
+from flyte_pack.registry.plan import PushPlan
 from flyte_pack.store.uris import check_store_uri
 from pants_flyte import engine
 from pants_flyte import target_types as types
+from pants_flyte.build_types import BuiltTask
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly
 from pants_flyte.image_process import run_steps
+from pants_flyte.known_modules import modules_in
+from pants_flyte.pushing import push_plan
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
+from pants_flyte.task_packages import (
+    PackageSettings,
+    PackageSource,
+    package_source,
+    packages_pex,
+)
 from pants_flyte.tool import program_pex
 
 _SETTINGS = "settings.json"
@@ -63,7 +70,40 @@ async def settings_of(
 
     What was typed comes on top: see `flyte_pack.deploy.plan.resolve`.
     """
-    of_options = Settings(
+    of_options = _option_settings(flyte, dist_dir)
+    if options.command == "help":
+        return of_options
+    own = _own_settings(deployment)
+    return own.over(
+        await _below(
+            deployment.address,
+            own.domain,
+            deployment.config.path,
+            options,
+            of_options,
+            flyte,
+            flyte_pack,
+        )
+    )
+
+
+async def settings_without_target(
+    address: Address,
+    options: DeployOptions,
+    flyte: FlyteSubsystem,
+    flyte_pack: FlytePackSubsystem,
+    dist_dir: DistDir,
+) -> Settings:
+    """Where no `flyte_deployment` has any: a settings file's, on top of `[flyte]`'s.
+
+    address: of the task, for errors.
+    """
+    of_options = _option_settings(flyte, dist_dir)
+    return await _below(address, None, None, options, of_options, flyte, flyte_pack)
+
+
+def _option_settings(flyte: FlyteSubsystem, dist_dir: DistDir) -> Settings:
+    return Settings(
         endpoint=flyte.endpoint,
         insecure=flyte.insecure or None,
         org=flyte.org,
@@ -72,18 +112,26 @@ async def settings_of(
         domain=flyte.domain,
         images=tuple(sorted(flyte.images.items())),
     )
-    if options.command == "help":
-        return of_options
-    own = _own_settings(deployment)
-    address = deployment.address
+
+
+async def _below(
+    address: Address,
+    domain: Optional[str],
+    field: Optional[str],
+    options: DeployOptions,
+    of_options: Settings,
+    flyte: FlyteSubsystem,
+    flyte_pack: FlytePackSubsystem,
+) -> Settings:
+    """A settings file's, on top of `of_options`. domain, field: the target's, and its `config`."""
     path, origin = flyte.deploy_config, "`[flyte].deploy_config`"
     if options.config is not None:
         path, origin = options.config, "--config"
-    elif deployment.config.path is not None:
-        path, origin = deployment.config.path, "`config`"
-    domain = own.domain or options.settings.domain or of_options.domain
+    elif field is not None:
+        path, origin = field, "`config`"
+    domain = domain or options.settings.domain or of_options.domain
     in_file = await _file_settings(address, path, origin, domain, flyte_pack)
-    return own.over(in_file).over(of_options)
+    return in_file.over(of_options)
 
 
 def _own_settings(deployment: DeploymentFieldSet) -> Settings:
@@ -135,41 +183,57 @@ async def environments_of(
     addresses: Sequence[Address],
     options: DeployOptions,
     settings: Settings,
-    python_setup: PythonSetup,
+    packages: PackageSettings,
+    *,
+    of_checkout: bool = False,
 ) -> Tuple[List[Environment], List[Digest]]:
     """For each resolve of the tasks: an interpreter with the packages that they reach, its files.
 
-    None where nothing will be registered. settings: with what was typed.
+    None where nothing will be registered. settings: with what was typed. of_checkout: whether
+    the tasks are those of the checkout. Then messages know which modules it has.
     """
     environ = await engine.environment_variables(VARIABLES)
     if not options.registers or not named(settings, os.getcwd(), environ):
         return [], []
-    by_resolve: Dict[str, List[Address]] = {}
+    by_source: Dict[PackageSource, List[Target]] = {}
     for target in await engine.targets_at(addresses):
-        resolve = target[PythonResolveField].normalized_value(python_setup)
-        by_resolve.setdefault(resolve, []).append(target.address)
-    environments, digests = [], []
-    for number, (_, tasks) in enumerate(sorted(by_resolve.items())):
-        request = await engine.requirements_pex(
-            PexFromTargetsRequest(
-                tasks,
-                output_filename=f"tasks_{number}.pex",
-                internal_only=True,
-                include_source_files=False,
-                include_local_dists=True,
-            )
-        )
+        source = await package_source(target, packages.python_setup)
+        by_source.setdefault(source, []).append(target)
+    environments: List[Environment] = []
+    digests: List[Digest] = []
+    ordered = sorted(by_source.items(), key=lambda item: (item[0].resolve, item[0].choice))
+    for number, (source, tasks) in enumerate(ordered):
+        request = await packages_pex(tasks, source, packages, f"tasks_{number}.pex")
         tool = await engine.tool_environment(request)
+        file = None
+        if of_checkout:
+            file = f"known_modules_{number}.json"
+            content = await modules_in(source.resolve, packages.python_setup)
+            digests.append(await engine.create_digest({file: content}))
         environments.append(
             Environment(
                 python=os.path.normpath(tool.python),
                 env=dict(tool.env),
                 identity=tool.digest.fingerprint,
-                tasks=tuple(sorted(task.spec for task in tasks)),
+                tasks=tuple(sorted(task.address.spec for task in tasks)),
+                known=file,
             )
         )
         digests.append(tool.digest)
     return environments, digests
+
+
+async def pushes_of(
+    tasks: Sequence[BuiltTask], settings: Settings, flyte: FlyteSubsystem
+) -> List[PushPlan]:
+    """Where each image goes that the tasks run in, each image once."""
+    images = {task.image.image_digest: task.image for task in tasks if task.image}
+    registries = (settings.registry,) if settings.registry else ()
+    version, plans = settings.version, []
+    for image in images.values():
+        (target,) = await engine.targets_at([image.address])
+        plans.append(await push_plan(target, image, flyte, registries=registries, version=version))
+    return plans
 
 
 async def _file_settings(

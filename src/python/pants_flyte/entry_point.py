@@ -1,12 +1,13 @@
-"""Finds the file, the owner and the tasks that an `entry_point` names. Imports no user code."""
+"""Finds the file, the owner and the tasks or the app of an `entry_point`. Imports no user code."""
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 import os
 import unicodedata
 from dataclasses import dataclass
-from typing import Iterable, Optional, Tuple
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import PythonSourceField
@@ -16,11 +17,15 @@ from pants.engine.process import Process
 from pants.engine.target import HydrateSourcesRequest, Target
 from pants.util.logging import LogLevel
 
+from flyte_pack.entry_names import Code, Kind, Wanted
+from flyte_pack.entry_names import Named as NameInCode
 from flyte_pack.module_scan import ModuleScan, scan
 from pants_flyte import engine
 from pants_flyte.changed import ordinary_owners
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.first_party import FirstPartyModule, FirstPartyModules, dotted_name
 from pants_flyte.globs import alike_glob, composed, exactly, literal_glob
+from pants_flyte.layout import root_path
 from pants_flyte.targets import is_in_resolve
 
 
@@ -117,6 +122,10 @@ def _newest_python(target: Target, python_setup: PythonSetup) -> Optional[Tuple[
     return max(((major, minor) for major, minor in found), default=None)
 
 
+# Each `flyte_task` of an environment asks for the same modules.
+_scan = functools.lru_cache(maxsize=4096)(scan)
+
+
 async def scan_source(
     address: Address,
     path: str,
@@ -129,7 +138,7 @@ async def scan_source(
     owner: the target that says which Python it is for. newest: as for `scan`.
     """
     try:
-        return scan(source, path, newest)
+        return _scan(source, path, newest)
     except (SyntaxError, ValueError):
         # The syntax may be newer than this Python: ask the Python that the module is for.
         constraints = await engine.interpreter_constraints([owner])
@@ -177,43 +186,279 @@ async def included(
     )
 
 
-def name_tasks(
-    address: Address, module: EntryModule, found: ModuleScan
-) -> Tuple[str, Tuple[str, ...]]:
-    """What the entry point's name stands for: a `task`, or an `environment` for all its tasks."""
-    name = module.name
-    candidates = _candidates(
-        f"Tasks and environments in {module.path}",
-        (*(task for task, _ in found.tasks), *found.environments),
-        nothing=f"{module.path} has no task (`@env.task`) and no `flyte.TaskEnvironment`.",
-    )
-    if name is None:
-        raise FlyteTargetError(
-            address, f"`entry_point` names the file {module.path}, but no task in it. {candidates}"
+# --- what a name stands for -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Named:
+    """What an entry point names, and the tasks of that.
+
+    modules: those that the tasks stand in, each with a task's name.
+    """
+
+    kind: Kind
+    tasks: Tuple[EntryModule, ...]
+
+
+@dataclass(frozen=True)
+class Repository:
+    """Where names are looked up: the modules of one resolve, as far as they are known.
+
+    name: what imports call the module of the entry point.
+    """
+
+    address: Address
+    entry: EntryModule
+    name: str
+    code: Code
+    resolve: str
+    modules: FirstPartyModules
+    python_setup: PythonSetup
+
+
+async def repository_of(
+    address: Address,
+    entry: EntryModule,
+    resolve: str,
+    modules: FirstPartyModules,
+    python_setup: PythonSetup,
+) -> Repository:
+    root = root_path((await engine.source_roots([entry.path]))[entry.path])
+    name = dotted_name(entry.path, root)
+    code = Code()
+    found = await scan_module(address, entry, python_setup)
+    code.add(name, found, os.path.basename(entry.path) == "__init__.py")
+    return Repository(address, entry, name, code, resolve, modules, python_setup)
+
+
+async def _load(repository: Repository, wanted: Sequence[str]) -> None:
+    """Scan these modules, where they are first-party."""
+    found = {name: repository.modules.find(name, repository.resolve) for name in wanted}
+    modules = {name: module for name, module in found.items() if module is not None}
+    targets = await engine.targets_at([module.owner for module in modules.values()])
+    paths = sorted({module.path for module in modules.values()})
+    content = {file.path: file.content for file in await engine.contents_matching(exactly(paths))}
+    for name in wanted:
+        if name not in modules:
+            repository.code.add(name, None)
+    for (name, module), target in zip(modules.items(), targets):
+        newest = _newest_python(target, repository.python_setup)
+        try:
+            scanned: Optional[ModuleScan] = await scan_source(
+                repository.address,
+                module.path,
+                module.owner,
+                content.get(module.path, b""),
+                newest,
+            )
+        except FlyteTargetError:  # what imports it says so; here it may have any name
+            scanned = ModuleScan((), (), True, ())
+        repository.code.add(name, scanned, module.is_package)
+
+
+async def what_it_names(repository: Repository) -> NameInCode:
+    """What the entry point's name stands for, across modules: the kind, and where it was made."""
+    while True:
+        try:
+            return repository.code.named(repository.name, repository.entry.name or "")
+        except Wanted as wanted:
+            await _load(repository, [wanted.module])
+
+
+async def _tasks_in(
+    repository: Repository, module: str, environment: Optional[NameInCode]
+) -> Tuple[str, ...]:
+    """The names of a module's tasks; with an environment, of those in that."""
+    while True:
+        try:
+            if environment is not None:
+                return repository.code.tasks_of(module, environment)
+            return tuple(name for name, _ in repository.code.tasks_in(module))
+        except Wanted as wanted:
+            await _load(repository, [wanted.module])
+
+
+async def _all_in(repository: Repository) -> Tuple[str, ...]:
+    """The tasks and environments of the entry point's module."""
+    tasks = await _tasks_in(repository, repository.name, None)
+    while True:
+        try:
+            return (*tasks, *repository.code.environments_in(repository.name))
+        except Wanted as wanted:
+            await _load(repository, [wanted.module])
+
+
+async def _elsewhere(
+    repository: Repository, environment: Optional[NameInCode]
+) -> List[Tuple[FirstPartyModule, str]]:
+    """The tasks of other modules of the resolve; with an environment, those in that."""
+    others = {
+        name: module
+        for name, module in repository.modules.with_tasks(repository.resolve)
+        if name != repository.name and repository.modules.find(name, repository.resolve) == module
+    }
+    await _load(repository, [name for name in others if name not in repository.code.scans])
+    found = []
+    for name, module in others.items():
+        for task in await _tasks_in(repository, name, environment):
+            found.append((module, task))
+    return found
+
+
+async def tasks_named(repository: Repository) -> Optional[Named]:
+    """The tasks that the entry point names: one, or those of an environment. None if it names none.
+
+    An environment has the tasks in its file; if there are none, those in the modules that import
+    it, but for tests. What is `UNKNOWN` may be a task: whoever imports the module finds out.
+    """
+    entry = repository.entry
+    if entry.name is None:
+        return None
+    named = await what_it_names(repository)
+    if named.kind is Kind.TASK:
+        return Named(Kind.TASK, (entry,))
+    if named.kind not in (Kind.ENVIRONMENT, Kind.UNKNOWN):
+        return None
+    here = await _tasks_in(repository, repository.name, named)
+    tasks = [EntryModule(entry.path, entry.owner, task) for task in here]
+    if not here:
+        found = await _elsewhere(repository, named)
+        tasks = _checked_modules(repository.address, f"{entry.path}:{entry.name}", found)
+    if tasks:
+        return Named(Kind.ENVIRONMENT, tuple(tasks))
+    return Named(Kind.UNKNOWN, (entry,)) if named.kind is Kind.UNKNOWN else None
+
+
+async def name_tasks(repository: Repository) -> Named:
+    """As `tasks_named`, for a `flyte_task`; what names none is an error that says what to name."""
+    found = await tasks_named(repository)
+    if found is not None:
+        return found
+    entry = repository.entry
+    at = f"{entry.path}:{entry.name}"
+    if entry.name is None:
+        problem = f"`entry_point` names the file {entry.path}, but no task in it."
+    else:
+        named = await what_it_names(repository)
+        problem = {
+            Kind.ENVIRONMENT: f"{at} is an environment without a task, in that file and in all "
+            "modules that import it.",
+            Kind.APP: f"{at} is an app environment, and has no tasks: write a `flyte_app` instead "
+            "of the `flyte_task`, or name a task or a `flyte.TaskEnvironment`.",
+            Kind.OTHER: f"{at} is no task. It is {named.what}.",
+            Kind.MISSING: f"{entry.path} has no `{entry.name}`.",
+        }[named.kind]
+    raise FlyteTargetError(repository.address, f"{problem} {await _candidates_of(repository)}")
+
+
+async def name_app(repository: Repository) -> Named:
+    """The app that the entry point of a `flyte_app` names, or what may be one."""
+    entry = repository.entry
+    named = await what_it_names(repository)
+    if entry.name is not None and named.kind in (Kind.APP, Kind.UNKNOWN):
+        return Named(named.kind, (entry,))
+    at = f"{entry.path}:{entry.name}"
+    instead = "and no app: write a `flyte_task` instead of the `flyte_app`, or name an app."
+    problem = {
+        Kind.TASK: f"{at} is a task, {instead}",
+        Kind.ENVIRONMENT: f"{at} is an environment for tasks, {instead}",
+        Kind.OTHER: f"{at} is no app. It is {named.what}.",
+        Kind.MISSING: f"{entry.path} has no `{entry.name}`.",
+    }
+    raise FlyteTargetError(
+        repository.address,
+        (
+            f"`entry_point` names the file {entry.path}, but no app in it."
+            if entry.name is None
+            else problem[named.kind]
         )
-    if name in found.environments:
-        tasks = found.tasks_of(name)
-        if not tasks:
+        + " "
+        + _candidates(
+            f"Apps in {entry.path}",
+            await _apps_in(repository),
+            nothing=f"{entry.path} has no `flyte.app.AppEnvironment` at its top level. Write "
+            "`NAME = flyte.app.AppEnvironment(...)` there, or name the file that has one.",
+        ),
+    )
+
+
+async def _apps_in(repository: Repository) -> Tuple[str, ...]:
+    """The apps of the entry point's module."""
+    while True:
+        try:
+            return repository.code.apps_in(repository.name)
+        except Wanted as wanted:
+            await _load(repository, [wanted.module])
+
+
+def _checked_modules(
+    address: Address, at: str, found: Sequence[Tuple[FirstPartyModule, str]]
+) -> List[EntryModule]:
+    """The tasks of an environment, from several modules. Flyte knows them by name alone."""
+    kept = [(module, task) for module, task in found if not module.is_test]
+    if found and not kept:
+        where = _places(found)
+        raise FlyteTargetError(address, f"{at} is an environment with tasks in tests only: {where}")
+    by_name: Dict[str, FirstPartyModule] = {}
+    for module, task in kept:
+        first = by_name.setdefault(task, module)
+        if first.path != module.path:
             raise FlyteTargetError(
                 address,
-                f"{module.path}:{name} is an environment without a task in that file. {candidates}",
+                f"{at} is an environment with two tasks `{task}`, in {first.path} and in "
+                f"{module.path}, and Flyte would keep one of them. Rename one, or name one of "
+                "these files in `entry_point`.",
             )
-        return "environment", tasks
-    if name in found.apps:
-        raise FlyteTargetError(
-            address,
-            f"{module.path}:{name} is an app environment, and has no tasks: name a task or a "
-            "`flyte.TaskEnvironment`. Flyte itself deploys apps (`flyte deploy`). " + candidates,
-        )
-    if name in found.plain:
-        raise FlyteTargetError(
-            address,
-            f"{module.path}:{name} is not a task: nothing like `@env.task` stands above it. "
-            f"{candidates}",
-        )
-    if name not in found.names and not found.open_ended:
-        raise FlyteTargetError(address, f"{module.path} has no `{name}`. {candidates}")
-    return "task", (name,)
+    return [EntryModule(module.path, module.owner, task) for module, task in kept]
+
+
+async def _candidates_of(repository: Repository) -> str:
+    """What the entry point could name instead: in its file, else in what that imports, else
+    anywhere in its directory.
+    """
+    path = repository.entry.path
+    here = await _all_in(repository)
+    if here:
+        return _candidates(f"Tasks and environments in {path}", here)
+    nothing = f"{path} has no task (`@env.task`) and no `flyte.TaskEnvironment`."
+    elsewhere = [found for found in await _elsewhere(repository, None) if not found[0].is_test]
+    reached = {
+        target.address
+        for target in (await engine.transitive_targets([repository.entry.owner])).closure
+    }
+    imported = [found for found in elsewhere if found[0].owner in reached]
+    below = [found for found in elsewhere if _is_below(found[0].path, repository.address.spec_path)]
+    for found, what in ((imported, "modules that it imports"), (below, "other modules")):
+        if found:
+            first = os.path.relpath(found[0][0].path, repository.address.spec_path or ".")
+            return (
+                f"{nothing} But {what} have some: {_places(found)} "
+                f'Write `entry_point="{first}:{found[0][1]}"`.'
+            )
+    return (
+        f"{nothing} Write `env = flyte.TaskEnvironment(...)` there, and `@env.task` above a "
+        "function."
+    )
+
+
+_SHOWN = 10
+
+
+def _places(found: Sequence[Tuple[FirstPartyModule, str]]) -> str:
+    """`a.py (x, y), b.py (z).`"""
+    by_path: Dict[str, List[str]] = {}
+    for module, task in found:
+        by_path.setdefault(module.path, []).append(task)
+    shown = [
+        f"{path} ({', '.join(tasks[:_SHOWN])}{', ...' if len(tasks) > _SHOWN else ''})"
+        for path, tasks in list(by_path.items())[:_SHOWN]
+    ]
+    more = len(by_path) - len(shown)
+    return ", ".join(shown) + (f" and {more} more." if more > 0 else ".")
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return not directory or path.startswith(f"{directory}/")
 
 
 def _candidates(what: str, names: Iterable[str], *, nothing: str = "") -> str:

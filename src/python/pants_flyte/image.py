@@ -19,7 +19,12 @@ from pants.util.frozendict import FrozenDict
 from pants.util.logging import LogLevel
 
 from flyte_pack.image.assemble import ImageSettings, assemble
-from flyte_pack.image.environment import Environment, private_directory, room_for_packages
+from flyte_pack.image.environment import (
+    Environment,
+    beside,
+    private_directory,
+    room_for_packages,
+)
 from flyte_pack.image.filesystem import HOME, VENV
 from flyte_pack.names import InvalidName, check_ref_name
 from flyte_pack.oci.model import TITLE, InvalidImage, Platform
@@ -29,14 +34,14 @@ from pants_flyte import engine
 from pants_flyte import image_target_types as types
 from pants_flyte.base_image import Base, load_base, parse_platforms
 from pants_flyte.build_types import BuiltImage, ImageRequest
-from pants_flyte.closure import reached_from
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.flyte_in_image import check_flyte
 from pants_flyte.holes import hole_values
 from pants_flyte.image_code import code_layer, code_of, hiding_process, shim_processes
 from pants_flyte.image_packages import package_layers, requirements_of
 from pants_flyte.image_process import blobs, layers_of
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
-from pants_flyte.target_types import FlyteEntryPointField, checked_output_path
+from pants_flyte.target_types import checked_output_path
 from pants_flyte.targets import target_at
 from pants_flyte.tool import program_pex
 
@@ -105,21 +110,6 @@ async def _filled(
     return filled
 
 
-async def _check_flyte(address: Address, environments: Iterable[Environment]) -> None:
-    """Raises `FlyteTargetError` for an image of tasks in which nothing could start them."""
-    # A lock file from before the base's files were looked at leaves it open.
-    if any(environment.has_flyte is not False for environment in environments):
-        return
-    tasks = [t.address for t in await reached_from([address]) if t.has_field(FlyteEntryPointField)]
-    if tasks:
-        raise FlyteTargetError(
-            address,
-            f"it is for {tasks[0]}, and no dependency leads to the requirement `flyte`, whose `a0` "
-            "starts tasks. If Pants warns that several targets own the module, add the one that is "
-            "meant to the `dependencies` of the code that imports it, or of the image.",
-        )
-
-
 @rule(desc="Build a Flyte image", level=LogLevel.DEBUG)
 async def build_image(
     request: ImageRequest,
@@ -148,28 +138,36 @@ async def build_image(
     if any(environment.user_packages for environment in environments.values()):
         # They would come before the locked packages.
         settings = replace(settings, env={"PYTHONNOUSERSITE": "1", **settings.env})
-    # What the base has in the environment's place is hidden by a layer below ours.
-    hides = any(environment.occupied for environment in environments.values())
-    shims = await shim_processes(environments.values(), tool, address)
-    hiding = (await hiding_process(tool, address),) if hides else ()
-    done, embedded = await code_layer(address, code, settings, (*shims, *hiding), tool)
     packages = await package_layers(
         target,
         roots=roots,
         environments=environments,
-        room=_room(base, platforms, len(hiding) + 2, bool(roots)),
+        room=_room(base, platforms, bool(roots)),
         program=tool,
         python_setup=python_setup,
         repos=repos,
         certificates=global_options.ca_certs_path,
     )
-    if "flyte" not in packages.names:
-        await _check_flyte(address, environments.values())
-    hidden = [layer for result in done[len(shims) :] for layer in await layers_of(result)]
+    settled = [beside(e, names) for e, names in zip(environments.values(), packages.names)]
+    if not any("flyte" in names for names in packages.names):
+        await check_flyte(target, roots, [environment for environment, _ in settled], python_setup)
+    shims = await shim_processes(
+        [
+            (environment, "flyte" in names or environment.has_flyte is not False)
+            for (environment, _), names in zip(settled, packages.names)
+        ],
+        tool,
+        address,
+    )
+    # What of the base gives way is hidden by a layer below ours.
+    hiding = [await hiding_process(left, tool, address) for _, left in settled if left.what]
+    done, embedded = await code_layer(address, code, settings, (*shims, *hiding), tool)
+    hidden = iter(done[len(shims) :])
     code_layers = await layers_of(embedded)
     layers = {}
-    for platform, of_platform, shim in zip(platforms, packages.layers, done):
-        layers[platform] = (*hidden, *of_platform, *await layers_of(shim), *code_layers)
+    for platform, (_, left), of_platform, shim in zip(platforms, settled, packages.layers, done):
+        below = await layers_of(next(hidden)) if left.what else ()
+        layers[platform] = (*below, *of_platform, *await layers_of(shim), *code_layers)
     image = assemble(base.image, layers, settings)
     output = target[OutputPathField]
     layout = checked_output_path(output, output.value_or_default(file_ending=None))
@@ -193,7 +191,9 @@ async def build_image(
         modules=code.modules,
         layers=len(next(iter(layers.values()))),
         bytes=sum({layer.digest: layer.size for of in layers.values() for layer in of}.values()),
-        notes=tuple(dict.fromkeys(note for e in environments.values() for note in e.notes)),
+        notes=tuple(
+            dict.fromkeys(note for environment, _ in settled for note in environment.notes)
+        ),
     )
 
 
@@ -218,12 +218,14 @@ def _check_user(
             )
 
 
-def _room(base: Base, platforms: Iterable[Platform], others: int, packages: bool) -> int:
+def _room(base: Base, platforms: Iterable[Platform], packages: bool) -> int:
     """For layers of packages, which need at least one."""
     rooms = []
     for platform in platforms:
-        below = base.image.for_platform(platform)
+        below, environment = base.image.for_platform(platform), base.environments[platform]
         assert below is not None
+        # The shim's and the code's, and one that may hide what of the base gives way.
+        others = 2 + (environment.occupied or bool(environment.distributions))
         try:
             rooms.append(room_for_packages(below, others + packages) + packages)
         except InvalidImage as error:

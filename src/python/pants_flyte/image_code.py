@@ -14,9 +14,10 @@ from pants.engine.fs import Digest, PathGlobs
 from pants.engine.process import FallibleProcessResult
 from pants.engine.target import Target
 
+from flyte_pack.flyte_side.private import FSERVE
 from flyte_pack.image.assemble import ImageSettings
 from flyte_pack.image.copy_rules import DockerIgnore, file_destination, folder_destination
-from flyte_pack.image.environment import Environment
+from flyte_pack.image.environment import Environment, LeftOut
 from flyte_pack.image.filesystem import (
     BASE_PATHS,
     HOME,
@@ -28,6 +29,7 @@ from flyte_pack.image.filesystem import (
 )
 from flyte_pack.image.layer_plan import PART, LayerPlan
 from flyte_pack.oci.parts import layer_path_problem, whiteout_problem
+from flyte_shim.fserve import ORIGINAL
 from pants_flyte import engine
 from pants_flyte.closure import Closure, closure_of
 from pants_flyte.errors import FlyteTargetError
@@ -58,13 +60,16 @@ class Code:
 
 
 async def shim_processes(
-    environments: Iterable[Environment], tool: VenvPex, address: Address
+    environments: Iterable[Tuple[Environment, bool]], tool: VenvPex, address: Address
 ) -> Tuple[VenvPexProcess, ...]:
-    """For each: the virtual environment itself, and the program that fetches bundles."""
+    """For each: the virtual environment itself, and the program that fetches bundles.
+
+    environments: each with whether Flyte is, or may be, in the image.
+    """
     sources = await engine.subset(await program_sources(), PathGlobs(["flyte_shim/**/*.py"]))
     files = [content.path for content in await engine.contents(sources)]
     processes = []
-    for environment in environments:
+    for environment, has_flyte in environments:
         packages = site_packages(environment.minor)
         on_path = base_paths(environment.packages, environment.after)
         plan = LayerPlan(
@@ -75,11 +80,12 @@ async def shim_processes(
             texts=(
                 (
                     f"{VENV}/pyvenv.cfg",
-                    pyvenv_cfg(environment.interpreter, environment.minor),
+                    pyvenv_cfg(environment.interpreter, environment.minor, environment.isolated),
                     0o644,
                 ),
                 (f"{VENV}/bin/flyte-shim", console_script("flyte_shim.cli", "main"), 0o755),
                 *(((f"{packages}/{BASE_PATHS}", on_path, 0o644),) if on_path else ()),
+                *(_fserve() if has_flyte else ()),
             ),
             links=(
                 (f"{VENV}/bin/python", environment.interpreter),
@@ -92,13 +98,25 @@ async def shim_processes(
     return tuple(processes)
 
 
-async def hiding_process(tool: VenvPex, address: Address) -> VenvPexProcess:
-    """The layer that hides what the base has in our place."""
+def _fserve() -> Tuple[Tuple[str, str, int], ...]:
+    """What starts apps: ours in the place of Flyte's, which lies in a layer below."""
+    return (
+        (f"{VENV}/bin/fserve", console_script("flyte_shim.fserve", "main"), 0o755),
+        (f"{VENV}/bin/{ORIGINAL}", console_script(*FSERVE), 0o755),
+    )
+
+
+async def hiding_process(left_out: LeftOut, tool: VenvPex, address: Address) -> VenvPexProcess:
+    """The layer that hides what of the base is not in the image."""
     plan = LayerPlan(
-        what=f"without the base's /{VENV}", owner=(0, 0), directories=(), hidden=(VENV,)
+        what=left_out.what,
+        owner=(0, 0),
+        directories=(),
+        texts=tuple((path, text, 0o644) for path, text in left_out.texts),
+        hidden=left_out.paths,
     )
     sources = await engine.create_digest({})
-    return await _layer_process(plan, sources, tool, f"Leave out the base's /{VENV} in {address}")
+    return await _layer_process(plan, sources, tool, f"Hide what {address} has not of its base")
 
 
 async def _layer_process(

@@ -37,6 +37,8 @@ from pants_flyte.image_target_types import (
 )
 
 _UV_CACHE = ".cache/flyte_uv"
+_LOCK = "resolve.lock"
+_ROOTS = "roots.txt"
 _SUBSET = "subset.txt"
 _INDEXES = "indexes.json"
 
@@ -44,7 +46,7 @@ _INDEXES = "indexes.json"
 async def requirements_of(address: Address, resolve: str, python_setup: PythonSetup) -> List[str]:
     """What the closure requires, sorted. Raises `FlyteTargetError` for another resolve's."""
     found: Set[str] = set()
-    for target in await reached_from([address]):
+    for target in await reached_from([address], python_setup):
         if not target.has_field(PythonRequirementsField):
             continue
         its = target[PythonRequirementResolveField].normalized_value(python_setup)
@@ -59,7 +61,7 @@ async def requirements_of(address: Address, resolve: str, python_setup: PythonSe
     return sorted(found)
 
 
-async def _lock_of(address: Address, resolve: str, python_setup: PythonSetup) -> FileContent:
+async def lock_of(address: Address, resolve: str, python_setup: PythonSetup) -> FileContent:
     path = python_setup.resolves.get(resolve) if python_setup.enable_resolves else None
     if path is None:
         raise FlyteTargetError(
@@ -95,11 +97,11 @@ class _Tool:
 
 @dataclass(frozen=True)
 class Packages:
-    """layers: for each platform. blobs: digests of theirs. names: of the distributions."""
+    """layers: for each platform. names: of its distributions. blobs: digests of the layers."""
 
     layers: Tuple[Tuple[Layer, ...], ...]
     blobs: Tuple[Digest, ...]
-    names: FrozenSet[str]
+    names: Tuple[FrozenSet[str], ...]
 
 
 async def package_layers(
@@ -116,29 +118,12 @@ async def package_layers(
     """roots: of `requirements_of`. room: how many layers there may be."""
     address = target.address
     if not roots:
-        return Packages(((),) * len(environments), (), frozenset())
+        return Packages(((),) * len(environments), (), (frozenset(),) * len(environments))
     resolve = target[PythonResolveField].normalized_value(python_setup)
-    lock = await _lock_of(address, resolve, python_setup)
-    trusted = [ca_certs_path_to_file_content(certificates)] if certificates else []
-    tool = _Tool(
-        address=address,
-        program=program,
-        environments=environments,
-        settings=await engine.create_digest(
-            {_INDEXES: _indexes(repos), **{file.path: file.content for file in trusted}}
-        ),
-        env={
-            **(await engine.subprocess_environment()),
-            "UV_CACHE_DIR": _UV_CACHE,
-            **({"SSL_CERT_FILE": trusted[0].path} if trusted else {}),
-        },
-    )
-    extras, groups = target[FlyteImageLockExtrasField], target[FlyteImageLockGroupsField]
-    choice = (
-        *(word for extra in sorted(extras.value or ()) for word in ("--extra", extra)),
-        *(word for group in sorted(groups.value or ()) for word in ("--group", group)),
-    )
-    subsets = await _resolved(tool, lock, resolve, roots, choice)
+    lock = await lock_of(address, resolve, python_setup)
+    settings, env = await _where_packages_are(repos, certificates)
+    tool = _Tool(address, program, environments, settings, env)
+    subsets = await _resolved(tool, lock, resolve, roots, choice_of(target))
     argv: Tuple[str, ...] = ("image-install", "--requirements", _SUBSET, "--out", OUT)
     if room < PACKAGE_LAYERS:
         argv = (*argv, "--max-layers", str(room))
@@ -147,25 +132,97 @@ async def package_layers(
         python = await engine.find_python(InterpreterConstraints([f"CPython=={minor}.*"]))
         argv = (*argv, "--bytecode-python", python.path)
     installed = await _on_each(tool, argv, subsets, f"Install the packages of {address} for")
-    pins = (await engine.contents(subsets[0]))[0].content.decode()
     return Packages(
         tuple([await layers_of(result) for result in installed]),
         tuple([await blobs(result) for result in installed]),
-        frozenset(line.partition("==")[0] for line in pins.splitlines() if "==" in line),
+        tuple([await _names_in(subset) for subset in subsets]),
     )
+
+
+async def _names_in(subset: Digest) -> FrozenSet[str]:
+    """Of the distributions that `image-resolve` has chosen, normalized."""
+    pins = (await engine.contents(subset))[0].content.decode()
+    return frozenset(line.partition("==")[0] for line in pins.splitlines() if "==" in line)
+
+
+def choice_of(image: Target) -> Tuple[str, ...]:
+    """The arguments that say what a lock file is read for."""
+    extras, groups = image[FlyteImageLockExtrasField], image[FlyteImageLockGroupsField]
+    return (
+        *(word for extra in sorted(extras.value or ()) for word in ("--extra", extra)),
+        *(word for group in sorted(groups.value or ()) for word in ("--group", group)),
+    )
+
+
+async def _where_packages_are(
+    repos: PythonRepos, certificates: Optional[str]
+) -> Tuple[Digest, Mapping[str, str]]:
+    """For the steps that ask indexes: files, and variables."""
+    trusted = [ca_certs_path_to_file_content(certificates)] if certificates else []
+    files = {_INDEXES: _indexes(repos), **{file.path: file.content for file in trusted}}
+    env = {
+        **(await engine.subprocess_environment()),
+        "UV_CACHE_DIR": _UV_CACHE,
+        **({"SSL_CERT_FILE": trusted[0].path} if trusted else {}),
+    }
+    return await engine.create_digest(files), env
+
+
+async def resolved_here(
+    address: Address,
+    lock: FileContent,
+    roots: Sequence[str],
+    interpreter: str,
+    *,
+    resolve: str,
+    choice: Sequence[str],
+    program: VenvPex,
+    repos: PythonRepos,
+    certificates: Optional[str],
+) -> FileContent:
+    """Requirements with hashes: the locked packages that `roots` need in an interpreter of this
+    machine. choice: of `choice_of`. Raises `FlyteTargetError`.
+    """
+    settings, env = await _where_packages_are(repos, certificates)
+    (result,) = await run_steps(
+        address,
+        [
+            step(
+                program,
+                (
+                    *_resolving(resolve, choice),
+                    *("--interpreter", interpreter, "--indexes", _INDEXES),
+                ),
+                await engine.merge_digests([await _question(lock, roots), settings]),
+                f"Find the packages that {address} needs here",
+                output_files=(_SUBSET,),
+                extra_env=env,
+                append_only_caches={"flyte_uv": _UV_CACHE},
+            )
+        ],
+    )
+    return (await engine.contents(result.output_digest))[0]
+
+
+def _resolving(resolve: str, choice: Sequence[str]) -> Tuple[str, ...]:
+    return (
+        *("image-resolve", "--lock", _LOCK, "--resolve", resolve),
+        *("--roots", _ROOTS, "--out", _SUBSET),
+        *choice,
+    )
+
+
+async def _question(lock: FileContent, roots: Sequence[str]) -> Digest:
+    wanted = "".join(f"{root}\n" for root in roots).encode()
+    return await engine.create_digest({_LOCK: lock.content, _ROOTS: wanted})
 
 
 async def _resolved(
     tool: _Tool, lock: FileContent, resolve: str, roots: Sequence[str], choice: Sequence[str]
 ) -> Sequence[Digest]:
     """The locked packages that `roots` need on each platform."""
-    wanted = "".join(f"{root}\n" for root in roots).encode()
-    files = await engine.create_digest({"resolve.lock": lock.content, "roots.txt": wanted})
-    argv = (
-        *("image-resolve", "--lock", "resolve.lock", "--resolve", resolve),
-        *("--roots", "roots.txt", "--out", _SUBSET),
-        *choice,
-    )
+    files = await _question(lock, roots)
+    argv = _resolving(resolve, choice)
     about = f"Find the packages that {tool.address} needs on"
     results = await _on_each(tool, argv, [files] * len(tool.environments), about)
     return [result.output_digest for result in results]

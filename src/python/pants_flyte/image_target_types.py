@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any, Mapping, Tuple
 
 from pants.backend.python.target_types import InterpreterConstraintsField, PythonResolveField
@@ -15,6 +16,7 @@ from pants.engine.target import (
     Dependencies,
     DictStringToStringField,
     Field,
+    InvalidFieldException,
     InvalidFieldTypeException,
     StringField,
     StringSequenceField,
@@ -29,6 +31,7 @@ from pants_flyte.named_files import FileNamingTarget, NamedFilesField, NamesFile
 from pants_flyte.target_types import FlyteRootDirField, OneAddressField, PathField
 
 HOST = "host"
+_FULL_VERSION = re.compile(r"3\.[0-9]+\.[0-9]+((a|b|rc)[0-9]+)?")
 
 
 # --- flyte_base_image ----------------------------------------------------------------------------
@@ -98,6 +101,28 @@ class FlyteBasePythonField(StringField):
     """)
 
 
+class FlyteBasePythonVersionField(StringField):
+    alias = "python_version"
+    help = help_text("""
+        The full version of the image's Python, such as `"3.11.7"`. Environment markers and
+        `Requires-Python` of the packages are evaluated for it.
+
+        Usually not needed: it is found in the image's own files, or in the variable
+        `PYTHON_VERSION` of Docker's official Python images. If it is neither found nor set, the
+        first release of the minor version counts.
+    """)
+
+    @classmethod
+    def compute_value(cls, raw_value: Any, address: Address) -> Any:
+        value = super().compute_value(raw_value, address)
+        if value is not None and not _FULL_VERSION.fullmatch(value):
+            raise InvalidFieldException(
+                f"The `{cls.alias}` field in target {address} is {value!r}; give a full version of "
+                'CPython, such as "3.11.7".'
+            )
+        return value
+
+
 class FlyteBaseRefField(StringField):
     alias = "ref"
     help = help_text("""
@@ -129,6 +154,7 @@ class FlyteBaseImage(FileNamingTarget):
         FlyteBaseLockfileField,
         FlyteBasePlatformsField,
         FlyteBasePythonField,
+        FlyteBasePythonVersionField,
         FlyteBaseRefField,
         FlyteBaseGlibcField,
         InterpreterConstraintsField,

@@ -85,6 +85,10 @@ class FileNamingTarget(Target):
             p for field in fields if isinstance(field, NamesFiles) for p in field.named_paths
         )
 
+    def ignore_files_above(self) -> Tuple[str, ...]:
+        """Ignore files in directories above its own that hold for what it takes, there or not."""
+        return ()
+
     def validate(self) -> None:
         super().validate()
         spec = self.address.spec

@@ -4,29 +4,36 @@ from __future__ import annotations
 
 from typing import Iterable, Type, Union
 
+from pants.backend.python.dependency_inference.default_module_mapping import (
+    DEFAULT_MODULE_MAPPING,
+)
 from pants.backend.python.util_rules import pex, pex_from_targets
 from pants.engine.rules import Rule
 from pants.engine.target import Target
 from pants.engine.unions import UnionRule
 
+from pants_flyte import flyte_modules
 from pants_flyte.engine.tried import explained
+
+flyte_modules.add_to(DEFAULT_MODULE_MAPPING)
 
 # Pants reads each rule when its module is imported.
 with explained():
-    from pants_flyte import changed, engine, image, lost_imports, task
+    from pants_flyte import changed, engine, first_party, image, lost_imports, task
     from pants_flyte.goals import deploy, package, publish, run, run_image, test
     from pants_flyte.image_target_types import FlyteBaseImage, FlyteImage
-    from pants_flyte.target_types import FlyteBundle, FlyteDeployment, FlyteTask
+    from pants_flyte.target_types import FlyteApp, FlyteBundle, FlyteDeployment, FlyteTask
 
 
 def target_types() -> Iterable[Type[Target]]:
-    return [FlyteBaseImage, FlyteImage, FlyteBundle, FlyteTask, FlyteDeployment]
+    return [FlyteBaseImage, FlyteImage, FlyteBundle, FlyteTask, FlyteApp, FlyteDeployment]
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:
     return [
         *engine.rules(),
         *changed.rules(),
+        *first_party.rules(),
         *image.rules(),
         *task.rules(),
         *lost_imports.rules(),

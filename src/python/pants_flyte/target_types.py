@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Iterable, Optional, Tuple
+import os
+from typing import Iterable, List, Optional, Tuple
 
 from pants.backend.python.target_types import InterpreterConstraintsField, PythonResolveField
 from pants.core.goals.package import OutputPathField
@@ -20,6 +21,7 @@ from pants.engine.target import (
 from pants.util.docutil import bin_name
 from pants.util.strutil import help_text
 
+from flyte_pack.ignore_files import IGNORE_FILES
 from flyte_shim.paths import path_problem
 from pants_flyte import engine
 from pants_flyte.errors import FlyteTargetError
@@ -72,15 +74,29 @@ class PathField(StringField, AsyncFieldMixin, NamesFiles):
 class CodeTarget(FileNamingTarget):
     """A target with a `copy_style`: `all` reads what lies beside the code, owned or not."""
 
+    @property
+    def takes_all(self) -> bool:
+        styles = (FlyteTaskCopyStyleField, FlyteBundleCopyStyleField)
+        return any(self.get(style).value == "all" for style in styles)
+
     def named_paths(self) -> Tuple[str, ...]:
         named = super().named_paths()
-        styles = (FlyteTaskCopyStyleField, FlyteBundleCopyStyleField)
-        if all(self.get(style).value != "all" for style in styles):
+        if not self.takes_all:
             return named
         root = self[FlyteRootDirField].value
         # Without a root it is the source root, which is not known here: take the BUILD file's.
         path = path_from_root(self.address, "" if root is None else f"//{root}")
         return named if path is None else (*named, path)
+
+    def ignore_files_above(self) -> Tuple[str, ...]:
+        if not self.takes_all:
+            return ()
+        paths: List[str] = []
+        directory = self.address.spec_path
+        while directory:
+            directory = os.path.dirname(directory)
+            paths += [os.path.join(directory, name) for name in IGNORE_FILES]
+        return tuple(paths)
 
 
 class FlyteRootDirField(StringField):
@@ -280,21 +296,26 @@ class FlyteEntryPointField(StringField, AsyncFieldMixin):
     """)
 
 
+def _image_help(what: str) -> str:
+    return f"The container image that {what}:\n\n{_IMAGE_HELP}"
+
+
+_IMAGE_HELP = help_text("""
+    - the address of a `flyte_image`, such as `":image"` or `"services/ml:image"`;
+
+    - a reference, such as `"ghcr.io/org/trainer:2026.1"` or one with a digest (on Docker Hub,
+    write the host: `"docker.io/org/trainer:2026.1"`);
+
+    - a name (a word without `/`, `:` or `@`, such as `"trainer"`) that `images` of the
+    `flyte_deployment`, `[flyte].images` or `--image trainer=URI` maps to a reference.
+
+    Leave it out where the code's own `flyte.Image` needs no build.
+""")
+
+
 class FlyteTaskImageField(ImageReferenceField):
     alias = "image"
-    help = help_text("""
-        The container image that the task runs in:
-
-        - the address of a `flyte_image`, such as `":image"` or `"services/ml:image"`;
-
-        - a reference, such as `"ghcr.io/org/trainer:2026.1"` or one with a digest (on Docker Hub,
-        write the host: `"docker.io/org/trainer:2026.1"`);
-
-        - a name (a word without `/`, `:` or `@`, such as `"trainer"`) that `images` of the
-        `flyte_deployment`, `[flyte].images` or `--image trainer=URI` maps to a reference.
-
-        Leave it out where the code's own `flyte.Image` needs no build.
-    """)
+    help = _image_help("the task runs in")
 
 
 class FlyteTaskBundleField(OneAddressField):
@@ -343,6 +364,77 @@ class FlyteTask(CodeTarget):
     """)
 
 
+# --- flyte_app -----------------------------------------------------------------------------------
+
+
+class FlyteAppEntryPointField(FlyteEntryPointField):
+    help = help_text("""
+        The app, as `file.py:name`, the file relative to the BUILD file:
+        `entry_point="dashboard.py:app_env"`. The name is that of a `flyte.app.AppEnvironment`, or
+        of one of its kinds, such as `FastAPIAppEnvironment`.
+
+        The file is read, never imported, to check that the name exists. The dependency on the
+        file's owner is inferred.
+    """)
+
+
+class FlyteAppDependenciesField(FlyteTaskDependenciesField):
+    help = (
+        "What to ship besides what the entry point reaches, such as pages and templates "
+        "(`resources`), or a script that `args` of the app start. What `include` of the app names "
+        "is inferred, and so is the module of `entry_point`."
+    )
+
+
+class FlyteAppImageField(FlyteTaskImageField):
+    help = _image_help("serves the app")
+
+
+class FlyteAppOutputPathField(FlyteTaskOutputPathField):
+    help = output_path_help(
+        "Where the app's JSON file goes, below `--distdir`; must end in `.json`. The bundle is "
+        "written beside it, with the endings `.tar.gz` and `.manifest.json`.",
+        "dashboard.json",
+    )
+
+
+class FlyteApp(FlyteTask):
+    """Packaged as a task is."""
+
+    alias = "flyte_app"
+    core_fields = (
+        *COMMON_TARGET_FIELDS,
+        NamedFilesField,
+        FlyteAppEntryPointField,
+        FlyteAppDependenciesField,
+        FlyteAppImageField,
+        FlyteTaskBundleField,
+        FlyteTaskCopyStyleField,
+        FlyteRootDirField,
+        FlyteAppOutputPathField,
+        PythonResolveField,
+        InterpreterConstraintsField,
+        engine.EnvironmentField,
+    )
+    help = help_text(f"""
+        A Flyte app, such as an API, a dashboard or a model server: the link of its code, its image
+        and the directory that imports start from.
+
+            flyte_app(name="dashboard", entry_point="dashboard.py:app_env", image=":image")
+
+        `{bin_name()} package path/to:dashboard` writes its code bundle
+        (`dist/path.to/dashboard.tar.gz`, with `dashboard.manifest.json`) and `dashboard.json`,
+        which names them, the image and the container command.
+
+        `{bin_name()} run path/to:dashboard` serves it on this machine, from that bundle, as its
+        container does; Ctrl-C ends it. `-- --help` shows its options.
+
+        A `flyte_deployment` that has it among its `tasks` deploys it. So does one with a task whose
+        environment depends on it (`depends_on=[app_env]`); then it needs this target only for an
+        image or a bundle of its own.
+    """)
+
+
 # --- flyte_deployment ----------------------------------------------------------------------------
 
 
@@ -354,8 +446,8 @@ class FlyteDeploymentTasksField(SpecialCasedDependencies):
     alias = "tasks"
     required = True
     help = (
-        "Addresses of the `flyte_task` targets to deploy together, under one version: "
-        '`["services/ml:train", "services/etl:ingest"]`.'
+        "Addresses of the `flyte_task` and `flyte_app` targets to deploy together, under one "
+        'version: `["services/ml:train", "services/etl:ingest"]`.'
     )
 
 
@@ -477,7 +569,7 @@ class FlyteDeployment(FileNamingTarget):
         engine.EnvironmentField,
     )
     help = help_text(f"""
-        Tasks that go out together: what `run` and `experimental-deploy` act on.
+        Tasks and apps that go out together: what `run` and `experimental-deploy` act on.
 
             flyte_deployment(
                 name="deploy",

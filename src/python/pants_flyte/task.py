@@ -1,4 +1,4 @@
-"""Builds a `flyte_task`: its bundle, and the link of code, image and command."""
+"""Builds a `flyte_task` or `flyte_app`: its bundle, and the link of code, image and command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
 from flyte_pack import task_link
-from flyte_pack.flyte_side.private import RESOLVER
+from flyte_pack.entry_names import Kind
+from flyte_pack.flyte_side.private import APP_RESOLVER, RESOLVER
 from flyte_pack.manifest import EntryPoint
 from flyte_pack.names import InvalidName, TargetAddress, check_image, check_ref_name
 from pants_flyte import engine
@@ -37,10 +38,13 @@ from pants_flyte.entry_point import (
     EntryModule,
     find_entry_module,
     included,
+    name_app,
     name_tasks,
-    scan_module,
+    repository_of,
+    tasks_named,
 )
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.first_party import FirstPartyModules
 from pants_flyte.globs import literal_glob
 from pants_flyte.image_packages import requirements_of
 from pants_flyte.image_target_types import FlyteImage, FlyteImageRefNameField
@@ -70,19 +74,34 @@ class InferEntryPointDependency(InferDependenciesRequest):  # type: ignore[type-
     infer_from = EntryPointFieldSet
 
 
-@rule(desc="Infer what a `flyte_task` depends on from its entry point", level=LogLevel.DEBUG)
+async def _owners_of_tasks(
+    address: Address,
+    module: EntryModule,
+    resolve: str,
+    modules: FirstPartyModules,
+    python_setup: PythonSetup,
+) -> Tuple[Address, ...]:
+    """The owners of the tasks that an entry point names, which may stand in other modules."""
+    try:
+        repository = await repository_of(address, module, resolve, modules, python_setup)
+        named = await tasks_named(repository)
+    except FlyteTargetError:
+        return ()  # building the task reports it; a question about the graph needs an answer
+    return tuple(task.owner for task in named.tasks) if named else ()
+
+
+@rule(desc="Infer what a Flyte task or app depends on from its entry point", level=LogLevel.DEBUG)
 async def infer_entry_point(
-    request: InferEntryPointDependency, python_setup: PythonSetup
+    request: InferEntryPointDependency, modules: FirstPartyModules, python_setup: PythonSetup
 ) -> InferredDependencies:
     fields = request.field_set
+    resolve = fields.resolve.normalized_value(python_setup)
     module = await find_entry_module(
-        fields.address,
-        fields.entry_point.value,
-        fields.resolve.normalized_value(python_setup),
-        python_setup,
+        fields.address, fields.entry_point.value, resolve, python_setup
     )
+    tasks = await _owners_of_tasks(fields.address, module, resolve, modules, python_setup)
     owners = await included(fields.address, module, python_setup)
-    return InferredDependencies([module.owner, *owners])
+    return InferredDependencies(sorted({module.owner, *tasks, *owners}))
 
 
 # --- building ------------------------------------------------------------------------------------
@@ -90,16 +109,17 @@ async def infer_entry_point(
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a `flyte_task` says, with the overrides of a request, checked.
+    """What the target says, with the overrides of a request, checked.
 
-    path: of the entry point's module in the bundle. stem: the output path without its ending.
+    path: of the entry point's module in the bundle. tasks: each with the path of its module there.
+    stem: the output path without its ending.
     """
 
     target: Target
     resolve: str
     module: EntryModule
     kind: str
-    tasks: Tuple[str, ...]
+    tasks: Tuple[Tuple[EntryModule, str], ...]
     shared: Optional[Target]
     copy_style: str
     root_dir: Optional[str]
@@ -144,27 +164,46 @@ async def _path_in_bundle(address: Address, module: EntryModule, root_dir: Optio
     return path
 
 
-async def _plan_of(request: TaskRequest, flyte: FlyteSubsystem, python_setup: PythonSetup) -> _Plan:
+async def _plan_of(
+    request: TaskRequest,
+    flyte: FlyteSubsystem,
+    modules: FirstPartyModules,
+    python_setup: PythonSetup,
+) -> _Plan:
     address = request.address
     target = await target_at(address, types.FlyteTask)
     resolve = target[PythonResolveField].normalized_value(python_setup)
     entry = target[types.FlyteEntryPointField].value
     module = await find_entry_module(address, entry, resolve, python_setup)
-    kind, tasks = name_tasks(address, module, await scan_module(address, module, python_setup))
+    repository = await repository_of(address, module, resolve, modules, python_setup)
+    is_app = isinstance(target, types.FlyteApp)
+    if is_app:
+        named = await name_app(repository)
+    else:
+        named = await name_tasks(repository)
+    if named.kind is Kind.UNKNOWN:
+        logger.info(
+            f"{address}: only an import shows whether {module.path}:{module.name} is "
+            f"{'an app' if is_app else 'a task'}. `run` and deploying do that."
+        )
     shared = await _shared_bundle(target)
     own = target[types.FlyteTaskCopyStyleField].value if shared else None  # nothing but `none`
     root_dir = root_dir_of(shared or target, flyte, request.root_dir)
+    paths = {
+        task.path: await _path_in_bundle(address, task, root_dir)
+        for task in {one.path: one for one in (module, *named.tasks)}.values()
+    }
     return _Plan(
         target=target,
         resolve=resolve,
         module=module,
-        kind=kind,
-        tasks=tasks,
+        kind="app" if is_app else ("task" if named.kind is Kind.UNKNOWN else named.kind.value),
+        tasks=tuple((task, paths[task.path]) for task in named.tasks),
         shared=shared,
         copy_style=task_copy_style(request.copy_style or own, shared or target, flyte),
         root_dir=root_dir,
         stem=output_stem(target[OutputPathField], "json"),
-        path=await _path_in_bundle(address, module, root_dir),
+        path=paths[module.path],
     )
 
 
@@ -183,14 +222,16 @@ async def _bundle_of(
         root_dir=plan.root_dir,
         entry_points=() if plan.shared else (entry,),
     )
-    owners = frozenset() if plan.shared else frozenset([module.owner])
+    needed = ((module, plan.path), *plan.tasks)
+    owners = frozenset(one.owner for one, _ in needed) if not plan.shared else frozenset()
     bundle = await build_bundle(request, owners, flyte, flyte_pack, python_setup)
-    if bundle.modules.get(plan.path) != module.path:
-        raise FlyteTargetError(
-            address,
-            f"the bundle {request.address} does not hold {module.path}. Add {module.owner} to its "
-            "`dependencies`, or drop `bundle` from this target.",
-        )
+    for one, path in needed:
+        if bundle.modules.get(path) != one.path:
+            raise FlyteTargetError(
+                address,
+                f"the bundle {request.address} does not hold {one.path}. Add {one.owner} to its "
+                "`dependencies`, or drop `bundle` from this target.",
+            )
     return bundle
 
 
@@ -220,7 +261,8 @@ async def _named_image(target: Target) -> Optional[str]:
 
 async def _check_embedded(plan: _Plan, image: BuiltImage, python_setup: PythonSetup) -> None:
     """Check that the image holds all that the task reaches, where its imports look for it."""
-    address, owners = plan.target.address, frozenset([plan.module.owner])
+    address = plan.target.address
+    owners = frozenset([plan.module.owner, *(task.owner for task, _ in plan.tasks)])
     closure = await closure_of(address, owners, plan.resolve, python_setup, reasons=False)
     placed = place_all(address, closure.files, plan.root_dir)
     check_embedded(address, plan.module.path, placed, image)
@@ -253,9 +295,10 @@ async def build_task(
     request: TaskRequest,
     flyte: FlyteSubsystem,
     flyte_pack: FlytePackSubsystem,
+    modules: FirstPartyModules,
     python_setup: PythonSetup,
 ) -> BuiltTask:
-    plan = await _plan_of(request, flyte, python_setup)
+    plan = await _plan_of(request, flyte, modules, python_setup)
     bundle = await _bundle_of(plan, flyte, flyte_pack, python_setup)
     target = await target_named_by(plan.target[types.FlyteTaskImageField], FlyteImage)
     named = target[FlyteImageRefNameField].value if target else await _named_image(plan.target)
@@ -279,6 +322,7 @@ def _link(
     plan: _Plan, bundle: Optional[BuiltBundle], image: Optional[BuiltImage], named: Optional[str]
 ) -> task_link.TaskLink:
     module = module_name(plan.path)
+    command = _app_command if plan.kind == "app" else _command
     linked_bundle = linked_image = None
     if bundle:
         linked_bundle = task_link.LinkedBundle(
@@ -303,8 +347,10 @@ def _link(
         image=named,
         built_image=linked_image,
         tasks=tuple(
-            task_link.LinkedTask(name, _command(module, name, bundle is not None))
-            for name in plan.tasks
+            task_link.LinkedTask(
+                task.name or "", command(module_name(path), task.name or "", bundle is not None)
+            )
+            for task, path in plan.tasks
         ),
     )
 
@@ -371,6 +417,16 @@ def _command(module: str, task: str, has_bundle: bool) -> Tuple[str, ...]:
         *("--run-start-time", "{{.runStartTime}}"),
         *(("--tgz", task_link.BUNDLE_URI_HOLE, "--dest", ".") if has_bundle else ()),
         *("--resolver", RESOLVER, "mod", module, "instance", task),
+    )
+
+
+def _app_command(module: str, app: str, has_bundle: bool) -> Tuple[str, ...]:
+    """The same for an app, up to its `args`; one that has a `command` is started by that."""
+    return (
+        *("fserve", "--version", task_link.VERSION_HOLE),
+        *(("--tgz", task_link.BUNDLE_URI_HOLE, "--dest", ".") if has_bundle else ()),
+        *("--raw-data-path", "{{.rawOutputDataPrefix}}"),
+        *("--resolver", APP_RESOLVER, "--resolver-args", f"{module}:{app}", "--"),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import gzip
 import json
 import os
@@ -129,6 +130,23 @@ def test_a_task_goes_alone_and_its_environments_images_with_it(tmp_path, plane):
         assert list(process.register({"ml.train": "alone"})) == [
             Registered("ml.train", "alone", "new")
         ]
+
+
+@pytest.mark.parametrize("line", MATRIX)
+def test_an_environment_has_its_tasks_in_other_modules(tmp_path, line):
+    files = {
+        "p/envs.py": "import flyte\nenv = flyte.TaskEnvironment('e', image='i:1')\n",
+        "p/load.py": "from p.envs import env\n@env.task\ndef load() -> int: return 1\n",
+        "p/steps/fit.py": "from p.envs import env\n@env.task\ndef fit() -> int: return 1\n",
+    }
+    root = unpacked(tmp_path / "code", files)
+    one = dataclasses.replace(entry("p/envs.py:env"), modules=("p.load", "p.steps.fit"))
+    with registrar(line=line) as process:
+        described = process.describe([code(root, one)])
+    assert {task.name: task.command[-4:] for task in described.tasks} == {
+        "e.load": ("mod", "p.load", "instance", "load"),
+        "e.fit": ("mod", "p.steps.fit", "instance", "fit"),
+    }
 
 
 def test_only_the_tasks_that_are_named_are_registered(tmp_path):

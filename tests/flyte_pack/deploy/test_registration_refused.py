@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import pytest
@@ -36,8 +37,8 @@ def refused(tmp_path, files, *entries, **fields):
 IMPORTS = [
     (
         {"tasks.py": "import flyte\n\nimport libs.fetures\n", "libs/features.py": ""},
-        "services/ml:train: tasks.py, line 3, imports libs.fetures, which is neither in the bundle nor among the "
-        "requirements of its resolve. First-party code that is not inferred goes into `dependencies`, third-party code "
+        "services/ml:train: tasks.py, line 3, imports libs.fetures, which is neither in the bundle nor among its packages. "
+        "First-party code that is not inferred goes into `dependencies`, third-party code "
         "into the resolve's requirements",
     ),
     (
@@ -46,7 +47,7 @@ IMPORTS = [
             "libs/a.py": "\nfrom libs import b\n",
             "libs/b.py": "import gone\n",
         },
-        "libs/b.py, line 1, imports gone, which is neither in the bundle nor among the requirements of its resolve. "
+        "libs/b.py, line 1, imports gone, which is neither in the bundle nor among its packages. "
         "(imported by libs/a.py, line 2) (imported by tasks.py, line 2)",
     ),
     (
@@ -87,12 +88,41 @@ IMPORTS = [
         {"tasks.py": "import flyte\nraise KeyboardInterrupt\n"},
         "tasks.py, line 2: KeyboardInterrupt",
     ),
-    ({"tasks.py": "import flyte\n"}, "tasks.py has no `env` once it is imported"),
+    ({"tasks.py": "import flyte\n"}, "`env` in tasks.py is not there once the module is imported"),
     (
         {"tasks.py": "import flyte\nenv = 5\n"},
-        "`env` in tasks.py is not a Flyte environment once it is imported, but a int",
+        "`env` in tasks.py is of type int once it is imported, and no environment. Name a function",
     ),
 ]
+
+# What `thing` in tasks.py is, where the source did not show whether it is a task.
+THINGS = [
+    ("thing = 5", "`thing` in tasks.py is of type int once it is imported, and no task. Name a"),
+    ("def thing(): ...", "is of type function once it is imported, and no task."),
+    ("thing = None", "is not there once the module is imported. Bind it when"),
+    ("thing = env", "is an environment once it is imported, which the source does not show."),
+    (
+        "import flyte.app\nthing = flyte.app.AppEnvironment(name='a', image='i:1')",
+        "`thing` in tasks.py is an app environment once it is imported, and no task. Write a `flyte_app`",
+    ),
+    (
+        "from flyte.extras import ContainerTask\n"
+        "thing = ContainerTask(name='c', image='i:1', command=['x'])",
+        "`thing` in tasks.py is a task without an environment. Write `env = flyte.TaskEnvironment.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("source", "said"), THINGS)
+def test_what_turns_out_to_be_no_task_is_told_with_what_to_write(tmp_path, source, said):
+    files = {"tasks.py": f"import flyte\nenv = flyte.TaskEnvironment('e', image='i:1')\n{source}\n"}
+    assert said in refused(tmp_path, files, entry("tasks.py:thing", "task"))
+
+
+def test_a_module_with_tasks_of_an_environment_is_imported_and_told(tmp_path):
+    files = {"tasks.py": f"    import flyte\n{TASK}", "libs/more.py": "import nowhere\n"}
+    one = dataclasses.replace(entry("tasks.py:env"), modules=("libs.more",))
+    assert "libs/more.py, line 1, imports nowhere" in refused(tmp_path, files, one)
 
 
 @pytest.mark.parametrize(("files", "said"), IMPORTS, ids=lambda value: None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import os
 import signal
@@ -31,6 +33,8 @@ def _run(plane, *arguments, line=NEWEST, **fields):
         "python": [str(python_with_flyte(line))],
         "plane": vars(ControlPlane(endpoint=plane.endpoint, insecure=True)),
         "version": fields.get("version", "v1"),
+        "command": fields.get("command", _command(plane)),
+        **{name: fields[name] for name in ("request", "follow", "ours") if name in fields},
     }
     return subprocess.Popen(
         [sys.executable, "-c", program, json.dumps(spec), *arguments],
@@ -40,6 +44,12 @@ def _run(plane, *arguments, line=NEWEST, **fields):
         text=True,
         start_new_session=True,
     )
+
+
+def _command(plane):
+    """What ml.score runs."""
+    [task] = [one for one in plane.state()["tasks"] if one["name"] == "ml.score"]
+    return task["command"]
 
 
 @pytest.fixture(scope="module")
@@ -154,5 +164,109 @@ def test_an_interrupt_leaves_the_run_going_and_says_so(deployed):
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "goes on without you" in err
+    [name] = {run["name"] for run in deployed.state()["runs"] if run["name"] in err}
+    assert f"flyte abort run {name} --project bikes --domain development" in err
     assert "Traceback" not in err
     assert deployed.requests("AbortRun") == deployed.requests("AbortAction") == 0
+
+
+@pytest.mark.parametrize("line", MATRIX)
+@pytest.mark.parametrize("level", [None, "debug"])
+def test_a_run_logs_what_one_logs_that_flyte_started(deployed, line, level):
+    deployed.outcome("ml.score", outputs={"o0": 42})
+    environ = {"DO_NOT_TRACK": "1"}
+    if level is not None:
+        environ |= {"LOG_LEVEL": level, "USER_LOG_LEVEL": level}
+    flyte = [
+        *(python_with_flyte(line).with_name("flyte"), "--endpoint", deployed.endpoint),
+        *("--insecure", "run", "--project", "bikes", "--domain", "development"),
+        *("--run-project", "bikes", "--run-domain", "development"),
+        *("deployed-task", "ml.score:v1", "--n", "5"),
+    ]
+    environments = []
+    for start in (
+        lambda: _run(deployed, "--n", "5", line=line, environ=environ),
+        lambda: subprocess.Popen(flyte, env={**os.environ, **environ}, stdout=subprocess.PIPE),
+    ):
+        before = {run["name"] for run in deployed.state()["runs"]}
+        process = start()
+        process.communicate(timeout=300)
+        assert process.returncode == 0
+        [run] = [run for run in deployed.state()["runs"] if run["name"] not in before]
+        environments.append(run["env"])
+    ours, flytes = environments
+    assert ours == flytes
+    assert set(ours) >= {"LOG_LEVEL", "USER_LOG_LEVEL", "LOG_FORMAT"}
+
+
+def test_the_url_comes_first_then_what_the_task_logs(deployed):
+    deployed.outcome("ml.score", outputs={"o0": 42}, logs=["reading", "100% [done]", "x" * 300])
+    process = _run(deployed, "--n", "5")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    lines = out.splitlines()
+    assert lines[0].startswith("Run ")
+    assert "/runs/" in lines[0]
+    assert [line for line in lines if line.endswith(" reading")]
+    assert [line for line in lines if line.endswith(" 100% [done]")]
+    assert [line for line in lines if line.endswith("x" * 300)]
+    assert "42" in lines[-1]
+
+
+def test_a_detached_run_is_started_and_not_followed(deployed):
+    deployed.outcome("ml.score", error="ValueError: nobody waits for this")
+    process = _run(deployed, "--n", "5", follow=False)
+    out, err = process.communicate(timeout=300)
+    assert (process.returncode, err) == (0, "")
+    [line] = out.splitlines()
+    assert line.startswith("Run ")
+    assert "/runs/" in line
+
+
+def test_an_option_of_ours_that_comes_too_late_is_told_to_be_ours(deployed):
+    process = _run(deployed, "--n", "5", "--detach", ours=["--detach"])
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert "No such option" in err
+    assert "Type --detach before the inputs of the task." in err
+
+
+def test_what_is_registered_must_be_what_the_record_says(deployed):
+    before = deployed.requests("CreateRun")
+    command = _command(deployed)
+    process = _run(deployed, "--n", "5", command=[*command[:-1], "train"])
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "has another command under that name and version than the record" in err
+    assert "Traceback" not in err
+    assert deployed.requests("CreateRun") == before
+
+
+def test_another_compression_of_the_images_is_no_other_command(deployed):
+    deployed.outcome("ml.score", outputs={"o0": 42})
+    command = list(_command(deployed))
+    at = command.index("--image-cache") + 1
+    images = gzip.decompress(base64.b64decode(command[at]))
+    command[at] = base64.b64encode(gzip.compress(images, 0)).decode()
+    process = _run(deployed, "--n", "5", command=command)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+
+
+@pytest.mark.parametrize("line", MATRIX)
+def test_a_task_that_is_not_registered_goes_along_with_its_run(deployed, tmp_path, line):
+    deployed.outcome("ml.score", outputs={"o0": 42})
+    root = unpacked(tmp_path)
+    with registrar(deployed, line) as process:
+        process.describe([code(root)])
+        request = process.request("ml.score", "edited")
+    tasks = deployed.state()["tasks"]
+    before = {run["name"] for run in deployed.state()["runs"]}
+    process = _run(deployed, "--n", "5", line=line, version="edited", request=request)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "42" in out.splitlines()[-1]
+    [run] = [run for run in deployed.state()["runs"] if run["name"] not in before]
+    assert (run["by"], run["task"], run["version"]) == ("task_spec", "ml.score", "edited")
+    assert run["domain"] == "development"
+    assert deployed.state()["tasks"] == tasks

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
+from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
 from flyte_pack.errors import UserError
 from flyte_pack.image.pins import Lock, Pin
 from flyte_pack.image.resolve import needed, parse_roots
-from flyte_pack.image.wheel_target import WheelTarget
+from flyte_pack.image.wheel_target import InterpreterTarget, WheelTarget
 from tests.support.image_tools import Tools
 from tests.support.wheels import AMD64, ARM64, Wheel, lock_of, serve_index
 
@@ -248,3 +250,24 @@ def test_settings_of_the_shell_that_would_change_the_result_are_not_heeded(tools
         lock_of(WHEELS), "lib", UV_CONSTRAINT=str(tmp_path / "c.txt"), UV_PRERELEASE="nonsense"
     )
     assert done.code == 0, done.stderr
+
+
+def test_packages_may_be_chosen_for_an_interpreter_of_this_machine():
+    """Of whatever system: its markers hold, not those of an image."""
+    target = InterpreterTarget.asked(sys.executable)
+    assert target.minor == "{}.{}".format(*sys.version_info)
+    assert target.marker_environment == default_environment()
+    lock = Lock({"a": Pin("a", "1", (), ()), "b": Pin("b", "1", (), ())}, has_graph=True)
+    here = f"sys_platform == '{sys.platform}'"
+    roots = parse_roots(f"a; {here}\nb; {here.replace('==', '!=')}")
+    assert [pin.name for pin in needed(lock, roots, target)] == ["a"]
+    with pytest.raises(
+        UserError, match="the task's code needs c, and the lock file does not have it"
+    ):
+        needed(lock, parse_roots("c"), target)
+
+
+@pytest.mark.parametrize("path", ["/no/such/python", "/bin/false"])
+def test_an_interpreter_that_does_not_work_is_named(path):
+    with pytest.raises(UserError, match=f"^{path}, to choose packages for: "):
+        InterpreterTarget.asked(path)

@@ -326,6 +326,35 @@ def test_a_task_in_an_init_module_runs_and_is_loaded_once(tmp_path: Path, machin
     assert machine.result(task) == "[True, True]"
 
 
+def test_an_environment_has_its_tasks_in_other_modules(tmp_path: Path, machine: Machine) -> None:
+    files = {
+        "p/envs.py": "import flyte\nenv = flyte.TaskEnvironment('e', image='i:1')\n",
+        "p/load.py": "from p.envs import env\n@env.task\ndef load(n: int) -> int: return n\n",
+        "p/fit.py": "from p.envs import env\n@env.task\ndef fit(n: int) -> int: return n * 2\n",
+    }
+    tasks = {"load": "p.load", "fit": "p.fit"}
+    task = package_task(tmp_path / "task", files, "p/envs.py:env", tasks)
+    assert machine.result(task, "load", "--n", "3") == "3"
+    assert machine.result(task, "fit", "--n", "3") == "6"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("f = 3", "f in main.py is of type int once it is imported, and no task. Name a function"),
+        ("f = flyte.TaskEnvironment('e')", "f in main.py is an environment once it is imported"),
+        ("", "f in main.py is not there once the module is imported. Bind it"),
+    ],
+)
+def test_what_turns_out_to_be_no_task_is_told_with_what_to_write(
+    machine: Machine, tmp_path: Path, source: str, message: str
+) -> None:
+    task = package_task(tmp_path / "task", {"main.py": f"import flyte\n{source}\n"}, "main.py:f")
+    done = machine.run(task)
+    assert done.returncode == 1
+    assert message in " ".join(re.sub("[^ -~]", " ", done.stderr).split())
+
+
 def test_of_an_environment_the_first_argument_picks_a_task(
     machine: Machine, packaged: PackagedTask
 ) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from flyte_pack.errors import UsageError
-from flyte_pack.run.options import RunOptions, split
+from flyte_pack.run.options import HELP, OURS, RunOptions, split
 
 
 @pytest.mark.parametrize(
@@ -35,6 +37,43 @@ from flyte_pack.run.options import RunOptions, split
         (["--root_dir", "src"], RunOptions(rest=("--root_dir", "src"))),
         (["--root", "src"], RunOptions(rest=("--root", "src"))),
         (["--root-dirs=x"], RunOptions(rest=("--root-dirs=x",))),
+        # Those for --remote are ours beside it, in any order.
+        (["--remote", "--n", "5"], RunOptions(remote=True, rest=("--n", "5"))),
+        (
+            ["--endpoint", "e", "--remote", "--insecure", "--domain=d", "--n", "5"],
+            RunOptions(
+                remote=True,
+                of_deploying=("--endpoint=e", "--insecure", "--domain=d"),
+                rest=("--n", "5"),
+            ),
+        ),
+        (["--domain", "d", "--n", "5"], RunOptions(rest=("--domain", "d", "--n", "5"))),
+        (["--detach", "--remote"], RunOptions(remote=True, detach=True)),
+        (["--detach"], RunOptions(rest=("--detach",))),
+        (["--remote", "--", "--domain", "d"], RunOptions(remote=True, rest=("--domain", "d"))),
+        (["--", "--remote"], RunOptions(rest=("--remote",))),
+        (["--n", "5", "--remote"], RunOptions(rest=("--n", "5", "--remote"))),
+        (
+            ["--remote", "--copy-style=none", "--root-dir", "a"],
+            RunOptions(remote=True, copy_style="none", root_dir="a"),
+        ),
+        (["--remote", "--deployed"], RunOptions(remote=True, deployed="")),
+        (
+            ["--remote", "--deployed", "--n", "5"],
+            RunOptions(remote=True, deployed="", rest=("--n", "5")),
+        ),
+        (
+            ["--remote", "--deployed", "v1", "x"],
+            RunOptions(remote=True, deployed="v1", rest=("x",)),
+        ),
+        (["--remote", "--deployed=v1", "x"], RunOptions(remote=True, deployed="v1", rest=("x",))),
+        (["--remote", "--deployed", "--", "x"], RunOptions(remote=True, deployed="", rest=("x",))),
+        (
+            ["--remote", "--deployment", "a:b", "--image", "n=u", "--no-image-check"],
+            RunOptions(
+                remote=True, deployment="a:b", of_deploying=("--image=n=u", "--no-image-check")
+            ),
+        ),
     ],
 )
 def test_our_options_are_taken_off_the_front(argv: list[str], options: RunOptions):
@@ -52,11 +91,25 @@ def test_our_options_are_taken_off_the_front(argv: list[str], options: RunOption
         (["--root-dir", "--", "x"], "--root-dir needs a value"),
         (["--copy-style", "some"], "one of auto, all, none, not 'some'"),
         (["--copy-style=ALL"], "one of auto, all, none, not 'ALL'"),
+        (["--remote", "--endpoint"], "--endpoint needs a value"),
+        (["--endpoint", "--remote"], "--endpoint needs a value"),
+        (["--remote", "--deployment="], "--deployment needs a value"),
+        (["--remote", "--in-image"], "runs it on this machine: leave one out"),
+        (["--remote", "--engine", "docker"], "give --in-image too"),
+        (["--remote", "--deployed", "--copy-style", "all"], "leave --copy-style out"),
+        (["--remote", "--deployed", "--image=a=b"], "leave --image out"),
+        (["--remote", "--upload=flyte", "--deployed"], "leave --upload out"),
+        (["--remote", "--deployed", "--no-image-check"], "leave --no-image-check out"),
     ],
 )
 def test_what_cant_be_understood_is_refused(argv: list[str], message: str):
     with pytest.raises(UsageError, match=message):
         split(argv)
+
+
+@pytest.mark.parametrize("option", OURS)
+def test_the_help_has_a_sentence_for_each(option: str):
+    assert re.search(rf"^  .*{option}\b", HELP, re.MULTILINE)
 
 
 def test_the_arguments_are_left_as_they_were():

@@ -34,7 +34,8 @@ def find_control_plane(
     """None where nothing names an endpoint, or nothing is to be registered. Raises `UserError`.
 
     A store in a directory of this machine is registered elsewhere only if the endpoint is meant for
-    the deployment: a user's own settings of Flyte are no reason. say: is told so.
+    the deployment, or code goes there by Flyte's data proxy: a user's own settings of Flyte are no
+    reason. say: is told so.
     """
     if not request.options.register:
         return None
@@ -45,7 +46,7 @@ def find_control_plane(
     if endpoint is None:
         return None
     host = _SCHEME.sub("", endpoint).rstrip("/").lower()
-    is_meant = who.endpoint is not None or is_chosen
+    is_meant = who.endpoint is not None or is_chosen or request.options.upload == "flyte"
     if not is_meant and request.store.startswith("file:") and not _LOCAL.match(host):
         say(
             f"not registered at {host}, which Flyte's own settings name: its containers could not "

@@ -110,7 +110,13 @@ class Deployment:
     request: what and where. directory: of the packaged files. build_root: the checkout. found:
     where to register. action: for the history. origin: where the version is from, by default the
     checkout.
+
+    NEEDS_VERSION: whether code in images takes a named version. EACH_TIME: whether the history gets
+    an entry for a version that is the current one, too.
     """
+
+    NEEDS_VERSION = True
+    EACH_TIME = False
 
     def __init__(
         self,
@@ -134,7 +140,7 @@ class Deployment:
         self._repair, self._dry_run = request.options.repair, request.options.dry_run
         self._say = say
         self._links = read_links(directory, request.plan.tasks)
-        self._copy_style = one_copy_style(request, self._links)
+        self._copy_style = one_copy_style(request, self._links, self.NEEDS_VERSION)
         self._pushes = read_pushes(directory, request.plan.pushes)
         self._images = images_of(request, self._links, self._pushes)
         self.registered: list[Registered] = []
@@ -213,9 +219,11 @@ class Deployment:
         """Ask Flyte what it has, and whether it takes this; writes nothing. Raises `UserError`."""
         if self._registering is None or not (work.registers or work.removed):
             return
-        self._surveyed = self._registering.survey(work.registers, tuple(work.removed))
+        apps = work.record.app_names
+        tasks = {name: one for name, one in work.registers.items() if name not in apps}
+        self._surveyed = self._registering.survey(tasks, tuple(work.removed))
         if self._request.settings.version is not None:
-            self._registering.check(work.registers)
+            self._registering.check(tasks)
         self.stopped = firing(work.removed, self._surveyed)
         for task, name in self.stopped:
             self._say(
@@ -244,7 +252,7 @@ class Deployment:
         progress = Progress(self._say, f"to {self._store.uri}", total)
         for put in work.puts:
             self._put(put, written, progress)
-        if work.is_current and not work.registers:
+        if work.is_current and not work.registers and not self.EACH_TIME:
             return work.history_number
         origin = self._origin or provenance(self._build_root, self._store.uri)
         if origin.unknown:
@@ -263,7 +271,9 @@ class Deployment:
             self._registering.deactivate(self.stopped)
         if work.agrees and work.control_plane is not None:
             self._remembered.add(*_fact(work.control_plane, recorded))
-        entry, appended = self._ledger.append(self._action, recorded, origin, work.control_plane)
+        entry, appended = self._ledger.append(
+            self._action, recorded, origin, work.control_plane, again=self.EACH_TIME
+        )
         if appended:
             written.append(self._ledger.entry_key(entry.number))
         return entry.number
@@ -287,19 +297,27 @@ class Deployment:
         return {name: version for name, version in wanted.items() if known.get(name) != version}
 
     def registrations(self, work: Work) -> list[dict[str, str]]:
-        """Each Flyte task with its version: is it new, present there, there again, or unchanged?"""
+        """Each Flyte task and app with its version: is it new, present there, there again, or
+        unchanged?
+
+        An app has a `kind`, and where it was deployed now and that is known, a `url`.
+        """
         if self._registering is None:
             return []
         done = {one.name: one for one in self.registered}
         record = {**work.record.flyte_versions, **work.registers}
-        return [
-            {
-                "name": name,
-                "version": done[name].version if name in done else version,
-                "status": self._status(name, done.get(name), work),
-            }
-            for name, version in sorted(record.items())
-        ]
+        found = []
+        for name, version in sorted(record.items()):
+            one, status = done.get(name), "unchanged"
+            if name in work.registers:
+                status = one.status if one else "new"
+            given = one.version if one else version
+            found.append({"name": name, "version": given, "status": status})
+            if name in work.record.app_names:
+                found[-1]["kind"] = "app"
+            if one is not None and one.url is not None:
+                found[-1]["url"] = one.url
+        return found
 
     def _status(self, name: str, done: Registered | None, work: Work) -> str:
         if name not in work.registers:
@@ -426,6 +444,7 @@ class Deployment:
                     triggers=task.triggers,
                     environments=task.environments,
                     reusable=task.reusable or None,
+                    kind="app" if task.kind == "app" else None,
                 )
                 for task in specifications.tasks[link.address]
             ]

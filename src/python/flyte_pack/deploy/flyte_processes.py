@@ -28,13 +28,22 @@ SIDE_FILES = tuple(str(path) for path in sorted(Path(MAIN).parent.glob("*.py")))
 
 @dataclass(frozen=True)
 class Registered:
-    """A task that Flyte has. status: "new"; "present" if Flyte had that version before; "again" if
-    this is a further version of the content, which makes it the newest again.
+    """A task or app that Flyte has. status: "new"; "present" if Flyte had that version before;
+    "again" if this is a further version of the content, which makes it the newest again.
+
+    An app that ran with another specification is "changed". kind: "app", or None for a task. url:
+    of an app, where it is known.
     """
 
     name: str
     version: str
     status: str
+    kind: str | None = None
+    url: str | None = None
+
+    def told(self) -> dict[str, str]:
+        """As a report has it."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 class RegistrationError(UserError):

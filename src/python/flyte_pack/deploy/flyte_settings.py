@@ -18,6 +18,10 @@ CONFIG_VARIABLES = ("UCTL_CONFIG", "FLYTECTL_CONFIG")
 ENDPOINT_VARIABLE = "FLYTE_ADMIN_ENDPOINT"
 KEY_VARIABLE = "FLYTE_API_KEY"
 VARIABLES = (*CONFIG_VARIABLES, ENDPOINT_VARIABLE, KEY_VARIABLE, "HOME")
+NO_CONTROL_PLANE = (
+    "no control plane is known: type --endpoint HOST, or set `endpoint` in a deployment, in its "
+    "settings file or in `[flyte]`, or write a config.yaml of Flyte's"
+)
 _ADMIN = re.compile(r"^admin\s*:", re.MULTILINE)
 _LIMIT = 1 << 20
 

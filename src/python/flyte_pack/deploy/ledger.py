@@ -102,16 +102,21 @@ class Ledger:
         return recorded
 
     def append(
-        self, action: str, recorded: Recorded, provenance: Provenance, registered: str | None = None
+        self,
+        action: str,
+        recorded: Recorded,
+        provenance: Provenance,
+        registered: str | None = None,
+        again: bool = False,
     ) -> tuple[HistoryEntry, bool]:
         """Make a version current; returns the entry that counts, and whether it was written now.
 
-        registered: the control plane that has its tasks. Of two deployers that append at once, one
-        takes the next number and the other looks again.
+        registered: the control plane that has its tasks. again: also if it is the current one. Of
+        two deployers that append at once, one takes the next number and the other looks again.
         """
         for _ in range(_ATTEMPTS):
             current = self.current()
-            if current is not None and is_current(current, recorded, registered):
+            if current and not again and is_current(current, recorded, registered):
                 return current, False
             number = 1 if current is None else current.number + 1
             entry = HistoryEntry(

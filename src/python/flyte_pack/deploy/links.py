@@ -28,8 +28,11 @@ def read_links(directory: str, names: Iterable[str]) -> tuple[TaskLink, ...]:
     return tuple(links)
 
 
-def one_copy_style(request: Request, links: Iterable[TaskLink]) -> str:
-    """How all of them are shipped. Raises `UserError` if they or the request differ."""
+def one_copy_style(request: Request, links: Iterable[TaskLink], needs_version: bool = True) -> str:
+    """How all of them are shipped. Raises `UserError` if they or the request differ.
+
+    needs_version: whether code in images takes a named version.
+    """
     by_style = {link.copy_style: link.address for link in links}
     if not by_style:
         raise UserError("it has no tasks: name some in the field `tasks` of the target")
@@ -51,7 +54,7 @@ def one_copy_style(request: Request, links: Iterable[TaskLink]) -> str:
                 f"{link.address} was packaged with root_dir={link.root_dir!r}, "
                 f"not {request.settings.root_dir!r}: package it again"
             )
-    if style == "none" and request.settings.version is None:
+    if style == "none" and request.settings.version is None and needs_version:
         raise UserError(
             "with copy_style='none' the code is in the images, so that no version can be computed "
             "from it: type --version V, or set `version` in the target"

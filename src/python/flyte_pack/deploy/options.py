@@ -82,6 +82,8 @@ Options for verify and prune:
                          those that active triggers of Flyte run stay
   --older-than DAYS      prune only what was written that long ago (default 1: somebody may be about
                          to deploy it)
+  --runs-older-than DAYS prune versions that were run without a deployment (path:task -- --remote),
+                         last that long ago (default 30), but for the last of each task
 
 Exit codes: 0 done (or nothing to do), 1 refused or failed, 2 the command line cannot be understood.
 """
@@ -107,7 +109,7 @@ _FOR = {
         ("endpoint", "insecure", "org", "flyte_config", "no_register"), (*_REGISTERING, "prune")
     ),
     "all_versions": ("verify",),
-    **dict.fromkeys(("yes", "keep", "older_than"), ("prune",)),
+    **dict.fromkeys(("yes", "keep", "older_than", "runs_older_than"), ("prune",)),
 }
 _OPTIONS = {"images": "image", "all_versions": "all"}
 _STEPS = re.compile(r"-[1-9][0-9]{0,5}")
@@ -122,7 +124,7 @@ class DeployOptions:
     command: "deploy", one of the commands of `HELP`, or "help". which: the version that `show`,
     `rollback`, `verify` or `export` names; it may be cut short, or -N for `rollback`. directory:
     the folder of `export` or `import`. register: False with --no-register. image_check: False with
-    --no-image-check. older_than: days.
+    --no-image-check. older_than, runs_older_than: days.
     """
 
     command: str = _DEPLOY
@@ -139,6 +141,7 @@ class DeployOptions:
     yes: bool = False
     keep: int | None = None
     older_than: int | None = None
+    runs_older_than: int | None = None
     output: str = "text"
 
     @property
@@ -232,6 +235,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--all", action="store_true", dest="all_versions")
     parser.add_argument("--keep", type=_number("--keep", 1, _MOST_KEPT))
     parser.add_argument("--older-than", type=_number("--older-than", 0, _MOST_DAYS))
+    parser.add_argument("--runs-older-than", type=_number("--runs-older-than", 0, _MOST_DAYS))
     parser.add_argument("--output", type=_one_of("--output", ("text", "json")), default="text")
     return parser
 

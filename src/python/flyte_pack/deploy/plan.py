@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, Tuple
+from typing import Dict, Optional, Tuple
 
 from flyte_pack.deploy.config import UNSET, Settings
 from flyte_pack.deploy.options import DeployOptions
@@ -21,13 +21,15 @@ class Environment:
     """An interpreter with the packages of some tasks' resolve, which imports them to register them.
 
     python: a program, relative to the directory of the packaged files. env: its environment.
-    identity: a hash of the packages. tasks: addresses.
+    identity: a hash of the packages. tasks: addresses. known: what the build knows of modules, for
+    messages: a file, relative to the same directory.
     """
 
     python: SafePath
     env: Dict[str, str]
     identity: str
     tasks: Tuple[str, ...]
+    known: Optional[SafePath] = None
 
 
 @dataclass(frozen=True)

@@ -224,7 +224,7 @@ class _Run:
             "dry_run": self._options.dry_run,
             "version": version,
             "control_plane": where,
-            "registered": [vars(one) for one in again.registered],
+            "registered": [one.told() for one in again.registered],
             "triggers": [*_stopped(again.stopped), *_stopped(again.paused, "stays paused")],
             "previous": current and current.version,
             "history": number,
@@ -252,17 +252,19 @@ class _Run:
         }
 
     def _prune(self) -> dict[str, Any]:
-        from flyte_pack.deploy.prune import DAY, GRACE_DAYS, Prune
+        from flyte_pack.deploy.prune import DAY, GRACE_DAYS, RUN_DAYS, Prune
 
-        options = self._options
+        options, now = self._options, time.time()
         days = GRACE_DAYS if options.older_than is None else options.older_than
-        before = time.time() - days * DAY
-        prune = Prune(self._store, self._ledger, options.keep, before, self._fired())
+        run_days = RUN_DAYS if options.runs_older_than is None else options.runs_older_than
+        times = (now - days * DAY, now - run_days * DAY)
+        prune = Prune(self._store, self._ledger, options.keep, *times, self._fired())
         plan = prune.plan()
         deleted, problems = prune.carry_out(plan, self._say) if options.yes else ([], [])
         return {
             "dry_run": not options.yes,
             "older_than_days": days,
+            "runs_older_than_days": run_days,
             "versions": list(plan.versions),
             "objects": [{**vars(one), "deleted": one in deleted} for one in plan.objects],
             "young": [dict(vars(one)) for one in plan.young],

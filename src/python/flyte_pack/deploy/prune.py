@@ -26,6 +26,7 @@ from flyte_pack.store import Store, StoredObject, StoreError, StoreKey, blob_of
 
 DAY = 86400.0
 GRACE_DAYS = 1
+RUN_DAYS = 30
 _RECORD_LIMIT = 64 << 20
 _INDEX_LIMIT = 1 << 20
 _CONTENT = {
@@ -57,8 +58,9 @@ class Prune:
     """One run: `plan`, then perhaps `carry_out`. Raises `UserError`, `InvalidData` or `StoreError`.
 
     keep: how many versions of the ledger's deployment stay, None for all. before: only what was
-    written before this time goes, in seconds since 1970. fired: (Flyte's name, version) of tasks
-    that must stay because a trigger runs them.
+    written before this time goes, in seconds since 1970. runs_before: versions of tasks that were
+    only run, and last before this time, go, but for the last of each task. fired: (Flyte's name,
+    version) of tasks that must stay because a trigger runs them.
     """
 
     def __init__(
@@ -67,10 +69,13 @@ class Prune:
         ledger: Ledger,
         keep: int | None,
         before: float,
+        runs_before: float = 0.0,
         fired: Collection[tuple[str, str]] = (),
     ) -> None:
         self._fired = fired
         self._store = store
+        self._runs_before = min(before, runs_before)
+        self._ledgers: dict[StoreKey, Ledger] = {}  # by the keys of records that may go
         self._ledger = ledger
         self._keep = keep
         self._before = before
@@ -80,8 +85,15 @@ class Prune:
     def plan(self) -> PrunePlan:
         """Look at everything; writes nothing."""
         self._survey.check()
-        history, versions = self._surplus() if self._keep is not None else ((), {})
+        history: list[StoreKey] = []
+        versions: dict[str, StoreKey] = {}
+        if self._keep is not None:
+            history, versions = self._surplus(self._ledger, self._keep, self._before)
         dropped = set(versions.values())
+        for place in sorted(self._survey.runs()):
+            entries, run = self._surplus(Ledger(self._store, *place), 1, self._runs_before)
+            history += entries
+            dropped.update(run.values())
         records = self._list("deployments")
         found = [Unneeded("history", key, records[key].size) for key in history if key in records]
         found += [Unneeded("record", key, records[key].size) for key in sorted(dropped)]
@@ -135,49 +147,53 @@ class Prune:
 
     # --- versions of this deployment -------------------------------------------------------------
 
-    def _surplus(self) -> tuple[tuple[StoreKey, ...], dict[str, StoreKey]]:
+    def _surplus(
+        self, ledger: Ledger, keep: int, before: float
+    ) -> tuple[list[StoreKey], dict[str, StoreKey]]:
         """(keys of history entries, keys of records by version) that go; `keep` versions are left.
 
-        These are the ones that were current last. The entries that stay are the newest, without a
-        gap.
+        These are the ones that were current last, and those that were so after `before`. The
+        entries that stay are the newest, without a gap.
         """
-        assert self._keep is not None
-        entries = self._ledger.history()
+        entries = ledger.history()
         objects = self._list("deployments")
+
+        def is_old(key: StoreKey) -> bool:
+            return key in objects and objects[key].modified <= before
+
         last = {entry.version: entry.number for entry in entries}
         ranked = sorted(last, key=lambda version: -last[version])
-        kept = self._keep
+        kept = keep
         for position in range(kept, len(ranked)):
-            if not self._is_old(objects, self._ledger.entry_key(last[ranked[position]])):
+            if not is_old(ledger.entry_key(last[ranked[position]])):
                 kept = position + 1
-        dropped = [version for version in ranked[kept:] if not self._is_fired(version)]
+        dropped = [version for version in ranked[kept:] if not self._is_fired(ledger, version)]
         newest = max((last[version] for version in dropped), default=0)
         # Those that never were current: of deployers that were killed, or are at work.
         dropped += [
             version
-            for version in self._ledger.versions()
+            for version in ledger.versions()
             if version not in last
-            and self._is_old(objects, self._ledger.version_key(version))
-            and not self._is_fired(version)
+            and is_old(ledger.version_key(version))
+            and not self._is_fired(ledger, version)
         ]
         numbers = [entry.number for entry in entries if entry.number <= newest]
-        keys = {version: self._ledger.version_key(version) for version in dropped}
+        keys = {version: ledger.version_key(version) for version in dropped}
+        self._ledgers.update((key, ledger) for key in keys.values())
         return (
-            tuple(self._ledger.entry_key(number) for number in numbers),
+            [ledger.entry_key(number) for number in numbers],
             {version: key for version, key in keys.items() if key in objects},
         )
 
-    def _is_fired(self, version: str) -> bool:
-        recorded = self._ledger.recorded(version) if self._fired else None
+    def _is_fired(self, ledger: Ledger, version: str) -> bool:
+        recorded = ledger.recorded(version) if self._fired else None
         versions = recorded.record.flyte_versions if recorded else {}
         return any(task in versions and is_of(versions[task], fired) for task, fired in self._fired)
 
-    def _is_old(self, objects: Mapping[StoreKey, StoredObject], key: StoreKey) -> bool:
-        return key in objects and objects[key].modified <= self._before
-
     def _is_used_again(self, key: StoreKey) -> bool:
         """Whether somebody has made the version of this record current meanwhile."""
-        return any(self._ledger.version_key(e.version) == key for e in self._ledger.history())
+        ledger = self._ledgers[key]
+        return any(ledger.version_key(e.version) == key for e in ledger.history())
 
     # --- what is needed --------------------------------------------------------------------------
 

@@ -44,21 +44,27 @@ def register_recorded(
     before: the version that was registered there last. gone: its triggers that `record` has not.
     Raises `UserError`, `StoreError` or `RegistrationError`.
     """
+
+    def only_tasks(versions: Mapping[str, str]) -> dict[str, str]:
+        return {name: one for name, one in versions.items() if name not in record.app_names}
+
     wanted, tasks, surveyed = record.flyte_versions, list(record.tasks), None
     if not dry_run and all(one.flyte_name for task in tasks for one in task.tasks):
-        surveyed = registering.survey(wanted, sorted({*record.triggers, *gone}))
-        send = versions_to_send(wanted, surveyed.tasks)
+        surveyed = registering.survey(only_tasks(wanted), sorted({*record.triggers, *gone}))
+        old = before.flyte_versions if before else {}
+        apps = {name for name in record.app_names if old.get(name) != wanted[name]}
+        send = versions_to_send(only_tasks(wanted), surveyed.tasks).keys() | apps
         # What Flyte runs already is not even imported.
         tasks = [t for t in tasks if any(one.flyte_name in send for one in t.tasks)]
     versions = _describe(registering, store, record, tasks, say) if tasks else {}
     if dry_run:
         return Again(stopped=tuple(gone))
     if surveyed is None:
-        surveyed = registering.survey(versions, sorted(gone))
+        surveyed = registering.survey(only_tasks(versions), sorted(gone))
     stopped = firing(gone, surveyed)
     for task, name in stopped:
         say(f"trigger {name} of {task} is not in version {record.version}: it will be deactivated")
-    sent = set(versions_to_send(versions, surveyed.tasks))
+    sent = set(versions_to_send(only_tasks(versions), surveyed.tasks))
     paused = tuple(
         one
         for one, trigger in surveyed.triggers.items()
@@ -66,7 +72,7 @@ def register_recorded(
     )
     present = [
         Registered(name, surveyed.tasks[name].newest or version, "present")
-        for name, version in sorted(wanted.items())
+        for name, version in sorted(only_tasks(wanted).items())
         if name not in versions
     ]
     registered = [*present, *registering.register(versions, surveyed, paused)]
@@ -130,6 +136,7 @@ def described(task: RecordedTask) -> list[DescribedTask]:
             triggers=one.triggers,
             environments=one.environments or (),
             reusable=bool(one.reusable),
+            kind=one.kind or "task",
         )
         for one in task.tasks
         if one.flyte_name is not None and one.spec is not None

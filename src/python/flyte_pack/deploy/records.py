@@ -19,7 +19,8 @@ from flyte_pack.names import TargetAddress, check_version, escape_address
 from flyte_pack.store import Blob, StoreKey
 from flyte_pack.task_link import VERSION_HOLE, CopyStyle, Kind
 
-ACTIONS = ("deploy", "rollback", "import")
+RUN = "run"  # of a task, without a deployment
+ACTIONS = ("deploy", "rollback", "import", RUN)
 # 80 bits: the chance that two of a billion versions of one deployment coincide is one in two
 # million. Then the second is refused, as the contents of versions are compared, not only names.
 _VERSION_DIGITS = 20
@@ -65,10 +66,11 @@ class DeployedTask:
 
     flyte_name, spec, triggers: what Flyte calls it, the SHA-256 of its specification (see
     `registration`), and the names of its triggers; None and empty where it was not registered.
-    environments, reusable: as of `registration.DescribedTask`, if they are known.
+    kind: "app", or None for a task. environments, reusable: as of `registration.DescribedTask`, if
+    they are known.
     """
 
-    OMITTED = ("environments", "reusable")
+    OMITTED = ("kind", "environments", "reusable")
 
     name: str
     command: Tuple[str, ...]
@@ -76,13 +78,14 @@ class DeployedTask:
     flyte_name: Optional[str] = None
     spec: Optional[str] = None
     triggers: Tuple[str, ...] = ()
+    kind: Optional[Annotated[str, one_of("app")]] = None
     environments: Optional[Tuple[str, ...]] = None
     reusable: Optional[bool] = None
 
 
 @dataclass(frozen=True)
 class RecordedTask:
-    """A `flyte_task` as it was deployed: image references resolved, commands filled in.
+    """A `flyte_task` or `flyte_app` as it was deployed: images resolved, commands filled in.
 
     image_ref_name: the name by which the image was looked up, None where the reference was written
     out. code_uri: where containers get the bundle, None where that is the store. inputs: SHA-256 of
@@ -187,6 +190,12 @@ class VersionRecord(Document):
             if one.flyte_name is not None
             for trigger in one.triggers
         )
+
+    @property
+    def app_names(self) -> frozenset[str]:
+        """Flyte's names of the apps among them."""
+        every = (one for task in self.tasks for one in task.tasks)
+        return frozenset(one.flyte_name for one in every if one.kind == "app" and one.flyte_name)
 
     def is_same(self, other: VersionRecord) -> bool:
         """Whether both are the same deployment, even if only one of them was registered."""

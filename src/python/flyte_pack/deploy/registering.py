@@ -29,7 +29,7 @@ from flyte_pack.deploy.registration import (
 from flyte_pack.errors import UserError
 from flyte_pack.progress import Say
 from flyte_pack.scratch import scratch_place
-from flyte_pack.task_link import TaskLink
+from flyte_pack.task_link import TaskLink, more_modules
 from flyte_shim.files import remove_tree
 from flyte_shim.hashing import sha256_file
 
@@ -54,7 +54,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Shipped:
-    """A `flyte_task`, the names of its tasks in its module, and where its code is."""
+    """A target with an entry point, the names of its tasks in its module, where its code is."""
 
     entry: Entry
     names: tuple[str, ...]
@@ -63,7 +63,8 @@ class Shipped:
     @classmethod
     def of(cls, task: TaskLink | RecordedTask, image: str | None, code: Source) -> Shipped:
         file, _, attribute = task.entry_point.rpartition(":")
-        entry = Entry(task.address, file, task.module, task.kind, attribute, image)
+        more = more_modules(task.kind, task.module, [one.command for one in task.tasks])
+        entry = Entry(task.address, file, task.module, task.kind, attribute, image, more)
         return cls(entry, tuple(one.name for one in task.tasks), code)
 
     @property
@@ -122,11 +123,13 @@ class Registering:
         }
         found: dict[str, str] = {}
         for ones in _by_code(shipped):
-            known = {
+            known: dict[str, object] = {
                 **common,
                 "environments": sorted({identity.get(one.address, "") for one in ones}),
                 "shipped": sorted(_identity(one) for one in ones),
             }
+            if elsewhere := _elsewhere(ones, shipped):
+                known["elsewhere"] = [list(map(str, astuple(entry))) for entry in elsewhere]
             digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
             found.update((one.address, digest) for one in ones)
         return found
@@ -144,18 +147,25 @@ class Registering:
         self._stack.callback(remove_tree, top)
         self._say("importing the tasks from what is shipped")
         described = list(known)
-        versions = []
+        versions: list[str] = []
+        found_by: list[tuple[Registrar, Sequence[DescribedTask]]] = []
         unchanged = {task.address for task in known}
         changed = [one for one in shipped if one.address not in unchanged]
         for environment, ones in self._by_environment(changed):
             registrar = self._stack.enter_context(self._registrar(environment))
-            found = registrar.describe(_codes(ones, top))
+            found = registrar.describe(_codes(ones, top, shipped))
             for warning in found.warnings:
                 self._say(f"warning: {warning}")
             described += found.tasks
             versions.append(found.flyte)
-            self._registrars.append((registrar, frozenset(task.name for task in found.tasks)))
-        return Specifications(_merged(described, shipped), ", ".join(sorted(set(versions))))
+            found_by.append((registrar, found.tasks))
+        merged = _merged(described, shipped)
+        chosen = {(task.name, task.address) for tasks in merged.values() for task in tasks}
+        self._registrars = [
+            (registrar, frozenset(t.name for t in tasks if (t.name, t.address) in chosen))
+            for registrar, tasks in found_by
+        ]
+        return Specifications(merged, ", ".join(sorted(set(versions))))
 
     def upload(self, paths: Mapping[str, str]) -> dict[str, str]:
         """Upload files through Flyte's data proxy; returns their URIs by the names they end in."""
@@ -223,6 +233,11 @@ class Registering:
             self._asking = self._stack.enter_context(registrar)
         return self._asking
 
+    def request(self, name: str, version: str) -> str:
+        """The request, in base64, that would register a described task under a version."""
+        registrar = next(one for one, names in self._registrars if name in names)
+        return registrar.request(name, version)
+
     def _registrar(self, environment: Environment) -> Registrar:
         return Registrar(
             python=(os.path.join(self._directory, environment.python),),
@@ -233,6 +248,7 @@ class Registering:
             images=self._images,
             import_environ=_environ(self._request.plan.import_env),
             say=self._say,
+            known=environment.known and os.path.join(self._directory, environment.known),
         )
 
     def _by_environment(
@@ -257,7 +273,9 @@ class Registering:
 
 
 def _identity(one: Shipped) -> tuple[str, ...]:
-    return (*(value or "" for value in astuple(one.entry)), *_code(one), *one.names)
+    entry = one.entry
+    named = (entry.address, entry.file, entry.module, entry.kind, entry.attribute)
+    return (*named, entry.image or "", *entry.modules, *_code(one), *one.names)
 
 
 def _environ(import_env: Sequence[str]) -> dict[str, str]:
@@ -282,18 +300,26 @@ def _code(one: Shipped) -> tuple[str, str]:
     return one.code.digest, one.code.uri or one.code.workdir
 
 
-def _codes(shipped: Sequence[Shipped], top: str) -> list[Code]:
-    """Unpack the code of what is shipped below `top`, each code once."""
+def _elsewhere(ones: Sequence[Shipped], shipped: Sequence[Shipped]) -> tuple[Entry, ...]:
+    """The apps that are shipped with other code than `ones`, by address."""
+    here = {_code(one) for one in ones}
+    others = (one.entry for one in shipped if one.entry.kind == "app" and _code(one) not in here)
+    return tuple(sorted(others, key=lambda entry: entry.address))
+
+
+def _codes(some: Sequence[Shipped], top: str, shipped: Sequence[Shipped]) -> list[Code]:
+    """Unpack the code of `some` of what is shipped below `top`, each code once."""
     codes = []
-    for ones in _by_code(shipped):
+    for ones in _by_code(some):
         code, entries = ones[0].code, tuple(one.entry for one in ones)
+        elsewhere = _elsewhere(ones, shipped)
         root = os.path.join(tempfile.mkdtemp(dir=top), "files")
         if code.uri is not None:
             unpack_archive(code.path, code.digest, root)
-            codes.append(Code(root, code.uri, code.digest, entries))
+            codes.append(Code(root, code.uri, code.digest, entries, elsewhere))
         else:
             unpack_embedded(code.path, code.workdir, root)
-            codes.append(Code(root, None, None, entries))
+            codes.append(Code(root, None, None, entries, elsewhere))
     return codes
 
 

@@ -9,15 +9,22 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn, Tuple
 
-from flyte_pack.deploy.flyte_processes import Process, Registered, RegistrationError, command
+from flyte_pack.deploy.flyte_processes import (
+    Process,
+    Registered,
+    RegistrationError,
+)
+from flyte_pack.deploy.flyte_processes import command as start
 from flyte_pack.flyte_side.words import again
 from flyte_pack.names import TargetAddress
 from flyte_pack.progress import Say
+from flyte_pack.scratch import scratch_place
 
 IMPORT_SECONDS = 120.0
 CALL_SECONDS = 60.0
@@ -41,8 +48,10 @@ class ControlPlane:
 class Entry:
     """An entry point of the target `address`.
 
-    file: its path in the bundle. kind: "task" or "environment". attribute: its name in the module.
+    file: its path in the bundle. kind: "task", "environment" or "app". attribute: its name in the
+    module.
     image: reference of the linked image; None if the code's own image needs no build.
+    modules: those to import after `module`, which have the tasks of an environment.
     """
 
     address: TargetAddress
@@ -51,30 +60,33 @@ class Entry:
     kind: str
     attribute: str
     image: str | None
+    modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Code:
     """A bundle's code, unpacked into the clean directory `root`, which is a real path.
 
-    uri, archive_hash: None if the code is embedded in an image.
+    uri, archive_hash: None if the code is embedded in an image. elsewhere: apps that other codes
+    have as their entries: depending on one of them does not deploy it from here.
     """
 
     root: str
     uri: str | None
     archive_hash: str | None
     entries: tuple[Entry, ...]
+    elsewhere: tuple[Entry, ...] = ()
 
 
 @dataclass(frozen=True)
 class DescribedTask:
-    """What Flyte will be told of a task of the target `address`.
+    """What Flyte will be told of a task, or an app, of the target `address`.
 
-    attribute: its name in its module. name: Flyte's, "environment.function". spec: SHA-256 in
-    hexadecimal digits of all but the version. command: arguments of the container, with
-    `task_link.VERSION_HOLE` for the version. triggers: their names. environments: its own, and
-    those whose tasks it may start. reusable: whether its containers run several tasks, one after
-    another.
+    attribute: its name in its module. name: Flyte's, "environment.function"; an app's is that of
+    its environment. spec: SHA-256 in hexadecimal digits of all but the version. command: arguments
+    of the container, with `task_link.VERSION_HOLE` for the version. triggers: their names. kind:
+    "task" or "app". environments: of a task, its own, and those whose tasks it may start. reusable:
+    whether its containers run several tasks, one after another.
     """
 
     address: TargetAddress
@@ -83,13 +95,14 @@ class DescribedTask:
     spec: str
     command: tuple[str, ...]
     triggers: tuple[str, ...]
+    kind: str = "task"
     environments: tuple[str, ...] = ()
     reusable: bool = False
 
 
 @dataclass(frozen=True)
 class Described:
-    """The tasks of all codes. warnings: for the user. flyte: the SDK's version."""
+    """The tasks and apps of all codes. warnings: for the user. flyte: the SDK's version."""
 
     tasks: tuple[DescribedTask, ...]
     warnings: tuple[str, ...]
@@ -174,7 +187,7 @@ class Registrar:
 
     python: the arguments that start the interpreter of the resolve. environ: the environment for
     signing in. import_environ: the whole environment of task modules. images: references by the
-    names of `Image.from_ref_name`.
+    names of `Image.from_ref_name`. known: a file that says which modules there are, for messages.
     """
 
     def __init__(
@@ -189,14 +202,17 @@ class Registrar:
         import_environ: Mapping[str, str],
         say: Say = lambda text: None,
         import_seconds: float = IMPORT_SECONDS,
+        known: str | None = None,
     ) -> None:
         self._python, self._environ, self._import_environ = python, environ, import_environ
         self._where = _settings(control_plane, project, domain)
         self._images, self._say, self._import_seconds = dict(images), say, import_seconds
+        self._known = known
         self._client: Process | None = None
         self._org: str | None = None
         self._bundles: list[_Bundle] = []
         self._owner: dict[str, _Bundle] = {}
+        self._apps: set[str] = set()
 
     def __enter__(self) -> Registrar:
         self._client = Process(self._python, "client", self._environ, self._say)
@@ -222,17 +238,13 @@ class Registrar:
         found = self._describe_each()
         tasks: dict[str, DescribedTask] = {}
         for bundle, described in zip(self._bundles, found):
-            for one in described["tasks"]:
-                lists = ("command", "triggers", "environments")
-                task = DescribedTask(**{**one, **{name: tuple(one[name]) for name in lists}})
+            for task in map(_described, described["tasks"]):
                 other = tasks.setdefault(task.name, task)
                 if other is not task:
-                    raise RegistrationError(
-                        f"{other.address} and {task.address} both have the task {task.name}, in "
-                        "different bundles: give both the same `bundle`, or the environments "
-                        "different names"
-                    )
+                    raise _twice(other, task)
                 self._owner[task.name] = bundle
+                if task.kind == "app":
+                    self._apps.add(task.name)
         return Described(
             tuple(tasks.values()),
             tuple(dict.fromkeys(line for described in found for line in described["warnings"])),
@@ -276,6 +288,7 @@ class Registrar:
 
     def check(self, versions: Mapping[str, str]) -> None:
         """Raises `RegistrationError` if Flyte has another content under one of these versions."""
+        versions = {name: one for name, one in versions.items() if name not in self._apps}
         if not versions:
             return
         self._settings()
@@ -309,47 +322,64 @@ class Registrar:
         """
         unknown = sorted(set(versions) - set(self._owner))
         assert not unknown, f"not described: {unknown}"
+        tasks = {name: one for name, one in versions.items() if name not in self._apps}
+        apps = {name: one for name, one in versions.items() if name in self._apps}
         if surveyed is None:
-            surveyed = self.survey(versions)
-            self.check({n: v for n, v in versions.items() if surveyed.has(n)})
+            surveyed = self.survey(tasks)
+            self.check({n: v for n, v in tasks.items() if surveyed.has(n)})
         seen = surveyed.tasks
-        given = versions_to_send(versions, seen)
+        given = versions_to_send(tasks, seen)
         done: list[Registered] = []
-        for name in sorted(versions.keys() - given.keys()):
-            done.append(Registered(name, seen[name].newest or versions[name], "present"))
+        for name in sorted(tasks.keys() - given.keys()):
+            done.append(Registered(name, seen[name].newest or tasks[name], "present"))
             yield done[-1]
-        if not given:
+        if not given and not apps:
             return
         statuses = {
-            name: "again" if version != versions[name] else "present"
+            name: "again" if version != tasks[name] else "present"
             for name, version in given.items()
             if surveyed.has(name)
         }
         requests = self._requests(given, paused)
+        app_requests = self._made("app_requests", apps)
         assert self._client is not None
         try:
             answers = self._client.answers("register", None, requests=requests, statuses=statuses)
-            for answer in answers:
+            for answer in answers if requests else ():
                 if "registered" in answer:
-                    one = Registered(**answer["registered"])
-                    done.append(one)
-                    yield one
+                    done.append(Registered(**answer["registered"]))
+                    yield done[-1]
+            asked = self._client.answers(
+                "register_apps", None, requests=app_requests, versions=apps
+            )
+            for answer in asked if apps else ():
+                if "registered" in answer:
+                    done.append(Registered(**answer["registered"]))
+                    yield done[-1]
         except RegistrationError as error:
             raise RegistrationError(str(error), tuple(done)) from None
+
+    def request(self, name: str, version: str) -> str:
+        """The request, in base64, that would register a described task under a version."""
+        [made] = self._requests({name: version})
+        return made
 
     def _requests(
         self, versions: Mapping[str, str], paused: Sequence[TriggerName] = ()
     ) -> list[str]:
-        requests, given = [], dict(versions)
+        return self._made("requests", versions, paused=sorted(paused))
+
+    def _made(self, what: str, versions: Mapping[str, str], **more: Any) -> list[str]:
+        """The requests, in base64, of described tasks or apps."""
+        made: list[str] = []
         for bundle in dict.fromkeys(self._owner[name] for name in versions):
             if bundle.process is None:
                 self._load(bundle)
             assert bundle.process is not None
-            requests += bundle.process.ask(
-                "requests", self._import_seconds, versions=given, paused=sorted(paused)
-            )
+            given = {n: v for n, v in versions.items() if self._owner[n] is bundle}
+            made += bundle.process.ask(what, self._import_seconds, versions=given, **more)
             bundle.end_unless_kept()
-        return requests
+        return made
 
     def _start(self) -> Process:
         return Process(self._python, "describe", self._import_environ, self._say)
@@ -371,13 +401,14 @@ class Registrar:
             domain=self._where["domain"],
             names=self._images,
             seconds=self._import_seconds,
+            known=self._known,
         )
 
     def _end_bundles(self) -> None:
         for bundle in self._bundles:
             if bundle.process is not None:
                 bundle.process.end()
-        self._bundles, self._owner = [], {}
+        self._bundles, self._owner, self._apps = [], {}, set()
 
     def upload(self, path: str, name: str) -> str:
         """Upload a file through Flyte's data proxy; returns its URI, which ends in `name`.
@@ -406,16 +437,35 @@ def run(
     version: str,
     arguments: Sequence[str],
     program: str,
+    command: Sequence[str] = (),
+    request: str | None = None,
+    ours: Sequence[str] = (),
+    follow: bool = True,
 ) -> NoReturn:
-    """Become a process that runs a registered task; its exit code is 0 if the run succeeds.
+    """Become a process that runs a task; its exit code is 0 if the run succeeds.
 
     arguments: inputs, as options (`--n 5`), as `flyte run deployed-task` takes them. program: what
-    the help calls the program.
+    the help calls the program. command: what the registered task must run; or request: of a task
+    that is not registered, of `Registrar.request`. ours: options that come before the inputs.
+    follow: False ends when the run has started.
     """
-    settings = _settings(control_plane, project, domain)
-    spec = {"settings": settings, "name": name, "version": version, "program": program}
-    whole = [*command(python), "run_deployed", json.dumps(spec), "--", *arguments]
-    os.execve(whole[0], whole, {**environ, "DO_NOT_TRACK": "1"})  # noqa: S606
+    spec = {
+        "settings": _settings(control_plane, project, domain),
+        "name": name,
+        "version": version,
+        "program": program,
+        "command": list(command),
+        "request": request,
+        "ours": list(ours),
+        "follow": follow,
+    }
+    # Not an argument: it may be long, and everybody on the machine reads arguments.
+    with tempfile.TemporaryFile(dir=scratch_place()) as file:
+        file.write(json.dumps(spec).encode())
+        file.flush()
+        os.set_inheritable(file.fileno(), True)
+        whole = [*start(python), "run_deployed", str(file.fileno()), "--", *arguments]
+        os.execve(whole[0], whole, {**environ, "DO_NOT_TRACK": "1"})  # noqa: S606
 
 
 def _settings(control_plane: ControlPlane, project: str, domain: str) -> dict[str, Any]:
@@ -435,3 +485,23 @@ class _Bundle:
         if self.process is not None and not self.kept:
             self.process.end()
             self.process = None
+
+
+def _described(one: dict[str, Any]) -> DescribedTask:
+    lists = ("command", "triggers", "environments")
+    return DescribedTask(**{**one, **{name: tuple(one.get(name, ())) for name in lists}})
+
+
+def _twice(one: DescribedTask, other: DescribedTask) -> RegistrationError:
+    if one.kind != other.kind:
+        return RegistrationError(
+            f"{one.address} and {other.address} have a {one.kind} and a {other.kind} of the same "
+            f"name, {one.name}: give one of them another name"
+        )
+    fix = "give both the same `bundle`, or the environments different names"
+    if one.kind == "app":
+        fix = "write a flyte_app for it and deploy that too, or give both the same `bundle`"
+    return RegistrationError(
+        f"{one.address} and {other.address} both have the {one.kind} {one.name}, in different "
+        f"bundles: {fix}"
+    )

@@ -83,8 +83,11 @@ def _at_flyte(document: dict[str, Any]) -> list[str]:
     lines = []
     for one in document["registered"]:
         status = _STATUS.get(one["status"], one["status"])
-        lines.append(f"  registration {one['name']} {one['version']}  {status}")
-    if any(one["status"] != "unchanged" for one in document["registered"]):
+        kind = one.get("kind", "registration")
+        at = f"  {one['url']}" if "url" in one else ""
+        lines.append(f"  {kind} {one['name']} {one['version']}  {status}{at}")
+    tasks = [one for one in document["registered"] if one.get("kind") != "app"]
+    if any(one["status"] != "unchanged" for one in tasks):
         lines.append("Runs that name no version use the registered ones above.")
     for one in document["triggers"]:
         done = "to be deactivated" if document["dry_run"] else "deactivated"
@@ -101,7 +104,7 @@ def _list(document: dict[str, Any]) -> list[str]:
     lines = [f"  {'version':{width}}  {'deployed (UTC)':20}  {'commit':20}  history"]
     for v in versions:
         mark = "*" if v["current"] else " "
-        commit = v["error"] or _commit(v["commit"], v["dirty"])
+        commit = v["error"] or commit_text(v["commit"], v["dirty"])
         history = ", ".join(map(str, v["history"]))
         deployed = v["deployed"] or "never"
         line = f"{mark} {v['version']:{width}}  {deployed:20}  {commit:20}  {history}"
@@ -114,7 +117,7 @@ def _show(document: dict[str, Any]) -> list[str]:
     origin = record["provenance"]
     lines = [
         f"version {record['version']}{' (current)' if document['current'] else ''}",
-        f"made {origin['time']} from commit {_commit(origin['commit'], origin['dirty'])}"
+        f"made {origin['time']} from commit {commit_text(origin['commit'], origin['dirty'])}"
         + (f": {origin['unknown']}" if origin.get("unknown") else ""),
         f"copy_style {record['copy_style']}",
     ]
@@ -198,7 +201,8 @@ def _history(document: dict[str, Any]) -> str:
     return f"history {document['history']}{before}"
 
 
-def _commit(commit: str | None, dirty: bool | None) -> str:
+def commit_text(commit: str | None, dirty: bool | None) -> str:
+    """A commit, and whether files differed from it."""
     if commit is None:
         return "unknown"
     return commit[:_DIGITS] + {True: " (dirty)", False: "", None: " (dirty?)"}[dirty]

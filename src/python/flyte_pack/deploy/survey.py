@@ -13,9 +13,16 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from flyte_pack.deploy.records import HistoryEntry, StoredBundle, VersionRecord, deployment_key
+from flyte_pack.deploy.records import (
+    RUN,
+    HistoryEntry,
+    StoredBundle,
+    VersionRecord,
+    deployment_key,
+)
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import Document, InvalidData
+from flyte_pack.names import TargetAddress
 from flyte_pack.store import Store, StoredObject, StoreError, StoreKey
 from flyte_shim import shown
 from flyte_shim.hashing import sha256_bytes
@@ -69,6 +76,7 @@ class Survey:
         self._store, self._before = store, before
         self._records: dict[StoredObject, _Record] = {}
         self._entries: dict[StoredObject, HistoryEntry] = {}
+        self._runs: set[str] = set()
 
     def check(self) -> None:
         """Raises `UserError` unless every object is understood and fits the others."""
@@ -83,6 +91,17 @@ class Survey:
                 deployment.entries[int(number)] = one, entry
         for place, deployment in deployments.items():
             self._check_history(place, deployment)
+        self._runs = {
+            place
+            for place, deployment in deployments.items()
+            if deployment.entries and deployment.entries[max(deployment.entries)][1].action == RUN
+        }
+
+    def runs(self) -> set[tuple[str, str, TargetAddress]]:
+        """(project, domain, address) of each task that was run without a deployment."""
+        records = [found.record for found in self._records.values()]
+        where = {(one.project, one.domain, one.address) for one in records}
+        return {place for place in where if deployment_key(*place) in self._runs}
 
     def named(self, dropped: Collection[str] = ()) -> set[str]:
         """Keys of the archives and manifests of all records but those `dropped`, as of now."""

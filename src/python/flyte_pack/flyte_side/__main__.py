@@ -1,7 +1,7 @@
 """Starts a module of this package: `python .../flyte_side/__main__.py MODULE [ARGUMENT]...`.
 
-MODULE is `describe`, `client`, `run_deployed`, `run_here` or `run_a0`; its `main` gets the
-arguments.
+MODULE is `describe`, `client`, `run_deployed`, `run_here`, `run_app` or `run_a0`; its `main` gets
+the arguments.
 """
 
 from __future__ import annotations

@@ -13,13 +13,13 @@ import os
 import random
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import compared, words
+from . import app_client, compared, words
 from .private import private
 from .serve import Answer, serve
 from .words import Refused
@@ -351,9 +351,38 @@ class Client:
         statuses: of those that are not new, by name.
         """
         self.connect()
-        asyncio.run(self._register(_parsed(requests), statuses))
 
-    async def _register(self, requests: list[Any], statuses: dict[str, str]) -> None:
+        async def deploy(request: Any) -> dict[str, Any]:
+            task, status = request.task_id, await self._deploy(request)
+            if status == "new":
+                status = statuses.get(task.name, status)
+            return {"name": task.name, "version": task.version, "status": status}
+
+        asyncio.run(self._each(_parsed(requests), deploy))
+
+    def register_apps(self, requests: list[str], versions: dict[str, str]) -> None:
+        """Deploy the apps of `requests`, as `register` does tasks; `versions` are ours, by name."""
+        self.connect()
+        from flyteidl2.app.app_payload_pb2 import CreateRequest
+
+        parsed = [CreateRequest.FromString(base64.b64decode(one)) for one in requests]
+
+        async def deploy(request: Any) -> dict[str, Any]:
+            status, url = await app_client.deploy(self._call, self.flyte, request)
+            name = self._name(request)
+            done = {"name": name, "version": versions[name], "status": status}
+            return {**done, "kind": "app", "url": url or None}
+
+        asyncio.run(self._each(parsed, deploy))
+
+    def _name(self, request: Any) -> str:
+        has_task = hasattr(request, "task_id")
+        return str((request.task_id if has_task else request.app.metadata.id).name)
+
+    async def _each(
+        self, requests: list[Any], deploy: Callable[[Any], Awaitable[dict[str, Any]]]
+    ) -> None:
+        """Do what `deploy` does with each, some at once; answer with what it returns."""
         free = asyncio.Semaphore(AT_ONCE)
         failed: dict[str, list[str]] = {}
 
@@ -362,14 +391,12 @@ class Client:
                 # Later ones would fail in the same way.
                 if failed:
                     return
-                name, version = request.task_id.name, request.task_id.version
                 try:
-                    status = await self._deploy(request)
+                    done = await deploy(request)
                 except Exception as error:
-                    failed.setdefault(self.explain(error), []).append(name)
+                    failed.setdefault(self.explain(error), []).append(self._name(request))
                     return
-                told = statuses.get(name, status) if status == "new" else status
-                self.answer({"registered": {"name": name, "version": version, "status": told}})
+                self.answer({"registered": done})
 
         await asyncio.gather(*map(one, requests))
         if failed:

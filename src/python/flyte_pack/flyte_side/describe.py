@@ -1,4 +1,4 @@
-"""The process of a bundle's code: imports its task modules and describes their tasks for Flyte.
+"""The process of a bundle's code: imports its modules, describes their tasks and apps for Flyte.
 
 It never talks to the control plane, and never holds the code of another bundle.
 """
@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import images, words
+from . import apps, images, missing, words
 from .private import private, replace
 from .serve import Answer, serve
 from .words import Refused
@@ -39,15 +39,20 @@ def main(_: list[str]) -> NoReturn:
 
 
 class _Recorder:
-    """Stands in for Flyte's client while Flyte makes a task's request, and keeps the request."""
+    """Stands in for Flyte's client while Flyte makes a request, and keeps the request."""
 
     request: Any = None
+    endpoint = ""  # by which Flyte chooses a registry for the stock image, which is not used
 
     @property
     def task_service(self) -> _Recorder:
         return self
 
-    dataproxy_service = task_service
+    app_service = dataproxy_service = task_service
+
+    async def create(self, request: Any, **_: Any) -> Any:
+        self.request = request
+        return request  # an answer has an app as well
 
     async def deploy_task(self, request: Any, **_: Any) -> None:
         self.request = request
@@ -74,13 +79,19 @@ class _Code:
         uri: str | None,
         archive_hash: str | None,
         entries: list[dict[str, Any]],
+        elsewhere: list[dict[str, Any]],
         org: str | None,
         project: str,
         domain: str,
         names: dict[str, str],
         seconds: float,
+        known: str | None,
     ) -> dict[str, Any]:
-        """Import the modules of `entries` from `root` within `seconds`; describe their tasks."""
+        """Import the modules of `entries` from `root` within `seconds`; describe their tasks.
+
+        known: a file for `missing.read`.
+        """
+        self.known = known
         self.root, self.images, self.archive_hash, self.uri = root, names, archive_hash, uri
         self._imitate_a_container(root)
         self.flyte.init(
@@ -93,12 +104,18 @@ class _Code:
             log_level=logging.CRITICAL,
         )
         replace("deploy_status", _Silent())
+        replace("deploy_app_status", _Silent())
         # Record no links to a Git repository around the directory, and start no `git` for each
         # task.
         status = importlib.import_module("flyte.git").GitStatus
         status.from_current_repo = classmethod(lambda cls: cls())
         with self._deadline(seconds):
             found = [(entry, self._entry_point(entry)) for entry in entries]
+        # As far as they are imported: what depends on one has imported it.
+        self.elsewhere = [
+            getattr(sys.modules.get(entry["module"]), entry["attribute"], None)
+            for entry in elsewhere
+        ]
         self._plan(found)
         # Only now: task modules see no client, as in a container.
         self.recorder = _Recorder()
@@ -141,31 +158,38 @@ class _Code:
 
     def _entry_point(self, entry: dict[str, Any]) -> Any:
         address, file, attribute = entry["address"], entry["file"], entry["attribute"]
-        self.importing = f"{address}: {file}"
-        self.answer({"importing": self.importing})
-        try:
-            module = importlib.import_module(entry["module"])
-        except BaseException as error:
-            raise Refused(f"{address}: {words.import_failure(self.root, file, error)}") from None
+        module = self._import(address, file, entry["module"])
         where = os.path.realpath(getattr(module, "__file__", None) or "")
         if where != os.path.join(self.root, file):
             raise Refused(
                 f"{address}: {file} is the module {entry['module']}, and Python has another one of "
                 f"that name ({where or 'built in'}): rename the file"
             )
+        for name in entry["modules"]:
+            self._import(address, f"{name.replace('.', '/')}.py", name)
         found = getattr(module, attribute, None)
-        if found is None:
-            raise Refused(f"{address}: {file} has no `{attribute}` once it is imported")
         is_task, flyte = entry["kind"] == "task", self.flyte
-        kind = flyte.extend.TaskTemplate if is_task else flyte.TaskEnvironment
-        if not isinstance(found, kind):
-            raise Refused(
-                f"{address}: `{attribute}` in {file} is not a Flyte {entry['kind']} once it is "
-                f"imported, but a {type(found).__name__}"
-            )
-        if is_task and (found.parent_env is None or found.parent_env() is None):
-            raise Refused(f"{address}: the task `{attribute}` in {file} belongs to no environment")
+        kind = {
+            "task": flyte.extend.TaskTemplate,
+            "environment": flyte.TaskEnvironment,
+            "app": apps.environment_class(),
+        }[entry["kind"]]
+        lonely = is_task and (getattr(found, "parent_env", None) or (lambda: None))() is None
+        if not isinstance(found, kind) or lonely:
+            said = words.not_named(found, entry["kind"])
+            raise Refused(f"{address}: `{attribute}` in {file} {said}")
         return found
+
+    def _import(self, address: str, file: str, name: str) -> Any:
+        """The module of that name, which is `file` in the code's directory."""
+        self.importing = f"{address}: {file}"
+        self.answer({"importing": self.importing})
+        try:
+            return importlib.import_module(name)
+        except BaseException as error:
+            known = missing.read(self.known)
+            said = words.import_failure(self.root, file, error, known)
+            raise Refused(f"{address}: {said}") from None
 
     # -- what there is to register, and which image each environment has
 
@@ -176,19 +200,29 @@ class _Code:
             plans = private("plan_deploy")(*(env for _, env in roots))
         except ValueError as error:
             raise Refused(f"{addresses}: {words.without(self.root, str(error))}") from None
-        envs = {name: env for plan in plans for name, env in plan.envs.items()}
+        reached = [one for _, env in roots for one in self._reached(env)]
+        envs = {
+            name: env
+            for plan in plans
+            for name, env in plan.envs.items()
+            if any(env is one for one in reached)
+        }
         self.warnings: list[str] = []
+        self.named = {id(thing): entry["attribute"] for entry, thing in found}
         owners = self._find_tasks(found, roots)
         own = partial(images.own_image, self.flyte.Image.from_debian_base(), self.images)
-        self.lookup, warnings = images.choose(self.root, roots, envs, owners, own)
+        self.lookup, warnings = images.choose(self.root, roots, envs, owners, own, self._depends_on)
         self.warnings += warnings
         for name, env in envs.items():
             images.check_includes(self.root, env, owners.get(name, addresses))
+        for env, address in self.apps.values():
+            self.warnings += apps.check(env, address, self.uri is not None)
 
     def _find_tasks(self, found: _Found, roots: _Found) -> dict[str, str]:
-        """Set `tasks`, each with its address; returns the addresses of the environments."""
+        """Set `tasks` and `apps`, each with its address; returns those of the environments."""
         self.tasks: dict[str, tuple[Any, str]] = {}
         self.attributes: dict[str, str] = {}
+        self.apps: dict[str, tuple[Any, str]] = {}
         for entry, thing in found:
             if entry["kind"] == "task":
                 self.attributes.setdefault(thing.name, entry["attribute"])
@@ -199,16 +233,32 @@ class _Code:
                 self._add_tasks(env, entry["address"])
         owners: dict[str, str] = {env.name: entry["address"] for entry, env in roots}
         for entry, env in roots:
-            for reached in _reached(env):
+            for reached in self._reached(env):
                 owner = owners.setdefault(reached.name, entry["address"])
-                if not isinstance(reached, self.flyte.TaskEnvironment):
+                if isinstance(reached, apps.environment_class()):
+                    self.apps.setdefault(reached.name, (reached, owner))
+                elif not isinstance(reached, self.flyte.TaskEnvironment):
                     self.warnings.append(
                         f"{owner}: environment {reached.name} is a {type(reached).__name__}, not a "
-                        "TaskEnvironment: only tasks are registered; deploy it with `flyte deploy`"
+                        "TaskEnvironment or AppEnvironment: deploy it with `flyte deploy`"
                     )
-                elif entry["kind"] == "environment":
+                elif entry["kind"] != "task":
                     self._add_tasks(reached, entry["address"])
         return owners
+
+    def _reached(self, env: Any) -> list[Any]:
+        """An environment and all that it depends on, each once."""
+        found = [env]
+        for one in found:
+            others = self._depends_on(one)
+            found += [child for child in others if not any(child is known for known in found)]
+        return found
+
+    def _depends_on(self, env: Any) -> list[Any]:
+        """What an environment depends on, without the apps that other code has."""
+        return [
+            child for child in env.depends_on if not any(child is one for one in self.elsewhere)
+        ]
 
     def _add_tasks(self, env: Any, address: str) -> None:
         for task in env.tasks.values():
@@ -216,11 +266,32 @@ class _Code:
 
     # -- what Flyte is told
 
-    async def _request(self, task: Any, version: str, canonical: bool = False) -> Any:
-        """The request that Flyte deploys a task with.
+    async def _request(self, thing: Any, version: str, canonical: bool = False) -> Any:
+        """The request that Flyte deploys a task, or an app, with.
 
         canonical: for a hash, without the compression, which differs between machines.
         """
+        is_app = isinstance(thing, apps.environment_class())
+        context = self._context(version, canonical)
+        self.recorder.request = None
+        try:
+            await (
+                apps.deploy(thing, context) if is_app else private("deploy_task")(thing, context)
+            )
+        except Exception as error:
+            last = list(words.causes(error))[-1]
+            text = words.without(self.root, f"{type(last).__name__}: {last}")
+            if "Raw data path" in text:
+                text = _UPLOAD
+            kind, known = ("app", self.apps) if is_app else ("task", self.tasks)
+            raise Refused(
+                f"{known[thing.name][1]}: Flyte cannot describe {kind} {thing.name}: {text}"
+            ) from None
+        if not is_app:
+            _cut_whole_characters(self.recorder.request)
+        return self.recorder.request
+
+    def _context(self, version: str, canonical: bool) -> Any:
         from flyte.models import CodeBundle, SerializationContext
 
         cfg = private("get_init_config")()
@@ -232,7 +303,7 @@ class _Code:
             bundle = CodeBundle(
                 tgz=self.uri, destination=".", computed_version=self.archive_hash or ""
             )
-        context = SerializationContext(
+        return SerializationContext(
             org=cfg.org,
             project=cfg.project,
             domain=cfg.domain,
@@ -241,19 +312,6 @@ class _Code:
             code_bundle=bundle,
             image_cache=cache,
         )
-        self.recorder.request = None
-        try:
-            await private("deploy_task")(task, context)
-        except Exception as error:
-            last = list(words.causes(error))[-1]
-            text = words.without(self.root, f"{type(last).__name__}: {last}")
-            if "Raw data path" in text:
-                text = _UPLOAD
-            raise Refused(
-                f"{self.tasks[task.name][1]}: Flyte cannot describe task {task.name}: {text}"
-            ) from None
-        _cut_whole_characters(self.recorder.request)
-        return self.recorder.request
 
     async def _describe(self) -> dict[str, Any]:
         tasks = []
@@ -277,10 +335,12 @@ class _Code:
                     "spec": hashlib.sha256(spec).hexdigest(),
                     "command": command,
                     "triggers": [trigger.name for trigger in request.triggers],
-                    "environments": [one.name for one in _reached(environment)],
+                    "environments": [one.name for one in self._reached(environment)],
                     "reusable": task.reusable is not None,
                 }
             )
+        for name, (env, address) in self.apps.items():
+            tasks.append(await self._describe_app(name, env, address))
         return {"tasks": tasks, "warnings": self.warnings, "flyte": self.flyte.version()}
 
     def _attribute(self, name: str, command: list[str]) -> str:
@@ -289,25 +349,48 @@ class _Code:
             return command[-1]
         return self.attributes.get(name) or name.rpartition(".")[2]
 
+    async def _describe_app(self, name: str, env: Any, address: str) -> dict[str, Any]:
+        request = await self._request(env, VERSION_HOLE)
+        canonical = await self._request(env, VERSION_HOLE, canonical=True)
+        command, image = apps.container(request.app.spec)
+        if not image:
+            raise Refused(f"{address}: app {name} has no image: do not set `image=None` on it")
+        apps.check_found(self.root, env, address, command)
+        return {
+            "kind": "app",
+            "address": address,
+            "attribute": self.named.get(id(env)) or apps.attribute(command, name),
+            "name": name,
+            "spec": hashlib.sha256(canonical.SerializeToString(deterministic=True)).hexdigest(),
+            "command": command,
+            "triggers": [],
+        }
+
     def requests(self, versions: dict[str, str], paused: list[list[str]]) -> list[str]:
         """The requests, in base64, of this code's tasks that `versions` names.
 
         paused: [task, name] of triggers that are to stay inactive.
         """
+        made = asyncio.run(self._requests(self.tasks, versions))
+        for one in made:
+            for trigger in one.triggers:
+                if [one.task_id.name, trigger.name] in paused:
+                    trigger.spec.active = False
+        return [base64.b64encode(one.SerializeToString()).decode() for one in made]
 
-        async def each() -> list[str]:
-            made = [
-                await self._request(task, versions[name])
-                for name, (task, _) in self.tasks.items()
-                if name in versions
-            ]
-            for one in made:
-                for trigger in one.triggers:
-                    if [one.task_id.name, trigger.name] in paused:
-                        trigger.spec.active = False
-            return [base64.b64encode(one.SerializeToString()).decode() for one in made]
+    def app_requests(self, versions: dict[str, str]) -> list[str]:
+        """The same for its apps."""
+        made = asyncio.run(self._requests(self.apps, versions))
+        return [base64.b64encode(one.SerializeToString()).decode() for one in made]
 
-        return asyncio.run(each())
+    async def _requests(
+        self, known: dict[str, tuple[Any, str]], versions: dict[str, str]
+    ) -> list[Any]:
+        return [
+            await self._request(thing, versions[name])
+            for name, (thing, _) in known.items()
+            if name in versions
+        ]
 
 
 def _cut_whole_characters(request: Any) -> None:
@@ -331,11 +414,3 @@ class _Silent:
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *_, **__: None
-
-
-def _reached(env: Any) -> list[Any]:
-    """An environment and all that it depends on, each once."""
-    found = [env]
-    for one in found:
-        found += [child for child in one.depends_on if not any(child is known for known in found)]
-    return found

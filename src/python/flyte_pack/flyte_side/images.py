@@ -25,11 +25,13 @@ def choose(
     envs: dict[str, Any],
     owners: dict[str, str],
     own: Callable[[Any, str], str | None],
+    depends_on: Callable[[Any], list[Any]],
 ) -> tuple[dict[str, str], list[str]]:
     """The image of each environment, by its name, and warnings.
 
     roots: entries, and the environment of each. envs: all that were found, by name. owners:
     addresses, by name. own: the image that the code names, or None if Flyte would have to build it.
+    depends_on: the environments that one depends on.
     """
     linked = _linked(roots)
     lookup = {name: image for name, (image, _) in linked.items()}
@@ -47,9 +49,9 @@ def choose(
             address = owners.get(env.name, "")
             image = own(env, address)
             if image is None:
-                raise _needs_a_build(address, env.name, env.name in named)
+                raise _needs_a_build(address, env, env.name in named)
             lookup[env.name] = image
-        for child in env.depends_on:
+        for child in depends_on(env):
             if child.name not in lookup:
                 if child.image in ("auto", None):
                     lookup[child.name] = lookup[env.name]
@@ -73,15 +75,16 @@ def _linked(roots: list[tuple[dict[str, Any], Any]]) -> dict[str, tuple[str, str
     return linked
 
 
-def _needs_a_build(address: str, name: str, is_entry: bool) -> Refused:
+def _needs_a_build(address: str, env: Any, is_entry: bool) -> Refused:
+    target = "flyte_task" if hasattr(env, "tasks") else "flyte_app"
     fix = (
         "Set `image` on this target to a flyte_image with what it needs"
         if is_entry
-        else f"Write a flyte_task with the environment {name} as its entry_point and a "
+        else f"Write a {target} with the environment {env.name} as its entry_point and a "
         "flyte_image as its `image`, and add it to the deployment's `tasks`"
     )
     return Refused(
-        f"{address}: environment {name} has an Image that Flyte would have to build, "
+        f"{address}: environment {env.name} has an Image that Flyte would have to build, "
         f"and nothing is built here. {fix}"
     )
 

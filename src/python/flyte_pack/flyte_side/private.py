@@ -15,6 +15,8 @@ from .words import Refused
 PRIVATE: tuple[tuple[str, str, str, str], ...] = (
     ("plan_deploy", "flyte._deploy", "plan_deploy", "2.5-"),
     ("deploy_task", "flyte._deploy", "_deploy_task", "2.5-"),
+    ("deploy_app", "flyte.app._deploy", "_deploy_app", "2.5-"),
+    ("deploy_app_status", "flyte.app._deploy", "status", "2.5-"),
     ("deploy_status", "flyte._deploy", "status", "2.5-"),
     ("init_config", "flyte._initialize", "_init_config", "2.5-"),
     ("get_init_config", "flyte._initialize", "get_init_config", "2.5-"),
@@ -36,9 +38,16 @@ PRIVATE: tuple[tuple[str, str, str, str], ...] = (
     ("a0", "flyte._bin.runtime", "main", "2.0-"),
     ("create_controller", "flyte._internal.controllers", "create_controller", "2.0-"),
     ("resolver", "flyte._internal.resolvers.default", "DefaultTaskResolver", "2.0-"),
+    ("app_resolver", "flyte._internal.resolvers.app_env", "AppEnvResolver", "2.5-"),
+    ("fserve", "flyte._bin.serve", "main", "2.0-"),
 )
-# What a container's command names to find a task in its module.
-RESOLVER = ".".join(next(row[1:3] for row in PRIVATE if row[0] == "resolver"))
+# What a container's command names to find a task, or an app, in its module.
+RESOLVER, APP_RESOLVER = (
+    ".".join(next(row[1:3] for row in PRIVATE if row[0] == purpose))
+    for purpose in ("resolver", "app_resolver")
+)
+# The module and function of the program that serves apps.
+FSERVE = next(row[1:3] for row in PRIVATE if row[0] == "fserve")
 
 
 def private(purpose: str) -> Any:

@@ -20,9 +20,9 @@ import subprocess
 import sys
 from typing import Any, NoReturn
 
-from . import MAIN
+from . import MAIN, missing
 from .private import RESOLVER, moved, private
-from .words import NO_FLYTE, Refused
+from .words import NO_FLYTE, Refused, not_named
 
 
 def main(argv: list[str]) -> NoReturn:
@@ -30,8 +30,10 @@ def main(argv: list[str]) -> NoReturn:
 
     argv: `--` (what stands before it is for the shim), a JSON object, and what follows the file's
     name in `flyte run --local FILE`. The object is {"file": the entry point's file, "module": its
-    name, "tasks": [names], "target": address, "config": the file of Flyte's settings}; to have a0
-    run the task, also {"a0": a directory for what goes in and out, "bundle": arguments for it}.
+    name, "tasks": {name: its module}, "target": address, "config": the file of Flyte's settings};
+    where the build knows which modules there are, "known": the file for `missing.read`; to have a0
+    run the task, also {"a0": a directory for what goes in and out, "bundle": arguments
+    for it}.
     """
     start = argv.index("--") + 1
     spec, arguments = json.loads(argv[start]), argv[start + 1 :]
@@ -68,26 +70,32 @@ def _start_flyte(spec: dict[str, Any], arguments: list[str]) -> None:
 def _tasks(spec: dict[str, Any], group: Any) -> dict[str, Any]:
     import rich_click as click
 
-    try:
-        module = importlib.import_module(spec["module"])
-    except click.ClickException:
-        raise
-    except Exception as error:
-        raise click.ClickException(_import_failure(spec, error)) from error
-    found = group._filter_objects(module)
-    missing = [name for name in spec["tasks"] if name not in found]
-    if missing:
-        raise click.ClickException(f"{spec['file']} has no task {', '.join(missing)}")
-    return {name: found[name] for name in spec["tasks"]}
+    tasks = {}
+    for name, module in [("", spec["module"]), *spec["tasks"].items()]:
+        try:
+            imported = importlib.import_module(module)
+        except click.ClickException:
+            raise
+        except Exception as error:
+            raise click.ClickException(_import_failure(spec, module, error)) from error
+        found = group._filter_objects(imported)
+        if name in found:
+            tasks[name] = found[name]
+        elif name:
+            file = spec["file"] if module == spec["module"] else f"module {module}"
+            raise click.ClickException(
+                f"{name} in {file} {not_named(getattr(imported, name, None))}"
+            )
+    return tasks
 
 
-def _import_failure(spec: dict[str, Any], error: Exception) -> str:
-    text = f"Failed to load {spec['file']}: {type(error).__name__}: {error}"
-    if isinstance(error, ModuleNotFoundError):
+def _import_failure(spec: dict[str, Any], module: str, error: Exception) -> str:
+    what = spec["file"] if module == spec["module"] else f"module {module}"
+    text = f"Failed to load {what}: {type(error).__name__}: {error}"
+    if isinstance(error, ModuleNotFoundError) and error.name:
         text += (
-            f"\nNeither the bundle of {spec['target']} nor its resolve has it. First-party code "
-            "that is not inferred goes into `dependencies`, third-party code into the resolve's "
-            "requirements."
+            f"\nThe bundle of {spec['target']} has no module {error.name}, and neither have its "
+            f"packages. {missing.advice(error.name, missing.read(spec.get('known')))}."
         )
     return text
 
@@ -114,7 +122,7 @@ class _A0:
         inputs = await private("to_inputs")(interface, **values)
         with open(f"{files}/inputs.pb", "wb") as file:
             file.write(inputs.proto_inputs.SerializeToString())
-        name = next(n for n in self._spec["tasks"] if _is(task, self._spec["module"], n))
+        name = next(n for n, module in self._spec["tasks"].items() if _is(task, module, n))
         arguments = _a0_arguments(self._spec, name)
         code = subprocess.call([sys.executable, MAIN, "run_a0", *arguments])
         # If the task raises, a0 ends with 0 and an error.pb.
@@ -147,5 +155,5 @@ def _a0_arguments(spec: dict[str, Any], name: str) -> list[str]:
         *("--domain", os.environ.get("FLYTE_TASK_DOMAIN", "development")),
         *spec["bundle"],
         *("--resolver", RESOLVER),
-        *("mod", spec["module"], "instance", name),
+        *("mod", spec["tasks"][name], "instance", name),
     ]

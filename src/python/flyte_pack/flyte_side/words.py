@@ -6,6 +6,9 @@ import os
 import re
 import traceback
 from collections.abc import Iterable
+from typing import Any
+
+from . import missing
 
 NO_FLYTE = (
     "there is no `flyte` among the requirements of the resolve. "
@@ -25,14 +28,54 @@ class Refused(Exception):
     """Why a request cannot be done, and what to do about it."""
 
 
-def import_failure(root: str, file: str, error: BaseException) -> str:
-    """Why the module could not be imported: where, through which imports, and what to do."""
+def not_named(found: Any, kind: str = "task") -> str:
+    """What a name is that was to be a `kind`, and is none once its module is imported; and what to
+    write. found: what it is bound to; None if to nothing. kind: "task", "environment" or
+    "app".
+    """
+    import flyte
+    import flyte.extend
+
+    if found is None:
+        return (
+            "is not there once the module is imported. Bind it when the module is imported, or "
+            "name another one in `entry_point`"
+        )
+    if isinstance(found, flyte.TaskEnvironment) and kind != "app":
+        return (
+            "is an environment once it is imported, which the source does not show. Assign it from "
+            "`flyte.TaskEnvironment(...)` or from a function that is annotated to return one, or "
+            "name one of its tasks in `entry_point`"
+        )
+    if isinstance(found, flyte.extend.TaskTemplate) and kind == "task":
+        return (
+            "is a task without an environment. Write `env = flyte.TaskEnvironment.from_task(NAME, "
+            "THE_TASK)`, and name `env` in `entry_point`"
+        )
+    is_app = any(base.__name__ == "AppEnvironment" for base in type(found).__mro__)
+    what = "an app environment" if is_app else f"of type {type(found).__name__}"
+    if is_app and kind != "app":
+        instead = "Write a `flyte_app` instead of the `flyte_task`"
+    elif kind == "app":
+        instead = "Name a `flyte.app.AppEnvironment` in `entry_point`"
+    else:
+        instead = "Name a function under `@ENV.task`, or an environment of tasks, in `entry_point`"
+    return f"is {what} once it is imported, and no {kind}. {instead}"
+
+
+def import_failure(
+    root: str, file: str, error: BaseException, known: dict[str, Any] | None = None
+) -> str:
+    """Why the module could not be imported: where, through which imports, and what to do.
+
+    known: what the build knows of modules, as `missing.read` has it.
+    """
     places = [f"{path}, line {line}" if line else path for path, line in _places(root, file, error)]
     at, by = places[-1], ""
     for importer in dict.fromkeys(reversed(places[:-1])):
         by += f" (imported by {importer})"
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return _missing_module(root, at, by, error)
+        return _missing_module(root, at, by, error, known)
     if isinstance(error, SystemExit):
         return (
             f"{at}, ends the program (SystemExit: {error.code}) when it is imported.{by} "
@@ -58,7 +101,9 @@ def _places(root: str, file: str, error: BaseException) -> list[tuple[str, int |
     return [(without(root, path), line) for path, line in found] or [(file, None)]
 
 
-def _missing_module(root: str, at: str, by: str, error: ModuleNotFoundError) -> str:
+def _missing_module(
+    root: str, at: str, by: str, error: ModuleNotFoundError, known: dict[str, Any] | None
+) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     last = frames[-1] if frames else None
     if (
@@ -79,9 +124,8 @@ def _missing_module(root: str, at: str, by: str, error: ModuleNotFoundError) -> 
             f"{by} The resolve lacks {name}. {instead_of_file(name)}"
         )
     return (
-        f"{at}, imports {error.name}, which is neither in the bundle nor among the requirements "
-        f"of its resolve.{by} First-party code that is not inferred goes into `dependencies`, "
-        "third-party code into the resolve's requirements"
+        f"{at}, imports {error.name}, which is neither in the bundle nor among its packages.{by} "
+        f"{missing.advice(error.name or '', known)}"
     )
 
 

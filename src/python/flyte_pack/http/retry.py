@@ -23,6 +23,7 @@ BROKEN = 5  # refused, reset, timed out, cut short
 FIRST_PAUSE = 0.5  # seconds; doubles each time; a random part of up to a half is left out
 LONGEST_PAUSE = 30.0
 LONGEST_ASKED = 120.0  # the most of a Retry-After
+LEAST = 16 << 10  # bytes that are progress: what gives one with each try would never end
 DEADLINE = 600.0  # from the first try, or the last progress, to the last try
 
 Result = TypeVar("Result")

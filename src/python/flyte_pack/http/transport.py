@@ -28,7 +28,7 @@ from flyte_pack.http import HttpError
 from flyte_pack.http.retry import BROKEN, Broken
 from flyte_pack.oci.reference import DOCKER_HUB, is_loopback
 from flyte_shim import shown
-from flyte_shim.words import check_word
+from flyte_shim.words import check_word, number
 
 CONNECT_SECONDS = 15.0
 PROBE_SECONDS = 5.0
@@ -38,7 +38,8 @@ SLOWEST_SECONDS = 30.0
 PIECE = 1 << 16
 MAX_ANSWER = 4 << 20  # bytes of an answer that is not a blob
 ANSWER_SECONDS = 300.0  # until such an answer is whole
-MAX_HEADERS = 1 << 20  # bytes
+MAX_HEADERS = 1 << 20  # bytes; also of what is between the pieces of a body
+MAX_HOST = 300  # characters of a host and its port
 CONNECTIONS = 8
 _UNREAD: Any = {"redirect": False, "retries": False, "preload_content": False}  # of `urlopen`
 
@@ -95,6 +96,8 @@ class Transport:
         except (ValueError, HttpError):
             raise HttpError(f"{registry} names an invalid URL") from None
         said = shown.uri(target)[:200]
+        if len(netloc) > MAX_HOST:
+            raise HttpError(f"{registry} names an invalid URL: its host is too long")
         if parts.scheme not in ("http", "https") or not host or "@" in netloc:
             raise HttpError(f"{registry} names an invalid URL: {said}")
         meant = netloc in self._insecure or (is_loopback(netloc) and url.startswith("http:"))
@@ -157,7 +160,7 @@ class Transport:
     def pieces(self, response: BaseHTTPResponse, method: str = "GET") -> Iterator[bytes]:
         """The body as it comes. Raises `Broken` if it breaks off or is too slow."""
         length = "" if method == "HEAD" else response.headers.get("Content-Length", "")
-        expected = int(length) if length.isascii() and length.isdigit() else None
+        expected = number(length)
         count = 0
         while True:
             if self.stopped.is_set():
@@ -241,16 +244,21 @@ class _Paced(io.RawIOBase):
 
 
 class _Response(http.client.HTTPResponse):
-    """An answer that comes at a pace, with headers that end."""
+    """An answer that comes at a pace, with headers that end, and chunks and trailers that do."""
 
     def __init__(self, slowest_seconds: float, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
         self._paced = _Paced(self.fp.detach(), slowest_seconds)
         self.fp = io.BufferedReader(self._paced, PIECE)
 
-    def begin(self) -> None:
-        super().begin()
+    def read1(self, n: int = -1) -> bytes:
+        # What is around a chunk may be longer than the chunk, and trailers may have no end.
+        self._paced.most = self._paced.count + MAX_HEADERS
+        return super().read1(n)
+
+    def read(self, amt: int | None = None) -> bytes:
         self._paced.most = sys.maxsize
+        return super().read(amt)
 
 
 def _new_pool(proxy: str | None, slowest_seconds: float) -> urllib3.PoolManager:

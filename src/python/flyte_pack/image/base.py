@@ -10,10 +10,24 @@ import re
 from dataclasses import dataclass, replace
 from typing import Optional, Tuple
 
-from flyte_pack.json_fields import Digest, Document
+from flyte_pack.json_fields import Digest, Document, SafePath
 from flyte_pack.oci import model
 from flyte_pack.oci.config import ImageConfig
 from flyte_pack.oci.model import Descriptor, Index, InvalidImage, Manifest, Platform
+
+
+@dataclass(frozen=True)
+class BaseDistribution:
+    """One of a virtual environment of the base.
+
+    place: the directory of packages that has it. name: normalized. paths: what is its alone, the
+    topmost directories and files, from the image's root; None if that is not known.
+    """
+
+    place: str
+    name: str
+    version: str
+    paths: Optional[Tuple[SafePath, ...]]
 
 
 @dataclass(frozen=True)
@@ -24,11 +38,15 @@ class BaseFacts:
     none was named or found. version: its version, `3.12.4`, or `3.12` if no more is known. glibc:
     the version of the C library. musl: whether the interpreter is or may be linked with musl;
     beside a `glibc`, that is not known. occupied: whether something is at `/opt/venv`. packages:
-    directories of packages of the virtual environment that was named, if it is elsewhere.
-    user_packages: whether a user's home has packages (`pip install --user`). closed:
+    directories of packages of the virtual environment that was named, and of one of that Python in
+    `/opt/venv`. user_packages: whether a user's home has packages (`pip install --user`). closed:
     `directory:owner`, the one on the way to the interpreter that others may not search. has_flyte:
-    whether that Python has Flyte's runtime.
+    whether that Python has Flyte's runtime. distributions: of `packages`; None where there is
+    neither such an environment nor something at `/opt/venv`. isolated: whether an environment keeps
+    out what is beside the interpreter (`include-system-site-packages`); None if there is none.
     """
+
+    OMITTED = ("distributions", "isolated")
 
     python: Optional[str] = None
     version: Optional[str] = None
@@ -39,6 +57,13 @@ class BaseFacts:
     user_packages: bool = False
     closed: Optional[str] = None
     has_flyte: bool = False
+    distributions: Optional[Tuple[BaseDistribution, ...]] = None
+    isolated: Optional[bool] = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is missing that is found today: a lock file may be older."""
+        return self.distributions is not None or not (self.occupied or self.packages)
 
 
 @dataclass(frozen=True)
@@ -91,6 +116,12 @@ class BasePlatform:
         version = self.parsed_config.env.get("PYTHON_VERSION", "")
         found = re.fullmatch(r"(3\.[0-9]+)(\..*)?", version)
         return f"/usr/local/bin/python{found[1]}" if found else None
+
+    @property
+    def official_version(self) -> str | None:
+        """The full version of that Python, such as `3.12.4`."""
+        version = self.parsed_config.env.get("PYTHON_VERSION", "")
+        return version if re.fullmatch(r"3\.[0-9]+\.[0-9]+((a|b|rc)[0-9]+)?", version) else None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from flyte_pack.image.base import BaseFacts, BasePlatform
+from flyte_pack.image.base import BaseDistribution, BaseFacts, BasePlatform
+from flyte_pack.image.base_packages import MAX_RECORD, RECORD, distributions_of
 from flyte_pack.image.elf import MAGIC, Elf, read_elf
 from flyte_pack.image.filesystem import VENV
 from flyte_pack.image.layer_tree import LayerTree, Node
@@ -29,7 +30,6 @@ _VERSION = rb"3\.[0-9]{1,2}\.[0-9]{1,2}(?:(?:a|b|rc)[0-9]{1,2})?"
 # The C string that `Py_GetVersion` begins with; a build from a repository has a "+" after it.
 _IN_PROGRAM = re.compile(rb"(?<![0-9.])(" + _VERSION + rb")\+?\0")
 _IN_HEADER = re.compile(rb'#define\s+PY_VERSION\s+"(' + _VERSION + rb')\+?"')
-_IN_TEXT = re.compile(_VERSION.decode())
 # What the C library prints as a program, as `/lib/x86_64-linux-gnu/libc.so.6` does.
 _GLIBC = re.compile(rb"GNU C Library [^\n]{0,200}?release version (2\.[0-9]{1,3})")
 _MACHINES = {62: "x86_64", 183: "aarch64"}
@@ -82,6 +82,8 @@ class BaseReader:
 def _keep(member: Member) -> object:
     if _TEXT.fullmatch(member.name) and member.size <= _MAX_TEXT:
         return b"".join(member.content())
+    if RECORD.fullmatch(member.name) and member.size <= MAX_RECORD:
+        return b"".join(member.content())
     if member.size <= _MAX_PROGRAM:
         if _PROGRAM.fullmatch(member.name):
             data = b"".join(member.content())
@@ -99,8 +101,8 @@ def _facts(tree: LayerTree, base: BasePlatform, asked: str | None) -> BaseFacts:
     occupied = venv is not None and not (venv[1].is_directory and not venv[1].children)
     if named is None:
         return BaseFacts(python=None, occupied=occupied)
-    packages: list[str] = []
-    interpreter = _interpreter(tree, named, packages)
+    environments: list[_Venv] = []
+    interpreter = _interpreter(tree, named, environments)
     if interpreter is None:  # perhaps a volume brings it
         return BaseFacts(python=None, occupied=occupied)
     path, node = interpreter
@@ -111,6 +113,11 @@ def _facts(tree: LayerTree, base: BasePlatform, asked: str | None) -> BaseFacts:
             f"itself. {_others(tree)}"
         )
     minor = _minor(tree, path)
+    isolated = any(one.isolated for one in environments) if environments else None
+    ours = _venv_at(tree, f"/{VENV}")
+    if ours is not None and ours.top == VENV.encode():
+        environments.append(ours)
+    packages, distributions = _packages(tree, environments, minor)
     glibc, musl = _c_library(tree, program)
     return BaseFacts(
         python=path,
@@ -118,42 +125,68 @@ def _facts(tree: LayerTree, base: BasePlatform, asked: str | None) -> BaseFacts:
         glibc=glibc,
         musl=musl,
         occupied=occupied,
-        packages=tuple(p for p in packages if not f"{p}/".startswith(f"/{VENV}/")),
+        packages=packages,
         user_packages=_has_user_packages(tree, minor),
         closed=_closed(tree, path),
-        has_flyte=_has_flyte(tree, path, minor, packages),
+        has_flyte=_has_flyte(tree, None if isolated else path, packages),
+        distributions=distributions if packages or occupied else None,
+        isolated=isolated,
     )
 
 
 # --- its Python ----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Venv:
+    """A virtual environment. top: its path without links. home: the directory of its interpreter.
+    minor: its version, `3.12`, or "". isolated: whether it keeps the interpreter's packages out.
+    """
+
+    top: bytes
+    home: str
+    minor: str
+    isolated: bool
+
+
 def _guessed(tree: LayerTree, base: BasePlatform) -> str | None:
-    """Docker's official images have it in one place; elsewhere it is what PATH leads to."""
+    """What PATH leads to, or VIRTUAL_ENV, if that is a virtual environment, as the base's programs
+    use it. Else Docker's official images have it in one place; elsewhere it is what PATH leads to.
+    """
     env = base.parsed_config.env
-    if (official := base.official_python) and tree.find(official.encode()):
+    on_path = [
+        path
+        for directory in env.get("PATH", "").split(":")
+        for name in ("python3", "python")
+        if (path := os.path.join(directory, name)).startswith("/") and _is_there(tree, path)
+    ]
+    chosen = f"{env.get('VIRTUAL_ENV', '')}/bin/python"
+    for path in (*on_path[:1], chosen):
+        environments: list[_Venv] = []
+        if path.startswith("/") and _interpreter(tree, path, environments) and environments:
+            return path
+    if (official := base.official_python) and _is_there(tree, official):
         return official
-    for directory in env.get("PATH", "").split(":"):
-        for name in ("python3", "python"):
-            path = os.path.join(directory, name)
-            if path.startswith("/") and tree.find(path.encode("utf-8", "surrogatepass")):
-                return path
-    return None
+    return on_path[0] if on_path else None
 
 
-def _interpreter(tree: LayerTree, named: str, packages: list[str]) -> tuple[str, Node] | None:
+def _is_there(tree: LayerTree, path: str) -> bool:
+    return tree.find(path.encode("utf-8", "surrogatepass")) is not None
+
+
+def _interpreter(tree: LayerTree, named: str, environments: list[_Venv]) -> tuple[str, Node] | None:
     """The program itself that `named` leads to, through links and virtual environments.
 
-    packages: those of the environments on the way are added. A virtual environment names the
-    directory of the interpreter that it was made with (Python's documentation, "site", `home`).
+    environments: those on the way are added. A virtual environment names the directory of the
+    interpreter that it was made with (Python's documentation, "site", `home`).
     """
     path = named
     for _ in range(_MAX_STEPS):
-        found = tree.find(path.encode(), follow=False)
+        found = tree.find(path.encode("utf-8", "surrogateescape"), follow=False)
         if found is None:
             break
         place, node = _text(found[0]), found[1]
-        if (home := _home(tree, path, packages)) is not None:
+        if (home := _home(tree, path, environments)) is not None:
             path = home
         elif node.kind == SYMLINK:
             path = os.path.join(os.path.dirname(place), os.fsdecode(node.link))
@@ -164,23 +197,34 @@ def _interpreter(tree: LayerTree, named: str, packages: list[str]) -> tuple[str,
     return None
 
 
-def _home(tree: LayerTree, path: str, packages: list[str]) -> str | None:
-    """The interpreter that the virtual environment of `path` was made with, if it is of one."""
+def _home(tree: LayerTree, path: str, environments: list[_Venv]) -> str | None:
+    """The interpreter that the virtual environment of `path` was made with, if it is of one.
+
+    None also if it is not where that says: then the links from `path` on lead to it.
+    """
     name, directory = os.path.basename(path), os.path.dirname(path)
     for top in (directory, os.path.dirname(directory)):
-        found = tree.find(f"{top}/pyvenv.cfg".encode())
-        if found is None or not isinstance(found[1].content, bytes):
+        venv = _venv_at(tree, top)
+        if venv is None:
             continue
-        lines = found[1].content.decode(errors="replace").splitlines()
-        keys = {k.strip().lower(): v.strip() for k, _, v in (line.partition("=") for line in lines)}
-        home = keys.get("home", "")
-        minor = ".".join(keys.get("version", keys.get("version_info", "")).split(".")[:2])
-        for candidate in dict.fromkeys((name, f"python{minor}", "python3", "python")):
-            other = f"{home}/{candidate}"
-            if home.startswith("/") and other != path and tree.find(other.encode()):
-                packages += [_text(p) for p in _packages_below(tree, top)]
+        environments.append(venv)
+        for candidate in dict.fromkeys((name, f"python{venv.minor}", "python3", "python")):
+            other = f"{venv.home}/{candidate}"
+            if venv.home.startswith("/") and other != path and _is_there(tree, other):
                 return other
     return None
+
+
+def _venv_at(tree: LayerTree, top: str) -> _Venv | None:
+    found = tree.find(f"{top}/pyvenv.cfg".encode("utf-8", "surrogateescape"))
+    place = tree.find(top.encode("utf-8", "surrogateescape"))
+    if found is None or place is None or not isinstance(found[1].content, bytes):
+        return None
+    lines = found[1].content.decode(errors="replace").splitlines()
+    keys = {k.strip().lower(): v.strip() for k, _, v in (line.partition("=") for line in lines)}
+    version = keys.get("version", keys.get("version_info", ""))
+    system = keys.get("include-system-site-packages", "true").lower()
+    return _Venv(place[0], keys.get("home", ""), ".".join(version.split(".")[:2]), system != "true")
 
 
 def _minor(tree: LayerTree, path: str) -> str | None:
@@ -223,7 +267,7 @@ def _version(
     if version := of_this(found.decode() for found in stated):
         return version
     if path == base.official_python:
-        return of_this(_IN_TEXT.findall(base.parsed_config.env["PYTHON_VERSION"]))
+        return base.official_version
     return None
 
 
@@ -264,13 +308,38 @@ def _packages_below(tree: LayerTree, prefix: str) -> list[bytes]:
     return list(dict.fromkeys(places))
 
 
-def _has_flyte(tree: LayerTree, path: str, minor: str | None, packages: list[str]) -> bool:
-    """Whether the base's Python has Flyte's runtime, in a place that stays importable."""
-    prefix = os.path.dirname(os.path.dirname(path))
-    places = [p for p in packages if not f"{p}/".startswith(f"/{VENV}/")]
-    places += [_text(place) for place in _packages_below(tree, prefix)]
+def _packages(
+    tree: LayerTree, environments: Iterable[_Venv], minor: str | None
+) -> tuple[tuple[str, ...], tuple[BaseDistribution, ...]]:
+    """The directories of packages of virtual environments for this Python, and what is in them."""
+    places: list[str] = []
+    distributions: list[BaseDistribution] = []
+    for venv in dict.fromkeys(environments):
+        inside: list[bytes] = []
+        for site in _packages_below(tree, _text(venv.top)):
+            real = tree.find(site)
+            if real is None or site.split(b"/")[-2].decode() not in (f"python{minor}", "python3"):
+                continue
+            places.append(_text(real[0]))
+            if real[0].startswith(venv.top + b"/"):
+                inside.append(real[0])
+            else:
+                distributions += distributions_of(tree, real[0], real[:1])
+        distributions += distributions_of(tree, venv.top, inside)
+    return tuple(dict.fromkeys(places)), tuple(distributions)
+
+
+def _has_flyte(tree: LayerTree, path: str | None, packages: Iterable[str]) -> bool:
+    """Whether the base's Python has Flyte's runtime, in a place that stays importable.
+
+    path: of the interpreter; None if what is beside it is kept out.
+    """
+    places = list(packages)
+    if path is not None:
+        prefix = os.path.dirname(os.path.dirname(path))
+        places += [_text(place) for place in _packages_below(tree, prefix)]
     for place in places:
-        found = tree.find(place.encode())
+        found = tree.find(place.encode("utf-8", "surrogateescape"))
         for name in found[1].children if found else ():
             if re.fullmatch(rb"flyte-[0-9][^-]*\.dist-info", name):
                 return True

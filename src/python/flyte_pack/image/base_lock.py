@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 from flyte_pack import command
 from flyte_pack.command import say
 from flyte_pack.fresh import fresh_file
-from flyte_pack.image.base import BaseFacts, BaseImage, BasePlatform
+from flyte_pack.image.base import BaseDistribution, BaseFacts, BaseImage, BasePlatform
 from flyte_pack.image.base_files import BaseReader
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.names import InvalidName
@@ -27,6 +27,7 @@ from flyte_pack.registry.pull import pieces, read
 
 DRIFTED = 1
 FAILED = 2
+_LONG = "distributions"  # of `BaseFacts`
 
 
 def main(argv: list[str]) -> int:
@@ -74,7 +75,10 @@ def fetch(
     """
     try:
         reference = Reference.parse(image)
-        registry = (session or Session()).registry(reference.registry)
+    except InvalidName as error:
+        raise RegistryError(f"{image}: {error}") from None
+    registry = (session or Session()).registry(reference.registry)
+    try:
         which = reference.digest or reference.tag or "latest"
         scopes = may_pull(reference.repository)
         data, media_type = registry.manifest(reference.repository, which, scopes)
@@ -94,7 +98,7 @@ def fetch(
             name, model.digest_of(data), None, (BasePlatform(own, data, config),), python
         )
     except (InvalidImage, InvalidName, UnicodeDecodeError) as error:
-        raise RegistryError(f"{image}: {error}") from None
+        raise RegistryError(f"{image}: {registry.without_secrets(str(error))}") from None
 
 
 def _from_index(
@@ -135,7 +139,7 @@ def with_facts(
     registry, found = session.registry(reference.registry), []
     for base in image.platforms:
         old = known.for_platform(base.platform) if known and known.python == image.python else None
-        if old is not None and old.facts is not None and old.digest == base.digest:
+        if old and old.facts and old.facts.is_whole and old.digest == base.digest:
             found.append(replace(base, facts=old.facts))
             continue
         total = sum(layer.size for layer in base.layers)
@@ -248,7 +252,16 @@ def differences(old: BaseImage, new: BaseImage) -> list[str]:
 
 def _changed_facts(platform: Platform, old: BaseFacts, new: BaseFacts) -> list[str]:
     values = ((f.name, getattr(old, f.name), getattr(new, f.name)) for f in fields(BaseFacts))
-    return [_changed(f"{platform}: {what}", was, now) for what, was, now in values if was != now]
+    return [
+        _changed(f"{platform}: {what}", *(map(_names, (was, now)) if what == _LONG else (was, now)))
+        for what, was, now in values
+        if was != now
+    ]
+
+
+def _names(distributions: Sequence[BaseDistribution] | None) -> str:
+    """For a person, who wants to know of versions, and of no files."""
+    return ", ".join(f"{d.name} {d.version}".rstrip() for d in distributions or ())[:500]
 
 
 def _changed(what: str, old: object, new: object) -> str:

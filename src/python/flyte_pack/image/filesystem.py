@@ -9,12 +9,14 @@ from collections.abc import Iterable
 VENV = "opt/venv"
 HOME = "/home/flyte"
 MUSL = "musl"  # instead of a version of glibc
+SHIM = "flyte-shim"
 BASE_PATHS = "pants_flyte_base.pth"
+LOCKED_PATHS = "pants_flyte_locked.pth"
 
 _VERSION = re.compile(r"/.*python(3\.[0-9]{1,3})")
 
 
-def python_version(interpreter: str) -> str | None:
+def version_in(interpreter: str) -> str | None:
     """`/usr/local/bin/python3.12` -> `3.12`; None for a path that does not say so."""
     found = _VERSION.fullmatch(interpreter)
     return found[1] if found else None
@@ -25,15 +27,15 @@ def site_packages(version: str) -> str:
     return f"{VENV}/lib/python{version}/site-packages"
 
 
-def pyvenv_cfg(interpreter: str, version: str) -> str:
+def pyvenv_cfg(interpreter: str, version: str, isolated: bool = False) -> str:
     """What makes `VENV` a virtual environment of `interpreter` (Python's documentation, "venv").
 
     The base's own packages stay importable, after ours: an image for GPUs may bring some that no
-    lock file has.
+    lock file has. isolated: not those beside the interpreter, as in the base's own environment.
     """
     return (
         f"home = {os.path.dirname(interpreter)}\n"
-        "include-system-site-packages = true\n"
+        f"include-system-site-packages = {'false' if isolated else 'true'}\n"
         f"version = {version}\n"
     )
 

@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from flyte_pack.errors import UserError
+from flyte_pack.image.lock_kinds import is_conda, is_toml, json_of
 from flyte_pack.image.pins import DIRECT, NO_CHOICE, Choice, Collected, Lock, Pin, checked, wheel_at
 from flyte_pack.image.pip_lock import decoded, read_requirements
 from flyte_pack.image.pylock import read_pylock
@@ -24,13 +25,6 @@ from flyte_pack.image.uv_lock import read_uv_lock
 from flyte_pack.image.wheel_target import WheelTarget
 from flyte_shim import shown
 
-_TOML = re.compile(
-    r"^(\[\[packages?\]\]|\[(metadata|project|tool[.\w-]*)\]|(lock-)?version\s*=|created-by\s*=)",
-    re.MULTILINE,
-)
-_CONDA = re.compile(
-    r"^(@EXPLICIT\s*$|(version|environments|metadata|package|packages):)", re.MULTILINE
-)
 _POETRY = (
     "it is Poetry's lock file, which is not understood. `poetry export --all-groups --all-extras "
     "--output requirements.lock` (of poetry-plugin-export) makes one that is"
@@ -75,9 +69,7 @@ def read_lock(text: str, target: WheelTarget, choice: Choice = NO_CHOICE) -> Loc
 
 
 def _read(text: str, target: WheelTarget, choice: Choice) -> Lock:
-    # Pants puts comments before a JSON document, which has no such thing.
-    bare = re.sub(r"\A(\s*//[^\n]*\n|\s+)*", "", text)
-    if not bare.startswith("{") and _TOML.search(text):
+    if is_toml(text):
         document = _toml(text)
         _check_foreign(document)
         return (read_uv_lock if "package" in document or "version" in document else read_pylock)(
@@ -88,9 +80,9 @@ def _read(text: str, target: WheelTarget, choice: Choice) -> Lock:
             "`lock_extras` and `lock_groups` choose from a uv.lock or a pylock.toml, and this is "
             "neither"
         )
-    if bare.startswith("{"):
+    if (bare := json_of(text)) is not None:
         return _read_pex(json.loads(bare), target)
-    if _CONDA.search(text):
+    if is_conda(text):
         raise UserError(_CONDAS)
     return read_requirements(text, target)
 

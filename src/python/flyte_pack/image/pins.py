@@ -186,8 +186,8 @@ def check_python(specifier: object, target: WheelTarget) -> None:
     """Raises `UserError` if the lock file was not made for the target's Python."""
     if specifier is not None and not target.satisfies(str(specifier)):
         raise UserError(
-            f"the lock file is for Python {shown.line(str(specifier), longest=60)}, and the "
-            f"image has {target.python}"
+            f"the lock file is for Python {shown.line(str(specifier), longest=60)}, and "
+            f"{target.holder} has {target.python}"
         )
 
 

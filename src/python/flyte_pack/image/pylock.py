@@ -90,7 +90,7 @@ def _pin(package: Mapping[str, Any], target: WheelTarget) -> Pin:
         problem = "the lock file has no version of it"
     if not target.satisfies(str(package.get("requires-python", ""))):
         specifier = shown.line(str(package["requires-python"]), longest=60)
-        problem = f"it is for Python {specifier}, and the image has {target.python}"
+        problem = f"it is for Python {specifier}, and {target.holder} has {target.python}"
     hashes, problem = checked(_hashes(files), problem)
     return Pin(name, version, hashes, problem=problem)
 

@@ -1,7 +1,8 @@
 """Finds what an image needs of a lock file: `python -m flyte_pack image-resolve`.
 
-That is what the image's code requires, transitively: by the lock file's own graph or, if it has
-none, by the metadata of the wheels. uv reads that, with every version pinned to the lock file's.
+Or what a task needs that runs on this machine. That is what the code requires, transitively: by the
+lock file's own graph or, if it has none, by the metadata of the wheels. uv reads that, with every
+version pinned to the lock file's.
 """
 
 from __future__ import annotations
@@ -21,19 +22,18 @@ from flyte_pack.fresh import fresh_file
 from flyte_pack.image.lock_files import read_lock_file
 from flyte_pack.image.pins import Choice, Lock, Pin, holds
 from flyte_pack.image.uv import add_indexes, run_uv, take_indexes
-from flyte_pack.image.wheel_target import GLIBC, WheelTarget
+from flyte_pack.image.wheel_target import GLIBC, InterpreterTarget, WheelTarget
 from flyte_pack.scratch import scratch_place
 from flyte_shim import shown
-
-_ROOT = "the image's code"
 
 
 def main(argv: Sequence[str]) -> int:
     parser = command.parser("python -m flyte_pack image-resolve")
     parser.add_argument("--lock", required=True, help="the lock file of the resolve")
     parser.add_argument("--roots", required=True, help="requirements, one on a line")
-    parser.add_argument("--python", required=True, help="version of the image's Python: 3.12.4")
-    parser.add_argument("--platform", required=True, help="linux/amd64 or linux/arm64")
+    parser.add_argument("--python", help="version of the image's Python: 3.12.4")
+    parser.add_argument("--platform", help="linux/amd64 or linux/arm64")
+    parser.add_argument("--interpreter", help="of this machine, for which to choose, not an image")
     parser.add_argument("--libc", default=GLIBC, help="of the base: musl, or glibc's: %(default)s")
     parser.add_argument("--out", required=True, help="requirements with hashes, to be written")
     parser.add_argument("--resolve", help="name of the resolve, for errors")
@@ -45,7 +45,12 @@ def main(argv: Sequence[str]) -> int:
 
 def _resolve(given: argparse.Namespace) -> None:
     take_indexes(given.indexes)
-    target = WheelTarget(given.python, given.platform, given.libc)
+    if given.interpreter is not None:
+        target: WheelTarget = InterpreterTarget.asked(given.interpreter)
+    elif given.python is not None and given.platform is not None:
+        target = WheelTarget(given.python, given.platform, given.libc)
+    else:
+        raise UserError("give --python and --platform of an image, or --interpreter")
     lock = read_lock_file(given.lock, target, Choice.of(given.extra, given.group))
     with open(given.roots, encoding="utf-8") as file:
         roots = parse_roots(file.read())
@@ -84,11 +89,11 @@ def needed(
     """The pins that `roots` need on `target`, transitively, sorted by name."""
     roots = [root for root in roots if holds(root.marker, target)]
     for root in roots:
-        pin = _pin(lock, root.name, [_ROOT], target, lock_name)
+        pin = _pin(lock, root.name, [target.code], target, lock_name)
         if not root.specifier.contains(pin.version, prereleases=True):
             raise UserError(
-                f"{_ROOT} asks for {root.name}{root.specifier}, and {lock_name} has {pin.version}: "
-                "make it anew"
+                f"{target.code} asks for {root.name}{root.specifier}, and {lock_name} has "
+                f"{pin.version}: make it anew"
             )
     if not roots:
         return []
@@ -105,7 +110,7 @@ def format_pins(pins: Sequence[Pin]) -> str:
 
 def _pin(lock: Lock, name: str, by: Sequence[str], target: WheelTarget, lock_name: str) -> Pin:
     name = canonicalize_name(name)
-    pin, who = lock.pins.get(name), " and ".join(by[:3]) or _ROOT
+    pin, who = lock.pins.get(name), " and ".join(by[:3]) or target.code
     if pin is None:
         only = f"has it only for others than {target}"
         where = only if name in lock.elsewhere else "does not have it"
@@ -131,7 +136,7 @@ def _by_graph(
     """The names that are needed, each with who asks for it."""
     by: dict[str, list[str]] = {}
     seen: set[tuple[str, str]] = set()
-    queue = [(root, _ROOT) for root in roots]
+    queue = [(root, target.code) for root in roots]
     while queue:
         requirement, who = queue.pop(0)
         name = canonicalize_name(requirement.name)
@@ -170,10 +175,10 @@ def _by_metadata(
             output = run_uv([*arguments, "--offline"], target, os.environ)
         except UserError:
             output = run_uv(arguments, target, os.environ)
-        return _annotated(output, lock)
+        return _annotated(output, lock, target)
 
 
-def _annotated(output: str, lock: Lock) -> dict[str, list[str]]:
+def _annotated(output: str, lock: Lock, target: WheelTarget) -> dict[str, list[str]]:
     """Parse the output of `uv pip compile`: a pin on a line, then comments on who asked for it."""
     by: dict[str, list[str]] = {}
     askers: list[str] = []
@@ -182,5 +187,5 @@ def _annotated(output: str, lock: Lock) -> dict[str, list[str]]:
             askers = by.setdefault(canonicalize_name(found[1]), [])
         elif (who := re.sub(r"^\s*#\s*(via)?\s*", "", line).strip()) and not who.startswith("-c "):
             pin = lock.pins.get(canonicalize_name(who.partition("[")[0]))
-            askers.append(str(pin) if pin else _ROOT if who.startswith("-r ") else who)
+            askers.append(str(pin) if pin else target.code if who.startswith("-r ") else who)
     return by

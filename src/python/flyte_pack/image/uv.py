@@ -24,22 +24,24 @@ _KEPT = re.compile(
     r"|FIND_LINKS|NO_INDEX|OFFLINE|KEYRING_PROVIDER|INSECURE_HOST|SYSTEM_CERTS|NATIVE_TLS"
     r"|(HTTP|REQUEST)_[A-Z_]*|CONCURRENT_[A-Z]*|CREDENTIALS_DIR)"
 )
-_NAME = r"(?P<name>[A-Za-z0-9._-]+?)"
+# Every part is bounded, so that the time is linear in a complaint, which names what an index has.
+_NAME = r"(?<![A-Za-z0-9._-])(?P<name>[A-Za-z0-9._-]{1,200}?)"
 _LONGEST = 16_384  # characters of a complaint that are read
 _NO_WHEEL = re.compile(
-    _NAME + r"==(?P<version>\S+) has no (usable wheels|wheels with a matching)"
-    r"(?: (?P<kind>[\w ]+?) tag)?(?: \(e\.g\., `(?P<tag>[^`]+)`\))?"
+    _NAME + r"==(?P<version>\S{1,200}) has no (usable wheels|wheels with a matching)"
+    r"(?: (?P<kind>[\w ]{1,80}?) tag)?(?: \(e\.g\., `(?P<tag>[^`]+)`\))?"
 )
 _MISMATCH = re.compile(
     r"Hash mismatch for `(?P<name>[^`=]+?)==(?P<version>[^`]+)`.*?Computed:\s+(?P<hash>\S+)",
     re.DOTALL,
 )
 _ABSENT = re.compile(
-    r"there is no version of (?P<pin>\S+?==[^\s,]+)|\b(?P<name>\S+) was not found in the "
+    r"there is no version of (?P<pin>\S{1,200}?==[^\s,]+)"
+    r"|\b(?P<name>\S{1,200}) was not found in the "
 )
 _INSTALLING = re.compile(r"Failed to install: \S+ \((?P<name>[^=)]+)==(?P<version>[^)]+)\)")
 _DIRECTORY_OF_SCRIPTS = re.compile(
-    r"invalid entry \(directory\) in the `scripts` directory: \S*?(?P<entry>[^/\s]+\.data/.*)"
+    r"invalid entry \(directory\) in the `scripts` directory: (?P<above>\S*?)\.data/(?P<below>.*)"
 )
 _IN_THE_WAY = re.compile(r"File exists|Is a directory|Not a directory")
 _REFUSED = re.compile(r"\b(401 Unauthorized|403 Forbidden)\b")
@@ -122,9 +124,10 @@ def explain(text: str, target: WheelTarget) -> str:
             "platform, make it anew for all of them; if not, the index has replaced that wheel"
         )
     if (found := _INSTALLING.search(text)) and (entry := _DIRECTORY_OF_SCRIPTS.search(text)):
+        where = f"{entry['above'].rpartition('/')[2]}.data/{entry['below']}"
         return (
             f"the wheel of {found['name']} {found['version']} has a directory among its programs, "
-            f"{shown.line(entry['entry'])}, and the installer takes only files there. Pin another "
+            f"{shown.line(where)}, and the installer takes only files there. Pin another "
             "version; or build the wheel without it and put it in a directory of wheels "
             "(UV_FIND_LINKS), with its hash in the lock file"
         )

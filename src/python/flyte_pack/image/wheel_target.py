@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from packaging.specifiers import SpecifierSet
 
@@ -48,6 +51,16 @@ class WheelTarget:
         return f"{self.platform}{musl} and CPython {self.python}"
 
     @property
+    def holder(self) -> str:
+        """What gets the packages, in errors."""
+        return "the image"
+
+    @property
+    def code(self) -> str:
+        """What asks for them, in errors."""
+        return "the image's code"
+
+    @property
     def minor(self) -> str:
         """`3.12`"""
         return ".".join(self.python.split(".")[:2])
@@ -81,7 +94,7 @@ class WheelTarget:
         return ("--python-version", self.python, "--python-platform", platform)
 
     @property
-    def marker_environment(self) -> dict[str, str]:
+    def marker_environment(self) -> Mapping[str, str]:
         """The values of environment markers (dependency specifiers, "Environment Markers")."""
         return {
             "implementation_name": "cpython",
@@ -102,13 +115,77 @@ class WheelTarget:
 
         If only `3.12` is known of that, any patch version will do.
         """
-        versions = (
-            [self.python]
-            if self.python.count(".") == 2
-            else [f"{self.python}.{n}" for n in (0, 99)]
-        )
+        # A pre-release counts as what it becomes, as for pip and uv.
+        release = re.sub(r"(a|b|rc)[0-9]+$", "", self.python)
+        versions = [release] if release.count(".") == 2 else [f"{release}.{n}" for n in (0, 99)]
         return any(SpecifierSet(specifier).contains(v, prereleases=True) for v in versions)
 
     @property
     def _full_version(self) -> str:
         return self.python if self.python.count(".") == 2 else f"{self.python}.0"
+
+
+# Prints the values of environment markers (dependency specifiers, "Environment Markers").
+_ASK = """
+import json, os, platform, sys
+v = sys.implementation.version
+kind = "" if v.releaselevel == "final" else v.releaselevel[0] + str(v.serial)
+print(json.dumps({
+    "implementation_name": sys.implementation.name,
+    "implementation_version": "%d.%d.%d" % v[:3] + kind,
+    "os_name": os.name,
+    "platform_machine": platform.machine(),
+    "platform_python_implementation": platform.python_implementation(),
+    "platform_release": platform.release(),
+    "platform_system": platform.system(),
+    "platform_version": platform.version(),
+    "python_full_version": platform.python_version(),
+    "python_version": "%d.%d" % sys.version_info[:2],
+    "sys_platform": sys.platform,
+}))
+"""
+
+
+@dataclass(frozen=True)
+class InterpreterTarget(WheelTarget):
+    """An interpreter of this machine, of whatever system. markers: the values that it has."""
+
+    markers: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        pass
+
+    @classmethod
+    def asked(cls, interpreter: str) -> InterpreterTarget:
+        """interpreter: its path. Raises `UserError` if it does not work."""
+        try:
+            done = subprocess.run([interpreter, "-I", "-c", _ASK], capture_output=True, text=True)
+            markers = json.loads(done.stdout)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{interpreter}, to choose packages for: {error}") from None
+        place = f"{markers['sys_platform']}/{markers['platform_machine']}"
+        return cls(markers["python_full_version"], place, markers=markers)
+
+    def __str__(self) -> str:
+        return f"this machine ({self.platform}) and CPython {self.python}"
+
+    @property
+    def holder(self) -> str:
+        return "this machine"
+
+    @property
+    def code(self) -> str:
+        return "the task's code"
+
+    @property
+    def machine(self) -> str:
+        return self.markers["platform_machine"]
+
+    @property
+    def uv_options(self) -> tuple[str, ...]:
+        """The platform is that of this machine by default."""
+        return ("--python-version", self.python)
+
+    @property
+    def marker_environment(self) -> Mapping[str, str]:
+        return self.markers

@@ -17,7 +17,7 @@ from flyte_pack.codec import GzipWriter
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import Digest
 from flyte_pack.oci.model import blob_path
-from flyte_pack.oci.parts import Layer, whiteout_problem
+from flyte_pack.oci.parts import WHITEOUT, Layer, whiteout_problem
 
 _READ = 1 << 20
 _GZIP = 31  # as window bits
@@ -92,8 +92,8 @@ class LayerWriter:
 
     def add_whiteout(self, path: str) -> None:
         """Hide what lower layers have at `path` (image specification, "Whiteouts")."""
-        directory, slash, name = path.rpartition("/")
-        self.add_bytes(f"{directory}{slash}.wh.{name}", b"")
+        directory, slash, name = _checked(path).rpartition("/")
+        self._gzip.add(tar.header(f"{directory}{slash}{WHITEOUT}{name}", 0o644, 0, self._owner))
 
     def finish(self, what: str) -> Layer:
         """End the layer and give the blob its name. `what` says what is in it."""

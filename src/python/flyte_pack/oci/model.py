@@ -44,7 +44,7 @@ TITLE = "org.opencontainers.image.title"
 # Bytes of a manifest or index; what registries accept (distribution specification, "Push").
 MAX_DOCUMENT = 4 << 20
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PLATFORM_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # What else architectures are called, with the variant that the name means, if it means one.
 _ARCHITECTURES: dict[str, tuple[str, str | None]] = {
@@ -74,7 +74,7 @@ def digest_of(data: bytes) -> Digest:
 
 def check_digest(text: object, what: str = "a digest") -> Digest:
     """`text`, if it is a SHA-256 digest, the only kind we take. Raises `InvalidImage`."""
-    if not isinstance(text, str) or not _DIGEST.fullmatch(text):
+    if not isinstance(text, str) or not DIGEST.fullmatch(text):
         raise InvalidImage(f"{what} is {text!a:.100}, not sha256: and 64 hexadecimal digits")
     return Digest(text)
 

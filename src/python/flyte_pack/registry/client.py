@@ -12,7 +12,14 @@ from urllib3.response import BaseHTTPResponse
 
 from flyte_pack.http.retry import STATUSES, Broken, Timing, Tries
 from flyte_pack.http.transport import Answer, Transport
-from flyte_pack.oci.model import INDEX_TYPES, MANIFEST_TYPES, InvalidImage, check_digest, digest_of
+from flyte_pack.oci.model import (
+    DIGEST,
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    InvalidImage,
+    check_digest,
+    digest_of,
+)
 from flyte_pack.progress import Say
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.auth import Auth
@@ -96,8 +103,8 @@ class Registry:
             return digest_of(self.manifest(repository, reference, scopes)[0])
         try:
             return check_digest(said)
-        except InvalidImage as error:
-            raise RegistryError(f"{self.name}: {error}") from None
+        except InvalidImage:
+            raise self._no_digest() from None
 
     def manifest(
         self, repository: str, reference: str, scopes: frozenset[str]
@@ -111,6 +118,8 @@ class Registry:
         said = answer.headers.get("docker-content-digest", "")
         expected = reference if reference.startswith("sha256:") else said
         if expected and digest_of(answer.body) != expected:
+            if expected is said and not DIGEST.fullmatch(said):
+                raise self._no_digest()
             raise RegistryError(
                 f"{self.name} serves another manifest than {expected} in {repository}"
             )
@@ -233,6 +242,16 @@ class Registry:
         digests = tuple(d for _, _, detail in errors for d in _digests(detail))
         codes = tuple(code for code, _, _ in errors)
         return Refused(f"{self.name}: {text}", answer.status, codes, digests)
+
+    def without_secrets(self, text: str) -> str:
+        """A message that quotes a document of the registry, which may repeat our credentials."""
+        return shown.line(text, self._auth.secrets(), longest=600)
+
+    def _no_digest(self) -> RegistryError:
+        return RegistryError(
+            f"{self.name} answers with a Docker-Content-Digest that is not sha256: and 64 "
+            f"hexadecimal digits: {_IS_REGISTRY}"
+        )
 
     def _no_registry(self, answer: Answer) -> RegistryError:
         kind = shown.line(_content_type(answer), longest=80) or "no type"

@@ -11,13 +11,14 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
-from flyte_pack.http.retry import Broken, Tries
+from flyte_pack.http.retry import LEAST, Broken, Tries
 from flyte_pack.http.transfers import in_parallel
 from flyte_pack.oci.model import Descriptor, blob_path
 from flyte_pack.oci.reference import Reference
 from flyte_pack.progress import Progress, Say, megabytes
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.client import Registry, Session, may_pull
+from flyte_shim.words import number
 
 
 def complete(
@@ -62,7 +63,7 @@ def pieces(
     """
     what = f"{registry.name}/{repository} serves {blob.digest}"
     digest = hashlib.sha256() if offset == 0 else None
-    tries = Tries(registry.timing, registry.name)
+    tries, furthest = Tries(registry.timing, registry.name), offset
     while offset < blob.size or (blob.size == 0 and digest is not None):
         try:
             for piece in _from(registry, repository, blob, offset):
@@ -72,7 +73,9 @@ def pieces(
                 if digest is not None:
                     digest.update(piece)
                 yield piece
-                tries.progress()
+                if offset - furthest >= min(LEAST, blob.size - furthest):
+                    furthest = offset
+                    tries.progress()
             if offset == blob.size:
                 break
             broken = Broken(f"{offset:,} of the {blob.size:,} bytes of {blob.digest} came")
@@ -104,7 +107,7 @@ def _from(registry: Registry, repository: str, blob: Descriptor, offset: int) ->
         skip = 0
         if response.status == 206:
             start = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-            if start is None or int(start[1]) != offset:
+            if start is None or number(start[1]) != offset:
                 raise Broken(f"a wrong part of {blob.digest} came")
         elif response.status == 200:
             skip = offset  # the server ignores ranges

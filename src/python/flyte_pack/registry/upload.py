@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from typing import Callable
 from urllib.parse import urlencode
 
-from flyte_pack.http.retry import Broken, Tries
+from flyte_pack.http.retry import LEAST, Broken, Tries
 from flyte_pack.http.transport import Answer
 from flyte_pack.oci.model import Descriptor
 from flyte_pack.registry import RegistryError
 from flyte_pack.registry.auth import Denied
 from flyte_pack.registry.client import Refused, Registry, may_pull, may_push
 from flyte_pack.registry.pull import pieces
+from flyte_shim.words import number
 
 CHUNK = 16 << 20  # bytes in one request, and in memory for one blob
 SMALLEST_CHUNK = 1 << 20  # for a proxy that takes no more
@@ -101,7 +102,7 @@ class Upload:
                 if self._location is None:
                     url = f"/v2/{self._repository}/blobs/uploads/"
                     self._begun(self._attempt("POST", url, b"", (202,)))
-                if self._offset > furthest:
+                if self._offset - furthest >= min(LEAST, self._blob.size - furthest) > 0:
                     furthest = self._offset
                     tries.progress()
                 if self._next(sent):
@@ -142,7 +143,9 @@ class Upload:
                 answer = self._attempt("PATCH", self._location, data, (201, 202, 204), part)
                 sent(len(data))
                 self._location = self._registry.location(answer)
-                self._offset = _received(answer, end)
+                self._offset = self._within(_received(answer, end))
+                if self._offset < end:
+                    raise Broken(f"it took {self._offset:,} of the first {end:,} bytes")
             if self._offset < size:
                 return False
             data = b""
@@ -175,8 +178,16 @@ class Upload:
             answer = self._attempt("GET", self._location, None, (202, 204))
             if answer.headers.get("location"):
                 self._location = self._registry.location(answer)
-            self._offset = _received(answer, 0)
+            self._offset = self._within(_received(answer, 0))
         return False
+
+    def _within(self, offset: int) -> int:
+        if offset > self._blob.size:
+            raise RegistryError(
+                f"{self._registry.name} says that it has more of {self._blob.digest} than its "
+                f"{self._blob.size:,} bytes: is there a proxy in between?"
+            )
+        return offset
 
     def _attempt(
         self,
@@ -193,9 +204,8 @@ class Upload:
 
     def _begun(self, answer: Answer) -> None:
         self._location, self._offset = self._registry.location(answer), 0
-        least = answer.headers.get("oci-chunk-min-length", "")
-        if least.isascii() and least.isdigit():
-            self._chunk = max(self._chunk, min(int(least), 8 * CHUNK))
+        least = number(answer.headers.get("oci-chunk-min-length", "")) or 0
+        self._chunk = max(self._chunk, min(least, 8 * CHUNK))
 
 
 def _received(answer: Answer, unsaid: int) -> int:

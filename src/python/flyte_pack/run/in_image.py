@@ -21,8 +21,9 @@ from flyte_pack.errors import UserError
 from flyte_pack.flyte_side import MAIN
 from flyte_pack.image.run import image_runner
 from flyte_pack.image.running import Command, Mount
+from flyte_pack.progress import write
 from flyte_pack.run.local import SETTINGS, runner_arguments
-from flyte_pack.run.options import split
+from flyte_pack.run.options import HELP, split
 from flyte_pack.scratch import scratch_place
 from flyte_pack.task_link import TaskLink
 
@@ -40,6 +41,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(given: argparse.Namespace) -> int:
     options = split(given.typed)
+    if options.help:
+        write(sys.stdout, f"{HELP}\n")
     with open(given.task, "rb") as file:
         link = TaskLink.from_json(file.read(), given.task)
     if link.built_image is None:

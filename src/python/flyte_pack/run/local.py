@@ -1,9 +1,10 @@
-"""Runs a task on this machine, out of its bundle, as a container would: `python -m flyte_pack run`.
+"""Runs a task, or serves an app, on this machine, out of its bundle: `python -m flyte_pack run`.
 
 The build starts it in the build root, on an interpreter that has the target's resolve. It puts the
 bundle into the store, the shim verifies it and unpacks it into a fresh directory, and there this
-process becomes Flyte's own local runner (`flyte_side/run_here.py`). It stays one process: terminal,
-signals and exit code are the task's. Another process removes the directory when it ends.
+process becomes Flyte's own local runner (`flyte_side/run_here.py`), or the program that serves apps
+(`flyte_side/run_app.py`), as in a container. It stays one process: terminal, signals and exit code
+are the task's. Another process removes the directory when it ends.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from flyte_pack.deploy.bundles import Beaten, check_files, settle
 from flyte_pack.errors import UserError
 from flyte_pack.flyte_side import MAIN
 from flyte_pack.names import TargetAddress
-from flyte_pack.run.options import split
+from flyte_pack.progress import write
+from flyte_pack.run.options import HELP, split
 from flyte_pack.scratch import scratch_place
 from flyte_pack.store import Blob, Store
 from flyte_pack.store.opening import open_store
-from flyte_pack.task_link import LinkedBundle, TaskLink
+from flyte_pack.task_link import LinkedBundle, TaskLink, module_of
 from flyte_shim.cli import main as shim
 from flyte_shim.files import remove_tree
 
@@ -51,29 +53,33 @@ def main(argv: Sequence[str]) -> int:
     for number in _open_files():
         os.set_inheritable(number, False)
     parser = command.parser("python -m flyte_pack run")
-    parser.usage = "%(prog)s --task TASK.json --dir DIR --store URI -- [ARGUMENT]..."
+    parser.usage = "%(prog)s --task TASK.json --dir DIR --store URI [--known FILE] -- [ARGUMENT]..."
     parser.add_argument("--task", required=True, help="the packaged task's link")
     parser.add_argument("--dir", required=True, help="the directory that its bundle is in")
     parser.add_argument("--store", required=True, help="URI of the store that the bundle goes into")
+    parser.add_argument("--known", help="what the build knows of modules, for messages")
     return command.run(parser, argv, _run)
 
 
 def _run(given: argparse.Namespace) -> int:
     # The build has used its own options (`--copy-style`, `--root-dir`); the rest is the task's.
-    arguments = split(given.typed).rest
+    options = split(given.typed)
     with open(given.task, "rb") as file:
         link = TaskLink.from_json(file.read(), given.task)
+    if options.help and link.kind != "app":
+        write(sys.stdout, f"{HELP}\n")
     if link.bundle is None:
         raise UserError(
             f'{link.address} has copy_style="none": its code is in its image, and it has no bundle '
             "to run from. To run it here, have a bundle made: `-- --copy-style auto`"
         )
     directory = os.path.abspath(given.dir)
+    known = given.known and os.path.abspath(given.known)
     store = open_store(given.store, os.getcwd())
     # The directory that we were started in holds the user's code.
     os.chdir("/")
     archive = _put(store, directory, link.address, link.bundle)
-    return _become_task(store.uri_of(archive.key), archive.sha256, link, arguments)
+    return _become_task(store.uri_of(archive.key), archive.sha256, link, options.rest, known)
 
 
 def _put(store: Store, directory: str, address: TargetAddress, bundle: LinkedBundle) -> Blob:
@@ -89,7 +95,9 @@ def _put(store: Store, directory: str, address: TargetAddress, bundle: LinkedBun
         return settled.bundle.archive
 
 
-def _become_task(archive_uri: str, sha256: str, link: TaskLink, arguments: Sequence[str]) -> int:
+def _become_task(
+    archive_uri: str, sha256: str, link: TaskLink, arguments: Sequence[str], known: str | None
+) -> int:
     # A real path: Flyte computes a module's path relative to its root.
     fresh = tempfile.mkdtemp(prefix="flyte-run-", dir=scratch_place())
     _remove_at_the_end(fresh)
@@ -108,10 +116,24 @@ def _become_task(archive_uri: str, sha256: str, link: TaskLink, arguments: Seque
             *("--workdir", os.path.join(fresh, "bundle"), "--"),
             # After "--" the shim looks for no options that it knows (a task may have an input
             # "tgz").
-            *(sys.executable, "-s", "-u", MAIN, "run_here", "--"),
-            *runner_arguments(link, config, arguments),
+            *(sys.executable, "-s", "-u", MAIN),
+            *("run_app" if link.kind == "app" else "run_here", "--"),
+            *(
+                app_arguments(link, archive_uri, arguments, known)
+                if link.kind == "app"
+                else runner_arguments(link, config, arguments, known=known)
+            ),
         ]
     )
+
+
+def app_arguments(
+    link: TaskLink, tgz: str, arguments: Sequence[str], known: str | None = None
+) -> tuple[str, ...]:
+    """What `flyte_side/run_app.py` takes after `--`. tgz: the address of the bundle."""
+    path, _, name = link.entry_point.rpartition(":")
+    spec = {"target": link.address, "file": path, "module": link.module, "app": name, "tgz": tgz}
+    return (json.dumps({**spec, "known": known}), *arguments)
 
 
 def runner_arguments(
@@ -123,7 +145,7 @@ def runner_arguments(
         "target": link.address,
         "file": path,
         "module": link.module,
-        "tasks": [task.name for task in link.tasks],
+        "tasks": {task.name: module_of(task.command) or link.module for task in link.tasks},
         "config": config,
         **more,
     }

@@ -185,7 +185,7 @@ async def parsed_imports(
 
 
 async def suspects_in_each(requests: Sequence[PathGlobs]) -> tuple[SuspectSources, ...]:
-    """For each, the matching sources in which Pants' parser could have missed an import."""
+    """For each, the matching sources that are worth a closer look, and what for."""
     return await MultiGet(Get(SuspectSources, PathGlobs, globs) for globs in requests)
 
 

@@ -20,6 +20,7 @@ from pants.util.frozendict import FrozenDict
 from flyte_pack.checkout import Checkout, Unknown, commit_of
 from flyte_pack.ignore_files import IGNORE_FILES
 from flyte_pack.import_scan import is_suspect
+from flyte_pack.module_scan import may_have_tasks
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,19 @@ class ToolEnvironment:
 
 @dataclass(frozen=True)
 class SuspectSources:
-    """Paths of sources in which Pants' parser could have missed an import."""
+    """Paths of sources: in which Pants' parser could have missed an import, and those that may
+    define tasks.
+    """
 
     paths: FrozenSet[str]
+    tasks: FrozenSet[str] = frozenset()
 
     @classmethod
     def among(cls, files: DigestContents) -> SuspectSources:
-        return cls(frozenset(file.path for file in files if is_suspect(file.content)))
+        return cls(
+            frozenset(file.path for file in files if is_suspect(file.content)),
+            frozenset(file.path for file in files if may_have_tasks(file.content)),
+        )
 
 
 @dataclass(frozen=True)

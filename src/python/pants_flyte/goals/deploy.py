@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Iterable, List, Optional, Sequence, Union
 
+from pants.backend.python.subsystems.repos import PythonRepos
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.build_graph.address import Address
 from pants.core.goals.deploy import DeployFieldSet, DeployProcess, DeploySubsystem
@@ -17,19 +18,24 @@ from pants.core.util_rules.distdir import DistDir
 from pants.engine.internals.session import RunId
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.unions import UnionRule
+from pants.option.global_options import GlobalOptions
 from pants.util.logging import LogLevel
 
-from flyte_pack.deploy.config import Settings
 from flyte_pack.deploy.options import DeployOptions, parse
 from flyte_pack.errors import UsageError
-from flyte_pack.registry.plan import PushPlan
 from pants_flyte import engine
-from pants_flyte.build_types import BuiltTask, TaskRequest
-from pants_flyte.deployment import DeploymentFieldSet, environments_of, plan_of, settings_of
+from pants_flyte.build_types import TaskRequest
+from pants_flyte.deployment import (
+    DeploymentFieldSet,
+    environments_of,
+    plan_of,
+    pushes_of,
+    settings_of,
+)
 from pants_flyte.environment import callers_environment
 from pants_flyte.errors import FlyteTargetError
-from pants_flyte.pushing import push_plan
 from pants_flyte.subsystem import FlyteDeploySubsystem, FlytePackSubsystem, FlyteSubsystem
+from pants_flyte.task_packages import PackageSettings
 from pants_flyte.tool import interactive_process, interactive_program
 
 _PLAN = "__deploy_plan.json"
@@ -49,8 +55,7 @@ async def deploy_program(
     deployment: DeploymentFieldSet,
     options: Optional[DeployOptions],
     flyte: FlyteSubsystem,
-    flyte_pack: FlytePackSubsystem,
-    python_setup: PythonSetup,
+    package_settings: PackageSettings,
     dist_dir: DistDir,
 ) -> RunRequest:
     """The deploy program and all that it ships.
@@ -59,6 +64,7 @@ async def deploy_program(
     nothing, so that it works even if the code does not build.
     """
     options = options or DeployOptions(command="help")
+    flyte_pack = package_settings.flyte_pack
     settings = await settings_of(deployment, options, flyte, flyte_pack, dist_dir)
     wanted = options.settings.over(settings)
     addresses: List[Address] = []
@@ -75,8 +81,10 @@ async def deploy_program(
         for address in addresses
     ]
     tasks = await engine.build_tasks(requests if options.packages else [])
-    pushes = await _pushes(tasks, wanted, flyte)
-    environments, packages = await environments_of(addresses, options, wanted, python_setup)
+    pushes = await pushes_of(tasks, wanted, flyte)
+    environments, packages = await environments_of(
+        addresses, options, wanted, package_settings, of_checkout=options.packages
+    )
     plan = plan_of(
         deployment,
         settings,
@@ -101,19 +109,6 @@ async def deploy_program(
     )
 
 
-async def _pushes(
-    tasks: Sequence[BuiltTask], settings: Settings, flyte: FlyteSubsystem
-) -> List[PushPlan]:
-    """Where each image goes that the tasks run in, each image once."""
-    images = {task.image.image_digest: task.image for task in tasks if task.image}
-    registries = (settings.registry,) if settings.registry else ()
-    version, plans = settings.version, []
-    for image in images.values():
-        (target,) = await engine.targets_at([image.address])
-        plans.append(await push_plan(target, image, flyte, registries=registries, version=version))
-    return plans
-
-
 @rule(desc="Prepare a Flyte deployment", level=LogLevel.DEBUG)
 async def run_deployment(
     field_set: RunDeploymentFieldSet,
@@ -121,6 +116,8 @@ async def run_deployment(
     flyte: FlyteSubsystem,
     flyte_pack: FlytePackSubsystem,
     python_setup: PythonSetup,
+    repos: PythonRepos,
+    global_options: GlobalOptions,
     dist_dir: DistDir,
     run_id: RunId,
 ) -> RunRequest:
@@ -129,7 +126,8 @@ async def run_deployment(
         options = parse(run.args)
     except UsageError:
         options = None  # the program says what is wrong
-    return await deploy_program(field_set, options, flyte, flyte_pack, python_setup, dist_dir)
+    packages = PackageSettings(flyte_pack, python_setup, repos, global_options.ca_certs_path)
+    return await deploy_program(field_set, options, flyte, packages, dist_dir)
 
 
 @rule(desc="Prepare a Flyte deployment", level=LogLevel.DEBUG)
@@ -140,6 +138,8 @@ async def deploy_deployment(
     flyte_deploy: FlyteDeploySubsystem,
     flyte_pack: FlytePackSubsystem,
     python_setup: PythonSetup,
+    repos: PythonRepos,
+    global_options: GlobalOptions,
     dist_dir: DistDir,
     run_id: RunId,
 ) -> DeployProcess:
@@ -147,7 +147,8 @@ async def deploy_deployment(
     dry_run = ("--dry-run",) if flyte.dry_run or getattr(deploy, "dry_run", False) else ()
     typed = (*dry_run, *flyte_deploy.args)
     options = _deploying(field_set.address, typed)
-    program = await deploy_program(field_set, options, flyte, flyte_pack, python_setup, dist_dir)
+    packages = PackageSettings(flyte_pack, python_setup, repos, global_options.ca_certs_path)
+    program = await deploy_program(field_set, options, flyte, packages, dist_dir)
     process = interactive_process(program, await callers_environment(flyte), *typed)
     return DeployProcess(name=field_set.address.spec, process=process)
 

@@ -1,4 +1,4 @@
-"""`package` for `flyte_bundle`, `flyte_image` and `flyte_task`."""
+"""`package` for `flyte_bundle`, `flyte_image`, `flyte_task` and `flyte_app`."""
 
 from __future__ import annotations
 

@@ -1,27 +1,34 @@
-"""`run` for `flyte_task`: here or in its image, from its own bundle, or by Flyte, as deployed.
+"""`run` for `flyte_task`: here or in its image, or by Flyte, as it is or as it was deployed; for
+`flyte_app`: here.
 
 The rule takes a `RunId` for the reason in `goals/deploy.py`.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
-from typing import Iterable, Optional, Union
+from typing import Iterable, List, Mapping, Optional, Sequence, Union
 
+from pants.backend.python.subsystems.repos import PythonRepos
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import EntryPoint
-from pants.backend.python.util_rules.pex_from_targets import PexFromTargetsRequest
 from pants.build_graph.address import Address
 from pants.core.goals.run import RunFieldSet, RunInSandboxBehavior, RunRequest, RunSubsystem
 from pants.core.util_rules.distdir import DistDir
+from pants.engine.fs import Digest
 from pants.engine.internals.session import RunId
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.target import Target
 from pants.engine.unions import UnionRule
+from pants.option.global_options import GlobalOptions
 from pants.util.logging import LogLevel
 
-from flyte_pack.deploy.options import parse
+from flyte_pack.deploy.flyte_settings import NO_CONTROL_PLANE
+from flyte_pack.deploy.options import DeployOptions, parse
+from flyte_pack.deploy.plan import DeployPlan
 from flyte_pack.errors import UsageError
+from flyte_pack.names import TargetAddress
 from flyte_pack.run.options import RunOptions, split
 from pants_flyte import engine
 from pants_flyte import target_types as types
@@ -30,15 +37,22 @@ from pants_flyte.deployment import (
     DeploymentFieldSet,
     environments_of,
     plan_of,
+    pushes_of,
     settings_of,
+    settings_without_target,
     store_uri,
 )
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.known_modules import modules_in
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
+from pants_flyte.task_packages import PackageSettings, package_source, packages_pex
 from pants_flyte.tool import insecure_arguments, interactive_program, program_sources
+
+logger = logging.getLogger(__name__)
 
 _PROGRAM_DIR = "__flyte_pack"
 _PLAN = "__deploy_plan.json"
+_KNOWN = "__known_modules.json"
 
 
 @dataclass(frozen=True)
@@ -67,109 +81,205 @@ async def _in_image(
     )
 
 
-async def _here(task: BuiltTask, store: str) -> RunRequest:
+async def _here(task: BuiltTask, store: str, settings: PackageSettings) -> RunRequest:
     """Runs on this machine, in the task's own resolve."""
-    requirements = await engine.requirements_pex(
-        PexFromTargetsRequest(
-            [task.address],
-            output_filename="environment.pex",
-            internal_only=True,
-            include_source_files=False,
-            include_local_dists=True,
-            main=EntryPoint("flyte_pack.__main__"),
-        )
-    )
+    (target,) = await engine.targets_at([task.address])
+    source = await package_source(target, settings.python_setup)
+    main = EntryPoint("flyte_pack.__main__")
+    requirements = await packages_pex([target], source, settings, "environment.pex", main)
     environment = await engine.tool_environment(
         replace(requirements, additional_args=(*requirements.additional_args, "--no-strip-pex-env"))
     )
     program = await engine.under_prefix(await program_sources(), _PROGRAM_DIR)
-    bundle = [task.bundle.digest] if task.bundle else []
+    known = {_KNOWN: await modules_in(source.resolve, settings.python_setup)}
+    digests = [environment.digest, program, task.link_digest, await engine.create_digest(known)]
+    digests += [task.bundle.digest] if task.bundle else []
     return RunRequest(
-        digest=await engine.merge_digests([environment.digest, program, task.link_digest, *bundle]),
+        digest=await engine.merge_digests(digests),
         args=[
             *(f"{{chroot}}/{environment.argv0}", "run", "--task", f"{{chroot}}/{task.link_path}"),
-            *("--dir", "{chroot}", "--store", store, "--"),
+            *("--dir", "{chroot}", "--store", store, "--known", f"{{chroot}}/{_KNOWN}", "--"),
         ],
         extra_env={**environment.env, "PEX_EXTRA_SYS_PATH": f"{{chroot}}/{_PROGRAM_DIR}"},
         append_only_caches=environment.append_only_caches,
     )
 
 
-async def _remote(
+async def _deployed(
     address: Address,
     options: RunOptions,
     flyte: FlyteSubsystem,
-    flyte_pack: FlytePackSubsystem,
-    python_setup: PythonSetup,
+    packages: PackageSettings,
     dist_dir: DistDir,
 ) -> RunRequest:
-    """Packages nothing: Flyte runs what the deployment registers."""
-    try:
-        deploy_options = parse(options.of_deployment)
-    except UsageError as error:
-        raise FlyteTargetError(address, str(error)) from None
-    deployment = DeploymentFieldSet.create(await _deployment_of(address, options.deployment))
+    """Packages nothing: Flyte runs what a deployment has registered."""
+    deploy_options = _deploy_options(address, options)
+    deployments = await _deployments_of(address, options.deployment)
+    if len(deployments) != 1:
+        there = ", ".join(sorted(target.address.spec for target in deployments))
+        raise FlyteTargetError(
+            address,
+            f"several deployments have it: say which by --deployment, of: {there}."
+            if deployments
+            else "no `flyte_deployment` has it in its `tasks`, so it was not deployed: write one, "
+            "and deploy it; or leave out --deployed, to run the code as it is.",
+        )
+    deployment = DeploymentFieldSet.create(deployments[0])
+    flyte_pack = packages.flyte_pack
     settings = await settings_of(deployment, deploy_options, flyte, flyte_pack, dist_dir)
-    environments, packages = await environments_of(
-        [address], deploy_options, deploy_options.settings.over(settings), python_setup
+    environments, installed = await environments_of(
+        [address], deploy_options, deploy_options.settings.over(settings), packages
     )
     plan = plan_of(deployment, settings, flyte, environments=tuple(environments))
-    document = await engine.create_digest({_PLAN: plan.to_json()})
+    return await _remote_program(address, plan, {}, installed, flyte_pack)
+
+
+async def _shipped(
+    address: Address,
+    options: RunOptions,
+    flyte: FlyteSubsystem,
+    packages: PackageSettings,
+    dist_dir: DistDir,
+) -> RunRequest:
+    """Flyte runs the code as it is, which is packaged here."""
+    flyte_pack = packages.flyte_pack
+    deploy_options = _deploy_options(address, options)
+    deployments = await _deployments_of(address, options.deployment)
+    if len(deployments) == 1:
+        only = DeploymentFieldSet.create(deployments[0])
+        settings = await settings_of(only, deploy_options, flyte, flyte_pack, dist_dir)
+    else:
+        settings = await settings_without_target(
+            address, deploy_options, flyte, flyte_pack, dist_dir
+        )
+    settings = replace(settings, version=None)  # the run's version is that of its code
+    wanted = deploy_options.settings.over(settings)
+    environments, installed = await environments_of(
+        [address], deploy_options, wanted, packages, of_checkout=True
+    )
+    others = ", ".join(sorted(target.address.spec for target in deployments[1:] and deployments))
+    if not environments:
+        instead = f"; or type --deployment ADDRESS, of: {others}" if others else ""
+        raise FlyteTargetError(address, f"{NO_CONTROL_PLANE}{instead}.")
+    if others:
+        logger.info(
+            f"{address}: several deployments have it ({others}), and the settings of none are "
+            "used: --deployment ADDRESS uses those of one"
+        )
+    task = (
+        await engine.build_tasks(
+            [
+                TaskRequest(
+                    address,
+                    copy_style=options.copy_style or wanted.copy_style,
+                    root_dir=options.root_dir or wanted.root_dir,
+                    mapped=tuple(name for name, _ in wanted.images),
+                )
+            ]
+        )
+    )[0]
+    pushes = await pushes_of([task], wanted, flyte)
+    plan = DeployPlan(
+        address=TargetAddress(address.spec),
+        # These two have done what they are for.
+        settings=replace(settings, copy_style=None, root_dir=None),
+        tasks=(task.link_path,),
+        pushes=tuple(f"__push_{number}.json" for number in range(len(pushes))),
+        insecure_registries=tuple(flyte.insecure_registries),
+        environments=tuple(environments),
+        import_env=tuple(flyte.import_env_vars),
+    )
+    documents = {name: push.to_json() for name, push in zip(plan.pushes, pushes)}
+    digests = [*installed, task.link_digest]
+    digests += [task.bundle.digest] if task.bundle else []
+    digests += [task.image.digest] if task.image else []
+    return await _remote_program(address, plan, documents, digests, flyte_pack)
+
+
+def _deploy_options(address: Address, options: RunOptions) -> DeployOptions:
+    try:
+        return parse(options.of_deploying)
+    except UsageError as error:
+        raise FlyteTargetError(address, str(error)) from None
+
+
+async def _remote_program(
+    address: Address,
+    plan: DeployPlan,
+    documents: Mapping[str, bytes],
+    digests: Sequence[Digest],
+    flyte_pack: FlytePackSubsystem,
+) -> RunRequest:
+    document = await engine.create_digest({_PLAN: plan.to_json(), **documents})
     return await interactive_program(
         flyte_pack,
         (
             *("run-remote", "--plan", f"{{chroot}}/{_PLAN}", "--dir", "{chroot}"),
             *("--task", address.spec, "--"),
         ),
-        [document, *packages],
+        [document, *digests],
     )
 
 
-async def _deployment_of(address: Address, named: Optional[str]) -> Target:
-    """The one `flyte_deployment` that has the task; `named` chooses among several."""
-    found = []
+async def _deployments_of(address: Address, named: Optional[str]) -> List[Target]:
+    """Each `flyte_deployment` that has the task; the one that is `named`, if one is."""
+    found: List[Target] = []
     for target in await engine.all_targets():
         if isinstance(target, types.FlyteDeployment):
             unparsed = target[types.FlyteDeploymentTasksField].to_unparsed_address_inputs()
             if address in await engine.resolve_addresses(unparsed):
                 found.append(target)
     chosen = [target for target in found if named in (None, target.address.spec)]
-    if len(chosen) == 1:
-        return chosen[0]
-    there = ", ".join(sorted(target.address.spec for target in found))
-    if not found:
-        problem = "no `flyte_deployment` has it in its `tasks`: write one, and deploy it"
-    elif not chosen:
-        problem = f"no `flyte_deployment` {named} has it in its `tasks`; there are: {there}"
-    else:
-        problem = f"several deployments have it: say which by --deployment, of: {there}"
-    raise FlyteTargetError(address, f"{problem}.")
+    if named is not None and not chosen:
+        there = ", ".join(sorted(target.address.spec for target in found)) or "none"
+        raise FlyteTargetError(
+            address,
+            f"no `flyte_deployment` {named} has it in its `tasks`; there are: {there}.",
+        )
+    return chosen
 
 
-@rule(desc="Prepare to run a Flyte task", level=LogLevel.DEBUG)
+def _check_is_task(target: Target, options: RunOptions) -> None:
+    if not isinstance(target, types.FlyteApp):
+        return
+    typed, instead = "--in-image", "leave it out, to serve it from its bundle on this machine"
+    if options.remote:
+        typed, instead = "--remote", "deploy it, by a `flyte_deployment` that has it in its `tasks`"
+    raise FlyteTargetError(target.address, f"{typed} is for tasks, and this is an app: {instead}.")
+
+
+@rule(desc="Prepare to run a Flyte task or app", level=LogLevel.DEBUG)
 async def run_task(
     field_set: RunTaskFieldSet,
     run: RunSubsystem,
     flyte: FlyteSubsystem,
     flyte_pack: FlytePackSubsystem,
     python_setup: PythonSetup,
+    repos: PythonRepos,
+    global_options: GlobalOptions,
     dist_dir: DistDir,
     run_id: RunId,
 ) -> RunRequest:
+    packages = PackageSettings(flyte_pack, python_setup, repos, global_options.ca_certs_path)
     address = field_set.address
     try:
         options = split(run.args)
     except UsageError as error:
         raise FlyteTargetError(address, str(error)) from None
-    if options.remote:
-        return await _remote(address, options, flyte, flyte_pack, python_setup, dist_dir)
+    if options.deployed is not None or options.remote or options.in_image:
+        _check_is_task((await engine.targets_at([address]))[0], options)
+    if options.deployed is not None:
+        return await _deployed(address, options, flyte, packages, dist_dir)
+    # Its inputs can be told without Flyte.
+    if options.remote and not options.help:
+        return await _shipped(address, options, flyte, packages, dist_dir)
     task_request = TaskRequest(
         address, options.copy_style, options.root_dir, image=options.in_image
     )
     task = (await engine.build_tasks([task_request]))[0]
     if options.in_image:
         return await _in_image(task, flyte, flyte_pack)
-    return await _here(task, store_uri(flyte, dist_dir))
+    return await _here(task, store_uri(flyte, dist_dir), packages)
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:

@@ -1,0 +1,89 @@
+"""What to do about a module that is missing where a task is imported, by what the build knows.
+
+The build knows the modules of the repository, and the resolve's lock file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+_UNKNOWN = (
+    "First-party code that is not inferred goes into `dependencies`, third-party code into the "
+    "resolve's requirements"
+)
+
+
+def read(path: str | None) -> dict[str, Any] | None:
+    """The file that `pants_flyte.known_modules` makes; None without one.
+
+    {"resolve": name, "lock": path or null, "locked": [normalized names of distributions] or null,
+    "first_party": {module: address}, "requirements": {module: [address, distribution]},
+    "distributions": {module: distribution of Flyte's own}}
+    """
+    if path is None:
+        return None
+    with open(path, "rb") as file:
+        found: dict[str, Any] = json.load(file)
+    return found
+
+
+def advice(module: str, known: dict[str, Any] | None) -> str:
+    """What provides a module, or what might, and what to write; without a full stop."""
+    if known is None:
+        return _UNKNOWN
+    if module in known["first_party"]:
+        owner = known["first_party"][module]
+        return (
+            f"It is in this repository ({owner}), and nothing that the task reaches imports it in "
+            f"a way that Pants infers: add {owner} to the `dependencies` of what imports it"
+        )
+    resolve, locked = known["resolve"], known["locked"]
+    for name in _with_parents(module):
+        if name in known["requirements"]:
+            address, distribution = known["requirements"][name]
+            if locked is not None and distribution not in locked:
+                return (
+                    f"{address} requires {distribution}, but the lock file {known['lock']} of the "
+                    f"resolve {resolve} lacks it: make the lock file anew"
+                )
+            return (
+                f"It is in the lock file of the resolve {resolve}, by {address}, but nothing that "
+                f"the task reaches depends on that: add {address} to the `dependencies` of what "
+                "imports it"
+            )
+    for name in _with_parents(module):
+        distribution = re.sub(r"[-_.]+", "-", known["distributions"].get(name, name)).lower()
+        if distribution in (locked or ()):
+            return (
+                f"{distribution} is in the lock file of the resolve {resolve}, but no requirement "
+                f"is said to provide {module}: write a `python_requirement` for {distribution}, or "
+                "say so in the `module_mapping` of its `python_requirements`"
+            )
+    for name in _with_parents(module):
+        if name in known["distributions"]:
+            distribution = known["distributions"][name]
+            return (
+                f"{distribution} provides it, and is not in the lock file of the resolve "
+                f"{resolve}: add it to the requirements, and make the lock file anew"
+            )
+    first = module.partition(".")[0]
+    here = [one for one in known["first_party"] if one == first or one.startswith(f"{first}.")]
+    if here:
+        return (
+            f"No target of this repository owns a module {module}, though {len(here)} below "
+            f"{first} have one: mind the spelling, or give its file a target"
+        )
+    return (
+        f"Nothing in the lock file of the resolve {resolve} is known to provide it. Add a "
+        "requirement that does, and make the lock file anew. If one of the requirements does under "
+        "a name of its own, say so in the `module_mapping` of its `python_requirements`"
+    )
+
+
+def _with_parents(module: str) -> Iterator[str]:
+    while module:
+        yield module
+        module = module.rpartition(".")[0]

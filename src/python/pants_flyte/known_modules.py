@@ -1,0 +1,75 @@
+"""Which modules a resolve and the repository have, for messages about an import that fails."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Dict, Iterator, Set, Tuple
+
+from pants.backend.python.dependency_inference.default_module_mapping import (
+    DEFAULT_MODULE_MAPPING,
+)
+from pants.backend.python.subsystems.setup import PythonSetup
+from pants.backend.python.target_types import (
+    PythonRequirementModulesField,
+    PythonRequirementResolveField,
+    PythonRequirementsField,
+)
+from pants.engine.target import Target
+
+from pants_flyte import engine
+from pants_flyte.first_party import all_modules
+from pants_flyte.flyte_modules import MODULES
+from pants_flyte.globs import exactly
+
+# The names of distributions in lock files: of requirements, by PEX (JSON), by uv, and PEP 751.
+_LOCKED = re.compile(
+    rb"""
+    ^ [ ]* (?: "project_name" [ ]* : [ ]* " | name [ ] = [ ] " )? ([A-Za-z0-9][\w.-]{0,199})
+    (?: " | [ ]? (?: \[ [^\]\n]{0,999} \] )? [ ]? (?: == | @ ) )
+    """,
+    re.VERBOSE | re.MULTILINE,
+)
+
+
+async def modules_in(resolve: str, python_setup: PythonSetup) -> bytes:
+    """JSON for `flyte_pack.flyte_side.missing.read`."""
+    lock = python_setup.resolves.get(resolve) if python_setup.enable_resolves else None
+    found = await engine.contents_matching(exactly([lock] if lock else []))
+    modules = await all_modules(python_setup)
+    first_party = {name: modules.find(name, resolve) for name in modules.by_name}
+    requirements: Dict[str, Tuple[str, str]] = {}
+    for target in await engine.all_targets():
+        if target.has_field(PythonRequirementsField):
+            its = target[PythonRequirementResolveField].normalized_value(python_setup)
+            for module, distribution in _provided(target) if its == resolve else ():
+                requirements.setdefault(module, (target.address.spec, distribution))
+    known = {
+        "resolve": resolve,
+        "lock": lock,
+        "locked": sorted(locked_names(found[0].content)) if found else None,
+        "first_party": {name: one.owner.spec for name, one in first_party.items() if one},
+        "requirements": requirements,
+        "distributions": {module: name for name, of in MODULES.items() for module in of},
+    }
+    return json.dumps(known, sort_keys=True).encode()
+
+
+def _provided(target: Target) -> Iterator[Tuple[str, str]]:
+    """The modules of a requirement, as Pants has them, each with its distribution."""
+    explicit = target[PythonRequirementModulesField].value
+    for requirement in target[PythonRequirementsField].value:
+        # Called `name` where Pants parses requirements by the package `packaging`.
+        name = str(getattr(requirement, "project_name", None) or getattr(requirement, "name", ""))
+        assumed = DEFAULT_MODULE_MAPPING.get(_normalized(name), (name.lower().replace("-", "_"),))
+        for module in explicit or assumed:
+            yield module, _normalized(name)
+
+
+def locked_names(content: bytes) -> Set[str]:
+    """The normalized names of the distributions in a lock file."""
+    return {_normalized(name.decode()) for name in _LOCKED.findall(content)}
+
+
+def _normalized(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
