@@ -3,13 +3,15 @@
 DIRECTORY [--auth secret]`.
 
 PYTHON has flyte and uvicorn: what is served over the wire are Flyte's own generated classes, for
-tasks, triggers that come with them, runs, projects, and the data proxy. Nothing runs: a run "ends"
-as it is told to beforehand. It keeps what it is given in DIRECTORY, and refuses what the real one
-refuses: a version that is there, whatever its content; unknown projects and domains; whoever has no
-token, with --auth. When it answers, its address is printed; it ends with Ctrl-C, SIGTERM, or the
-program that started it. It listens to this machine alone.
+tasks, triggers, runs, projects, and the data proxy. Nothing runs: a run "ends" as it is told to
+beforehand. It keeps what it is given in DIRECTORY, and answers as Flyte's open-source backend does
+(at the commit that `control_plane_services.py` names, as far as our tests go). So it takes what that
+takes: another content under a version that is there, and unknown domains. When it answers, its
+address is printed; it ends with Ctrl-C, SIGTERM, or the program that started it. It listens to this
+machine alone.
 
-For tests there is more, as JSON: GET /control/state, POST /control/fault and POST /control/outcome.
+For tests there is more, as JSON: GET /control/state, and POST /control/fault, outcome
+and pause.
 """
 
 from __future__ import annotations
@@ -17,18 +19,23 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import hashlib
 import json
 import os
 import secrets
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlencode
 
 import control_plane_apps
+import control_plane_runs
+import control_plane_services
 import uvicorn
-from control_plane_services import CLIENT_ID, Plane, Store, applications
+from control_plane_services import CLIENT_ID, EXISTING, Plane
+from control_plane_store import Store
 
 HOST = "127.0.0.1"
 CLIENT_SECRET = "CONTROL_PLANE_SECRET"
@@ -42,6 +49,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--project", action="append", help="that exists (default: flytesnacks)")
     parser.add_argument(
         "--domain", action="append", help="default: development, staging, production"
+    )
+    parser.add_argument(
+        "--existing",
+        choices=EXISTING,
+        default=EXISTING[0],
+        help="what becomes of a task that is registered again under its version: upsert, as with "
+        "the open-source backend, takes the new content; already_exists refuses it",
     )
     parser.add_argument(
         "--auth",
@@ -107,7 +121,8 @@ class ControlPlane:
         self.tokens: set[str] = set()
         self.codes: dict[str, int] = {}
         self.faults: list[dict[str, Any]] = []
-        self.services = {app.path: app for app in applications(self.plane)}
+        modules = (control_plane_services, control_plane_runs, control_plane_apps)
+        self.services = {a.path: a for module in modules for a in module.applications(self.plane)}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         path: str = scope["path"]
@@ -118,7 +133,8 @@ class ControlPlane:
             query = parse_qs(scope["query_string"].decode())
             await self._log_in(path, query, headers, await _body(receive), send)
         elif path.startswith("/upload/"):
-            await self._upload(path, scope["query_string"].decode(), await _body(receive), send)
+            query = parse_qs(scope["query_string"].decode())
+            await self._upload(path, query, headers, await _body(receive), send)
         else:
             await self._call(path, headers, scope, receive, send)
 
@@ -165,9 +181,13 @@ class ControlPlane:
             return self.store.state()
         told = json.loads(body)
         if path == "/control/fault":
+            if told.pop("only", False):
+                self.faults.clear()
             self.faults.append({"times": 1, "seconds": 1.0, **told})
         elif path == "/control/outcome":
             self.plane.outcomes[told.pop("task")] = told
+        elif path == "/control/pause":
+            self.store.activate([SimpleNamespace(**told)], False)
         return {}
 
     async def _log_in(
@@ -227,10 +247,22 @@ class ControlPlane:
         self.codes[code] = waits
         return code
 
-    async def _upload(self, path: str, query: str, body: bytes, send: Any) -> None:
-        name = path[len("/upload/") :]
-        if parse_qs(query).get("signature") != [self.store.signature(name)]:
-            await _json(send, 403, {"error": "bad signature"})
+    async def _upload(
+        self,
+        path: str,
+        query: dict[str, list[str]],
+        headers: dict[str, str],
+        body: bytes,
+        send: Any,
+    ) -> None:
+        """As an object store: the signature holds for one name and one Content-MD5."""
+        name, md5 = path[len("/upload/") :], headers.get("content-md5", "")
+        if query.get("signature") != [self.store.signature(f"{name}{md5}")]:
+            await _json(send, 403, {"error": "SignatureDoesNotMatch"})
+            return
+        found = hashlib.md5(body, usedforsecurity=False).digest()
+        if md5 and base64.b64encode(found).decode() != md5:
+            await _json(send, 400, {"error": "BadDigest"})
             return
         self.store.count("upload")
         target = self.store.directory / "uploads" / name

@@ -1,43 +1,41 @@
-"""The services of `control_plane.py`, on what Flyte generates for them, and the files that they
-keep things in.
+"""The services of `control_plane.py`, on what Flyte generates for them: tasks, triggers, projects,
+and who somebody is. Runs and data are in `control_plane_runs.py`.
+
+They answer as the open-source backend does, flyteorg/flyte at commit 6fadb90d65, as far as our
+tests go; each says which file of it does so. `--existing already_exists` is the other kind of
+backend, which the SDK provides for.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import base64
-import hashlib
-import json
-import os
-import secrets
 import socket
-import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-import control_plane_apps
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
+from control_plane_store import (
+    TASK_COLUMNS,
+    TRIGGER_COLUMNS,
+    VERSION_COLUMNS,
+    Store,
+    cut,
+)
 from flyteidl2.auth import auth_service_connect, auth_service_pb2, identity_connect, identity_pb2
 from flyteidl2.cluster import payload_pb2 as cluster_pb2
 from flyteidl2.cluster import service_connect as cluster_connect
-from flyteidl2.common import identifier_pb2, phase_pb2, run_pb2
-from flyteidl2.core import literals_pb2
-from flyteidl2.dataproxy import dataproxy_service_connect
-from flyteidl2.dataproxy import dataproxy_service_pb2 as proxy_pb2
-from flyteidl2.logs.dataplane import payload_pb2 as logs_pb2
+from flyteidl2.common import identifier_pb2
 from flyteidl2.project import project_service_connect, project_service_pb2
 from flyteidl2.task import common_pb2, task_definition_pb2, task_service_connect
 from flyteidl2.task import task_service_pb2 as task_pb2
-from flyteidl2.workflow import run_definition_pb2 as run_def
-from flyteidl2.workflow import run_service_connect
-from flyteidl2.workflow import run_service_pb2 as runs_pb2
-from google.protobuf.json_format import MessageToDict
+from flyteidl2.trigger import trigger_definition_pb2 as trigger_pb2
+from flyteidl2.trigger import trigger_service_connect
+from flyteidl2.trigger import trigger_service_pb2 as triggers_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
 
 CLIENT_ID = "ci"
+EXISTING = ("upsert", "already_exists")
 
 
 @dataclass
@@ -49,262 +47,291 @@ class Plane:
     address: str = ""
     outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def check_project(self, project: str, domain: str) -> None:
+    def check_project(self, project: str) -> None:
+        """runs/service/utils.go, validateProjectExists: domains are not looked at."""
+        if not project:
+            raise ConnectError(Code.INTERNAL, "failed to validate project: id is required")
         if project not in self.options.project:
-            raise ConnectError(Code.NOT_FOUND, f"project {project} not found")
-        if domain not in self.options.domain:
-            raise ConnectError(Code.NOT_FOUND, f"domain {domain} not found")
+            raise ConnectError(Code.NOT_FOUND, f'project "{project}" not found')
 
 
 def applications(plane: Plane) -> list[Any]:
     """An ASGI application for each service, which has its `path`."""
     return [
         task_service_connect.TaskServiceASGIApplication(Tasks(plane)),
-        run_service_connect.RunServiceASGIApplication(Runs(plane)),
-        dataproxy_service_connect.DataProxyServiceASGIApplication(DataProxy(plane)),
-        project_service_connect.ProjectServiceASGIApplication(Projects()),
+        trigger_service_connect.TriggerServiceASGIApplication(Triggers(plane)),
+        project_service_connect.ProjectServiceASGIApplication(Projects(plane)),
         auth_service_connect.AuthMetadataServiceASGIApplication(AuthMetadata(plane)),
-        identity_connect.IdentityServiceASGIApplication(Identity()),
-        cluster_connect.ClusterServiceASGIApplication(Clusters()),
-        *control_plane_apps.applications(plane),
+        identity_connect.IdentityServiceASGIApplication(Identity(plane)),
+        cluster_connect.ClusterServiceASGIApplication(Clusters(plane)),
     ]
 
 
-class Store:
-    """What is kept, in files: it survives a restart."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory.resolve()
-        for name in ("tasks", "runs", "inputs"):
-            (self.directory / name).mkdir(parents=True, exist_ok=True)
-        self._counts = self.directory / "requests.jsonl"
-        self._counts.touch()
-
-    def count(self, method: str) -> None:
-        with self._counts.open("a") as file:
-            file.write(json.dumps({"method": method, "at": time.time()}) + "\n")
-
-    def signature(self, name: str) -> str:
-        return hashlib.sha256(f"planted-signature {name}".encode()).hexdigest()
-
-    def _task(self, task: Any) -> Path:
-        parts = (task.project, task.domain, task.name, task.version)
-        return self.directory / "tasks" / ",".join(quote(part, safe="") for part in parts)
-
-    def put_task(self, request: Any) -> bool:
-        """False if that version is there, which is then left as it is."""
-        path = self._task(request.task_id)
-        fresh = path.with_name(f".{secrets.token_hex(8)}")
-        fresh.write_bytes(request.SerializeToString(deterministic=True))
-        try:
-            os.link(fresh, path)
-        except FileExistsError:
-            return False
-        finally:
-            fresh.unlink()
-        return True
-
-    def task(self, task: Any) -> Any:
-        try:
-            return task_pb2.DeployTaskRequest.FromString(self._task(task).read_bytes())
-        except FileNotFoundError:
-            raise ConnectError(
-                Code.NOT_FOUND, f"task {task.name} version {task.version} not found"
-            ) from None
-
-    def tasks(self) -> list[Any]:
-        files = sorted(
-            (self.directory / "tasks").glob("[!.]*"), key=lambda file: file.stat().st_mtime_ns
-        )
-        return [task_pb2.DeployTaskRequest.FromString(file.read_bytes()) for file in files]
-
-    def state(self) -> dict[str, Any]:
-        counts: dict[str, int] = {}
-        for line in self._counts.read_text().splitlines():
-            method = json.loads(line)["method"]
-            counts[method] = counts.get(method, 0) + 1
-        return {
-            "tasks": [
-                {
-                    **{key: getattr(one.task_id, key) for key in ("org", "project", "domain")},
-                    "name": one.task_id.name,
-                    "version": one.task_id.version,
-                    "image": one.spec.task_template.container.image,
-                    "command": list(one.spec.task_template.container.args),
-                    "env": {e.key: e.value for e in one.spec.task_template.container.env},
-                    "triggers": [trigger.name for trigger in one.triggers],
-                    "request": MessageToDict(one),
-                }
-                for one in self.tasks()
-            ],
-            "runs": [
-                json.loads(file.read_text()) for file in sorted((self.directory / "runs").iterdir())
-            ],
-            "apps": control_plane_apps.state(self.directory),
-            "requests": counts,
-        }
-
-
 class Tasks(task_service_connect.TaskService):
+    """runs/service/task_service.go; no rule of the protocol's `buf.validate` is checked there."""
+
     def __init__(self, plane: Plane) -> None:
         self.plane = plane
 
     async def deploy_task(self, request: Any, ctx: Any) -> Any:
-        task, template = request.task_id, request.spec.task_template
-        self.plane.check_project(task.project, task.domain)
-        if not (task.name and task.version):
-            raise ConnectError(Code.INVALID_ARGUMENT, "a task needs a name and a version")
-        if template.HasField("container") and not template.container.image:
-            raise ConnectError(Code.INVALID_ARGUMENT, "a container needs an image")
-        if not self.plane.store.put_task(request):
+        store, documentation = self.plane.store, request.spec.documentation
+        self.plane.check_project(request.task_id.project)
+        kept = task_pb2.DeployTaskRequest.FromString(request.SerializeToString())
+        if kept.spec.HasField("environment"):
+            kept.spec.environment.description = cut(kept.spec.environment.description, 255)
+        if kept.spec.HasField("documentation"):
+            short, long = documentation.short_description, documentation.long_description
+            kept.spec.documentation.short_description = cut(short, 255)
+            kept.spec.documentation.long_description = cut(long, 2048)
+        for one in kept.triggers:
+            check_schedule(one.name, one.automation_spec)
+        if self.plane.options.existing == "already_exists" and store.find_task(request.task_id):
+            # flyte/_deploy.py of the SDK takes this for "there already".
+            task = request.task_id
             raise ConnectError(Code.ALREADY_EXISTS, f"task {task.name}, version {task.version}")
+        store.put_task(kept)
         return task_pb2.DeployTaskResponse()
 
     async def get_task_details(self, request: Any, ctx: Any) -> Any:
-        found = self.plane.store.task(request.task_id)
-        details = task_definition_pb2.TaskDetails(task_id=found.task_id, spec=found.spec)
+        row = self.plane.store.task(request.task_id)
+        details = task_definition_pb2.TaskDetails(
+            task_id=task_id(row),
+            metadata=_metadata(row),
+            spec=task_definition_pb2.TaskSpec.FromString(row["spec"]),
+        )
         return task_pb2.GetTaskDetailsResponse(details=details)
 
     async def list_tasks(self, request: Any, ctx: Any) -> Any:
+        """The version of each task that was registered first most lately."""
+        scope = []
+        if request.WhichOneof("scope_by") == "project_id":
+            of = request.project_id
+            scope = [("project", of.name), ("domain", of.domain)]
+        # Whether it is an entry point is not looked at.
+        scope += [
+            ("deployed_by", one.deployed_by)
+            for one in request.known_filters
+            if one.WhichOneof("filter_by") == "deployed_by"
+        ]
+        latest = (
+            "(SELECT * FROM tasks AS t WHERE created_at = (SELECT MAX(created_at) FROM tasks "
+            "WHERE project = t.project AND domain = t.domain AND name = t.name))"
+        )
+        rows, token = self.plane.store.listed(
+            latest, request.request, TASK_COLUMNS, scope, "created_at DESC"
+        )
         return task_pb2.ListTasksResponse(
             tasks=[
                 task_definition_pb2.Task(
-                    task_id=one.task_id,
-                    metadata=task_definition_pb2.TaskMetadata(
-                        short_name=one.spec.short_name, environment_name=one.spec.environment.name
-                    ),
+                    task_id=task_id(row),
+                    metadata=_metadata(row),
+                    task_summary=task_definition_pb2.TaskSummary(),
                 )
-                for one in reversed(self.plane.store.tasks())
-            ]
+                for row in rows
+            ],
+            token=token,
+        )
+
+    async def list_versions(self, request: Any, ctx: Any) -> Any:
+        of = request.task_name
+        scope = [("project", of.project), ("domain", of.domain), ("name", of.name)]
+        rows, token = self.plane.store.listed(
+            "tasks", request.request, VERSION_COLUMNS, scope, "created_at DESC"
+        )
+        return task_pb2.ListVersionsResponse(
+            versions=[
+                task_pb2.ListVersionsResponse.VersionResponse(
+                    version=row["version"], deployed_at=stamp(row["created_at"])
+                )
+                for row in rows
+            ],
+            token=token,
         )
 
 
-class DataProxy(dataproxy_service_connect.DataProxyService):
+def task_id(row: Any) -> Any:
+    """runs/repository/transformers/task.go: an organization is not kept."""
+    return task_definition_pb2.TaskIdentifier(
+        **{key: row[key] for key in ("project", "domain", "name", "version")}
+    )
+
+
+def _metadata(row: Any) -> Any:
+    metadata = task_definition_pb2.TaskMetadata(
+        short_name=row["function_name"],
+        environment_name=row["environment"],
+        deployed_at=stamp(row["created_at"]),
+        short_description=row["short_description"],
+    )
+    if row["total_triggers"] == 1:
+        metadata.triggers_summary.details.name = row["trigger_name"]
+        metadata.triggers_summary.details.active = row["active_triggers"] > 0
+    elif row["total_triggers"]:
+        metadata.triggers_summary.stats.total = row["total_triggers"]
+        metadata.triggers_summary.stats.active = row["active_triggers"]
+    return metadata
+
+
+class Triggers(trigger_service_connect.TriggerService):
+    """runs/service/trigger_service.go"""
+
     def __init__(self, plane: Plane) -> None:
-        self.plane = plane
+        self.store = plane.store
 
-    async def create_upload_location(self, request: Any, ctx: Any) -> Any:
-        self.plane.check_project(request.project, request.domain)
-        prefix = request.filename_root or request.content_md5.hex()
-        name = f"{request.project}/{request.domain}/{prefix}/{request.filename}"
-        bucket = self.plane.options.uploads
-        if bucket:
-            signed, native = _presigned(bucket, name), f"{bucket.rstrip('/')}/{name}"
-        else:
-            signature = self.plane.store.signature(name)
-            signed = f"{self.plane.address}/upload/{quote(name)}?signature={signature}"
-            native = f"file://{self.plane.store.directory}/uploads/{name}"
-        return proxy_pb2.CreateUploadLocationResponse(signed_url=signed, native_url=native)
+    async def deploy_trigger(self, request: Any, ctx: Any) -> Any:
+        check_schedule(request.name.name, request.automation_spec)
+        row = self.store.put_trigger(
+            _key(request.name), request.spec, request.automation_spec, request.revision
+        )
+        return triggers_pb2.DeployTriggerResponse(trigger=_details(row))
 
-    async def upload_inputs(self, request: Any, ctx: Any) -> Any:
-        if request.WhichOneof("task") == "task_id":
-            self.plane.store.task(request.task_id)
-        data = request.inputs.SerializeToString(deterministic=True)
-        digest = hashlib.sha256(data).hexdigest()
-        path = self.plane.store.directory / "inputs" / digest
-        path.write_bytes(data)
-        return proxy_pb2.UploadInputsResponse(
-            offloaded_input_data=run_pb2.OffloadedInputData(
-                uri=f"file://{path}", inputs_hash=digest
+    async def get_trigger_details(self, request: Any, ctx: Any) -> Any:
+        details = _details(self.store.trigger(request.name))
+        return triggers_pb2.GetTriggerDetailsResponse(trigger=details)
+
+    async def get_trigger_revision_details(self, request: Any, ctx: Any) -> Any:
+        key = (*_key(request.id.name), request.id.revision)
+        row = self.store.sql.execute(
+            "SELECT * FROM trigger_revisions WHERE project = ? AND domain = ? AND task_name = ? "
+            "AND name = ? AND revision = ?",
+            key,
+        ).fetchone()
+        if row is None:
+            raise ConnectError(Code.NOT_FOUND, f"trigger revision not found: {key}")
+        return triggers_pb2.GetTriggerRevisionDetailsResponse(trigger=_details(row))
+
+    async def list_triggers(self, request: Any, ctx: Any) -> Any:
+        kind, scope = request.WhichOneof("scope_by"), []
+        if kind == "project_id":
+            of = request.project_id
+            scope = [("project", of.name), ("domain", of.domain)]
+        elif kind in ("task_id", "task_name"):
+            of = getattr(request, kind)
+            scope = [("project", of.project), ("domain", of.domain), ("task_name", of.name)]
+            if kind == "task_id":
+                scope.append(("task_version", of.version))
+        rows, token = self.store.listed(
+            "(SELECT * FROM triggers WHERE deleted_at IS NULL)",
+            *(request.request, TRIGGER_COLUMNS, scope, "active DESC, updated_at DESC"),
+        )
+        found = [
+            trigger_pb2.Trigger(
+                id=_trigger_id(row, row["latest_revision"]),
+                status=_status(row),
+                active=bool(row["active"]),
+                automation_spec=_automation(row),
             )
+            for row in rows
+        ]
+        return triggers_pb2.ListTriggersResponse(triggers=found, token=token)
+
+    async def get_trigger_revision_history(self, request: Any, ctx: Any) -> Any:
+        of = request.name
+        scope = [("project", of.project), ("domain", of.domain)]
+        scope += [("task_name", of.task_name), ("name", of.name)]
+        rows, token = self.store.listed(
+            "trigger_revisions", request.request, TRIGGER_COLUMNS, scope, "revision DESC"
         )
+        found = [
+            trigger_pb2.TriggerRevision(
+                id=_trigger_id(row, row["revision"]), status=_status(row), action=row["action"]
+            )
+            for row in rows
+        ]
+        return triggers_pb2.GetTriggerRevisionHistoryResponse(triggers=found, token=token)
 
-    async def tail_logs(self, request: Any, ctx: Any) -> Any:
-        run = _read_run(self.plane, request.action_id.run.name)
-        lines = run["outcome"].get("logs", [])
-        if lines is None:  # as where the pod is gone
-            raise ConnectError(Code.NOT_FOUND, "no log context found")
-        found = [logs_pb2.LogLine(message=f"{line}\n") for line in lines]
-        yield proxy_pb2.TailLogsResponse(logs=[proxy_pb2.TailLogsResponse.Logs(lines=found)])
+    async def update_triggers(self, request: Any, ctx: Any) -> Any:
+        self.store.activate(request.names, request.active)
+        return triggers_pb2.UpdateTriggersResponse()
 
-    async def get_action_data(self, request: Any, ctx: Any) -> Any:
-        run = _read_run(self.plane, request.action_id.run.name)
-        inputs = common_pb2.Inputs.FromString(base64.b64decode(run["inputs"]))
-        outputs = common_pb2.Outputs(
-            literals=[
-                common_pb2.NamedLiteral(name=name, value=_literal(value))
-                for name, value in run["outcome"].get("outputs", {}).items()
-            ]
-        )
-        return proxy_pb2.GetActionDataResponse(inputs=inputs, outputs=outputs)
+    async def delete_triggers(self, request: Any, ctx: Any) -> Any:
+        self.store.delete(request.names)
+        return triggers_pb2.DeleteTriggersResponse()
 
 
-class Runs(run_service_connect.RunService):
-    def __init__(self, plane: Plane) -> None:
-        self.plane = plane
+def check_schedule(name: str, automation: Any) -> None:
+    """runs/schedule/cron.go reads five fields, or a word like @daily; here they are counted."""
+    schedule = automation.schedule
+    kind = schedule.WhichOneof("expression")
+    if kind in ("cron", "cron_expression"):
+        text = schedule.cron.expression if kind == "cron" else schedule.cron_expression
+        if len(text.split()) != 5 and not text.startswith("@"):
+            raise ConnectError(
+                Code.INVALID_ARGUMENT,
+                f'trigger "{name}" has invalid cron expression: "{text}"',
+            )
 
-    async def create_run(self, request: Any, ctx: Any) -> Any:
-        if request.WhichOneof("task") == "task_spec":
-            # A task that goes along with the run: it is kept there, not among the tasks.
-            task = task_pb2.DeployTaskRequest(spec=request.task_spec)
-            for key in ("org", "project", "domain", "name", "version"):
-                setattr(task.task_id, key, getattr(request.task_spec.task_template.id, key))
-        else:
-            task = self.plane.store.task(request.task_id)
-        self.plane.check_project(task.task_id.project, task.task_id.domain)
-        name = request.run_id.name or f"r{secrets.token_hex(9)}"
-        uri = request.offloaded_input_data.uri
-        inputs = Path(uri[len("file://") :]).read_bytes() if uri else b""
-        record = {
-            "name": name,
-            **{key: getattr(task.task_id, key) for key in ("org", "project", "domain")},
-            "task": task.task_id.name,
-            "version": task.task_id.version,
-            "command": list(task.spec.task_template.container.args),
-            "image": task.spec.task_template.container.image,
-            "inputs": base64.b64encode(inputs).decode(),
-            "env": {one.key: one.value for one in request.run_spec.envs.values},
-            "labels": dict(request.run_spec.labels.values),
-            "by": request.WhichOneof("task"),
-            "spec": base64.b64encode(task.spec.SerializeToString()).decode(),
-            "outcome": self.plane.outcomes.get(task.task_id.name, {}),
-        }
-        (self.plane.store.directory / "runs" / name).write_text(json.dumps(record))
-        action = run_def.Action(
-            id=_action_id(record),
-            status=run_def.ActionStatus(phase=phase_pb2.ACTION_PHASE_QUEUED),
-        )
-        return runs_pb2.CreateRunResponse(run=run_def.Run(action=action))
 
-    async def watch_action_details(self, request: Any, ctx: Any) -> Any:
-        run = _read_run(self.plane, request.action_id.run.name)
-        phases = [phase_pb2.ACTION_PHASE_QUEUED, phase_pb2.ACTION_PHASE_RUNNING]
-        for phase in phases:
-            yield runs_pb2.WatchActionDetailsResponse(details=self._details(run, phase))
-        while run["outcome"].get("hold"):
-            await asyncio.sleep(0.1)
-        yield runs_pb2.WatchActionDetailsResponse(details=self._details(run, None))
+def _key(name: Any) -> tuple[str, str, str, str]:
+    return name.project, name.domain, name.task_name, name.name
 
-    async def get_action_details(self, request: Any, ctx: Any) -> Any:
-        run = _read_run(self.plane, request.action_id.run.name)
-        return runs_pb2.GetActionDetailsResponse(details=self._details(run, None))
 
-    async def get_run_details(self, request: Any, ctx: Any) -> Any:
-        run = _read_run(self.plane, request.run_id.name)
-        return runs_pb2.GetRunDetailsResponse(
-            details=run_def.RunDetails(action=self._details(run, None))
-        )
+def _trigger_id(row: Any, revision: int) -> Any:
+    keys = ("project", "domain", "task_name", "name")
+    name = identifier_pb2.TriggerName(**{key: row[key] for key in keys})
+    return identifier_pb2.TriggerIdentifier(name=name, revision=revision)
 
-    def _details(self, run: dict[str, Any], phase: int | None) -> Any:
-        error = run["outcome"].get("error")
-        if phase is None:
-            phase = phase_pb2.ACTION_PHASE_FAILED if error else phase_pb2.ACTION_PHASE_SUCCEEDED
-        details = run_def.ActionDetails(
-            id=_action_id(run),
-            status=run_def.ActionStatus(phase=phase, attempts=1),
-            task=task_definition_pb2.TaskSpec.FromString(base64.b64decode(run["spec"])),
-        )
-        if error and phase == phase_pb2.ACTION_PHASE_FAILED:
-            details.error_info.message = error
-        return details
+
+def _details(row: Any) -> Any:
+    """runs/repository/transformers/trigger.go"""
+    spec = trigger_pb2.TriggerSpec.FromString(row["spec"])
+    spec.active, spec.task_version = bool(row["active"]), row["task_version"]
+    revision = row["revision"] if "revision" in row.keys() else row["latest_revision"]  # noqa: SIM118
+    return trigger_pb2.TriggerDetails(
+        id=_trigger_id(row, revision),
+        spec=spec,
+        status=_status(row),
+        automation_spec=_automation(row),
+    )
+
+
+def _status(row: Any) -> Any:
+    names = ("deployed_at", "updated_at", "triggered_at", "deleted_at")
+    return trigger_pb2.TriggerStatus(**{n: stamp(row[n]) for n in names if row[n] is not None})
+
+
+def _automation(row: Any) -> Any:
+    return common_pb2.TriggerAutomationSpec.FromString(row["automation_spec"])
+
+
+def stamp(seconds: float) -> Timestamp:
+    found = Timestamp()
+    found.FromNanoseconds(int(seconds * 1e6) * 1000)
+    return found
 
 
 class Projects(project_service_connect.ProjectService):
+    """runs/service/project_service.go: each project has the domains of the configuration."""
+
+    def __init__(self, plane: Plane) -> None:
+        self.options = plane.options
+
+    async def get_project(self, request: Any, ctx: Any) -> Any:
+        if not request.id:
+            raise ConnectError(Code.INVALID_ARGUMENT, "id is required")
+        if request.id not in self.options.project:
+            raise ConnectError(Code.NOT_FOUND, "project not found")
+        return project_service_pb2.GetProjectResponse(project=self._project(request.id))
+
     async def list_projects(self, request: Any, ctx: Any) -> Any:
-        return project_service_pb2.ListProjectsResponse()
+        offset = int(request.token or 0)
+        found = sorted(self.options.project)[offset:]
+        if request.limit:
+            found = found[: request.limit]
+        more = request.limit and len(found) == request.limit
+        projects = project_service_pb2.Projects(
+            projects=map(self._project, found), token=str(offset + request.limit) if more else ""
+        )
+        return project_service_pb2.ListProjectsResponse(projects=projects)
+
+    def _project(self, name: str) -> Any:
+        domains = [project_service_pb2.Domain(id=one, name=one) for one in self.options.domain]
+        return project_service_pb2.Project(id=name, name=name, domains=domains)
 
 
 class AuthMetadata(auth_service_connect.AuthMetadataService):
+    """runs/service/auth_metadata_service.go: without an identity provider, there is none."""
+
     def __init__(self, plane: Plane) -> None:
         self.plane = plane
         # A real one has a fixed port, which two tests at once would fight for.
@@ -313,6 +340,8 @@ class AuthMetadata(auth_service_connect.AuthMetadataService):
             self.callback = holder.getsockname()[1]
 
     async def get_o_auth2_metadata(self, request: Any, ctx: Any) -> Any:
+        if self.plane.options.auth == "none":
+            raise ConnectError(Code.UNIMPLEMENTED, "oauth2 metadata is not configured")
         at = self.plane.address
         return auth_service_pb2.GetOAuth2MetadataResponse(
             issuer=at,
@@ -322,67 +351,45 @@ class AuthMetadata(auth_service_connect.AuthMetadataService):
         )
 
     async def get_public_client_config(self, request: Any, ctx: Any) -> Any:
+        if self.plane.options.auth == "none":
+            return auth_service_pb2.GetPublicClientConfigResponse(
+                authorization_metadata_key="authorization", dataplane_domain="localhost"
+            )
         return auth_service_pb2.GetPublicClientConfigResponse(
             client_id=CLIENT_ID,
             redirect_uri=f"http://localhost:{self.callback}/callback",
             scopes=["all"],
             authorization_metadata_key="authorization",
+            dataplane_domain="localhost",
         )
 
 
 class Identity(identity_connect.IdentityService):
+    """runs/service/identity_service.go"""
+
+    def __init__(self, plane: Plane) -> None:
+        self.options = plane.options
+
     async def user_info(self, request: Any, ctx: Any) -> Any:
+        if self.options.auth == "none":
+            raise ConnectError(Code.UNAUTHENTICATED, "no authenticated identity on request")
         return identity_pb2.UserInfoResponse(name=CLIENT_ID)
 
 
 class Clusters(cluster_connect.ClusterService):
-    async def select_cluster(self, request: Any, ctx: Any) -> Any:
-        operations = cluster_pb2.SelectClusterRequest.Operation
-        if operations.Name(request.operation) == "OPERATION_UPLOAD_TRIGGER":
-            raise ConnectError(Code.UNIMPLEMENTED, "triggers keep their inputs")
-        return cluster_pb2.SelectClusterResponse()
+    """dataproxy/service/cluster_service.go: where it was asked, whatever for.
 
-
-def _read_run(plane: Plane, name: str) -> dict[str, Any]:
-    try:
-        run: dict[str, Any] = json.loads((plane.store.directory / "runs" / name).read_text())
-    except FileNotFoundError:
-        raise ConnectError(Code.NOT_FOUND, f"run {name} not found") from None
-    return run
-
-
-def _action_id(run: dict[str, Any]) -> Any:
-    return identifier_pb2.ActionIdentifier(
-        run=identifier_pb2.RunIdentifier(
-            org=run["org"], project=run["project"], domain=run["domain"], name=run["name"]
-        ),
-        name="a0",
-    )
-
-
-def _literal(value: Any) -> Any:
-    field = {bool: "boolean", int: "integer", float: "float_value", str: "string_value"}[
-        type(value)
-    ]
-    primitive = literals_pb2.Primitive(**{field: value})
-    return literals_pb2.Literal(scalar=literals_pb2.Scalar(primitive=primitive))
-
-
-def _presigned(bucket: str, name: str) -> str:
-    """A URL by which one file can be put into an S3 bucket, of the server and with the keys in
-    AWS_*.
+    The scheme comes from a proxy's X-Forwarded-Proto; with --tls, this server is its own.
     """
-    from datetime import timedelta
 
-    import obstore
-    from obstore.store import S3Store
+    def __init__(self, plane: Plane) -> None:
+        self.options = plane.options
 
-    host, _, prefix = bucket[len("s3://") :].partition("/")
-    store = S3Store(
-        host,
-        endpoint=os.environ["AWS_ENDPOINT_URL"],
-        region=os.environ.get("AWS_REGION", "us-east-1"),
-        client_options={"allow_http": True},
-    )
-    path = f"{prefix.rstrip('/')}/{name}".lstrip("/")
-    return str(obstore.sign(store, "PUT", path, timedelta(minutes=10)))
+    async def select_cluster(self, request: Any, ctx: Any) -> Any:
+        headers = ctx.request_headers()
+        host = headers.get("host", "")
+        usual = "https" if self.options.tls else "http"
+        scheme = headers.get("x-forwarded-proto", usual).partition(",")[0].strip().lower()
+        return cluster_pb2.SelectClusterResponse(
+            cluster_endpoint=f"{scheme if scheme in ('http', 'https') else 'http'}://{host}"
+        )

@@ -19,6 +19,8 @@ from tests.support.flyte_versions import NEWEST, python_with_flyte
 
 SCRIPT = Path(__file__).resolve().parents[2] / "build-support" / "services" / "control_plane.py"
 CLIENT_ID, SECRET = "ci", "planted-secret-91c4"
+# What becomes of a task that is registered again under its version.
+EXISTING = ("upsert", "already_exists")
 IMAGE = "registry.example/team/trainer@sha256:" + "0" * 64
 
 
@@ -34,13 +36,33 @@ class RealControlPlane:
     tls: bool
 
     def state(self) -> dict[str, Any]:
-        """{"tasks": [...], "runs": [...], "requests": {method: how many}}."""
+        """{"tasks": [...], "triggers": [...], "runs": [...], "requests": {method: how many}}."""
         return self._control("state")
 
     @property
     def tasks(self) -> dict[str, str]:
-        """The last version of each task that is registered, by its name."""
+        """The version of each task that was registered last, by its name."""
         return {task["name"]: task["version"] for task in self.state()["tasks"]}
+
+    @property
+    def latest(self) -> dict[str, str]:
+        """The version that whoever names none gets, by the task's name: it was there last."""
+        tasks = sorted(self.state()["tasks"], key=lambda task: task["created_at"])
+        return {task["name"]: task["version"] for task in tasks}
+
+    @property
+    def firing(self) -> dict[str, str]:
+        """The version that each active trigger runs, by `task/trigger`."""
+        return {
+            f"{one['task_name']}/{one['name']}": one["task_version"]
+            for one in self.state()["triggers"]
+            if one["active"] and not one["deleted"]
+        }
+
+    def pause(self, task: str, trigger: str, project: str = "flytesnacks") -> None:
+        """Deactivate a trigger, as somebody does in Flyte's own pages."""
+        domain = "development"
+        self._control("pause", project=project, domain=domain, task_name=task, name=trigger)
 
     def requests(self, method: str) -> int:
         return self.state()["requests"].get(method, 0)
@@ -50,6 +72,10 @@ class RealControlPlane:
         the answer off).
         """
         self._control("fault", method=method, kind=kind, times=times, seconds=seconds)
+
+    def fault_no_more(self) -> None:
+        """All goes right from now on."""
+        self._control("fault", method="", kind="none", only=True)
 
     def outcome(self, task: str, **how: Any) -> None:
         """How runs of a task end from now on: outputs={name: value}, error=TEXT, or hold=True (not

@@ -472,7 +472,7 @@ def stored(root):
 
 def test_help_needs_no_plan(root):
     done = root.run("deploy", "--plan", "nowhere.json", "--", "--help").ok()
-    assert "  rollback VERSION " in done.out
+    assert "  rollback [VERSION|-N]" in done.out
 
 
 def test_a_reader_that_stops_reading_is_no_error(root):

@@ -15,7 +15,7 @@ from flyte_pack.deploy.records import VersionRecord
 from flyte_shim.hashing import sha256_bytes, sha256_file
 from tests.support.control_plane import control_plane
 from tests.support.deploying import snapshot
-from tests.support.registering import Registering, body
+from tests.support.registering import Registering, body, versions
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +31,6 @@ def root(tmp_path, plane):
     root.package("train", body("train"))
     root.package("score", body("score"))
     return root
-
-
-def versions(document):
-    return {one["name"]: one["version"] for one in document["registered"]}
 
 
 def in_flyte(plane):
@@ -76,10 +72,12 @@ def test_another_machine_believes_no_history_that_the_tasks_are_registered(root,
     other = {"XDG_CACHE_HOME": str(tmp_path / "other")}
     again = root.deploy("--output", "json", env=other).ok().json
     assert (again["version"], again["history"]) == (document["version"], 1)
-    assert plane.requests("DeployTask") == count + 2
+    # Flyte is asked, and has them.
+    assert plane.requests("DeployTask") == count
     assert {one["status"] for one in again["registered"]} == {"present"}
+    asked = plane.state()["requests"]
     root.deploy(env=other).ok()
-    assert plane.requests("DeployTask") == count + 2
+    assert plane.state()["requests"] == asked
 
 
 def test_a_record_that_claims_other_specifications_for_the_same_inputs_is_not_kept(root, plane):
@@ -267,6 +265,65 @@ def test_two_targets_that_are_one_task_of_flytes_must_be_the_same(root):
     root.deploy().failed(1, "services/ml:train", "services/ml:twin", "train-env.train")
 
 
+def test_a_runs_children_are_found_under_its_own_version(root, plane):
+    """A child is looked up under the version of its parent, in Flyte's pages for one."""
+    score = body("score")
+    head = "from services.ml.score import env as child\n"
+
+    def train(value):
+        source = head + body("train", value, more=", depends_on=[child]")
+        root.package("train", source, {"services/ml/score.py": score})
+
+    train(1)
+    root.package("other", body("other"))
+    first = root.deployed()
+    one = versions(first)
+    assert one["train-env.train"] == one["score-env.score"] != one["other-env.other"]
+    assert set(one.items()) <= in_flyte(plane)
+    assert "Nothing to do" in root.deploy().ok().out
+    train(2)
+    two = versions(root.deployed())
+    assert two["train-env.train"] == two["score-env.score"] != one["score-env.score"]
+    assert two["other-env.other"] == one["other-env.other"]
+    root.deploy("rollback").ok()
+    again = f"{one['train-env.train']}.again2"
+    assert {("train-env.train", again), ("score-env.score", again)} <= in_flyte(plane)
+    assert root.deploy("list", "--output", "json").ok().json["broken"] == 0
+
+
+POOL = """\
+import flyte
+
+env = flyte.TaskEnvironment(
+    name="pool", image="registry.example/trainer:1", reusable=flyte.ReusePolicy(replicas=1)
+)
+"""
+
+
+def test_an_environment_whose_containers_are_reused_has_one_bundle(root, plane):
+    def source(name):
+        head = "from services.ml.envs import env\n\n@env.task\n"
+        return f"{head}async def {name}(x: int = 1) -> int:\n    return x\n"
+
+    files = {f"services/ml/{name}.py": source(name) for name in ("train", "score")}
+    files["services/ml/envs.py"] = POOL
+    for name in ("train", "score"):
+        root.package(name, source(name), {"services/ml/envs.py": POOL})
+    root.deploy().failed(
+        1, "services/ml:score", "services/ml:train", "environment pool", "`bundle` of both targets"
+    )
+    del files["services/ml/train.py"]
+    train = root.package("train", source("train"), files)
+    root.link("score", dataclasses.replace(root.links["score"], bundle=train.bundle))
+    document = root.deployed()
+    pools = {
+        task["request"]["spec"]["taskTemplate"]["custom"]["version"]
+        for task in plane.state()["tasks"]
+        if (task["name"], task["version"]) in versions(document).items()
+    }
+    assert len(pools) == 1
+
+
 @pytest.mark.parametrize(
     ("plan", "config", "env"),
     [
@@ -314,8 +371,13 @@ def test_somebodys_config_file_that_is_not_flytes_is_none(root):
 
 def test_an_unreachable_control_plane_leaves_a_version_that_the_next_run_registers(root, plane):
     done = root.deploy("--endpoint", "localhost:1").failed(1, "localhost:1")
-    assert os.listdir(root.records()) == ["versions"]
+    assert not root.store.exists()
     assert "Traceback" not in done.err
+    # One that goes away in the middle.
+    plane.fault("DeployTask", "unavailable", times=1000)
+    root.deploy().failed(1, "cannot be reached")
+    assert os.listdir(root.records()) == ["versions"]
+    plane.fault_no_more()
     root.deploy().ok()
     assert len(root.history()) == 1
 

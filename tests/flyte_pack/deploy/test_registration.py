@@ -27,7 +27,7 @@ from tests.support.control_plane import (
     registrar,
     unpacked,
 )
-from tests.support.flyte_versions import MATRIX, pinned, python_with_flyte
+from tests.support.flyte_versions import MATRIX, NEWEST, pinned, python_with_flyte
 from tests.support.object_stores import clean_environment, seaweedfs, unique
 
 PYTHON_PATH = str(Path(flyte_pack.__file__).parent.parent)
@@ -114,6 +114,10 @@ def _comparable(plane):
         args = task["request"]["spec"]["taskTemplate"]["container"]["args"]
         at = args.index("--image-cache") + 1
         args[at] = json.loads(gzip.decompress(base64.b64decode(args[at])))
+        for trigger in task["request"].get("triggers", ()):
+            inputs = trigger["spec"]["offloadedInputData"]
+            # Each of the two has its own directory.
+            inputs["uri"] = inputs["uri"].partition(f"{plane.directory}")[2]
         found[task["name"]] = task["request"]
     return found
 
@@ -152,6 +156,107 @@ def test_only_the_tasks_that_are_named_are_registered(tmp_path):
         list(process.register({"ml.score": "one"}))
         assert plane.tasks == {"ml.score": "one"}
         assert plane.requests("DeployTask") == 1
+
+
+ELSEWHERE = """\
+    import flyte
+    from flyte.extras import ContainerTask
+    from flyte.models import NativeInterface
+
+    greet = ContainerTask(
+        name="greet",
+        image="alpine:3.18",
+        input_data_dir="/in",
+        output_data_dir="/out",
+        outputs={"said": str},
+        command=["sh", "-c", "echo hello"],
+    )
+    containers = flyte.TaskEnvironment.from_task("containers", greet)
+
+    class Query(flyte.extend.TaskTemplate):
+        def custom_config(self, context):
+            return {"statement": "SELECT 1"}
+
+        async def execute(self, **_):
+            return None
+
+    query = Query(
+        name="query", interface=NativeInterface({}, {}), task_type="some_connector", image=None
+    )
+    queries = flyte.TaskEnvironment.from_task("queries", query)
+    env = flyte.TaskEnvironment(name="ml", depends_on=[containers, queries])
+
+    @env.task
+    async def train(n: int = 1) -> int:
+        return n
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "point", "kind", "image", "names"),
+    [
+        *(
+            (one, "w.py:env", "environment", IMAGE, {"ml.train", "greet", "query"})
+            for one in MATRIX
+        ),
+        (NEWEST, "w.py:containers", "environment", None, {"greet"}),
+        (NEWEST, "w.py:queries", "environment", None, {"query"}),
+        (NEWEST, "w.py:greet", "task", None, {"greet"}),
+        (NEWEST, "w.py:query", "task", None, {"query"}),
+    ],
+)
+def test_what_runs_in_another_container_or_elsewhere_is_registered_as_flyte_does(
+    tmp_path, line, point, kind, image, names
+):
+    root = unpacked(tmp_path / "code", {"w.py": ELSEWHERE})
+    with control_plane(tmp_path / "plane") as plane, registrar(plane, line) as process:
+        described = process.describe([code(root, entry(point, kind, image))])
+        assert {task.name for task in described.tasks} == names
+        attributes = {task.attribute for task in described.tasks}
+        assert {name.rpartition(".")[2] for name in names} == attributes
+        list(process.register(dict.fromkeys(names, "v1")))
+        for task in plane.state()["tasks"]:
+            template = task["request"]["spec"]["taskTemplate"]
+            if task["name"] == "greet":
+                assert template["type"] == "raw-container"
+                assert (task["image"], task["command"]) == (
+                    "alpine:3.18",
+                    ["sh", "-c", "echo hello"],
+                )
+            elif task["name"] == "query":
+                assert (template["type"], task["image"]) == ("some_connector", "")
+                assert template["custom"] == {"statement": "SELECT 1"}
+
+
+TALKATIVE = """\
+    import flyte
+
+    long = "ä" * 2000
+    env = flyte.TaskEnvironment(name="ml", description=long)
+
+    def train(n: int = 1) -> int:
+        return n
+
+    train.__doc__ = f"{long}\\n\\nl{long}\\n"
+    hourly = flyte.Trigger(name="t", automation=flyte.FixedRate(60), description=long)
+    train = env.task(triggers=(hourly,))(train)
+"""
+
+
+def test_a_text_that_a_backend_cuts_within_a_character_is_cut_before_it(tmp_path):
+    root = unpacked(tmp_path / "code", {"w.py": TALKATIVE})
+    with control_plane(tmp_path / "plane") as plane, registrar(plane) as process:
+        process.describe([code(root, entry("w.py:env"))])
+        list(process.register({"ml.train": "v1"}))
+        [task] = plane.state()["tasks"]
+        documentation = task["request"]["spec"]["documentation"]
+        texts = [
+            task["request"]["spec"]["environment"]["description"],
+            documentation["shortDescription"],
+            task["request"]["triggers"][0]["spec"]["description"],
+            documentation["longDescription"],
+        ]
+        assert [len(text.encode()) for text in texts] == [254, 254, 254, 2047]
 
 
 def test_modules_of_two_bundles_never_meet(tmp_path, plane):

@@ -76,6 +76,44 @@ def test_a_run_is_followed_to_its_outputs(deployed, line):
     assert run["command"][-4:] == ["mod", "services.ml.workflows", "instance", "score"]
 
 
+@pytest.mark.parametrize("line", MATRIX)
+@pytest.mark.parametrize("levels", [{}, {"LOG_LEVEL": "debug", "USER_LOG_LEVEL": "error"}])
+def test_a_run_is_what_flytes_own_command_starts(deployed, line, levels):
+    """Its logs above all: our client keeps silent, and a run must not."""
+    deployed.outcome("ml.score", outputs={"o0": 42})
+    before = {one["name"] for one in deployed.state()["runs"]}
+    settings = deployed.directory / "flyte.yaml"
+    settings.write_text(
+        f"admin:\n  endpoint: dns:///{deployed.endpoint}\n  insecure: true\n"
+        "task:\n  project: bikes\n  domain: development\n"
+    )
+    flyte = [str(python_with_flyte(line).with_name("flyte")), "--config", str(settings)]
+    subprocess.run(
+        [*flyte, "run", "deployed-task", "ml.score", "--n", "5"],
+        env={"PATH": os.defpath, "HOME": str(deployed.directory), "DO_NOT_TRACK": "1", **levels},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+    )
+    [theirs] = [one for one in deployed.state()["runs"] if one["name"] not in before]
+    process = _run(deployed, "--n", "5", line=line, environ=levels)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    [ours] = [
+        one for one in deployed.state()["runs"] if one["name"] not in {*before, theirs["name"]}
+    ]
+    assert ours["env"]["LOG_LEVEL"] == ("10" if levels else "30")
+    assert ours["env"]["USER_LOG_LEVEL"] == ("40" if levels else "20")
+    for run in (ours, theirs):
+        run["run_spec"].pop("runStartTime", None)
+        # Before 2.12, Flyte's command adds the directories that it was started in.
+        envs = run["run_spec"]["envs"]["values"]
+        run["run_spec"]["envs"] = [one for one in envs if one["key"] != "_F_SYS_PATH"]
+        run["env"].pop("_F_SYS_PATH", None)
+        run.pop("name")
+    assert ours == theirs
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

@@ -311,3 +311,54 @@ def test_the_package_imports_nothing_else_of_ours():
             for line in file.read_text().splitlines()
             if line.lstrip().startswith(("import", "from"))
         )
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        ("", []),
+        ("s.task_template.container.env[0].value = 'x'", ["task_template.container.env[0].value"]),
+        (
+            "pod['containers'][0]['image'] = 'x'",
+            ["task_template.k8s_pod.pod_spec.containers[0].image"],
+        ),
+        (
+            "s.task_template.metadata.retries.retries = 9",
+            ["task_template.metadata.retries.retries"],
+        ),
+        ("s.task_template.container.args[3] = cache('b')", ["task_template.container.args[3]"]),
+        # What does not decide what runs.
+        ("s.task_template.container.args[3] = cache('a', 1)", []),
+        ("s.task_template.id.org = 'acme'", []),
+        ("s.documentation.source_code.link = 'https://x.example'", []),
+        ("s.environment.description = 'd' * 255", []),
+        ("s.documentation.short_description = 'd' * 256", ["documentation.short_description"]),
+    ],
+)
+def test_specifications_are_compared_as_a_whole(change, differs):
+    done = in_flyte(
+        NEWEST,
+        f"""
+        import base64, gzip, json
+        from flyteidl2.task.task_definition_pb2 import TaskSpec
+        compared = runpy.run_path({MAIN!r})["_load"]("compared")
+
+        def cache(text, level=9):
+            return base64.b64encode(gzip.compress(text.encode(), level)).decode()
+
+        def spec(change=""):
+            # A task has a container or a pod.
+            s = TaskSpec()
+            s.environment.description = "d" * 300
+            s.task_template.container.env.add(key="A", value="1")
+            s.task_template.container.args.extend(["a0", "--x", "--image-cache", cache("a")])
+            pod = {{"containers": [{{"name": "primary", "image": "i", "env": []}}]}}
+            exec(change)
+            if {"pod[" in change}:
+                s.task_template.k8s_pod.pod_spec.update(pod)
+            return s
+
+        print(json.dumps(compared.difference(spec({change!r}), spec())))
+        """,
+    )
+    assert done.stdout.strip() == str(differs).replace("'", '"'), done.stdout

@@ -41,9 +41,12 @@ from flyte_pack.deploy.plan import Request
 from flyte_pack.deploy.recorded import described
 from flyte_pack.deploy.records import HistoryEntry, RecordedTask, StoredBundle, VersionRecord
 from flyte_pack.deploy.registering import Registering, Specifications
+from flyte_pack.deploy.registration import Surveyed, TriggerName
 from flyte_pack.deploy.task_images import images_of, pinned
+from flyte_pack.deploy.triggers import firing, removed
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import InvalidData
+from flyte_pack.names import TargetAddress
 from flyte_pack.progress import Progress, Say
 from flyte_pack.remembered import Remembered
 from flyte_pack.store import Store, StoreError, StoreKey, blob_of
@@ -59,7 +62,9 @@ class Work:
     record: the version's, which is in the store as `existing`, or is to be written (in the place of
     a damaged one, with `replace_record`). current: the entry that counts before. registers: version
     by Flyte's name of the tasks to register at `control_plane`; both are empty where none are.
-    agrees: whether `record` says in full what this run would have written.
+    removed: triggers that were registered there and that the version does not have, with the
+    version of the task that they ran. agrees: whether `record` says in full what this run would
+    have written.
     """
 
     settled: tuple[Settled, ...]
@@ -70,6 +75,7 @@ class Work:
     changes: tuple[TaskChange, ...]
     control_plane: str | None
     registers: Mapping[str, str]
+    removed: Mapping[TriggerName, str]
     agrees: bool
 
     @property
@@ -138,6 +144,8 @@ class Deployment:
         self._pushes = read_pushes(directory, request.plan.pushes)
         self._images = images_of(request, self._links, self._pushes)
         self.registered: list[Registered] = []
+        self.stopped: tuple[TriggerName, ...] = ()
+        self._surveyed: Surveyed | None = None
         self._uploads = request.options.upload == "flyte"
         named = request.settings.version
         if named is not None and records.is_computed(named):
@@ -193,6 +201,7 @@ class Deployment:
             stored = {value.bundle for value in settled.values()}
             check_whole(self._store, (b for b in existing.record.bundles if b not in stored))
         after = record if existing is None else existing.record
+        gone = removed(self._ledger, self._store, plane, after) if plane else {}
         return Work(
             settled=tuple(settled.values()),
             record=after,
@@ -202,8 +211,25 @@ class Deployment:
             changes=compare(before, after, self._store.uri_of),
             control_plane=plane,
             registers=self._to_register(record, kept),
+            removed=gone,
             agrees=dataclasses.replace(after, provenance=record.provenance) == record,
         )
+
+    def ask(self, work: Work) -> None:
+        """Ask Flyte what it has, and whether it takes this; writes nothing. Raises `UserError`."""
+        if self._registering is None or not (work.registers or work.removed):
+            return
+        apps = work.record.app_names
+        tasks = {name: one for name, one in work.registers.items() if name not in apps}
+        self._surveyed = self._registering.survey(tasks, tuple(work.removed))
+        if self._request.settings.version is not None:
+            self._registering.check(tasks)
+        self.stopped = firing(work.removed, self._surveyed)
+        for task, name in self.stopped:
+            self._say(
+                f"trigger {name} of {task} is in the code no more: it will be deactivated, and "
+                f"stops running version {work.removed[task, name]}"
+            )
 
     def carry_out(self, work: Work) -> tuple[Work, tuple[StoreKey, ...], int]:
         """Write what is missing; returns the work, written keys, number of the current entry.
@@ -241,6 +267,8 @@ class Deployment:
             recorded = Recorded(record, blob.sha256)
             check_kept(self._store, record.bundles)
         self._register(work.registers)
+        if self._registering is not None:
+            self._registering.deactivate(self.stopped)
         if work.agrees and work.control_plane is not None:
             self._remembered.add(*_fact(work.control_plane, recorded))
         entry, appended = self._ledger.append(
@@ -269,7 +297,8 @@ class Deployment:
         return {name: version for name, version in wanted.items() if known.get(name) != version}
 
     def registrations(self, work: Work) -> list[dict[str, str]]:
-        """Each Flyte task and app with its version: is it new, present there, or unchanged?
+        """Each Flyte task and app with its version: is it new, present there, there again, or
+        unchanged?
 
         An app has a `kind`, and where it was deployed now and that is known, a `url`.
         """
@@ -282,16 +311,22 @@ class Deployment:
             one, status = done.get(name), "unchanged"
             if name in work.registers:
                 status = one.status if one else "new"
-            found.append({"name": name, "version": version, "status": status})
+            given = one.version if one else version
+            found.append({"name": name, "version": given, "status": status})
             if name in work.record.app_names:
                 found[-1]["kind"] = "app"
             if one is not None and one.url is not None:
                 found[-1]["url"] = one.url
         return found
 
+    def _status(self, name: str, done: Registered | None, work: Work) -> str:
+        if name not in work.registers:
+            return "unchanged"
+        return done.status if done else "new"
+
     def _register(self, versions: Mapping[str, str]) -> None:
         if self._registering is not None and versions:
-            self.registered.extend(self._registering.register(versions))
+            self.registered.extend(self._registering.register(versions, self._surveyed))
 
     # --- the record ------------------------------------------------------------------------------
 
@@ -328,6 +363,13 @@ class Deployment:
         inputs_json = json.dumps(sorted(inputs.items())).encode()
         digest = hashlib.sha256(inputs_json).hexdigest() if inputs else None
 
+        with_holes = tuple(
+            dataclasses.replace(
+                self._task(link, bundles, uris, specifications), inputs=inputs.get(link.address)
+            )
+            for link in self._links
+        )
+
         def record(version: str | None) -> VersionRecord:
             return VersionRecord(
                 address=request.plan.address,
@@ -335,13 +377,7 @@ class Deployment:
                 domain=request.domain,
                 version=version or VERSION_HOLE,
                 copy_style=self._copy_style,
-                tasks=tuple(
-                    dataclasses.replace(
-                        self._task(link, bundles, uris, specifications, version is None),
-                        inputs=inputs.get(link.address),
-                    )
-                    for link in self._links
-                ),
+                tasks=with_holes if version is None else self._with_versions(with_holes),
                 provenance=records.Provenance(now(), None, None),
                 inputs=digest,
                 flyte=flyte,
@@ -386,9 +422,8 @@ class Deployment:
         bundles: Mapping[str, StoredBundle],
         uris: Mapping[str, str],
         specifications: Specifications | None,
-        with_holes: bool,
     ) -> RecordedTask:
-        """with_holes: whether to leave versions open, as they are where one is computed."""
+        """A task with holes for the versions, of which these are computed."""
         bundle = None if link.bundle is None else bundles[link.bundle.content_hash]
         uri = {} if bundle is None else {BUNDLE_URI_HOLE: uris[bundle.content_hash]}
         if specifications is None:
@@ -407,12 +442,14 @@ class Deployment:
                     flyte_name=task.name,
                     spec=task.spec,
                     triggers=task.triggers,
+                    environments=task.environments,
+                    reusable=task.reusable or None,
                     kind="app" if task.kind == "app" else None,
                 )
                 for task in specifications.tasks[link.address]
             ]
         image, ref_name = self._images[link.address]
-        recorded = RecordedTask(
+        return RecordedTask(
             address=link.address,
             entry_point=link.entry_point,
             kind=link.kind,
@@ -424,19 +461,20 @@ class Deployment:
             tasks=tuple(ones),
             code_uri=uris[bundle.content_hash] if bundle and self._uploads else None,
         )
-        if with_holes:
-            return recorded
-        return dataclasses.replace(
-            recorded, tasks=tuple(self._with_version(recorded, one) for one in ones)
-        )
 
-    def _with_version(self, task: RecordedTask, one: records.DeployedTask) -> records.DeployedTask:
+    def _with_versions(self, tasks: tuple[RecordedTask, ...]) -> tuple[RecordedTask, ...]:
         request = self._request
-        version = request.settings.version or records.version_of(
-            records.task_spec(request.project, request.domain, task, one)
+        computed = records.task_versions(request.project, request.domain, tasks)
+
+        def filled(address: TargetAddress, one: records.DeployedTask) -> records.DeployedTask:
+            version = request.settings.version or computed[address, one.name]
+            command = tuple(version if part == VERSION_HOLE else part for part in one.command)
+            return dataclasses.replace(one, version=version, command=command)
+
+        return tuple(
+            dataclasses.replace(task, tasks=tuple(filled(task.address, one) for one in task.tasks))
+            for task in tasks
         )
-        command = tuple(version if part == VERSION_HOLE else part for part in one.command)
-        return dataclasses.replace(one, version=version, command=command)
 
     def _existing(self, record: VersionRecord) -> tuple[Recorded | None, bool]:
         """What is recorded under the version, and whether that is damaged and to be written anew.

@@ -28,7 +28,8 @@ SIDE_FILES = tuple(str(path) for path in sorted(Path(MAIN).parent.glob("*.py")))
 
 @dataclass(frozen=True)
 class Registered:
-    """A task or app that Flyte has. status: "new", or "present" if Flyte had that version before.
+    """A task or app that Flyte has. status: "new"; "present" if Flyte had that version before;
+    "again" if this is a further version of the content, which makes it the newest again.
 
     An app that ran with another specification is "changed". kind: "app", or None for a task. url:
     of an app, where it is known.

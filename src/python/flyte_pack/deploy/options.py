@@ -7,6 +7,7 @@ daemon, so it does no input or output, and never ends the process.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -37,7 +38,8 @@ when nothing changed, nothing is written at all.
 Commands, in the place of deploying; they package nothing and work when the code does not build:
   list                   which versions are there, which is current?
   show [VERSION]         what is in one (by default the current one)?
-  rollback VERSION       make an earlier version current again, and register it again
+  rollback [VERSION|-N]  make an earlier version current again, and what Flyte runs; without one,
+                         the one before; -2, the one before that
   verify [VERSION]       read all that a version needs (by default the current one): is it whole?
   prune                  list what no version needs; with --yes, delete it
   export DIR [VERSION]   write all of a version into a new folder, images too, for a site without
@@ -65,18 +67,19 @@ Options, before or after the command:
   --output text|json     json: one document on standard output, nothing else there
   --help                 print this
 
-Options for registering with Flyte, for deploying, rollback and import:
+Options for registering with Flyte, for deploying, rollback, import and prune --keep:
   --endpoint HOST[:PORT] Flyte's control plane, or its URL; without one here, in the target, in
                          --config or in --flyte-config, nothing is registered
   --insecure             the endpoint speaks plain HTTP, no TLS
   --org NAME             the organization, where the control plane serves several
   --flyte-config FILE    Flyte's own config.yaml: endpoint, how to log in
-  --no-register          store and record only
+  --no-register          store and record only; for prune: do not ask which versions triggers run
 
 Options for verify and prune:
   --all                  verify every version
   --yes                  delete what prune lists
-  --keep N               prune all but the last N versions of this deployment, never the current one
+  --keep N               prune all but the last N versions of this deployment; the current one and
+                         those that active triggers of Flyte run stay
   --older-than DAYS      prune only what was written that long ago (default 1: somebody may be about
                          to deploy it)
   --runs-older-than DAYS prune versions that were run without a deployment (path:task -- --remote),
@@ -90,7 +93,7 @@ _DEPLOY = "deploy"
 _COMMANDS = {
     "list": (0, 0, "no VERSION"),
     "show": (0, 1, "at most one VERSION"),
-    "rollback": (1, 1, "one VERSION"),
+    "rollback": (0, 1, "at most one VERSION"),
     "verify": (0, 1, "at most one VERSION"),
     "prune": (0, 0, "no VERSION"),
     "export": (1, 2, "a folder, and at most one VERSION"),
@@ -102,11 +105,14 @@ _FOR = {
     **dict.fromkeys(("version", "copy_style", "root_dir", "images", "upload"), (_DEPLOY,)),
     "no_image_check": (_DEPLOY, "verify"),
     **dict.fromkeys(("registry", "repair"), (_DEPLOY, "import")),
-    **dict.fromkeys(("endpoint", "insecure", "org", "flyte_config", "no_register"), _REGISTERING),
+    **dict.fromkeys(
+        ("endpoint", "insecure", "org", "flyte_config", "no_register"), (*_REGISTERING, "prune")
+    ),
     "all_versions": ("verify",),
     **dict.fromkeys(("yes", "keep", "older_than", "runs_older_than"), ("prune",)),
 }
 _OPTIONS = {"images": "image", "all_versions": "all"}
+_STEPS = re.compile(r"-[1-9][0-9]{0,5}")
 _MOST_DAYS = 36500
 _MOST_KEPT = 1_000_000
 
@@ -116,9 +122,9 @@ class DeployOptions:
     """What the user typed, checked as far as text alone can be.
 
     command: "deploy", one of the commands of `HELP`, or "help". which: the version that `show`,
-    `rollback`, `verify` or `export` names; it may be cut short. directory: the folder of `export`
-    or `import`. register: False with --no-register. image_check: False with --no-image-check.
-    older_than, runs_older_than: days.
+    `rollback`, `verify` or `export` names; it may be cut short, or -N for `rollback`. directory:
+    the folder of `export` or `import`. register: False with --no-register. image_check: False with
+    --no-image-check. older_than, runs_older_than: days.
     """
 
     command: str = _DEPLOY
@@ -145,8 +151,12 @@ class DeployOptions:
 
     @property
     def registers(self) -> bool:
-        """Whether tasks may be registered by this, which takes the packages of their resolves."""
-        return self.register and self.command in _REGISTERING
+        """Whether Flyte may be told or asked something, which takes the packages of the resolves.
+
+        A prune that drops versions asks which ones Flyte's triggers run.
+        """
+        drops = self.command == "prune" and self.keep is not None
+        return self.register and (self.command in _REGISTERING or drops)
 
 
 def parse(argv: Sequence[str]) -> DeployOptions:
@@ -202,6 +212,8 @@ def _arguments(command: str, arguments: list[str]) -> tuple[str | None, str | No
     if command in ("export", "import"):
         directory, arguments = arguments[0], arguments[1:]
         _read("flyte_config", directory, f"{command} DIR")  # any path
+    if command == "rollback" and arguments and _STEPS.fullmatch(arguments[0]):
+        return arguments[0], directory
     return (_read("version", arguments[0], command) if arguments else None), directory
 
 

@@ -25,6 +25,8 @@ class Environment:
     messages: a file, relative to the same directory.
     """
 
+    OMITTED = ("known",)
+
     python: SafePath
     env: Dict[str, str]
     identity: str

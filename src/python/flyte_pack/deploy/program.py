@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -15,14 +15,15 @@ from flyte_pack.deploy import report
 from flyte_pack.deploy.bundles import check_whole
 from flyte_pack.deploy.control_plane import Found, find_control_plane
 from flyte_pack.deploy.deployment import Deployment
-from flyte_pack.deploy.flyte_processes import Registered
 from flyte_pack.deploy.git import now
 from flyte_pack.deploy.ledger import Ledger, Recorded, is_current
 from flyte_pack.deploy.options import HELP, parse
 from flyte_pack.deploy.plan import DeployPlan, Request, resolve
-from flyte_pack.deploy.recorded import register_recorded
+from flyte_pack.deploy.recorded import Again, register_recorded
 from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord
 from flyte_pack.deploy.registering import Registering
+from flyte_pack.deploy.registration import TriggerName
+from flyte_pack.deploy.triggers import last_registered, removed
 from flyte_pack.errors import UsageError, UserError
 from flyte_pack.json_fields import InvalidData, as_json, dump
 from flyte_pack.progress import Console, write
@@ -120,6 +121,8 @@ class _Run:
             work = deployment.prepare()
             previous, number = work.current, work.history_number
             writes = work.writes(self._ledger)
+            if not options.dry_run:
+                deployment.ask(work)
             images = deployment.push_images()
             upload = {
                 "bundles": sum(put.blob.size for put in work.puts),
@@ -136,6 +139,7 @@ class _Run:
             "copy_style": work.record.copy_style,
             "control_plane": work.control_plane,
             "registered": deployment.registrations(work),
+            "triggers": _stopped(work.removed if options.dry_run else deployment.stopped),
             "upload": upload,
             "images": images,
             "bundles": [{"status": s.status, **as_json(s.bundle)} for s in work.settled],
@@ -199,8 +203,7 @@ class _Run:
         }
 
     def _rollback(self) -> dict[str, Any]:
-        assert self._options.which is not None
-        version = self._ledger.find(self._options.which)
+        version = self._earlier()
         recorded = self._recorded(version)
         current = self._ledger.current()
         check_whole(self._store, recorded.record.bundles)
@@ -211,7 +214,7 @@ class _Run:
         number = (current.number if current else 0) + adds
         if not self._options.dry_run:
             self._store.sweep()
-        registered = self._register_again(found, recorded.record) if found and adds else []
+        again = self._register_again(found, recorded.record) if found and adds else Again()
         if adds and not self._options.dry_run:
             # The commit that is checked out has no part in it.
             origin = Provenance(now(), None, None)
@@ -221,7 +224,8 @@ class _Run:
             "dry_run": self._options.dry_run,
             "version": version,
             "control_plane": where,
-            "registered": [one.told() for one in registered],
+            "registered": [one.told() for one in again.registered],
+            "triggers": [*_stopped(again.stopped), *_stopped(again.paused, "stays paused")],
             "previous": current and current.version,
             "history": number,
             "deployed": adds,
@@ -253,9 +257,8 @@ class _Run:
         options, now = self._options, time.time()
         days = GRACE_DAYS if options.older_than is None else options.older_than
         run_days = RUN_DAYS if options.runs_older_than is None else options.runs_older_than
-        prune = Prune(
-            self._store, self._ledger, options.keep, now - days * DAY, now - run_days * DAY
-        )
+        times = (now - days * DAY, now - run_days * DAY)
+        prune = Prune(self._store, self._ledger, options.keep, *times, self._fired())
         plan = prune.plan()
         deleted, problems = prune.carry_out(plan, self._say) if options.yes else ([], [])
         return {
@@ -268,6 +271,20 @@ class _Run:
             "problems": problems,
             "broken": len(problems),
         }
+
+    def _fired(self) -> list[tuple[str, str]]:
+        """(Flyte's name, version) of each task that an active trigger runs, if versions are to go.
+
+        A trigger may run an old one: of a deployment that was not registered since, or by hand.
+        """
+        if self._options.keep is None:
+            return []
+        found = find_control_plane(self._request, os.getcwd(), os.environ)
+        if found is None:
+            return []
+        registering = Registering(found, self._request, self._directory, {}, self._say)
+        with closing(registering):
+            return [(task, version) for task, _, version in registering.active_triggers()]
 
     def _export(self) -> dict[str, Any]:
         from flyte_pack.deploy.handover import export
@@ -304,15 +321,32 @@ class _Run:
             raise UserError(f"nothing was deployed yet in {self._place()}")
         return current.version
 
-    def _register_again(self, found: Found, record: VersionRecord) -> list[Registered]:
+    def _earlier(self) -> str:
+        """The version to go back to: the one that was typed, or that was current so long ago."""
+        which = self._options.which or "-1"
+        if not which.startswith("-"):
+            return self._ledger.find(which)
+        steps = int(which[1:])
+        versions: list[str] = []
+        for entry in reversed(self._ledger.history()):
+            if entry.version not in versions[-1:]:
+                versions.append(entry.version)
+        if len(versions) <= steps:
+            known = f"{len(versions) - 1} before it" if versions else "nothing was deployed yet"
+            raise UserError(f"there is no version {steps} before the current one: {known}")
+        return versions[steps]
+
+    def _register_again(self, found: Found, record: VersionRecord) -> Again:
         named = {task.image_ref_name: task.image for task in record.tasks}
         images = {name: image for name, image in named.items() if name and image}
         registering = Registering(
             found, self._request, self._directory, {**self._request.images, **images}, self._say
         )
+        before = last_registered(self._ledger, found.identity)
+        gone = removed(self._ledger, self._store, found.identity, record)
         with closing(registering):
             return register_recorded(
-                registering, self._store, record, self._say, self._options.dry_run
+                *(registering, self._store, record, before, gone, self._say, self._options.dry_run)
             )
 
     def _recorded(self, version: str) -> Recorded:
@@ -335,6 +369,10 @@ def _check_addresses(store: Store, record: VersionRecord) -> None:
                 f"and the commands of {task.address} fetch its code from where it was. Name the "
                 "store as it was named then, or deploy that commit again"
             )
+
+
+def _stopped(triggers: Iterable[TriggerName], status: str = "deactivated") -> list[dict[str, str]]:
+    return [{"task": task, "name": name, "status": status} for task, name in sorted(triggers)]
 
 
 def _entry(entry: HistoryEntry) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from flyte_pack.deploy.ledger import Ledger
 from flyte_pack.deploy.records import StoredBundle
+from flyte_pack.deploy.registration import is_of
 from flyte_pack.deploy.survey import BACKUP, Survey, listed, stop
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.progress import Say
@@ -58,7 +59,8 @@ class Prune:
 
     keep: how many versions of the ledger's deployment stay, None for all. before: only what was
     written before this time goes, in seconds since 1970. runs_before: versions of tasks that were
-    only run, and last before this time, go, but for the last of each task.
+    only run, and last before this time, go, but for the last of each task. fired: (Flyte's name,
+    version) of tasks that must stay because a trigger runs them.
     """
 
     def __init__(
@@ -68,7 +70,9 @@ class Prune:
         keep: int | None,
         before: float,
         runs_before: float = 0.0,
+        fired: Collection[tuple[str, str]] = (),
     ) -> None:
+        self._fired = fired
         self._store = store
         self._runs_before = min(before, runs_before)
         self._ledgers: dict[StoreKey, Ledger] = {}  # by the keys of records that may go
@@ -163,13 +167,15 @@ class Prune:
         for position in range(kept, len(ranked)):
             if not is_old(ledger.entry_key(last[ranked[position]])):
                 kept = position + 1
-        dropped = ranked[kept:]
+        dropped = [version for version in ranked[kept:] if not self._is_fired(ledger, version)]
         newest = max((last[version] for version in dropped), default=0)
         # Those that never were current: of deployers that were killed, or are at work.
         dropped += [
             version
             for version in ledger.versions()
-            if version not in last and is_old(ledger.version_key(version))
+            if version not in last
+            and is_old(ledger.version_key(version))
+            and not self._is_fired(ledger, version)
         ]
         numbers = [entry.number for entry in entries if entry.number <= newest]
         keys = {version: ledger.version_key(version) for version in dropped}
@@ -178,6 +184,11 @@ class Prune:
             [ledger.entry_key(number) for number in numbers],
             {version: key for version, key in keys.items() if key in objects},
         )
+
+    def _is_fired(self, ledger: Ledger, version: str) -> bool:
+        recorded = ledger.recorded(version) if self._fired else None
+        versions = recorded.record.flyte_versions if recorded else {}
+        return any(task in versions and is_of(versions[task], fired) for task, fired in self._fired)
 
     def _is_used_again(self, key: StoreKey) -> bool:
         """Whether somebody has made the version of this record current meanwhile."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from flyte_pack.deploy.flyte_processes import Registered
 from flyte_pack.deploy.records import RecordedTask, VersionRecord
 from flyte_pack.deploy.registering import Registering, Shipped, Source
-from flyte_pack.deploy.registration import DescribedTask
+from flyte_pack.deploy.registration import DescribedTask, TriggerName, versions_to_send
+from flyte_pack.deploy.triggers import firing
 from flyte_pack.errors import UserError
 from flyte_pack.progress import Say
 from flyte_pack.scratch import scratch_place
@@ -16,14 +19,76 @@ from flyte_pack.store import Store
 from flyte_pack.task_link import VERSION_HOLE
 
 
-def register_recorded(
-    registering: Registering, store: Store, record: VersionRecord, say: Say, dry_run: bool
-) -> list[Registered]:
-    """Register the tasks of a record under their recorded versions; a dry run only imports them.
+@dataclass(frozen=True)
+class Again:
+    """What became of a recorded version at a control plane. stopped: triggers that it does not
+    have, which fire no more. paused: triggers that were paused by hand, and stay so.
+    """
 
+    registered: tuple[Registered, ...] = ()
+    stopped: tuple[TriggerName, ...] = ()
+    paused: tuple[TriggerName, ...] = ()
+
+
+def register_recorded(
+    registering: Registering,
+    store: Store,
+    record: VersionRecord,
+    before: VersionRecord | None,
+    gone: Mapping[TriggerName, str],
+    say: Say,
+    dry_run: bool,
+) -> Again:
+    """Make a recorded version what Flyte runs, where it is not; a dry run only imports its tasks.
+
+    before: the version that was registered there last. gone: its triggers that `record` has not.
     Raises `UserError`, `StoreError` or `RegistrationError`.
     """
-    embedded = next((task.address for task in record.tasks if task.bundle is None), None)
+
+    def only_tasks(versions: Mapping[str, str]) -> dict[str, str]:
+        return {name: one for name, one in versions.items() if name not in record.app_names}
+
+    wanted, tasks, surveyed = record.flyte_versions, list(record.tasks), None
+    if not dry_run and all(one.flyte_name for task in tasks for one in task.tasks):
+        surveyed = registering.survey(only_tasks(wanted), sorted({*record.triggers, *gone}))
+        old = before.flyte_versions if before else {}
+        apps = {name for name in record.app_names if old.get(name) != wanted[name]}
+        send = versions_to_send(only_tasks(wanted), surveyed.tasks).keys() | apps
+        # What Flyte runs already is not even imported.
+        tasks = [t for t in tasks if any(one.flyte_name in send for one in t.tasks)]
+    versions = _describe(registering, store, record, tasks, say) if tasks else {}
+    if dry_run:
+        return Again(stopped=tuple(gone))
+    if surveyed is None:
+        surveyed = registering.survey(only_tasks(versions), sorted(gone))
+    stopped = firing(gone, surveyed)
+    for task, name in stopped:
+        say(f"trigger {name} of {task} is not in version {record.version}: it will be deactivated")
+    sent = set(versions_to_send(only_tasks(versions), surveyed.tasks))
+    paused = tuple(
+        one
+        for one, trigger in surveyed.triggers.items()
+        if trigger.paused and one[0] in sent and before is not None and one in before.triggers
+    )
+    present = [
+        Registered(name, surveyed.tasks[name].newest or version, "present")
+        for name, version in sorted(only_tasks(wanted).items())
+        if name not in versions
+    ]
+    registered = [*present, *registering.register(versions, surveyed, paused)]
+    registering.deactivate(stopped)
+    return Again(tuple(sorted(registered, key=lambda one: one.name)), stopped, paused)
+
+
+def _describe(
+    registering: Registering,
+    store: Store,
+    record: VersionRecord,
+    tasks: Sequence[RecordedTask],
+    say: Say,
+) -> dict[str, str]:
+    """Import recorded tasks, so that they can be registered; their versions by Flyte's names."""
+    embedded = next((task.address for task in tasks if task.bundle is None), None)
     if embedded is not None:
         raise UserError(
             f"version {record.version} has the code of {embedded} in its image, and cannot be "
@@ -31,26 +96,22 @@ def register_recorded(
             "--no-register"
         )
     with tempfile.TemporaryDirectory(prefix="flyte-deploy-", dir=scratch_place()) as scratch:
-        shipped = [_shipped(task, store, scratch) for task in record.tasks]
-        specifications = registering.describe(shipped)
-        versions: dict[str, str] = {}
-        for task in record.tasks:
-            recorded = {one.name: one for one in task.tasks}
-            for described in specifications.tasks[task.address]:
-                one = recorded.get(described.attribute)
-                if one is None:
-                    continue
-                if one.spec not in (None, described.spec):
-                    say(
-                        f"warning: Flyte {specifications.flyte} makes another specification of "
-                        f"{described.name} than Flyte {record.flyte} made when version "
-                        f"{record.version} was deployed; a control plane that has its version "
-                        f"{one.version} keeps the old one"
-                    )
-                versions[described.name] = one.version
-        if dry_run:
-            return []
-        return list(registering.register(versions))
+        specifications = registering.describe([_shipped(task, store, scratch) for task in tasks])
+    versions: dict[str, str] = {}
+    for task in tasks:
+        recorded = {one.name: one for one in task.tasks}
+        for described in specifications.tasks[task.address]:
+            one = recorded.get(described.attribute)
+            if one is None:
+                continue
+            if one.spec not in (None, described.spec):
+                say(
+                    f"warning: Flyte {specifications.flyte} makes another specification of "
+                    f"{described.name} than Flyte {record.flyte} made when version "
+                    f"{record.version} was deployed"
+                )
+            versions[described.name] = one.version
+    return versions
 
 
 def _shipped(task: RecordedTask, store: Store, scratch: str) -> Shipped:
@@ -73,6 +134,8 @@ def described(task: RecordedTask) -> list[DescribedTask]:
             spec=one.spec,
             command=tuple(VERSION_HOLE if part == one.version else part for part in one.command),
             triggers=one.triggers,
+            environments=one.environments or (),
+            reusable=bool(one.reusable),
             kind=one.kind or "task",
         )
         for one in task.tasks

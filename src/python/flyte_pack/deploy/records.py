@@ -66,10 +66,11 @@ class DeployedTask:
 
     flyte_name, spec, triggers: what Flyte calls it, the SHA-256 of its specification (see
     `registration`), and the names of its triggers; None and empty where it was not registered.
-    kind: "app", or None for a task.
+    kind: "app", or None for a task. environments, reusable: as of `registration.DescribedTask`, if
+    they are known.
     """
 
-    OMITTED = ("kind",)
+    OMITTED = ("kind", "environments", "reusable")
 
     name: str
     command: Tuple[str, ...]
@@ -78,6 +79,8 @@ class DeployedTask:
     spec: Optional[str] = None
     triggers: Tuple[str, ...] = ()
     kind: Optional[Annotated[str, one_of("app")]] = None
+    environments: Optional[Tuple[str, ...]] = None
+    reusable: Optional[bool] = None
 
 
 @dataclass(frozen=True)
@@ -158,12 +161,13 @@ class VersionRecord(Document):
         Whoever types such a version gets what it was computed of, or nothing.
         """
         if is_computed(self.version):
-            wanted = {
-                one.version: version_of(task_spec(self.project, self.domain, task, _with_hole(one)))
+            holes = tuple(
+                dataclasses.replace(task, tasks=tuple(map(_with_hole, task.tasks)))
                 for task in self.tasks
-                for one in task.tasks
-            }
-            if self.version != self.computed_version or any(k != v for k, v in wanted.items()):
+            )
+            wanted = task_versions(self.project, self.domain, holes)
+            found = {(t.address, one.name): one.version for t in self.tasks for one in t.tasks}
+            if self.version != self.computed_version or found != wanted:
                 raise ValueError("was changed: its version is that of another content")
 
     @property
@@ -175,6 +179,17 @@ class VersionRecord(Document):
             for one in task.tasks
             if one.flyte_name is not None
         }
+
+    @property
+    def triggers(self) -> frozenset[tuple[str, str]]:
+        """(Flyte's name of the task, name) of each trigger that was registered."""
+        return frozenset(
+            (one.flyte_name, trigger)
+            for task in self.tasks
+            for one in task.tasks
+            if one.flyte_name is not None
+            for trigger in one.triggers
+        )
 
     @property
     def app_names(self) -> frozenset[str]:
@@ -259,6 +274,43 @@ def _with_hole(task: DeployedTask) -> DeployedTask:
 def version_of(spec: bytes) -> str:
     """The computed version of a deployment or task: a function of its spec."""
     return hashlib.sha256(spec).hexdigest()[:_VERSION_DIGITS]
+
+
+def task_versions(
+    project: str, domain: str, tasks: Tuple[RecordedTask, ...]
+) -> dict[tuple[TargetAddress, str], str]:
+    """The computed version of each Flyte task, by the address of its target and its name.
+
+    A run's child is looked up under the version of its parent. So tasks that may start one another
+    share a version, which is a function of the specs of all of them. The commands have holes where
+    versions go.
+    """
+    specs = {
+        (task.address, one.name): task_spec(project, domain, task, one)
+        for task in tasks
+        for one in task.tasks
+    }
+    # The groups that an environment belongs to, joined as tasks reach from one to another.
+    group: dict[str, set[str]] = {}
+    for task in tasks:
+        for one in task.tasks:
+            joined = set().union(*(group.get(name, {name}) for name in one.environments or ()))
+            group.update(dict.fromkeys(joined, joined))
+    members: dict[object, list[tuple[TargetAddress, str]]] = {}
+    for task in tasks:
+        for one in task.tasks:
+            key = (task.address, one.name)
+            of = min(group[one.environments[0]]) if one.environments else key
+            members.setdefault(of, []).append(key)
+    found = {}
+    for keys in members.values():
+        if keys[1:]:
+            together = sorted(hashlib.sha256(specs[key]).hexdigest() for key in keys)
+            version = version_of(b"pants-flyte tasks 1\n" + json.dumps(together).encode())
+        else:
+            version = version_of(specs[keys[0]])
+        found.update(dict.fromkeys(keys, version))
+    return found
 
 
 def task_spec(project: str, domain: str, task: RecordedTask, one: DeployedTask) -> bytes:

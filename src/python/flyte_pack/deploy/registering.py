@@ -18,7 +18,14 @@ from flyte_pack.deploy.control_plane import Found
 from flyte_pack.deploy.flyte_processes import SIDE_FILES, Registered
 from flyte_pack.deploy.plan import Environment, Request
 from flyte_pack.deploy.records import RecordedTask
-from flyte_pack.deploy.registration import Code, DescribedTask, Entry, Registrar
+from flyte_pack.deploy.registration import (
+    Code,
+    DescribedTask,
+    Entry,
+    Registrar,
+    Surveyed,
+    TriggerName,
+)
 from flyte_pack.errors import UserError
 from flyte_pack.progress import Say
 from flyte_pack.scratch import scratch_place
@@ -91,6 +98,7 @@ class Registering:
         self._say = say
         self._stack = ExitStack()
         self._registrars: list[tuple[Registrar, frozenset[str]]] = []
+        self._asking: Registrar | None = None
 
     def close(self) -> None:
         """End the processes, and remove what was unpacked for them."""
@@ -134,7 +142,7 @@ class Registering:
         known: the tasks of unchanged targets, which are not imported, and cannot be registered.
         """
         self._stack.close()
-        self._registrars = []
+        self._registrars, self._asking = [], None
         top = os.path.realpath(tempfile.mkdtemp(prefix="flyte-deploy-", dir=scratch_place()))
         self._stack.callback(remove_tree, top)
         self._say("importing the tasks from what is shipped")
@@ -166,15 +174,64 @@ class Registering:
         with self._registrar(self._request.plan.environments[0]) as registrar:
             return {name: registrar.upload(path, name) for name, path in paths.items()}
 
-    def register(self, versions: Mapping[str, str]) -> Iterator[Registered]:
-        """Register described tasks, by Flyte's names, each under its version."""
+    def survey(self, versions: Mapping[str, str], triggers: Sequence[TriggerName]) -> Surveyed:
+        """What Flyte has of tasks, by its names, and of triggers; writes nothing.
+
+        Raises `UserError` if the project is not there, or has no such domain.
+        """
+        return self._client().survey(versions, triggers)
+
+    def check(self, versions: Mapping[str, str]) -> None:
+        """Raises `UserError` if Flyte has other content under a version of a described task."""
+        for registrar, here in self._described(versions):
+            registrar.check(here)
+
+    def deactivate(self, triggers: Sequence[TriggerName]) -> None:
+        """Stop triggers from firing."""
+        for task, name in triggers:
+            self._say(f"deactivating trigger {name} of {task}")
+        if triggers:
+            self._client().deactivate(triggers)
+
+    def active_triggers(self) -> list[tuple[str, str, str]]:
+        """(task, name, version) of each trigger that fires in the project and domain."""
+        return self._client().active_triggers()
+
+    def register(
+        self,
+        versions: Mapping[str, str],
+        surveyed: Surveyed | None = None,
+        paused: Sequence[TriggerName] = (),
+    ) -> Iterator[Registered]:
+        """Register described tasks, by Flyte's names, each under its version.
+
+        surveyed, paused: as of `Registrar.register`.
+        """
+        for registrar, here in self._described(versions):
+            for one in registrar.register(here, surveyed, paused):
+                self._say(f"registered {one.name} {one.version} ({one.status})")
+                yield one
+
+    def _described(self, versions: Mapping[str, str]) -> Iterator[tuple[Registrar, dict[str, str]]]:
         left = dict(versions)
         for registrar, names in self._registrars:
             here = {name: left.pop(name) for name in sorted(left) if name in names}
-            for one in registrar.register(here) if here else ():
-                at = f" at {one.url}" if one.url else ""
-                self._say(f"registered {one.name} {one.version} ({one.status}){at}")
-                yield one
+            if here:
+                yield registrar, here
+
+    def _client(self) -> Registrar:
+        """One to ask Flyte with; it need not have described a task."""
+        if self._registrars:
+            return self._registrars[0][0]
+        if self._asking is None:
+            if not self._request.plan.environments:
+                raise UserError(
+                    "no task has an environment with Flyte, by which Flyte is asked: name one in "
+                    "the deployment's `tasks`, or type --no-register"
+                )
+            registrar = self._registrar(self._request.plan.environments[0])
+            self._asking = self._stack.enter_context(registrar)
+        return self._asking
 
     def request(self, name: str, version: str) -> str:
         """The request, in base64, that would register a described task under a version."""
@@ -288,4 +345,32 @@ def _merged(
             )
         if is_named or first is task:
             merged[task.address].append(task)
+    _check_pools([task for tasks in merged.values() for task in tasks], shipped)
     return {address: tuple(sorted(ts, key=lambda t: t.name)) for address, ts in merged.items()}
+
+
+def _check_pools(tasks: Sequence[DescribedTask], shipped: Sequence[Shipped]) -> None:
+    """Raises `UserError` if an environment with a ReusePolicy is in several bundles or images.
+
+    A container of its pool has one of each, and Flyte starts another pool for each other.
+    """
+    code = {one.address: (_code(one), one.entry.image) for one in shipped}
+    pools: dict[str, DescribedTask] = {}
+    for task in tasks:
+        if not (task.reusable and task.environments):
+            continue
+        first = pools.setdefault(task.environments[0], task)
+        if code[first.address] != code[task.address]:
+            what = "bundles" if code[first.address][0] != code[task.address][0] else "images"
+            fix = (
+                "Write a flyte_bundle with the files of both in its `dependencies`, and name it in "
+                "the field `bundle` of both targets; or write one flyte_task with the environment "
+                "as its entry_point"
+                if what == "bundles"
+                else "Set the same `image` on both"
+            )
+            raise UserError(
+                f"{first.address} ({first.name}) and {task.address} ({task.name}) are in the "
+                f"environment {task.environments[0]}, which has a ReusePolicy, and in different "
+                f"{what}: Flyte would keep a pool of containers for each. {fix}"
+            )

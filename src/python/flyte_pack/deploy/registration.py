@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Tuple
 
 from flyte_pack.deploy.flyte_processes import (
     Process,
@@ -21,6 +21,7 @@ from flyte_pack.deploy.flyte_processes import (
     RegistrationError,
 )
 from flyte_pack.deploy.flyte_processes import command as start
+from flyte_pack.flyte_side.words import again
 from flyte_pack.names import TargetAddress
 from flyte_pack.progress import Say
 from flyte_pack.scratch import scratch_place
@@ -84,7 +85,8 @@ class DescribedTask:
     attribute: its name in its module. name: Flyte's, "environment.function"; an app's is that of
     its environment. spec: SHA-256 in hexadecimal digits of all but the version. command: arguments
     of the container, with `task_link.VERSION_HOLE` for the version. triggers: their names. kind:
-    "task" or "app".
+    "task" or "app". environments: of a task, its own, and those whose tasks it may start. reusable:
+    whether its containers run several tasks, one after another.
     """
 
     address: TargetAddress
@@ -94,6 +96,8 @@ class DescribedTask:
     command: tuple[str, ...]
     triggers: tuple[str, ...]
     kind: str = "task"
+    environments: tuple[str, ...] = ()
+    reusable: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,79 @@ class Described:
     tasks: tuple[DescribedTask, ...]
     warnings: tuple[str, ...]
     flyte: str
+
+
+# (Flyte's name of the task, name of the trigger)
+TriggerName = Tuple[str, str]
+
+
+@dataclass(frozen=True)
+class SeenTask:
+    """What Flyte has of a task. exists: whether the version is there. newest: the version that is
+    run if none is named, None if there is none. fresh: a version of the same content that is free.
+    """
+
+    exists: bool
+    newest: str | None
+    fresh: str
+
+
+@dataclass(frozen=True)
+class SeenTrigger:
+    """What Flyte has of a trigger. version: of its task. paused: deactivated by hand."""
+
+    version: str
+    active: bool
+    paused: bool
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """What Flyte has already. Tasks of which it does not tell are left out."""
+
+    tasks: Mapping[str, SeenTask]
+    triggers: Mapping[TriggerName, SeenTrigger]
+
+    def has(self, name: str) -> bool:
+        """Whether the version of this task that was asked for is there."""
+        return name in self.tasks and self.tasks[name].exists
+
+
+def versions_to_send(versions: Mapping[str, str], seen: Mapping[str, SeenTask]) -> dict[str, str]:
+    """The version under which each task is to be registered, if that is needed, by its name.
+
+    Tasks with one version stay together: a run's children are looked up under its own version.
+    """
+    old: dict[str, list[str]] = {}
+    for name, version in versions.items():
+        one = seen.get(name)
+        if one is not None and one.exists and not is_of(version, one.newest or ""):
+            old.setdefault(version, []).append(name)
+    numbers = {
+        version: max(again_number(version, seen[name].fresh) for name in names)
+        for version, names in old.items()
+    }
+    given = {}
+    for name, version in versions.items():
+        one = seen.get(name)
+        if version in numbers:
+            given[name] = again(version, numbers[version])
+        elif one is None or not one.exists:
+            given[name] = version
+    return given
+
+
+def is_of(version: str, registered: str) -> bool:
+    """Whether `registered` is the version, or a further one of the same content."""
+    return registered == version or again_number(version, registered) > 0
+
+
+def again_number(version: str, registered: str) -> int:
+    """The number of a further version, 0 if it is none of `version`."""
+    start = again(version, 0)[:-1]
+    number = registered[len(start) :]
+    is_one = registered.startswith(start) and number.isascii() and number.isdecimal()
+    return int(number) if is_one else 0
 
 
 class Registrar:
@@ -194,35 +271,87 @@ class Registrar:
             raise RegistrationError("\n".join(dict.fromkeys(problems)))
         return found
 
-    def register(self, versions: Mapping[str, str]) -> Iterator[Registered]:
+    def survey(self, versions: Mapping[str, str], triggers: Sequence[TriggerName] = ()) -> Surveyed:
+        """What Flyte has of tasks, by their Flyte names, and of triggers.
+
+        Raises `RegistrationError` also if the project is not there, or has no such domain.
+        """
+        self._settings()
+        assert self._client is not None
+        found = self._client.ask(
+            "survey", None, tasks=sorted(versions.items()), triggers=sorted(triggers)
+        )
+        return Surveyed(
+            {name: SeenTask(**one) for name, one in found["tasks"].items()},
+            {(task, name): SeenTrigger(*rest) for task, name, *rest in found["triggers"]},
+        )
+
+    def check(self, versions: Mapping[str, str]) -> None:
+        """Raises `RegistrationError` if Flyte has another content under one of these versions."""
+        versions = {name: one for name, one in versions.items() if name not in self._apps}
+        if not versions:
+            return
+        self._settings()
+        assert self._client is not None
+        self._client.ask("check", None, requests=self._requests(versions))
+
+    def deactivate(self, triggers: Sequence[TriggerName]) -> None:
+        """Stop triggers from firing."""
+        self._settings()
+        assert self._client is not None
+        self._client.ask("deactivate", None, triggers=sorted(triggers))
+
+    def active_triggers(self) -> list[tuple[str, str, str]]:
+        """(task, name, version that it runs) of each active trigger of the project and domain."""
+        self._settings()
+        assert self._client is not None
+        return [(task, name, version) for task, name, version in self._client.ask("active", None)]
+
+    def register(
+        self,
+        versions: Mapping[str, str],
+        surveyed: Surveyed | None = None,
+        paused: Sequence[TriggerName] = (),
+    ) -> Iterator[Registered]:
         """Register described tasks, by their Flyte names, each under its version.
 
-        Yields each as it is registered; exhaust it. Raises `RegistrationError`, with those that
-        were registered before.
+        What is there already is not sent, unless it is not the newest any more: then it is
+        registered under a further version. surveyed: what `survey` found, if it was asked. paused:
+        triggers that are to stay inactive. Yields each as it is registered; exhaust it. Raises
+        `RegistrationError`, with those that were registered before.
         """
         unknown = sorted(set(versions) - set(self._owner))
         assert not unknown, f"not described: {unknown}"
-        requests: list[str] = []
-        apps: list[str] = []
-        for bundle in dict.fromkeys(self._owner[name] for name in versions):
-            if bundle.process is None:
-                self._load(bundle)
-            assert bundle.process is not None
-            given = {n: v for n, v in versions.items() if self._owner[n] is bundle}
-            requests += bundle.process.ask("requests", self._import_seconds, versions=given)
-            if given.keys() & self._apps:
-                apps += bundle.process.ask("app_requests", self._import_seconds, versions=given)
-            bundle.end_unless_kept()
-        self._settings()
-        assert self._client is not None
+        tasks = {name: one for name, one in versions.items() if name not in self._apps}
+        apps = {name: one for name, one in versions.items() if name in self._apps}
+        if surveyed is None:
+            surveyed = self.survey(tasks)
+            self.check({n: v for n, v in tasks.items() if surveyed.has(n)})
+        seen = surveyed.tasks
+        given = versions_to_send(tasks, seen)
         done: list[Registered] = []
+        for name in sorted(tasks.keys() - given.keys()):
+            done.append(Registered(name, seen[name].newest or tasks[name], "present"))
+            yield done[-1]
+        if not given and not apps:
+            return
+        statuses = {
+            name: "again" if version != tasks[name] else "present"
+            for name, version in given.items()
+            if surveyed.has(name)
+        }
+        requests = self._requests(given, paused)
+        app_requests = self._made("app_requests", apps)
+        assert self._client is not None
         try:
-            for answer in self._client.answers("register", None, requests=requests):
+            answers = self._client.answers("register", None, requests=requests, statuses=statuses)
+            for answer in answers if requests else ():
                 if "registered" in answer:
                     done.append(Registered(**answer["registered"]))
                     yield done[-1]
-            named = {name: versions[name] for name in versions.keys() & self._apps}
-            asked = self._client.answers("register_apps", None, requests=apps, versions=named)
+            asked = self._client.answers(
+                "register_apps", None, requests=app_requests, versions=apps
+            )
             for answer in asked if apps else ():
                 if "registered" in answer:
                     done.append(Registered(**answer["registered"]))
@@ -232,14 +361,25 @@ class Registrar:
 
     def request(self, name: str, version: str) -> str:
         """The request, in base64, that would register a described task under a version."""
-        bundle = self._owner[name]
-        if bundle.process is None:
-            self._load(bundle)
-        assert bundle.process is not None
-        versions = {name: version}
-        [made] = bundle.process.ask("requests", self._import_seconds, versions=versions)
-        bundle.end_unless_kept()
-        return str(made)
+        [made] = self._requests({name: version})
+        return made
+
+    def _requests(
+        self, versions: Mapping[str, str], paused: Sequence[TriggerName] = ()
+    ) -> list[str]:
+        return self._made("requests", versions, paused=sorted(paused))
+
+    def _made(self, what: str, versions: Mapping[str, str], **more: Any) -> list[str]:
+        """The requests, in base64, of described tasks or apps."""
+        made: list[str] = []
+        for bundle in dict.fromkeys(self._owner[name] for name in versions):
+            if bundle.process is None:
+                self._load(bundle)
+            assert bundle.process is not None
+            given = {n: v for n, v in versions.items() if self._owner[n] is bundle}
+            made += bundle.process.ask(what, self._import_seconds, versions=given, **more)
+            bundle.end_unless_kept()
+        return made
 
     def _start(self) -> Process:
         return Process(self._python, "describe", self._import_environ, self._say)
@@ -348,9 +488,8 @@ class _Bundle:
 
 
 def _described(one: dict[str, Any]) -> DescribedTask:
-    return DescribedTask(
-        **{**one, "command": tuple(one["command"]), "triggers": tuple(one["triggers"])}
-    )
+    lists = ("command", "triggers", "environments")
+    return DescribedTask(**{**one, **{name: tuple(one.get(name, ())) for name in lists}})
 
 
 def _twice(one: DescribedTask, other: DescribedTask) -> RegistrationError:

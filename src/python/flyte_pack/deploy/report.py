@@ -39,8 +39,7 @@ def _deploy(document: dict[str, Any]) -> list[str]:
     for task in document["tasks"]:
         what = f": {', '.join(task['changes'])}" if task["changes"] else ""
         lines.append(f"  task {task['address']}  {task['status']}{what}")
-    for one in document["registered"]:
-        lines.append(_registration(one))
+    lines += _at_flyte(document)
     version, dry = document["version"], document["dry_run"]
     upload = document["upload"]
     if any(upload.values()):
@@ -66,14 +65,35 @@ def _rollback(document: dict[str, Any]) -> list[str]:
     if not document["deployed"]:
         return [f"Nothing to do: version {version} is already current.", *_dry(document)]
     verb = "Would roll back" if document["dry_run"] else "Rolled back"
-    registered = [_registration(one) for one in document["registered"]]
-    return [*registered, f"{verb} to version {version} ({_history(document)}).", *_dry(document)]
+    return [
+        *_at_flyte(document),
+        f"{verb} to version {version} ({_history(document)}).",
+        *_dry(document),
+    ]
 
 
-def _registration(one: dict[str, str]) -> str:
-    kind = one.get("kind", "registration")
-    at = f"  {one['url']}" if "url" in one else ""
-    return f"  {kind} {one['name']} {one['version']}  {one['status']}{at}"
+_STATUS = {
+    "again": "again, under this version, to be the newest",
+    "deactivated": "not in this version: {0}",
+}
+
+
+def _at_flyte(document: dict[str, Any]) -> list[str]:
+    """What was registered, and what runs that name no version use from now on."""
+    lines = []
+    for one in document["registered"]:
+        status = _STATUS.get(one["status"], one["status"])
+        kind = one.get("kind", "registration")
+        at = f"  {one['url']}" if "url" in one else ""
+        lines.append(f"  {kind} {one['name']} {one['version']}  {status}{at}")
+    tasks = [one for one in document["registered"] if one.get("kind") != "app"]
+    if any(one["status"] != "unchanged" for one in tasks):
+        lines.append("Runs that name no version use the registered ones above.")
+    for one in document["triggers"]:
+        done = "to be deactivated" if document["dry_run"] else "deactivated"
+        status = _STATUS.get(one["status"], one["status"]).format(done)
+        lines.append(f"  trigger {one['name']} of {one['task']}  {status}")
+    return lines
 
 
 def _list(document: dict[str, Any]) -> list[str]:

@@ -15,10 +15,11 @@ import re
 import warnings
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import app_client, words
+from . import app_client, compared, words
 from .private import private
 from .serve import Answer, serve
 from .words import Refused
@@ -124,15 +125,240 @@ class Client:
             raise Refused(self.explain(error)) from None
         self._connected = True
 
+    # -- what is there already
+
+    def survey(self, tasks: list[list[str]], triggers: list[list[str]]) -> dict[str, Any]:
+        """Check that project and domain are there; what Flyte has of tasks and triggers.
+
+        tasks: [name, version]. triggers: [name of the task, name]. Returns {"tasks": {name:
+        {"exists": whether the version is there, "newest": the version that whoever names none
+        gets, or null, "fresh": a version that is free, of which `version` is the start}},
+        "triggers": [[task, name, version that it runs, whether it is active, whether it was paused
+        by hand]]}. A task is left out if Flyte does not tell.
+        """
+        self.connect()
+        return asyncio.run(self._survey(tasks, triggers))
+
+    async def _survey(self, tasks: list[list[str]], triggers: list[list[str]]) -> dict[str, Any]:
+        try:
+            await self._check_place()
+            free = asyncio.Semaphore(AT_ONCE)
+
+            async def limited(what: Any) -> Any:
+                async with free:
+                    return await what
+
+            found = await asyncio.gather(*(limited(self._look(*one)) for one in tasks))
+            fired = await asyncio.gather(*(limited(self._trigger(*one)) for one in triggers))
+        except Exception as error:
+            raise Refused(self.explain(error)) from None
+        return {
+            "tasks": {name: seen for (name, _), seen in zip(tasks, found) if seen is not None},
+            "triggers": [one for one in fired if one is not None],
+        }
+
+    async def _check_place(self) -> None:
+        """Raise `Refused` for a project that is not there, or a domain that it does not have.
+
+        The backend takes any domain, and nothing that is deployed to a wrong one is ever found.
+        """
+        from flyteidl2.project.project_service_pb2 import GetProjectRequest
+
+        _, _, _, project, domain = self._at
+        asked = GetProjectRequest(id=project, org=private("get_init_config")().org or "")
+        # Nothing else was asked yet, so this is the call that may wait for a person.
+        usual = self._seconds
+        self._seconds = LOGIN_SECONDS if self._may_ask_the_user() else usual
+        try:
+            found = await self._asked("project_domain_service", "get_project", asked)
+        finally:
+            self._seconds = usual
+        domains = [] if found is None else [one.id for one in found.project.domains]
+        if domains and domain not in domains:
+            raise Refused(
+                f"project {project} at {self.endpoint} has no domain {domain}, only "
+                f"{', '.join(sorted(domains))}: correct `project` and `domain`"
+            )
+
+    async def _look(self, name: str, version: str) -> dict[str, Any] | None:
+        from flyteidl2.common.list_pb2 import ListRequest, Sort
+        from flyteidl2.task.task_definition_pb2 import TaskName
+        from flyteidl2.task.task_service_pb2 import ListVersionsRequest
+
+        _, _, _, project, domain = self._at
+        org = private("get_init_config")().org
+        latest = Sort(key="created_at", direction=Sort.DESCENDING)
+        found = await self._asked(
+            "task_service",
+            "list_versions",
+            ListVersionsRequest(
+                task_name=TaskName(org=org, project=project, domain=domain, name=name),
+                request=ListRequest(limit=1, sort_by=latest),
+            ),
+        )
+        if found is None:
+            return None
+        newest = found.versions[0].version if found.versions else None
+        if newest is None or newest == version:
+            return {"exists": newest is not None, "newest": newest, "fresh": version}
+        exists, number = await self._details(name, version) is not None, 2
+        while exists and await self._details(name, words.again(version, number)) is not None:
+            number += 1
+        fresh = words.again(version, number) if exists else version
+        return {"exists": exists, "newest": newest, "fresh": fresh}
+
+    async def _details(self, name: str, version: str) -> Any:
+        """What Flyte has under a version of a task; None if it has none."""
+        from connectrpc.code import Code
+        from connectrpc.errors import ConnectError
+        from flyteidl2.task.task_definition_pb2 import TaskIdentifier
+        from flyteidl2.task.task_service_pb2 import GetTaskDetailsRequest
+
+        _, _, _, project, domain = self._at
+        org = private("get_init_config")().org
+        task = TaskIdentifier(org=org, project=project, domain=domain, name=name, version=version)
+        try:
+            found = await self._asked(
+                "task_service", "get_task_details", GetTaskDetailsRequest(task_id=task)
+            )
+        except ConnectError as error:
+            if error.code != Code.NOT_FOUND:
+                raise
+            return None
+        return found and found.details
+
+    async def _asked(self, service: str, method: str, request: Any) -> Any:
+        """The answer; None if the control plane does not tell: it need not let us read."""
+        from connectrpc.code import Code
+        from connectrpc.errors import ConnectError
+
+        call = getattr(getattr(private("get_client")(), service), method)
+        try:
+            return await self._call(lambda: call(request))
+        except ConnectError as error:
+            if error.code in (Code.UNIMPLEMENTED, Code.PERMISSION_DENIED):
+                return None
+            raise
+
+    # -- triggers
+
+    async def _trigger(self, task: str, name: str) -> list[Any] | None:
+        """[task, name, version that it runs, active, paused by hand]; None if there is none."""
+        from connectrpc.code import Code
+        from connectrpc.errors import ConnectError
+        from flyteidl2.common.list_pb2 import ListRequest
+        from flyteidl2.trigger import trigger_definition_pb2, trigger_service_pb2
+
+        of = self._trigger_name(task, name)
+        try:
+            found = await self._asked(
+                "trigger_service",
+                "get_trigger_details",
+                trigger_service_pb2.GetTriggerDetailsRequest(name=of),
+            )
+        except ConnectError as error:
+            if error.code != Code.NOT_FOUND:
+                raise
+            return None
+        if found is None:
+            return None
+        spec, paused = found.trigger.spec, False
+        if not spec.active:
+            history = await self._asked(
+                "trigger_service",
+                "get_trigger_revision_history",
+                trigger_service_pb2.GetTriggerRevisionHistoryRequest(
+                    name=of, request=ListRequest(limit=1)
+                ),
+            )
+            deactivated = trigger_definition_pb2.TRIGGER_REVISION_ACTION_DEACTIVATE
+            paused = bool(history and history.triggers) and (
+                history.triggers[0].action == deactivated
+            )
+        return [task, name, spec.task_version, spec.active, paused]
+
+    def _trigger_name(self, task: str, name: str) -> Any:
+        from flyteidl2.common.identifier_pb2 import TriggerName
+
+        _, _, _, project, domain = self._at
+        org = private("get_init_config")().org
+        return TriggerName(org=org, project=project, domain=domain, task_name=task, name=name)
+
+    def deactivate(self, triggers: list[list[str]]) -> None:
+        """Stop triggers from firing, by [name of the task, name]."""
+        from flyteidl2.trigger.trigger_service_pb2 import UpdateTriggersRequest
+
+        self.connect()
+        names = [self._trigger_name(*one) for one in triggers]
+        asked = UpdateTriggersRequest(names=names, active=False)
+        service = private("get_client")().trigger_service
+        try:
+            asyncio.run(self._call(lambda: service.update_triggers(asked)))
+        except Exception as error:
+            raise Refused(f"deactivating triggers: {self.explain(error)}") from None
+
+    def active(self) -> list[list[str]]:
+        """[task, name, version that it runs] of each active trigger of the project and domain."""
+        self.connect()
+        try:
+            return asyncio.run(self._active())
+        except Exception as error:
+            raise Refused(self.explain(error)) from None
+
+    async def _active(self) -> list[list[str]]:
+        from flyteidl2.common.identifier_pb2 import ProjectIdentifier
+        from flyteidl2.common.list_pb2 import ListRequest
+        from flyteidl2.trigger.trigger_service_pb2 import ListTriggersRequest
+
+        _, _, _, project, domain = self._at
+        org = private("get_init_config")().org
+        place = ProjectIdentifier(organization=org, name=project, domain=domain)
+        service, token, found = private("get_client")().trigger_service, "", []
+        while True:
+            asked = ListTriggersRequest(
+                project_id=place, request=ListRequest(limit=100, token=token)
+            )
+            listed = await self._call(partial(service.list_triggers, asked))
+            found += [one.id.name for one in listed.triggers if one.active]
+            token = listed.token
+            if not token:
+                break
+        triggers = [await self._trigger(one.task_name, one.name) for one in found]
+        return [one[:3] for one in triggers if one is not None and one[3]]
+
     # -- registering
 
-    def register(self, requests: list[str]) -> None:
-        """Register the tasks of `requests`, in base64, some at once; answer with each in turn."""
+    def check(self, requests: list[str]) -> None:
+        """Raise `Refused` if Flyte has another content under a version of `requests`."""
         self.connect()
-        from flyteidl2.task.task_service_pb2 import DeployTaskRequest
+        asyncio.run(self._check(_parsed(requests)))
 
-        parsed = [DeployTaskRequest.FromString(base64.b64decode(one)) for one in requests]
-        asyncio.run(self._register(parsed))
+    async def _check(self, requests: list[Any]) -> None:
+        free = asyncio.Semaphore(AT_ONCE)
+
+        async def one(request: Any) -> None:
+            async with free:
+                await self._check_same(request)
+
+        try:
+            await asyncio.gather(*map(one, requests))
+        except Exception as error:
+            raise Refused(self.explain(error)) from None
+
+    def register(self, requests: list[str], statuses: dict[str, str]) -> None:
+        """Register the tasks of `requests`, in base64, some at once; answer with each in turn.
+
+        statuses: of those that are not new, by name.
+        """
+        self.connect()
+
+        async def deploy(request: Any) -> dict[str, Any]:
+            task, status = request.task_id, await self._deploy(request)
+            if status == "new":
+                status = statuses.get(task.name, status)
+            return {"name": task.name, "version": task.version, "status": status}
+
+        asyncio.run(self._each(_parsed(requests), deploy))
 
     def register_apps(self, requests: list[str], versions: dict[str, str]) -> None:
         """Deploy the apps of `requests`, as `register` does tasks; `versions` are ours, by name."""
@@ -148,14 +374,6 @@ class Client:
             return {**done, "kind": "app", "url": url or None}
 
         asyncio.run(self._each(parsed, deploy))
-
-    async def _register(self, requests: list[Any]) -> None:
-        async def deploy(request: Any) -> dict[str, Any]:
-            task = request.task_id
-            status = await self._deploy(request)
-            return {"name": task.name, "version": task.version, "status": status}
-
-        await self._each(requests, deploy)
 
     def _name(self, request: Any) -> str:
         has_task = hasattr(request, "task_id")
@@ -180,10 +398,6 @@ class Client:
                     return
                 self.answer({"registered": done})
 
-        if requests and self._may_ask_the_user():
-            usual, self._seconds = self._seconds, LOGIN_SECONDS
-            await one(requests[0])
-            self._seconds, requests = usual, requests[1:]
         await asyncio.gather(*map(one, requests))
         if failed:
             lines = (f"{', '.join(names)}: {said}" for said, names in failed.items())
@@ -224,28 +438,21 @@ class Client:
         except ConnectError as error:
             if error.code != Code.ALREADY_EXISTS:
                 raise
-            await self._check_same(client, request)
+            await self._check_same(request)
             return "present"
         return "new"
 
-    async def _check_same(self, client: Any, request: Any) -> None:
-        """Raise `Refused` if the version that Flyte keeps would run something else."""
-        from connectrpc.errors import ConnectError
-        from flyteidl2.task.task_service_pb2 import GetTaskDetailsRequest
-
-        asked = GetTaskDetailsRequest(task_id=request.task_id)
-        try:
-            found = await self._call(lambda: client.task_service.get_task_details(asked))
-        except ConnectError:
-            return  # the right to register does not include the right to read
-        ours, theirs = (
-            (list(spec.task_template.container.args), spec.task_template.container.image)
-            for spec in (request.spec, found.details.spec)
-        )
-        if ours != theirs:
+    async def _check_same(self, request: Any) -> None:
+        """Raise `Refused` if Flyte has something else under the version."""
+        task = request.task_id
+        found = await self._details(task.name, task.version)
+        if found is None:  # or the right to register does not include the right to read
+            return
+        if differs := compared.difference(request.spec, found.spec):
             raise Refused(
-                f"Flyte has other content under version {request.task_id.version} already, and "
-                "keeps that: take another `version`, or none, to have it computed from the content"
+                f"{task.name}: Flyte has other content under version {task.version} already "
+                f"({', '.join(differs[:5])}): take another `version`, or none, to have it computed "
+                "from the content"
             )
 
     async def _call(self, call: Callable[[], Any]) -> Any:
@@ -327,6 +534,12 @@ class Client:
         platform = getattr(self.config, "platform", None)
         secret = getattr(platform, "client_credentials_secret", None) or ""
         return shown.line(text, (key, of_key, secret))
+
+
+def _parsed(requests: list[str]) -> list[Any]:
+    from flyteidl2.task.task_service_pb2 import DeployTaskRequest
+
+    return [DeployTaskRequest.FromString(base64.b64decode(one)) for one in requests]
 
 
 def _code(error: Any) -> str:

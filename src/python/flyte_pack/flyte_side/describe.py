@@ -221,9 +221,11 @@ class _Code:
     def _find_tasks(self, found: _Found, roots: _Found) -> dict[str, str]:
         """Set `tasks` and `apps`, each with its address; returns those of the environments."""
         self.tasks: dict[str, tuple[Any, str]] = {}
+        self.attributes: dict[str, str] = {}
         self.apps: dict[str, tuple[Any, str]] = {}
         for entry, thing in found:
             if entry["kind"] == "task":
+                self.attributes.setdefault(thing.name, entry["attribute"])
                 self.tasks.setdefault(thing.name, (thing, entry["address"]))
         # The tasks of an address's own environments come before those that others reach.
         for entry, env in roots:
@@ -285,6 +287,8 @@ class _Code:
             raise Refused(
                 f"{known[thing.name][1]}: Flyte cannot describe {kind} {thing.name}: {text}"
             ) from None
+        if not is_app:
+            _cut_whole_characters(self.recorder.request)
         return self.recorder.request
 
     def _context(self, version: str, canonical: bool) -> Any:
@@ -315,25 +319,35 @@ class _Code:
             request = await self._request(task, VERSION_HOLE)
             canonical = await self._request(task, VERSION_HOLE, canonical=True)
             command, image = images.container(request.spec.task_template)
-            if not image:
+            # What a connector or a plugin runs elsewhere needs none.
+            if not image and task.task_type == self.flyte.extend.TaskTemplate.task_type:
                 raise Refused(
                     f"{address}: task {name} has no image: do not set `image=None` on its "
                     "environment"
                 )
+            environment = task.parent_env()
             spec = canonical.SerializeToString(deterministic=True)
             tasks.append(
                 {
                     "address": address,
-                    "attribute": (command[-1] if command else "") or name.rpartition(".")[2],
+                    "attribute": self._attribute(name, command),
                     "name": name,
                     "spec": hashlib.sha256(spec).hexdigest(),
                     "command": command,
                     "triggers": [trigger.name for trigger in request.triggers],
+                    "environments": [one.name for one in self._reached(environment)],
+                    "reusable": task.reusable is not None,
                 }
             )
         for name, (env, address) in self.apps.items():
             tasks.append(await self._describe_app(name, env, address))
         return {"tasks": tasks, "warnings": self.warnings, "flyte": self.flyte.version()}
+
+    def _attribute(self, name: str, command: list[str]) -> str:
+        """The name of a task in its module, as a container's command or its entry point has it."""
+        if command[-2:-1] == ["instance"]:
+            return command[-1]
+        return self.attributes.get(name) or name.rpartition(".")[2]
 
     async def _describe_app(self, name: str, env: Any, address: str) -> dict[str, Any]:
         request = await self._request(env, VERSION_HOLE)
@@ -352,23 +366,47 @@ class _Code:
             "triggers": [],
         }
 
-    def requests(self, versions: dict[str, str]) -> list[str]:
-        """The requests, in base64, of this code's tasks that `versions` names."""
-        return asyncio.run(self._requests(self.tasks, versions))
+    def requests(self, versions: dict[str, str], paused: list[list[str]]) -> list[str]:
+        """The requests, in base64, of this code's tasks that `versions` names.
+
+        paused: [task, name] of triggers that are to stay inactive.
+        """
+        made = asyncio.run(self._requests(self.tasks, versions))
+        for one in made:
+            for trigger in one.triggers:
+                if [one.task_id.name, trigger.name] in paused:
+                    trigger.spec.active = False
+        return [base64.b64encode(one.SerializeToString()).decode() for one in made]
 
     def app_requests(self, versions: dict[str, str]) -> list[str]:
         """The same for its apps."""
-        return asyncio.run(self._requests(self.apps, versions))
+        made = asyncio.run(self._requests(self.apps, versions))
+        return [base64.b64encode(one.SerializeToString()).decode() for one in made]
 
     async def _requests(
         self, known: dict[str, tuple[Any, str]], versions: dict[str, str]
-    ) -> list[str]:
-        made = [
+    ) -> list[Any]:
+        return [
             await self._request(thing, versions[name])
             for name, (thing, _) in known.items()
             if name in versions
         ]
-        return [base64.b64encode(one.SerializeToString()).decode() for one in made]
+
+
+def _cut_whole_characters(request: Any) -> None:
+    """Shorten texts that a backend would cut within a character, which it cannot store then.
+
+    It cuts at a byte, and the SDK, if it does, at a character. Other long texts stay as they are.
+    """
+    spec = request.spec
+    texts = [(spec.environment, "description", 255), (spec.documentation, "short_description", 255)]
+    texts.append((spec.documentation, "long_description", 2048))
+    texts += [(trigger.spec, "description", 255) for trigger in request.triggers]
+    for message, name, most in texts:
+        start = getattr(message, name).encode()[:most]
+        text = start.decode(errors="ignore")
+        if text.encode() != start:
+            setattr(message, name, text)
 
 
 class _Silent:

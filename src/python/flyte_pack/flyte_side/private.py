@@ -26,6 +26,8 @@ PRIVATE: tuple[tuple[str, str, str, str], ...] = (
     ("offload_inputs", "flyte._internal.runtime.trigger_serde", "offload_trigger_inputs", "2.5-"),
     ("org_from_endpoint", "flyte._utils", "org_from_endpoint", "2.5-"),
     ("decode_api_key", "flyte.remote._client.auth._auth_utils", "decode_api_key", "2.5-"),
+    ("env_log_level", "flyte._logging", "get_env_log_level", "2.5-"),
+    ("env_user_log_level", "flyte._logging", "get_env_user_log_level", "2.5-"),
     ("CLIConfig", "flyte.cli._common", "CLIConfig", "2.5-"),
     ("RunRemoteTaskCommand", "flyte.cli._run", "RunRemoteTaskCommand", "2.5-"),
     ("RunArguments", "flyte.cli._run", "RunArguments", "2.5-"),

@@ -9,7 +9,6 @@ import asyncio
 import base64
 import gzip
 import json
-import logging
 import os
 import sys
 from contextlib import suppress
@@ -90,8 +89,6 @@ def _command(client: Client, spec: dict[str, Any], outcome: list[int]) -> tuple[
     """Flyte's command, and the state of its command line. The exit code goes into `outcome`."""
     settings, name, version = spec["settings"], spec["name"], spec["version"]
     where = {"project": settings["project"], "domain": settings["domain"]}
-    # Flyte gives a run the level of the client that starts it, and ours is silent.
-    level = logging.getLogger("flyte").getEffectiveLevel()
     if spec["request"] is not None:
         # Flyte's command asks for the task's interface by this.
         local = _Local(client.flyte, spec["request"])
@@ -106,7 +103,7 @@ def _command(client: Client, spec: dict[str, Any], outcome: list[int]) -> tuple[
             else:
                 task = client.flyte.remote.Task.get(name, version=version)
                 _check(spec, await task.fetch.aio())
-            context = client.flyte.with_runcontext(mode="remote", log_level=level)
+            context = client.flyte.with_runcontext(mode="remote", **log_levels())
             started = await context.run.aio(task, **ctx.params)
             print(f"Run {started.name}: {started.url}", flush=True)
             outcome.append(await _follow(started, spec) if spec["follow"] else 0)
@@ -120,6 +117,17 @@ def _command(client: Client, spec: dict[str, Any], outcome: list[int]) -> tuple[
     )
     config = replace(client.config, task=replace(client.config.task, **where))
     return command, client.cli_config(config)
+
+
+def log_levels() -> dict[str, int]:
+    """What a run logs, for `with_runcontext`: as Flyte's own command line has it by default.
+
+    Without it, Flyte gives the run the level of this process, whose client keeps silent.
+    """
+    return {
+        "log_level": private("env_log_level")(),
+        "user_log_level": private("env_user_log_level")(),
+    }
 
 
 class _Local:

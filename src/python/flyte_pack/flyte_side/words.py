@@ -19,6 +19,11 @@ TAKES_TIME = (
 )
 
 
+def again(version: str, number: int) -> str:
+    """A further version of the same content: Flyte's "latest" is what was registered last."""
+    return f"{version}.again{number}"
+
+
 class Refused(Exception):
     """Why a request cannot be done, and what to do about it."""
 

@@ -1,0 +1,83 @@
+"""Which triggers go on firing what is not deployed any more, and are to be stopped.
+
+A control plane drops a trigger only where the same task is registered with another one. So what a
+deployment had registered and does not have now is deactivated, but for what somebody else owns: a
+trigger that runs another version than this deployment gave it, and one that another deployment in
+the store has.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import TypeVar
+
+from flyte_pack.deploy.ledger import Ledger
+from flyte_pack.deploy.records import HistoryEntry, VersionRecord, deployment_key
+from flyte_pack.deploy.registration import Surveyed, TriggerName, is_of
+from flyte_pack.json_fields import Document, InvalidData
+from flyte_pack.store import Store, StoreError, StoreKey
+
+_D = TypeVar("_D", bound=Document)
+_ENTRY = re.compile(r"(deployments/[^/]+/[^/]+/[^/]+)/history/([1-9][0-9]{0,15})\.json")
+_LIMIT = 64 << 20
+
+
+def removed(
+    ledger: Ledger, store: Store, plane: str, after: VersionRecord
+) -> dict[TriggerName, str]:
+    """The triggers that were registered at `plane` and that `after` does not have.
+
+    Each with the version of its task that it ran. What cannot be read counts for nothing.
+    """
+    before = last_registered(ledger, plane)
+    if before is None:
+        return {}
+    gone = before.triggers - after.triggers
+    if not gone:
+        return {}
+    for other in _others(store, after):
+        gone -= other.triggers
+    return {(task, name): before.flyte_versions[task] for task, name in sorted(gone)}
+
+
+def firing(gone: Mapping[TriggerName, str], surveyed: Surveyed) -> tuple[TriggerName, ...]:
+    """Those that do fire, and run what this deployment has registered."""
+    return tuple(
+        one
+        for one, version in gone.items()
+        if (seen := surveyed.triggers.get(one)) and seen.active and is_of(version, seen.version)
+    )
+
+
+def last_registered(ledger: Ledger, plane: str) -> VersionRecord | None:
+    """The record of the version that was registered at a control plane last."""
+    for entry in reversed(ledger.history()):
+        if entry.registered == plane:
+            with suppress(InvalidData, StoreError):
+                recorded = ledger.recorded(entry.version)
+                if recorded is not None:
+                    return recorded.record
+    return None
+
+
+def _others(store: Store, record: VersionRecord) -> Iterator[VersionRecord]:
+    """The current records of the other deployments to the same project and domain."""
+    ours = deployment_key(record.project, record.domain, record.address)
+    numbers: dict[str, int] = {}
+    for one in store.objects(ours.rpartition("/")[0]):
+        match = _ENTRY.fullmatch(one.key)
+        if match and match[1] != ours:
+            numbers[match[1]] = max(int(match[2]), numbers.get(match[1], 0))
+    for place, number in sorted(numbers.items()):
+        with suppress(InvalidData, StoreError):
+            entry = _read(store, f"{place}/history/{number}.json", HistoryEntry)
+            other = entry and _read(store, f"{place}/versions/{entry.version}.json", VersionRecord)
+            if other:
+                yield other
+
+
+def _read(store: Store, key: str, kind: type[_D]) -> _D | None:
+    data = store.read(StoreKey(key), _LIMIT)
+    return None if data is None else kind.from_json(data, store.uri_of(StoreKey(key)))
