@@ -71,22 +71,23 @@ def test_code_in_an_image_has_no_bundle_in_its_command(root: RuleRoot):
     assert "--tgz" not in link.tasks[0].command
 
 
-FACTORY = "from app.lib import make\nmade = make()\n"
+FACTORY = "from app.make import make\nmade = make()\n"
+MAKE = "import flyte.app\ndef make():\n    return flyte.app.AppEnvironment('made')\n"
 
 
 @pytest.mark.parametrize(
     ("entry_point", "files"),
     [
-        ("f.py:made", {"app/f.py": FACTORY}),
+        ("f.py:made", {"app/f.py": FACTORY, "app/make.py": MAKE}),
         ("f.py:dashboard", {"app/f.py": "from app.dashboard import dashboard\n"}),
-        ("f.py:x", {"app/f.py": "from app.dashboard import *\n"}),
+        ("f.py:dashboard", {"app/f.py": "from app.dashboard import *\n"}),
         (
             "f.py:x",
             {"app/f.py": "from flyte.app.extras import FastAPIAppEnvironment as F\nx = F()\n"},
         ),
     ],
 )
-def test_what_only_an_import_shows_is_taken(root: RuleRoot, entry_point, files):
+def test_an_app_may_be_made_or_imported_in_other_ways(root: RuleRoot, entry_point, files):
     root.write(app(entry_point, **files))
     assert root.package("app:a").link.kind == "app"
 
@@ -97,7 +98,7 @@ def test_what_only_an_import_shows_is_taken(root: RuleRoot, entry_point, files):
         ("dashboard.py", "no app in it. Apps in app/dashboard.py: dashboard, other."),
         ("dashboard.py:train", "is a task, and no app: write a `flyte_task`"),
         ("dashboard.py:env", "is an environment for tasks, and no app: write a `flyte_task`"),
-        ("dashboard.py:helper", "is not an app. Apps in app/dashboard.py: dashboard, other."),
+        ("dashboard.py:helper", "is no app. It is "),
         ("dashboard.py:gone", "has no `gone`. Apps in app/dashboard.py: dashboard, other."),
         ("lib.py:gone", "app/lib.py has no `flyte.app.AppEnvironment` at its top level."),
     ],
