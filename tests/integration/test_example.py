@@ -25,6 +25,17 @@ TREND = "libs/features/trend.py"
 WORKFLOWS = "services/ml/workflows.py"
 
 BUNDLES = {
+    "services.board/app": [
+        "data/rides.csv",
+        "libs/__init__.py",
+        "libs/limits/__init__.py",
+        "libs/limits/limits.json",
+        "libs/limits/plausible.py",
+        "services/__init__.py",
+        "services/board/__init__.py",
+        "services/board/board.py",
+        "services/board/page.html",
+    ],
     "services.etl/pipeline": [
         "data/stations.csv",
         "geo/__init__.py",

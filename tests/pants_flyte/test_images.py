@@ -375,5 +375,3 @@ def test_what_starts_apps_is_ours_in_the_place_of_flytes(root: RuleRoot):
     assert "from flyte_shim.fserve import main" in tree["opt/venv/bin/fserve"].content
     assert "from flyte._bin.serve import main" in tree["opt/venv/bin/fserve-of-flyte"].content
     assert tree["opt/venv/bin/fserve"].mode == tree["opt/venv/bin/fserve-of-flyte"].mode == 0o755
-    root.write(image())
-    assert "opt/venv/bin/fserve" not in root.image("app:image").tree

@@ -34,7 +34,10 @@ TASK = "env = flyte.TaskEnvironment('e')\n@env.task\ndef train(): ...\n"
 
 
 def test_the_targets_are_those_that_are_promised():
-    promised = {"flyte_base_image", "flyte_bundle", "flyte_deployment", "flyte_image", "flyte_task"}
+    promised = {
+        *("flyte_app", "flyte_base_image", "flyte_bundle", "flyte_deployment", "flyte_image"),
+        "flyte_task",
+    }
     assert {t.alias for t in TARGETS} == promised
     assert len(TARGETS) == len(promised)
 

@@ -63,7 +63,7 @@ from pants_flyte.goals.publish import PublishImageRequest
 from pants_flyte.goals.run import RunTaskFieldSet
 from pants_flyte.goals.run_image import RunBaseImageFieldSet, RunImageFieldSet
 from pants_flyte.image_target_types import FlyteImage
-from pants_flyte.target_types import FlyteTask
+from pants_flyte.target_types import FlyteApp, FlyteTask
 from tests.support.layouts import Layout
 
 # So Pants' goals ask for dependencies.
@@ -269,9 +269,12 @@ class RuleRoot:
 
     def package(self, spec: str) -> Packaged:
         target = self.target(spec)
-        field_set = {FlyteTask: PackageTaskFieldSet, FlyteImage: PackageImageFieldSet}.get(
-            type(target), PackageBundleFieldSet
-        )
+        field_sets = {
+            FlyteApp: PackageTaskFieldSet,
+            FlyteTask: PackageTaskFieldSet,
+            FlyteImage: PackageImageFieldSet,
+        }
+        field_set = field_sets.get(type(target), PackageBundleFieldSet)
         built = self.runner.request(BuiltPackage, [field_set.create(target)])
         contents = self.contents(built.digest)
         # Each file is one of the artifacts, or in one: an image is a directory.

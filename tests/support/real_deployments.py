@@ -179,6 +179,7 @@ class RealDeployment(BuildRoot):
             "python": "python",
             "env": {},
             "identity": "packages",
+            "known": None,
             "tasks": sorted(link.address for link in self.links.values()),
         }
         given = {

@@ -38,7 +38,7 @@ class Registering(BuildRoot):
 
     def plan(self, **changes: Any) -> Path:
         tasks = sorted(link.address for link in self.links.values())
-        environment = {"python": "python", "tasks": tasks, **ENTRIES}
+        environment = {"python": "python", "tasks": tasks, "known": None, **ENTRIES}
         given = {
             "endpoint": self.plane.endpoint,
             "insecure": True,

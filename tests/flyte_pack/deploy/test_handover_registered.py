@@ -62,6 +62,7 @@ class Site(BuildRoot):
             "python": "python",
             "env": {},
             "identity": "packages",
+            "known": None,
             "tasks": ["services/ml:train"],
         }
         given = {

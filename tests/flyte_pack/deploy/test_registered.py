@@ -250,7 +250,13 @@ def test_modules_see_of_the_environment_what_they_are_given_and_it_counts(
 def test_packages_that_change_no_specification_change_no_version(root, plane):
     before = root.deployed()
     tasks = sorted(link.address for link in root.links.values())
-    environment = {"python": "python", "env": {}, "identity": "packages-2", "tasks": tasks}
+    environment = {
+        "python": "python",
+        "env": {},
+        "identity": "packages-2",
+        "known": None,
+        "tasks": tasks,
+    }
     after = root.deploy("--output", "json", plan={"environments": [environment]}).ok().json
     assert (after["version"], versions(after)) == (before["version"], versions(before))
     assert not after["writes"]
