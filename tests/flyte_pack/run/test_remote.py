@@ -57,7 +57,13 @@ class OneStep(BuildRoot):
         self.package("train", dedent(TASK.format(value=value, triggers=triggers)), **changes)
 
     def plan(self, **changes):
-        environment = {"python": "python", "env": {}, "identity": "x", "tasks": [ADDRESS]}
+        environment = {
+            "python": "python",
+            "env": {},
+            "identity": "x",
+            "tasks": [ADDRESS],
+            "known": None,
+        }
         given = {
             "endpoint": self.plane.endpoint,
             "insecure": True,
