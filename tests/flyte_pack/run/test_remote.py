@@ -241,7 +241,7 @@ def test_an_environment_takes_the_name_of_the_task_first(root, plane):
         (("--n", "x"), 2, "'x' is not a valid integer"),
         (("--m", "1"), 2, "No such option"),
         (("--n", "5", "--detach"), 2, "Type --detach before the inputs of the task."),
-        (("--domain", "nowhere", "--n", "5"), 1, "knows no project flytesnacks with a domain"),
+        (("--domain", "nowhere", "--n", "5"), 1, "has no domain nowhere, only"),
         (("--endpoint", "localhost:1", "--n", "5"), 1, "cannot be reached"),
         (("--org", "a/b", "--n", "5"), 2, "--org"),
     ],

@@ -24,7 +24,11 @@ class Shipment(Deployment):
     EACH_TIME = True
 
     def prepare(self) -> Work:
-        return dataclasses.replace(super().prepare(), control_plane=None, registers={})
+        work = super().prepare()
+        assert self._registering is not None
+        # The backend starts a run in any domain, also in one that the project does not have.
+        self._registering.survey({}, ())
+        return dataclasses.replace(work, control_plane=None, registers={})
 
     def request(self, name: str, version: str) -> str:
         """The task of that name, as Flyte is told of it, in base64."""
