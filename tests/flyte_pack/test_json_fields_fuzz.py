@@ -21,7 +21,7 @@ from tests.support.fuzzing import fuzz
 SHA256 = "0123456789abcdef" * 4
 # What a value may have to look like.
 LEAVES = (
-    *("a", "a/b", "auto", "task", "deploy", SHA256, f"sha256:{SHA256}", "1" * 40),
+    *("a", "a/b", "auto", "task", "app", "deploy", SHA256, f"sha256:{SHA256}", "1" * 40),
     *("2026-01-31T12:00:00Z", "services/ml:train", "registry.example/team/name", "linux/amd64"),
     *("entry_point", "registry.example/team/name:tag", "3.11", "x86_64", "cp311", "file:///srv"),
     *(1, 0o644, True),

@@ -41,7 +41,10 @@ EVERYTHING = {"everything/libs.tar.gz", "everything/libs.manifest.json", "everyt
 IMAGE = "services.ml/image"
 TASKS = {
     f"{task}.{ending}"
-    for task in ("services.etl/pipeline", "services.ml/fit", "services.ml/train")
+    for task in (
+        *("services.board/app", "services.etl/pipeline"),
+        *("services.ml/fit", "services.ml/train"),
+    )
     for ending in ("json", "manifest.json", "tar.gz")
 }
 
@@ -160,7 +163,7 @@ def varied_bundles(varied: Person) -> dict[str, bytes]:
 
 def assert_made(said: str) -> None:
     """That this run did the work, and no cache."""
-    assert len(re.findall(r"Starting: Pack \d+ files", said)) == 4
+    assert len(re.findall(r"Starting: Pack \d+ files", said)) == 5
     for done in ("Pack the shim", "Pack the code of everything:image", "Install the packages"):
         assert f"Starting: {done}" in said
 

@@ -98,7 +98,7 @@ def fetch(
             name, model.digest_of(data), None, (BasePlatform(own, data, config),), python
         )
     except (InvalidImage, InvalidName, UnicodeDecodeError) as error:
-        raise RegistryError(f"{image}: {registry.without_secrets(str(error))}") from None
+        raise RegistryError(f"{image}: {registry.cleaned(str(error))}") from None
 
 
 def _from_index(

@@ -243,7 +243,7 @@ class Registry:
         codes = tuple(code for code, _, _ in errors)
         return Refused(f"{self.name}: {text}", answer.status, codes, digests)
 
-    def without_secrets(self, text: str) -> str:
+    def cleaned(self, text: str) -> str:
         """A message that quotes a document of the registry, which may repeat our credentials."""
         return shown.line(text, self._auth.secrets(), longest=600)
 
