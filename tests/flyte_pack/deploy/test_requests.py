@@ -158,7 +158,7 @@ def test_two_deployers_at_once_both_succeed_and_each_object_is_written_once(root
     assert len(created) == len(set(created)) == len(written)
     for name in ("train-env.train", "score-env.score"):
         statuses = [o["status"] for one in found for o in one["registered"] if o["name"] == name]
-        assert statuses.count("new") == 1
+        assert "new" in statuses  # twice, if both asked before either had registered it
         assert set(statuses) <= {"new", "present", "unchanged"}
     registry = root.servers.registry
     assert registry.holds("bikes/train", root.image_digest)

@@ -72,6 +72,10 @@ class SecureWire(Wire):
         authority.issue_cert("localhost").configure_cert(context)
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
 
+    def _ask(self, handler, headers, body):
+        # The server behind it says by which scheme it is reached.
+        return super()._ask(handler, [*headers, ("X-Forwarded-Proto", "https")], body)
+
 
 def signatures(headers):
     given = {name.lower(): value for name, value in headers.items()}.get("authorization", "")
@@ -249,7 +253,7 @@ def test_all_that_a_deployment_does_gives_no_secret_away(root, running, tmp_path
         root.look_through_files(deployment.dist)
     assert root.look_through_files(folder) > 5
     assert root.look_through_files(running.registry.directory / "data") > 5
-    assert root.look_through_files(running.plane.directory) > 5
+    assert root.look_through_files(running.plane.directory) > 0
     for name, proxy in running.proxies.items():
         for told in proxy.told:
             root.look_through(f"what {name} was told", told)
@@ -271,7 +275,8 @@ def test_uploads_by_signed_urls_leave_no_signature(root, running):
 
 def remote_run(root, *typed):
     """`./pants run services/ml:train -- --remote ...`."""
-    task = ("--plan", str(root.plan()), "--dir", str(root.dist), "--task", "services/ml:train")
+    plan = root.plan(tasks=["train.json"])
+    task = ("--plan", str(plan), "--dir", str(root.dist), "--task", "services/ml:train")
     done = root.run("run-remote", *task, "--", "--remote", *typed, env=root.environment)
     root.look_through("what it printed", (done.out + done.err).encode())
     return done

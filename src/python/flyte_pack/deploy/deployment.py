@@ -43,7 +43,7 @@ from flyte_pack.deploy.records import HistoryEntry, RecordedTask, StoredBundle, 
 from flyte_pack.deploy.registering import Registering, Specifications
 from flyte_pack.deploy.registration import Surveyed, TriggerName
 from flyte_pack.deploy.task_images import images_of, pinned
-from flyte_pack.deploy.triggers import firing, removed
+from flyte_pack.deploy.triggers import firing, last_registered, removed
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.names import TargetAddress
@@ -201,7 +201,7 @@ class Deployment:
             stored = {value.bundle for value in settled.values()}
             check_whole(self._store, (b for b in existing.record.bundles if b not in stored))
         after = record if existing is None else existing.record
-        gone = removed(self._ledger, self._store, plane, after) if plane else {}
+        last = before if registered or not plane else last_registered(self._ledger, plane)
         return Work(
             settled=tuple(settled.values()),
             record=after,
@@ -211,7 +211,7 @@ class Deployment:
             changes=compare(before, after, self._store.uri_of),
             control_plane=plane,
             registers=self._to_register(record, kept),
-            removed=gone,
+            removed=removed(self._store, last, after) if plane else {},
             agrees=dataclasses.replace(after, provenance=record.provenance) == record,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -56,6 +56,10 @@ class Ledger:
     def history(self) -> tuple[HistoryEntry, ...]:
         """All entries, the oldest first."""
         return tuple(self._entry(number) for number in self._numbers())
+
+    def newest_first(self) -> Iterator[HistoryEntry]:
+        """All entries; each is read when it is asked for."""
+        return (self._entry(number) for number in reversed(self._numbers()))
 
     def current(self) -> HistoryEntry | None:
         """The entry that counts, None where nothing was deployed."""
@@ -146,11 +150,7 @@ class Ledger:
             ) from None
 
     def _latest_entry_of(self, version: str) -> HistoryEntry | None:
-        for number in reversed(self._numbers()):
-            entry = self._entry(number)
-            if entry.version == version:
-                return entry
-        return None
+        return next((entry for entry in self.newest_first() if entry.version == version), None)
 
 
 def is_current(

@@ -343,7 +343,7 @@ class _Run:
             found, self._request, self._directory, {**self._request.images, **images}, self._say
         )
         before = last_registered(self._ledger, found.identity)
-        gone = removed(self._ledger, self._store, found.identity, record)
+        gone = removed(self._store, before, record)
         with closing(registering):
             return register_recorded(
                 *(registering, self._store, record, before, gone, self._say, self._options.dry_run)

@@ -25,13 +25,12 @@ _LIMIT = 64 << 20
 
 
 def removed(
-    ledger: Ledger, store: Store, plane: str, after: VersionRecord
+    store: Store, before: VersionRecord | None, after: VersionRecord
 ) -> dict[TriggerName, str]:
-    """The triggers that were registered at `plane` and that `after` does not have.
+    """The triggers of `before`, which was registered last, that `after` does not have.
 
     Each with the version of its task that it ran. What cannot be read counts for nothing.
     """
-    before = last_registered(ledger, plane)
     if before is None:
         return {}
     gone = before.triggers - after.triggers
@@ -53,7 +52,7 @@ def firing(gone: Mapping[TriggerName, str], surveyed: Surveyed) -> tuple[Trigger
 
 def last_registered(ledger: Ledger, plane: str) -> VersionRecord | None:
     """The record of the version that was registered at a control plane last."""
-    for entry in reversed(ledger.history()):
+    for entry in ledger.newest_first():
         if entry.registered == plane:
             with suppress(InvalidData, StoreError):
                 recorded = ledger.recorded(entry.version)
