@@ -6,7 +6,7 @@ All that the rules read of the build root, by where they ask for it:
 |---|---|---|
 | base_image | `lockfile`, `source` of a base | fields |
 | image_code | `source_files`, `source_folders` with their `.dockerignore` | fields |
-| image_packages, task_packages | the lock file of the resolve | option |
+| image_packages, known_modules, task_packages | the lock file of the resolve | option |
 | deployment | `config`, `[flyte].deploy_config` | field, option |
 | bundle | for `all`, what lies beside the code | fields |
 | ignored | for `all`, ignore files | fields; those above the BUILD file: their owners, if they have any |

@@ -70,7 +70,7 @@ def test_a_run_knows_which_modules_there_are_for_its_messages(root: RuleRoot):
         "flyteplugins.ray": ["//:ray", "flyteplugins-ray"],
     }
     # `run_request` is without resolves.
-    assert (known["resolve"], known["lock"], known["locked"]) == ("python-default", None, None)
+    assert (known["resolve"], known["lock"], known["locked"]) == (None, None, None)
     assert known["first_party"]["lib.c"] == "lib/c.py"
     assert known["distributions"]["flyteplugins.dask"] == "flyteplugins-dask"
 

@@ -27,6 +27,7 @@ BY_HAND = {"bundle": set(re.findall("--[a-z-]+", bundle._USAGE)), "deploy": {"--
 OF_OTHERS = {
     *("--allow-unsafe", "--generate-hashes", "--privileged"),
     *("--resolve", "--changed-since", "--distdir", "pants_version"),
+    "args",  # of an app, in code
 }
 _ADVISED = re.compile(
     r"`([a-z_]+)=|(?:[Ss]et|[Gg]ive|[Aa]dd|[Cc]hange|field) `([a-z_]+)`|\[flyte\]\.([a-z_]+)"

@@ -45,7 +45,7 @@ async def modules_in(resolve: str, python_setup: PythonSetup) -> bytes:
             for module, distribution in _provided(target) if its == resolve else ():
                 requirements.setdefault(module, (target.address.spec, distribution))
     known = {
-        "resolve": resolve,
+        "resolve": resolve if python_setup.enable_resolves else None,
         "lock": lock,
         "locked": sorted(locked_names(found[0].content)) if found else None,
         "first_party": {name: one.owner.spec for name, one in first_party.items() if one},

@@ -274,10 +274,10 @@ def test_who_may_not_deploy_is_told(root, plane):
 
 
 REFUSED = [
-    ("app = 3", "`app` in services/ml/dashboard.py is not a Flyte app"),
+    ("app = 3", "services/ml/dashboard.py is of type int once it is imported, and no app"),
     (
         "import flyte\napp = flyte.TaskEnvironment(name='x')",
-        "is not a Flyte app once it is imported, but a TaskEnvironment",
+        "is of type TaskEnvironment once it is imported, and no app",
     ),
     (
         "import flyte.app\napp = flyte.app.AppEnvironment(name='x')",

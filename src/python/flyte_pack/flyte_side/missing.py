@@ -19,7 +19,7 @@ _UNKNOWN = (
 def read(path: str | None) -> dict[str, Any] | None:
     """The file that `pants_flyte.known_modules` makes; None without one.
 
-    {"resolve": name, "lock": path or null, "locked": [normalized names of distributions] or null,
+    {"resolve": name, or null without resolves, "lock": path or null, "locked": [normalized names of distributions] or null,
     "first_party": {module: address}, "requirements": {module: [address, distribution]},
     "distributions": {module: distribution of Flyte's own}}
     """
@@ -41,6 +41,8 @@ def advice(module: str, known: dict[str, Any] | None) -> str:
             f"a way that Pants infers: add {owner} to the `dependencies` of what imports it"
         )
     resolve, locked = known["resolve"], known["locked"]
+    where = f"the lock file of the resolve {resolve}" if resolve else "the requirements"
+    anew = ", and make the lock file anew" if resolve else ""
     for name in _with_parents(module):
         if name in known["requirements"]:
             address, distribution = known["requirements"][name]
@@ -50,24 +52,23 @@ def advice(module: str, known: dict[str, Any] | None) -> str:
                     f"resolve {resolve} lacks it: make the lock file anew"
                 )
             return (
-                f"It is in the lock file of the resolve {resolve}, by {address}, but nothing that "
-                f"the task reaches depends on that: add {address} to the `dependencies` of what "
-                "imports it"
+                f"It is in {where}, by {address}, but nothing that the task reaches depends on "
+                f"that: add {address} to the `dependencies` of what imports it"
             )
     for name in _with_parents(module):
         distribution = re.sub(r"[-_.]+", "-", known["distributions"].get(name, name)).lower()
         if distribution in (locked or ()):
             return (
-                f"{distribution} is in the lock file of the resolve {resolve}, but no requirement "
-                f"is said to provide {module}: write a `python_requirement` for {distribution}, or "
-                "say so in the `module_mapping` of its `python_requirements`"
+                f"{distribution} is in {where}, but no requirement is said to provide {module}: "
+                f"write a `python_requirement` for {distribution}, or say so in the "
+                "`module_mapping` of its `python_requirements`"
             )
     for name in _with_parents(module):
         if name in known["distributions"]:
             distribution = known["distributions"][name]
             return (
-                f"{distribution} provides it, and is not in the lock file of the resolve "
-                f"{resolve}: add it to the requirements, and make the lock file anew"
+                f"{distribution} provides it, and is not in {where}: add it to the requirements"
+                f"{anew}"
             )
     first = module.partition(".")[0]
     here = [one for one in known["first_party"] if one == first or one.startswith(f"{first}.")]
@@ -77,9 +78,9 @@ def advice(module: str, known: dict[str, Any] | None) -> str:
             f"{first} have one: mind the spelling, or give its file a target"
         )
     return (
-        f"Nothing in the lock file of the resolve {resolve} is known to provide it. Add a "
-        "requirement that does, and make the lock file anew. If one of the requirements does under "
-        "a name of its own, say so in the `module_mapping` of its `python_requirements`"
+        f"Nothing in {where} is known to provide it. Add a requirement that does{anew}. If one of "
+        "the requirements does under a name of its own, say so in the `module_mapping` of its "
+        "`python_requirements`"
     )
 
 
