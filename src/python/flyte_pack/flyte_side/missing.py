@@ -19,9 +19,9 @@ _UNKNOWN = (
 def read(path: str | None) -> dict[str, Any] | None:
     """The file that `pants_flyte.known_modules` makes; None without one.
 
-    {"resolve": name, or null without resolves, "lock": path or null, "locked": [normalized names of distributions] or null,
-    "first_party": {module: address}, "requirements": {module: [address, distribution]},
-    "distributions": {module: distribution of Flyte's own}}
+    {"resolve": name, or null without resolves, "lock": path or null, "locked": [normalized names of
+    distributions] or null, "first_party": {module: address}, "requirements": {module: [address,
+    distribution]}, "distributions": {module: distribution of Flyte's own}}
     """
     if path is None:
         return None
