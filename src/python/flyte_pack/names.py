@@ -55,6 +55,11 @@ check_version = partial(_segment, "version", 128)
 check_org = partial(_segment, "org", 63)
 
 
+def normalized(distribution: str) -> str:
+    """PyPA, "Names and normalization"."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
 def check_ref_name(text: str) -> str:
     """The name of an image in `Image.from_ref_name`."""
     if not _REF_NAME.fullmatch(text):

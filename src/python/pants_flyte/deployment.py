@@ -25,6 +25,7 @@ from pants_flyte import engine
 from pants_flyte import target_types as types
 from pants_flyte.build_types import BuiltTask
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.first_party import FirstPartyModules
 from pants_flyte.globs import exactly
 from pants_flyte.image_process import run_steps
 from pants_flyte.known_modules import modules_in
@@ -185,12 +186,12 @@ async def environments_of(
     settings: Settings,
     packages: PackageSettings,
     *,
-    of_checkout: bool = False,
+    modules: Optional[FirstPartyModules] = None,
 ) -> Tuple[List[Environment], List[Digest]]:
     """For each resolve of the tasks: an interpreter with the packages that they reach, its files.
 
-    None where nothing will be registered. settings: with what was typed. of_checkout: whether
-    the tasks are those of the checkout. Then messages know which modules it has.
+    None where nothing will be registered. settings: with what was typed. modules: those of
+    the checkout, for messages, if the tasks are of it.
     """
     environ = await engine.environment_variables(VARIABLES)
     if not options.registers or not named(settings, os.getcwd(), environ):
@@ -206,9 +207,9 @@ async def environments_of(
         request = await packages_pex(tasks, source, packages, f"tasks_{number}.pex")
         tool = await engine.tool_environment(request)
         file = None
-        if of_checkout:
+        if modules is not None:
             file = f"known_modules_{number}.json"
-            content = await modules_in(source.resolve, packages.python_setup)
+            content = await modules_in(source.resolve, modules, packages.python_setup)
             digests.append(await engine.create_digest({file: content}))
         environments.append(
             Environment(

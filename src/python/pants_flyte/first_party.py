@@ -73,7 +73,9 @@ def dotted_name(path: str, source_root: str) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-async def all_modules(python_setup: PythonSetup) -> FirstPartyModules:
+@rule(desc="Look for modules that may have Flyte tasks", level=LogLevel.DEBUG)
+async def find_first_party_modules(python_setup: PythonSetup) -> FirstPartyModules:
+    """A rule, since many targets need it: found once."""
     targets = [
         target
         for target in await engine.all_targets()
@@ -101,12 +103,6 @@ async def all_modules(python_setup: PythonSetup) -> FirstPartyModules:
         FrozenDict({name: tuple(modules) for name, modules in sorted(by_name.items())}),
         frozenset(paths & frozenset().union(*(one.tasks for one in found))),
     )
-
-
-@rule(desc="Look for modules that may have Flyte tasks", level=LogLevel.DEBUG)
-async def find_first_party_modules(python_setup: PythonSetup) -> FirstPartyModules:
-    """For rules that many targets have: found once."""
-    return await all_modules(python_setup)
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:

@@ -17,8 +17,9 @@ from pants.backend.python.target_types import (
 )
 from pants.engine.target import Target
 
+from flyte_pack.names import normalized
 from pants_flyte import engine
-from pants_flyte.first_party import all_modules
+from pants_flyte.first_party import FirstPartyModules
 from pants_flyte.flyte_modules import MODULES
 from pants_flyte.globs import exactly
 
@@ -32,11 +33,10 @@ _LOCKED = re.compile(
 )
 
 
-async def modules_in(resolve: str, python_setup: PythonSetup) -> bytes:
-    """JSON for `flyte_pack.flyte_side.missing.read`."""
+async def modules_in(resolve: str, modules: FirstPartyModules, python_setup: PythonSetup) -> bytes:
+    """JSON for `flyte_pack.flyte_side.missing.read`. modules: of the repository."""
     lock = python_setup.resolves.get(resolve) if python_setup.enable_resolves else None
     found = await engine.contents_matching(exactly([lock] if lock else []))
-    modules = await all_modules(python_setup)
     first_party = {name: modules.find(name, resolve) for name in modules.by_name}
     requirements: Dict[str, Tuple[str, str]] = {}
     for target in await engine.all_targets():
@@ -61,15 +61,11 @@ def _provided(target: Target) -> Iterator[Tuple[str, str]]:
     for requirement in target[PythonRequirementsField].value:
         # Called `name` where Pants parses requirements by the package `packaging`.
         name = str(getattr(requirement, "project_name", None) or getattr(requirement, "name", ""))
-        assumed = DEFAULT_MODULE_MAPPING.get(_normalized(name), (name.lower().replace("-", "_"),))
+        assumed = DEFAULT_MODULE_MAPPING.get(normalized(name), (name.lower().replace("-", "_"),))
         for module in explicit or assumed:
-            yield module, _normalized(name)
+            yield module, normalized(name)
 
 
 def locked_names(content: bytes) -> Set[str]:
     """The normalized names of the distributions in a lock file."""
-    return {_normalized(name.decode()) for name in _LOCKED.findall(content)}
-
-
-def _normalized(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+    return {normalized(name.decode()) for name in _LOCKED.findall(content)}

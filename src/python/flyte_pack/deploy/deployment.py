@@ -201,7 +201,6 @@ class Deployment:
             stored = {value.bundle for value in settled.values()}
             check_whole(self._store, (b for b in existing.record.bundles if b not in stored))
         after = record if existing is None else existing.record
-        last = before if registered or not plane else last_registered(self._ledger, plane)
         return Work(
             settled=tuple(settled.values()),
             record=after,
@@ -211,9 +210,18 @@ class Deployment:
             changes=compare(before, after, self._store.uri_of),
             control_plane=plane,
             registers=self._to_register(record, kept),
-            removed=removed(self._store, last, after) if plane else {},
+            removed=self._removed(before if registered else None, after),
             agrees=dataclasses.replace(after, provenance=record.provenance) == record,
         )
+
+    def _removed(
+        self, current: VersionRecord | None, after: VersionRecord
+    ) -> Mapping[TriggerName, str]:
+        """As of `Work`. current: the record that counts, if it is registered where `after` goes."""
+        if self._registering is None:
+            return {}
+        last = current or last_registered(self._ledger, self._registering.identity)
+        return removed(self._store, last, after)
 
     def ask(self, work: Work) -> None:
         """Ask Flyte what it has, and whether it takes this; writes nothing. Raises `UserError`."""
@@ -318,11 +326,6 @@ class Deployment:
             if one is not None and one.url is not None:
                 found[-1]["url"] = one.url
         return found
-
-    def _status(self, name: str, done: Registered | None, work: Work) -> str:
-        if name not in work.registers:
-            return "unchanged"
-        return done.status if done else "new"
 
     def _register(self, versions: Mapping[str, str]) -> None:
         if self._registering is not None and versions:

@@ -16,6 +16,11 @@ _UNKNOWN = (
 )
 
 
+def normalized(distribution: str) -> str:
+    """PyPA, "Names and normalization"."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
 def read(path: str | None) -> dict[str, Any] | None:
     """The file that `pants_flyte.known_modules` makes; None without one.
 
@@ -56,7 +61,7 @@ def advice(module: str, known: dict[str, Any] | None) -> str:
                 f"that: add {address} to the `dependencies` of what imports it"
             )
     for name in _with_parents(module):
-        distribution = re.sub(r"[-_.]+", "-", known["distributions"].get(name, name)).lower()
+        distribution = normalized(known["distributions"].get(name, name))
         if distribution in (locked or ()):
             return (
                 f"{distribution} is in {where}, but no requirement is said to provide {module}: "

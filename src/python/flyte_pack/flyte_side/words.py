@@ -153,7 +153,7 @@ def instead_of_file(name: str | None) -> str:
 
 def _wheel_of(root: str, error: ModuleNotFoundError) -> str | None:
     """The wheel that a file of the bundle names and that may hold the missing module."""
-    wanted = re.sub(r"[-_.]+", "-", (error.name or "").partition(".")[0]).lower()
+    wanted = missing.normalized((error.name or "").partition(".")[0])
     for frame in traceback.extract_tb(error.__traceback__):
         if not frame.filename.startswith(f"{root}{os.sep}"):
             continue

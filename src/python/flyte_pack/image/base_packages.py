@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from flyte_pack.image.base import BaseDistribution
 from flyte_pack.image.filesystem import BASE_PATHS, SHIM
 from flyte_pack.image.layer_tree import LayerTree, Node
+from flyte_pack.names import normalized
 from flyte_pack.oci.parts import layer_path_problem
 
 RECORD = re.compile(rb"(.*/)?[^/]+\.dist-info/RECORD")
@@ -30,11 +31,6 @@ _LINK = re.compile(r"(?P<name>.+)\.egg-link")
 _BYTECODE = re.compile(rb"(?P<module>[^.]+)\.[A-Za-z]+-?[0-9]+(?:\.opt-[0-9a-z]+)?\.pyc")
 _NOBODY = ""
 _DEEPEST = 100  # directories; packages are nowhere near it
-
-
-def normalized(name: str) -> str:
-    """PyPA, "Names and normalization"."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def distributions_of(

@@ -150,6 +150,7 @@ def _shipped(
             if image["status"] == "new":
                 say(f"pushed {image['reference']}")
         work, _, _ = shipment.carry_out(work)
+        # Once more: what was uploaded has changed the record.
         [task] = work.record.tasks
         one, arguments = _chosen(task, options.rest)
         assert one.flyte_name is not None

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from flyte_pack.deploy.deployment import Deployment, Work
 from flyte_pack.deploy.records import StoredBundle, VersionRecord
+from flyte_pack.deploy.registration import TriggerName
 
 # As long as Flyte itself believes that an uploaded bundle is there.
 _UPLOADED_SECONDS = 86400.0
@@ -29,6 +30,11 @@ class Shipment(Deployment):
         # The backend starts a run in any domain, also in one that the project does not have.
         self._registering.survey({}, ())
         return dataclasses.replace(work, control_plane=None, registers={})
+
+    def _removed(
+        self, current: VersionRecord | None, after: VersionRecord
+    ) -> Mapping[TriggerName, str]:
+        return {}  # nothing was registered under the address of a task
 
     def request(self, name: str, version: str) -> str:
         """The task of that name, as Flyte is told of it, in base64."""

@@ -34,6 +34,7 @@ from pants_flyte.deployment import (
 )
 from pants_flyte.environment import callers_environment
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.first_party import FirstPartyModules
 from pants_flyte.subsystem import FlyteDeploySubsystem, FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.task_packages import PackageSettings
 from pants_flyte.tool import interactive_process, interactive_program
@@ -56,6 +57,7 @@ async def deploy_program(
     options: Optional[DeployOptions],
     flyte: FlyteSubsystem,
     package_settings: PackageSettings,
+    modules: FirstPartyModules,
     dist_dir: DistDir,
 ) -> RunRequest:
     """The deploy program and all that it ships.
@@ -83,7 +85,7 @@ async def deploy_program(
     tasks = await engine.build_tasks(requests if options.packages else [])
     pushes = await pushes_of(tasks, wanted, flyte)
     environments, packages = await environments_of(
-        addresses, options, wanted, package_settings, of_checkout=options.packages
+        addresses, options, wanted, package_settings, modules=modules if options.packages else None
     )
     plan = plan_of(
         deployment,
@@ -118,6 +120,7 @@ async def run_deployment(
     python_setup: PythonSetup,
     repos: PythonRepos,
     global_options: GlobalOptions,
+    modules: FirstPartyModules,
     dist_dir: DistDir,
     run_id: RunId,
 ) -> RunRequest:
@@ -127,7 +130,7 @@ async def run_deployment(
     except UsageError:
         options = None  # the program says what is wrong
     packages = PackageSettings(flyte_pack, python_setup, repos, global_options.ca_certs_path)
-    return await deploy_program(field_set, options, flyte, packages, dist_dir)
+    return await deploy_program(field_set, options, flyte, packages, modules, dist_dir)
 
 
 @rule(desc="Prepare a Flyte deployment", level=LogLevel.DEBUG)
@@ -140,6 +143,7 @@ async def deploy_deployment(
     python_setup: PythonSetup,
     repos: PythonRepos,
     global_options: GlobalOptions,
+    modules: FirstPartyModules,
     dist_dir: DistDir,
     run_id: RunId,
 ) -> DeployProcess:
@@ -148,7 +152,7 @@ async def deploy_deployment(
     typed = (*dry_run, *flyte_deploy.args)
     options = _deploying(field_set.address, typed)
     packages = PackageSettings(flyte_pack, python_setup, repos, global_options.ca_certs_path)
-    program = await deploy_program(field_set, options, flyte, packages, dist_dir)
+    program = await deploy_program(field_set, options, flyte, packages, modules, dist_dir)
     process = interactive_process(program, await callers_environment(flyte), *typed)
     return DeployProcess(name=field_set.address.spec, process=process)
 

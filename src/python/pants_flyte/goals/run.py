@@ -43,6 +43,7 @@ from pants_flyte.deployment import (
     store_uri,
 )
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.first_party import FirstPartyModules
 from pants_flyte.known_modules import modules_in
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.task_packages import PackageSettings, package_source, packages_pex
@@ -81,7 +82,9 @@ async def _in_image(
     )
 
 
-async def _here(task: BuiltTask, store: str, settings: PackageSettings) -> RunRequest:
+async def _here(
+    task: BuiltTask, store: str, settings: PackageSettings, modules: FirstPartyModules
+) -> RunRequest:
     """Runs on this machine, in the task's own resolve."""
     (target,) = await engine.targets_at([task.address])
     source = await package_source(target, settings.python_setup)
@@ -91,7 +94,7 @@ async def _here(task: BuiltTask, store: str, settings: PackageSettings) -> RunRe
         replace(requirements, additional_args=(*requirements.additional_args, "--no-strip-pex-env"))
     )
     program = await engine.under_prefix(await program_sources(), _PROGRAM_DIR)
-    known = {_KNOWN: await modules_in(source.resolve, settings.python_setup)}
+    known = {_KNOWN: await modules_in(source.resolve, modules, settings.python_setup)}
     digests = [environment.digest, program, task.link_digest, await engine.create_digest(known)]
     digests += [task.bundle.digest] if task.bundle else []
     return RunRequest(
@@ -139,6 +142,7 @@ async def _shipped(
     options: RunOptions,
     flyte: FlyteSubsystem,
     packages: PackageSettings,
+    modules: FirstPartyModules,
     dist_dir: DistDir,
 ) -> RunRequest:
     """Flyte runs the code as it is, which is packaged here."""
@@ -155,9 +159,10 @@ async def _shipped(
     settings = replace(settings, version=None)  # the run's version is that of its code
     wanted = deploy_options.settings.over(settings)
     environments, installed = await environments_of(
-        [address], deploy_options, wanted, packages, of_checkout=True
+        [address], deploy_options, wanted, packages, modules=modules
     )
-    others = ", ".join(sorted(target.address.spec for target in deployments[1:] and deployments))
+    several = deployments if len(deployments) > 1 else []
+    others = ", ".join(sorted(target.address.spec for target in several))
     if not environments:
         instead = f"; or type --deployment ADDRESS, of: {others}" if others else ""
         raise FlyteTargetError(address, f"{NO_CONTROL_PLANE}{instead}.")
@@ -257,6 +262,7 @@ async def run_task(
     python_setup: PythonSetup,
     repos: PythonRepos,
     global_options: GlobalOptions,
+    modules: FirstPartyModules,
     dist_dir: DistDir,
     run_id: RunId,
 ) -> RunRequest:
@@ -272,14 +278,14 @@ async def run_task(
         return await _deployed(address, options, flyte, packages, dist_dir)
     # Its inputs can be told without Flyte.
     if options.remote and not options.help:
-        return await _shipped(address, options, flyte, packages, dist_dir)
+        return await _shipped(address, options, flyte, packages, modules, dist_dir)
     task_request = TaskRequest(
         address, options.copy_style, options.root_dir, image=options.in_image
     )
     task = (await engine.build_tasks([task_request]))[0]
     if options.in_image:
         return await _in_image(task, flyte, flyte_pack)
-    return await _here(task, store_uri(flyte, dist_dir), packages)
+    return await _here(task, store_uri(flyte, dist_dir), packages, modules)
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:
