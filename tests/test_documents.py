@@ -55,6 +55,23 @@ def test_the_readme_leads_to_the_maps() -> None:
     assert "(docs/ARCHITECTURE.md)" in (TOP / "CONTRIBUTING.md").read_text()
 
 
+def test_each_row_of_flytes_guide_names_tests_that_there_are() -> None:
+    page = TOP / "docs/flyte-guide.md"
+    rows = [line for line in page.read_text().splitlines() if line.startswith("| ")]
+    rows = [row for row in rows if not row.endswith("| test |")]
+    for row in rows:
+        section, _, proof = row.strip("| ").rpartition(" | ")
+        tests = proof.split(", ")
+        for test in tests:
+            found = re.fullmatch(r"`(tests/[\w/]+\.py)::(test_\w+)`", test)
+            assert found, f"{section}: {test}"
+            path, name = found.groups()
+            assert (TOP / path).is_file(), f"{section}: {test}"
+            assert re.search(rf"^def {name}\(", (TOP / path).read_text(), re.MULTILINE), test
+    assert len(rows) > 50
+    assert "(docs/flyte-guide.md)" in (TOP / "README.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -51,6 +51,7 @@ def test_an_entry_point_is_a_file_and_a_name(directory, value, parsed):
         ("w:train", "is not a file and a name"),
         ("app.w:train", "is not a file and a name"),
         ("w.txt:train", "is not a file and a name"),
+        ("w.ipynb:train", "is not a file and a name"),
         ("w.pyc:train", "is not a file and a name"),
         ("w.py:", "is not a file and a name"),
         ("w.py:a:b", "is not a file and a name"),

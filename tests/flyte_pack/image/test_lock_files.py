@@ -11,6 +11,7 @@ from flyte_pack.errors import UserError
 from flyte_pack.image.lock_files import read_lock
 from flyte_pack.image.pins import Choice
 from flyte_pack.image.pip_lock import decoded
+from flyte_pack.image.resolve import needed, parse_roots
 from flyte_pack.image.wheel_target import WheelTarget
 from tests.support.fuzzing import fuzz
 
@@ -147,6 +148,33 @@ def test_hashes_are_read_across_continued_lines_and_comments():
 def test_toml_locks_are_understood(text, target, version):
     assert pinned(text, target) == {"forked": version}
     assert f"sha256:{A if version == '1.0' else B}" in read_lock(text, target).pins["forked"].hashes
+
+
+def test_an_image_gets_the_packages_of_a_workspace_without_its_members():
+    """Their code gets into an image by targets."""
+    text = """\
+version = 1
+requires-python = ">=3.12"
+
+[manifest]
+members = ["albatross", "bird-feeder", "seeds"]
+
+[[package]]
+name = "bird-feeder"
+version = "1.0.0"
+source = { editable = "packages/bird_feeder" }
+dependencies = [{ name = "forked" }, { name = "seeds" }]
+
+[[package]]
+name = "seeds"
+version = "0.1.0"
+source = { virtual = "packages/seeds" }
+""" + UV_LOCK.partition('requires-python = ">=3.9"')[2].replace("the-project", "albatross")
+    lock = read_lock(text, AMD64)
+    found = needed(lock, parse_roots("forked"), AMD64)
+    assert [(pin.name, pin.version) for pin in found] == [("forked", "2.0")]
+    with pytest.raises(UserError, match="bird-feeder"):
+        needed(lock, parse_roots("bird-feeder"), AMD64)
 
 
 @pytest.mark.parametrize("header", ["", PANTS_HEADER], ids=["bare", "below the comments of Pants"])
