@@ -9,9 +9,10 @@ All that the rules read of the build root, by where they ask for it:
 | image_packages, known_modules, task_packages | the lock file of the resolve | option |
 | deployment | `config`, `[flyte].deploy_config` | field, option |
 | bundle | for `all`, what lies beside the code | fields |
-| ignored | for `all`, ignore files | fields; those above the BUILD file: their owners, if they have any |
+| ignored | for `all` and a warning, ignore files | fields; those above the BUILD file: their owners, if they have any |
 | closure, entry_point, lost_imports | sources, `__init__.py` files, what an environment includes | targets that own them |
 | tool | lock files of `[flyte-pack]`, where they are the user's own | options |
+| unowned | names of files beside modules, for a warning | - |
 | task | whether there is a BUILD file, for an error | - |
 """
 

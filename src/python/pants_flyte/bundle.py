@@ -25,6 +25,7 @@ from pants_flyte.globs import exactly, literal_glob
 from pants_flyte.ignored import ignored_files, left_out
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.tool import program_pex
+from pants_flyte.unowned import OwnedFiles, warn_unowned
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ async def build_bundle(
     flyte: FlyteSubsystem,
     flyte_pack: FlytePackSubsystem,
     python_setup: PythonSetup,
+    owned: OwnedFiles,
 ) -> BuiltBundle:
     """Pack what `request` asks for. Raises `FlyteTargetError` where it cannot work as asked."""
     closure = await closure_of(request.address, entry_owners, request.resolve, python_setup)
@@ -56,8 +58,11 @@ async def build_bundle(
     if request.root_dir is not None and layout.moves_modules(closure.files, request.root_dir):
         await _check_imports(request, request.root_dir, closure, digest)
     _warn(request.address, placed, closure)
-    packed = await _pack(request, placed, _plan(request, placed, closure), digest, flyte_pack)
-    return replace(packed, left_out=left_out(ignored))
+    if request.copy_style != "all":
+        packed = {file.path for file in files}
+        await warn_unowned(request.address, closure.modules, packed, owned, flyte, "the bundle")
+    built = await _pack(request, placed, _plan(request, placed, closure), digest, flyte_pack)
+    return replace(built, left_out=left_out(ignored))
 
 
 def _check_entries(
@@ -178,7 +183,7 @@ async def _everything_beside(
     root_of = await engine.source_roots(others) if request.root_dir is None else {}
     if request.root_dir is None:
         others = [path for path in others if layout.root_path(root_of[path]) in roots]
-    ignored = await ignored_files(roots, others)
+    ignored = await ignored_files(others)
     beside = [
         layout.SourceFile(
             path,

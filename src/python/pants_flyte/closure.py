@@ -47,12 +47,19 @@ class Closure:
     reasons: by address of the owner, if they were asked for. A file without an owner is part of a
         package.
     unowned_code: the `__init__.py` files that have code and no owner.
+    bare: the `__init__.py` files that are there for the sake of other modules alone.
     """
 
     files: Tuple[SourceFile, ...]
     digest_of: Mapping[Tuple[str, Optional[Address]], Digest]
     reasons: Mapping[Address, Reason]
     unowned_code: Tuple[str, ...]
+    bare: FrozenSet[str]
+
+    @property
+    def modules(self) -> Tuple[SourceFile, ...]:
+        """Those that the graph reaches."""
+        return tuple(file for file in self.files if file.python and file.path not in self.bare)
 
 
 async def closure_of(
@@ -91,7 +98,7 @@ async def closure_of(
         target = next(target for target in reached if target.address == address)
         taken = await taken_by(target, python_setup)
         why = await _reasons(address, package_roots, entry_owners, reached, taken)
-    return Closure(tuple(files), digest_of, why, tuple(unowned_code))
+    return Closure(tuple(files), digest_of, why, tuple(unowned_code), frozenset(bare))
 
 
 async def _files_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Collection, Dict, Iterable, Mapping, Tuple
+from typing import Collection, Dict, Mapping, Tuple
 
 from pants.engine.fs import PathGlobs
 
@@ -13,17 +13,14 @@ from pants_flyte.globs import literal_glob
 from pants_flyte.layout import directories_above
 
 
-async def ignored_files(roots: Collection[str], paths: Iterable[str]) -> Dict[str, str]:
-    """Those of the files below `roots` that are ignored, with the ignore file that says so.
+async def ignored_files(paths: Collection[str]) -> Dict[str, str]:
+    """Those of the files that are ignored, with the ignore file that says so.
 
-    All paths are from the build root, which "" is as one of `roots`.
+    All paths are from the build root.
     """
     above = await engine.ignore_files_above()
-    directories = {"", *roots, *(d for root in roots for d in directories_above(root))}
-    globs = [
-        *(os.path.join(literal_glob(d), name) for d in directories for name in IGNORE_FILES),
-        *(os.path.join(literal_glob(root), "**", name) for root in roots for name in IGNORE_FILES),
-    ]
+    directories = {"", *(d for path in paths for d in directories_above(path))}
+    globs = [os.path.join(literal_glob(d), name) for d in directories for name in IGNORE_FILES]
     found = await engine.contents_matching(PathGlobs(sorted(globs)))
     inside = {f"{above.prefix}{file.path}": file.content for file in found}
     files = IgnoreFiles({**above.contents, **inside}, above.exclude)

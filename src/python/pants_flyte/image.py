@@ -44,6 +44,7 @@ from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.target_types import checked_output_path
 from pants_flyte.targets import target_at
 from pants_flyte.tool import program_pex
+from pants_flyte.unowned import OwnedFiles
 
 _VARIABLE = re.compile(r"\{(env\.[A-Za-z_][A-Za-z0-9_]*)\}")
 _HOLE = re.compile(r"\{([a-z_]+|env\.[A-Za-z_][A-Za-z0-9_]*)\}")
@@ -118,6 +119,7 @@ async def build_image(
     python_setup: PythonSetup,
     repos: PythonRepos,
     global_options: GlobalOptions,
+    owned: OwnedFiles,
 ) -> BuiltImage:
     address = request.address
     target = await target_at(address, types.FlyteImage)
@@ -130,7 +132,7 @@ async def build_image(
     platforms = _platforms(target, base)
     tool = await engine.venv_pex(await program_pex(flyte_pack, "image_lockfile"))
 
-    code = await code_of(target, wants_code, settings.workdir, flyte, python_setup)
+    code = await code_of(target, wants_code, settings.workdir, flyte, python_setup, owned)
     resolve = target[PythonResolveField].normalized_value(python_setup)
     roots = await requirements_of(address, resolve, python_setup)
     environments = {platform: base.environments[platform] for platform in platforms}

@@ -40,6 +40,7 @@ from pants_flyte.layout import SourceFile, module_name, place_all, root_dir_of
 from pants_flyte.named_files import path_from_root
 from pants_flyte.subsystem import FlyteSubsystem
 from pants_flyte.tool import program_sources
+from pants_flyte.unowned import OwnedFiles, warn_unowned
 
 logger = logging.getLogger(__name__)
 
@@ -176,13 +177,19 @@ async def code_layer(
 
 
 async def code_of(
-    target: Target, by_graph: bool, workdir: str, flyte: FlyteSubsystem, python_setup: PythonSetup
+    target: Target,
+    by_graph: bool,
+    workdir: str,
+    flyte: FlyteSubsystem,
+    python_setup: PythonSetup,
+    owned: OwnedFiles,
 ) -> Code:
     """All that goes in from the repository. Raises `FlyteTargetError`."""
     address = target.address
     files: Dict[str, str] = {}
     digest_of: Dict[str, Digest] = {}
     modules: Tuple[str, ...] = ()
+    by_import: Tuple[SourceFile, ...] = ()
     if by_graph:
         closure = await closure_of(
             address,
@@ -206,7 +213,7 @@ async def code_of(
                 )
             files[f"{workdir[1:]}/{path}"] = file.path
             digest_of[f"{workdir[1:]}/{path}"] = closure.digest_of[file.path, file.owner]
-        modules = _modules(placed)
+        modules, by_import = _modules(placed), closure.modules
     for field_type in (FlyteImageSourceFilesField, FlyteImageSourceFoldersField):
         for row in target[field_type].value:
             copied, digest = await _copied(address, row, field_type.alias, workdir, flyte)
@@ -218,6 +225,8 @@ async def code_of(
                         f"Change `dst` in `{field_type.alias}`.",
                     )
                 digest_of.setdefault(path, digest)
+    if by_import:
+        await warn_unowned(address, by_import, files.values(), owned, flyte, "the image")
     return Code(files, digest_of, modules)
 
 

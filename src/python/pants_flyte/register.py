@@ -19,7 +19,7 @@ flyte_modules.add_to(DEFAULT_MODULE_MAPPING)
 
 # Pants reads each rule when its module is imported.
 with explained():
-    from pants_flyte import changed, engine, first_party, image, lost_imports, task
+    from pants_flyte import changed, engine, first_party, image, lost_imports, task, unowned
     from pants_flyte.goals import deploy, package, publish, run, run_image, test
     from pants_flyte.image_target_types import FlyteBaseImage, FlyteImage
     from pants_flyte.target_types import FlyteApp, FlyteBundle, FlyteDeployment, FlyteTask
@@ -36,6 +36,7 @@ def rules() -> Iterable[Union[Rule, UnionRule]]:
         *first_party.rules(),
         *image.rules(),
         *task.rules(),
+        *unowned.rules(),
         *lost_imports.rules(),
         *package.rules(),
         *run.rules(),

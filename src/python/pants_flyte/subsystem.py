@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Iterable
 
 from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
@@ -9,6 +10,7 @@ from pants.option.option_types import (
     ArgsListOption,
     BoolOption,
     DictOption,
+    EnumOption,
     StrListOption,
     StrOption,
 )
@@ -16,6 +18,11 @@ from pants.option.subsystem import Subsystem
 from pants.util.strutil import help_text
 
 from pants_flyte.target_types import COPY_STYLES
+
+
+class UnownedFiles(Enum):
+    WARNING = "warning"
+    IGNORE = "ignore"
 
 
 class FlyteSubsystem(Subsystem):
@@ -130,6 +137,12 @@ class FlyteSubsystem(Subsystem):
         "a, b` it keeps only `a`, and bundles would lack `b`. They are resolved as every "
         "other import: `[python-infer]` and the comment `# pants: no-infer-dep` apply.",
         advanced=True,
+    )
+    unowned_files = EnumOption(
+        default=UnownedFiles.WARNING,
+        help="What to do about files beside packed modules that no target owns, and which are "
+        "therefore in no bundle or image. A single file is no longer told once any target "
+        "owns it, whether or not something depends on that.",
     )
     dry_run = BoolOption(
         default=False,

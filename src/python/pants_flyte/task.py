@@ -51,6 +51,7 @@ from pants_flyte.image_target_types import FlyteImage, FlyteImageRefNameField
 from pants_flyte.layout import SourceFile, module_name, place, place_all, root_dir_of, root_path
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.targets import target_at, target_named_by
+from pants_flyte.unowned import OwnedFiles
 
 logger = logging.getLogger(__name__)
 
@@ -208,7 +209,11 @@ async def _plan_of(
 
 
 async def _bundle_of(
-    plan: _Plan, flyte: FlyteSubsystem, flyte_pack: FlytePackSubsystem, python_setup: PythonSetup
+    plan: _Plan,
+    flyte: FlyteSubsystem,
+    flyte_pack: FlytePackSubsystem,
+    python_setup: PythonSetup,
+    owned: OwnedFiles,
 ) -> Optional[BuiltBundle]:
     if plan.copy_style == "none":
         return None
@@ -224,7 +229,7 @@ async def _bundle_of(
     )
     needed = ((module, plan.path), *plan.tasks)
     owners = frozenset(one.owner for one, _ in needed) if not plan.shared else frozenset()
-    bundle = await build_bundle(request, owners, flyte, flyte_pack, python_setup)
+    bundle = await build_bundle(request, owners, flyte, flyte_pack, python_setup, owned)
     for one, path in needed:
         if bundle.modules.get(path) != one.path:
             raise FlyteTargetError(
@@ -297,9 +302,10 @@ async def build_task(
     flyte_pack: FlytePackSubsystem,
     modules: FirstPartyModules,
     python_setup: PythonSetup,
+    owned: OwnedFiles,
 ) -> BuiltTask:
     plan = await _plan_of(request, flyte, modules, python_setup)
-    bundle = await _bundle_of(plan, flyte, flyte_pack, python_setup)
+    bundle = await _bundle_of(plan, flyte, flyte_pack, python_setup, owned)
     target = await target_named_by(plan.target[types.FlyteTaskImageField], FlyteImage)
     named = target[FlyteImageRefNameField].value if target else await _named_image(plan.target)
     image: Optional[BuiltImage] = None

@@ -23,6 +23,7 @@ from pants_flyte.image_target_types import FlyteImageBaseField
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.target_types import FlyteBundleDependenciesField, FlyteEntryPointField
 from pants_flyte.task import bundle_request_of
+from pants_flyte.unowned import OwnedFiles
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,11 @@ async def package_bundle(
     flyte: FlyteSubsystem,
     flyte_pack: FlytePackSubsystem,
     python_setup: PythonSetup,
+    owned: OwnedFiles,
 ) -> BuiltPackage:
     target = (await engine.targets_at([field_set.address]))[0]
     request = bundle_request_of(target, flyte, python_setup)
-    bundle = await build_bundle(request, frozenset(), flyte, flyte_pack, python_setup)
+    bundle = await build_bundle(request, frozenset(), flyte, flyte_pack, python_setup, owned)
     return BuiltPackage(bundle.digest, _artifacts(bundle))
 
 
