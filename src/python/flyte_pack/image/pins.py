@@ -19,7 +19,8 @@ _VERSION = re.compile(r"[A-Za-z0-9.!+_*-]*")
 _HASH = re.compile(r"(sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})")
 DIRECT = (
     "it comes from a URL, a repository or a path, and an image takes wheels from a package index "
-    "only: build its wheel and put that on an index, or in a directory of wheels (UV_FIND_LINKS)"
+    "only: build its wheel and put that on an index, or in a directory of wheels "
+    "(`[python-repos].find_links`)"
 )
 UNPINNED = "it is not pinned to one version (==): make the lock file anew"
 

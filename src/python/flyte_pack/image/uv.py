@@ -44,6 +44,11 @@ _DIRECTORY_OF_SCRIPTS = re.compile(
     r"invalid entry \(directory\) in the `scripts` directory: (?P<above>\S*?)\.data/(?P<below>.*)"
 )
 _IN_THE_WAY = re.compile(r"File exists|Is a directory|Not a directory")
+# Which index wants them is not known where another has the name in another version.
+_CREDENTIALS = (
+    "Where an index wants a password: a netrc file has it for the host, and NETRC, which names the "
+    "file, is in `[subprocess-environment].env_vars`"
+)
 _REFUSED = re.compile(r"\b(401 Unauthorized|403 Forbidden)\b")
 _UNREACHABLE = re.compile(
     r"Request failed after|error sending request|Failed to fetch|[45]\d\d [A-Z]\w+"
@@ -115,7 +120,7 @@ def explain(text: str, target: WheelTarget) -> str:
             f"{target.platform_tag} or older). {shown.line(others[0]) + '. ' if others else ''}Pin "
             "a version that has one; set `glibc` of the `flyte_base_image` if the image has a "
             "newer glibc; or build the wheel and put it on an index or in a directory of wheels "
-            "(UV_FIND_LINKS), with its hash in the lock file"
+            "(`[python-repos].find_links`), with its hash in the lock file"
         )
     if found := _MISMATCH.search(text):
         return (
@@ -129,23 +134,20 @@ def explain(text: str, target: WheelTarget) -> str:
             f"the wheel of {found['name']} {found['version']} has a directory among its programs, "
             f"{shown.line(where)}, and the installer takes only files there. Pin another "
             "version; or build the wheel without it and put it in a directory of wheels "
-            "(UV_FIND_LINKS), with its hash in the lock file"
+            "(`[python-repos].find_links`), with its hash in the lock file"
         )
     if found := _REFUSED.search(text):
-        return (
-            f"the package index refuses us: {_decisive(text)}. Give it credentials "
-            "(UV_INDEX_<NAME>_USERNAME and _PASSWORD, or a .netrc)"
-        )
+        return f"the package index refuses us: {_decisive(text)}. {_CREDENTIALS}"
     if found := _ABSENT.search(text):
         what = (found["pin"] or found["name"]).replace("==", " ")
         return (
-            f"{what} is not on the package index: {_decisive(text)}. It may be on another index "
-            "(UV_INDEX), that may want credentials, or it was withdrawn"
+            f"{what} is not on the package index: {_decisive(text)}. It was withdrawn, or is on "
+            f"an index that `[python-repos].indexes` lacks or that refuses us. {_CREDENTIALS}"
         )
     if _UNREACHABLE.search(text):
         return (
-            f"the package index cannot be reached: {_decisive(text)}. Check the network, and the "
-            "settings UV_DEFAULT_INDEX, HTTPS_PROXY and SSL_CERT_FILE"
+            f"the package index cannot be reached: {_decisive(text)}. Check the network, "
+            "`[python-repos].indexes`, HTTPS_PROXY and SSL_CERT_FILE"
         )
     return f"the installer failed: {_decisive(text)}"
 
