@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,32 @@ def missing(text: str, page: Path) -> list[str]:
 @pytest.mark.parametrize("page", MAPS)
 def test_every_path_on_the_map_exists(page: str) -> None:
     assert missing((TOP / page).read_text(), TOP / page) == []
+
+
+def _texts(path: Path) -> Iterator[str]:
+    """The constant strings of a module; those with values in them are whole, without the values."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(v.value) for v in node.values if isinstance(v, ast.Constant))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_the_messages_that_troubleshooting_explains_are_ours() -> None:
+    page = (TOP / "docs" / "troubleshooting.md").read_text()
+    cells = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| `")]
+    quoted = [
+        message
+        for cell in cells
+        if not cell.endswith(" (Python)")
+        # One message may hold backticks of its own.
+        for message in cell[3:].removesuffix("`").split("`, `")
+    ]
+    assert len(quoted) >= 9
+    sources = "\n".join(
+        text for path in (TOP / "src" / "python").rglob("*.py") for text in _texts(path)
+    )
+    assert [message for message in quoted if message not in sources] == []
 
 
 def test_the_map_names_a_file_for_each_question() -> None:
