@@ -2,7 +2,7 @@
 """Runs an image registry on this machine, to try things out: `registry.py DIRECTORY [--auth
 none|basic|token]`.
 
-The real docker-registry (Debian's package of that name), which keeps its blobs in DIRECTORY. When
+The real docker-registry (Debian's package of that name, which is not installed by this), which keeps its blobs in DIRECTORY. When
 it answers, its address is printed; it ends with Ctrl-C, SIGTERM, or the program that started it.
 With --auth basic or token it lets in `--user`, by the password in the environment variable
 REGISTRY_PASSWORD; with token there is a token server too, which issues JSON web tokens signed by
@@ -26,7 +26,7 @@ from pathlib import Path
 from threading import Thread
 from urllib.parse import parse_qs, urlsplit
 
-from debian_packages import ensure
+from debian_packages import require
 from service import ServiceError, run, started, wait_for_the_end
 
 HOST = "127.0.0.1"
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
 
 def serve(options: argparse.Namespace) -> None:
     """Run the registry until this program is interrupted or its parent is gone."""
-    ensure("docker-registry")
+    require("docker-registry")
     program = shutil.which("docker-registry") or "docker-registry"
     parent = os.getppid()
     directory = options.directory.resolve()
