@@ -139,6 +139,7 @@ def test_touching_a_file_changes_no_archive(example: BuildRoot) -> None:
 def test_a_parent_runs_its_children_and_maps_over_them(example: BuildRoot) -> None:
     done = example.pants("run", "services/ml:train", "--", "--n", "3")
     assert 'o0="Busiest tomorrow: central, 338.0 rides"' in done.stdout
+    assert "\x1b" not in done.stdout  # no terminal, no colours
     assert "harbour: 271.7" in done.stdout
 
 
@@ -151,6 +152,7 @@ def test_help_shows_the_inputs_of_the_task(example: BuildRoot) -> None:
     done = example.pants("run", "services/ml:train", "--", "--help")
     assert "--n" in done.stdout
     assert "INTEGER" in done.stdout
+    assert "Usage: ./pants run services/ml:train -- [OPTIONS]" in done.stdout
 
 
 def test_a_wrong_argument_is_refused_as_flyte_refuses_it(example: BuildRoot) -> None:
@@ -280,6 +282,9 @@ def test_experimental_deploy_reaches_the_same_code(example: BuildRoot, tmp_path:
 
 def test_its_own_tests_pass(example: BuildRoot) -> None:
     example.pants("test", "::")
+    # Also after the edit that its README asks for.
+    with edited(example, "libs/reporting/labels.json", "Busiest tomorrow", "Most rides tomorrow"):
+        example.pants("test", "libs/tests::")
 
 
 def test_help_teaches_what_to_write(example: BuildRoot) -> None:

@@ -402,13 +402,32 @@ def test_help_and_errors_are_those_of_flyte_run_local(
     ours = machine.run(of_task(packaged, task), *arguments)
 
     assert ours.returncode == flyte.returncode
-    out, expected = _comparable(ours.stdout), _comparable(flyte.stdout)
+    # Usage lines say what the user types; and there is no terminal, for which Flyte has colours.
+    typed = f"flyte run services/ml/workflows.py {task}"
+    said, complaint = (
+        re.sub(r"\x1b\[[0-9;]*m", "", text).replace(
+            typed, f"./pants run {packaged.link.address} --"
+        )
+        for text in (flyte.stdout, flyte.stderr)
+    )
+    assert "\x1b" not in ours.stdout + ours.stderr
+    out, expected = _comparable(ours.stdout), _comparable(said)
     if arguments == ["--help"]:  # Flyte's words about the inputs stand below ours.
         assert out.startswith("./pants run path:task -- ")
+        assert f" Usage: ./pants run {packaged.link.address} -- [OPTIONS] " in out
         out, expected = (text.partition("Options ─")[2] for text in (out, expected))
         assert "--n" in out
     assert out == expected
-    assert _comparable(ours.stderr) == _comparable(flyte.stderr)
+    assert _comparable(ours.stderr) == _comparable(complaint)
+
+
+def test_colours_are_for_terminals_or_whoever_wants_them(
+    machine: Machine, packaged: PackagedTask
+) -> None:
+    task = of_task(packaged, "leaf")
+    assert "\x1b" not in machine.run(task, "--n", "4", TERM="xterm-256color").stdout
+    coloured = machine.run(task, "--n", "4", TERM="xterm-256color", FORCE_COLOR="1")
+    assert "\x1b[" in coloured.stdout
 
 
 def _comparable(output: str) -> str:

@@ -30,7 +30,8 @@ def main(argv: list[str]) -> NoReturn:
 
     argv: `--` (what stands before it is for the shim), a JSON object, and what follows the file's
     name in `flyte run --local FILE`. The object is {"file": the entry point's file, "module": its
-    name, "tasks": {name: its module}, "target": address, "config": the file of Flyte's settings};
+    name, "tasks": {name: its module}, "target": address, "config": the file of Flyte's settings,
+    "given": what of Flyte's command line the target says};
     where the build knows which modules there are, "known": the file for `missing.read`; to have a0
     run the task, also {"a0": a directory for what goes in and out, "bundle": arguments
     for it}.
@@ -53,9 +54,13 @@ def main(argv: list[str]) -> NoReturn:
 
 
 def _start_flyte(spec: dict[str, Any], arguments: list[str]) -> None:
+    if not sys.stdout.isatty() and not os.environ.get("FORCE_COLOR"):
+        # Flyte has rich take anything for a terminal, but not for one that knows colours.
+        os.environ["TERM"] = "dumb"
     import flyte
     from flyte.cli.main import main as flyte_main
 
+    _name_in_usage(spec)
     group = private("ObjectsPerFileGroup")
     if not hasattr(group, "objs") or not hasattr(group, "_filter_objects"):
         raise moved("the tasks of its command line")
@@ -65,6 +70,21 @@ def _start_flyte(spec: dict[str, Any], arguments: list[str]) -> None:
     command = ["--config", spec["config"], "run", "--local", spec["file"], *arguments]
     sys.argv = ["flyte", *command]
     flyte_main(args=command, prog_name="flyte")
+
+
+def _name_in_usage(spec: dict[str, Any]) -> None:
+    """Usage lines have what a user types: the target in the place of Flyte's command line."""
+    import rich_click as click
+
+    of_flyte, original = f"flyte run {spec['given']}", click.Context.command_path.fget
+
+    def command_path(context: click.Context) -> str:
+        path: str = original(context)
+        if path.startswith(of_flyte):
+            return f"./pants run {spec['target']} --{path[len(of_flyte) :]}"
+        return path
+
+    click.Context.command_path = property(command_path)
 
 
 def _tasks(spec: dict[str, Any], group: Any) -> dict[str, Any]:

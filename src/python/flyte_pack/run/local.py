@@ -149,7 +149,8 @@ def runner_arguments(
         "config": config,
         **more,
     }
-    return (json.dumps(spec), *((name,) if link.kind == "task" else ()), *arguments)
+    task = (name,) if link.kind == "task" else ()
+    return (json.dumps({**spec, "given": " ".join([path, *task])}), *task, *arguments)
 
 
 def clean_environment(environ: Mapping[str, str], config: str) -> dict[str, str]:
