@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flyte_pack.checkout import Checkout, Unknown, commit_of, is_dirty
+from flyte_pack.checkout import Checkout, Unknown, commit_of, is_dirty, web_of
 
 NEUTRAL = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 
@@ -455,3 +455,51 @@ def test_the_index_is_left_as_it_is(checkout):
     before, names = index.read_bytes(), sorted(checkout.rglob("*"))
     assert not differs(checkout)
     assert (index.read_bytes(), sorted(checkout.rglob("*"))) == (before, names)
+
+
+# --- where others find it ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("remote", "page"),
+    [
+        ("https://github.com/team/models.git", "https://github.com/team/models"),
+        ("https://github.com/team/models/", "https://github.com/team/models"),
+        ("http://git.example:8080/team/models", "http://git.example:8080/team/models"),
+        ("https://name:token@github.com/team/models", "https://github.com/team/models"),
+        ("https://token@github.com/team/models", "https://github.com/team/models"),
+        ("https://a:b@c@github.com/team/models", None),
+        ("https://github.com/team/models?token=x", None),
+        ("git@github.com:team/models.git", "https://github.com/team/models"),
+        ("org-7@github.com:team/models.git", "https://github.com/team/models"),
+        ("ssh://git@github.com:22/team/models.git", "https://github.com/team/models"),
+        ("user:pass@github.com:team/models", None),
+        ("alias:team/models", None),
+        ("../models.git", None),
+        ("/srv/models.git", None),
+        ("file:///srv/models.git", None),
+        ("ext::sh -c true", None),
+    ],
+)
+def test_the_page_of_a_checkout_is_that_of_its_remote(checkout, remote, page):
+    git(checkout, "remote", "add", "origin", "https://example.com/read/only")
+    git(checkout, "remote", "set-url", "--push", "origin", remote)
+    found = web_of(str(checkout / "sub"))
+    assert (found and found.url) == page
+    assert found is None or found.top == str(checkout.resolve())
+
+
+def test_another_remote_is_the_first_by_name_and_none_is_none(checkout):
+    assert web_of(str(checkout)) is None
+    for name in ("two", "one"):
+        git(checkout, "remote", "add", name, f"https://example.com/{name}")
+    assert web_of(str(checkout)).url == "https://example.com/one"
+
+
+def test_names_for_urls_that_the_user_has_are_resolved(checkout, tmp_path, monkeypatch):
+    git(checkout, "remote", "add", "origin", "gh:team/models")
+    settings = '[url "https://secret@github.com/"]\n\tinsteadOf = "gh:"\n'
+    (tmp_path / ".gitconfig").write_text(settings)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    assert web_of(str(checkout)).url == "https://github.com/team/models"

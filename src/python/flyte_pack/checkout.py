@@ -1,4 +1,4 @@
-"""The git checkout that a directory is in: its commit, and whether files differ from it.
+"""The git checkout that a directory is in: its commit, whether files differ, where others find it.
 
 A checkout may hold anything: settings that name programs (filters, a file system monitor, hooks,
 a way to fetch), or a directory that looks like a repository with settings of its own. It may belong
@@ -15,6 +15,7 @@ What that leaves open is `Unknown`, never a guess.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -31,6 +32,9 @@ _INERT = (
     *("core.precomposeunicode", "core.symlinks"),
 )
 _GITLINK = "160000"
+# git-clone(1), "GIT URLS": a URL, or HOST:PATH for SSH.
+_URL = re.compile(r"(?P<scheme>https?|ssh)://(?:[^/@]*@)?(?P<host>[^/@\s]+)/(?P<path>[^?#@\s]+)")
+_SCP = re.compile(r"(?:[^/@:]*@)?(?P<host>[^/@:\s]+\.[^/@:\s]+):(?P<path>[^?#@:\s]+)")
 
 
 class Unknown(UserError):
@@ -87,6 +91,45 @@ class Checkout:
     def exclude_file(self) -> str:
         """Patterns of files that this clone ignores. gitignore(5)."""
         return os.path.join(self.common_dir, "info", "exclude")
+
+
+@dataclass(frozen=True)
+class Web:
+    """Pages with a checkout's files. url: of the repository. top: the checkout, a real path."""
+
+    url: str
+    top: str
+
+
+def web_of(directory: str) -> Web | None:
+    """Where the checkout of `directory` is pushed to, as a page; None where that is no page.
+
+    It is that of `origin`, else of the first remote by name. Nobody's name and no secret of its URL
+    is kept. Raises `Unknown`.
+    """
+    checkout = _checkout(directory)
+    # The user's own settings may have other names for URLs: git-config(1), `url.<base>.insteadOf`.
+    env = {**_of_user(), "GIT_DIR": checkout.git_dir, "GIT_WORK_TREE": checkout.top}
+    found = _git(["remote", "get-url", "--push", "origin"], checkout.top, _environment(env))
+    if found.returncode:
+        names = _output(["remote"], checkout.top, _environment(env)).split()
+        if not names:
+            return None
+        first = os.fsdecode(min(names))
+        found = _git(["remote", "get-url", "--push", first], checkout.top, _environment(env))
+    url = _page(os.fsdecode(found.stdout).strip()) if found.returncode == 0 else None
+    return None if url is None else Web(url, checkout.top)
+
+
+def _page(remote: str) -> str | None:
+    match = _URL.fullmatch(remote) or _SCP.fullmatch(remote)
+    if match is None:
+        return None
+    said = match.groupdict().get("scheme", "ssh")
+    host = match["host"] if said != "ssh" else match["host"].partition(":")[0]
+    path = match["path"].strip("/")
+    path = path[: -len(".git")] if path.endswith(".git") else path
+    return f"{'http' if said == 'http' else 'https'}://{host}/{path}"
 
 
 def _checkout(directory: str) -> Checkout:
@@ -215,13 +258,19 @@ def _inert_settings(config: str, place: str, env: Mapping[str, str]) -> dict[str
 
 def _excludes_of_user(place: str) -> str:
     """The file of patterns that the user ignores everywhere. gitignore(5)."""
-    home = {name: os.environ.get(name, "") for name in ("HOME", "XDG_CONFIG_HOME")}
-    env = _environment({"GIT_DIR": place, **home, "GIT_CONFIG_NOSYSTEM": "0"})
+    home = _of_user()
+    env = _environment({"GIT_DIR": place, **home})
     found = _git(["config", "--path", "--get", "core.excludesFile"], place, env)
     if found.returncode == 0:
         return os.fsdecode(found.stdout).rstrip("\n")
     config = home["XDG_CONFIG_HOME"] or os.path.join(home["HOME"], ".config")
     return os.path.join(config, "git", "ignore")
+
+
+def _of_user() -> dict[str, str]:
+    """The variables by which git finds the settings of the user and the machine."""
+    home = {name: os.environ.get(name, "") for name in ("HOME", "XDG_CONFIG_HOME")}
+    return {**home, "GIT_CONFIG_NOSYSTEM": "0"}
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:

@@ -42,6 +42,7 @@ from flyte_pack.deploy.recorded import described
 from flyte_pack.deploy.records import HistoryEntry, RecordedTask, StoredBundle, VersionRecord
 from flyte_pack.deploy.registering import Registering, Specifications
 from flyte_pack.deploy.registration import Surveyed, TriggerName
+from flyte_pack.deploy.source_link import SourceLink
 from flyte_pack.deploy.task_images import images_of, pinned
 from flyte_pack.deploy.triggers import firing, last_registered, removed
 from flyte_pack.errors import UserError
@@ -50,7 +51,7 @@ from flyte_pack.names import TargetAddress
 from flyte_pack.progress import Progress, Say
 from flyte_pack.remembered import Remembered
 from flyte_pack.store import Store, StoreError, StoreKey, blob_of
-from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE, TaskLink
+from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE, LinkedBundle, TaskLink
 
 _ATTEMPTS = 100
 
@@ -274,7 +275,7 @@ class Deployment:
             self._put(Put(blob, content, work.replace_record), written)
             recorded = Recorded(record, blob.sha256)
             check_kept(self._store, record.bundles)
-        self._register(work.registers)
+        self._register(work.registers, origin)
         if self._registering is not None:
             self._registering.deactivate(self.stopped)
         if work.agrees and work.control_plane is not None:
@@ -327,9 +328,18 @@ class Deployment:
                 found[-1]["url"] = one.url
         return found
 
-    def _register(self, versions: Mapping[str, str]) -> None:
-        if self._registering is not None and versions:
-            self.registered.extend(self._registering.register(versions, self._surveyed))
+    def _register(self, versions: Mapping[str, str], origin: records.Provenance) -> None:
+        if self._registering is None or not versions:
+            return
+        # What comes from elsewhere is of a commit that this checkout need not have.
+        source = None
+        if self._origin is None:
+            source = SourceLink(self._build_root, origin, self._links, self._manifest).told
+        self.registered.extend(self._registering.register(versions, self._surveyed, source=source))
+
+    def _manifest(self, bundle: LinkedBundle) -> bytes:
+        with open(os.path.join(self._directory, bundle.manifest), "rb") as file:
+            return file.read()
 
     # --- the record ------------------------------------------------------------------------------
 

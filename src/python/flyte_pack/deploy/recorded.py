@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flyte_pack.deploy.flyte_processes import Registered
-from flyte_pack.deploy.records import RecordedTask, VersionRecord
+from flyte_pack.deploy.records import RecordedTask, StoredBundle, VersionRecord
 from flyte_pack.deploy.registering import Registering, Shipped, Source
 from flyte_pack.deploy.registration import DescribedTask, TriggerName, versions_to_send
+from flyte_pack.deploy.source_link import SourceLink
 from flyte_pack.deploy.triggers import firing
 from flyte_pack.errors import UserError
 from flyte_pack.progress import Say
@@ -38,9 +39,11 @@ def register_recorded(
     gone: Mapping[TriggerName, str],
     say: Say,
     dry_run: bool,
+    build_root: str,
 ) -> Again:
     """Make a recorded version what Flyte runs, where it is not; a dry run only imports its tasks.
 
+    build_root: a checkout of the repository that `record` is of.
     before: the version that was registered there last. gone: its triggers that `record` has not.
     Raises `UserError`, `StoreError` or `RegistrationError`.
     """
@@ -75,7 +78,10 @@ def register_recorded(
         for name, version in sorted(only_tasks(wanted).items())
         if name not in versions
     ]
-    registered = [*present, *registering.register(versions, surveyed, paused)]
+    source = SourceLink(
+        build_root, record.provenance, record.tasks, lambda one: _manifest(store, one)
+    )
+    registered = [*present, *registering.register(versions, surveyed, paused, source.told)]
     registering.deactivate(stopped)
     return Again(tuple(sorted(registered, key=lambda one: one.name)), stopped, paused)
 
@@ -122,6 +128,10 @@ def _shipped(task: RecordedTask, store: Store, scratch: str) -> Shipped:
             file.writelines(store.stream(task.bundle.archive.key))
     uri = task.code_uri or store.uri_of(task.bundle.archive.key)
     return Shipped.of(task, task.image, Source(path, task.bundle.archive_hash, uri))
+
+
+def _manifest(store: Store, bundle: StoredBundle) -> bytes:
+    return b"".join(store.stream(bundle.manifest.key))
 
 
 def described(task: RecordedTask) -> list[DescribedTask]:

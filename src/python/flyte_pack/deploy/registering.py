@@ -23,6 +23,7 @@ from flyte_pack.deploy.registration import (
     DescribedTask,
     Entry,
     Registrar,
+    SourceOf,
     Surveyed,
     TriggerName,
 )
@@ -202,13 +203,14 @@ class Registering:
         versions: Mapping[str, str],
         surveyed: Surveyed | None = None,
         paused: Sequence[TriggerName] = (),
+        source: SourceOf | None = None,
     ) -> Iterator[Registered]:
         """Register described tasks, by Flyte's names, each under its version.
 
-        surveyed, paused: as of `Registrar.register`.
+        surveyed, paused, source: as of `Registrar.register`.
         """
         for registrar, here in self._described(versions):
-            for one in registrar.register(here, surveyed, paused):
+            for one in registrar.register(here, surveyed, paused, source):
                 self._say(f"registered {one.name} {one.version} ({one.status})")
                 yield one
 

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any, NoReturn, Tuple
+from typing import Any, Callable, NoReturn, Optional, Tuple
 
 from flyte_pack.deploy.flyte_processes import (
     Process,
@@ -86,7 +86,8 @@ class DescribedTask:
     its environment. spec: SHA-256 in hexadecimal digits of all but the version. command: arguments
     of the container, with `task_link.VERSION_HOLE` for the version. triggers: their names. kind:
     "task" or "app". environments: of a task, its own, and those whose tasks it may start. reusable:
-    whether its containers run several tasks, one after another.
+    whether its containers run several tasks, one after another. file: the path in the code of what
+    declares it, if that is a file there.
     """
 
     address: TargetAddress
@@ -98,6 +99,7 @@ class DescribedTask:
     kind: str = "task"
     environments: tuple[str, ...] = ()
     reusable: bool = False
+    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ class Described:
     flyte: str
 
 
+# As of `source_link.SourceLink.told`.
+SourceOf = Callable[[Sequence[DescribedTask]], Optional[Mapping[str, Any]]]
 # (Flyte's name of the task, name of the trigger)
 TriggerName = Tuple[str, str]
 
@@ -213,6 +217,7 @@ class Registrar:
         self._bundles: list[_Bundle] = []
         self._owner: dict[str, _Bundle] = {}
         self._apps: set[str] = set()
+        self._tasks: dict[str, DescribedTask] = {}
 
     def __enter__(self) -> Registrar:
         self._client = Process(self._python, "client", self._environ, self._say)
@@ -243,6 +248,7 @@ class Registrar:
                 if other is not task:
                     raise _twice(other, task)
                 self._owner[task.name] = bundle
+                self._tasks[task.name] = task
                 if task.kind == "app":
                     self._apps.add(task.name)
         return Described(
@@ -312,13 +318,14 @@ class Registrar:
         versions: Mapping[str, str],
         surveyed: Surveyed | None = None,
         paused: Sequence[TriggerName] = (),
+        source: SourceOf | None = None,
     ) -> Iterator[Registered]:
         """Register described tasks, by their Flyte names, each under its version.
 
         What is there already is not sent, unless it is not the newest any more: then it is
         registered under a further version. surveyed: what `survey` found, if it was asked. paused:
-        triggers that are to stay inactive. Yields each as it is registered; exhaust it. Raises
-        `RegistrationError`, with those that were registered before.
+        triggers that are to stay inactive. source: says where their source is. Yields each as it is
+        registered; exhaust it. Raises `RegistrationError`, with those that were registered before.
         """
         unknown = sorted(set(versions) - set(self._owner))
         assert not unknown, f"not described: {unknown}"
@@ -340,8 +347,9 @@ class Registrar:
             for name, version in given.items()
             if surveyed.has(name)
         }
-        requests = self._requests(given, paused)
-        app_requests = self._made("app_requests", apps)
+        told = source and source([self._tasks[name] for name in sorted({*given, *apps})])
+        requests = self._requests(given, paused, told)
+        app_requests = self._made("app_requests", apps, source=told)
         assert self._client is not None
         try:
             answers = self._client.answers("register", None, requests=requests, statuses=statuses)
@@ -365,9 +373,12 @@ class Registrar:
         return made
 
     def _requests(
-        self, versions: Mapping[str, str], paused: Sequence[TriggerName] = ()
+        self,
+        versions: Mapping[str, str],
+        paused: Sequence[TriggerName] = (),
+        source: Mapping[str, Any] | None = None,
     ) -> list[str]:
-        return self._made("requests", versions, paused=sorted(paused))
+        return self._made("requests", versions, paused=sorted(paused), source=source)
 
     def _made(self, what: str, versions: Mapping[str, str], **more: Any) -> list[str]:
         """The requests, in base64, of described tasks or apps."""
@@ -408,7 +419,7 @@ class Registrar:
         for bundle in self._bundles:
             if bundle.process is not None:
                 bundle.process.end()
-        self._bundles, self._owner, self._apps = [], {}, set()
+        self._bundles, self._owner, self._apps, self._tasks = [], {}, set(), {}
 
     def upload(self, path: str, name: str) -> str:
         """Upload a file through Flyte's data proxy; returns its URI, which ends in `name`.

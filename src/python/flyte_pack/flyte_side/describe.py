@@ -105,10 +105,7 @@ class _Code:
         )
         replace("deploy_status", _Silent())
         replace("deploy_app_status", _Silent())
-        # Record no links to a Git repository around the directory, and start no `git` for each
-        # task.
-        status = importlib.import_module("flyte.git").GitStatus
-        status.from_current_repo = classmethod(lambda cls: cls())
+        self._tell_source(None, "")
         with self._deadline(seconds):
             found = [(entry, self._entry_point(entry)) for entry in entries]
         # As far as they are imported: what depends on one has imported it.
@@ -291,6 +288,28 @@ class _Code:
             _cut_whole_characters(self.recorder.request)
         return self.recorder.request
 
+    def _tell_source(self, source: dict[str, Any] | None, path: str) -> None:
+        """Have Flyte link to `path` in the repository `source`, or to nothing.
+
+        It would look for a repository around the code, and start `git` for each task.
+        source: as of `deploy.source_link`.
+        """
+        status = importlib.import_module("flyte.git").GitStatus
+
+        class Known(status):  # type: ignore[misc,valid-type]
+            def build_url(self, _: Any, line_number: int) -> str:
+                where = self.repo_dir / path
+                return str(super().build_url(where, line_number)) if path else ""
+
+        known = source and Known(
+            is_valid=True,
+            is_tree_clean=source["clean"],
+            remote_url=source["url"],
+            repo_dir=Path(self.root),
+            commit_sha=source["commit"],
+        )
+        status.from_current_repo = classmethod(lambda _: known or status())
+
     def _context(self, version: str, canonical: bool) -> Any:
         from flyte.models import CodeBundle, SerializationContext
 
@@ -337,11 +356,19 @@ class _Code:
                     "triggers": [trigger.name for trigger in request.triggers],
                     "environments": [one.name for one in self._reached(environment)],
                     "reusable": task.reusable is not None,
+                    "file": self._file(task),
                 }
             )
         for name, (env, address) in self.apps.items():
             tasks.append(await self._describe_app(name, env, address))
         return {"tasks": tasks, "warnings": self.warnings, "flyte": self.flyte.version()}
+
+    def _file(self, task: Any) -> str | None:
+        """The file of its function, as Flyte links to it, if it is one of the code."""
+        function = getattr(getattr(task, "func", None), "__code__", None)
+        path = os.path.realpath(function.co_filename) if function is not None else ""
+        below = f"{self.root}{os.sep}"
+        return path[len(below) :] if path.startswith(below) else None
 
     def _attribute(self, name: str, command: list[str]) -> str:
         """The name of a task in its module, as a container's command or its entry point has it."""
@@ -366,31 +393,41 @@ class _Code:
             "triggers": [],
         }
 
-    def requests(self, versions: dict[str, str], paused: list[list[str]]) -> list[str]:
+    def requests(
+        self,
+        versions: dict[str, str],
+        paused: list[list[str]],
+        source: dict[str, Any] | None,
+    ) -> list[str]:
         """The requests, in base64, of this code's tasks that `versions` names.
 
-        paused: [task, name] of triggers that are to stay inactive.
+        paused: [task, name] of triggers that are to stay inactive. source: where the source is, of
+        which the description that is hashed says nothing.
         """
-        made = asyncio.run(self._requests(self.tasks, versions))
+        made = asyncio.run(self._requests(self.tasks, versions, source))
         for one in made:
             for trigger in one.triggers:
                 if [one.task_id.name, trigger.name] in paused:
                     trigger.spec.active = False
         return [base64.b64encode(one.SerializeToString()).decode() for one in made]
 
-    def app_requests(self, versions: dict[str, str]) -> list[str]:
+    def app_requests(self, versions: dict[str, str], source: dict[str, Any] | None) -> list[str]:
         """The same for its apps."""
-        made = asyncio.run(self._requests(self.apps, versions))
+        made = asyncio.run(self._requests(self.apps, versions, source))
         return [base64.b64encode(one.SerializeToString()).decode() for one in made]
 
     async def _requests(
-        self, known: dict[str, tuple[Any, str]], versions: dict[str, str]
+        self,
+        known: dict[str, tuple[Any, str]],
+        versions: dict[str, str],
+        source: dict[str, Any] | None,
     ) -> list[Any]:
-        return [
-            await self._request(thing, versions[name])
-            for name, (thing, _) in known.items()
-            if name in versions
-        ]
+        made = []
+        for name, (thing, _) in known.items():
+            if name in versions:
+                self._tell_source(source, source["paths"].get(name, "") if source else "")
+                made.append(await self._request(thing, versions[name]))
+        return made
 
 
 def _cut_whole_characters(request: Any) -> None:
