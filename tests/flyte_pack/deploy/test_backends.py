@@ -226,6 +226,63 @@ def test_a_trigger_that_another_deployment_has_or_took_over_fires_on(root, plane
     assert plane.firing == {"train-env.train/hourly": versions(theirs)["train-env.train"]}
 
 
+@pytest.mark.parametrize("how", ["halfway", "unread"])
+def test_a_trigger_that_a_failed_deployment_was_to_stop_is_stopped_by_the_next(root, plane, how):
+    root.package("train", triggered("train"))
+    first = root.deployed()
+    root.package("train", body("train", 2))
+    if how == "halfway":
+        plane.fault("UpdateTriggers", "permission_denied", times=9)
+    else:
+        # Whoever reads nothing deactivates nothing, and the version becomes the current one.
+        plane.fault("GetTriggerDetails", "permission_denied", times=9)
+    assert root.deploy().code == (0 if how == "unread" else 1)
+    assert plane.firing == {"train-env.train/hourly": versions(first)["train-env.train"]}
+    plane.fault_no_more()
+    root.package("train", body("train", 2 if how != "unread" else 3))
+    assert triggers(root.deployed()) == {"train-env.train/hourly": "deactivated"}
+    assert plane.firing == {}
+
+
+@pytest.mark.parametrize("named", [(), ("--version", "v2")], ids=["computed", "named"])
+@pytest.mark.parametrize("left", ["its task", "nothing"])
+def test_what_a_deployment_registered_that_ended_halfway_stops_if_it_is_taken_back(
+    root, plane, named, left
+):
+    """No history entry names its version: its record does."""
+    root.package("score", triggered("score"))
+    if left == "its task":
+        root.package("train", body("train"))
+    root.deployed()
+    history = root.history()
+    root.package("score", body("score", 2))
+    root.package("train", triggered("train", 2))
+    plane.fault("UpdateTriggers", "permission_denied", times=9)
+    assert root.deploy(*named).code == 1
+    plane.fault_no_more()
+    assert root.history() == history
+    assert set(plane.firing) == {"score-env.score/hourly", "train-env.train/hourly"}
+    if left == "its task":
+        root.package("train", body("train"))
+    else:
+        del root.links["train"]
+    assert set(triggers(root.deployed()).values()) == {"deactivated"}
+    assert plane.firing == {}
+
+
+def test_a_trigger_that_somebody_made_by_hand_fires_on(root, plane):
+    """It is in no record, though it runs a version of ours."""
+    root.package("train", triggered("train", names=("hourly", "daily")))
+    root.deployed()
+    mine = root.root.parent / "other"
+    stranger = Registering(mine, plane)
+    stranger.package("train", triggered("train", names=("hourly", "daily", "by-hand")))
+    stranger.deployed()
+    root.package("train", body("train", 2))
+    assert triggers(root.deployed()) == {}
+    assert set(plane.firing) == {f"train-env.train/{one}" for one in ("hourly", "daily", "by-hand")}
+
+
 def test_a_rollback_leaves_a_trigger_paused_that_somebody_paused(root, plane):
     root.package("train", triggered("train", names=("hourly", "daily")))
     first = root.deployed()

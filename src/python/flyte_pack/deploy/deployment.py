@@ -44,7 +44,7 @@ from flyte_pack.deploy.registering import Registering, Specifications
 from flyte_pack.deploy.registration import Surveyed, TriggerName
 from flyte_pack.deploy.source_link import SourceLink
 from flyte_pack.deploy.task_images import images_of, pinned
-from flyte_pack.deploy.triggers import firing, last_registered, removed
+from flyte_pack.deploy.triggers import firing, last_registered, left_behind, removed
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.names import TargetAddress
@@ -233,11 +233,13 @@ class Deployment:
         self._surveyed = self._registering.survey(tasks, tuple(work.removed))
         if self._request.settings.version is not None:
             self._registering.check(tasks)
-        self.stopped = firing(work.removed, self._surveyed)
+        left = left_behind(self._registering, self._store, self._ledger, work.record)
+        gone = {**left, **{one: work.removed[one] for one in firing(work.removed, self._surveyed)}}
+        self.stopped = tuple(sorted(gone))
         for task, name in self.stopped:
             self._say(
                 f"trigger {name} of {task} is in the code no more: it will be deactivated, and "
-                f"stops running version {work.removed[task, name]}"
+                f"stops running version {gone[task, name]}"
             )
 
     def carry_out(self, work: Work) -> tuple[Work, tuple[StoreKey, ...], int]:

@@ -346,7 +346,14 @@ class _Run:
         gone = removed(self._store, before, record)
         with closing(registering):
             return register_recorded(
-                *(registering, self._store, record, before, gone, self._say, self._options.dry_run),
+                registering,
+                self._store,
+                self._ledger,
+                record,
+                before,
+                gone,
+                say=self._say,
+                dry_run=self._options.dry_run,
                 build_root=os.getcwd(),
             )
 

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flyte_pack.deploy.flyte_processes import Registered
+from flyte_pack.deploy.ledger import Ledger
 from flyte_pack.deploy.records import RecordedTask, StoredBundle, VersionRecord
 from flyte_pack.deploy.registering import Registering, Shipped, Source
 from flyte_pack.deploy.registration import DescribedTask, TriggerName, versions_to_send
 from flyte_pack.deploy.source_link import SourceLink
-from flyte_pack.deploy.triggers import firing
+from flyte_pack.deploy.triggers import firing, left_behind
 from flyte_pack.errors import UserError
 from flyte_pack.progress import Say
 from flyte_pack.scratch import scratch_place
@@ -34,9 +35,11 @@ class Again:
 def register_recorded(
     registering: Registering,
     store: Store,
+    ledger: Ledger,
     record: VersionRecord,
     before: VersionRecord | None,
     gone: Mapping[TriggerName, str],
+    *,
     say: Say,
     dry_run: bool,
     build_root: str,
@@ -64,7 +67,8 @@ def register_recorded(
         return Again(stopped=tuple(gone))
     if surveyed is None:
         surveyed = registering.survey(only_tasks(versions), sorted(gone))
-    stopped = firing(gone, surveyed)
+    left = left_behind(registering, store, ledger, record)
+    stopped = tuple(sorted({*left, *firing(gone, surveyed)}))
     for task, name in stopped:
         say(f"trigger {name} of {task} is not in version {record.version}: it will be deactivated")
     sent = set(versions_to_send(only_tasks(versions), surveyed.tasks))

@@ -198,6 +198,10 @@ class Registering:
         """(task, name, version) of each trigger that fires in the project and domain."""
         return self._client().active_triggers()
 
+    def firing(self) -> list[TriggerName]:
+        """The triggers that fire in the project and domain; none if Flyte does not tell."""
+        return self._client().firing()
+
     def register(
         self,
         versions: Mapping[str, str],

@@ -313,6 +313,12 @@ class Registrar:
         assert self._client is not None
         return [(task, name, version) for task, name, version in self._client.ask("active", None)]
 
+    def firing(self) -> list[TriggerName]:
+        """The active triggers of the project and domain; none if Flyte does not tell."""
+        self._settings()
+        assert self._client is not None
+        return [(task, name) for task, name in self._client.ask("firing", None)]
+
     def register(
         self,
         versions: Mapping[str, str],

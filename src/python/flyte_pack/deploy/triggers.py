@@ -4,17 +4,22 @@ A control plane drops a trigger only where the same task is registered with anot
 deployment had registered and does not have now is deactivated, but for what somebody else owns: a
 trigger that runs another version than this deployment gave it, and one that another deployment in
 the store has.
+
+What it had registered is in the record of the version that was registered last; but for what a
+deployment left behind that ended halfway. So Flyte is asked which triggers fire, and whatever one
+of the records says is known as the deployment's own.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
 from flyte_pack.deploy.ledger import Ledger
-from flyte_pack.deploy.records import HistoryEntry, VersionRecord, deployment_key
+from flyte_pack.deploy.records import HistoryEntry, VersionRecord, deployment_key, is_computed
+from flyte_pack.deploy.registering import Registering
 from flyte_pack.deploy.registration import Surveyed, TriggerName, is_of
 from flyte_pack.json_fields import Document, InvalidData
 from flyte_pack.store import Store, StoreError, StoreKey
@@ -48,6 +53,40 @@ def firing(gone: Mapping[TriggerName, str], surveyed: Surveyed) -> tuple[Trigger
         for one, version in gone.items()
         if (seen := surveyed.triggers.get(one)) and seen.active and is_of(version, seen.version)
     )
+
+
+def left_behind(
+    registering: Registering, store: Store, ledger: Ledger, after: VersionRecord
+) -> dict[TriggerName, str]:
+    """The triggers that fire for a version of this deployment, and that `after` does not have.
+
+    Each with the version of its task. Flyte and the records are asked only where one is nobody's.
+    """
+    gone = set(registering.firing()) - after.triggers
+    for other in _others(store, after) if gone else ():
+        gone -= other.triggers
+    if not gone:
+        return {}
+    known = ledger.versions()
+    seen = registering.survey({}, sorted(gone)).triggers
+    ours = {
+        one: trigger.version
+        for one, trigger in sorted(seen.items())
+        if trigger.active and _may_be_ours(trigger.version, known)
+    }
+    found: dict[TriggerName, str] = {}
+    for version in known if ours else ():
+        with suppress(InvalidData, StoreError):
+            record = _read(store, ledger.version_key(version), VersionRecord)
+            for one in ours.keys() & record.triggers if record else ():
+                if is_of(record.flyte_versions[one[0]], ours[one]):
+                    found[one] = ours[one]
+    return found
+
+
+def _may_be_ours(version: str, known: Sequence[str]) -> bool:
+    """Whether it looks like what a deployment with the versions `known` gives a task."""
+    return is_computed(version.partition(".")[0]) or any(is_of(one, version) for one in known)
 
 
 def last_registered(ledger: Ledger, plane: str) -> VersionRecord | None:

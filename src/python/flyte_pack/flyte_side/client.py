@@ -15,7 +15,6 @@ import re
 import warnings
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -232,13 +231,16 @@ class Client:
         from connectrpc.code import Code
         from connectrpc.errors import ConnectError
 
-        call = getattr(getattr(private("get_client")(), service), method)
         try:
-            return await self._call(lambda: call(request))
+            return await self._call_of(service, method, request)
         except ConnectError as error:
             if error.code in (Code.UNIMPLEMENTED, Code.PERMISSION_DENIED):
                 return None
             raise
+
+    async def _call_of(self, service: str, method: str, request: Any) -> Any:
+        call = getattr(getattr(private("get_client")(), service), method)
+        return await self._call(lambda: call(request))
 
     # -- triggers
 
@@ -306,6 +308,19 @@ class Client:
             raise Refused(self.explain(error)) from None
 
     async def _active(self) -> list[list[str]]:
+        found = await self._firing(self._call_of)
+        triggers = [await self._trigger(*one) for one in found]
+        return [one[:3] for one in triggers if one is not None and one[3]]
+
+    def firing(self) -> list[list[str]]:
+        """[task, name] of each active trigger; none if the control plane does not tell."""
+        self.connect()
+        try:
+            return asyncio.run(self._firing(self._asked))
+        except Exception as error:
+            raise Refused(self.explain(error)) from None
+
+    async def _firing(self, ask: Callable[[str, str, Any], Awaitable[Any]]) -> list[list[str]]:
         from flyteidl2.common.identifier_pb2 import ProjectIdentifier
         from flyteidl2.common.list_pb2 import ListRequest
         from flyteidl2.trigger.trigger_service_pb2 import ListTriggersRequest
@@ -313,18 +328,20 @@ class Client:
         _, _, _, project, domain = self._at
         org = private("get_init_config")().org
         place = ProjectIdentifier(organization=org, name=project, domain=domain)
-        service, token, found = private("get_client")().trigger_service, "", []
+        found: list[list[str]] = []
+        token = ""
         while True:
             asked = ListTriggersRequest(
                 project_id=place, request=ListRequest(limit=100, token=token)
             )
-            listed = await self._call(partial(service.list_triggers, asked))
-            found += [one.id.name for one in listed.triggers if one.active]
+            listed = await ask("trigger_service", "list_triggers", asked)
+            if listed is None:
+                return []
+            names = (one.id.name for one in listed.triggers if one.active)
+            found += [[one.task_name, one.name] for one in names]
             token = listed.token
             if not token:
-                break
-        triggers = [await self._trigger(one.task_name, one.name) for one in found]
-        return [one[:3] for one in triggers if one is not None and one[3]]
+                return found
 
     # -- registering
 
