@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -19,11 +20,28 @@ TASK = """\
     async def {name}(x: int = 1) -> int:
         return x + {value}
 """
+TRIGGERED = """\
+    import flyte
+
+    env = flyte.TaskEnvironment(name="{name}-env")
+
+    @env.task(triggers=({triggers}))
+    async def {name}(x: int = 1) -> int:
+        return x + {value}
+"""
 ENTRIES = {"identity": "packages-1", "env": {}}
 
 
 def body(name: str, value: int = 1, more: str = "") -> str:
     return dedent(TASK.format(name=name, value=value, more=more))
+
+
+def triggered(name: str, value: int = 1, names: Sequence[str] = ("hourly",), more: str = "") -> str:
+    """The same, with triggers."""
+    each = "".join(
+        f'flyte.Trigger(name="{one}", automation=flyte.Cron("0 * * * *"){more}), ' for one in names
+    )
+    return dedent(TRIGGERED.format(name=name, value=value, triggers=each))
 
 
 class Registering(BuildRoot):

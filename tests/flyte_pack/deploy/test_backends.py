@@ -6,30 +6,12 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from textwrap import dedent
 
 import pytest
 
 from tests.support.control_plane import EXISTING, control_plane
 from tests.support.deploying import snapshot
-from tests.support.registering import Registering, body, versions
-
-TRIGGERED = """\
-    import flyte
-
-    env = flyte.TaskEnvironment(name="{name}-env")
-
-    @env.task(triggers=({triggers}))
-    async def {name}(x: int = 1) -> int:
-        return x + {value}
-"""
-
-
-def triggered(name, value=1, names=("hourly",), more=""):
-    each = "".join(
-        f'flyte.Trigger(name="{one}", automation=flyte.Cron("0 * * * *"){more}), ' for one in names
-    )
-    return dedent(TRIGGERED.format(name=name, value=value, triggers=each))
+from tests.support.registering import Registering, body, triggered, versions
 
 
 @pytest.fixture(scope="module", params=EXISTING)

@@ -9,7 +9,7 @@ from textwrap import dedent
 import pytest
 
 from tests.support.control_plane import control_plane
-from tests.support.registering import Registering
+from tests.support.registering import Registering, body, triggered
 
 APP = """\
     import flyte.app
@@ -337,3 +337,108 @@ def test_records_without_apps_are_as_they_were(tmp_path, plane):
     assert "kind" not in task["tasks"][0]
     assert set(document["registered"][0]) == {"name", "version", "status"}
     assert json.dumps(document)
+
+
+# --- removed apps --------------------------------------------------------------------------------
+
+
+def states(plane):
+    return {app["name"]: app["desired"] for app in plane.state()["apps"]}
+
+
+STOPPED = "DESIRED_STATE_STOPPED"
+
+
+@pytest.fixture
+def two(tmp_path):
+    """A deployment of the app `dashboard` and the task `score`, at a control plane of its own."""
+    with control_plane(tmp_path / "own", "--project", "flytesnacks") as plane:
+        root = Apps(tmp_path / "two", plane)
+        root.package_app()
+        root.package("score", body("score"))
+        yield root
+
+
+def test_an_app_that_is_removed_is_deactivated_after_the_plan_said_so(two):
+    first = two.deployed()
+    del two.links["dashboard"]
+    told = two.deploy("--dry-run").ok().out
+    assert "app services/ml:dashboard  removed" in told
+    assert "app dashboard  not in this version: to be deactivated" in told
+    assert states(two.plane)["dashboard"] != STOPPED
+    done = two.deploy().ok()
+    assert "app dashboard is deployed no more: it will be deactivated" in done.err
+    assert "app dashboard  not in this version: deactivated" in done.out
+    assert states(two.plane)["dashboard"] == STOPPED
+    assert "Nothing to do" in two.deploy().ok().out
+    # A rollback starts it again, and one forward stops it again.
+    two.deploy("rollback", first["version"]).ok()
+    assert states(two.plane)["dashboard"] != STOPPED
+    back = two.deploy("rollback", "--output", "json").ok().json
+    assert back["apps"] == ["dashboard"]
+    assert states(two.plane)["dashboard"] == STOPPED
+
+
+def test_an_app_that_somebody_else_has_now_runs_on(two, tmp_path):
+    two.deployed()
+    stranger = Apps(tmp_path / "stranger", two.plane)
+    stranger.package_app("theirs")
+    stranger.deployed()
+    del two.links["dashboard"]
+    assert two.deployed()["apps"] == []
+    assert states(two.plane)["dashboard"] != STOPPED
+
+
+def test_an_app_that_another_deployment_in_the_store_has_runs_on(two):
+    two.deployed()
+    two.deploy(plan={"address": "services:other"}).ok()
+    del two.links["dashboard"]
+    assert two.deployed()["apps"] == []
+    assert states(two.plane)["dashboard"] != STOPPED
+
+
+@pytest.mark.parametrize("method", ["Update", "DeployTask"])
+def test_an_app_is_stopped_by_the_next_deployment_if_one_ends_halfway(two, method):
+    two.deployed()
+    del two.links["dashboard"]
+    two.package("score", body("score", 2))
+    two.plane.fault(method, "permission_denied", times=9)
+    assert two.deploy().code == 1
+    two.plane.fault_no_more()
+    assert two.deployed()["apps"] == ["dashboard"]
+    assert states(two.plane)["dashboard"] == STOPPED
+
+
+def test_an_app_of_a_deployment_that_ended_halfway_is_stopped_if_it_is_taken_back(tmp_path):
+    with control_plane(tmp_path / "own", "--project", "flytesnacks") as plane:
+        root = Apps(tmp_path / "two", plane)
+        root.package("score", triggered("score"))
+        root.deployed()
+        root.package_app()
+        root.package("score", body("score"))
+        plane.fault("UpdateTriggers", "permission_denied", times=9)
+        assert root.deploy().code == 1
+        plane.fault_no_more()
+        assert states(plane)["dashboard"] != STOPPED
+        del root.links["dashboard"]
+        assert root.deployed()["apps"] == ["dashboard"]
+        assert states(plane)["dashboard"] == STOPPED
+
+
+def test_prune_keeps_what_an_active_app_runs(two):
+    first = two.deployed()
+    del two.links["dashboard"]
+    two.deployed("--no-register")
+    prune = ("prune", "--keep", "1", "--older-than", "0", "--output", "json")
+    assert two.deploy(*prune).ok().json["versions"] == []
+    two.package("score", body("score", 2))
+    assert two.deployed()["apps"] == ["dashboard"]
+    assert first["version"] in two.deploy(*prune).ok().json["versions"]
+
+
+def test_prune_works_where_there_are_no_apps(tmp_path):
+    with control_plane(tmp_path / "p", "--project", "flytesnacks", "--apps", "off") as plane:
+        root = Registering(tmp_path / "repo", plane)
+        root.package("score", body("score"))
+        root.deployed()
+        root.deploy("prune", "--keep", "1", "--older-than", "0").ok()

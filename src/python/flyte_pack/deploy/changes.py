@@ -13,11 +13,15 @@ from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE
 
 @dataclass(frozen=True)
 class TaskChange:
-    """address: the target. status: new, changed, unchanged, removed. what: changed parts."""
+    """address: the target. status: new, changed, unchanged, removed. what: changed parts.
+
+    kind: of the target, as of `task_link`.
+    """
 
     address: TargetAddress
     status: str
     what: tuple[str, ...] = ()
+    kind: str = "task"
 
 
 def compare(
@@ -28,11 +32,12 @@ def compare(
     `uri_of` gives the address of a stored object, which stands in the commands.
     """
     old = {t.address: _parts(t, before, uri_of) for t in before.tasks} if before else {}
+    kinds = {task.address: task.kind for task in before.tasks} if before else {}
     changes = []
     for task in after.tasks:
         parts = _parts(task, after, uri_of)
         if task.address not in old:
-            changes.append(TaskChange(task.address, "new"))
+            changes.append(TaskChange(task.address, "new", kind=task.kind))
             continue
         was = old.pop(task.address)
         what = tuple(name for name, value in parts.items() if was[name] != value)
@@ -41,8 +46,9 @@ def compare(
             {"specification"} if what[1:] else set()
         )
         what = tuple(name for name in what if name not in follows)
-        changes.append(TaskChange(task.address, "changed" if what else "unchanged", what))
-    changes += (TaskChange(address, "removed") for address in old)
+        status = "changed" if what else "unchanged"
+        changes.append(TaskChange(task.address, status, what, task.kind))
+    changes += (TaskChange(address, "removed", kind=kinds[address]) for address in old)
     return tuple(sorted(changes, key=lambda change: change.address))
 
 

@@ -34,6 +34,14 @@ from flyte_pack.deploy.changes import TaskChange, compare, describe
 from flyte_pack.deploy.control_plane import Found
 from flyte_pack.deploy.flyte_processes import Registered
 from flyte_pack.deploy.git import now, provenance
+from flyte_pack.deploy.gone import (
+    apps_left_behind,
+    firing,
+    last_registered,
+    left_behind,
+    removed,
+    removed_apps,
+)
 from flyte_pack.deploy.images import push_all, read_pushes
 from flyte_pack.deploy.ledger import Ledger, Recorded, is_current
 from flyte_pack.deploy.links import one_copy_style, read_links, shipped_of
@@ -44,7 +52,6 @@ from flyte_pack.deploy.registering import Registering, Specifications
 from flyte_pack.deploy.registration import Surveyed, TriggerName
 from flyte_pack.deploy.source_link import SourceLink
 from flyte_pack.deploy.task_images import images_of, pinned
-from flyte_pack.deploy.triggers import firing, last_registered, left_behind, removed
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.names import TargetAddress
@@ -64,8 +71,8 @@ class Work:
     a damaged one, with `replace_record`). current: the entry that counts before. registers: version
     by Flyte's name of the tasks to register at `control_plane`; both are empty where none are.
     removed: triggers that were registered there and that the version does not have, with the
-    version of the task that they ran. agrees: whether `record` says in full what this run would
-    have written.
+    version of the task that they ran; removed_apps: such apps, by Flyte's names. agrees: whether
+    `record` says in full what this run would have written.
     """
 
     settled: tuple[Settled, ...]
@@ -77,6 +84,7 @@ class Work:
     control_plane: str | None
     registers: Mapping[str, str]
     removed: Mapping[TriggerName, str]
+    removed_apps: tuple[str, ...]
     agrees: bool
 
     @property
@@ -146,6 +154,7 @@ class Deployment:
         self._images = images_of(request, self._links, self._pushes)
         self.registered: list[Registered] = []
         self.stopped: tuple[TriggerName, ...] = ()
+        self.stopped_apps: tuple[str, ...] = ()
         self._surveyed: Surveyed | None = None
         self._uploads = request.options.upload == "flyte"
         named = request.settings.version
@@ -202,6 +211,7 @@ class Deployment:
             stored = {value.bundle for value in settled.values()}
             check_whole(self._store, (b for b in existing.record.bundles if b not in stored))
         after = record if existing is None else existing.record
+        last = self._last_registered(before if registered else None)
         return Work(
             settled=tuple(settled.values()),
             record=after,
@@ -211,22 +221,22 @@ class Deployment:
             changes=compare(before, after, self._store.uri_of),
             control_plane=plane,
             registers=self._to_register(record, kept),
-            removed=self._removed(before if registered else None, after),
+            removed=removed(self._store, last, after),
+            removed_apps=removed_apps(self._store, last, after),
             agrees=dataclasses.replace(after, provenance=record.provenance) == record,
         )
 
-    def _removed(
-        self, current: VersionRecord | None, after: VersionRecord
-    ) -> Mapping[TriggerName, str]:
-        """As of `Work`. current: the record that counts, if it is registered where `after` goes."""
+    def _last_registered(self, current: VersionRecord | None) -> VersionRecord | None:
+        """What was registered last where this goes. current: the record that counts, if it was."""
         if self._registering is None:
-            return {}
-        last = current or last_registered(self._ledger, self._registering.identity)
-        return removed(self._store, last, after)
+            return None
+        return current or last_registered(self._ledger, self._registering.identity)
 
     def ask(self, work: Work) -> None:
         """Ask Flyte what it has, and whether it takes this; writes nothing. Raises `UserError`."""
-        if self._registering is None or not (work.registers or work.removed):
+        if self._registering is None:
+            return
+        if not (work.registers or work.removed or work.removed_apps):
             return
         apps = work.record.app_names
         tasks = {name: one for name, one in work.registers.items() if name not in apps}
@@ -241,6 +251,11 @@ class Deployment:
                 f"trigger {name} of {task} is in the code no more: it will be deactivated, and "
                 f"stops running version {gone[task, name]}"
             )
+        self.stopped_apps = apps_left_behind(
+            self._registering, self._store, self._ledger, work.record, work.removed_apps
+        )
+        for name in self.stopped_apps:
+            self._say(f"app {name} is deployed no more: it will be deactivated")
 
     def carry_out(self, work: Work) -> tuple[Work, tuple[StoreKey, ...], int]:
         """Write what is missing; returns the work, written keys, number of the current entry.
@@ -280,6 +295,7 @@ class Deployment:
         self._register(work.registers, origin)
         if self._registering is not None:
             self._registering.deactivate(self.stopped)
+            self._registering.stop_apps(self.stopped_apps)
         if work.agrees and work.control_plane is not None:
             self._remembered.add(*_fact(work.control_plane, recorded))
         entry, appended = self._ledger.append(

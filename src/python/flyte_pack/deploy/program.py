@@ -16,6 +16,7 @@ from flyte_pack.deploy.bundles import check_whole
 from flyte_pack.deploy.control_plane import Found, find_control_plane
 from flyte_pack.deploy.deployment import Deployment
 from flyte_pack.deploy.git import now
+from flyte_pack.deploy.gone import last_registered, removed
 from flyte_pack.deploy.ledger import Ledger, Recorded, is_current
 from flyte_pack.deploy.options import HELP, parse
 from flyte_pack.deploy.plan import DeployPlan, Request, resolve
@@ -23,7 +24,6 @@ from flyte_pack.deploy.recorded import Again, register_recorded
 from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord
 from flyte_pack.deploy.registering import Registering
 from flyte_pack.deploy.registration import TriggerName
-from flyte_pack.deploy.triggers import last_registered, removed
 from flyte_pack.errors import UsageError, UserError
 from flyte_pack.json_fields import InvalidData, as_json, dump
 from flyte_pack.progress import Console, write
@@ -140,11 +140,17 @@ class _Run:
             "control_plane": work.control_plane,
             "registered": deployment.registrations(work),
             "triggers": _stopped(work.removed if options.dry_run else deployment.stopped),
+            "apps": list(work.removed_apps if options.dry_run else deployment.stopped_apps),
             "upload": upload,
             "images": images,
             "bundles": [{"status": s.status, **as_json(s.bundle)} for s in work.settled],
             "tasks": [
-                {"address": one.address, "status": one.status, "changes": list(one.what)}
+                {
+                    "address": one.address,
+                    "status": one.status,
+                    "changes": list(one.what),
+                    **({"kind": "app"} if one.kind == "app" else {}),
+                }
                 for one in work.changes
             ],
             "writes": list(writes),
@@ -226,6 +232,7 @@ class _Run:
             "control_plane": where,
             "registered": [one.told() for one in again.registered],
             "triggers": [*_stopped(again.stopped), *_stopped(again.paused, "stays paused")],
+            "apps": list(again.stopped_apps),
             "previous": current and current.version,
             "history": number,
             "deployed": adds,
@@ -258,7 +265,7 @@ class _Run:
         days = GRACE_DAYS if options.older_than is None else options.older_than
         run_days = RUN_DAYS if options.runs_older_than is None else options.runs_older_than
         times = (now - days * DAY, now - run_days * DAY)
-        prune = Prune(self._store, self._ledger, options.keep, *times, self._fired())
+        prune = Prune(self._store, self._ledger, options.keep, *times, *self._active())
         plan = prune.plan()
         deleted, problems = prune.carry_out(plan, self._say) if options.yes else ([], [])
         return {
@@ -272,19 +279,21 @@ class _Run:
             "broken": len(problems),
         }
 
-    def _fired(self) -> list[tuple[str, str]]:
-        """(Flyte's name, version) of each task that an active trigger runs, if versions are to go.
+    def _active(self) -> tuple[list[tuple[str, str]], list[tuple[str, tuple[str, ...]]]]:
+        """(Flyte's name, version) of each task that an active trigger runs, if versions are to go;
+        (Flyte's name, command) of each active app.
 
-        A trigger may run an old one: of a deployment that was not registered since, or by hand.
+        They may be of an old one: of a deployment that was not registered since, or by hand.
         """
         if self._options.keep is None:
-            return []
+            return [], []
         found = find_control_plane(self._request, os.getcwd(), os.environ)
         if found is None:
-            return []
+            return [], []
         registering = Registering(found, self._request, self._directory, {}, self._say)
         with closing(registering):
-            return [(task, version) for task, _, version in registering.active_triggers()]
+            fired = [(task, version) for task, _, version in registering.active_triggers()]
+            return fired, registering.active_apps(strict=True)
 
     def _export(self) -> dict[str, Any]:
         from flyte_pack.deploy.handover import export

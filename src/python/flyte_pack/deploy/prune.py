@@ -16,6 +16,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from flyte_pack.deploy.gone import runs
 from flyte_pack.deploy.ledger import Ledger
 from flyte_pack.deploy.records import StoredBundle
 from flyte_pack.deploy.registration import is_of
@@ -60,7 +61,8 @@ class Prune:
     keep: how many versions of the ledger's deployment stay, None for all. before: only what was
     written before this time goes, in seconds since 1970. runs_before: versions of tasks that were
     only run, and last before this time, go, but for the last of each task. fired: (Flyte's name,
-    version) of tasks that must stay because a trigger runs them.
+    version) of tasks that must stay because a trigger runs them. apps: (Flyte's name, command) of
+    those that are active, and must stay.
     """
 
     def __init__(
@@ -71,8 +73,9 @@ class Prune:
         before: float,
         runs_before: float = 0.0,
         fired: Collection[tuple[str, str]] = (),
+        apps: Collection[tuple[str, tuple[str, ...]]] = (),
     ) -> None:
-        self._fired = fired
+        self._fired, self._apps = fired, apps
         self._store = store
         self._runs_before = min(before, runs_before)
         self._ledgers: dict[StoreKey, Ledger] = {}  # by the keys of records that may go
@@ -167,7 +170,7 @@ class Prune:
         for position in range(kept, len(ranked)):
             if not is_old(ledger.entry_key(last[ranked[position]])):
                 kept = position + 1
-        dropped = [version for version in ranked[kept:] if not self._is_fired(ledger, version)]
+        dropped = [version for version in ranked[kept:] if not self._is_active(ledger, version)]
         newest = max((last[version] for version in dropped), default=0)
         # Those that never were current: of deployers that were killed, or are at work.
         dropped += [
@@ -175,7 +178,7 @@ class Prune:
             for version in ledger.versions()
             if version not in last
             and is_old(ledger.version_key(version))
-            and not self._is_fired(ledger, version)
+            and not self._is_active(ledger, version)
         ]
         numbers = [entry.number for entry in entries if entry.number <= newest]
         keys = {version: ledger.version_key(version) for version in dropped}
@@ -185,10 +188,15 @@ class Prune:
             {version: key for version, key in keys.items() if key in objects},
         )
 
-    def _is_fired(self, ledger: Ledger, version: str) -> bool:
-        recorded = ledger.recorded(version) if self._fired else None
-        versions = recorded.record.flyte_versions if recorded else {}
-        return any(task in versions and is_of(versions[task], fired) for task, fired in self._fired)
+    def _is_active(self, ledger: Ledger, version: str) -> bool:
+        """Whether a trigger runs a task of this version, or an app of it runs."""
+        recorded = ledger.recorded(version) if self._fired or self._apps else None
+        if recorded is None:
+            return False
+        versions = recorded.record.flyte_versions
+        return any(
+            task in versions and is_of(versions[task], fired) for task, fired in self._fired
+        ) or any(runs(recorded.record, *app) for app in self._apps)
 
     def _is_used_again(self, key: StoreKey) -> bool:
         """Whether somebody has made the version of this record current meanwhile."""

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flyte_pack.deploy.flyte_processes import Registered
+from flyte_pack.deploy.gone import apps_left_behind, firing, left_behind, removed_apps
 from flyte_pack.deploy.ledger import Ledger
 from flyte_pack.deploy.records import RecordedTask, StoredBundle, VersionRecord
 from flyte_pack.deploy.registering import Registering, Shipped, Source
 from flyte_pack.deploy.registration import DescribedTask, TriggerName, versions_to_send
 from flyte_pack.deploy.source_link import SourceLink
-from flyte_pack.deploy.triggers import firing, left_behind
 from flyte_pack.errors import UserError
 from flyte_pack.progress import Say
 from flyte_pack.scratch import scratch_place
@@ -24,12 +24,14 @@ from flyte_pack.task_link import VERSION_HOLE
 @dataclass(frozen=True)
 class Again:
     """What became of a recorded version at a control plane. stopped: triggers that it does not
-    have, which fire no more. paused: triggers that were paused by hand, and stay so.
+    have, which fire no more; stopped_apps: such apps. paused: triggers that were paused by hand,
+    and stay so.
     """
 
     registered: tuple[Registered, ...] = ()
     stopped: tuple[TriggerName, ...] = ()
     paused: tuple[TriggerName, ...] = ()
+    stopped_apps: tuple[str, ...] = ()
 
 
 def register_recorded(
@@ -64,13 +66,17 @@ def register_recorded(
         tasks = [t for t in tasks if any(one.flyte_name in send for one in t.tasks)]
     versions = _describe(registering, store, record, tasks, say) if tasks else {}
     if dry_run:
-        return Again(stopped=tuple(gone))
+        return Again(stopped=tuple(gone), stopped_apps=removed_apps(store, before, record))
     if surveyed is None:
         surveyed = registering.survey(only_tasks(versions), sorted(gone))
     left = left_behind(registering, store, ledger, record)
     stopped = tuple(sorted({*left, *firing(gone, surveyed)}))
     for task, name in stopped:
         say(f"trigger {name} of {task} is not in version {record.version}: it will be deactivated")
+    gone_apps = removed_apps(store, before, record)
+    stopped_apps = apps_left_behind(registering, store, ledger, record, gone_apps)
+    for name in stopped_apps:
+        say(f"app {name} is not in version {record.version}: it will be deactivated")
     sent = set(versions_to_send(only_tasks(versions), surveyed.tasks))
     paused = tuple(
         one
@@ -87,7 +93,9 @@ def register_recorded(
     )
     registered = [*present, *registering.register(versions, surveyed, paused, source.told)]
     registering.deactivate(stopped)
-    return Again(tuple(sorted(registered, key=lambda one: one.name)), stopped, paused)
+    registering.stop_apps(stopped_apps)
+    told = tuple(sorted(registered, key=lambda one: one.name))
+    return Again(told, stopped, paused, stopped_apps)
 
 
 def _describe(

@@ -202,6 +202,17 @@ class Registering:
         """The triggers that fire in the project and domain; none if Flyte does not tell."""
         return self._client().firing()
 
+    def active_apps(self, strict: bool = False) -> list[tuple[str, tuple[str, ...]]]:
+        """As of `Registrar.active_apps`."""
+        return self._client().active_apps(strict)
+
+    def stop_apps(self, names: Sequence[str]) -> None:
+        """Deactivate apps; Flyte keeps what they are, and can start them again."""
+        for name in names:
+            self._say(f"deactivating app {name}")
+        if names:
+            self._client().stop_apps(names)
+
     def register(
         self,
         versions: Mapping[str, str],

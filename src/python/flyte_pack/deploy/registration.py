@@ -319,6 +319,22 @@ class Registrar:
         assert self._client is not None
         return [(task, name) for task, name in self._client.ask("firing", None)]
 
+    def active_apps(self, strict: bool = False) -> list[tuple[str, tuple[str, ...]]]:
+        """(name, whole command) of each app of the project and domain that is not stopped.
+
+        None if Flyte has no apps, or does not tell; strict: an error if it does not tell.
+        """
+        self._settings()
+        assert self._client is not None
+        found = self._client.ask("active_apps", None, strict=strict)
+        return [(name, tuple(command)) for name, command in found]
+
+    def stop_apps(self, names: Sequence[str]) -> None:
+        """Deactivate apps, by their Flyte names."""
+        self._settings()
+        assert self._client is not None
+        self._client.ask("stop_apps", None, names=list(names))
+
     def register(
         self,
         versions: Mapping[str, str],

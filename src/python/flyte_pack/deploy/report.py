@@ -38,7 +38,8 @@ def _deploy(document: dict[str, Any]) -> list[str]:
         lines.append(f"  bundle {content}  {megabytes(bundle['archive_size'])}  {bundle['status']}")
     for task in document["tasks"]:
         what = f": {', '.join(task['changes'])}" if task["changes"] else ""
-        lines.append(f"  task {task['address']}  {task['status']}{what}")
+        kind = task.get("kind", "task")
+        lines.append(f"  {kind} {task['address']}  {task['status']}{what}")
     lines += _at_flyte(document)
     version, dry = document["version"], document["dry_run"]
     upload = document["upload"]
@@ -93,6 +94,9 @@ def _at_flyte(document: dict[str, Any]) -> list[str]:
         done = "to be deactivated" if document["dry_run"] else "deactivated"
         status = _STATUS.get(one["status"], one["status"]).format(done)
         lines.append(f"  trigger {one['name']} of {one['task']}  {status}")
+    for name in document["apps"]:
+        done = "to be deactivated" if document["dry_run"] else "deactivated"
+        lines.append(f"  app {name}  not in this version: {done}")
     return lines
 
 

@@ -1,10 +1,11 @@
-"""Deploys apps at Flyte's control plane, where an app has no versions: the last one runs."""
+"""Deploys and stops apps at Flyte's control plane, where an app has no versions: the last runs."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from . import apps
 from .private import private
 from .words import Refused
 
@@ -41,6 +42,49 @@ async def deploy(call: Call, flyte: Any, request: Any) -> tuple[str, str]:
         )
         after = replaced.pb2
     return "new" if before is None else "changed", _url(after)
+
+
+async def active(
+    ask: Callable[[str, str, Any], Awaitable[Any]], flyte: Any, project: str, domain: str
+) -> list[list[Any]]:
+    """[name, whole command] of each app that is not stopped. ask: calls a method of a service.
+
+    None if `ask` gives none, or the control plane has no apps.
+    """
+    from connectrpc.code import Code
+    from connectrpc.errors import ConnectError
+    from flyteidl2.app import app_definition_pb2, app_payload_pb2
+    from flyteidl2.common import identifier_pb2, list_pb2
+
+    org = private("get_init_config")().org
+    place = identifier_pb2.ProjectIdentifier(organization=org, name=project, domain=domain)
+    found: list[list[Any]] = []
+    token = ""
+    while True:
+        asked = app_payload_pb2.ListRequest(
+            request=list_pb2.ListRequest(limit=100, token=token), project=place
+        )
+        try:
+            listed = await ask("app_service", "list", asked)
+        except ConnectError as error:
+            if error.code != Code.UNIMPLEMENTED:
+                raise
+            listed = None
+        if listed is None:
+            return []
+        for app in listed.apps:
+            stopped = app.spec.desired_state == app_definition_pb2.Spec.DESIRED_STATE_STOPPED
+            if not stopped and not flyte.remote.App(app).is_deactivated():
+                found.append([app.metadata.id.name, apps.container(app.spec)[0]])
+        token = listed.token
+        if not token:
+            return found
+
+
+async def stop(call: Call, flyte: Any, name: str, project: str, domain: str) -> None:
+    """Deactivate an app, as Flyte's own command does."""
+    app = await call(lambda: flyte.remote.App.get.aio(name=name, project=project, domain=domain))
+    await call(app.deactivate.aio)
 
 
 async def _before(call: Call, service: Any, identifier: Any) -> Any:

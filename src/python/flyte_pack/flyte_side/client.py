@@ -392,6 +392,29 @@ class Client:
 
         asyncio.run(self._each(parsed, deploy))
 
+    def active_apps(self, strict: bool) -> list[list[Any]]:
+        """[name, whole command] of each app of the project and domain that is not stopped.
+
+        None if there are no apps, or we may not read them; strict: then that is an error.
+        """
+        self.connect()
+        *_, project, domain = self._at
+        ask = self._call_of if strict else self._asked
+        try:
+            return asyncio.run(app_client.active(ask, self.flyte, project, domain))
+        except Exception as error:
+            raise Refused(self.explain(error)) from None
+
+    def stop_apps(self, names: list[str]) -> None:
+        """Deactivate apps."""
+        self.connect()
+        *_, project, domain = self._at
+        try:
+            for name in names:
+                asyncio.run(app_client.stop(self._call, self.flyte, name, project, domain))
+        except Exception as error:
+            raise Refused(f"deactivating apps: {self.explain(error)}") from None
+
     def _name(self, request: Any) -> str:
         has_task = hasattr(request, "task_id")
         return str((request.task_id if has_task else request.app.metadata.id).name)

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 
 from flyte_pack.deploy.deployment import Deployment, Work
 from flyte_pack.deploy.records import StoredBundle, VersionRecord
-from flyte_pack.deploy.registration import TriggerName
 
 # As long as Flyte itself believes that an uploaded bundle is there.
 _UPLOADED_SECONDS = 86400.0
@@ -31,10 +30,8 @@ class Shipment(Deployment):
         self._registering.survey({}, ())
         return dataclasses.replace(work, control_plane=None, registers={})
 
-    def _removed(
-        self, current: VersionRecord | None, after: VersionRecord
-    ) -> Mapping[TriggerName, str]:
-        return {}  # nothing was registered under the address of a task
+    def _last_registered(self, current: VersionRecord | None) -> VersionRecord | None:
+        return None  # nothing was registered under the address of a task
 
     def request(self, name: str, version: str) -> str:
         """The task of that name, as Flyte is told of it, in base64."""

@@ -1,13 +1,13 @@
-"""Which triggers go on firing what is not deployed any more, and are to be stopped.
+"""Which triggers and apps Flyte goes on with that are not deployed any more, and are to be stopped.
 
-A control plane drops a trigger only where the same task is registered with another one. So what a
-deployment had registered and does not have now is deactivated, but for what somebody else owns: a
-trigger that runs another version than this deployment gave it, and one that another deployment in
-the store has.
+A control plane drops a trigger only where the same task is registered with another one, and an app
+never. So what a deployment had registered and does not have now is deactivated, but for what
+somebody else owns: a trigger that runs another version than this deployment gave it, an app that
+was started by another command, and what another deployment in the store has.
 
 What it had registered is in the record of the version that was registered last; but for what a
-deployment left behind that ended halfway. So Flyte is asked which triggers fire, and whatever one
-of the records says is known as the deployment's own.
+deployment left behind that ended halfway. So Flyte is asked what is active, and whatever one of
+the records says is known as the deployment's own.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def left_behind(
     for version in known if ours else ():
         with suppress(InvalidData, StoreError):
             record = _read(store, ledger.version_key(version), VersionRecord)
-            for one in ours.keys() & record.triggers if record else ():
+            if record is None:
+                continue
+            for one in ours.keys() & record.triggers:
                 if is_of(record.flyte_versions[one[0]], ours[one]):
                     found[one] = ours[one]
     return found
@@ -87,6 +89,56 @@ def left_behind(
 def _may_be_ours(version: str, known: Sequence[str]) -> bool:
     """Whether it looks like what a deployment with the versions `known` gives a task."""
     return is_computed(version.partition(".")[0]) or any(is_of(one, version) for one in known)
+
+
+def removed_apps(
+    store: Store, before: VersionRecord | None, after: VersionRecord
+) -> tuple[str, ...]:
+    """The apps of `before`, which was registered last, that `after` does not have; Flyte's names.
+
+    What cannot be read counts for nothing.
+    """
+    gone = set(before.app_names - after.app_names) if before else set()
+    for other in _others(store, after) if gone else ():
+        gone -= other.app_names
+    return tuple(sorted(gone))
+
+
+def apps_left_behind(
+    registering: Registering,
+    store: Store,
+    ledger: Ledger,
+    after: VersionRecord,
+    likely: Sequence[str],
+) -> tuple[str, ...]:
+    """The apps that run as a version of this deployment had them, and that `after` does not have.
+
+    likely: some of them, perhaps; another one has a version of ours in its command. Records are
+    read only where there is one that nobody else has.
+    """
+    gone = [one for one in registering.active_apps() if one[0] not in after.app_names]
+    if not gone:
+        return ()
+    theirs = {name for other in _others(store, after) for name in other.app_names}
+    known = ledger.versions()
+    gone = [
+        (name, command)
+        for name, command in gone
+        if name not in theirs
+        and (name in likely or any(is_computed(part) or part in known for part in command))
+    ]
+    found: set[str] = set()
+    for version in known if gone else ():
+        with suppress(InvalidData, StoreError):
+            record = _read(store, ledger.version_key(version), VersionRecord)
+            found.update(name for name, command in gone if record and runs(record, name, command))
+    return tuple(sorted(found))
+
+
+def runs(record: VersionRecord, app: str, command: Sequence[str]) -> bool:
+    """Whether this version starts the app, by Flyte's name, with that command."""
+    every = (one for task in record.tasks for one in task.tasks if one.kind == "app")
+    return any((one.flyte_name, one.command) == (app, tuple(command)) for one in every)
 
 
 def last_registered(ledger: Ledger, plane: str) -> VersionRecord | None:
