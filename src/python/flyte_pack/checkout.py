@@ -34,7 +34,7 @@ _INERT = (
 _GITLINK = "160000"
 # git-clone(1), "GIT URLS": a URL, or HOST:PATH for SSH.
 _URL = re.compile(r"(?P<scheme>https?|ssh)://(?:[^/@]*@)?(?P<host>[^/@\s]+)/(?P<path>[^?#@\s]+)")
-_SCP = re.compile(r"(?:[^/@:]*@)?(?P<host>[^/@:\s]+\.[^/@:\s]+):(?P<path>[^?#@:\s]+)")
+_SCP = re.compile(r"(?:[^/@:]*@)?(?P<host>[^/@:\s]+):(?P<path>[^?#@:\s]+)")
 
 
 class Unknown(UserError):
@@ -123,7 +123,7 @@ def web_of(directory: str) -> Web | None:
 
 def _page(remote: str) -> str | None:
     match = _URL.fullmatch(remote) or _SCP.fullmatch(remote)
-    if match is None:
+    if match is None or "." not in match["host"]:  # a name for SSH alone, or a drive
         return None
     said = match.groupdict().get("scheme", "ssh")
     host = match["host"] if said != "ssh" else match["host"].partition(":")[0]

@@ -297,6 +297,38 @@ def test_a_runs_children_are_found_under_its_own_version(root, plane):
     assert root.deploy("list", "--output", "json").ok().json["broken"] == 0
 
 
+STARTS = """\
+import flyte
+
+env = flyte.TaskEnvironment(name="train-env")
+
+@env.task(triggers=flyte.Trigger(name="hourly", automation=flyte.Cron("0 * * * *")))
+async def fit(x: int = 1) -> int:
+    return x
+
+@env.task
+async def train(x: int = {value}) -> int:
+    return await fit(x)
+"""
+
+
+def test_what_a_task_starts_is_registered_under_its_version(tmp_path):
+    with control_plane(tmp_path / "own", "--project", "flytesnacks") as plane:
+        root = Registering(tmp_path / "repo", plane)
+        for value in (1, 2):
+            root.package("train", STARTS.format(value=value))
+            document = root.deployed()
+            there = versions(document)
+            assert there.keys() == {"train-env.train", "train-env.fit"}
+            assert there["train-env.train"] == there["train-env.fit"]
+            assert set(there.items()) <= in_flyte(plane)
+            assert plane.firing == {}
+            assert "Nothing to do" in root.deploy().ok().out
+        root.deploy("rollback").ok()
+        [latest] = set(plane.latest.values())
+        assert latest.endswith(".again2")
+
+
 POOL = """\
 import flyte
 

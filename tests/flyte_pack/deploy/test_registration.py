@@ -122,14 +122,57 @@ def _comparable(plane):
     return found
 
 
-def test_a_task_goes_alone_and_its_environments_images_with_it(tmp_path, plane):
+def test_with_a_task_goes_what_it_may_start_without_triggers(tmp_path, plane):
     root = unpacked(tmp_path)
     with registrar(plane) as process:
         described = process.describe([code(root, entry("services/ml/workflows.py:train", "task"))])
-        assert [task.name for task in described.tasks] == ["ml.train"]
+        assert {task.name: task.along for task in described.tasks} == {
+            one: one != "ml.train" for one in TASKS
+        }
+        assert not any(task.triggers for task in described.tasks if task.along)
         assert list(process.register({"ml.train": "alone"})) == [
             Registered("ml.train", "alone", "new")
         ]
+
+
+def test_what_goes_along_gives_way_to_what_is_named_and_to_other_bundles(tmp_path):
+    files = {
+        "p/envs.py": "import flyte\nenv = flyte.TaskEnvironment('e', image='i:1')\n",
+        "p/fit.py": "from p.envs import env\n@env.task\ndef fit() -> int: return 1\n",
+        "p/train.py": "from p.envs import env\nfrom p.fit import fit\n@env.task\ndef train() -> int: return fit()\n",
+        "p/score.py": "from p.envs import env\nfrom p.fit import fit\n@env.task\ndef score() -> int: return fit()\n",
+    }
+    roots = {name: unpacked(tmp_path / name, files) for name in ("train", "score", "fit")}
+
+    def codes(*names):
+        made = []
+        for name in names:
+            one = entry(f"p/{name}.py:{name}", "task")
+            made.append(code(roots[name], dataclasses.replace(one, address=f"p:{name}")))
+        return made
+
+    with registrar() as process:
+        for names, owner in ((("train", "score"), "p:train"), (("train", "fit"), "p:fit")):
+            described = process.describe(codes(*names))
+            found = {task.name: (task.address, task.along) for task in described.tasks}
+            assert found == {
+                **{f"e.{name}": (f"p:{name}", False) for name in names},
+                "e.fit": (owner, "fit" not in names),
+            }
+
+
+def test_what_cannot_go_along_is_left_out_with_a_warning(tmp_path):
+    files = {
+        "p/train.py": "import flyte\nenv = flyte.TaskEnvironment('e', image='i:1')\n"
+        "other = flyte.TaskEnvironment('o', image=None)\nenv.depends_on.append(other)\n"
+        "@env.task\ndef train() -> int: return 1\n@other.task\ndef fit() -> int: return 1\n",
+    }
+    with registrar() as process:
+        described = process.describe(
+            [code(unpacked(tmp_path, files), entry("p/train.py:train", "task"))]
+        )
+    assert [task.name for task in described.tasks] == ["e.train"]
+    assert any("o.fit has no image" in warning for warning in described.warnings)
 
 
 @pytest.mark.parametrize("line", MATRIX)

@@ -475,6 +475,7 @@ class Deployment:
                     triggers=task.triggers,
                     environments=task.environments,
                     reusable=task.reusable or None,
+                    along=task.along or None,
                     kind="app" if task.kind == "app" else None,
                 )
                 for task in specifications.tasks[link.address]

@@ -135,6 +135,7 @@ def _link(
 
 def _own_tasks(module: str, tasks: tuple[DeployedTask, ...]) -> tuple[DeployedTask, ...]:
     """Those of the target itself; those of the environments it depends on are found again."""
+    tasks = tuple(one for one in tasks if not one.along)
     own = tuple(one for one in tasks if ("mod", module) in zip(one.command, one.command[1:]))
     return own or tasks
 

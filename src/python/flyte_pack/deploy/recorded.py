@@ -158,6 +158,7 @@ def described(task: RecordedTask) -> list[DescribedTask]:
             triggers=one.triggers,
             environments=one.environments or (),
             reusable=bool(one.reusable),
+            along=bool(one.along),
             kind=one.kind or "task",
         )
         for one in task.tasks

@@ -66,11 +66,11 @@ class DeployedTask:
 
     flyte_name, spec, triggers: what Flyte calls it, the SHA-256 of its specification (see
     `registration`), and the names of its triggers; None and empty where it was not registered.
-    kind: "app", or None for a task. environments, reusable: as of `registration.DescribedTask`, if
-    they are known.
+    kind: "app", or None for a task. environments, reusable, along: as of
+    `registration.DescribedTask`, if they are known.
     """
 
-    OMITTED = ("kind", "environments", "reusable")
+    OMITTED = ("kind", "environments", "reusable", "along")
 
     name: str
     command: Tuple[str, ...]
@@ -81,6 +81,7 @@ class DeployedTask:
     kind: Optional[Annotated[str, one_of("app")]] = None
     environments: Optional[Tuple[str, ...]] = None
     reusable: Optional[bool] = None
+    along: Optional[bool] = None
 
 
 @dataclass(frozen=True)

@@ -350,8 +350,10 @@ def _merged(
     named = {(one.address, name) for one in shipped for name in one.names}
     merged: dict[str, list[DescribedTask]] = {one.address: [] for one in shipped}
     chosen: dict[str, DescribedTask] = {}
-    # Named ones come first.
-    for task in sorted(described, key=lambda t: ((t.address, t.attribute) not in named, t.address)):
+    # Named ones come first, and those that go along with others last.
+    for task in sorted(
+        described, key=lambda t: ((t.address, t.attribute) not in named, t.along, t.address)
+    ):
         first = chosen.setdefault(task.name, task)
         is_named = (task.address, task.attribute) in named
         if is_named and first.spec != task.spec:

@@ -87,7 +87,8 @@ class DescribedTask:
     of the container, with `task_link.VERSION_HOLE` for the version. triggers: their names. kind:
     "task" or "app". environments: of a task, its own, and those whose tasks it may start. reusable:
     whether its containers run several tasks, one after another. file: the path in the code of what
-    declares it, if that is a file there.
+    declares it, if that is a file there. along: whether no target names it or its environment: it
+    is registered, without triggers, because the task of one may start it.
     """
 
     address: TargetAddress
@@ -100,6 +101,7 @@ class DescribedTask:
     environments: tuple[str, ...] = ()
     reusable: bool = False
     file: str | None = None
+    along: bool = False
 
 
 @dataclass(frozen=True)
@@ -245,8 +247,11 @@ class Registrar:
         for bundle, described in zip(self._bundles, found):
             for task in map(_described, described["tasks"]):
                 other = tasks.setdefault(task.name, task)
-                if other is not task:
+                if other is not task and task.along:
+                    continue
+                if other is not task and not other.along:
                     raise _twice(other, task)
+                tasks[task.name] = task
                 self._owner[task.name] = bundle
                 self._tasks[task.name] = task
                 if task.kind == "app":

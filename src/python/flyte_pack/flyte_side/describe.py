@@ -241,6 +241,13 @@ class _Code:
                     )
                 elif entry["kind"] != "task":
                     self._add_tasks(reached, entry["address"])
+        # What a task may start goes along with it: Flyte looks it up under the version of the task.
+        named = set(self.tasks)
+        for entry, env in roots:
+            for reached in self._reached(env) if entry["kind"] == "task" else ():
+                if isinstance(reached, self.flyte.TaskEnvironment):
+                    self._add_tasks(reached, entry["address"])
+        self.along = self.tasks.keys() - named
         return owners
 
     def _reached(self, env: Any) -> list[Any]:
@@ -284,9 +291,13 @@ class _Code:
             raise Refused(
                 f"{known[thing.name][1]}: Flyte cannot describe {kind} {thing.name}: {text}"
             ) from None
+        request: Any = self.recorder.request
+        if not is_app and thing.name in self.along:
+            # Nobody has asked for what starts it by itself.
+            del request.triggers[:]
         if not is_app:
-            _cut_whole_characters(self.recorder.request)
-        return self.recorder.request
+            _cut_whole_characters(request)
+        return request
 
     def _tell_source(self, source: dict[str, Any] | None, path: str) -> None:
         """Have Flyte link to `path` in the repository `source`, or to nothing.
@@ -334,34 +345,41 @@ class _Code:
 
     async def _describe(self) -> dict[str, Any]:
         tasks = []
-        for name, (task, address) in self.tasks.items():
-            request = await self._request(task, VERSION_HOLE)
-            canonical = await self._request(task, VERSION_HOLE, canonical=True)
-            command, image = images.container(request.spec.task_template)
-            # What a connector or a plugin runs elsewhere needs none.
-            if not image and task.task_type == self.flyte.extend.TaskTemplate.task_type:
-                raise Refused(
-                    f"{address}: task {name} has no image: do not set `image=None` on its "
-                    "environment"
-                )
-            environment = task.parent_env()
-            spec = canonical.SerializeToString(deterministic=True)
-            tasks.append(
-                {
-                    "address": address,
-                    "attribute": self._attribute(name, command),
-                    "name": name,
-                    "spec": hashlib.sha256(spec).hexdigest(),
-                    "command": command,
-                    "triggers": [trigger.name for trigger in request.triggers],
-                    "environments": [one.name for one in self._reached(environment)],
-                    "reusable": task.reusable is not None,
-                    "file": self._file(task),
-                }
-            )
+        for name, (task, address) in list(self.tasks.items()):
+            try:
+                tasks.append(await self._describe_task(name, task, address))
+            except Refused as error:
+                if name not in self.along:
+                    raise
+                del self.tasks[name]
+                self.warnings.append(f"{error}. So it is not registered along with what starts it")
         for name, (env, address) in self.apps.items():
             tasks.append(await self._describe_app(name, env, address))
         return {"tasks": tasks, "warnings": self.warnings, "flyte": self.flyte.version()}
+
+    async def _describe_task(self, name: str, task: Any, address: str) -> dict[str, Any]:
+        request = await self._request(task, VERSION_HOLE)
+        canonical = await self._request(task, VERSION_HOLE, canonical=True)
+        command, image = images.container(request.spec.task_template)
+        # What a connector or a plugin runs elsewhere needs none.
+        if not image and task.task_type == self.flyte.extend.TaskTemplate.task_type:
+            raise Refused(
+                f"{address}: task {name} has no image: do not set `image=None` on its environment"
+            )
+        environment = task.parent_env()
+        spec = canonical.SerializeToString(deterministic=True)
+        return {
+            "address": address,
+            "attribute": self._attribute(name, command),
+            "name": name,
+            "spec": hashlib.sha256(spec).hexdigest(),
+            "command": command,
+            "triggers": [trigger.name for trigger in request.triggers],
+            "environments": [one.name for one in self._reached(environment)],
+            "reusable": task.reusable is not None,
+            "file": self._file(task),
+            "along": name in self.along,
+        }
 
     def _file(self, task: Any) -> str | None:
         """The file of its function, as Flyte links to it, if it is one of the code."""

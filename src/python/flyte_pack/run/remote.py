@@ -262,7 +262,7 @@ def _age(time: str) -> str:
 
 def _chosen(task: RecordedTask, typed: Sequence[str]) -> tuple[DeployedTask, Sequence[str]]:
     """The task, or that of an environment which `typed` names first; and the rest of `typed`."""
-    names = {one.name: one for one in task.tasks if one.kind is None}
+    names = {one.name: one for one in task.tasks if one.kind is None and not one.along}
     if task.kind == "task":
         # Under another name where the module has it from elsewhere; then it is the only one.
         name = task.entry_point.rpartition(":")[2]
