@@ -38,7 +38,7 @@ TASK = """\
     async def {name}(x: int = 1) -> int:
         return x + {value}
 """
-_ASKS = re.compile(r"/(?:Get|List)\w+$")  # of Flyte, without a change
+_ASKS = re.compile(r"/(?:Get|List)\w*$")  # of Flyte, without a change
 BUILT, NAMED = "bikes/train", "bikes/score"  # repositories
 
 
