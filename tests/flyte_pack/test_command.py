@@ -33,6 +33,7 @@ SIGNALS = {
     "flyte_pack.image.installed.Contested": "tells the installer to try each wheel alone",
     "flyte_shim.obstore_client.Panic": "becomes the StorageError of the store's client",
     "flyte_pack.entry_names.Wanted": "tells who asks to scan another module first",
+    "flyte_pack.image_scan._Unread": "leaves out what the source does not say literally",
     "flyte_pack.json_fields._Wrong": "becomes an InvalidData that names the field",
     "flyte_shim.stopping.Stopped": "a signal of the system; the programs end by its code",
     "flyte_pack.flyte_side.words.Refused": "runs in the user's environment, and goes over a pipe",

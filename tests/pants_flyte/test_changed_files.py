@@ -13,6 +13,7 @@ All that the rules read of the build root, by where they ask for it:
 | closure, entry_point, lost_imports | sources, `__init__.py` files, what an environment includes | targets that own them |
 | tool | lock files of `[flyte-pack]`, where they are the user's own | options |
 | unowned | names of files beside modules, for a warning | - |
+| asked_image | files of requirements that the code's own Image names | what owns them, which the task reaches; others are not read |
 | task | whether there is a BUILD file, for an error | - |
 """
 

@@ -93,14 +93,22 @@ _FOUND = ("task", "environment", "app")
 class Code:
     """The first-party modules that are known so far, by dotted name; None is known not to exist.
 
-    packages: those of them that are an `__init__.py`.
+    packages: those of them that are an `__init__.py`. files: the path and the source of each.
     """
 
     scans: dict[str, Optional[ModuleScan]] = field(default_factory=dict)
     packages: set[str] = field(default_factory=set)
+    files: dict[str, tuple[str, bytes]] = field(default_factory=dict)
 
-    def add(self, module: str, scan: Optional[ModuleScan], is_package: bool = False) -> None:
+    def add(
+        self,
+        module: str,
+        scan: Optional[ModuleScan],
+        is_package: bool = False,
+        file: tuple[str, bytes] = ("", b""),
+    ) -> None:
         self.scans[module] = scan
+        self.files[module] = file
         if is_package:
             self.packages.add(module)
 
@@ -156,6 +164,34 @@ class Code:
                 ):
                     names.append(expression)
         return tuple(dict.fromkeys(names))
+
+    def binding_of(self, module: str, dotted: str) -> Optional[Place]:
+        """Where the one statement is that binds what `dotted` stands for in `module`, through
+        imports. None if there are several, or none that is first-party.
+        """
+        return self._bound_in(module, dotted, frozenset())
+
+    def _bound_in(self, module: str, dotted: str, seen: frozenset[Place]) -> Optional[Place]:
+        name, _, rest = dotted.partition(".")
+        if not name or (module, dotted) in seen:
+            return None
+        seen = seen | {(module, dotted)}
+        scan = self._scan(module)
+        meanings = dict(scan.bindings).get(name) if scan else None
+        if scan and meanings is None:
+            stars = (self._absolute(module, star) for star in scan.stars)
+            found = [place for star in stars if (place := self._bound_in(star, dotted, seen))]
+            if found:
+                return found[0] if len(found) == 1 else None
+        if not meanings:  # a module, as of a package that does not import it
+            return self._bound_in(f"{module}.{name}", rest, seen) if rest else None
+        if len(meanings) > 1 or (meanings[0].kind != "import" and rest):
+            return None
+        if meanings[0].kind != "import":
+            return module, name
+        where, _, imported = meanings[0].of.partition(":")
+        inner = ".".join(filter(None, [imported, rest]))
+        return self._bound_in(self._absolute(module, where), inner, seen)
 
     # -- names
 

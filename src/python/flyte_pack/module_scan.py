@@ -117,6 +117,31 @@ def scan(
     )
 
 
+def assigned(source: str | bytes) -> dict[str, ast.expr]:
+    """The names that the top level gives one value, with the expressions.
+
+    Empty for a module that this Python cannot parse.
+    """
+    try:
+        body = ast.parse(source).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+    found: dict[str, list[ast.expr | None]] = {}
+    for node, maybe in _top_level(body):
+        pairs: list[tuple[str, ast.expr | None]] = []
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            pairs = [pair for target in targets for pair in _bound_to(target, node.value)]
+        elif isinstance(node, ast.AugAssign):
+            maybe = True  # `names += [...]` is not all of it
+            pairs = [(name, None) for name in _bound(node.target)]
+        for name, value in pairs:
+            if not maybe:
+                found.pop(name, None)
+            found.setdefault(name, []).append(value)
+    return {name: of[0] for name, of in found.items() if len(of) == 1 and of[0] is not None}
+
+
 _TASK = re.compile(rb"\.\s*(?:task|orchestrator|from_task)\b")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import FrozenSet, Optional, Tuple
 
 from pants.engine.addresses import Address
 from pants.engine.fs import Digest
@@ -70,6 +70,8 @@ class BuiltImage:
     code: first-party files in it: path in the image -> path from the build root.
     modules: first-party modules that its dependencies reach; its test imports them.
     notes: what of the base is not as it was.
+    distributions: names of those that can be imported on every platform, as far as is known.
+    pythons: minor versions, `3.12`.
     """
 
     address: Address
@@ -88,6 +90,26 @@ class BuiltImage:
     layers: int
     bytes: int
     notes: Tuple[str, ...] = ()
+    distributions: FrozenSet[str] = frozenset()
+    pythons: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AskedImageRequest:
+    """Asks to compare what the code's own Image asks for with the image that a task is linked to.
+
+    It has no results of other rules: with those, an earlier question could be asked again.
+    """
+
+    task: Address
+    image: ImageRequest
+
+
+@dataclass(frozen=True)
+class AskedImage:
+    """lines: what the linked image may lack, as it was said."""
+
+    lines: Tuple[str, ...]
 
 
 @dataclass(frozen=True)

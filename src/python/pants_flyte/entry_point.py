@@ -19,6 +19,7 @@ from pants.util.logging import LogLevel
 
 from flyte_pack.entry_names import Code, Kind, Wanted
 from flyte_pack.entry_names import Named as NameInCode
+from flyte_pack.image_scan import Asked, asked_by
 from flyte_pack.module_scan import ModuleScan, scan
 from pants_flyte import engine
 from pants_flyte.changed import ordinary_owners
@@ -106,11 +107,16 @@ async def scan_module(
     address: Address, module: EntryModule, python_setup: PythonSetup
 ) -> ModuleScan:
     """What the entry module defines and imports."""
-    target = (await engine.targets_at([module.owner]))[0]
-    sources = await engine.hydrated_sources([HydrateSourcesRequest(target[PythonSourceField])])
-    source = (await engine.contents(sources[0].snapshot.digest))[0].content
+    target, source = await _source_of(module)
     newest = _newest_python(target, python_setup)
     return await scan_source(address, module.path, module.owner, source, newest)
+
+
+async def _source_of(module: EntryModule) -> Tuple[Target, bytes]:
+    """With its owner."""
+    target = (await engine.targets_at([module.owner]))[0]
+    sources = await engine.hydrated_sources([HydrateSourcesRequest(target[PythonSourceField])])
+    return target, (await engine.contents(sources[0].snapshot.digest))[0].content
 
 
 def _newest_python(target: Target, python_setup: PythonSetup) -> Optional[Tuple[int, int]]:
@@ -227,7 +233,9 @@ async def repository_of(
     name = dotted_name(entry.path, root)
     code = Code()
     found = await scan_module(address, entry, python_setup)
-    code.add(name, found, os.path.basename(entry.path) == "__init__.py")
+    _, source = await _source_of(entry)
+    is_package = os.path.basename(entry.path) == "__init__.py"
+    code.add(name, found, is_package, (entry.path, source))
     return Repository(address, entry, name, code, resolve, modules, python_setup)
 
 
@@ -243,17 +251,14 @@ async def _load(repository: Repository, wanted: Sequence[str]) -> None:
             repository.code.add(name, None)
     for (name, module), target in zip(modules.items(), targets):
         newest = _newest_python(target, repository.python_setup)
+        path, source = module.path, content.get(module.path, b"")
         try:
             scanned: Optional[ModuleScan] = await scan_source(
-                repository.address,
-                module.path,
-                module.owner,
-                content.get(module.path, b""),
-                newest,
+                repository.address, path, module.owner, source, newest
             )
         except FlyteTargetError:  # what imports it says so; here it may have any name
             scanned = ModuleScan((), (), True, ())
-        repository.code.add(name, scanned, module.is_package)
+        repository.code.add(name, scanned, module.is_package, (path, source))
 
 
 async def what_it_names(repository: Repository) -> NameInCode:
@@ -263,6 +268,22 @@ async def what_it_names(repository: Repository) -> NameInCode:
             return repository.code.named(repository.name, repository.entry.name or "")
         except Wanted as wanted:
             await _load(repository, [wanted.module])
+
+
+async def image_asked(repository: Repository) -> Optional[Tuple[str, Asked]]:
+    """The environment of the entry point (`file.py:name`), and what its Image asks for.
+
+    None where there is none, or where the source does not say that literally.
+    """
+    named = await what_it_names(repository)
+    place = named.environment if named.kind is Kind.TASK else named.at
+    while place is not None:
+        try:
+            found = asked_by(repository.code, place)
+            return (f"{repository.code.files[place[0]][0]}:{place[1]}", found) if found else None
+        except Wanted as wanted:
+            await _load(repository, [wanted.module])
+    return None
 
 
 async def _tasks_in(

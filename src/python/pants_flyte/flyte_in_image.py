@@ -77,11 +77,17 @@ async def _tasks_of(
     """The tasks that the image takes from, or that name it."""
     reached = await reached_from([image.address], python_setup)
     tasks = {target.address for target in reached if isinstance(target, FlyteTask)}
+    return sorted({*tasks, *await tasks_linked_to(image.address, everything)})
+
+
+async def tasks_linked_to(image: Address, everything: Iterable[Target]) -> List[Address]:
+    """Those that name the image, of these targets."""
+    tasks = []
     for target in everything:
         if isinstance(target, FlyteTask):
             unparsed = target[FlyteTaskImageField].to_unparsed_address_inputs()
-            if unparsed.values and image.address in await engine.resolve_addresses(unparsed):
-                tasks.add(target.address)
+            if unparsed.values and image in await engine.resolve_addresses(unparsed):
+                tasks.append(target.address)
     return sorted(tasks)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Dict, Iterable, Mapping, Optional, Pattern, Tuple, Union
+from typing import Dict, FrozenSet, Iterable, Mapping, Optional, Pattern, Tuple, Union
 
 from pants.backend.python.subsystems.repos import PythonRepos
 from pants.backend.python.subsystems.setup import PythonSetup
@@ -25,7 +25,7 @@ from flyte_pack.image.environment import (
     private_directory,
     room_for_packages,
 )
-from flyte_pack.image.filesystem import HOME, VENV
+from flyte_pack.image.filesystem import HOME, SHIM, VENV
 from flyte_pack.names import InvalidName, check_ref_name
 from flyte_pack.oci.model import TITLE, InvalidImage, Platform
 from flyte_pack.oci.parts import layer_path_problem
@@ -196,6 +196,23 @@ async def build_image(
         notes=tuple(
             dict.fromkeys(note for environment, _ in settled for note in environment.notes)
         ),
+        distributions=_distributions((e, names) for (e, _), names in zip(settled, packages.names)),
+        pythons=tuple(dict.fromkeys(environment.minor for environment, _ in settled)),
+    )
+
+
+def _distributions(
+    platforms: Iterable[Tuple[Environment, FrozenSet[str]]],
+) -> FrozenSet[str]:
+    """platforms: each with the names of its locked packages."""
+    return frozenset.intersection(
+        *(
+            names
+            | {one.name for one in environment.distributions}
+            | {SHIM}
+            | ({"flyte"} if environment.has_flyte else frozenset())
+            for environment, names in platforms
+        )
     )
 
 

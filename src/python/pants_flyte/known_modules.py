@@ -15,6 +15,7 @@ from pants.backend.python.target_types import (
     PythonRequirementResolveField,
     PythonRequirementsField,
 )
+from pants.build_graph.address import Address
 from pants.engine.target import Target
 
 from flyte_pack.names import normalized
@@ -53,6 +54,19 @@ async def modules_in(resolve: str, modules: FirstPartyModules, python_setup: Pyt
         "distributions": {module: name for name, of in MODULES.items() for module in of},
     }
     return json.dumps(known, sort_keys=True).encode()
+
+
+async def requirements_by_distribution(
+    resolve: str, python_setup: PythonSetup
+) -> Dict[str, Tuple[Address, ...]]:
+    """By normalized name: the targets of the resolve that require it."""
+    found: Dict[str, Set[Address]] = {}
+    for target in await engine.all_targets():
+        if target.has_field(PythonRequirementsField):
+            its = target[PythonRequirementResolveField].normalized_value(python_setup)
+            for _, distribution in _provided(target) if its == resolve else ():
+                found.setdefault(distribution, set()).add(target.address)
+    return {name: tuple(sorted(addresses)) for name, addresses in found.items()}
 
 
 def _provided(target: Target) -> Iterator[Tuple[str, str]]:

@@ -19,7 +19,16 @@ flyte_modules.add_to(DEFAULT_MODULE_MAPPING)
 
 # Pants reads each rule when its module is imported.
 with explained():
-    from pants_flyte import changed, engine, first_party, image, lost_imports, task, unowned
+    from pants_flyte import (
+        asked_image,
+        changed,
+        engine,
+        first_party,
+        image,
+        lost_imports,
+        task,
+        unowned,
+    )
     from pants_flyte.goals import deploy, package, publish, run, run_image, test
     from pants_flyte.image_target_types import FlyteBaseImage, FlyteImage
     from pants_flyte.target_types import FlyteApp, FlyteBundle, FlyteDeployment, FlyteTask
@@ -33,6 +42,7 @@ def rules() -> Iterable[Union[Rule, UnionRule]]:
     return [
         *engine.rules(),
         *changed.rules(),
+        *asked_image.rules(),
         *first_party.rules(),
         *image.rules(),
         *task.rules(),

@@ -23,7 +23,9 @@ from flyte_pack.manifest import EntryPoint
 from flyte_pack.names import InvalidName, TargetAddress, check_image, check_ref_name
 from pants_flyte import engine
 from pants_flyte import target_types as types
+from pants_flyte.asked_image import owners_of_lists
 from pants_flyte.build_types import (
+    AskedImageRequest,
     BuiltBundle,
     BuiltImage,
     BuiltTask,
@@ -82,13 +84,16 @@ async def _owners_of_tasks(
     modules: FirstPartyModules,
     python_setup: PythonSetup,
 ) -> Tuple[Address, ...]:
-    """The owners of the tasks that an entry point names, which may stand in other modules."""
+    """The owners of the tasks that an entry point names, which may stand in other modules, and of
+    the lists of packages that their Image names.
+    """
     try:
         repository = await repository_of(address, module, resolve, modules, python_setup)
         named = await tasks_named(repository)
     except FlyteTargetError:
         return ()  # building the task reports it; a question about the graph needs an answer
-    return tuple(task.owner for task in named.tasks) if named else ()
+    lists = await owners_of_lists(repository)
+    return (*(task.owner for task in named.tasks), *lists) if named else lists
 
 
 @rule(desc="Infer what a Flyte task or app depends on from its entry point", level=LogLevel.DEBUG)
@@ -288,10 +293,12 @@ async def _warn_of_packages(plan: _Plan, image: Address, python_setup: PythonSet
 
 async def _build_image(plan: _Plan, image: Address, python_setup: PythonSetup) -> BuiltImage:
     embeds = plan.copy_style == "none"
-    built = (await engine.build_images([ImageRequest(image, True if embeds else None)]))[0]
+    request = ImageRequest(image, True if embeds else None)
+    built = (await engine.build_images([request]))[0]
     if embeds:
         await _check_embedded(plan, built, python_setup)
     await _warn_of_packages(plan, image, python_setup)
+    await engine.compare_images([AskedImageRequest(plan.target.address, request)])
     return built
 
 

@@ -316,12 +316,12 @@ def test_what_the_codes_image_asks_for_and_the_linked_one_may_lack_is_said(tmp_p
         '.with_pip_packages("pandas>=2", "Click", "./dist/acme_lib-1.0-py3-none-any.whl", "dist/click-8-py3-none-any.whl")'
         '.with_pip_packages("x @ https://user:planted-value@h.test/x_y-2.tar.gz?a=b#c").with_apt_packages("libgomp1").with_commands(["make"])'
         '.with_env_vars({"TOKEN": "planted-value"}).with_workdir("/work-dir").with_requirements("r.txt")'
-        '.with_source_folder("data", "/data").with_uv_project("pyproject.toml")'
+        '.with_source_folder("data", "/data").with_uv_project("pyproject.toml").with_uv_project("gone/pyproject.toml")'
     )
     files = {
         **images(image),
         "r.txt": "numpy==2\n# no\nrich\n",
-        "pyproject.toml": "[project]\n",
+        "pyproject.toml": '[project]\nname = "p"\ndependencies = ["polars[x]>=1", "click"]\n',
         "data/x": "",
     }
     root = unpacked(tmp_path, files)
@@ -336,13 +336,14 @@ def test_what_the_codes_image_asks_for_and_the_linked_one_may_lack_is_said(tmp_p
         "pip packages that its resolve lacks: pandas>=2. Add them",
         "installs the file ./dist/acme_lib-1.0-py3-none-any.whl, and its resolve lacks acme-lib. Is it built from",
         "installs the file x_y-2.tar.gz, and its resolve lacks x-y. ",
-        "apt packages libgomp1: the linked image is used as it is",
-        "commands (make)",
-        "environment variables TOKEN",
+        "apt packages libgomp1: the base of the linked image has to have them",
+        "commands (make): nothing runs them here",
+        'environment variables TOKEN: set them in the linked image, env={"TOKEN": "..."}',
         "working directory /work-dir",
         "r.txt, and its resolve lacks numpy==2",
-        "copies data to /data",
-        "UVProject (pyproject.toml)",
+        "copies data to /data: use `source_folders` of the linked image",
+        "declares pyproject.toml, and its resolve lacks polars[x]>=1. Add",
+        "UVProject (gone/pyproject.toml)",
     ):
         assert said in text
     assert "click" not in text.lower(), "it is installed"

@@ -7,7 +7,6 @@ import dataclasses
 import glob
 import importlib.metadata
 import os
-import re
 import struct
 import sys
 import zlib
@@ -15,8 +14,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from . import words
-from .words import Refused, distribution_of_file, without
+from . import asked
+from .words import Refused, without
 
 
 def choose(
@@ -159,101 +158,76 @@ def lacking(root: str, image: Any, linked: str) -> Iterable[str]:
         return
     if image is None or (image._ref_name is not None and not image._layers):
         return
-    check = "the linked image is used as it is; see that it has that, or drop it from the Image"
     stock = (image.base_image or "").startswith("ghcr.io/flyteorg/flyte:")
     if image.dockerfile:
-        yield f"its Image has a Dockerfile ({without(root, str(image.dockerfile))}): {check}"
+        file = without(root, str(image.dockerfile))
+        yield f"its Image has a Dockerfile ({file}): {asked.CHECK}"
     elif image.base_image and not stock and image.base_image != linked:
-        yield f"its Image is based on {image.base_image}: {check}"
+        yield f"its Image is based on {image.base_image}: {asked.CHECK}"
     here = sys.version_info[:2]
     if stock and tuple(image.python_version) != here:
-        wanted, ours = (".".join(map(str, v)) for v in (image.python_version, here))
-        yield (f"its Image wants Python {wanted}; the linked image has {ours}, as its resolve has")
+        yield asked.python(image.python_version, ".".join(map(str, here)))
     for layer in image._layers:
-        yield from _lacking_of_layer(root, layer, check)
+        yield from (without(root, line) for line in _lacking_of_layer(root, layer))
 
 
 _FILES = ("pyproject", "manifest", "script", "file")
-_NEW_LOCK = "to the requirements of its resolve and make the lock file anew"
-_ASKS = {
-    "AptPackages": "declares apt packages {packages}: {check}",
-    "CopyConfig": "copies {src} to {dst}: use `source_files` or `source_folders` of the linked "
-    "image",
-    "WorkDir": "declares the working directory {workdir}: the linked image has its own (`workdir`)",
+_READERS = {
+    "Requirements": ("file", asked.requirements_in),
+    "UVProject": ("pyproject", asked.project_dependencies),
 }
 
 
-def _lacking_of_layer(root: str, layer: Any, check: str) -> Iterable[str]:
+def _lacking_of_layer(root: str, layer: Any) -> Iterable[str]:
     kind = type(layer).__name__
     fields = [f.name for f in dataclasses.fields(layer)] if dataclasses.is_dataclass(layer) else []
-    text = {name: _text(root, getattr(layer, name)) for name in fields}
-    if kind == "PipPackages":
-        unmet = [one for one in layer.packages or () if not _installed(one)]
-        files = [one for one in unmet if distribution_of_file(one)]
-        if named := ", ".join(one for one in unmet if one not in files):
-            yield (
-                f"its Image declares pip packages that its resolve lacks: {named}. "
-                f"Add them {_NEW_LOCK}, or drop them from the Image"
-            )
-        for one in files:
-            yield (
-                f"its Image installs the file {without(root, _place(one))}, and its resolve lacks "
-                f"{distribution_of_file(one)}. {words.instead_of_file(distribution_of_file(one))}"
-            )
-    elif kind == "Requirements" and (declared := _requirements(root, layer.file)) is not None:
-        missing = ", ".join(one for one in declared if not _installed(one))
-        if missing:
-            yield (
-                f"its Image declares {text['file']}, and its resolve lacks {missing}. "
-                f"Add them {_NEW_LOCK}"
-            )
+    if kind in _READERS:
+        name, requirements_in = _READERS[kind]
+        file = str(getattr(layer, name))
+        text = _content(root, file)
+        if text is None:
+            yield f"its Image declares {kind} ({file}): {asked.CHECK}"
+        else:
+            declared = requirements_in(text)
+            yield from asked.packages_of_file(file, _not_installed(declared))
+    elif kind == "PipPackages":
+        yield from asked.packages(_not_installed(layer.packages or ()))
+    elif kind == "AptPackages":
+        yield asked.apt(layer.packages, can_install=False)
     elif kind == "Commands":
-        yield f"its Image declares commands ({'; '.join(map(str, layer.commands))}): {check}"
+        yield asked.commands(map(str, layer.commands))
     elif kind == "Env":
-        # Names alone: a value may be a secret.
-        names = ", ".join(name for name, _ in layer.env_vars)
-        yield (
-            f"its Image declares environment variables {names}: "
-            "set them in `env` of the linked image"
-        )
-    elif kind in _ASKS:
-        yield f"its Image {_ASKS[kind].format(check=check, **text)}"
+        yield asked.variables(name for name, _ in layer.env_vars)
+    elif kind == "WorkDir":
+        yield asked.workdir(layer.workdir)
+    elif kind == "CopyConfig":
+        field = "`source_folders`" if layer.path_type else "`source_files`"
+        yield asked.copied(str(layer.src), layer.dst, field, "")
     elif kind not in ("CodeBundleLayer", "DockerIgnore"):
-        files = [text[name] for name in fields if name in _FILES]
+        files = [str(getattr(layer, name)) for name in fields if name in _FILES]
         what = f"{kind} ({files[0]})" if files else kind
-        yield f"its Image declares {what}: {check}"
+        yield f"its Image declares {what}: {asked.CHECK}"
 
 
-def _text(root: str, value: object) -> str:
-    parts = value if isinstance(value, (tuple, list)) else (value,)
-    return without(root, " ".join(map(str, parts)))
-
-
-def _requirements(root: str, file: Any) -> list[str] | None:
-    path = os.path.join(root, str(file))
+def _content(root: str, file: str) -> str | None:
+    """Of a file of the bundle."""
+    path = os.path.join(root, file)
     if not os.path.isfile(path):
         return None
-    with open(path, encoding="utf-8") as lines:
-        return [line.strip() for line in lines if re.match(r"\s*[A-Za-z0-9]", line)]
+    with open(path, encoding="utf-8", errors="replace") as text:
+        return text.read()
+
+
+def _not_installed(requirements: Iterable[str]) -> list[str]:
+    return [one for one in requirements if not _installed(one)]
 
 
 def _installed(requirement: str) -> bool:
-    name = distribution_of_file(requirement)
+    name = asked.distribution_of(requirement)
     if name is None:
-        found = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", requirement)
-        if found is None:
-            return True
-        name = found[0]
+        return False
     try:
         importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
-
-
-def _place(requirement: str) -> str:
-    """The path of a file that a requirement names; of an address, which may hold a password, its
-    last part.
-    """
-    place = requirement.rpartition(" @ ")[2].partition("#")[0].partition("?")[0].strip()
-    return place.rpartition("/")[2] if "://" in place else place

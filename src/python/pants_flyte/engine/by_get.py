@@ -55,7 +55,14 @@ from pants.engine.unions import UnionRule
 from pants.source.source_root import SourceRootsRequest, SourceRootsResult
 from pants.version import PANTS_SEMVER
 
-from pants_flyte.build_types import BuiltImage, BuiltTask, ImageRequest, TaskRequest
+from pants_flyte.build_types import (
+    AskedImage,
+    AskedImageRequest,
+    BuiltImage,
+    BuiltTask,
+    ImageRequest,
+    TaskRequest,
+)
 from pants_flyte.engine.types import (
     CheckedOut,
     IgnoreFilesAbove,
@@ -298,6 +305,10 @@ async def build_tasks(requests: Sequence[TaskRequest]) -> tuple[BuiltTask, ...]:
 
 async def build_images(requests: Sequence[ImageRequest]) -> tuple[BuiltImage, ...]:
     return await MultiGet(Get(BuiltImage, ImageRequest, request) for request in requests)
+
+
+async def compare_images(requests: Sequence[AskedImageRequest]) -> tuple[AskedImage, ...]:
+    return await MultiGet(Get(AskedImage, AskedImageRequest, request) for request in requests)
 
 
 # --- rules of the port ---------------------------------------------------------------------------

@@ -77,7 +77,14 @@ from pants.engine.unions import UnionRule, union
 from pants.source import source_root
 from pants.version import PANTS_SEMVER
 
-from pants_flyte.build_types import BuiltImage, BuiltTask, ImageRequest, TaskRequest
+from pants_flyte.build_types import (
+    AskedImage,
+    AskedImageRequest,
+    BuiltImage,
+    BuiltTask,
+    ImageRequest,
+    TaskRequest,
+)
 from pants_flyte.engine.types import (
     CheckedOut,
     IgnoreFilesAbove,
@@ -325,6 +332,12 @@ async def build_images(requests: Sequence[ImageRequest]) -> tuple[BuiltImage, ..
     )
 
 
+async def compare_images(requests: Sequence[AskedImageRequest]) -> tuple[AskedImage, ...]:
+    return await concurrently(
+        compare_image(**implicitly({request: AnyAskedImageRequest})) for request in requests
+    )
+
+
 # --- rules of the port ---------------------------------------------------------------------------
 
 
@@ -338,6 +351,11 @@ class AnyImageRequest:
     """Stands for `ImageRequest`, its only member."""
 
 
+@union(in_scope_types=[EnvironmentName])
+class AnyAskedImageRequest:
+    """Stands for `AskedImageRequest`, its only member."""
+
+
 @rule(polymorphic=True)
 async def build_task(request: AnyTaskRequest, environment: EnvironmentName) -> BuiltTask:
     raise NotImplementedError
@@ -345,6 +363,11 @@ async def build_task(request: AnyTaskRequest, environment: EnvironmentName) -> B
 
 @rule(polymorphic=True)
 async def build_image(request: AnyImageRequest, environment: EnvironmentName) -> BuiltImage:
+    raise NotImplementedError
+
+
+@rule(polymorphic=True)
+async def compare_image(request: AnyAskedImageRequest, environment: EnvironmentName) -> AskedImage:
     raise NotImplementedError
 
 
@@ -369,4 +392,5 @@ def rules() -> Iterable[Union[Rule, UnionRule]]:
         *collect_rules(),
         UnionRule(AnyTaskRequest, TaskRequest),
         UnionRule(AnyImageRequest, ImageRequest),
+        UnionRule(AnyAskedImageRequest, AskedImageRequest),
     ]

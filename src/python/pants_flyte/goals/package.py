@@ -17,8 +17,15 @@ from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
 from pants_flyte import engine
-from pants_flyte.build_types import BuiltBundle, BuiltImage, ImageRequest, TaskRequest
+from pants_flyte.build_types import (
+    AskedImageRequest,
+    BuiltBundle,
+    BuiltImage,
+    ImageRequest,
+    TaskRequest,
+)
 from pants_flyte.bundle import build_bundle
+from pants_flyte.flyte_in_image import tasks_linked_to
 from pants_flyte.image_target_types import FlyteImageBaseField
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.target_types import FlyteBundleDependenciesField, FlyteEntryPointField
@@ -73,7 +80,10 @@ async def package_task(field_set: PackageTaskFieldSet) -> BuiltPackage:
 
 @rule(desc="Package a Flyte image", level=LogLevel.DEBUG)
 async def package_image(field_set: PackageImageFieldSet) -> BuiltPackage:
-    image = (await engine.build_images([ImageRequest(field_set.address)]))[0]
+    request = ImageRequest(field_set.address)
+    image = (await engine.build_images([request]))[0]
+    tasks = await tasks_linked_to(field_set.address, await engine.all_targets())
+    await engine.compare_images([AskedImageRequest(task, request) for task in tasks])
     return BuiltPackage(image.digest, (_image_artifact(image),))
 
 
