@@ -166,6 +166,11 @@ CASES = {
             "the linked image"
         ],
     ),
+    "commands: lines, and a secret": (
+        f"{DEBIAN}.with_commands(['a\\nb', 'curl https://me:planted@h.test/x'])",
+        "",
+        ["its Image declares commands (a\\nb; curl https://"],
+    ),
     "commands: not literal": (f"{DEBIAN}.with_commands(os.environ['X'].split())", "", []),
     "Python: met": ("flyte.Image.from_debian_base(python_version=(3, 12))", "", []),
     "Python: another": (

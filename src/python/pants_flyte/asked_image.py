@@ -40,6 +40,7 @@ from flyte_pack.flyte_side import asked as words
 from flyte_pack.image.copy_rules import file_destination, folder_destination
 from flyte_pack.image_scan import Asked, Copied, FilePath
 from flyte_pack.names import normalized
+from flyte_shim import shown
 from pants_flyte import engine
 from pants_flyte import image_target_types as types
 from pants_flyte.build_types import AskedImage, AskedImageRequest, BuiltImage
@@ -51,7 +52,7 @@ from pants_flyte.globs import exactly, literal_glob
 from pants_flyte.image_packages import lock_of
 from pants_flyte.known_modules import locked_names, requirements_by_distribution
 from pants_flyte.layout import root_path
-from pants_flyte.target_types import FlyteEntryPointField
+from pants_flyte.target_types import FlyteEntryPointField, FlyteTaskImageField
 
 logger = logging.getLogger(__name__)
 
@@ -104,29 +105,14 @@ async def owners_of_lists(repository: Repository) -> Tuple[Address, ...]:
 @dataclass(frozen=True)
 class _Compared:
     """image: the target, and what was built of it. locked: names of distributions in the lock file
-    of its resolve. targets: by name, those that require it.
+    of its resolve.
     """
 
     task: Address
     image: Target
     built: BuiltImage
+    resolve: str
     locked: Set[str]
-    targets: Mapping[str, Sequence[Address]]
-
-    def packages(self, wanted: Iterable[str], file: Optional[str] = None) -> Iterator[str]:
-        unlocked, unmet = [], []
-        for one in wanted:
-            name = normalized(words.distribution_of(one) or "")
-            if name in self.built.distributions:
-                continue
-            if name not in self.locked:
-                unlocked.append(one)
-            elif ";" not in one:  # the marker may be about other platforms
-                unmet.append(name)
-        yield from words.packages_of_file(file, unlocked) if file else words.packages(unlocked)
-        if unmet:
-            bring = [str(next(iter(self.targets.get(name, ())), "")) for name in unmet]
-            yield words.packages_left_out(unmet, self.image.address.spec, bring)
 
     def variables(self, wanted: Mapping[str, Optional[str]]) -> Iterator[str]:
         own: Mapping[str, str] = self.image[types.FlyteImageEnvField].value or {}
@@ -189,12 +175,35 @@ async def _compared(task: Address, built: BuiltImage, python_setup: PythonSetup)
         locked = locked_names((await lock_of(task, resolve, python_setup)).content)
     except FlyteTargetError:
         locked = set()  # without a lock file an image has no packages but its base's
-    targets = await requirements_by_distribution(resolve, python_setup)
-    return _Compared(task, image, built, locked, targets)
+    return _Compared(task, image, built, resolve, locked)
+
+
+async def _packages_compared(
+    compared: _Compared,
+    wanted: Iterable[str],
+    python_setup: PythonSetup,
+    file: Optional[str] = None,
+) -> List[str]:
+    """wanted: requirements. file: that they are in."""
+    unlocked, unmet = [], []
+    for one in wanted:
+        name = normalized(words.distribution_of(one) or "")
+        if name in compared.built.distributions:
+            continue
+        if name not in compared.locked:
+            unlocked.append(one)
+        elif ";" not in one:  # the marker may be about other platforms
+            unmet.append(name)
+    lines = [*(words.packages_of_file(file, unlocked) if file else words.packages(unlocked))]
+    if unmet:
+        targets = await requirements_by_distribution(compared.resolve, python_setup)
+        bring = [str(next(iter(targets.get(name, ())), "")) for name in unmet]
+        lines.append(words.packages_left_out(unmet, compared.image.address.spec, bring))
+    return lines
 
 
 async def _lists_compared(
-    compared: _Compared, asked: Asked, files: Mapping[FilePath, str]
+    compared: _Compared, asked: Asked, files: Mapping[FilePath, str], python_setup: PythonSetup
 ) -> List[str]:
     """The files of requirements. What is read is owned by what the task reaches: then an edit
     selects the task under `--changed-since`.
@@ -215,7 +224,7 @@ async def _lists_compared(
         place = files.get(path)
         if place in texts:
             wanted = requirements_in(texts[place].decode(errors="replace"))
-            lines += compared.packages(wanted, place)
+            lines += await _packages_compared(compared, wanted, python_setup, place)
         elif place is not None:
             owner = next((str(owner.address) for owner in owners[place]), "")
             lines.append(words.not_read(place, owner, str(compared.task)))
@@ -230,13 +239,16 @@ async def compare_with_asked(
     (task,) = await engine.targets_at([request.task])
     resolve = task[PythonResolveField].normalized_value(python_setup)
     entry = task[FlyteEntryPointField].value
+    linked = task[FlyteTaskImageField].to_unparsed_address_inputs()
+    if request.image.address not in await engine.resolve_addresses(linked):
+        return AskedImage(())  # the engine repeats an earlier question to see if its answer holds
     try:
         module = await find_entry_module(request.task, entry, resolve, python_setup)
         repository = await repository_of(request.task, module, resolve, modules, python_setup)
         found = await image_asked(repository)
     except FlyteTargetError:
         found = None  # building the task reports it; this may be about the image
-    if found is None:
+    if found is None or found[1] == Asked():
         return AskedImage(())
     environment, asked = found
     files = await _files_named(repository, asked)
@@ -244,8 +256,8 @@ async def compare_with_asked(
     compared = await _compared(request.task, built, python_setup)
     lines = [
         *compared.python(asked.python),
-        *compared.packages(asked.packages),
-        *await _lists_compared(compared, asked, files),
+        *await _packages_compared(compared, asked.packages, python_setup),
+        *await _lists_compared(compared, asked, files, python_setup),
         *compared.apt(asked.apt),
         *compared.variables(asked.variables),
         *compared.workdir(asked.workdir),
@@ -256,9 +268,9 @@ async def compare_with_asked(
         if path is not None and not f"{module.path}/".startswith("" if path == "." else f"{path}/"):
             lines += compared.copied(one, path)
     if asked.commands:
-        lines.append(words.commands(asked.commands))
+        lines.append(words.commands(map(shown.line, asked.commands)))
     for line in lines:
-        logger.warning(f"{request.task}: environment {environment}: {line}")
+        logger.warning(shown.printable(f"{request.task}: environment {environment}: {line}"))
     return AskedImage(tuple(lines))
 
 
