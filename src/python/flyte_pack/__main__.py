@@ -15,6 +15,8 @@ _COMMANDS = {
     "deploy-config": "flyte_pack.deploy.config_file",
     "push": "flyte_pack.registry.program",
     "base-lock": "flyte_pack.image.base_lock",
+    "apt-lock": "flyte_pack.image.apt_program",
+    "image-apt": "flyte_pack.image.apt_layers",
     "image-host-base": "flyte_pack.image.host_base",
     "image-local-base": "flyte_pack.image.local_base",
     "image-resolve": "flyte_pack.image.resolve",

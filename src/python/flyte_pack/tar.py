@@ -21,6 +21,7 @@ ROOT: Owner = (0, 0)
 _ZEROS = bytes(BLOCK)
 _TIME = b"00000000000\0"
 _REGULAR = b"0"
+_HARD_LINK = b"1"
 _SYMLINK = b"2"
 _DIRECTORY = b"5"
 _EXTENDED = b"x"
@@ -44,6 +45,11 @@ def directory(path: str, mode: int, owner: Owner = ROOT) -> bytes:
 def symlink(path: str, target: str, owner: Owner = ROOT) -> bytes:
     """The block(s) of a symbolic link to `target`."""
     return _header(path, 0o777, 0, owner, _SYMLINK, target.encode())
+
+
+def hard_link(path: str, target: str, mode: int) -> bytes:
+    """The block(s) of another name for `target`, a file before it in the archive."""
+    return _header(path, mode, 0, ROOT, _HARD_LINK, target.encode())
 
 
 def _header(

@@ -37,6 +37,7 @@ from pants_flyte.build_types import BuiltImage, ImageRequest
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.flyte_in_image import check_flyte
 from pants_flyte.holes import hole_values
+from pants_flyte.image_apt import apt_layers
 from pants_flyte.image_code import code_layer, code_of, hiding_process, shim_processes
 from pants_flyte.image_packages import package_layers, requirements_of
 from pants_flyte.image_process import blobs, layers_of
@@ -140,11 +141,12 @@ async def build_image(
     if any(environment.user_packages for environment in environments.values()):
         # They would come before the locked packages.
         settings = replace(settings, env={"PYTHONNOUSERSITE": "1", **settings.env})
+    apt = await apt_layers(target, base, platforms, flyte, tool)
     packages = await package_layers(
         target,
         roots=roots,
         environments=environments,
-        room=_room(base, platforms, bool(roots)),
+        room=_room(base, platforms, bool(roots), apt is not None),
         program=tool,
         python_setup=python_setup,
         repos=repos,
@@ -169,14 +171,15 @@ async def build_image(
     layers = {}
     for platform, (_, left), of_platform, shim in zip(platforms, settled, packages.layers, done):
         below = await layers_of(next(hidden)) if left.what else ()
-        layers[platform] = (*below, *of_platform, *await layers_of(shim), *code_layers)
+        debian = apt.layers[platform] if apt else ()
+        layers[platform] = (*debian, *below, *of_platform, *await layers_of(shim), *code_layers)
     image = assemble(base.image, layers, settings)
     output = target[OutputPathField]
     layout = checked_output_path(output, output.value_or_default(file_ending=None))
     layout += "" if own_output else "-with-code"
     documents = await engine.create_digest(image.documents)
     ours = [await blobs(result) for result in (*done, embedded)]
-    parts = [documents, base.blobs, *packages.blobs, *ours]
+    parts = [documents, base.blobs, *(apt.blobs if apt else ()), *packages.blobs, *ours]
     return BuiltImage(
         address=address,
         digest=await engine.under_prefix(await engine.merge_digests(parts), layout),
@@ -237,14 +240,14 @@ def _check_user(
             )
 
 
-def _room(base: Base, platforms: Iterable[Platform], packages: bool) -> int:
+def _room(base: Base, platforms: Iterable[Platform], packages: bool, debian: bool) -> int:
     """For layers of packages, which need at least one."""
     rooms = []
     for platform in platforms:
         below, environment = base.image.for_platform(platform), base.environments[platform]
         assert below is not None
         # The shim's and the code's, and one that may hide what of the base gives way.
-        others = 2 + (environment.occupied or bool(environment.distributions))
+        others = 2 + debian + (environment.occupied or bool(environment.distributions))
         try:
             rooms.append(room_for_packages(below, others + packages) + packages)
         except InvalidImage as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any, Mapping, Tuple
+from typing import Any, Mapping, Optional, Tuple, Type
 
 from pants.backend.python.target_types import InterpreterConstraintsField, PythonResolveField
 from pants.core.goals.package import OutputPathField
@@ -26,6 +26,7 @@ from pants.util.docutil import bin_name
 from pants.util.frozendict import FrozenDict
 from pants.util.strutil import help_text
 
+from flyte_pack.image.apt_lock import PACKAGE, REQUEST
 from pants_flyte import engine
 from pants_flyte.named_files import FileNamingTarget, NamedFilesField, NamesFiles, path_from_root
 from pants_flyte.target_types import FlyteRootDirField, OneAddressField, PathField
@@ -326,6 +327,69 @@ class FlyteImageLockGroupsField(StringSequenceField):
     """)
 
 
+class FlyteImageAptPackagesField(StringSequenceField):
+    alias = "apt_packages"
+    default = ()
+    value: Tuple[str, ...]
+    help = help_text(f"""
+        Debian packages to add to the base, as Flyte's `with_apt_packages` does: `["ffmpeg",
+        "libgl1"]`, or with a version, `"git=1:2.39.5-0+deb12u2"`. What they depend on comes along.
+
+        They come from a lock file, which `{bin_name()} run path/to:image -- lock-apt` writes. It
+        asks apt, for which this machine must be a Debian or Ubuntu; packaging needs neither that
+        nor a container engine. The base must have apt's own files (`/var/lib/dpkg/status`,
+        `/etc/apt`). Packages whose maintainer scripts would have to run are refused when they are
+        locked.
+    """)
+
+    @classmethod
+    def compute_value(cls, raw_value: Any, address: Address) -> Tuple[str, ...]:
+        return _sorted_words(cls, super().compute_value(raw_value, address), REQUEST, address)
+
+
+class FlyteImageAptSkipScriptsField(StringSequenceField):
+    alias = "apt_skip_scripts"
+    default = ()
+    value: Tuple[str, ...]
+    help = help_text("""
+        Of the packages that `apt_packages` bring, those whose maintainer scripts the image does
+        well without: `["x11-common"]`. They are put in as they are.
+    """)
+
+    @classmethod
+    def compute_value(cls, raw_value: Any, address: Address) -> Tuple[str, ...]:
+        return _sorted_words(cls, super().compute_value(raw_value, address), PACKAGE, address)
+
+
+def _sorted_words(
+    field: Type[StringSequenceField],
+    words: Optional[Tuple[str, ...]],
+    pattern: str,
+    address: Address,
+) -> Tuple[str, ...]:
+    for word in words or ():
+        if not re.fullmatch(pattern, word):
+            raise InvalidFieldException(
+                f"The `{field.alias}` field in target {address} has {word!r}, which cannot be the "
+                "name of a Debian package."
+            )
+    return tuple(sorted(set(words or ())))
+
+
+class FlyteImageAptLockfileField(PathField):
+    alias = "apt_lockfile"
+    help = help_text("""
+        The lock file of `apt_packages`, relative to the BUILD file (`//` before it means the build
+        root); to be committed. If unset, it is the target's name with the ending `.apt.lock.json`.
+    """)
+
+    @property
+    def path(self) -> str:
+        return super().path or os.path.join(
+            self.address.spec_path, f"{self.address.target_name}.apt.lock.json"
+        )
+
+
 class FlyteImageRegistriesField(StringSequenceField):
     alias = "registries"
     help = help_text("""
@@ -400,6 +464,9 @@ class FlyteImage(FileNamingTarget):
         FlyteImageBytecodeField,
         FlyteImageLockExtrasField,
         FlyteImageLockGroupsField,
+        FlyteImageAptPackagesField,
+        FlyteImageAptSkipScriptsField,
+        FlyteImageAptLockfileField,
         FlyteImageRegistriesField,
         FlyteImageRepositoryField,
         FlyteImageTagsField,

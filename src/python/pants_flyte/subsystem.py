@@ -114,6 +114,12 @@ class FlyteSubsystem(Subsystem):
         "(`localhost:5000`) needs no entry.",
         advanced=True,
     )
+    apt_mirrors = DictOption[str](
+        help="Where the Debian packages of images (`apt_packages`) are fetched instead of from the "
+        "repositories that their base names: `{'http://deb.debian.org/debian': "
+        "'https://mirror.example.com/debian'}`. Lock files name the base's repositories.",
+        advanced=True,
+    )
     all_excludes = StrListOption(
         default=[
             "**/__pycache__/**",

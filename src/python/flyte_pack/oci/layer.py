@@ -90,6 +90,10 @@ class LayerWriter:
         """A symbolic link to `target`, a path as it is to be in the image."""
         self._gzip.add(tar.symlink(_checked(path), target, self._owner))
 
+    def add_hard_link(self, path: str, target: str, mode: int) -> None:
+        """Another name for the file `target`, which the layer has already; root's."""
+        self._gzip.add(tar.hard_link(_checked(path), target, mode))
+
     def add_whiteout(self, path: str) -> None:
         """Hide what lower layers have at `path` (image specification, "Whiteouts")."""
         directory, slash, name = _checked(path).rpartition("/")

@@ -32,6 +32,7 @@ class Member:
     mtime: int
     link: bytes
     uid: int
+    gid: int
     _stream: TarStream = field(repr=False)
 
     def content(self) -> Iterator[memoryview]:
@@ -99,7 +100,8 @@ class TarStream:
         mode = self._number(header[100:108]) & 0o7777
         mtime = min(self._number(header[136:148]), _MAX_TIME)
         uid = self._decimal(pax[b"uid"]) if b"uid" in pax else self._number(header[108:116])
-        return Member(name, kind, mode, size, mtime, link, uid, self)
+        gid = self._decimal(pax[b"gid"]) if b"gid" in pax else self._number(header[116:124])
+        return Member(name, kind, mode, size, mtime, link, uid, gid, self)
 
     def content(self) -> Iterator[memoryview]:
         """What is left of the content of the member at hand."""

@@ -176,6 +176,11 @@ async def subset(digest: fs.Digest, globs: PathGlobs) -> fs.Digest:
     return await Get(fs.Digest, fs.DigestSubset(digest, globs))
 
 
+async def downloaded(files: Sequence[fs.DownloadFile]) -> tuple[fs.Digest, ...]:
+    """Each file by itself, checked by size and SHA-256; none that Pants' store has is fetched."""
+    return tuple(await MultiGet(Get(fs.Digest, fs.DownloadFile, file) for file in files))
+
+
 # --- Pants' own inference ------------------------------------------------------------------------
 
 

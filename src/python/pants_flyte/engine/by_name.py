@@ -43,6 +43,7 @@ from pants.core.util_rules.env_vars import environment_vars_subset
 from pants.core.util_rules.subprocess_environment import get_subprocess_environment
 from pants.engine import fs, intrinsics
 from pants.engine.addresses import Addresses, UnparsedAddressInputs
+from pants.engine.download_file import download_file
 from pants.engine.env_vars import EnvironmentVars, EnvironmentVarsRequest
 from pants.engine.environment import EnvironmentName
 from pants.engine.fs import PathGlobs
@@ -202,6 +203,10 @@ async def without_prefix(digest: fs.Digest, prefix: str) -> fs.Digest:
 
 async def subset(digest: fs.Digest, globs: PathGlobs) -> fs.Digest:
     return await intrinsics.digest_subset_to_digest(fs.DigestSubset(digest, globs))
+
+
+async def downloaded(files: Sequence[fs.DownloadFile]) -> tuple[fs.Digest, ...]:
+    return await concurrently(download_file(file, **implicitly()) for file in files)
 
 
 # --- Pants' own inference ------------------------------------------------------------------------

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Iterable, Union
 
-from pants.core.goals.run import RunFieldSet, RunInSandboxBehavior, RunRequest
+from pants.backend.python.subsystems.setup import PythonSetup
+from pants.core.goals.run import RunFieldSet, RunInSandboxBehavior, RunRequest, RunSubsystem
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
@@ -14,6 +15,7 @@ from pants_flyte import engine
 from pants_flyte import image_target_types as types
 from pants_flyte.base_image import platforms_of, registry_reference
 from pants_flyte.build_types import ImageRequest
+from pants_flyte.image_apt import LOCK_APT, apt_lock_program
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.tool import insecure_arguments, interactive_program
 
@@ -54,8 +56,15 @@ async def run_base_image(
 
 @rule(desc="Prepare to run a command in an image", level=LogLevel.DEBUG)
 async def run_image(
-    field_set: RunImageFieldSet, flyte: FlyteSubsystem, flyte_pack: FlytePackSubsystem
+    field_set: RunImageFieldSet,
+    run: RunSubsystem,
+    flyte: FlyteSubsystem,
+    flyte_pack: FlytePackSubsystem,
+    python_setup: PythonSetup,
 ) -> RunRequest:
+    if run.args[:1] == (LOCK_APT,):  # without the image, which needs the lock file
+        (target,) = await engine.targets_at([field_set.address])
+        return await apt_lock_program(target, flyte, flyte_pack, python_setup)
     image = (await engine.build_images([ImageRequest(field_set.address)]))[0]
     return await interactive_program(
         flyte_pack,
