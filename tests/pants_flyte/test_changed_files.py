@@ -6,6 +6,7 @@ All that the rules read of the build root, by where they ask for it:
 |---|---|---|
 | base_image | `lockfile`, `source` of a base | fields |
 | image_code | `source_files`, `source_folders` with their `.dockerignore` | fields |
+| image_apt | `apt_lockfile` of an image | fields |
 | image_packages, known_modules, task_packages | the lock file of the resolve | option |
 | deployment | `config`, `[flyte].deploy_config` | field, option |
 | bundle | for `all`, what lies beside the code | fields |
@@ -79,6 +80,8 @@ BELOW = [
     ("img", SOURCE.format('"layout/"'), "img/layout/blobs/sha256/0a"),
     ("img", SOURCE.format('"."'), "img/blobs/sha256/0a"),
     ("img", SOURCE.format('"python.tar"'), "img/python.tar"),
+    ("img", IMAGE.format('apt_packages=["git"]'), "img/x.apt.lock.json"),
+    ("img", IMAGE.format('apt_lockfile="apt.json"'), "img/apt.json"),
     ("img", IMAGE.format('source_files=[{"src": "a.json", "dst": "."}]'), "img/a.json"),
     ("img", IMAGE.format('source_files=[{"src": "../img/a.json", "dst": "."}]'), "img/a.json"),
     ("img", IMAGE.format('source_files=[{"src": "//img/a.json", "dst": "."}]'), "img/a.json"),
@@ -149,7 +152,14 @@ def test_another_file_does_not(root: RuleRoot, directory, text, path):
 def test_each_field_that_names_files_is_in_the_table():
     fields = {field for target in target_types() for field in target.core_fields}
     aliases = {field.alias for field in fields if issubclass(field, NamesFiles)}
-    assert aliases == {"lockfile", "source", "source_files", "source_folders", "config"}
+    assert aliases == {
+        "lockfile",
+        "source",
+        "source_files",
+        "source_folders",
+        "config",
+        "apt_lockfile",
+    }
     assert all(any(alias in text for _, text, _ in BELOW) for alias in aliases)
 
 

@@ -16,6 +16,7 @@ from flyte_pack.image.apt_lock import AptLock, LockedDeb, mirrored
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.oci.model import InvalidImage, Platform
 from flyte_pack.oci.parts import Layer
+from flyte_shim import shown
 from pants_flyte import engine
 from pants_flyte import image_target_types as types
 from pants_flyte.base_image import Base, load_base, parse_platforms
@@ -88,7 +89,16 @@ async def _downloaded(
         )
         for deb in debs
     ]
-    return await engine.downloaded(requests)
+    try:
+        return await engine.downloaded(requests)
+    except Exception as error:  # Pants has no class for it
+        reason = shown.line(str(error), longest=500)
+        raise FlyteTargetError(
+            target.address,
+            f"a Debian package cannot be fetched: {reason}. Repositories drop what they have "
+            f"replaced: run {_command(target)}, or name a mirror that keeps it in "
+            "`[flyte].apt_mirrors`.",
+        ) from None
 
 
 def _command(target: Target) -> str:
