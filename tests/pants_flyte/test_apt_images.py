@@ -115,6 +115,14 @@ def test_a_name_that_apt_would_take_for_something_else_is_refused(root: RuleRoot
         root.package("app:image")
 
 
+def test_a_mirror_has_no_password_that_a_log_would_show(root: RuleRoot):
+    image_options(root, f"--flyte-apt-mirrors={{'{REPOSITORY}': 'http://u:secret@h'}}")
+    root.write({**image(FIELDS), PATH: LOCK.to_json()})
+    said = root.refusal("app:image")
+    assert "`[flyte].apt_mirrors` cannot have http://h: it has a user, a password" in said
+    assert "secret" not in said
+
+
 # --- lock-apt -------------------------------------------------------------------------------------
 
 

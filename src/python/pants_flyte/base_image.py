@@ -117,6 +117,26 @@ def _environments(target: Target, image: BaseImage) -> FrozenDict[Platform, Envi
     return FrozenDict(found)
 
 
+def image_platforms(target: Target, base: Base) -> Tuple[Platform, ...]:
+    """Those of a `flyte_image` on the base. Raises `FlyteTargetError`."""
+    has = [p.platform for p in base.image.platforms]
+    wanted = target[types.FlyteImagePlatformsField].value
+    if wanted is None:
+        return tuple(sorted(has))
+    platforms = parse_platforms(target.address, wanted)
+    for platform in platforms:
+        if platform not in has:
+            raise FlyteTargetError(
+                target.address,
+                f"`platforms` asks for {platform}, and the base {base.address} has "
+                f"{', '.join(map(str, has))}. Add it to the base's `platforms` and lock it, or "
+                "leave it out here.",
+            )
+    if not platforms:
+        raise FlyteTargetError(target.address, "`platforms` is empty.")
+    return platforms
+
+
 async def _locked(target: Target) -> BaseImage:
     reference = Reference.parse(registry_reference(target))
     path = target[types.FlyteBaseLockfileField].path

@@ -32,7 +32,7 @@ from flyte_pack.oci.parts import layer_path_problem
 from flyte_shim.words import word_problem
 from pants_flyte import engine
 from pants_flyte import image_target_types as types
-from pants_flyte.base_image import Base, load_base, parse_platforms
+from pants_flyte.base_image import Base, image_platforms, load_base
 from pants_flyte.build_types import BuiltImage, ImageRequest
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.flyte_in_image import check_flyte
@@ -130,7 +130,7 @@ async def build_image(
     named = target[types.FlyteImageBaseField].to_unparsed_address_inputs()
     (base_target,) = await engine.targets_at(await engine.resolve_addresses(named))
     base = await load_base(base_target, flyte_pack, python_setup)
-    platforms = _platforms(target, base)
+    platforms = image_platforms(target, base)
     tool = await engine.venv_pex(await program_pex(flyte_pack, "image_lockfile"))
 
     code = await code_of(target, wants_code, settings.workdir, flyte, python_setup, owned)
@@ -261,25 +261,6 @@ def _wants_code(target: Target, request: ImageRequest) -> bool:
     if own is None and not target[types.FlyteImageSourceFoldersField].value:
         return bool(request.code)
     return bool(own)
-
-
-def _platforms(target: Target, base: Base) -> Tuple[Platform, ...]:
-    has = [p.platform for p in base.image.platforms]
-    wanted = target[types.FlyteImagePlatformsField].value
-    if wanted is None:
-        return tuple(sorted(has))
-    platforms = parse_platforms(target.address, wanted)
-    for platform in platforms:
-        if platform not in has:
-            raise FlyteTargetError(
-                target.address,
-                f"`platforms` asks for {platform}, and the base {base.address} has "
-                f"{', '.join(map(str, has))}. Add it to the base's `platforms` and lock it, or "
-                "leave it out here.",
-            )
-    if not platforms:
-        raise FlyteTargetError(target.address, "`platforms` is empty.")
-    return platforms
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:

@@ -12,14 +12,14 @@ from pants.engine.fs import Digest, DownloadFile, FileDigest
 from pants.engine.target import Target
 from pants.util.docutil import bin_name
 
-from flyte_pack.image.apt_lock import AptLock, LockedDeb, mirrored
+from flyte_pack.image.apt_lock import AptLock, LockedDeb, mirrored, repository_problem
 from flyte_pack.json_fields import InvalidData
 from flyte_pack.oci.model import InvalidImage, Platform
 from flyte_pack.oci.parts import Layer
 from flyte_shim import shown
 from pants_flyte import engine
 from pants_flyte import image_target_types as types
-from pants_flyte.base_image import Base, load_base, parse_platforms
+from pants_flyte.base_image import Base, image_platforms, load_base
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly
 from pants_flyte.image_process import OUT, blobs, layers_of, run_steps, step
@@ -82,9 +82,10 @@ async def apt_layers(
 async def _downloaded(
     target: Target, debs: Tuple[LockedDeb, ...], flyte: FlyteSubsystem
 ) -> Tuple[Digest, ...]:
+    mirrors = _mirrors(target, flyte)
     requests = [
         DownloadFile(
-            mirrored(f"{deb.repository}/{deb.path}", flyte.apt_mirrors),
+            mirrored(f"{deb.repository}/{deb.path}", mirrors),
             FileDigest(deb.sha256, deb.size),
         )
         for deb in debs
@@ -99,6 +100,16 @@ async def _downloaded(
             f"replaced: run {_command(target)}, or name a mirror that keeps it in "
             "`[flyte].apt_mirrors`.",
         ) from None
+
+
+def _mirrors(target: Target, flyte: FlyteSubsystem) -> Dict[str, str]:
+    for uri in flyte.apt_mirrors.values():
+        if problem := repository_problem(uri):  # Pants logs where it fetches from
+            raise FlyteTargetError(
+                target.address,
+                f"`[flyte].apt_mirrors` cannot have {shown.uri(uri)}: {problem}.",
+            )
+    return flyte.apt_mirrors
 
 
 def _command(target: Target) -> str:
@@ -152,8 +163,6 @@ async def apt_lock_program(
     named = target[types.FlyteImageBaseField].to_unparsed_address_inputs()
     (base_target,) = await engine.targets_at(await engine.resolve_addresses(named))
     base = await load_base(base_target, flyte_pack, python_setup)
-    platforms = target[types.FlyteImagePlatformsField].value
-    chosen = parse_platforms(address, platforms) if platforms else base.environments
     skipped = target[types.FlyteImageAptSkipScriptsField].value
     return await interactive_program(
         flyte_pack,
@@ -161,10 +170,14 @@ async def apt_lock_program(
             *("apt-lock", "--address", address.spec),
             *("--base", f"{{chroot}}/{_BASE}", "--layers", "{chroot}"),
             *("--lockfile", target[types.FlyteImageAptLockfileField].path),
-            *(word for p in sorted(chosen) for word in ("--platform", str(p))),
+            *(word for p in image_platforms(target, base) for word in ("--platform", str(p))),
             *(word for package in packages for word in ("--package", package)),
             *(word for package in skipped for word in ("--skip-scripts", package)),
-            *(word for pair in sorted(flyte.apt_mirrors.items()) for word in ("--mirror", *pair)),
+            *(
+                word
+                for pair in sorted(_mirrors(target, flyte).items())
+                for word in ("--mirror", *pair)
+            ),
             *insecure_arguments(flyte),
             "--",
         ),

@@ -53,12 +53,7 @@ def _do(given: argparse.Namespace) -> None:
         raise UserError(f"say nothing after `./pants run {given.address} -- lock-apt`")
     with open(given.base, "rb") as file:
         base = BaseImage.from_json(file.read())
-    with (
-        open(given.lockfile, "rb")
-        if os.path.exists(given.lockfile)
-        else open(os.devnull, "rb") as f
-    ):
-        old = f.read()
+    old = _content(given.lockfile)
     skipped = tuple(sorted(given.skip_scripts))
     platforms = []
     for platform in map(Platform.parse, given.platform):
@@ -80,6 +75,15 @@ def _do(given: argparse.Namespace) -> None:
     with fresh_file(given.lockfile) as temporary, open(temporary, "xb") as file:
         file.write(data)
     write(sys.stdout, f"{given.lockfile}: written\n")
+
+
+def _content(path: str) -> bytes:
+    """Of a file; empty where there is none."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return b""
 
 
 def _tell_changes(old: bytes, platforms: Sequence[LockedPlatform]) -> None:
