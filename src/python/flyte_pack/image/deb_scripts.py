@@ -38,7 +38,7 @@ _NEVER = re.compile(
 )
 _PATH = re.compile(r"(/[A-Za-z0-9._+@:-]+)+")
 _NAME = re.compile(r"[A-Za-z0-9._+@:-]+")
-_TRIPLET = re.compile(r"[a-z0-9_]+-linux-gnu[a-z0-9]*")
+_TRIPLET = re.compile(r"[a-z0-9_]{1,20}-linux-gnu[a-z0-9]{0,10}")
 
 # Scripts that were read by a person, by `script_digest`: what an image lacks without them.
 _CACHE = "the cache of fonts, which each program makes when it needs it"
