@@ -133,13 +133,13 @@ def request(root: RuleRoot) -> RunRequest:
 def test_locking_needs_no_lock_file_and_is_told_all_that_the_target_says(root, mirror):
     options = f"--flyte-apt-mirrors={{'{REPOSITORY}': '{mirror}'}}"
     image_options(root, options, "--run-args=['lock-apt']")
-    fields = 'apt_packages=["git", "curl=1"], apt_skip_scripts=["x"], apt_lockfile="../l.json"'
+    fields = 'apt_packages=["git", "curl=1"], apt_skip_scripts=["xy"], apt_lockfile="../l.json"'
     root.write(image(fields))
     assert list(request(root).args)[1:] == [
         *("apt-lock", "--address", "app:image"),
         *("--base", "{chroot}/base.json", "--layers", "{chroot}", "--lockfile", "l.json"),
         *("--platform", "linux/amd64", "--package", "curl=1", "--package", "git"),
-        *("--skip-scripts", "x", "--mirror", REPOSITORY, mirror, "--"),
+        *("--skip-scripts", "xy", "--mirror", REPOSITORY, mirror, "--"),
     ]
 
 
