@@ -32,6 +32,7 @@ from pants.core.goals.deploy import DeployProcess
 from pants.core.goals.package import BuiltPackage
 from pants.core.goals.publish import PublishProcesses
 from pants.core.goals.run import RunRequest
+from pants.core.goals.tailor import PutativeTargets
 from pants.engine.addresses import Addresses
 from pants.engine.fs import Digest, DigestContents
 from pants.engine.internals.parametrize import Parametrize
@@ -62,6 +63,7 @@ from pants_flyte.goals.package import (
 from pants_flyte.goals.publish import PublishImageRequest
 from pants_flyte.goals.run import RunTaskFieldSet
 from pants_flyte.goals.run_image import RunBaseImageFieldSet, RunImageFieldSet
+from pants_flyte.goals.tailor import PutativeFlyteTargetsRequest
 from pants_flyte.image_target_types import FlyteImage
 from pants_flyte.target_types import FlyteApp, FlyteTask
 from tests.support.layouts import Layout
@@ -169,6 +171,7 @@ class RuleRoot:
                 QueryRule(RunRequest, [RunTaskFieldSet]),
                 QueryRule(RunRequest, [RunDeploymentFieldSet]),
                 QueryRule(DeployProcess, [DeployDeploymentFieldSet]),
+                QueryRule(PutativeTargets, [PutativeFlyteTargetsRequest]),
                 *dependents.rules(),
                 QueryRule(Dependents, [DependentsRequest]),
                 *changed.rules(),
@@ -266,6 +269,14 @@ class RuleRoot:
         request = ChangedRequest(sources=paths, dependents=which, **more)
         found = self.runner.request(ChangedAddresses, [request])
         return {address.spec for address in found}
+
+    def tailored(self, *directories: str) -> str:
+        """What `tailor` would write into the BUILD files of these directories."""
+        request = PutativeFlyteTargetsRequest(directories)
+        found = self.runner.request(PutativeTargets, [request])
+        return "".join(
+            f"# {one.path or '//'}\n{one.generate_build_file_stanza('    ')}" for one in found
+        )
 
     def package(self, spec: str) -> Packaged:
         target = self.target(spec)

@@ -29,7 +29,7 @@ with explained():
         task,
         unowned,
     )
-    from pants_flyte.goals import deploy, package, publish, run, run_image, test
+    from pants_flyte.goals import deploy, package, publish, run, run_image, tailor, test
     from pants_flyte.image_target_types import FlyteBaseImage, FlyteImage
     from pants_flyte.target_types import FlyteApp, FlyteBundle, FlyteDeployment, FlyteTask
 
@@ -53,6 +53,7 @@ def rules() -> Iterable[Union[Rule, UnionRule]]:
         *deploy.rules(),
         *publish.rules(),
         *run_image.rules(),
+        *tailor.rules(),
         *test.rules(),
         *pex.rules(),
         *pex_from_targets.rules(),

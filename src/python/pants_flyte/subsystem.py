@@ -69,6 +69,11 @@ class FlyteSubsystem(Subsystem):
         help="The organization at the endpoint, where it serves several.",
         advanced=True,
     )
+    tailor = BoolOption(
+        default=True,
+        help="Whether `tailor` proposes a `flyte_task` for each environment and a `flyte_app` for "
+        "each app without one, and a `flyte_deployment` for their directory.",
+    )
     deploy_config = StrOption(
         default=None,
         help="A YAML file, from the build root, with settings of deployments; see the field "
