@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,6 @@ import pytest
 
 import flyte_shim
 from tests.support.build_root import (
-    CHECKOUT,
     BuildRoot,
     clean_environment,
     clone_checkout,
@@ -148,55 +146,6 @@ def test_the_installed_plugin_makes_the_bundles_that_the_source_makes(
     }
     root = BuildRoot(path, pants=clone / "pants")
     assert package(root, env) == in_repository
-
-
-README = "In your own repository"
-_BLOCK = re.compile(
-    r"^```(?P<language>\w+)\n(?:# (?P<path>[\w./]+)\n)?(?P<text>.*?)^```$", re.S | re.M
-)
-
-
-def test_the_readme_sets_up_a_repository_at_the_first_try(
-    wheels: Path, clone: Path, tmp_path: Path
-) -> None:
-    """All that the section says, word for word, in an empty directory, with an empty home."""
-    readme = (CHECKOUT / "README.md").read_text()
-    section = readme.partition(f"\n## {README}\n")[2].partition("\n## ")[0]
-    section = section.replace("/path/to/pants-flyte", str(clone))
-    root, home = tmp_path / "root", tmp_path / "home"
-    root.mkdir()
-    home.mkdir()
-    env = {
-        name: value
-        for name, value in clean_environment(HOME=str(home)).items()
-        if not name.startswith("XDG_")
-    }
-    said = ""
-    try:
-        for block in _BLOCK.finditer(section):
-            if block["language"] == "bash":
-                said = run("bash", "-ec", block["text"], cwd=root, env=env)
-            elif block["path"]:
-                path = root / block["path"]
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(block["text"])
-            else:
-                with open(root / "pants.toml", "a") as toml:
-                    toml.write(f"\n{block['text']}")
-    finally:
-        BuildRoot(root).stop()
-    assert "3" in said.splitlines()[-1]
-    assert {path.name for path in (root / "dist" / "services.ml").iterdir()} == {
-        "train.json",
-        "train.manifest.json",
-        "train.tar.gz",
-    }
-    run("git", "init", "-q", cwd=root, env=env)
-    untracked = run("git", "status", "--porcelain", "--untracked-files=all", cwd=root, env=env)
-    assert {line.split()[1] for line in untracked.splitlines()} == {
-        *(".gitignore", "3rdparty/python/default.lock", "BUILD", "pants", "pants.toml"),
-        *("services/ml/BUILD", "services/ml/workflows.py"),
-    }
 
 
 def package(root: BuildRoot, env: dict[str, str] | None = None) -> dict[str, bytes]:

@@ -108,6 +108,67 @@ def test_registries_and_repositories_come_from_the_target_or_the_options(
     assert [destination.name for destination in push_plan(root).destinations] == names
 
 
+NAMED = """--flyte-named-registries={
+    'prod': {'address': 'ghcr.io/org', 'extra_image_tags': ['latest'],
+             'repository': 'flyte/{target_repository}'},
+    'off': {'address': 'off.test', 'skip_push': True},
+    'typo': {'address': 'x.test', 'tags': []},
+    'text': 'x.test',
+    'kind': {'address': 'x.test', 'skip_push': 'no'},
+    'user': {'address': 'user:planted@x.test'},
+}"""
+
+
+@pytest.mark.parametrize(
+    ("wanted", "pushed"),
+    [
+        ("['@prod', 'b.test']", {"ghcr.io/org/flyte/app/image": ("1", "latest"), "b.test/app/image": ("1",)}),
+        ("['@off', '@prod']", {"ghcr.io/org/flyte/app/image": ("1", "latest")}),
+    ],
+)  # fmt: skip
+def test_registries_may_be_named(root: RuleRoot, wanted, pushed):
+    image_options(root, NAMED)
+    root.write(image(f"registries={wanted}, image_tags=['1']"))
+    assert {one.name: one.tags for one in push_plan(root).destinations} == pushed
+    image_options(root, NAMED, f"--flyte-registries={wanted}")
+    root.write(image("image_tags=['1']"))
+    assert {one.name: one.tags for one in push_plan(root).destinations} == pushed
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gone", "`[flyte].named_registries` has no 'gone'. It knows @kind, @off, @prod"),
+        ("typo", "`typo` has no key `tags`; known are address, repository"),
+        ("text", "`text` is no table with an `address`"),
+        ("kind", "`skip_push` of `kind` is not a boolean"),
+        ("user", "`user`: a registry is a host"),
+    ],
+)  # fmt: skip
+def test_a_named_registry_that_cannot_be_is_refused(root: RuleRoot, name, message):
+    image_options(root, NAMED)
+    root.write(image(f"registries=['@{name}']"))
+    with pytest.raises(ExecutionError) as caught:
+        publish(root)
+    found = refusal(caught.value)
+    assert message in found
+    assert "planted" not in found
+
+
+@pytest.mark.parametrize(
+    ("template", "repository"),
+    [
+        ("{parent_directory}/{directory}/{name}", "b/c/image"),
+        ("{full_directory}", "a/b/c"),
+        ("x/{default_repository}", "x/a/b/c/image"),
+    ],
+)
+def test_a_repository_has_the_places_that_those_of_docker_images_have(root, template, repository):
+    files = image(f"registries=['a.test'], repository='{template}'")
+    root.write({**files, "a/b/c/BUILD": files["app/BUILD"]})
+    assert push_plan(root, "a/b/c:image").destinations[0].name == f"a.test/{repository}"
+
+
 def test_the_path_of_an_image_may_be_long_or_none(root: RuleRoot):
     files = image(REGISTRY)
     root.write({**files, "a/b/c/BUILD": files["app/BUILD"], "BUILD": files["app/BUILD"]})
@@ -180,7 +241,7 @@ def test_tags_may_be_an_option(root: RuleRoot):
         ("image_tags=['a b']", "`image_tags`: 'a b' is not a tag: use up to 128 letters"),
         ("image_tags=['']", "`image_tags`: '' is not a tag"),
         ("image_tags=['.x']", "`image_tags`: '.x' is not a tag"),
-        ("repository='{dir}'", "`repository` holds {dir}, which has no value: known are {directory}, {name}, {path}"),
+        ("repository='{dir}'", "`repository` holds {dir}, which has no value: known are {default_repository}, {directory}, {full_directory}, {name}, {parent_directory}, {path}"),
         ("repository='App'", "The image cannot be pushed to 'reg.test/team/App': "),
         ("repository='a:b'", "The image cannot be pushed to 'reg.test/team/a:b': "),
         ("registries=['https://reg.test']", "The image cannot be pushed to (not repeated here): "),

@@ -135,7 +135,8 @@ def clone_checkout(directory: Path) -> Path:
             directory / name,
             ignore=shutil.ignore_patterns("__pycache__", "dist", ".pants.d", ".pids", "*.pyc"),
         )
-    for name in (".gitignore", "BUILD", "LICENSE", "pants", "pants.toml", "pyproject.toml"):
+    tops = (".gitignore", "BUILD", "LICENSE", "pants", "pants-flyte", "pants.toml", "pyproject.toml")
+    for name in tops:
         shutil.copy2(CHECKOUT / name, directory / name)
     for name in (".ci/run", ".github/workflows/ci.yml", "CONTRIBUTING.md", "README.md"):
         # //:maps names them. Empty, for an edit of them is no reason to run these tests again.

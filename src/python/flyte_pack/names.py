@@ -89,7 +89,9 @@ def check_image(text: str) -> str:
 
 
 def check_registry(text: str) -> str:
-    """A registry or a place in one; returns it without a final "/"."""
+    """A registry, a place in one, or "@" and a name; returns it without a final "/"."""
+    if re.fullmatch(r"@[A-Za-z0-9_-][A-Za-z0-9_.-]*", text):
+        return text
     if "://" in text or "@" in text:
         raise InvalidName(
             "a registry is a host, perhaps with a path, such as ghcr.io/org, "

@@ -229,11 +229,11 @@ async def pushes_of(
 ) -> List[PushPlan]:
     """Where each image goes that the tasks run in, each image once."""
     images = {task.image.image_digest: task.image for task in tasks if task.image}
-    registries = (settings.registry,) if settings.registry else ()
+    wanted = (settings.registry,) if settings.registry else ()
     version, plans = settings.version, []
     for image in images.values():
         (target,) = await engine.targets_at([image.address])
-        plans.append(await push_plan(target, image, flyte, registries=registries, version=version))
+        plans.append(await push_plan(target, image, flyte, wanted=wanted, version=version))
     return plans
 
 

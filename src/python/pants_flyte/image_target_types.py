@@ -393,17 +393,18 @@ class FlyteImageAptLockfileField(PathField):
 class FlyteImageRegistriesField(StringSequenceField):
     alias = "registries"
     help = help_text("""
-        Where the image is pushed, each a host, perhaps with a path: `["ghcr.io/org"]`. If unset,
-        `[flyte].registries` holds.
+        Where the image is pushed, each a host, perhaps with a path: `["ghcr.io/org"]`; or a name of
+        `[flyte].named_registries`: `["@prod"]`. If unset, `[flyte].registries` holds.
     """)
 
 
 class FlyteImageRepositoryField(StringField):
     alias = "repository"
     help = help_text("""
-        The repository's name below each registry, in which `{directory}` (the BUILD file's, its
-        last part), `{path}` (all of it) and `{name}` (the target's) may stand. If unset,
-        `[flyte].repository` holds.
+        The repository's name below each registry, in which may stand `{name}` (the target's),
+        `{directory}` (the BUILD file's, its last part), `{parent_directory}`, `{full_directory}`
+        (also `{path}`) and `{default_repository}` (`[flyte].repository`, which holds if this is
+        unset).
     """)
 
 

@@ -16,6 +16,7 @@ from pants_flyte import image_target_types as types
 from pants_flyte.build_types import BuiltImage
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.holes import hole_values
+from pants_flyte.registries import Registry, registries
 from pants_flyte.subsystem import FlyteSubsystem
 
 _HOLE = re.compile(r"\{([^{}]*)\}")
@@ -27,46 +28,45 @@ async def push_plan(
     image: BuiltImage,
     flyte: FlyteSubsystem,
     *,
-    registries: Sequence[str] = (),
+    wanted: Sequence[str] = (),
     version: Optional[str] = None,
 ) -> PushPlan:
     """The plan of a push, without destinations if there is no registry.
 
-    registries: if given, replace the target's. version: the value of `{version}`. Raises
-    `FlyteTargetError` for an invalid name or tag.
+    wanted: registries that, if given, replace the target's. version: the value of `{version}`.
+    Raises `FlyteTargetError` for an invalid name or tag.
     """
-    tags = await _tags(target, image, flyte, version or flyte.version)
-    names = _names(target, flyte, registries)
-    siblings = [
+    into = _destinations(target, flyte, wanted)
+    tags = [await _tags(target, image, flyte, to, version or flyte.version) for _, to in into]
+    siblings = {
         name
         for other in await engine.all_targets()
         if isinstance(other, types.FlyteImage) and other.address != target.address
-        for name in _names_if_any(other, flyte, registries)
-    ]
+        for name in _names_if_any(other, flyte, wanted)
+    }
     return PushPlan(
         address=TargetAddress(target.address.spec),
         layout=image.layout,
         digest=image.image_digest,
-        destinations=tuple(Destination(name, tags) for name in names),
+        destinations=tuple(Destination(name, of) for (name, _), of in zip(into, tags)),
         insecure=tuple(flyte.insecure_registries),
-        siblings=tuple(sorted(set(siblings) - set(names))),
+        siblings=tuple(sorted(siblings.difference(name for name, _ in into))),
     )
 
 
-def _names(target: Target, flyte: FlyteSubsystem, registries: Sequence[str]) -> List[str]:
-    """`registry/repository` of each destination."""
+def _destinations(
+    target: Target, flyte: FlyteSubsystem, wanted: Sequence[str]
+) -> List[Tuple[str, Registry]]:
+    """`registry/repository` of each destination, and the registry. wanted: if any, these."""
     address = target.address
-    template = target[types.FlyteImageRepositoryField].value or flyte.repository
-    parts = {
-        "directory": address.spec_path.rpartition("/")[2],
-        "path": address.spec_path,
-        "name": address.target_name,
-    }
-    repository = _fill(address, types.FlyteImageRepositoryField.alias, template, parts).strip("/")
-    found = []
     own = target[types.FlyteImageRegistriesField].value
-    for registry in registries or (flyte.registries if own is None else own):
-        name = f"{registry.strip('/')}/{repository}"
+    found: Dict[str, Registry] = {}
+    for registry in registries(
+        address, wanted or (flyte.registries if own is None else own), flyte.named_registries
+    ):
+        if registry.skip_push:
+            continue
+        name = f"{registry.address.strip('/')}/{_repository(target, flyte, registry)}"
         try:
             parse_name(name)
         except InvalidName as error:
@@ -75,24 +75,48 @@ def _names(target: Target, flyte: FlyteSubsystem, registries: Sequence[str]) -> 
                 f"The image cannot be pushed to {shown.name(name)}: {error}. "
                 "Set `repository` (names are in lower case) or `registries`.",
             ) from None
-        found.append(name)
-    return list(dict.fromkeys(found))
+        found.setdefault(name, registry)
+    return list(found.items())
 
 
-def _names_if_any(target: Target, flyte: FlyteSubsystem, registries: Sequence[str]) -> List[str]:
-    """`_names`; none for an invalid name, which is an error when that image is pushed."""
+def _repository(target: Target, flyte: FlyteSubsystem, registry: Registry) -> str:
+    address = target.address
+    above, _, directory = address.spec_path.rpartition("/")
+    parts = {
+        "directory": directory,
+        "parent_directory": above.rpartition("/")[2],
+        "full_directory": address.spec_path,
+        "path": address.spec_path,
+        "name": address.target_name,
+    }
+    field = types.FlyteImageRepositoryField.alias
+    parts["default_repository"] = _fill(address, field, flyte.repository, parts)
+    template = target[types.FlyteImageRepositoryField].value or flyte.repository
+    parts["target_repository"] = _fill(address, field, template, parts)
+    return _fill(address, field, registry.repository or "{target_repository}", parts).strip("/")
+
+
+def _names_if_any(target: Target, flyte: FlyteSubsystem, wanted: Sequence[str]) -> List[str]:
+    """The names of its destinations; none for an invalid one, which is an error when that image is
+    pushed.
+    """
     try:
-        return _names(target, flyte, registries)
+        return [name for name, _ in _destinations(target, flyte, wanted)]
     except FlyteTargetError:
         return []
 
 
 async def _tags(
-    target: Target, image: BuiltImage, flyte: FlyteSubsystem, version: Optional[str]
+    target: Target,
+    image: BuiltImage,
+    flyte: FlyteSubsystem,
+    registry: Registry,
+    version: Optional[str],
 ) -> Tuple[str, ...]:
     address = target.address
     own = target[types.FlyteImageTagsField].value
     templates = own if own is not None else tuple(flyte.image_tags)
+    templates = (*templates, *registry.extra_image_tags)
     wanted = {hole for template in templates for hole in _HOLE.findall(template)}
     parts = {"content_hash": image.image_digest.partition(":")[2][:16]}
     parts.update(await hole_values(address, wanted, version))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Iterable
+from typing import Any, Iterable
 
 from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
 from pants.option.option_types import (
@@ -94,7 +94,19 @@ class FlyteSubsystem(Subsystem):
     registries = StrListOption(
         default=[],
         help="Where images without a `registries` field are pushed: hosts, perhaps with a path, "
-        "such as `ghcr.io/org`.",
+        "such as `ghcr.io/org`, or names with `@`, of `[flyte].named_registries`.",
+    )
+    named_registries = DictOption[Any](
+        help="Registries that `registries` and `registry` may call by name, say `@prod`:\n\n"
+        "    [flyte.named_registries.prod]\n"
+        '    address = "ghcr.io/org"\n'
+        '    extra_image_tags = ["latest"]\n'
+        '    repository = "{full_directory}/{name}"\n'
+        "    skip_push = false\n\n"
+        "Only `address` is needed. The tags come on top of the image's. The `repository` takes the "
+        "place of the image's, and may hold `{target_repository}`, which is that. With `skip_push` "
+        "nothing is pushed there.",
+        fromfile=True,
     )
     repository = StrOption(
         default="{path}/{name}",

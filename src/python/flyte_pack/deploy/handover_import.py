@@ -159,6 +159,8 @@ class _Images:
         self._destinations: dict[Digest, dict[str, Destination]] = {}
         if not self._digests:
             return
+        if registry is not None and registry.startswith("@"):
+            raise UserError(f"an import needs a host in place of {registry}: type --registry HOST")
         if registry is None:
             raise UserError(
                 f"the version has {len(self._digests)} images, and no registry is known to push "

@@ -57,7 +57,8 @@ Options, before or after the command:
   --image NAME=URI       the image that the code calls NAME; may be given several times
   --no-image-check       do not check that images from elsewhere exist, if their registry cannot be
                          reached; for verify: do not check any image
-  --registry HOST        where images that are built here are pushed: a host, perhaps with a path
+  --registry HOST        where images that are built here are pushed: a host, perhaps with a path,
+                         or @NAME of [flyte].named_registries
   --store URI            file:///an/absolute/path, file://a/path/below/the/build/root, or an object
                          store
   --upload store|flyte   how bundles get into the store: straight (store, the default), or by
