@@ -16,7 +16,7 @@ All that the rules read of the build root, by where they ask for it:
 | unowned | names of files beside modules, for a warning | - |
 | asked_image | files of requirements that the code's own Image names | what owns them, which the task reaches; others are not read |
 | task | whether there is a BUILD file, for an error | - |
-| tailor | sources without a target | - |
+| environments | for `tailor`, sources without a target; for `flyte_tasks`, sources | targets that own them |
 """
 
 from __future__ import annotations

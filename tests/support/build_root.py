@@ -135,7 +135,15 @@ def clone_checkout(directory: Path) -> Path:
             directory / name,
             ignore=shutil.ignore_patterns("__pycache__", "dist", ".pants.d", ".pids", "*.pyc"),
         )
-    tops = (".gitignore", "BUILD", "LICENSE", "pants", "pants-flyte", "pants.toml", "pyproject.toml")
+    tops = (
+        ".gitignore",
+        "BUILD",
+        "LICENSE",
+        "pants",
+        "pants-flyte",
+        "pants.toml",
+        "pyproject.toml",
+    )
     for name in tops:
         shutil.copy2(CHECKOUT / name, directory / name)
     for name in (".ci/run", ".github/workflows/ci.yml", "CONTRIBUTING.md", "README.md"):

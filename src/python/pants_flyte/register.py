@@ -27,15 +27,30 @@ with explained():
         image,
         lost_imports,
         task,
+        task_generator,
         unowned,
     )
     from pants_flyte.goals import deploy, package, publish, run, run_image, tailor, test
     from pants_flyte.image_target_types import FlyteBaseImage, FlyteImage
-    from pants_flyte.target_types import FlyteApp, FlyteBundle, FlyteDeployment, FlyteTask
+    from pants_flyte.target_types import (
+        FlyteApp,
+        FlyteBundle,
+        FlyteDeployment,
+        FlyteTask,
+        FlyteTasks,
+    )
 
 
 def target_types() -> Iterable[Type[Target]]:
-    return [FlyteBaseImage, FlyteImage, FlyteBundle, FlyteTask, FlyteApp, FlyteDeployment]
+    return [
+        FlyteBaseImage,
+        FlyteImage,
+        FlyteBundle,
+        FlyteTask,
+        FlyteTasks,
+        FlyteApp,
+        FlyteDeployment,
+    ]
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:
@@ -47,6 +62,7 @@ def rules() -> Iterable[Union[Rule, UnionRule]]:
         *image.rules(),
         *task.rules(),
         *unowned.rules(),
+        *task_generator.rules(),
         *lost_imports.rules(),
         *package.rules(),
         *run.rules(),

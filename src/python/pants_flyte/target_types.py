@@ -14,8 +14,11 @@ from pants.engine.target import (
     Dependencies,
     DictStringToStringField,
     InvalidFieldException,
+    OverridesField,
     SpecialCasedDependencies,
     StringField,
+    StringSequenceField,
+    TargetGenerator,
     TriBoolField,
 )
 from pants.util.docutil import bin_name
@@ -361,6 +364,45 @@ class FlyteTask(CodeTarget):
         Flyte's own local runner; `-- --help` shows the task's inputs. `--root-dir DIR` and
         `--copy-style STYLE`, where they come first, override this target's fields.
         `-- --in-image --n 5` runs it in its image, `-- --remote --n 5` has Flyte run it.
+    """)
+
+
+class FlyteTasksFilesField(StringSequenceField):
+    """No field of sources: the files have owners, which `dependencies` infer."""
+
+    alias = "files"
+    default = ("*.py",)
+    help = help_text("""
+        The files to look for environments in, as globs relative to the BUILD file:
+        `files=["workflows/*.py", "!workflows/old_*.py"]`. Tests are left out.
+    """)
+
+
+class FlyteTasksOverridesField(OverridesField):
+    help = help_text("""
+        Fields of single tasks, by the names that follow the `#` of their addresses:
+        `overrides={"train.env": {"image": ":gpu"}}`.
+    """)
+
+
+class FlyteTasks(TargetGenerator):
+    alias = "flyte_tasks"
+    generated_target_cls = FlyteTask
+    core_fields = (*COMMON_TARGET_FIELDS, FlyteTasksFilesField, FlyteTasksOverridesField)
+    copied_fields = COMMON_TARGET_FIELDS
+    moved_fields = tuple(
+        field
+        for field in FlyteTask.core_fields
+        if field not in (*COMMON_TARGET_FIELDS, FlyteEntryPointField, FlyteTaskOutputPathField)
+    )
+    help = help_text(f"""
+        A `flyte_task` for each `flyte.TaskEnvironment` with tasks that the files make.
+
+            flyte_tasks(name="tasks", image=":image")
+
+        With `env = flyte.TaskEnvironment(...)` in `train.py` there is a target
+        `path/to:tasks#train.env`. `{bin_name()} list path/to:tasks` shows all, and
+        `flyte_deployment(tasks=["path/to:tasks"])` deploys them. An app needs a `flyte_app`.
     """)
 
 

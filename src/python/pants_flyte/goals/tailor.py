@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass, field
-from typing import Dict, Iterable, List, Set, Tuple, Union
+from typing import Dict, Iterable, List, Set, Union
 
 from pants.core.goals.tailor import PutativeTarget, PutativeTargets, PutativeTargetsRequest
 from pants.engine.rules import Rule, collect_rules, rule
@@ -13,11 +12,8 @@ from pants.engine.target import Target
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
-from flyte_pack.entry_names import Code, Kind, Wanted
-from flyte_pack.module_scan import ModuleScan, scan
 from pants_flyte import engine
-from pants_flyte.first_party import dotted_name
-from pants_flyte.layout import root_path
+from pants_flyte.environments import Environment, environments_in
 from pants_flyte.subsystem import FlyteSubsystem
 from pants_flyte.target_types import (
     FlyteApp,
@@ -26,55 +22,10 @@ from pants_flyte.target_types import (
     FlyteTask,
 )
 
-# A file without these words makes no environment and no task. Tests make some of their own.
-_WORTH_A_LOOK = re.compile(rb"Environment\b|\.\s*(?:task|orchestrator|from_task)\b")
-_TEST = re.compile(r"(?:test_.*|.*_test|tests|conftest)\.py")
-
 
 @dataclass(frozen=True)
 class PutativeFlyteTargetsRequest(PutativeTargetsRequest):
     """The directories that `tailor` looks into."""
-
-
-@dataclass(frozen=True)
-class Suggested:
-    """A target for `name` in the file `path`: a `flyte_app` or a `flyte_task`.
-
-    covers: what an entry point of the file may name to have that already.
-    """
-
-    path: str
-    name: str
-    is_app: bool
-    covers: Tuple[str, ...]
-
-
-def suggested(modules: Dict[str, Tuple[str, ModuleScan]]) -> Tuple[Suggested, ...]:
-    """The environments with tasks and the apps that these modules make.
-
-    modules: by dotted name, each with its path. What they import beyond them is not looked at.
-    """
-    code = Code()
-    for name, (path, found) in modules.items():
-        code.add(name, found, os.path.basename(path) == "__init__.py")
-    while True:
-        try:
-            return tuple(_suggested(code, modules))
-        except Wanted as wanted:
-            code.add(wanted.module, None)
-
-
-def _suggested(code: Code, modules: Dict[str, Tuple[str, ModuleScan]]) -> Iterable[Suggested]:
-    for module, (path, _) in modules.items():
-        for name in code.apps_in(module):
-            yield Suggested(path, name, True, (name,))
-        for name in code.environments_in(module):
-            named = code.named(module, name)
-            if named.kind is not Kind.ENVIRONMENT or named.at != (module, name):
-                continue  # imported: it is proposed where it is made
-            tasks = code.tasks_of(module, named)
-            if tasks or any(code.tasks_of(other, named) for other in modules):
-                yield Suggested(path, name, False, (name, *tasks))
 
 
 @dataclass
@@ -94,10 +45,10 @@ class _Directory:
 
 
 def proposals(
-    found: Iterable[Suggested], directories: Dict[str, _Directory]
+    found: Iterable[Environment], directories: Dict[str, _Directory]
 ) -> Iterable[PutativeTarget]:
     """What `tailor` is to write. directories: what is there, by path; it grows by what is new."""
-    by_path: Dict[str, List[Suggested]] = {}
+    by_path: Dict[str, List[Environment]] = {}
     for one in found:
         by_path.setdefault(one.path, []).append(one)
     tasks: Dict[str, List[str]] = {}
@@ -152,19 +103,7 @@ async def propose_flyte_targets(
     """From the syntax trees alone; a file that does not parse is left to others."""
     if not flyte.tailor:
         return PutativeTargets()
-    contents = {
-        file.path: file.content
-        for file in await engine.contents_matching(request.path_globs("*.py"))
-        if _WORTH_A_LOOK.search(file.content) and not _TEST.fullmatch(os.path.basename(file.path))
-    }
-    roots = await engine.source_roots(sorted(contents))
-    modules: Dict[str, Tuple[str, ModuleScan]] = {}
-    for path, content in sorted(contents.items()):
-        try:
-            modules[dotted_name(path, root_path(roots[path]))] = (path, scan(content, path))
-        except (SyntaxError, ValueError):
-            continue
-    found = suggested(modules)
+    found = await environments_in(request.path_globs("*.py"))
     if not found:
         return PutativeTargets()
     return PutativeTargets(proposals(found, _directories_of(await engine.all_targets())))
