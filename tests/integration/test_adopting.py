@@ -1,4 +1,4 @@
-"""`pants-flyte init` in repositories of a user's own, each from an empty home directory."""
+"""`pants-flyte init` in repositories of a user's own."""
 
 from __future__ import annotations
 
@@ -36,19 +36,20 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Repository:
-    """A user's: a directory, and an empty home."""
+    """A user's."""
 
-    def __init__(self, path: Path, clone: Path, home: Path) -> None:
+    def __init__(self, path: Path, clone: Path) -> None:
         self.path = path
         self.clone = clone
+        self.env = clean_environment()
         path.mkdir()
-        home.mkdir()
-        self.env = {
-            name: value
-            for name, value in clean_environment(HOME=str(home)).items()
-            if not name.startswith("XDG_")
-        }
         self.run("git", "init", "-q")
+
+    def move_home(self, home: Path) -> None:
+        """From here on all is made anew: Pants, its caches, the wheel."""
+        home.mkdir()
+        kept = {name: value for name, value in self.env.items() if not name.startswith("XDG_")}
+        self.env = {**kept, "HOME": str(home)}
 
     def write(self, files: dict[str, str]) -> None:
         for path, text in files.items():
@@ -77,7 +78,7 @@ class Repository:
 
 @pytest.fixture
 def repository(clone: Path, tmp_path: Path) -> Iterator[Repository]:
-    made = Repository(tmp_path / "root", clone, tmp_path / "home")
+    made = Repository(tmp_path / "root", clone)
     yield made
     BuildRoot(made.path).stop()
 
@@ -99,8 +100,11 @@ def blocks(section: str) -> dict[str, str]:
     return dict(re.findall(r"^```(\w+)\n(.*?)^```$", section, re.S | re.M))
 
 
-def test_the_readme_sets_up_a_repository_at_the_first_try(repository: Repository) -> None:
-    """All that the section says, word for word, in an empty directory."""
+def test_the_readme_sets_up_a_repository_at_the_first_try(
+    repository: Repository, tmp_path: Path
+) -> None:
+    """All that the section says, word for word, in an empty directory, with an empty home."""
+    repository.move_home(tmp_path / "home")
     readme = (CHECKOUT / "README.md").read_text()
     section = readme.partition("\n## In your own repository\n")[2].partition("\n## ")[0]
     code = blocks(section.replace("/path/to/pants-flyte", str(repository.clone)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from pants.engine.internals.scheduler import ExecutionError
 
+from tests.support.flyte_goals import plan, run_request
 from tests.support.flyte_rules import RuleRoot, refusal
 
 TWO = """
@@ -54,6 +55,12 @@ def test_a_change_of_the_code_selects_the_task_of_it(root: RuleRoot):
     selected = root.changed_by("ml/b.py")
     assert "ml:tasks#b.env" in selected
     assert "ml:tasks#a.first" not in selected
+
+
+def test_a_deployment_takes_all_of_them(root: RuleRoot):
+    deployment = 'flyte_deployment(name="deploy", tasks=[":tasks"])'
+    root.write({"ml/BUILD": tasks() + deployment, "ml/a.py": TWO, "ml/b.py": ONE})
+    assert len(plan(root, run_request(root, "ml:deploy").digest)["tasks"]) == 3
 
 
 @pytest.mark.parametrize(

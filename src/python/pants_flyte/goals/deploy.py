@@ -72,7 +72,8 @@ async def deploy_program(
     addresses: List[Address] = []
     if options.packages or options.registers:
         unparsed = deployment.tasks.to_unparsed_address_inputs()
-        addresses = list(dict.fromkeys(await engine.resolve_addresses(unparsed)))
+        named = await engine.targets_at(await engine.resolve_addresses(unparsed))
+        addresses = list(dict.fromkeys(target.address for target in named))
     requests = [
         TaskRequest(
             address,
