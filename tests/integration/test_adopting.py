@@ -73,7 +73,7 @@ class Repository:
     @property
     def packaged(self) -> set[str]:
         dist = self.path / "dist"
-        return {str(path.relative_to(dist)) for path in dist.rglob("*.tar.gz")}
+        return {str(path.relative_to(dist)) for path in dist.glob("services.*/*.tar.gz")}
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_a_uv_project_in_src_layout(repository: Repository, tmp_path: Path) -> N
     assert "generate-lockfiles" not in said
     repository.run("./pants", "tailor", "::")
     repository.run("./pants", "package", "::")
-    assert repository.packaged == {"src.app/pipeline.tar.gz"}
+    assert (repository.path / "dist/src.app/pipeline.tar.gz").is_file()
     assert "o0=8" in repository.run("./pants", "run", "src/app:pipeline", "--", "run", "--n", "4")
 
 
