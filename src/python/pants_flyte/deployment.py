@@ -46,6 +46,7 @@ _SETTINGS = "settings.json"
 class DeploymentFieldSet(FieldSet):
     required_fields = (types.FlyteDeploymentTasksField,)
 
+    dependencies: types.FlyteDeploymentDependenciesField
     tasks: types.FlyteDeploymentTasksField
     copy_style: types.FlyteDeploymentCopyStyleField
     project: types.FlyteDeploymentProjectField

@@ -124,6 +124,7 @@ async def build_image(
 ) -> BuiltImage:
     address = request.address
     target = await target_at(address, types.FlyteImage)
+    await engine.check_dependencies([target[types.FlyteImageDependenciesField]])
     wants_code = _wants_code(target, request)
     own_output = wants_code == bool(target[types.FlyteImageCodeField].value)
     settings = await _settings(target, flyte)

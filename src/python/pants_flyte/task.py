@@ -178,6 +178,7 @@ async def _plan_of(
 ) -> _Plan:
     address = request.address
     target = await target_at(address, types.FlyteTask)
+    await engine.check_dependencies([target[types.FlyteTaskDependenciesField]])
     resolve = target[PythonResolveField].normalized_value(python_setup)
     entry = target[types.FlyteEntryPointField].value
     module = await find_entry_module(address, entry, resolve, python_setup)

@@ -79,6 +79,14 @@ if TYPE_CHECKING or PANTS_SEMVER.release < (2, 28):
 else:
     from pants.core.environments.target_types import EnvironmentField as EnvironmentField
 
+_SPECIAL_CASED_TOO: dict[str, Any]
+if TYPE_CHECKING or PANTS_SEMVER.release < (2, 18):
+    _SPECIAL_CASED_TOO = {"include_special_cased_deps": True}
+else:
+    from pants.engine.target import AlwaysTraverseDeps
+
+    _SPECIAL_CASED_TOO = {"should_traverse_deps_predicate": AlwaysTraverseDeps()}
+
 
 # --- the graph -----------------------------------------------------------------------------------
 
@@ -90,6 +98,16 @@ async def transitive_targets(roots: Iterable[Address]) -> TransitiveTargets:
 async def direct_dependencies(fields: Sequence[Dependencies]) -> tuple[Targets, ...]:
     """What each field's target depends on, inferred and declared, generators expanded."""
     return await MultiGet(Get(Targets, DependenciesRequest(field)) for field in fields)
+
+
+async def check_dependencies(fields: Sequence[Dependencies]) -> None:
+    """Pants' own checks of what each field's target depends on, such as its visibility rules.
+
+    It checks those of fields like `image` only if they are asked for along with the others.
+    """
+    await MultiGet(
+        Get(Addresses, DependenciesRequest(field, **_SPECIAL_CASED_TOO)) for field in fields
+    )
 
 
 async def explicit_dependencies(

@@ -64,6 +64,7 @@ from pants.engine.rules import (
     rule,
 )
 from pants.engine.target import (
+    AlwaysTraverseDeps,
     Dependencies,
     DependenciesRequest,
     ExplicitlyProvidedDependencies,
@@ -123,6 +124,16 @@ async def transitive_targets(roots: Iterable[Address]) -> TransitiveTargets:
 async def direct_dependencies(fields: Sequence[Dependencies]) -> tuple[Targets, ...]:
     return await concurrently(
         graph.resolve_targets(**implicitly(DependenciesRequest(field))) for field in fields
+    )
+
+
+async def check_dependencies(fields: Sequence[Dependencies]) -> None:
+    every = AlwaysTraverseDeps()
+    await concurrently(
+        graph.resolve_dependencies(
+            DependenciesRequest(field, should_traverse_deps_predicate=every), **implicitly()
+        )
+        for field in fields
     )
 
 
