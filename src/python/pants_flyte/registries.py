@@ -46,6 +46,15 @@ def registries(
     return tuple(found)
 
 
+def address_of(
+    address: Address, registry: Optional[str], named: Mapping[str, object]
+) -> Optional[str]:
+    """What a program is told of a registry that may be named."""
+    if registry is None or not registry.startswith("@"):
+        return registry
+    return registries(address, [registry], named)[0].address
+
+
 _KINDS: Dict[str, Any] = {
     "address": (str, "a string"),
     "repository": (str, "a string"),

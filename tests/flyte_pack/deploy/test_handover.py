@@ -12,9 +12,9 @@ import subprocess
 import pytest
 
 from flyte_pack.oci.layout import open_layout
-from flyte_pack.task_link import LinkedImage
 from tests.support.deploying import BuildRoot, command, snapshot
-from tests.support.registries import AMD64, ARM64, make_image, real_registry
+from tests.support.images_of_deployments import with_image
+from tests.support.registries import real_registry
 
 
 @pytest.fixture(scope="module")
@@ -46,21 +46,6 @@ def site(tmp_path):
 @pytest.fixture
 def folder(tmp_path):
     return tmp_path / "usb"
-
-
-def with_image(root, registry, tmp_path, name="train", **changes):
-    """Package a task with an image of two platforms that is built here, to be pushed to `registry`."""
-    image = make_image(tmp_path / f"{name}-image", 1000, name.encode(), platforms=(AMD64, ARM64))
-    shutil.copytree(image.layout, root.dist / f"{name}-image", dirs_exist_ok=True)
-    linked = LinkedImage(
-        f"services/ml:{name}-image", f"{name}-image", image.digest, "trainer", "/app"
-    )
-    root.package(name, f"name = {name!r}\n", image=None, built_image=linked, **changes)
-    push = image.plan(f"{registry.host}/bikes/{name}:v1")
-    document = json.loads(push.to_json())
-    document["layout"] = f"{name}-image"
-    (root.dist / f"{name}-push.json").write_text(json.dumps(document))
-    return image, f"{name}-push.json"
 
 
 def files(folder):

@@ -139,3 +139,22 @@ def test_an_import_without_registration_can_be_registered_later(parts, tmp_path)
     assert "--image-cache" not in [part for one in task["tasks"] for part in one["command"]]
     registered = site.deploy(*arguments, "--output", "json").ok().json["registered"]
     assert {one["version"] for one in registered} == {"r2"}
+
+
+def test_what_is_promoted_is_registered_in_the_other_domain(parts, tmp_path):
+    site = Site(tmp_path / "site", *parts[0])
+    image = make_image(tmp_path / "layout", 1000, env=("A=b",))
+    site.package_environment("train", image, f"{site.registry.host}/bikes/train:1")
+    site.deploy("--version", "p1", plan={"domain": "staging"}).ok()
+    arguments = ("promote", "--from", "staging", "--output", "json")
+    done = site.deploy(*arguments, plan={"domain": "production"}).ok().json
+    assert {one["name"] for one in done["registered"]} == {"train-env.train", "train-helper.double"}
+    tasks = [task for task in site.plane.state()["tasks"] if task["version"] == "p1"]
+    specs = {}
+    for task in tasks:
+        specs.setdefault(task["name"], {})[task["domain"]] = task
+    assert {frozenset(by_domain) for by_domain in specs.values()} == {
+        frozenset(["staging", "production"])
+    }
+    again = site.deploy(*arguments, plan={"domain": "production"}).ok().json
+    assert not again["deployed"]

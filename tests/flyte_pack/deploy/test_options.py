@@ -155,11 +155,11 @@ def test_only_deploying_needs_packages(typed, packages):
         ("list --yes", "--yes is for prune; list does not take it"),
         (
             "verify --endpoint h:1",
-            "--endpoint is for deploying, rollback, import and prune; verify",
+            "--endpoint is for deploying, rollback, import, promote and prune; verify",
         ),
-        ("list --insecure", "--insecure is for deploying, rollback, import and prune"),
+        ("list --insecure", "--insecure is for deploying, rollback, import, promote and prune"),
         ("verify --no-register", "--no-register is for"),
-        ("rollback v1 --registry h:1", "--registry is for deploying and import"),
+        ("rollback v1 --registry h:1", "--registry is for deploying, import and promote"),
         ("rollback v1 --no-image-check", "--no-image-check is for deploying"),
         ("prune --yes --dry-run", "--yes and --dry-run contradict"),
         ("prune --keep 0", "--keep takes a whole number from 1"),
@@ -216,6 +216,7 @@ def test_every_option_is_in_the_help():
         "images": "image",
         "all_versions": "all",
         "register": "no-register",
+        "from_domain": "from",
         "image_check": "no-image-check",
     }
     names = vars(DeployOptions()).keys() - {"command", "which", "directory", "settings"}

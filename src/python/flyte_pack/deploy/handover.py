@@ -16,7 +16,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Dict, Tuple
@@ -115,10 +115,12 @@ def export(
     say: Say,
     insecure: Collection[str] = (),
     session: Session | None = None,
+    without: Collection[str] = (),
 ) -> Handover:
     """Write all of a version into the new folder `place`, which is there whole or not at all.
 
-    insecure: `host[:port]` of registries that may be spoken to over plain HTTP. Raises `UserError`.
+    insecure: `host[:port]` of registries that may be spoken to over plain HTTP. without: references
+    of images to leave out. Raises `UserError`.
     """
     place = os.path.abspath(place)
     if os.path.lexists(place) and not (os.path.isdir(place) and not os.listdir(place)):
@@ -129,7 +131,9 @@ def export(
     try:
         os.chmod(temporary, 0o777 & ~_umask())
         _write_store(store, recorded, temporary, say)
-        images = _write_images(recorded.record, temporary, say, insecure, session)
+        named = {task.image for task in recorded.record.tasks if task.image is not None}
+        wanted = sorted(named.difference(without))
+        images = _write_images(wanted, temporary, say, insecure, session)
         handover = _write_index(store, recorded.record, images, temporary)
         os.sync()  # it may be about to be unplugged
         os.rename(temporary, place)
@@ -153,10 +157,13 @@ def _write_store(store: Store, recorded: Recorded, folder: str, say: Say) -> Non
 
 
 def _write_images(
-    record: VersionRecord, folder: str, say: Say, insecure: Collection[str], session: Session | None
+    references: Sequence[str],
+    folder: str,
+    say: Say,
+    insecure: Collection[str],
+    session: Session | None,
 ) -> dict[str, Digest]:
     """The digest of each image by its reference."""
-    references = sorted({task.image for task in record.tasks if task.image is not None})
     if not references:
         return {}
     # Only a version with images pays for the HTTP client.

@@ -45,10 +45,30 @@ def imported(
     packaged here: the environments to register with. Yields a request about files in a directory,
     the directory, and where the version is from: its commit, and now. Writes to no store.
     """
-    folder, place = os.path.abspath(folder), os.path.abspath(directory)
+    folder = os.path.abspath(folder)
     handover, record = read_handover(folder, say)
     _check_same(request, handover)
     _check_contents(FileStore(os.path.join(folder, "store")), record)
+    if handover.images and request.settings.registry is None:
+        raise UserError(
+            f"the version has {len(handover.images)} images, and no registry is known to push "
+            "them to: type --registry HOST, or set `registry` in the target or in the settings "
+            "file"
+        )
+    origin = records.Provenance(now(), record.provenance.commit, record.provenance.dirty)
+    with packaged_from(request, folder, directory, handover, record) as found:
+        yield (*found, origin)
+
+
+@contextmanager
+def packaged_from(
+    request: Request, folder: str, directory: str, handover: Handover, record: VersionRecord
+) -> Iterator[tuple[Request, str]]:
+    """The files of a checked hand-over as packaged ones: a request about them, their directory.
+
+    Images that the hand-over does not have stay where they are.
+    """
+    place = os.path.abspath(directory)
     version = None if record.version == record.computed_version else record.version
     with tempfile.TemporaryDirectory(prefix="flyte-import-", dir=scratch_place()) as packaged:
         os.symlink(os.path.join(folder, "store"), os.path.join(packaged, "store"))
@@ -60,11 +80,20 @@ def imported(
         for number, push in enumerate(images.pushes(request.plan.insecure_registries)):
             pushes.append(f"push-{number}.json")
             write(packaged, pushes[-1], [push.to_json()])
+        staying = {
+            task.image_ref_name: task.image
+            for task in record.tasks
+            if task.image_ref_name and task.image and task.image not in handover.images
+        }
         yield (
             dataclasses.replace(
                 request,
                 settings=dataclasses.replace(
-                    request.settings, version=version, copy_style=record.copy_style, root_dir=None
+                    request.settings,
+                    version=version,
+                    copy_style=record.copy_style,
+                    root_dir=None,
+                    images=tuple(sorted({**request.images, **staying}.items())),
                 ),
                 plan=dataclasses.replace(
                     request.plan,
@@ -77,7 +106,6 @@ def imported(
                 ),
             ),
             packaged,
-            records.Provenance(now(), record.provenance.commit, record.provenance.dirty),
         )
 
 
@@ -111,7 +139,9 @@ def _with_hole(command: tuple[str, ...], value: str, hole: str) -> tuple[str, ..
 def _link(
     record: VersionRecord, task: RecordedTask, handover: Handover, images: _Images
 ) -> TaskLink:
-    uri, bundle = "", None
+    uri, bundle, built = "", None, None
+    if task.image in handover.images:
+        built = images.linked(task.image, task.image_ref_name)
     if task.bundle is not None:
         uri = f"{handover.store}/{task.bundle.archive_key}"
         files = f"store/{task.bundle.archive_key}", f"store/{task.bundle.manifest_key}"
@@ -124,12 +154,12 @@ def _link(
         root_dir=task.root_dir,
         copy_style=record.copy_style,
         bundle=bundle,
-        image=None,
+        image=None if built else task.image_ref_name or task.image,
         tasks=tuple(
             task_link.LinkedTask(one.name, _command(one, uri))
             for one in _own_tasks(task.module, task.tasks)
         ),
-        built_image=None if task.image is None else images.linked(task.image, task.image_ref_name),
+        built_image=built,
     )
 
 
@@ -160,20 +190,17 @@ class _Images:
         if not self._digests:
             return
         if registry is not None and registry.startswith("@"):
-            raise UserError(f"an import needs a host in place of {registry}: type --registry HOST")
-        if registry is None:
-            raise UserError(
-                f"the version has {len(self._digests)} images, and no registry is known to push "
-                "them to: type --registry HOST, or set `registry` in the target or in the settings "
-                "file"
-            )
+            raise UserError(f"a host is needed in place of {registry}: type --registry HOST")
         self._layout = open_layout(os.path.join(folder, "images"))
         self._workdirs: dict[str, str] = {}
         tops = {top.digest: top for top in self._layout.tops()}
         for text, digest in self._digests.items():
             if digest not in tops:
                 raise InvalidData(f"{folder}: the image {text!a:.200} is not in its layout")
-            name = f"{check_registry(registry)}/{_repository(text)}"
+            reference = _reference(text)
+            name = f"{reference.registry}/{reference.repository}"
+            if registry is not None and not in_registry(text, registry):
+                name = f"{check_registry(registry)}/{reference.repository}"
             # Untagged ones are what registries clean up.
             tag = f"sha256-{digest.partition(':')[2][:_TAG_DIGITS]}"
             self._destinations.setdefault(digest, {})[text] = Destination(name, (tag,))
@@ -194,9 +221,13 @@ class _Images:
             yield PushPlan(address, _place(digest), digest, destinations, insecure)
 
 
-def _repository(text: str) -> str:
+def in_registry(image: str, registry: str) -> bool:
+    return image.startswith(f"{check_registry(registry)}/")
+
+
+def _reference(text: str) -> Reference:
     try:
-        return Reference.parse(text).repository
+        return Reference.parse(text)
     except InvalidName as error:
         raise InvalidData(f"the hand-over's record names an invalid image: {error}") from None
 

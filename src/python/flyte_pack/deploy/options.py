@@ -45,6 +45,7 @@ Commands, in the place of deploying; they package nothing and work when the code
   export DIR [VERSION]   write all of a version into a new folder, images too, for a site without
                          network
   import DIR             deploy what `export` wrote
+  promote [VERSION]      deploy what another domain runs, the same archives and images
 VERSION may be cut short if it still fits one version only. A relative DIR is below the build root.
 
 Options, before or after the command:
@@ -68,13 +69,17 @@ Options, before or after the command:
   --output text|json     json: one document on standard output, nothing else there
   --help                 print this
 
-Options for registering with Flyte, for deploying, rollback, import and prune --keep:
+Options for registering with Flyte, for deploying, rollback, import, promote and prune --keep:
   --endpoint HOST[:PORT] Flyte's control plane, or its URL; without one here, in the target, in
                          --config or in --flyte-config, nothing is registered
   --insecure             the endpoint speaks plain HTTP, no TLS
   --org NAME             the organization, where the control plane serves several
   --flyte-config FILE    Flyte's own config.yaml: endpoint, how to log in
   --no-register          store and record only; for prune: do not ask which versions triggers run
+
+Options for promote:
+  --from DOMAIN          whose current version, or VERSION, to take
+  --from-store URI       its store, if that is another one
 
 Options for verify and prune:
   --all                  verify every version
@@ -99,20 +104,22 @@ _COMMANDS = {
     "prune": (0, 0, "no VERSION"),
     "export": (1, 2, "a folder, and at most one VERSION"),
     "import": (1, 1, "one folder"),
+    "promote": (0, 1, "at most one VERSION"),
 }
-_REGISTERING = (_DEPLOY, "rollback", "import")
+_REGISTERING = (_DEPLOY, "rollback", "import", "promote")
 # The commands that an option is for, where it is not for all of them.
 _FOR = {
     **dict.fromkeys(("version", "copy_style", "root_dir", "images", "upload"), (_DEPLOY,)),
     "no_image_check": (_DEPLOY, "verify"),
-    **dict.fromkeys(("registry", "repair"), (_DEPLOY, "import")),
+    **dict.fromkeys(("registry", "repair"), (_DEPLOY, "import", "promote")),
+    **dict.fromkeys(("from_domain", "from_store"), ("promote",)),
     **dict.fromkeys(
         ("endpoint", "insecure", "org", "flyte_config", "no_register"), (*_REGISTERING, "prune")
     ),
     "all_versions": ("verify",),
     **dict.fromkeys(("yes", "keep", "older_than", "runs_older_than"), ("prune",)),
 }
-_OPTIONS = {"images": "image", "all_versions": "all"}
+_OPTIONS = {"images": "image", "all_versions": "all", "from_domain": "from"}
 _STEPS = re.compile(r"-[1-9][0-9]{0,5}")
 _MOST_DAYS = 36500
 _MOST_KEPT = 1_000_000
@@ -123,9 +130,10 @@ class DeployOptions:
     """What the user typed, checked as far as text alone can be.
 
     command: "deploy", one of the commands of `HELP`, or "help". which: the version that `show`,
-    `rollback`, `verify` or `export` names; it may be cut short, or -N for `rollback`. directory:
-    the folder of `export` or `import`. register: False with --no-register. image_check: False with
-    --no-image-check. older_than, runs_older_than: days.
+    `rollback`, `verify`, `export` or `promote` names; it may be cut short, or -N for `rollback`.
+    directory: the folder of `export` or `import`. register: False with --no-register. image_check:
+    False with --no-image-check. older_than, runs_older_than: days. from_domain, from_store: of
+    `promote`.
     """
 
     command: str = _DEPLOY
@@ -143,6 +151,8 @@ class DeployOptions:
     keep: int | None = None
     older_than: int | None = None
     runs_older_than: int | None = None
+    from_domain: str | None = None
+    from_store: str | None = None
     output: str = "text"
 
     @property
@@ -193,6 +203,8 @@ def _check_contradictions(parsed: dict[str, Any], command: str, which: str | Non
         raise UsageError("export has no --dry-run: `show` tells what is in a version")
     if parsed["dry_run"] and parsed["yes"]:
         raise UsageError("--yes and --dry-run contradict: prune without --yes only lists")
+    if command == "promote" and parsed["from_domain"] is None:
+        raise UsageError("promote takes --from DOMAIN: whose version is it to deploy?")
     if which is not None and parsed["all_versions"]:
         raise UsageError("verify takes a VERSION or --all, not both")
     if parsed["insecure"] and (parsed["endpoint"] or "").lower().startswith("https:"):
@@ -233,6 +245,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image", type=_image, action="append", default=[], dest="images")
     parser.add_argument("--upload", type=_one_of("--upload", ("store", "flyte")))
     parser.add_argument("--config", type=_config)
+    parser.add_argument(
+        "--from", type=partial(_read, "domain", option="--from"), dest="from_domain"
+    )
+    parser.add_argument("--from-store", type=partial(_read, "store", option="--from-store"))
     parser.add_argument("--all", action="store_true", dest="all_versions")
     parser.add_argument("--keep", type=_number("--keep", 1, _MOST_KEPT))
     parser.add_argument("--older-than", type=_number("--older-than", 0, _MOST_DAYS))

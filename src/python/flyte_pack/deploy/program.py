@@ -321,6 +321,20 @@ class _Run:
             shipped = self._ship(request, directory, "import", origin)
         return {"folder": os.path.abspath(folder), **shipped}
 
+    def _promote(self) -> dict[str, Any]:
+        from flyte_pack.deploy.promote import find, promoted
+
+        options = self._options
+        assert options.from_domain is not None
+        source = self._store
+        if options.from_store is not None:
+            source = open_store(options.from_store, os.getcwd(), self._say)
+        recorded = find(self._request, source, options.from_domain, options.which)
+        with promoted(self._request, source, recorded, self._directory, self._say) as found:
+            request, directory, origin = found
+            shipped = self._ship(request, directory, "promote", origin)
+        return {"from": origin.source, **shipped}
+
     def _version(self) -> str:
         """The version that was typed, or the current one. Raises `UserError`."""
         if self._options.which is not None:

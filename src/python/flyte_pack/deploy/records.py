@@ -20,7 +20,7 @@ from flyte_pack.store import Blob, StoreKey
 from flyte_pack.task_link import VERSION_HOLE, CopyStyle, Kind
 
 RUN = "run"  # of a task, without a deployment
-ACTIONS = ("deploy", "rollback", "import", RUN)
+ACTIONS = ("deploy", "rollback", "import", "promote", RUN)
 # 80 bits: the chance that two of a billion versions of one deployment coincide is one in two
 # million. Then the second is refused, as the contents of versions are compared, not only names.
 _VERSION_DIGITS = 20
@@ -111,15 +111,17 @@ class Provenance:
     """When, and from which commit; no name of a person or machine, as records are kept for good.
 
     time: UTC. commit: of the git checkout, None where there is none; dirty: whether files differed
-    from the commit. unknown: why there is no answer although there is a checkout.
+    from the commit. unknown: why there is no answer although there is a checkout. source: of what
+    was promoted, the project, domain and version that it was taken from.
     """
 
-    OMITTED = ("unknown",)
+    OMITTED = ("unknown", "source")
 
     time: Annotated[str, _check_time]
     commit: Optional[Annotated[str, _check_commit]]
     dirty: Optional[bool]
     unknown: Optional[str] = None
+    source: Optional[str] = None
 
 
 @dataclass(frozen=True)

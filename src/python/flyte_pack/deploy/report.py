@@ -21,6 +21,7 @@ def text(document: dict[str, Any]) -> str:
         "prune": _prune,
         "export": _export,
         "import": _deploy,
+        "promote": _deploy,
     }
     where = f"{document['project']}/{document['domain']} of {document['store']}"
     heading = f"{document['address']} in {where}"
@@ -126,7 +127,8 @@ def _show(document: dict[str, Any]) -> list[str]:
         f"copy_style {record['copy_style']}",
     ]
     for entry in document["history"]:
-        lines.append(f"history {entry['number']}: {entry['action']} {entry['time']}")
+        source = f", from {entry['source']}" if entry.get("source") else ""
+        lines.append(f"history {entry['number']}: {entry['action']} {entry['time']}{source}")
     for task in record["tasks"]:
         root = "stripped source roots" if task["root_dir"] is None else task["root_dir"]
         lines += [

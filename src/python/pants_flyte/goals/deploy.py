@@ -6,6 +6,7 @@ of which Pants knows nothing.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Iterable, List, Optional, Sequence, Union
 
@@ -35,6 +36,7 @@ from pants_flyte.deployment import (
 from pants_flyte.environment import callers_environment
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.first_party import FirstPartyModules
+from pants_flyte.registries import address_of
 from pants_flyte.subsystem import FlyteDeploySubsystem, FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.task_packages import PackageSettings
 from pants_flyte.tool import interactive_process, interactive_program
@@ -89,9 +91,10 @@ async def deploy_program(
     environments, packages = await environments_of(
         addresses, options, wanted, package_settings, modules=modules if options.packages else None
     )
+    registry = address_of(deployment.address, settings.registry, flyte.named_registries)
     plan = plan_of(
         deployment,
-        settings,
+        dataclasses.replace(settings, registry=registry),
         flyte,
         tasks=tuple(task.link_path for task in tasks),
         pushes=tuple(f"__push_{number}.json" for number in range(len(pushes))),
