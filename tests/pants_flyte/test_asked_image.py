@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from flyte_pack.flyte_side import asked as words
+from flyte_pack.image.apt_lock import AptLock, LockedPlatform
+from flyte_pack.oci.model import Platform
+from tests.support.bases import base_image
 from tests.support.flyte_images import BASE, image_options
 from tests.support.flyte_rules import RuleRoot
 
@@ -276,13 +278,15 @@ def test_of_a_reference_or_a_name_nothing_is_known(root: RuleRoot, caplog, image
     assert said(root, caplog) == []
 
 
-def test_a_field_for_apt_packages_is_taken_where_there_is_one(monkeypatch, root: RuleRoot, caplog):
-    """Here another one stands for it."""
-    monkeypatch.setattr(words, "APT_FIELD", "registries")
-    write(root, f"{DEBIAN}.with_apt_packages('curl=8', 'git', 'make')", 'registries=["curl"]')
+def test_apt_packages_that_the_image_has_are_not_told(root: RuleRoot, caplog):
+    write(root, f"{DEBIAN}.with_apt_packages('curl=8', 'git', 'make')", 'apt_packages=["curl"]')
+    # The base has it already: no package is to be fetched.
+    platforms = (LockedPlatform(Platform.parse("linux/amd64"), (), ()),)
+    lock = AptLock(base_image().digest, ("curl",), (), platforms)
+    root.write({"app/image.apt.lock.json": lock.to_json()})
     assert said(root, caplog) == [
-        "its Image declares apt packages git make: add them to the linked image, "
-        'registries=["git", "make"]'
+        "its Image declares apt packages git make: add those that the base lacks to the linked "
+        'image, apt_packages=["git", "make"]'
     ]
 
 

@@ -13,7 +13,6 @@ import os
 import posixpath
 from dataclasses import dataclass
 from typing import (
-    Any,
     Dict,
     Iterable,
     Iterator,
@@ -127,11 +126,10 @@ class _Compared:
             yield words.other_values(others)
 
     def apt(self, wanted: Sequence[str]) -> Iterator[str]:
-        fields = [f for f in self.image.field_values.values() if f.alias == words.APT_FIELD]
-        value: Any = fields[0].value if fields else None
-        has = {str(one).partition("=")[0] for one in value or ()}
+        own = self.image[types.FlyteImageAptPackagesField].value
+        has = {one.partition("=")[0] for one in own}
         if unmet := [one for one in wanted if one.partition("=")[0] not in has]:
-            yield words.apt(unmet, can_install=bool(fields))
+            yield words.apt(unmet)
 
     def workdir(self, wanted: Optional[str]) -> Iterator[str]:
         if wanted is not None and posixpath.normpath(wanted) != self.built.workdir:

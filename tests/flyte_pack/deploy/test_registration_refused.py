@@ -336,7 +336,7 @@ def test_what_the_codes_image_asks_for_and_the_linked_one_may_lack_is_said(tmp_p
         "pip packages that its resolve lacks: pandas>=2. Add them",
         "installs the file ./dist/acme_lib-1.0-py3-none-any.whl, and its resolve lacks acme-lib. Is it built from",
         "installs the file x_y-2.tar.gz, and its resolve lacks x-y. ",
-        "apt packages libgomp1: the base of the linked image has to have them",
+        "apt packages libgomp1: add those that the base lacks to the linked image, apt_packages=",
         "commands (make): nothing runs them here",
         'environment variables TOKEN: set them in the linked image, env={"TOKEN": "..."}',
         "working directory /work-dir",

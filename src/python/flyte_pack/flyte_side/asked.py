@@ -13,8 +13,6 @@ from .words import distribution_of_file, instead_of_file
 
 NEW_LOCK = "to the requirements of its resolve and make the lock file anew"
 CHECK = "the linked image is used as it is; see that it has that, or drop it from the Image"
-APT_FIELD = "apt_packages"
-"""The field of a `flyte_image` for apt packages, where there is one."""
 
 
 # --- packages -------------------------------------------------------------------------------------
@@ -132,13 +130,12 @@ def python(wanted: Sequence[int], has: str) -> str:
     return f"its Image wants Python {version}; the linked image has {has}, as its resolve has"
 
 
-def apt(names: Iterable[str], can_install: bool) -> str:
-    """can_install: whether the linked image has the field for them."""
+def apt(names: Iterable[str]) -> str:
     every = list(names)
-    said = f"its Image declares apt packages {' '.join(every)}"
-    if can_install:
-        return f"{said}: add them to the linked image, {APT_FIELD}={_list(every)}"
-    return f"{said}: the base of the linked image has to have them, as nothing installs them here"
+    return (
+        f"its Image declares apt packages {' '.join(every)}: add those that the base lacks to the "
+        f"linked image, apt_packages={_list(every)}"
+    )
 
 
 def commands(every: Iterable[str]) -> str:

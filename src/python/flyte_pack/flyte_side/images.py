@@ -193,7 +193,7 @@ def _lacking_of_layer(root: str, layer: Any) -> Iterable[str]:
     elif kind == "PipPackages":
         yield from asked.packages(_not_installed(layer.packages or ()))
     elif kind == "AptPackages":
-        yield asked.apt(layer.packages, can_install=False)
+        yield asked.apt(layer.packages)
     elif kind == "Commands":
         yield asked.commands(map(str, layer.commands))
     elif kind == "Env":
