@@ -70,6 +70,20 @@ def test_publishing_starts_the_pusher_with_the_plan_and_the_layout(root: RuleRoo
     assert f"{plan.layout}/index.json" in root.contents(process.input_digest)
 
 
+def test_a_report_is_written_where_one_is_asked_for(root: RuleRoot):
+    image_options(root, "--flyte-report-dir=dist/reports")
+    root.write(image(REGISTRY))
+    package = publish(root)
+    assert isinstance(package.process, InteractiveProcess)
+    assert package.process.process.argv[-2:] == ("--report", "dist/reports/publish.app.image.json")
+    digest = root.built_image("app:image").image_digest
+    assert package.get_output_data()["digest"] == digest
+    image_options(root, "--flyte-report-dir=/tmp/reports")
+    with pytest.raises(ExecutionError) as caught:
+        publish(root)
+    assert "`[flyte].report_dir` names a directory below the build root" in refusal(caught.value)
+
+
 def test_an_image_may_be_left_out_and_none_goes_nowhere_in_silence(root: RuleRoot):
     root.write(image(f"{REGISTRY}, skip_push=True"))
     package = publish(root)

@@ -16,7 +16,7 @@ from flyte_shim.stopping import Stopped, Stopping
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, USAGE, CHANGED, INTERRUPTED = 0, 1, 2, 3, 130
 Work = Callable[[], Optional[int]]  # gives the exit code; None: 0
 
 

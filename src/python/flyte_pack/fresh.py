@@ -36,6 +36,13 @@ def fresh_entries(place: str) -> Iterator[str]:
             os.rmdir(place)
 
 
+def write_report(place: str | None, document: bytes) -> None:
+    """Write what a run did into the file `place`, if there is to be one; an old one goes."""
+    if place is not None:
+        with fresh_file(place) as path, open(path, "wb") as file:
+            file.write(document)
+
+
 @contextmanager
 def fresh_file(place: str) -> Iterator[str]:
     """The path of a file to write. When the block ends well, it becomes `place`, or replaces it."""

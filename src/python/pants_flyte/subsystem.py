@@ -69,6 +69,12 @@ class FlyteSubsystem(Subsystem):
         help="The organization at the endpoint, where it serves several.",
         advanced=True,
     )
+    report_dir = StrOption(
+        default=None,
+        help="A directory, from the build root, into which `publish` and deployments write what "
+        "they did as JSON, for scripts: `publish.ADDRESS.json`, `deploy.ADDRESS.json`, with "
+        "digests, versions, and what was new or unchanged. Unset means none.",
+    )
     tailor = BoolOption(
         default=True,
         help="Whether `tailor` proposes a `flyte_task` for each environment and a `flyte_app` for "

@@ -10,12 +10,15 @@ from typing import Dict, Mapping, Sequence, Tuple
 
 from pants.backend.python.target_types import EntryPoint
 from pants.backend.python.util_rules.pex import PexRequest
+from pants.build_graph.address import Address
 from pants.core.goals.run import RunRequest
 from pants.engine.fs import Digest, GlobMatchErrorBehavior, PathGlobs
 from pants.engine.process import InteractiveProcess
 
 from flyte_pack.registry.plan import check_host
+from flyte_shim.paths import path_problem
 from pants_flyte import engine
+from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import literal_glob
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 
@@ -116,6 +119,20 @@ def interactive_process(
         append_only_caches=program.append_only_caches,
         run_in_workspace=True,
     )
+
+
+def report_arguments(flyte: FlyteSubsystem, what: str, address: Address) -> Tuple[str, ...]:
+    """Where the program is to write its report, as arguments; none without `report_dir`."""
+    if not flyte.report_dir:
+        return ()
+    problem = path_problem(flyte.report_dir)
+    if problem:
+        raise FlyteTargetError(
+            address,
+            "`[flyte].report_dir` names a directory below the build root, like dist/reports, not "
+            f"{problem}.",
+        )
+    return "--report", f"{flyte.report_dir}/{what}.{address.path_safe_spec}.json"
 
 
 def insecure_arguments(flyte: FlyteSubsystem) -> Tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -333,6 +334,20 @@ def test_the_program_prints_references_and_reports_failures_in_one_line(tmp_path
         assert done.stdout == f"{registry.host}/team/app@{image.digest}\n"
         assert PASSWORD not in done.stderr
         assert registry.tag("team/app", "v1") == image.digest
+
+
+def test_the_program_writes_a_report_that_tells_new_from_unchanged(tmp_path):
+    image = make_image(tmp_path / "image", 1000)
+    with real_registry(tmp_path / "registry") as registry:
+        (tmp_path / "plan.json").write_bytes(image.plan(f"{registry.host}/team/app:v1").to_json())
+        file = tmp_path / "reports" / "publish.json"
+        typed = ("--plan", str(tmp_path / "plan.json"), "--dir", str(tmp_path))
+        for status, tags in (("new", ["v1"]), ("unchanged", [])):
+            assert program(*typed, "--report", str(file)).returncode == 0
+            report = json.loads(file.read_bytes())
+            (one,) = report["images"]
+            assert report["digest"] == image.digest
+            assert (one["status"], one["tags"]) == (status, tags)
 
 
 @pytest.mark.parametrize(

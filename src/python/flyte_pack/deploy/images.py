@@ -32,14 +32,5 @@ def push_all(
         from flyte_pack.registry.push import push_image
 
         for pushed in push_image(plan, directory, say, dry_run=dry_run):
-            changed = bool(pushed.uploaded or pushed.mounted or pushed.present or pushed.tags)
-            done.append(
-                {
-                    "address": plan.address,
-                    "reference": pushed.reference,
-                    "status": "new" if changed else "unchanged",
-                    "tags": list(pushed.tags),
-                    "bytes": pushed.bytes,
-                }
-            )
+            done.append({"address": plan.address, **pushed.told()})
     return done

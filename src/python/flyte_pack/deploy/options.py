@@ -67,6 +67,8 @@ Options, before or after the command:
   --repair               rewrite damaged objects of the store, if this build (or folder) has them
   --config FILE          settings in YAML, a file below the build root
   --output text|json     json: one document on standard output, nothing else there
+  --exit-code            end with 3 if something was changed, or would be; not for commands that
+                         only look
   --help                 print this
 
 Options for registering with Flyte, for deploying, rollback, import, promote and prune --keep:
@@ -91,7 +93,8 @@ Options for verify and prune:
   --runs-older-than DAYS prune versions that were run without a deployment (path:task -- --remote),
                          last that long ago (default 30), but for the last of each task
 
-Exit codes: 0 done (or nothing to do), 1 refused or failed, 2 the command line cannot be understood.
+Exit codes: 0 done (or nothing to do), 1 refused or failed, 2 the command line cannot be understood,
+3 with --exit-code: something was changed.
 """
 
 _DEPLOY = "deploy"
@@ -113,6 +116,7 @@ _FOR = {
     "no_image_check": (_DEPLOY, "verify"),
     **dict.fromkeys(("registry", "repair"), (_DEPLOY, "import", "promote")),
     **dict.fromkeys(("from_domain", "from_store"), ("promote",)),
+    "exit_code": _REGISTERING,
     **dict.fromkeys(
         ("endpoint", "insecure", "org", "flyte_config", "no_register"), (*_REGISTERING, "prune")
     ),
@@ -153,12 +157,18 @@ class DeployOptions:
     runs_older_than: int | None = None
     from_domain: str | None = None
     from_store: str | None = None
+    exit_code: bool = False
     output: str = "text"
 
     @property
     def packages(self) -> bool:
         """Whether the tasks of the deployment must be packaged for this."""
         return self.command == _DEPLOY
+
+    @property
+    def ships(self) -> bool:
+        """Whether it makes a version current, for which there is a report."""
+        return self.command in _REGISTERING
 
     @property
     def registers(self) -> bool:
@@ -235,7 +245,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = command.parser("deploy", add_help=False)
     parser.add_argument("words", nargs="*")
     parser.add_argument("--help", "-h", action="store_true")
-    for option in ("--dry-run", "--no-image-check", "--repair", "--no-register", "--yes"):
+    for option in (
+        "--dry-run",
+        "--no-image-check",
+        "--repair",
+        "--no-register",
+        "--yes",
+        "--exit-code",
+    ):
         parser.add_argument(option, action="store_true")
     for name in TEXTS:
         option = f"--{name.replace('_', '-')}"

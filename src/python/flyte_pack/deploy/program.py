@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from typing import Any
 
-from flyte_pack.command import DONE, FAILED, cut, guarded
+from flyte_pack.command import CHANGED, DONE, FAILED, cut, guarded
 from flyte_pack.deploy import report
 from flyte_pack.deploy.bundles import check_whole
 from flyte_pack.deploy.control_plane import Found, find_control_plane
@@ -25,6 +25,7 @@ from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord
 from flyte_pack.deploy.registering import Registering
 from flyte_pack.deploy.registration import TriggerName
 from flyte_pack.errors import UsageError, UserError
+from flyte_pack.fresh import write_report
 from flyte_pack.json_fields import InvalidData, as_json, dump
 from flyte_pack.progress import Console, write
 from flyte_pack.store import Store, StoreError
@@ -44,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _main(argv: Sequence[str], say: Console) -> int:
     ours, typed = cut(argv)
-    plan_file, directory = _arguments(ours)
+    plan_file, directory, report_file = _arguments(ours)
     options = parse(typed)
     if options.command == "help":
         _print(HELP)
@@ -58,13 +59,20 @@ def _main(argv: Sequence[str], say: Console) -> int:
         address = plan.address
         document = _Run(resolve(plan, options), directory, say).document()
         say.draw("")  # of a transfer that turned out not to be needed
+        if options.ships:
+            write_report(report_file, dump(document))
         _print(dump(document).decode() if options.output == "json" else report.text(document))
+        if options.exit_code and _changes(document):
+            return CHANGED
         return FAILED if document.get("broken") else DONE
 
     def tell(message: str) -> None:
         say(message)
+        failure = dump({"schema": _SCHEMA, "error": message})
+        if options.ships:
+            write_report(report_file, failure)
         if options.output == "json":
-            _print(dump({"schema": _SCHEMA, "error": message}).decode())
+            _print(failure.decode())
 
     interrupted = "interrupted: what was written is whole, and running it again does the rest"
     return guarded(lambda: address, work, interrupted=interrupted, tell=tell)
@@ -415,15 +423,23 @@ def _entry(entry: HistoryEntry) -> dict[str, Any]:
     }
 
 
-def _arguments(words: list[str]) -> tuple[str, str]:
-    """(plan file, directory of the packaged files)."""
+def _changes(document: dict[str, Any]) -> bool:
+    """Whether a run changed something, or a dry run would."""
+    parts = [*document.get("images", ()), *document["registered"]]
+    moved = any(one["status"] != "unchanged" for one in parts)
+    return bool(document["writes"] or moved or document["triggers"] or document.get("apps"))
+
+
+def _arguments(words: list[str]) -> tuple[str, str, str | None]:
+    """(plan file, directory of the packaged files, file for a report)."""
     ours = dict(zip(words[::2], words[1::2]))
-    if len(words) % 2 or "--plan" not in ours or ours.keys() - {"--plan", "--dir"}:
+    if len(words) % 2 or "--plan" not in ours or ours.keys() - {"--plan", "--dir", "--report"}:
         raise UsageError(
-            "usage: python -m flyte_pack deploy --plan PLAN.json [--dir DIR] -- [what a user types]"
+            "usage: python -m flyte_pack deploy --plan PLAN.json [--dir DIR] [--report FILE] "
+            "-- [what a user types]"
         )
     plan = ours["--plan"]
-    return plan, ours.get("--dir", os.path.dirname(plan))
+    return plan, ours.get("--dir", os.path.dirname(plan)), ours.get("--report")
 
 
 def _forget_the_callers_python() -> None:

@@ -7,6 +7,8 @@ import sys
 
 from flyte_pack import command
 from flyte_pack.command import say
+from flyte_pack.fresh import write_report
+from flyte_pack.json_fields import dump
 from flyte_pack.progress import write
 from flyte_pack.registry.plan import PushPlan
 
@@ -23,6 +25,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--plan", required=True, help="the plan, as the rules wrote it")
     parser.add_argument("--dir", default=".", help="where the packaged files are")
+    parser.add_argument("--report", help="a file for what was pushed, in JSON")
     return command.run(parser, argv, _push)
 
 
@@ -31,5 +34,14 @@ def _push(options: argparse.Namespace) -> None:
 
     with open(options.plan, "rb") as file:
         plan = PushPlan.from_json(file.read(), options.plan)
-    for pushed in push_image(plan, options.dir, say):
+    every = push_image(plan, options.dir, say)
+    for pushed in every:
         write(sys.stdout, f"{pushed.reference}\n")
+    document = {
+        "schema": 1,
+        "command": "publish",
+        "address": plan.address,
+        "digest": plan.digest,
+        "images": [pushed.told() for pushed in every],
+    }
+    write_report(options.report, dump(document))

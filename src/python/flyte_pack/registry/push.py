@@ -41,6 +41,16 @@ class Pushed:
     present: int = 0
     requests: int = 0
 
+    def told(self) -> dict[str, Any]:
+        """As documents for programs have it."""
+        changed = self.uploaded or self.mounted or self.present or self.tags
+        return {
+            "reference": self.reference,
+            "status": "new" if changed else "unchanged",
+            "tags": list(self.tags),
+            "bytes": self.bytes,
+        }
+
 
 def push_image(
     plan: PushPlan,

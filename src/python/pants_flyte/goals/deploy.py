@@ -39,7 +39,7 @@ from pants_flyte.first_party import FirstPartyModules
 from pants_flyte.registries import address_of
 from pants_flyte.subsystem import FlyteDeploySubsystem, FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.task_packages import PackageSettings
-from pants_flyte.tool import interactive_process, interactive_program
+from pants_flyte.tool import interactive_process, interactive_program, report_arguments
 
 _PLAN = "__deploy_plan.json"
 
@@ -105,7 +105,10 @@ async def deploy_program(
     )
     return await interactive_program(
         flyte_pack,
-        ("deploy", "--plan", f"{{chroot}}/{_PLAN}", "--dir", "{chroot}", "--"),
+        (
+            *("deploy", "--plan", f"{{chroot}}/{_PLAN}", "--dir", "{chroot}"),
+            *(*report_arguments(flyte, "deploy", deployment.address), "--"),
+        ),
         (
             documents,
             *(task.link_digest for task in tasks),

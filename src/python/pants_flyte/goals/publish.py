@@ -21,7 +21,7 @@ from pants_flyte.environment import callers_environment
 from pants_flyte.image_target_types import FlyteImageBaseField, FlyteImageSkipPushField
 from pants_flyte.pushing import push_plan
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
-from pants_flyte.tool import interactive_process, interactive_program
+from pants_flyte.tool import interactive_process, interactive_program, report_arguments
 
 _PLAN = "__push_plan.json"
 
@@ -58,7 +58,10 @@ async def publish_image(
     plan_digest = await engine.create_digest({_PLAN: plan.to_json()})
     program = await interactive_program(
         flyte_pack,
-        ("push", "--plan", f"{{chroot}}/{_PLAN}", "--dir", "{chroot}"),
+        (
+            *("push", "--plan", f"{{chroot}}/{_PLAN}", "--dir", "{chroot}"),
+            *report_arguments(flyte, "publish", address),
+        ),
         (plan_digest, image.digest),
     )
     names = tuple(
@@ -73,6 +76,7 @@ async def publish_image(
                 names=names,
                 process=interactive_process(program, await callers_environment(flyte)),
                 description=", ".join(registries),
+                data=PublishOutputData({"digest": plan.digest}),
             )
         ]
     )
