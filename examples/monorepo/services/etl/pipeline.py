@@ -30,7 +30,7 @@ async def distance(station: str) -> float:
     return round(kilometres(DEPOT, coordinates()[station]), 2)
 
 
-@env.task
+@env.task(triggers=flyte.Trigger.daily())
 async def tour(longest: float = 100.0) -> list[str]:
     """The stations within reach, nearest first."""
     names = sorted(coordinates())
