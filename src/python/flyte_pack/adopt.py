@@ -21,6 +21,7 @@ import flyte_shim
 from flyte_pack import command
 from flyte_pack.errors import UsageError, UserError
 from flyte_pack.names import normalized
+from flyte_pack.progress import write
 
 BY_INDEX = "2.17.1"  # the newest Pants that a package index has
 BY_LAUNCHER = "2.33.0"  # what Pants' own launcher installs
@@ -186,7 +187,7 @@ class _Init:
         if os.path.lexists(file):
             if not file.is_file() or file.read_bytes() != data:
                 kept = f"it should hold:\n{_indented(content)}" if isinstance(content, str) else ""
-                print(f"kept   {path}: {kept or 'it is another'}")
+                _tell(f"kept   {path}: {kept or 'it is another'}")
             return
         file.parent.mkdir(parents=True, exist_ok=True)
         # No half a file, if this is killed: a later `init` would keep it.
@@ -194,7 +195,7 @@ class _Init:
         part.write_bytes(data)
         part.chmod(mode)
         part.rename(file)
-        print(f"wrote  {path}")
+        _tell(f"wrote  {path}")
 
     def _pants_toml(self, with_wheel: bool) -> str:
         project = self.project
@@ -250,7 +251,7 @@ class _Init:
             with file.open("a", encoding="utf-8") as opened:
                 opened.write("\n" if there and not there.endswith("\n") else "")
                 opened.writelines(f"{line}\n" for line in lines)
-            print(f"added  {', '.join(lines)} to .gitignore")
+            _tell(f"added  {', '.join(lines)} to .gitignore")
 
     def _requirements(self) -> None:
         """Each distribution gets one target: between two, Pants could not choose."""
@@ -299,9 +300,13 @@ class _Init:
         if self.example:
             steps += [(f"{pants} run services/hello:workflows -- hello --n 3", "")]
         width = max(len(step) for step, _ in steps)
-        print("\nNext, and then commit it all:")
+        _tell("\nNext, and then commit it all:")
         for step, why in steps:
-            print(f"  {step:{width}}  {'# ' + why if why else ''}".rstrip())
+            _tell(f"  {step:{width}}  {'# ' + why if why else ''}".rstrip())
+
+
+def _tell(line: str) -> None:
+    write(sys.stdout, f"{line}\n")
 
 
 def _indented(text: str) -> str:
@@ -319,7 +324,7 @@ def _official_launcher() -> Optional[str]:
 
 def _made_wheel(checkout: Path) -> Path:
     """The wheel of the backend, made anew from the checkout."""
-    print("making the wheel of pants-flyte ...", flush=True)
+    _tell("making the wheel of pants-flyte ...")
     target = "build-support/wheels/pants-flyte"
     done = subprocess.run(
         [str(checkout / "pants"), "--no-pantsd", "package", target],
