@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 from typing import Any
 
 import pytest
-from pants.engine.fs import Snapshot
+from pants.core.goals.run import RunRequest
+from pants.engine.fs import Digest, Snapshot
 from pants.engine.internals.scheduler import ExecutionError
 
 from flyte_pack.deploy.options import parse
@@ -50,6 +52,7 @@ STAGING = {
 }
 # So that no packages are brought along: that is for others to test.
 NO_PACKAGES = "--no-register"
+SESSIONS = itertools.count()
 
 
 def settings_file(
@@ -202,21 +205,53 @@ def test_where_nothing_is_registered_no_packages_come_along(root: RuleRoot, fiel
     assert environments(root, run_request(root, "app:deploy", *typed).digest) == []
 
 
-def test_flytes_own_settings_file_counts_as_soon_as_it_is_there(root: RuleRoot):
+def deployed(root: RuleRoot, home: str) -> Digest:
+    process = deploy_process(root, "app:deploy", env={"HOME": home})
+    return process.process.input_digest
+
+
+def run(root: RuleRoot, home: str) -> Digest:
+    return run_request(root, "app:deploy", env={"HOME": home}).digest
+
+
+@pytest.mark.parametrize("command", [deployed, run])
+def test_flytes_own_settings_file_counts_as_long_as_it_is_there(root: RuleRoot, command):
     root.write(app())
     home = root.path / "home"
-    home.mkdir()
+    file = home / ".flyte" / "config.yaml"
+    file.parent.mkdir(parents=True)
 
     def found() -> int:
-        process = deploy_process(root, "app:deploy", env={"HOME": str(home)})
-        return len(environments(root, process.process.input_digest))
+        # A session of its own, as each command of a user's is.
+        root.runner.new_session(str(next(SESSIONS)))
+        return len(environments(root, command(root, str(home))))
 
     assert found() == 0
-    (home / ".flyte").mkdir()
-    (home / ".flyte" / "config.yaml").write_text("admin:\n  endpoint: flyte.example.com\n")
-    # A session of its own, as each command of a user's is.
-    root.runner.new_session("another")
+    file.write_text("admin:\n  endpoint: flyte.example.com\n")
     assert found() == 1
+    file.write_text("task:\n  project: bikes\n")  # Flyte's, and names no control plane
+    assert found() == 0
+    file.write_text("admin:\n  endpoint: flyte.example.com\n")
+    assert found() == 1
+    file.unlink()
+    assert found() == 0
+
+
+def test_a_run_by_flyte_finds_its_own_settings_file_as_long_as_it_is_there(root: RuleRoot):
+    root.write(app())
+    file = root.path / "home" / ".flyte" / "config.yaml"
+    file.parent.mkdir(parents=True)
+
+    def asked() -> RunRequest:
+        root.runner.new_session(str(next(SESSIONS)))
+        return run_request(root, "app:t", "--remote", env={"HOME": str(root.path / "home")})
+
+    for _ in range(2):
+        with pytest.raises(ExecutionError, match="no control plane is known"):
+            asked()
+        file.write_text("admin:\n  endpoint: flyte.example.com\n")
+        assert len(environments(root, asked().digest)) == 1
+        file.unlink()
 
 
 def test_a_rollback_that_registers_brings_packages_and_no_bundles(root: RuleRoot):

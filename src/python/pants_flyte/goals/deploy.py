@@ -1,7 +1,9 @@
 """`run` and `experimental-deploy` for `flyte_deployment`: both start the same deploy program.
 
-The rules take a `RunId`, so that they run anew each time: they look for Flyte's own settings file,
-of which Pants knows nothing.
+The rules are uncacheable, which has them run anew in each session, for two reasons. They look for
+Flyte's own settings file, of which Pants knows nothing. And before Pants runs a *cacheable* rule
+again, it checks all that hangs below at once, and stops where one thing is new (a `RunId`, what was
+typed after `--`); what it had not come to is run again, too, and not only checked.
 """
 
 from __future__ import annotations
@@ -16,8 +18,7 @@ from pants.build_graph.address import Address
 from pants.core.goals.deploy import DeployFieldSet, DeployProcess, DeploySubsystem
 from pants.core.goals.run import RunFieldSet, RunInSandboxBehavior, RunRequest, RunSubsystem
 from pants.core.util_rules.distdir import DistDir
-from pants.engine.internals.session import RunId
-from pants.engine.rules import Rule, collect_rules, rule
+from pants.engine.rules import Rule, _uncacheable_rule, collect_rules
 from pants.engine.unions import UnionRule
 from pants.option.global_options import GlobalOptions
 from pants.util.logging import LogLevel
@@ -119,7 +120,7 @@ async def deploy_program(
     )
 
 
-@rule(desc="Prepare a Flyte deployment", level=LogLevel.DEBUG)
+@_uncacheable_rule(desc="Prepare a Flyte deployment", level=LogLevel.DEBUG)
 async def run_deployment(
     field_set: RunDeploymentFieldSet,
     run: RunSubsystem,
@@ -130,7 +131,6 @@ async def run_deployment(
     global_options: GlobalOptions,
     modules: FirstPartyModules,
     dist_dir: DistDir,
-    run_id: RunId,
 ) -> RunRequest:
     options: Optional[DeployOptions]
     try:
@@ -141,7 +141,7 @@ async def run_deployment(
     return await deploy_program(field_set, options, flyte, packages, modules, dist_dir)
 
 
-@rule(desc="Prepare a Flyte deployment", level=LogLevel.DEBUG)
+@_uncacheable_rule(desc="Prepare a Flyte deployment", level=LogLevel.DEBUG)
 async def deploy_deployment(
     field_set: DeployDeploymentFieldSet,
     deploy: DeploySubsystem,
@@ -153,7 +153,6 @@ async def deploy_deployment(
     global_options: GlobalOptions,
     modules: FirstPartyModules,
     dist_dir: DistDir,
-    run_id: RunId,
 ) -> DeployProcess:
     # Its own dry run came after Pants 2.17.
     dry_run = ("--dry-run",) if flyte.dry_run or getattr(deploy, "dry_run", False) else ()

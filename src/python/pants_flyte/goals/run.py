@@ -1,7 +1,7 @@
 """`run` for `flyte_task`: here or in its image, or by Flyte, as it is or as it was deployed; for
 `flyte_app`: here.
 
-The rule takes a `RunId` for the reason in `goals/deploy.py`.
+The rule is uncacheable for the reasons in `goals/deploy.py`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from pants.build_graph.address import Address
 from pants.core.goals.run import RunFieldSet, RunInSandboxBehavior, RunRequest, RunSubsystem
 from pants.core.util_rules.distdir import DistDir
 from pants.engine.fs import Digest
-from pants.engine.internals.session import RunId
-from pants.engine.rules import Rule, collect_rules, rule
+from pants.engine.rules import Rule, _uncacheable_rule, collect_rules
 from pants.engine.target import Target
 from pants.engine.unions import UnionRule
 from pants.option.global_options import GlobalOptions
@@ -253,7 +252,7 @@ def _check_is_task(target: Target, options: RunOptions) -> None:
     raise FlyteTargetError(target.address, f"{typed} is for tasks, and this is an app: {instead}.")
 
 
-@rule(desc="Prepare to run a Flyte task or app", level=LogLevel.DEBUG)
+@_uncacheable_rule(desc="Prepare to run a Flyte task or app", level=LogLevel.DEBUG)
 async def run_task(
     field_set: RunTaskFieldSet,
     run: RunSubsystem,
@@ -264,7 +263,6 @@ async def run_task(
     global_options: GlobalOptions,
     modules: FirstPartyModules,
     dist_dir: DistDir,
-    run_id: RunId,
 ) -> RunRequest:
     packages = PackageSettings(flyte_pack, python_setup, repos, global_options.ca_certs_path)
     address = field_set.address

@@ -1,4 +1,7 @@
-"""`run` for `flyte_base_image` (lock and check it) and for `flyte_image` (a command in it)."""
+"""`run` for `flyte_base_image` (lock and check it) and for `flyte_image` (a command in it).
+
+What reads the command line is uncacheable for the reasons in `goals/deploy.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Iterable, Union
 
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.core.goals.run import RunFieldSet, RunInSandboxBehavior, RunRequest, RunSubsystem
-from pants.engine.rules import Rule, collect_rules, rule
+from pants.engine.rules import Rule, _uncacheable_rule, collect_rules, rule
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
@@ -54,7 +57,7 @@ async def run_base_image(
     )
 
 
-@rule(desc="Prepare to run a command in an image", level=LogLevel.DEBUG)
+@_uncacheable_rule(desc="Prepare to run a command in an image", level=LogLevel.DEBUG)
 async def run_image(
     field_set: RunImageFieldSet,
     run: RunSubsystem,
