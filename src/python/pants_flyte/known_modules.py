@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Dict, Iterator, Set, Tuple
+from typing import Dict, Iterator, List, Set, Tuple
 
 from pants.backend.python.dependency_inference.default_module_mapping import (
     DEFAULT_MODULE_MAPPING,
@@ -34,17 +34,28 @@ _LOCKED = re.compile(
 )
 
 
+async def _requirements_of(resolve: str, python_setup: PythonSetup) -> List[Target]:
+    """The targets of its requirements. One of each type is asked for its fields: that is slow."""
+    targets = await engine.all_targets()
+    one_of_each = {type(target): target for target in targets}
+    wanted = {kind for kind, one in one_of_each.items() if one.has_field(PythonRequirementsField)}
+    return [
+        target
+        for target in targets
+        if type(target) in wanted
+        and target[PythonRequirementResolveField].normalized_value(python_setup) == resolve
+    ]
+
+
 async def modules_in(resolve: str, modules: FirstPartyModules, python_setup: PythonSetup) -> bytes:
     """JSON for `flyte_pack.flyte_side.missing.read`. modules: of the repository."""
     lock = python_setup.resolves.get(resolve) if python_setup.enable_resolves else None
     found = await engine.contents_matching(exactly([lock] if lock else []))
     first_party = {name: modules.find(name, resolve) for name in modules.by_name}
     requirements: Dict[str, Tuple[str, str]] = {}
-    for target in await engine.all_targets():
-        if target.has_field(PythonRequirementsField):
-            its = target[PythonRequirementResolveField].normalized_value(python_setup)
-            for module, distribution in _provided(target) if its == resolve else ():
-                requirements.setdefault(module, (target.address.spec, distribution))
+    for target in await _requirements_of(resolve, python_setup):
+        for module, distribution in _provided(target):
+            requirements.setdefault(module, (target.address.spec, distribution))
     known = {
         "resolve": resolve if python_setup.enable_resolves else None,
         "lock": lock,
@@ -61,11 +72,9 @@ async def requirements_by_distribution(
 ) -> Dict[str, Tuple[Address, ...]]:
     """By normalized name: the targets of the resolve that require it."""
     found: Dict[str, Set[Address]] = {}
-    for target in await engine.all_targets():
-        if target.has_field(PythonRequirementsField):
-            its = target[PythonRequirementResolveField].normalized_value(python_setup)
-            for _, distribution in _provided(target) if its == resolve else ():
-                found.setdefault(distribution, set()).add(target.address)
+    for target in await _requirements_of(resolve, python_setup):
+        for _, distribution in _provided(target):
+            found.setdefault(distribution, set()).add(target.address)
     return {name: tuple(sorted(addresses)) for name, addresses in found.items()}
 
 
