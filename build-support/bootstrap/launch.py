@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Callable
 
+TYPE_CHECKING = False  # without `typing`, as it takes long to import
 if TYPE_CHECKING:
+    from typing import Callable
+
     import pip_settings
 
 # The interpreter sees the standard library and what we put on sys.path, and nothing else:
@@ -27,23 +29,36 @@ def main() -> None:
         os.execv(sys.executable, [sys.executable, *_ISOLATED, *sys.argv])
     if "PANTS_DAEMON_ENTRYPOINT" in os.environ:
         sys.path[:] = os.environ["PYTHONPATH"].split(os.pathsep)
-    else:
-        installed, root, *arguments = sys.argv[1:]
-        sys.argv[1:] = arguments
-        here = os.path.dirname(os.path.realpath(__file__))
-        library = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-        sys.path.append(os.path.join(installed, "lib", library, "site-packages"))
-        try:
-            os.environ.update(additions(dict(os.environ), installed, root, here))
-            import pants.bin.pants_loader  # noqa: F401
-        except (FileNotFoundError, ModuleNotFoundError) as error:
-            sys.exit(
-                f"pants: {installed} is damaged ({error}): remove that directory and start again."
-            )
-        os.environ.pop("PYTHONHOME", None)
-    from pants.bin.pants_loader import main as pants_main
+        from pants.bin.pants_loader import main as daemon_main
 
-    pants_main()
+        daemon_main()
+        return
+    installed, root, *arguments = sys.argv[1:]
+    sys.argv[1:] = arguments
+    here = os.path.dirname(os.path.realpath(__file__))
+    sys.path.insert(0, here)
+    import native
+
+    sys.path.remove(here)
+    start = native.Start(installed, root, here, arguments)
+    start.become_client()
+    sys.path.append(start.packages)
+    try:
+        added = start.additions
+        if added is None:
+            sys.path.insert(0, here)
+            start.watch()
+            sys.path.remove(here)
+            added = additions(dict(os.environ), installed, root, here)
+        os.environ.update(added)
+        from pants.bin.pants_loader import main as pants_main
+    except (FileNotFoundError, ModuleNotFoundError) as error:
+        sys.exit(f"pants: {installed} is damaged ({error}): remove that directory and start again.")
+    os.environ.pop("PYTHONHOME", None)
+    try:
+        pants_main()
+    finally:
+        start.keep(added)
 
 
 def additions(

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 # Sections of a pip.conf that speak of installing, the weaker first.
 _SECTIONS = ("global", "install")
+_APPLICATION = os.path.join("Library", "Application Support", "pip")
 _TRUE = ("y", "yes", "t", "true", "on", "1")
 
 
@@ -38,12 +39,7 @@ class PipSettings:
 
 def read(env: Mapping[str, str], prefix: str = sys.prefix) -> PipSettings:
     """The settings that pip, started with `env` by the Python at `prefix`, would use."""
-    values: dict[str, str] = {}
-    for section in _parsed(_files(env, prefix)):
-        values.update(section)
-    for name, value in env.items():
-        if name.startswith("PIP_") and value:
-            values[name[len("PIP_") :].lower().replace("_", "-")] = value
+    values = _values(env, prefix)
     return PipSettings(
         index_url=values.get("index-url") or values.get("pypi-url"),
         extra_index_urls=tuple(values.get("extra-index-url", "").split()),
@@ -55,6 +51,17 @@ def read(env: Mapping[str, str], prefix: str = sys.prefix) -> PipSettings:
         proxy=values.get("proxy"),
         trusted_hosts=tuple(values.get("trusted-host", "").split()),
     )
+
+
+def followed(env: Mapping[str, str], prefix: str) -> tuple[list[str], list[str]]:
+    """What `read` depends on beside `env`: files by their bytes, paths by what they are."""
+    values = _values(env, prefix)
+    bundles = [path for path in _bundles(values.get("cert"), env) if path]
+    links = [text for text in values.get("find-links", "").split() if "://" not in text]
+    probed = [_absolute(path, env) for path in (*bundles, *links)]
+    own = env.get("PIP_CONFIG_FILE")
+    application = os.path.join(os.path.expanduser("~"), _APPLICATION)
+    return _files(env, prefix), [*probed, application, *([own] if own else [])]
 
 
 def as_variables(settings: PipSettings) -> dict[str, str]:
@@ -71,6 +78,16 @@ def as_variables(settings: PipSettings) -> dict[str, str]:
     return {name: value for name, value in values.items() if value}
 
 
+def _values(env: Mapping[str, str], prefix: str) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for section in _parsed(_files(env, prefix)):
+        values.update(section)
+    for name, value in env.items():
+        if name.startswith("PIP_") and value:
+            values[name[len("PIP_") :].lower().replace("_", "-")] = value
+    return values
+
+
 def _files(env: Mapping[str, str], prefix: str) -> list[str]:
     """pip's configuration files, the weaker first, whether or not they exist."""
     own = env.get("PIP_CONFIG_FILE")
@@ -79,9 +96,8 @@ def _files(env: Mapping[str, str], prefix: str) -> list[str]:
     home = env.get("HOME") or os.path.expanduser("~")
     config = env.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
     if sys.platform == "darwin":
-        application = os.path.join("Library", "Application Support", "pip")
-        shared = [os.path.join("/", application, "pip.conf")]
-        if os.path.isdir(os.path.join(home, application)):
+        shared = [os.path.join("/", _APPLICATION, "pip.conf")]
+        if os.path.isdir(os.path.join(home, _APPLICATION)):
             config = os.path.join(home, "Library", "Application Support")
     else:
         directories = (env.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep)
@@ -131,15 +147,15 @@ def _location(text: str, env: Mapping[str, str]) -> tuple[str, ...]:
 
 def _certificates(own: Optional[str], env: Mapping[str, str]) -> Optional[str]:
     """The CA bundle that pip would use in place of its own, if that is a file."""
-    for path in (
-        own,
-        env.get("REQUESTS_CA_BUNDLE"),
-        env.get("CURL_CA_BUNDLE"),
-        env.get("SSL_CERT_FILE"),
-    ):
+    for path in _bundles(own, env):
         if path and os.path.isfile(_absolute(path, env)):
             return _absolute(path, env)
     return None
+
+
+def _bundles(own: Optional[str], env: Mapping[str, str]) -> tuple[Optional[str], ...]:
+    names = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+    return (own, *map(env.get, names))
 
 
 def _absolute(path: str, env: Mapping[str, str]) -> str:
