@@ -241,7 +241,8 @@ class _Init:
             for file in files:
                 if file.is_file():
                     path = str(file.relative_to(checkout))
-                    self._new(path, file.read_bytes(), 0o755 if path == "pants" else 0o644)
+                    program = path == "pants" or path.endswith(".sh")
+                    self._new(path, file.read_bytes(), 0o755 if program else 0o644)
 
     def _ignore(self) -> None:
         file = self.top / ".gitignore"
