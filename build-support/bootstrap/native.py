@@ -16,7 +16,7 @@ import sys
 
 TYPE_CHECKING = False  # the module `typing` takes longer to import than all the rest here
 if TYPE_CHECKING:
-    from typing import Optional
+    from typing import Any, Optional
 
 try:
     from _sha256 import sha256  # type: ignore[import-not-found]  # no OpenSSL to load
@@ -130,7 +130,7 @@ class Start:
         except (OSError, KeyboardInterrupt):
             return
 
-    def _read(self) -> Optional[dict]:
+    def _read(self) -> Optional[dict[str, Any]]:
         try:
             with open(self._record, "rb") as file:
                 kept = marshal.load(file)
@@ -155,7 +155,7 @@ class Start:
                 digest.update(repr((status.st_mode, status.st_uid, inside)).encode())
             except OSError as error:
                 digest.update(b"-%d" % (error.errno or 0))
-        return digest.digest()
+        return bytes(digest.digest())
 
     def _daemon(self) -> Optional[tuple[str, str]]:
         """Where the daemon is recorded that starts like this one use, and its fingerprint."""
