@@ -57,6 +57,7 @@ def _start_flyte(spec: dict[str, Any], arguments: list[str]) -> None:
     if not sys.stdout.isatty() and not os.environ.get("FORCE_COLOR"):
         # Flyte has rich take anything for a terminal, but not for one that knows colours.
         os.environ["TERM"] = "dumb"
+        os.environ.setdefault("LINES", "25")  # without it rich does not heed COLUMNS for such a one
     import flyte
     from flyte.cli.main import main as flyte_main
 
