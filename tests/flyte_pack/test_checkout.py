@@ -4,35 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from flyte_pack.checkout import Checkout, Unknown, commit_of, is_dirty, web_of
-
-NEUTRAL = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-
-
-def git(where: Path, *arguments: str, **env: str) -> str:
-    """Run git as a user would."""
-    identity = (
-        "-c",
-        "user.name=n",
-        "-c",
-        "user.email=e@e.test",
-        "-c",
-        "protocol.file.allow=always",
-    )
-    command = ["git", *identity, *arguments]
-    return subprocess.run(
-        command,
-        cwd=where,
-        env={**os.environ, **NEUTRAL, **env},
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
+from tests.support.git import git
 
 
 def repository(where: Path, *options: str) -> Path:

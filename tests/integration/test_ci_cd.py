@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.build_root import CHECKOUT, BuildRoot, clean_environment
+from tests.support.git import git
 
 PAGE = (CHECKOUT / "docs" / "ci-cd.md").read_text()
 TASK = """\
@@ -46,23 +47,15 @@ def root(tmp_path: Path) -> Iterator[BuildRoot]:
         }
     )
     (root.path / "pants").chmod(0o755)
-    git(root, "init", "-q")
+    git(root.path, "init", "-q")
     yield root
     root.stop()
 
 
-def git(root: BuildRoot, *arguments: str) -> str:
-    who = ["-c", "user.name=a", "-c", "user.email=a@a.test"]
-    done = subprocess.run(
-        ["git", *who, *arguments], cwd=root.path, capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
-
-
 def commit(root: BuildRoot) -> str:
-    git(root, "add", "-A")
-    git(root, "commit", "-qm", "x")
-    return git(root, "rev-parse", "HEAD")
+    git(root.path, "add", "-A")
+    git(root.path, "commit", "-qm", "x")
+    return git(root.path, "rev-parse", "HEAD")
 
 
 def run(root: BuildRoot, section: str, base: str = "") -> str:

@@ -17,7 +17,8 @@ import pytest
 import flyte_shim
 from tests.support.build_root import BuildRoot, clone_checkout
 from tests.support.current_pants import CurrentPants, require_current_pants
-from tests.support.monorepo import edited, files_in, git
+from tests.support.git import git
+from tests.support.monorepo import edited, files_in
 from tests.support.registries import real_registry
 
 NOT_SOURCES = shutil.ignore_patterns("dist", ".pants.d", ".pids")

@@ -19,7 +19,8 @@ import pytest
 from tests.support.a0 import run_a0
 from tests.support.build_root import BuildRoot
 from tests.support.flyte_env import flyte_python
-from tests.support.monorepo import edited, git, monorepo
+from tests.support.git import git
+from tests.support.monorepo import edited, monorepo
 
 TREND = "libs/features/trend.py"
 WORKFLOWS = "services/ml/workflows.py"

@@ -19,7 +19,8 @@ import pytest
 from tests.support.build_root import BuildRoot
 from tests.support.containers import DockerEngine, need
 from tests.support.faulty_registry import FaultyRegistry, faulty_registry
-from tests.support.monorepo import files_in, git, monorepo
+from tests.support.git import git
+from tests.support.monorepo import files_in, monorepo
 from tests.support.packed_images import read_image
 from tests.support.registries import RealRegistry, real_registry
 

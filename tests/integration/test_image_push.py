@@ -20,7 +20,8 @@ import pytest
 from tests.support.build_root import BuildRoot
 from tests.support.containers import DockerEngine, debian_base, need
 from tests.support.faulty_registry import FaultyRegistry, faulty_registry
-from tests.support.monorepo import files_in, git, monorepo
+from tests.support.git import git
+from tests.support.monorepo import files_in, monorepo
 from tests.support.packed_images import read_image
 from tests.support.registries import (
     AUTH,

@@ -25,7 +25,8 @@ from tests.support.build_root import BuildRoot
 from tests.support.containers import DockerEngine
 from tests.support.control_plane import RealControlPlane, control_plane
 from tests.support.flyte_env import flyte_python
-from tests.support.monorepo import edited, git, monorepo
+from tests.support.git import git
+from tests.support.monorepo import edited, monorepo
 from tests.support.object_stores import RealStore, proxied, seaweedfs
 from tests.support.registries import RealRegistry, real_registry
 

@@ -36,7 +36,7 @@ TASK = "env = flyte.TaskEnvironment('e')\n@env.task\ndef train(): ...\n"
 def test_the_targets_are_those_that_are_promised():
     promised = {
         *("flyte_app", "flyte_base_image", "flyte_bundle", "flyte_deployment", "flyte_image"),
-        "flyte_task",
+        *("flyte_task", "flyte_tasks"),
     }
     assert {t.alias for t in TARGETS} == promised
     assert len(TARGETS) == len(promised)
@@ -61,7 +61,8 @@ def test_every_target_shows_an_example_that_uses_fields_it_has(target):
         re.DOTALL | re.MULTILINE,
     )
     call = ast.parse(example.strip()).body[0].value
-    fields = {field.alias for field in target.core_fields} | {"name"}
+    every = (*target.core_fields, *getattr(target, "moved_fields", ()))
+    fields = {field.alias for field in every} | {"name"}
     used = {keyword.arg for keyword in call.keywords}
     assert used <= fields
     assert {field.alias for field in target.core_fields if field.required} <= used

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import functools
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from textwrap import dedent
 
 from tests.support.build_root import BuildRoot, clone_checkout
+from tests.support.git import git
 
 DAEMONS = ("--exclude=.pids", "--exclude=.pants.d", "--exclude=.pants.workdir.file_lock*")
 
@@ -56,14 +56,6 @@ def _clone() -> Path:
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     atexit.register(BuildRoot(path).stop)
     return path
-
-
-def git(directory: Path, *args: str) -> str:
-    identity = ("-c", "user.name=Someone", "-c", "user.email=someone@example.com")
-    done = subprocess.run(
-        ["git", *identity, *args], cwd=directory, check=True, capture_output=True, text=True
-    )
-    return done.stdout.strip()
 
 
 @contextmanager

@@ -124,12 +124,12 @@ async def build_image(
 ) -> BuiltImage:
     address = request.address
     target = await target_at(address, types.FlyteImage)
-    await engine.check_dependencies([target[types.FlyteImageDependenciesField]])
     wants_code = _wants_code(target, request)
     own_output = wants_code == bool(target[types.FlyteImageCodeField].value)
     settings = await _settings(target, flyte)
     named = target[types.FlyteImageBaseField].to_unparsed_address_inputs()
     (base_target,) = await engine.targets_at(await engine.resolve_addresses(named))
+    await engine.check_dependencies([target[types.FlyteImageDependenciesField]])
     base = await load_base(base_target, flyte_pack, python_setup)
     platforms = image_platforms(target, base)
     tool = await engine.venv_pex(await program_pex(flyte_pack, "image_lockfile"))

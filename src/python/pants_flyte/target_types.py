@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Iterable, List, Optional, Tuple
+from typing import List, Optional, Tuple
 
 from pants.backend.python.target_types import InterpreterConstraintsField, PythonResolveField
 from pants.core.goals.package import OutputPathField
@@ -201,10 +201,9 @@ def is_address(image: str) -> bool:
 class OneAddressField(SpecialCasedDependencies):
     """The address of one target, as text or as a list of one."""
 
+    # `help` shows the type of `raw_value`.
     @classmethod
-    def compute_value(
-        cls, raw_value: Optional[Iterable[str]], address: Address
-    ) -> Optional[Tuple[str, ...]]:
+    def compute_value(cls, raw_value: Optional[str], address: Address) -> Optional[Tuple[str, ...]]:  # type: ignore[override]
         one = [raw_value] if isinstance(raw_value, str) else raw_value
         value = super().compute_value(one, address)
         if value is not None and len(value) != 1:

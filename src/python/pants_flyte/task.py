@@ -178,7 +178,6 @@ async def _plan_of(
 ) -> _Plan:
     address = request.address
     target = await target_at(address, types.FlyteTask)
-    await engine.check_dependencies([target[types.FlyteTaskDependenciesField]])
     resolve = target[PythonResolveField].normalized_value(python_setup)
     entry = target[types.FlyteEntryPointField].value
     module = await find_entry_module(address, entry, resolve, python_setup)
@@ -316,6 +315,8 @@ async def build_task(
     bundle = await _bundle_of(plan, flyte, flyte_pack, python_setup, owned)
     target = await target_named_by(plan.target[types.FlyteTaskImageField], FlyteImage)
     named = target[FlyteImageRefNameField].value if target else await _named_image(plan.target)
+    # After what is said here of addresses, in the words of our own fields.
+    await engine.check_dependencies([plan.target[types.FlyteTaskDependenciesField]])
     image: Optional[BuiltImage] = None
     if target and named not in request.mapped and (request.image or plan.copy_style == "none"):
         image = await _build_image(plan, target.address, python_setup)

@@ -22,6 +22,7 @@ from tests.support.deploying import (
     show_writes,
     snapshot,
 )
+from tests.support.git import git
 
 
 @pytest.fixture
@@ -29,13 +30,6 @@ def root(tmp_path):
     root = BuildRoot(tmp_path / "build")
     root.package("train")
     return root
-
-
-def git(root, *arguments):
-    settings = ("-c", "user.name=t", "-c", "user.email=t@t.example", "-c", "commit.gpgsign=false")
-    subprocess.run(
-        ["git", *settings, *arguments], cwd=root.root, check=True, stdout=subprocess.DEVNULL
-    )
 
 
 # --- what is written -----------------------------------------------------------------------------
@@ -156,10 +150,10 @@ def test_a_store_elsewhere_is_used_where_the_plan_or_the_user_names_one(root, tm
 
 
 def test_the_commit_is_recorded_and_whether_files_differ_from_it(root):
-    git(root, "init", "-q")
+    git(root.root, "init", "-q")
     (root.root / ".gitignore").write_text("packaged\n")
-    git(root, "add", ".")
-    git(root, "commit", "-qm", "one")
+    git(root.root, "add", ".")
+    git(root.root, "commit", "-qm", "one")
     head = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=root.root, text=True).strip()
     # The store lies in the checkout, and is not ignored there: that alone makes nothing dirty.
     root.deploy("--version", "clean").ok()
@@ -178,7 +172,7 @@ def broken_git(root):
 
 
 def empty_git(root):
-    git(root, "init", "-q")
+    git(root.root, "init", "-q")
     return {}
 
 
@@ -212,9 +206,9 @@ def test_without_a_usable_git_the_commit_is_unknown_and_deploying_works(root, tr
 
 def test_what_a_hook_says_of_another_repository_is_not_recorded(root, tmp_path):
     (root.root / ".gitignore").write_text("packaged\n")
-    git(root, "init", "-q")
-    git(root, "add", ".")
-    git(root, "commit", "-qm", "one")
+    git(root.root, "init", "-q")
+    git(root.root, "add", ".")
+    git(root.root, "commit", "-qm", "one")
     head = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=root.root, text=True).strip()
     subprocess.run(["git", "init", "-q", tmp_path / "other"], check=True)
     root.deploy("--version", "v1", env={"GIT_DIR": str(tmp_path / "other" / ".git")}).ok()
@@ -237,7 +231,7 @@ def test_doing_it_again_does_nothing_and_says_so(root):
 
 
 def test_doing_it_again_makes_no_call_that_writes_and_starts_no_program(root):
-    git(root, "init", "-q")
+    git(root.root, "init", "-q")
     first = root.deploy(first=show_writes).ok()
     assert "WRITE os.link" in first.err
     assert "WRITE subprocess.Popen" in first.err
@@ -334,7 +328,7 @@ def by_ref_name(root):
         lambda root: {"address": "services:renamed"},
         renamed,
         by_ref_name,
-        lambda root: git(root, "init", "-q"),
+        lambda root: git(root.root, "init", "-q"),
     ],
 )
 def test_what_does_not_change_what_runs_leaves_the_version_alone(root, change):
@@ -488,7 +482,7 @@ def test_the_python_settings_of_the_caller_do_not_reach_git(root, tmp_path):
     fake.parent.mkdir()
     fake.write_text(f'#!/bin/sh\nenv > "{tmp_path}/env"\nexit 1\n')
     fake.chmod(0o755)
-    git(root, "init", "-q")
+    git(root.root, "init", "-q")
     env = {"PATH": f"{fake.parent}:{os.environ['PATH']}", "PEX_PATH": "x", "PYTHONHASHSEED": "1"}
     root.deploy(env=env).ok()
     names = {line.partition("=")[0] for line in (tmp_path / "env").read_text().splitlines()}
@@ -561,8 +555,8 @@ def test_a_changed_record_is_reported_and_a_computed_version_is_repaired_on_requ
     damage(path, path.read_bytes().replace(b"registry.example", b"registry.elsewhere"))
     root.deploy().failed(1, str(path), "was changed", "--repair")
     # From another commit, so that the record that replaces it has other bytes: the history must tell which ones count.
-    git(root, "init", "-q")
-    git(root, "commit", "-qm", "one", "--allow-empty")
+    git(root.root, "init", "-q")
+    git(root.root, "commit", "-qm", "one", "--allow-empty")
     root.deploy("--repair").ok()
     assert root.history() == [("deploy", version)] * 2
     assert root.version(version)["tasks"][0]["image"] == "registry.example/trainer:1"

@@ -11,9 +11,9 @@ import pytest
 from flyte_pack.checkout import Web
 from flyte_pack.deploy.records import Provenance
 from flyte_pack.deploy.source_link import SourceLink
-from tests.flyte_pack.test_checkout import git
 from tests.support.control_plane import control_plane
 from tests.support.flyte_versions import MATRIX, NEWEST, python_with_flyte
+from tests.support.git import git
 from tests.support.registering import Registering, body
 
 MODULE = (

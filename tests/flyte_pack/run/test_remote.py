@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
 from textwrap import dedent
 
@@ -15,6 +14,7 @@ from flyte_pack.store.file import FileStore
 from tests.support.control_plane import control_plane
 from tests.support.deploying import BuildRoot
 from tests.support.flyte_versions import python_with_flyte
+from tests.support.git import git
 
 TASK = """\
     import flyte
@@ -344,27 +344,18 @@ def test_an_earlier_version_is_named(root):
     root.deployed("nothing", "--n", "5").failed(1, "there is no version nothing")
 
 
-def git(root, *arguments):
-    subprocess.run(
-        ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", *arguments],
-        cwd=root.root,
-        check=True,
-        capture_output=True,
-    )
-
-
 def test_a_checkout_of_the_same_commit_gives_no_warning(root):
     (root.root / ".gitignore").write_text("*\n!f\n")
     (root.root / "f").write_text("1")
-    git(root, "init", "--quiet")
-    git(root, "add", "f")
-    git(root, "commit", "--quiet", "--message", "one")
+    git(root.root, "init", "--quiet")
+    git(root.root, "add", "f")
+    git(root.root, "commit", "--quiet", "--message", "one")
     root.ship()
     done = root.deployed("--n", "5").ok()
     assert "warning" not in done.err
     (root.root / "f").write_text("2")
     assert "(dirty), and may differ from what runs" in root.deployed("--n", "5").ok().err
-    git(root, "commit", "--all", "--quiet", "--message", "two")
+    git(root.root, "commit", "--all", "--quiet", "--message", "two")
     done = root.deployed("--n", "5").ok()
     assert "warning: the checkout is at commit" in done.err
     assert "leave out --deployed to run the code as it is" in done.err

@@ -74,10 +74,10 @@ async def deploy_program(
     wanted = options.settings.over(settings)
     addresses: List[Address] = []
     if options.packages or options.registers:
-        await engine.check_dependencies([deployment.dependencies])
         unparsed = deployment.tasks.to_unparsed_address_inputs()
         named = await engine.targets_at(await engine.resolve_addresses(unparsed))
         addresses = list(dict.fromkeys(target.address for target in named))
+        await engine.check_dependencies([deployment.dependencies])
     requests = [
         TaskRequest(
             address,
