@@ -96,8 +96,11 @@ def without_wheel(files: set[str]) -> set[str]:
 
 
 def blocks(section: str) -> dict[str, str]:
-    """The last block of code of each language."""
-    return dict(re.findall(r"^```(\w+)\n(.*?)^```$", section, re.S | re.M))
+    """The code of each language, its blocks one after another."""
+    code: dict[str, str] = {}
+    for language, text in re.findall(r"^```(\w+)\n(.*?)^```$", section, re.S | re.M):
+        code[language] = f"{code[language]}\n{text}" if language in code else text
+    return code
 
 
 def test_the_readme_sets_up_a_repository_at_the_first_try(

@@ -226,12 +226,12 @@ class _Init:
             lines += ["# uv makes it. Pants' own goals, such as test, want another kind: see"]
             lines += ["# docs/image-dependencies.md of pants-flyte."]
         lines += [f'python-default = "{"uv.lock" if project.has_uv_lock else LOCK}"']
-        if with_wheel:
-            lines += ["", "[python-repos]", "# Until pants-flyte is on a package index."]
-            lines += [f'find_links = ["file://%(buildroot)s/{WHEELS}"]']
         lines += ["", "[python-infer]", "use_rust_parser = true"] if not self.by_launcher else []
         if project.is_of_bazel:
             lines += ["", "[tailor]", f'build_file_name = "{self.build_file}"']
+        if with_wheel:
+            lines += ["", "[python-repos]"]
+            lines += [f'find_links = ["file://%(buildroot)s/{WHEELS}"]']
         return "\n".join([*lines, ""])
 
     def _copy_launcher(self, checkout: Path) -> None:
