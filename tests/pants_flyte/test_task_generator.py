@@ -57,6 +57,24 @@ def test_a_change_of_the_code_selects_the_task_of_it(root: RuleRoot):
     assert "ml:tasks#a.first" not in selected
 
 
+def test_defaults_and_parametrize_work_as_for_other_targets(root: RuleRoot):
+    defaults = '__defaults__({(flyte_task, flyte_tasks): dict(image="d.test/i:1")})\n'
+    styles = 'copy_style=parametrize("auto", "all")'
+    root.write(
+        {
+            "ml/BUILD": f'{defaults}python_sources()\nflyte_tasks(name="tasks", {styles})\n'
+            'flyte_task(name="own", entry_point="b.py:env", image="o.test/i:1")\n',
+            "ml/b.py": ONE,
+            "ml/data.txt": "",
+        }
+    )
+    all_of_it = root.package("ml:tasks#b.env@copy_style=all")
+    assert all_of_it.link.image == "d.test/i:1"
+    assert "ml/data.txt" in all_of_it.bundle.paths
+    assert "ml/data.txt" not in root.bundle("ml:tasks#b.env@copy_style=auto").paths
+    assert root.package("ml:own").link.image == "o.test/i:1"
+
+
 def test_a_deployment_takes_all_of_them(root: RuleRoot):
     deployment = 'flyte_deployment(name="deploy", tasks=[":tasks"])'
     root.write({"ml/BUILD": tasks() + deployment, "ml/a.py": TWO, "ml/b.py": ONE})

@@ -12,7 +12,7 @@ from pants.core.goals.publish import (
     PublishProcesses,
     PublishRequest,
 )
-from pants.engine.rules import Rule, collect_rules, rule
+from pants.engine.rules import Rule, _uncacheable_rule, collect_rules
 from pants.engine.unions import UnionRule
 
 from pants_flyte import engine
@@ -41,7 +41,7 @@ class PublishImageFieldSet(PublishFieldSet):  # type: ignore[type-arg]
         return PublishOutputData({"publisher": "flyte", **super().get_output_data()})
 
 
-@rule
+@_uncacheable_rule
 async def publish_image(
     request: PublishImageRequest, flyte: FlyteSubsystem, flyte_pack: FlytePackSubsystem
 ) -> PublishProcesses:
