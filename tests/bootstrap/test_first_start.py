@@ -120,7 +120,11 @@ def test_two_starts_at_once_make_one_installation(history: History) -> None:
 
 def test_what_killed_starts_left_is_cleared_away(owner: Stranger) -> None:
     names = _names(owner.cache)
-    assert [n for n in names if not n.startswith(".")] == ["cpython-3.9-" + _key(names), "default"]
+    assert [n for n in names if not n.startswith(".")] == [
+        "cpython-3.9-" + _key(names),
+        "default",
+        "starts",
+    ]
     assert [n for n in names if n.startswith(".") and not n.endswith(".lock")] == []
 
 

@@ -77,7 +77,8 @@ def test_a_rule_passes_each_option_of_a_program(name: str, monkeypatch: pytest.M
     wanted = BY_HAND.get(name) or flags(parser_of(name, monkeypatch)) - {"--help"}
     callers = [texts for texts in RULES if name in texts]
     assert callers, f"no rule starts {name}"
-    assert wanted <= set().union({"--insecure"}, *callers)  # by tool.insecure_arguments
+    by_tool = {"--insecure", "--report"}  # `insecure_arguments` and `report_arguments`
+    assert wanted <= set().union(by_tool, *callers)
 
 
 def advised() -> Iterator[str]:
