@@ -29,6 +29,11 @@ run_shell_command(
     name="stays", command="trap '' INT; echo run $$ >>runs; while :; do sleep 0.1; done"
 )
 """
+TOML = f"""
+[GLOBAL]
+pants_version = "{VERSION}"
+backend_packages = ["pants.backend.shell"]
+"""
 # Of the client alone, or new each time.
 OWN = re.compile(r"_PANTS_SERVER_EXE|PANTSD_\w+|NAILGUN_\w+|PANTS_NO_NATIVE_CLIENT|_|PWD|CHROOT")
 
@@ -94,10 +99,11 @@ def make(directory: Path) -> Place:
     """A home with a link to this machine's installation, and so with records of its own."""
     made = Place(directory / "root", directory / "home")
     made.root.mkdir()
-    (made.root / "pants.toml").write_text(
-        f'[GLOBAL]\npants_version = "{VERSION}"\nbackend_packages = ["pants.backend.shell"]\n'
-    )
+    (made.root / "pants.toml").write_text(TOML)
     (made.root / "BUILD").write_text(BUILD)
+    # Makes Pants, if need be.
+    command = [TOP / "pants", "--no-pantsd", "--version"]
+    subprocess.run(command, cwd=made.root, check=True)
     own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     python, installed, *_ = (own / f"pants-flyte/pants-{VERSION}/default").read_text().splitlines()
     cache = made.home / f".cache/pants-flyte/pants-{VERSION}"
@@ -109,12 +115,6 @@ def make(directory: Path) -> Place:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory):
-    subprocess.run(
-        [TOP / "pants", "--version"],
-        cwd=TOP,
-        env={**os.environ, "PANTS_PANTSD": "false"},
-        check=True,
-    )  # makes Pants, if need be
     made = make(tmp_path_factory.mktemp("native"))
     first = made.run("--version")
     assert (first.returncode, first.stdout) == (0, f"{VERSION}\n"), first.stderr
