@@ -19,6 +19,12 @@ from typing import Any, Optional
 CHECKOUT = Path(__file__).resolve().parents[2]
 EXAMPLE = CHECKOUT / "examples" / "monorepo"
 
+# What //:maps names.
+MAPS = (
+    *(".ci/run", ".github/workflows/ci.yml"),
+    *("CHANGELOG.md", "CONTRIBUTING.md", "README.md"),
+)
+
 PANTS_TOML = """\
 [GLOBAL]
 pants_version = "2.17.1"
@@ -146,8 +152,8 @@ def clone_checkout(directory: Path) -> Path:
     )
     for name in tops:
         shutil.copy2(CHECKOUT / name, directory / name)
-    for name in (".ci/run", ".github/workflows/ci.yml", "CONTRIBUTING.md", "README.md"):
-        # //:maps names them. Empty, for an edit of them is no reason to run these tests again.
+    for name in MAPS:
+        # Empty, for an edit of them is no reason to run these tests again.
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).touch()
     return directory
