@@ -131,10 +131,10 @@ def test_a_broken_import_says_what_where_and_by_whom(tmp_path, files, said):
 
 
 def test_a_package_of_the_resolve_that_lacks_another_is_not_mistaken_for_first_party_code(tmp_path):
-    files = {"tasks.py": "import flyte\nimport fsspec.implementations.dbfs\n"}
+    files = {"tasks.py": "import flyte\nimport fsspec.implementations.sftp\n"}
     said = refused(tmp_path, files)
     assert (
-        "tasks.py, line 2, imports a package that needs requests (fsspec/implementations/dbfs.py"
+        "tasks.py, line 2, imports a package that needs paramiko (fsspec/implementations/sftp.py"
         in said
     )
     assert "Add it to the requirements" in said
