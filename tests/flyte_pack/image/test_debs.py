@@ -103,6 +103,15 @@ def test_a_package_that_is_not_like_others_is_refused(tmp_path, files, message):
     assert not list(tmp_path.glob("out/blobs/sha256/*"))
 
 
+@pytest.mark.parametrize("limit", ["MAX_FILE", "MAX_FILES", "MAX_BYTES"])
+def test_a_package_has_bounds(tmp_path, monkeypatch, limit):
+    data = deb(*((f"./usr/{number}", b"x" * 4) for number in range(8)))
+    packed(tmp_path, ("pftest", data))
+    monkeypatch.setattr(f"flyte_pack.image.deb.{limit}", {"MAX_BYTES": 30}.get(limit, 3))
+    with pytest.raises(UserError, match=r"^pftest 1\.0: is too large, at 'usr/"):
+        packed(tmp_path, ("pftest", data), out="again")
+
+
 def test_two_packages_with_the_same_file_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"b 1.0: usr/x is there already, from a 1.0"):
         packed(tmp_path, ("a", deb(("./usr/x", b"1"))), ("b", deb(("./usr/x", b"2"))))

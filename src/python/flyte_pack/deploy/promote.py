@@ -35,13 +35,15 @@ def find(request: Request, store: Store, domain: str, which: str | None) -> Reco
     ours = request.plan.address
     theirs = TargetAddress(re.sub(r"(?<=[@,]domain=)[^,]+", domain, ours))
     ledger = Ledger(store, request.project, domain, theirs)
-    current = ledger.current()
-    if which is None and current is None:
+    if which is not None:
+        version = ledger.find(which)
+    elif current := ledger.current():
+        version = current.version
+    else:
         raise UserError(
             f"nothing was deployed yet as {theirs} in {request.project}/{domain} of {store.uri}. "
             "Name the store of that domain by --from-store, if it has another one"
         )
-    version = ledger.find(which) if which is not None else current.version  # type: ignore[union-attr]
     recorded = ledger.recorded(version)
     if recorded is None:
         raise UserError(f"the record of version {version} is missing in {store.uri}")

@@ -23,6 +23,7 @@ _MAX_XZ = 256 << 20  # bytes of memory; xz -9 asks for 65 MiB
 _MAX_CONTROL = 4 << 20
 MAX_FILE = 1 << 30
 MAX_FILES = 200_000
+MAX_BYTES = 16 << 30  # of all files of one package
 _KINDS = (REGULAR, HARD_LINK, SYMLINK, DIRECTORY)
 
 
@@ -62,14 +63,16 @@ class DebFile:
 
         Everything belongs to root: a package that needs another owner is refused.
         """
+        size = 0
         with open(self.path, "rb") as file:
             for count, member in enumerate(self._tar(file, b"data.tar")):
+                size += member.size
                 path = self._path(member.name)
                 if member.kind not in _KINDS:
                     raise UserError(f"{self.what}: {path!a:.200} is a device or a pipe")
                 if (member.uid, member.gid) != (0, 0):
                     raise UserError(f"{self.what}: {path!a:.200} does not belong to root")
-                if member.size > MAX_FILE or count > MAX_FILES:
+                if member.size > MAX_FILE or count > MAX_FILES or size > MAX_BYTES:
                     raise UserError(f"{self.what}: is too large, at {path!a:.200}")
                 yield path, member
 
