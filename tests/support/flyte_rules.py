@@ -12,6 +12,7 @@ import shutil
 import stat
 import tarfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from glob import escape as glob_escape
 from glob import glob
@@ -38,6 +39,7 @@ from pants.engine.fs import Digest, DigestContents
 from pants.engine.internals.parametrize import Parametrize
 from pants.engine.internals.scheduler import ExecutionError
 from pants.engine.target import (
+    AllTargets,
     Dependencies,
     DependenciesRequest,
     TransitiveTargets,
@@ -177,6 +179,7 @@ class RuleRoot:
                 *changed.rules(),
                 QueryRule(ChangedAddresses, [ChangedRequest]),
                 QueryRule(Address, [AddressInput]),
+                QueryRule(AllTargets, []),
                 QueryRule(Addresses, [DependenciesRequest]),
                 QueryRule(TransitiveTargets, [TransitiveTargetsRequest]),
             ],
@@ -201,6 +204,10 @@ class RuleRoot:
 
     def clear(self) -> None:
         """Remove every file, and set the options back."""
+        # What the last test was refused is answered before all that it asked for is known. The rest
+        # goes on, and must not find half of the next test's files.
+        with suppress(ExecutionError):
+            self.runner.request(AllTargets, [])
         gone = []
         for path in self.path.iterdir():
             if path.name in (".pants.d", "BUILDROOT"):  # the runner's own
