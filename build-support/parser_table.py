@@ -24,7 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src" / "python"))
 
-from flyte_pack.import_scan import StatedImport, is_suspect, stated_imports
+from flyte_pack.code.import_scan import StatedImport, is_suspect, stated_imports
 from tests.support.build_root import CHECKOUT, clean_environment
 
 PANTS_TOML = """\

@@ -58,11 +58,11 @@ def test_the_messages_that_troubleshooting_explains_are_ours() -> None:
     quoted = [
         message
         for cell in cells
-        if not cell.endswith(" (Python)")
+        if not cell.endswith((" (Pants)", " (Python)", " (pip)"))
         # One message may hold backticks of its own.
         for message in cell[3:].removesuffix("`").split("`, `")
     ]
-    assert len(quoted) >= 9
+    assert len(quoted) >= 20
     sources = "\n".join(
         text for path in (TOP / "src" / "python").rglob("*.py") for text in _texts(path)
     )
@@ -81,6 +81,31 @@ def test_the_readme_leads_to_the_maps() -> None:
     readme = (TOP / "README.md").read_text()
     assert all(f"({page})" in readme for page in MAPS)
     assert "(docs/ARCHITECTURE.md)" in (TOP / "CONTRIBUTING.md").read_text()
+
+
+def _anchors(page: Path) -> set[str]:
+    """Of its headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", one).strip().lower().replace(" ", "-") for one in headings}
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    pages = [TOP / "README.md", TOP / "CHANGELOG.md", *(TOP / "docs").glob("*.md")]
+    links = [
+        (page, link)
+        for page in pages
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+        if "://" not in link
+    ]
+    broken = []
+    for page, link in links:
+        path, _, anchor = link.partition("#")
+        to = page.parent / path if path else page
+        if not to.exists() or (anchor and anchor not in _anchors(to)):
+            broken.append(f"{page.name}: {link}")
+    assert broken == []
+    assert len(links) > 100
 
 
 def test_each_row_of_flytes_guide_names_tests_that_there_are() -> None:

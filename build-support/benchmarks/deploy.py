@@ -1,9 +1,10 @@
 """Measures deploying: a deployment with nothing to do, from an edit to registered and to running,
 and starts of containers.
 
-    python build-support/benchmarks/deploy.py [--turns 10] [--bulk 2000] [--only NAME...]
+    python build-support/benchmarks/deploy.py [--turns 10] [--bulk 2000] [--only NAME...] [--size SIZE...]
+    python build-support/benchmarks/deploy.py --quick
 
-The example monorepo in a clone, SeaweedFS, a registry, a control plane and a docker engine of its
+--size small: the example monorepo in a clone, SeaweedFS, a registry, a control plane and a docker engine of its
 own. It takes being root, pytest, what src/python/flyte_pack/flyte-deploy.lock pins, and Debian's
 packages docker.io and docker-registry.
 
@@ -14,6 +15,12 @@ packages docker.io and docker-registry.
   a container has completed `services/ml:fit` of it, too: ours by the shim, Flyte's by its own download. Both of the same image, which the engine has.
 * start: from `docker run` to the first line of the task, of one deployment of ours, small and with --bulk more files: with
   the shim or with the stock download, the bundle in a cache (for the stock download: a working directory) on the host, or not.
+
+--size 1000, 5000: a generated repository of 2,000 or 10,000 modules, with a task that reaches 1,000 or 5,000; a store and a control plane.
+"nothing" and "edit" until registered, next to `flyte deploy` in each of its copy styles.
+
+At the end come the rows for the table at the top of docs/benchmarks.md. --quick: 3 turns of "nothing" and "edit" with the example and with a
+closure of 100 in 200, to see that all works.
 
 All contenders in turns. Figures are medians; ratios are medians of the ratios within a turn, which
 other load on the machine harms less.
@@ -35,22 +42,52 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "src/python"), str(ROOT)]
 
+from deploy_closure import Closure, closure  # noqa: E402
 from deploy_contenders import OURS, PEER, Containers, Ours, Peer, Site, Start, site  # noqa: E402
 
 NAMES = ("nothing", "edit", "start")
+# What a task reaches, and the modules of the repository, by what is typed.
+CLOSURES = {"100": (100, 200), "1000": (1000, 2000), "5000": (5000, 10000)}
+SIZES = ("small", *CLOSURES)
+STYLES = ("all", "loaded_modules")
 DEFAULT = "flyte deploy, loaded_modules"
+VERSION = "flyte --version"
 Turn = dict[str, float]
+SETTLE_SECONDS = 30.0
+CALM = 3  # seconds: longer than what waits before it gets ready
 
 
 def timed(work: Callable[[], object]) -> float:
+    """Of what starts on a machine that has nothing else to do: a deployment leaves processes that get
+    ready for the next one while a person edits.
+    """
+    settle()
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
+def settle() -> None:
+    """Wait until processors have been idle for a while, at most for half a minute."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    calm = 0
+    while calm < CALM and time.monotonic() < deadline:
+        before = idle()
+        time.sleep(1)
+        ticks = os.sysconf("SC_CLK_TCK") * (os.cpu_count() or 1)
+        calm = calm + 1 if idle() - before > 0.9 * ticks else 0
+
+
+def idle() -> int:
+    """Ticks that all processors together had nothing to do (proc_stat(5))."""
+    fields = Path("/proc/stat").read_text().splitlines()[0].split()
+    return int(fields[4]) + int(fields[5])
+
+
 def measure_nothing(ours: Ours, peer: Peer, turns: int) -> list[Turn]:
     contenders: dict[str, Callable[[], object]] = {
         "./pants --version": ours.version,
+        VERSION: peer.version,
         "./pants run": ours.deploy,
         "flyte deploy": peer.deploy,
     }
@@ -107,6 +144,24 @@ def measure_start(site: Site, containers: Containers, turns: int) -> dict[str, l
     return {name: starts[1:] for name, starts in found.items()}
 
 
+def measure_closure(site: Closure, what: str, turns: int) -> list[Turn]:
+    """Until deployed, with nothing to do or after an edit; the first turn is not counted."""
+    contenders: dict[str, Callable[[], object]] = {
+        "./pants --version": site.version,
+        "./pants run": site.ours,
+        **{f"flyte deploy, {style}": lambda style=style: site.peer(style) for style in STYLES},
+    }
+    found = []
+    for _ in range(turns + 1):
+        turn: Turn = {}
+        for name, work in contenders.items():
+            if what == "edit":
+                site.edit()
+            turn[name] = timed(work)
+        found.append(turn)
+    return found[1:]
+
+
 def open_directory(path: Path) -> Path:
     path.chmod(0o777)
     return path
@@ -136,6 +191,18 @@ def print_turns(what: str, turns: Sequence[Turn], base: str) -> None:
             ]
         )
     table([f"{what}, p50 of {len(turns)}", "time", "all", f"of {base}"], rows)
+
+
+Row = tuple[str, str, str, str]
+
+
+def row(
+    what: str, turns: Sequence[Turn], peer: str = "flyte deploy", ours: str = "./pants run"
+) -> Row:
+    """Of the table at the top of docs/benchmarks.md."""
+    mine, its = (statistics.median(turn[name] for turn in turns) for name in (ours, peer))
+    ratio = statistics.median(turn[ours] / turn[peer] for turn in turns)
+    return what, f"{mine:.2f} s", f"{its:.2f} s", f"**{ratio:.2f}**"
 
 
 def print_starts(what: str, found: dict[str, list[Start]]) -> None:
@@ -177,15 +244,43 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=10)
     parser.add_argument("--bulk", type=int, default=2000, help="files of the large bundle; 0: none")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES), metavar="NAME")
+    parser.add_argument("--size", nargs="+", choices=SIZES, default=["small"], metavar="SIZE")
+    parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory(prefix="deploy-") as scratch,
-        site(Path(scratch)) as example,
-    ):
-        compare(example, options.only, options.turns, options.bulk)
+    if options.quick:
+        options.turns, options.only, options.size = 3, ["nothing", "edit"], ["small", "100"]
+    rows: list[Row] = []
+    for size in options.size:
+        with tempfile.TemporaryDirectory(prefix="deploy-") as scratch:
+            if size == "small":
+                with site(Path(scratch)) as example:
+                    rows += compare(example, options.only, options.turns, options.bulk)
+            else:
+                reached, modules = CLOSURES[size]
+                with closure(Path(scratch), modules, reached) as generated:
+                    rows += compare_closure(generated, options.only, options.turns)
+    print("\nFor docs/benchmarks.md:")
+    table(["what you do", "ours", "Flyte's own", "ratio"], rows)
 
 
-def compare(site: Site, only: Sequence[str], turns: int, bulk: int) -> None:
+def compare_closure(site: Closure, only: Sequence[str], turns: int) -> list[Row]:
+    print(f"\n{site.reached:,} of {site.modules:,} modules; first: {timed(site.ours):.1f} s")
+    print_load("before")
+    rows = []
+    for what, told in (("nothing", "deploy, nothing to do"), ("edit", "edit a line → registered")):
+        if what in only:
+            measured = measure_closure(site, what, turns)
+            print_turns(f"{told}; {site.reached:,} of {site.modules:,}", measured, "./pants run")
+            peers = [f"flyte deploy, {style}" for style in STYLES]
+            best = min(peers, key=lambda peer: statistics.median(turn[peer] for turn in measured))
+            where = f"{told}: a task of {site.reached:,} modules, of {site.modules:,}"
+            rows.append(row(where, measured, best))
+            print_load("then")
+    return rows
+
+
+def compare(site: Site, only: Sequence[str], turns: int, bulk: int) -> list[Row]:
+    rows: list[Row] = []
     ours = Ours(site)
     print(f"first deployment: {timed(ours.deploy):.1f} s")
     image = ours.image()
@@ -193,7 +288,10 @@ def compare(site: Site, only: Sequence[str], turns: int, bulk: int) -> None:
     containers = Containers.of(site, image)
     print_load("before")
     if "nothing" in only:
-        print_turns("nothing to do", measure_nothing(ours, peer, turns), "./pants --version")
+        nothing = measure_nothing(ours, peer, turns)
+        print_turns("nothing to do", nothing, "./pants --version")
+        rows.append(row("start the program (`--version`)", nothing, VERSION, "./pants --version"))
+        rows.append(row("deploy, nothing to do: the example", nothing))
         asked = {
             "./pants run, nothing to do": ours.counted(),
             "flyte deploy, nothing to do": peer.counted(),
@@ -211,6 +309,8 @@ def compare(site: Site, only: Sequence[str], turns: int, bulk: int) -> None:
         registered, running = measure_edit(site, ours, peer, containers, turns)
         print_turns("edit -> registered", registered, "./pants run")
         print_turns("edit -> running", running, "./pants run")
+        rows.append(row("edit a line → registered: the example", registered))
+        rows.append(row("edit a line → a container has completed the task", running))
         print_load("then")
     if "start" in only:
         print_starts("start", measure_start(site, containers, turns))
@@ -219,6 +319,7 @@ def compare(site: Site, only: Sequence[str], turns: int, bulk: int) -> None:
             ours.deploy_bulk(bulk)
             print_starts(f"start, {bulk:,} files more", measure_start(site, containers, turns))
             print_load("then")
+    return rows
 
 
 if __name__ == "__main__":

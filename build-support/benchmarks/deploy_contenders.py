@@ -163,6 +163,13 @@ class Peer:
     image: str
     style: str = "all"
 
+    def version(self) -> None:
+        """What any command costs."""
+        python = environment(EXAMPLE / "3rdparty/python/default.lock")
+        env = clean_environment(HOME=str(self.site.scratch), DO_NOT_TRACK="1")
+        flyte = str(python.parent / "flyte")
+        subprocess.run([flyte, "--version"], env=env, stdout=subprocess.DEVNULL, check=True)
+
     def deploy(self) -> str:
         python = environment(EXAMPLE / "3rdparty/python/default.lock")
         home = self.site.scratch / "home"

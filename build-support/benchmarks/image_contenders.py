@@ -15,24 +15,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flyte_pack.image import host_base
 from flyte_pack.image.assemble import ImageSettings, assemble
 from flyte_pack.image.base import BaseImage
-from flyte_pack.image.filesystem import HOME, VENV, WORKDIR, console_script, pyvenv_cfg
+from flyte_pack.image.compiler import release_of
+from flyte_pack.image.filesystem import HOME, VENV, console_script, pyvenv_cfg
 from flyte_pack.image.filesystem import site_packages as site_packages_of
-from flyte_pack.image.host_base import write_host_base
-from flyte_pack.image.layer_plan import PART, LayerPlan
+from flyte_pack.image.layer_plan import LayerPlan
+from flyte_pack.names import TargetAddress
 from flyte_pack.oci.docker_archive import write_archive
 from flyte_pack.oci.layout import open_layout
-from flyte_pack.oci.parts import Layer, layers_from_json
+from flyte_pack.oci.parts import Layer, Layers
 from flyte_pack.registry.plan import Destination, PushPlan
 from tests.support.codec_envs import find_cpython
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = ROOT / "build-support/services"
+WORKDIR = f"{HOME}/task"  # the targets' default
 REPOSITORY = "bench/app"
 BASE = "localhost/bench-base:latest"
-_PART = 1000  # files, as the build rules have it
-_MANY = 2 * _PART
 
 
 def run(*command: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> str:
@@ -153,7 +154,9 @@ def make_inputs(scratch: Path, tools: Path, requirements: Sequence[str]) -> Inpu
         run(python, "-m", "pip", *get, *what)
 
     base, whole = scratch / "base", scratch / "base-layout"
-    image = write_host_base(python, str(base))
+    if host_base.main(["--python", python, "--out", str(base)]):
+        sys.exit("no base image was made")
+    image = BaseImage.from_json((base / "base.json").read_bytes(), "base.json")
     documents = assemble(
         image,
         {image.platforms[0].platform: []},
@@ -182,7 +185,7 @@ class Ours:
     registry: Registry
     name: str = "ours"
     bytecode: bool = False
-    _parts: list[LayerPlan] = field(default_factory=list)
+    _plan: LayerPlan = field(init=False)
 
     def prepare(self) -> None:
         """Have the base in the registry, and the installer's cache filled."""
@@ -210,7 +213,7 @@ class Ours:
         layout = self._place(name)
         digest = json.loads((layout / "index.json").read_bytes())["manifests"][0]["digest"]
         destination = Destination(f"{self.registry.address}/{REPOSITORY}", (f"v{lock}",))
-        plan = PushPlan("bench:image", layout.name, digest, (destination,))
+        plan = PushPlan(TargetAddress("bench:image"), layout.name, digest, (destination,))
         (layout.parent / "plan.json").write_bytes(plan.to_json())
         self._run("push", "--plan", str(layout.parent / "plan.json"), "--dir", str(layout.parent))
 
@@ -254,7 +257,8 @@ class Ours:
         roots = str(self.inputs.locks[lock].with_suffix(".in"))
         resolve = ("--lock", str(self.inputs.locks[lock]), "--roots", roots, "--out", subset)
         self._run("image-resolve", *resolve, *target)
-        compiler = ("--bytecode-python", self.inputs.python) if self.bytecode else ()
+        python = self.inputs.python
+        compiler = ("--compiler", f"{release_of(python)}={python}") if self.bytecode else ()
         self._run("image-install", "--requirements", subset, "--out", str(out), *target, *compiler)
 
     def _shim_plan(self) -> LayerPlan:
@@ -273,37 +277,27 @@ class Ours:
             ((f"{VENV}/bin/python", python),),
         )
 
-    def _pack(self, name: str, plan: LayerPlan, sources: Path, out: Path, *options: str) -> None:
+    def _pack(self, name: str, plan: LayerPlan, sources: Path, out: Path) -> None:
         path = self._place(f"{name}.json")
         path.write_bytes(plan.to_json())
         arguments = ("--plan", str(path), "--sources", str(sources), "--out", str(out))
-        self._run("image-layer", *arguments, *options)
+        self._run("image-layer", *arguments)
 
     def _code(self, out: Path, changed: str | None) -> None:
-        """Listing the files and planning are the rules' work, and left out where only a part is
-        packed.
-        """
+        """Listing the files is the rules' work, and left out where one of them is changed."""
         shutil.rmtree(out, ignore_errors=True)
         tree = self.inputs.context / "src"
         if changed is None:
             names = sorted(str(path.relative_to(tree)) for path in tree.rglob("*.py"))
             files = tuple((f"{WORKDIR[1:]}/{name}", name) for name in names)
             directories = ((HOME[1:], 0o755), (WORKDIR[1:], 0o755))
-            whole = LayerPlan(f"{len(files):,} files of code", (1000, 1000), directories, files)
-            self._parts = whole.in_parts(_PART) if len(files) > _MANY else [whole]
-        plans = self._parts
-        if len(plans) == 1:
-            self._pack("code-plan", plans[0], tree, out)
-            return
-        parts = [self._place(f"part{number}") for number in range(len(plans))]
-        for plan, part in zip(plans, parts):
-            if changed is None or any(source == changed for _, source in plan.files):
-                self._pack(f"{part.name}-plan", plan, tree, part, "--part")
-        names = [str(part / PART) for part in parts]
-        self._run("image-join", "--what", "code", "--out", str(out), *names)
+            self._plan = LayerPlan(
+                f"{len(files):,} files of code", (1000, 1000), directories, files
+            )
+        self._pack("code-plan", self._plan, tree, out)
 
     def _layers(self, out: Path) -> Sequence[Layer]:
-        return layers_from_json((out / "layers.json").read_bytes())
+        return Layers.from_json((out / "layers.json").read_bytes()).layers
 
     def _assemble(self, layers: list[Layer], place: Path, outputs: Sequence[Path] = ()) -> None:
         """As the rules do: documents are written, blobs are there already (in Pants' store)."""

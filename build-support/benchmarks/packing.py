@@ -9,7 +9,10 @@ warm bytecode:
   same size, write the result. No headers, no hashes, no manifest, no checks: no packer can do less.
 * floor + SHA-256: with the hash of each file and of the archive that the contract asks for.
 * floor, open().read(): the first, as a Python program usually reads a file.
-* packer: `python -m flyte_pack bundle`.
+* packer: `python -m flyte_pack bundle`, as after an edit: guards remember what they looked at before.
+* packer, cold: the same, and guards look at every file.
+* packer, no guards: nothing is looked at.
+* detect-secrets: its detectors that know a form, as ours do, over the same files; nothing is packed.
 * flyte: `build_code_bundle` in both copy styles, without the upload.
 
 "Work" is the time from having the program loaded to its last output; "process" is the whole life of
@@ -38,6 +41,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "src/python")]
 from flyte_pack.bundle_plan import BundlePlan, PlanFile  # noqa: E402
 from flyte_pack.manifest import EntryPoint  # noqa: E402
 from tests.support.codec_envs import codec_for  # noqa: E402
+from tests.support.flyte_env import environment  # noqa: E402
 from tests.support.flyte_env import flyte_python as flyte_environment  # noqa: E402
 
 # The contenders take: a list of files or a plan, the directory, where to write. Each prints its
@@ -81,10 +85,11 @@ PACKER = """
 import sys, time
 import flyte_pack.bundle, isal.isal_zlib
 start = time.perf_counter()
-plan, sources, out = sys.argv[1:]
+plan, sources, out, *more = sys.argv[1:]
 code = flyte_pack.bundle.main([
     "--plan", plan, "--sources", sources,
     "--archive", out, "--manifest", out + ".manifest.json", "--summary", out + ".summary.json",
+    *more,
 ])
 print(time.perf_counter() - start)
 sys.exit(code)
@@ -103,6 +108,27 @@ made = asyncio.run(build_code_bundle(
 print(time.perf_counter() - start)
 sys.exit(len(made.files) != int(files))
 """
+
+DETECT_SECRETS = """
+import os, sys, time
+from detect_secrets import SecretsCollection
+from detect_secrets.settings import transient_settings
+start = time.perf_counter()
+listing, sources, detectors = sys.argv[1:]
+secrets = SecretsCollection()
+with transient_settings({"plugins_used": [{"name": name} for name in detectors.split()]}):
+    with open(listing) as f:
+        for path in f.read().split():
+            secrets.scan_file(sources + "/" + path)
+print(time.perf_counter() - start)
+sys.exit(bool(secrets.data))
+"""
+DETECTORS = (
+    "AWSKeyDetector AzureStorageKeyDetector BasicAuthDetector GitHubTokenDetector "
+    "GitLabTokenDetector JwtTokenDetector NpmDetector OpenAIDetector PrivateKeyDetector "
+    "PypiTokenDetector SendGridDetector SlackDetector SquareOAuthDetector StripeDetector "
+    "TwilioKeyDetector"
+)
 
 PER_PACKAGE = 20
 
@@ -211,7 +237,7 @@ def run(command: list[str], env: dict[str, str]) -> Run:
     return Run(float(output.split()[-1]), process, usage.ru_maxrss / 1024)
 
 
-def compare(modules: int, runs: int, flyte_python: str, scratch: Path) -> None:
+def compare(modules: int, runs: int, flyte_python: str, judge_python: str, scratch: Path) -> None:
     """Run all contenders `runs` times in turns over one tree, and print the medians."""
     sources = scratch / "sources"
     paths = make_tree(sources, modules)
@@ -220,10 +246,17 @@ def compare(modules: int, runs: int, flyte_python: str, scratch: Path) -> None:
     (scratch / "flyte").mkdir()
     ours = [sys.executable, "-c"]
     floor = [f"{scratch}/paths", str(sources), f"{scratch}/floor.gz"]
+    packer = [*ours, PACKER, f"{scratch}/plan.json", str(sources), f"{scratch}/out.tar.gz"]
+    seen = ["--seen", f"{scratch}/seen.json"]
     contenders = {
         **{name: [*ours, program, *floor] for name, program in FLOORS.items()},
-        "packer": [*ours, PACKER, f"{scratch}/plan.json", str(sources), f"{scratch}/out.tar.gz"],
+        "packer": [*packer, *seen, "--memory", f"{scratch}/memory"],
+        "packer, cold": [*packer, *seen],
+        "packer, no guards": packer,
     }
+    if judge_python:
+        arguments = [f"{scratch}/paths", str(sources), DETECTORS]
+        contenders["detect-secrets"] = [judge_python, "-c", DETECT_SECRETS, *arguments]
     if flyte_python:
         for style in ("loaded_modules", "all"):
             arguments = [style, str(len(paths)), str(sources), f"{scratch}/flyte"]
@@ -239,7 +272,8 @@ def compare(modules: int, runs: int, flyte_python: str, scratch: Path) -> None:
     codec = {**env, "PYTHONPATH": f"{ROOT}/src/python:{codec_for(sys.executable)}"}
     for turn in range(runs + 1):
         for name, command in contenders.items():
-            figures = run(command, env if name.startswith("flyte") else codec)
+            foreign = name.startswith(("flyte", "detect"))
+            figures = run(command, env if foreign else codec)
             if turn:  # the first one warms the caches
                 results[name].append(figures)
 
@@ -250,6 +284,12 @@ def compare(modules: int, runs: int, flyte_python: str, scratch: Path) -> None:
 
     size = sum((sources / path).stat().st_size for path in paths)
     print(f"\n{modules} modules: {len(paths)} files, {size / 1e6:.1f} MB; medians of {runs} runs")
+    guards = (
+        statistics.median(
+            one.work / other.work for one, other in zip(results[name], results["packer, no guards"])
+        )
+        for name in ("packer, cold", "packer")
+    )
     titles = ("work", "process", "memory", "work/floor", "process/floor", "process/packer")
     print(f"{'':22}" + "".join(f"{title:>16}" for title in titles))
     for name, done in results.items():
@@ -263,6 +303,16 @@ def compare(modules: int, runs: int, flyte_python: str, scratch: Path) -> None:
             ratio(name, "packer", "process"),
         )
         print(f"{name:22}" + "".join(f"{column:>16}" for column in columns))
+    cold, warm = guards
+    print(f"guards: work {cold:.2f}x cold, {warm:.2f}x remembered, of packing without them")
+    if judge_python:
+        added = (
+            judge.work / max(one.work - other.work, 1e-3)
+            for judge, one, other in zip(
+                results["detect-secrets"], results["packer, cold"], results["packer, no guards"]
+            )
+        )
+        print(f"detect-secrets: {statistics.median(added):.0f}x of what guards add cold")
 
 
 def main() -> None:
@@ -272,6 +322,7 @@ def main() -> None:
     parser.add_argument("--modules", type=int, nargs="+", default=[2_000, 10_000])
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--no-flyte", action="store_true", help="compare with the floor alone")
+    parser.add_argument("--no-judge", action="store_true", help="leave out detect-secrets")
     parser.add_argument(
         "--flyte-python", help="one that has Flyte; made from tests/support/flyte.lock otherwise"
     )
@@ -279,9 +330,12 @@ def main() -> None:
     flyte_python = ""
     if not options.no_flyte:
         flyte_python = options.flyte_python or str(flyte_environment())
+    judge_python = ""
+    if not options.no_judge:
+        judge_python = str(environment(ROOT / "build-support/locks/detect-secrets.lock"))
     for modules in options.modules:
         with tempfile.TemporaryDirectory(prefix="packing-") as scratch:
-            compare(modules, options.runs, flyte_python, Path(scratch))
+            compare(modules, options.runs, flyte_python, judge_python, Path(scratch))
 
 
 if __name__ == "__main__":

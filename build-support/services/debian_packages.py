@@ -24,6 +24,7 @@ from service import ServiceError
 PROGRAMS = {
     "bubblewrap": "bwrap",
     "buildah": "buildah",
+    "chromium": "chromium",
     "docker-registry": "docker-registry",
     "docker.io": "dockerd",
     "mmdebstrap": "mmdebstrap",

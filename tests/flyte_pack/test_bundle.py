@@ -243,9 +243,9 @@ def test_a_source_that_is_no_file_in_the_tree_is_refused(sources, bundle, source
 
 
 def test_a_directory_that_is_a_link_is_not_followed(sources, bundle):
-    (sources / "linked").symlink_to("lib")
-    plan = plan_of(["linked/lib.py"])
-    with pytest.raises(UserError, match=r"linked/lib\.py.*symbolic link"):
+    (sources / "lib/linked").symlink_to(".")
+    plan = plan_of(["lib/linked/lib.py"])
+    with pytest.raises(UserError, match=r"lib/linked/lib\.py.*symbolic link"):
         pack(plan, sources, bundle)
 
 

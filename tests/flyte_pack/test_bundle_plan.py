@@ -23,6 +23,7 @@ PLAN = BundlePlan(
 )
 SUMMARY = BundleSummary("0" * 64, "1" * 64, 10, "2" * 64, 20, 2, 30)
 
+NOT_SAID = (None, None, None, False)  # kind, package root, origin, bare
 plain = st.text(st.characters(whitelist_categories=["L", "N", "P", "S"]), max_size=20)
 text = st.text(max_size=20)
 plans = st.builds(
@@ -53,8 +54,8 @@ def test_a_plan_has_the_agreed_form():
             {"module": "a.tasks", "name": "train", "path": "a/tasks.py", "target": "src/a:train"}
         ],
         "files": [
-            ["src/a/tasks.py", "a/tasks.py", "src/a:a", "entry_point", None],
-            ["src/größe.csv", "größe.csv", None, "declared", "src/a:a"],
+            ["src/a/tasks.py", "a/tasks.py", "src/a:a", "entry_point", None, *NOT_SAID],
+            ["src/größe.csv", "größe.csv", None, "declared", "src/a:a", *NOT_SAID],
         ],
     }
 
@@ -76,7 +77,7 @@ def test_a_summary_has_the_agreed_form():
     }
 
 
-ROW = ["s", "p", None, "all", None]
+ROW = ["s", "p", None, "all", None, *NOT_SAID]
 
 
 @pytest.mark.parametrize(
@@ -88,14 +89,32 @@ ROW = ["s", "p", None, "all", None]
         ({"root_dir": 1}, "root_dir: not a string"),
         ({"more": 1}, "unknown keys: 'more'"),
         ({"files": {}}, "files: not a list"),
-        ({"files": [ROW, ROW[:4]]}, r"files\[1\]: not a list of 5 values"),
-        ({"files": [ROW, "spall"]}, r"files\[1\]: not a list of 5 values"),
-        ({"files": [ROW, [1, "p", None, "all", None]]}, r"files\[1\].source: not a string"),
-        ({"files": [ROW, ["s", None, None, "all", None]]}, r"files\[1\].path: not a string"),
-        ({"files": [ROW, ["s", "p", 3, "all", None]]}, r"files\[1\].owner: not a string"),
-        ({"files": [ROW, ["s", "p", None, "why", None]]}, r"files\[1\].reason: not one of all,"),
-        ({"files": [ROW, ["s", "p", None, [], None]]}, r"files\[1\].reason: not a string"),
-        ({"files": [ROW, ["s", "p", None, "all", False]]}, r"files\[1\].by: not a string"),
+        ({"files": [ROW, ROW[:4]]}, r"files\[1\]: not a list of 9 values"),
+        ({"files": [ROW, "spall"]}, r"files\[1\]: not a list of 9 values"),
+        (
+            {"files": [ROW, [1, "p", None, "all", None, *NOT_SAID]]},
+            r"files\[1\].source: not a string",
+        ),
+        (
+            {"files": [ROW, ["s", None, None, "all", None, *NOT_SAID]]},
+            r"files\[1\].path: not a string",
+        ),
+        (
+            {"files": [ROW, ["s", "p", 3, "all", None, *NOT_SAID]]},
+            r"files\[1\].owner: not a string",
+        ),
+        (
+            {"files": [ROW, ["s", "p", None, "why", None, *NOT_SAID]]},
+            r"files\[1\].reason: not one of all,",
+        ),
+        (
+            {"files": [ROW, ["s", "p", None, [], None, *NOT_SAID]]},
+            r"files\[1\].reason: not a string",
+        ),
+        (
+            {"files": [ROW, ["s", "p", None, "all", False, *NOT_SAID]]},
+            r"files\[1\].by: not a string",
+        ),
         (
             {"entry_points": [{"module": "m"}]},
             "entry_points\\[0\\]: missing keys: 'name', 'path', 'target'",

@@ -32,8 +32,8 @@ SIGNALS = {
     "flyte_pack.deploy.contents.Wrong": "becomes a line of a report, or a UserError of a deployment",
     "flyte_pack.image.installed.Contested": "tells the installer to try each wheel alone",
     "flyte_shim.obstore_client.Panic": "becomes the StorageError of the store's client",
-    "flyte_pack.entry_names.Wanted": "tells who asks to scan another module first",
-    "flyte_pack.image_scan._Unread": "leaves out what the source does not say literally",
+    "flyte_pack.code.entry_names.Wanted": "tells who asks to scan another module first",
+    "flyte_pack.code.image_scan._Unread": "leaves out what the source does not say literally",
     "flyte_pack.json_fields._Wrong": "becomes an InvalidData that names the field",
     "flyte_shim.stopping.Stopped": "a signal of the system; the programs end by its code",
     "flyte_pack.flyte_side.words.Refused": "runs in the user's environment, and goes over a pipe",
@@ -209,7 +209,7 @@ SOURCE = Path(flyte_pack.__file__).parent.parent
 WRITERS = {
     "flyte_pack/__main__.py": "the command's name, as ASCII",
     "flyte_pack/bundle.py": "its help",
-    "flyte_pack/module_scan.py": "runs alone; JSON for the rules, or the parser's reason",
+    "flyte_pack/code/module_scan.py": "runs alone; JSON for the rules, or the parser's reason",
     "flyte_pack/progress.py": "what `command`, or a rule of transfers, has made",
     "flyte_shim/cli.py": "its help and version",
     "flyte_shim/log.py": "through `shown`, or as JSON in ASCII",
@@ -247,6 +247,20 @@ def test_only_these_modules_write_to_a_stream():
 
     found = {name for name, tree in _trees() if any(map(writes, ast.walk(tree)))}
     assert found == set(WRITERS)
+
+
+def test_a_parser_can_be_made_where_nobody_may_ask_about_standard_output(monkeypatch):
+    """As in a rule, while Pants draws its progress on a terminal."""
+
+    class Taken:
+        def fileno(self):
+            raise Exception("A UI or process has exclusive access")  # noqa: TRY002  as Pants does
+
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(sys, "__stdout__", Taken())
+    parser = command.parser("deploy")
+    parser.add_argument("words", nargs="*")
+    assert parser.parse_args(["list"]).words == ["list"]
 
 
 @pytest.mark.parametrize(

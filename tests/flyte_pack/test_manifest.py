@@ -10,8 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flyte_pack.explain import Graph
 from flyte_pack.json_fields import InvalidData
-from flyte_pack.manifest import EntryPoint, Manifest, ManifestFile
+from flyte_pack.manifest import (
+    EntryPoint,
+    GraphRequirement,
+    GraphTarget,
+    Manifest,
+    ManifestFile,
+    ManifestGraph,
+)
+from flyte_pack.manifest_graph import artifact_of, graph_of
 from flyte_shim.hashing import content_hash, sha256_bytes, sha256_file
 from flyte_shim.paths import is_sha256, path_problem, sha256_in_name
 
@@ -161,7 +170,7 @@ WHOLE = json.loads(changed())
         (b"{}", "not a JSON object with a schema"),
         (b'{"schema": 1}', "missing keys: 'archive_hash'"),
         (changed(extra=1), "unknown keys: 'extra'"),
-        (changed(schema=2), "has schema 2"),
+        (changed(schema=3), "has schema 3, this pants-flyte reads schema 2"),
         (changed(schema=True), "has schema True"),
         (changed(copy_style="none"), "copy_style: not one of all, auto"),
         (changed(root_dir=""), "root_dir: an empty path"),
@@ -197,3 +206,88 @@ def test_what_is_no_manifest_is_refused_by_name(data, message):
 def test_any_bytes_are_read_or_refused(data):
     with pytest.raises(InvalidData):
         Manifest.from_json(data)
+
+
+# --- schema 2: with the graph -------------------------------------------------------------------
+
+TARGETS = ("//:numpy", "app/w.py", "app:t", "lib/__init__.py", "lib/x.py")
+GRAPH = ManifestGraph(
+    root=2,
+    entries=(1,),
+    libraries=("//:numpy", "app", "app:t", "lib"),
+    targets=tuple(
+        map(GraphTarget, TARGETS, (0, 1, 2, 3, 3), ((), (0,), (1,), (), ()), ((), (4,), (), (), ()))
+    ),
+    requirements=(GraphRequirement(0, ("numpy>=2",), ("numpy",), (("numpy", "2.1"),)),),
+)
+WITH_GRAPH = manifest_of(
+    file_at("app/w.py", owner="app/w.py", by="app:t", kind="module", package_root="."),
+    file_at(
+        *("lib/__init__.py",),
+        owner="lib/__init__.py",
+        by=None,
+        kind="module",
+        package_root=".",
+        alone=True,
+    ),
+    file_at("x.py", owner="lib/x.py", by="app/w.py", kind="module", package_root="lib"),
+    file_at("é.csv", owner=None, by=None, kind="file", source="e\u0301.csv"),
+    graph=GRAPH,
+)
+
+
+def test_a_manifest_with_a_graph_reads_back_with_a_target_a_line():
+    data = WITH_GRAPH.to_json()
+    assert Manifest.from_json(data) == WITH_GRAPH
+    assert b'\n    ["app/w.py", 1, [0], [4]],\n' in data
+    assert json.loads(data)["schema"] == 2
+
+
+def test_the_graph_is_all_that_is_explained():
+    artifact = artifact_of(WITH_GRAPH)
+    assert graph_of(artifact, {}) == GRAPH
+    assert [file.source for file in artifact.files] == [
+        "app/w.py",
+        "lib/__init__.py",
+        "lib/x.py",
+        "e\u0301.csv",
+    ]
+    ways = [next(Graph(artifact).ways_to(node), ()) for node, _ in Graph(artifact).file_nodes()]
+    assert [[step.name for step in way] for way in ways] == [
+        ["app/w.py"],
+        [],
+        ["app/w.py", "lib/x.py"],
+        [],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"targets": 3}, "targets: not a list"),
+        ({"targets": [["a", 0, []]]}, r"targets\[0\]: not a list of 4 values"),
+        ({"targets": [["a", 9, [], []]]}, "a library that is not there"),
+        ({"targets": [["a", 0, [1], []]]}, "one is not there"),
+        ({"targets": [["a", 0, [-1], []]]}, r"targets\[0\].imported\[0\]: not an integer from 0"),
+        ({"targets": [["a", 0, [True], []]]}, "not an integer"),
+        ({"targets": [["b", 0, [], []], ["a", 0, [], []]]}, "not sorted"),
+        ({"targets": [["a", 0, [], []]]}, "a target or root that is not there"),
+        ({"libraries": ["b", "a"]}, "not sorted|not there"),
+        ({"root": 5}, "root: names no target"),
+        ({"entries": [5]}, "one is not there"),
+        ({"entries": [1, 1]}, "not sorted"),
+        ({"requirements": [[9, [], [], []]]}, "one is not there"),
+        ({"package_roots": []}, "that is not there"),
+        ({"package_roots": [".", "a", "b"]}, "more than there are"),
+        ({"alone": [4]}, "a file that is not there"),
+        ({"sources": [[0, "../x"]]}, "a '..' in the path"),
+        ({"sources": [[1, "b"], [0, "a"]]}, "not sorted"),
+        ({"more": 1}, "unknown keys"),
+    ],
+)
+def test_a_graph_that_contradicts_itself_is_refused(changes, message):
+    raw = json.loads(WITH_GRAPH.to_json())
+    with pytest.raises(InvalidData, match=message):
+        Manifest.from_json(
+            json.dumps({**raw, "root": 0, "entries": [], "requirements": [], **changes}).encode()
+        )

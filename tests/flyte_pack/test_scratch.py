@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -73,3 +76,48 @@ def test_the_cache_is_where_nobody_else_can_change_it(places, monkeypatch, capsy
     assert f"{places}/tmpdir/pants-flyte is not used" in capsys.readouterr().err
     monkeypatch.delenv("HOME")  # as for a user without an entry in /etc/passwd
     assert scratch.user_cache() == str(places / f"tmp/pants-flyte-{UID}")
+
+
+@pytest.fixture
+def memory(tmp_path, monkeypatch):
+    (tmp_path / "shm").mkdir()
+    monkeypatch.delenv("TMPDIR", raising=False)
+    monkeypatch.setattr(scratch, "_MEMORY", str(tmp_path / "shm"))
+    return tmp_path / "shm"
+
+
+def test_small_things_go_into_memory_unless_the_user_names_another_place(memory, monkeypatch):
+    made = scratch.new_in_memory(1 << 20)
+    assert os.path.dirname(made) == str(memory)
+    assert stat.S_IMODE(os.stat(made).st_mode) == 0o700
+    assert scratch.new_in_memory(1 << 60) is None  # there is not so much room
+    monkeypatch.setattr(scratch, "forbids_programs", lambda path: True)
+    assert scratch.new_in_memory(1 << 20) is None  # a module may be a shared library
+    monkeypatch.undo()
+    monkeypatch.setenv("TMPDIR", str(memory))
+    assert scratch.new_in_memory(1 << 20) is None
+
+
+def test_memory_that_others_could_change_or_that_is_missing_is_not_used(memory):
+    memory.chmod(0o777)
+    assert scratch.new_in_memory(1 << 20) is None
+    memory.rmdir()
+    memory.symlink_to("/nowhere")
+    assert scratch.new_in_memory(1 << 20) is None
+    assert not os.path.exists("/nowhere")
+
+
+def test_what_a_killed_process_left_in_memory_goes_when_it_is_old(memory):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    old = time.time() - 2 * 86400
+    alive = Path(scratch.new_in_memory(1))
+    gone, young, other = (
+        memory / f"flyte-pack-{dead.pid}-{name}" for name in ("abcdefgh", "bbcdefgh", "not-ours")
+    )
+    for path in (gone, young, other):
+        (path / "files").mkdir(parents=True)
+    for path in (alive, gone, other):
+        os.utime(path, (old, old))
+    made = Path(scratch.new_in_memory(1))
+    assert sorted(memory.iterdir()) == sorted([alive, young, other, made])

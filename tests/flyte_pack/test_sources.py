@@ -36,3 +36,14 @@ def test_files_are_found_in_whatever_order_and_after_any_failure(top, paths):
             assert status.st_size == len(path.encode())
             os.close(fd)
     assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_a_directory_of_pants_may_be_kept_elsewhere(tmp_path):
+    kept = write_tree(tmp_path / "kept", {"a/x": b"kept"})
+    top = write_tree(tmp_path / "sources", {"1/x": b""})
+    (top / "0").symlink_to(kept)
+    with SourceTree(str(top)) as tree:
+        for path, content in {"0/a/x": b"kept", "1/x": b""}.items():
+            fd, _ = tree.open(path)
+            assert os.read(fd, 100) == content
+            os.close(fd)

@@ -72,6 +72,7 @@ def test_the_fields_are_those_that_were_agreed():
         },
         "image": "trainer",
         "built_image": None,
+        "published_by": None,
         "tasks": [
             {
                 "name": "train",
@@ -99,6 +100,7 @@ def test_a_reference_is_told_from_the_name_of_one(image, is_reference):
         ({"tasks": ENVIRONMENT.tasks}, "2 tasks"),
         ({"kind": "environment", "tasks": LINK.tasks * 2}, "same name"),
         ({"tasks": (LinkedTask("train", ()),)}, "command"),
+        ({"published_by": "services/ml:image"}, "published"),
         ({"tasks": (LinkedTask("train", ("a0",)),)}, BUNDLE_URI_HOLE),
     ],
 )

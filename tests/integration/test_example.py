@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from flyte_pack.manifest import Manifest
 from tests.support.a0 import run_a0
 from tests.support.build_root import BuildRoot
 from tests.support.flyte_env import flyte_python
@@ -106,8 +107,8 @@ def test_a_bundle_lists_exactly_the_closure(example: BuildRoot, bundle: str) -> 
 
 
 def test_the_manifest_says_who_brought_each_file(example: BuildRoot) -> None:
-    manifest = json.loads((example.path / "dist/services.ml/train.manifest.json").read_text())
-    files = {f["path"]: (f["reason"], f["by"], f["owner"]) for f in manifest["files"]}
+    data = (example.path / "dist/services.ml/train.manifest.json").read_bytes()
+    files = {f.path: (f.reason, f.by, f.owner) for f in Manifest.from_json(data).files}
     assert files[WORKFLOWS] == ("entry_point", "services/ml:train", WORKFLOWS)
     assert files["libs/reporting/render.py"][:2] == ("imported", WORKFLOWS)
     assert files["libs/reporting/labels.json"][:2] == ("declared", "libs/reporting/render.py")
@@ -132,6 +133,49 @@ def test_touching_a_file_changes_no_archive(example: BuildRoot) -> None:
     os.utime(example.path / TREND, (0, 0))
     example.pants("package", "::")
     assert archives(example) == before
+
+
+# --- flyte-explain -------------------------------------------------------------------------------
+
+
+def test_what_is_explained_is_what_ships_and_each_file_has_a_way(example: BuildRoot) -> None:
+    told = json.loads(example.pants("flyte-explain", "--format=json", "services::").stdout)
+    bundles = {one["address"]: one["files"] for one in told["artifacts"]}
+    for bundle, paths in BUNDLES.items():
+        files = bundles[bundle.replace("/", ":").replace(".", "/")]
+        assert [file["path"] for file in files] == paths
+        for file in files:
+            assert file["way"][0]["reason"] == "entry_point"
+            assert file["way"][-1]["name"] == file["source"]
+    assert {one["address"] for one in told["deployments"]} >= {
+        "services:deploy",
+        "services:release",
+    }
+
+
+def test_scripts_can_ask_whether_something_ships(example: BuildRoot) -> None:
+    train = "services/ml:train"
+    done = example.pants("flyte-explain", "--why=libs/limits/limits.json", train)
+    assert done.stdout.splitlines()[1] == (
+        "  services/ml/workflows.py -> libs/limits/plausible.py -> libs/limits/limits.json "
+        "[resource, declared]"
+    )
+    done = example.pants("flyte-explain", "--why=libs/billing/invoice.py", train, check=False)
+    assert done.returncode == 1
+    assert f"{train} does not have libs/billing/invoice.py: its owner is" in done.stdout
+
+
+def test_what_a_change_reaches_can_be_explained(example: BuildRoot) -> None:
+    with edited(example, TREND, "", "\nCHANGED = True\n"):
+        done = example.pants(
+            *("--changed-since=HEAD", "--changed-dependents=transitive"),
+            *("flyte-explain", "--format=json", "--output-file=told.json"),
+        )
+    told = json.loads((example.path / "told.json").read_text())
+    (example.path / "told.json").unlink()
+    addresses = {one["address"] for one in told["artifacts"]}
+    assert {"services/ml:train", "services/ml:fit"} <= addresses
+    assert done.stdout == ""
 
 
 # --- run -----------------------------------------------------------------------------------------

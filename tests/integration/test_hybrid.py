@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from flyte_pack.registry.referrers import fallback_tag
 from tests.support.build_root import BuildRoot
 from tests.support.containers import DockerEngine, need
 from tests.support.faulty_registry import FaultyRegistry, faulty_registry
@@ -149,7 +150,9 @@ def test_the_deployment_says_whether_code_comes_in_a_bundle_or_in_the_image(
     digest = task["image"].rpartition("@")[2]
     assert task["image"] == f"{repository}@{digest}"
     assert registry.holds("bikes/services/ml/image", digest)
-    assert registry.tags("bikes/services/ml/image") == {f"{digest[7:23]}-with-code"}
+    assert registry.tags("bikes/services/ml/image") == {
+        *(f"{digest[7:23]}-with-code", fallback_tag(digest))
+    }
     example.pants("package", "services/ml:inside")
     image = read_image(example.path / "dist" / "services.ml" / "image-with-code")
     assert image.digest == digest

@@ -28,17 +28,21 @@ from tests.support.packed_images import PackedImage, listing, read_image
 GOLDEN = Path(__file__).with_name("goldens") / "image-layers.txt"
 TREND = "libs/features/trend.py"
 
-# On top of the example: an image that holds its code, and one on a base that is the same on every
-# machine (and that nobody has: packaging needs no layer of it).
+# On top of the example: an image that holds its code, and one that is the same on every machine, on
+# a base that nobody has (packaging needs no layer of it).
 MORE = {
     "images/BUILD": """
         flyte_base_image(name="pinned", image="docker.io/library/python:3.12-slim")
         """,
     "images/pinned.lock.json": base_image().to_json().decode(),
     "services/ml/BUILD": """
-        for name, base in (("embedded", "host"), ("pinned", "pinned")):
+        for name, base, bytecode in (("embedded", "host", True), ("pinned", "pinned", False)):
             flyte_image(
-                name=name, base=f"images:{base}", dependencies=[":train", ":fit"], code=True
+                name=name,
+                base=f"images:{base}",
+                dependencies=[":train", ":fit"],
+                code=True,
+                bytecode=bytecode,
             )
         """,
 }
@@ -173,15 +177,25 @@ def test_an_image_without_code_holds_none(image: PackedImage) -> None:
     assert "flyte-shim" in [layer.what for layer in image.layers]
 
 
-def test_the_image_with_code_has_one_layer_that_the_other_has_not(example: BuildRoot) -> None:
+def test_an_image_on_this_machines_python_is_compiled_by_it(image: PackedImage) -> None:
+    version = "".join(
+        part.partition("PYTHON_VERSION=")[2] for part in image.config["config"]["Env"]
+    )
+    assert f"compiled by CPython {version}" in image.layers[-3].what
+    names = {member.name for layer in image.layers for member in layer.members()}
+    assert any(name.endswith(".pyc") and "/site-packages/flyte_shim/" in name for name in names)
+
+
+def test_the_image_with_code_has_two_layers_that_the_other_has_not(example: BuildRoot) -> None:
     dist = example.path / "dist" / "services.ml"
     without = [layer.digest for layer in read_image(dist / "image").layers]
     embedded = read_image(dist / "embedded").layers
-    assert [layer.digest for layer in embedded[:-1]] == without[:-1]
-    assert embedded[-1].digest != without[-1]
+    assert [layer.digest for layer in embedded[:-2]] == without[:-1]
+    assert embedded[-2].what.startswith("bytecode of ")
+    assert embedded[-1].what == "12 files of code"
 
 
-def test_an_edited_line_changes_one_layer_of_what_holds_the_code_and_nothing_else(
+def test_an_edited_line_changes_the_code_and_its_bytecode_where_it_is_held_and_nothing_else(
     example: BuildRoot,
 ) -> None:
     dist = example.path / "dist" / "services.ml"
@@ -194,10 +208,11 @@ def test_an_edited_line_changes_one_layer_of_what_holds_the_code_and_nothing_els
     example.pants("package", "services/ml:image", "services/ml:embedded")
     new = {name for name in after if name not in before}
     documents = (changed.digest, changed.manifest["config"]["digest"])
-    (layer,) = [layer for layer in changed.layers if layer.digest not in layers]
-    assert layer == changed.layers[-1]
+    edits = [layer for layer in changed.layers if layer.digest not in layers]
+    assert edits == list(changed.layers[-2:])
     assert new == {
-        f"embedded/blobs/{digest.replace(':', '/')}" for digest in (layer.digest, *documents)
+        f"embedded/blobs/{digest.replace(':', '/')}"
+        for digest in (*(layer.digest for layer in edits), *documents)
     }
     assert {n for n in before if n.startswith("image/")} == {
         n for n in after if n.startswith("image/")

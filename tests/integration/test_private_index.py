@@ -60,6 +60,17 @@ def test_an_image_without_the_login_is_refused_with_what_to_write(root: BuildRoo
         assert word in done.stderr
 
 
+def test_a_lock_file_without_the_login_fails_with_what_the_page_says_of_it(
+    root: BuildRoot, index: str
+) -> None:
+    (words,) = re.findall(r"is pip's, `([^`]+)`", PAGE)
+    command = ("--python-resolves-generate-lockfiles", "generate-lockfiles")
+    for indexes in ([PUBLIC, index], [index]):
+        done = root.pants(f"--python-repos-indexes={indexes}", *command, check=False)
+        assert done.returncode == 1
+        assert words in done.stderr
+
+
 def test_lock_files_environments_and_images_get_the_packages(root: BuildRoot) -> None:
     login = block("text").replace("pypi.example.com", "127.0.0.1").replace(" me ", " user ")
     (root.path.parent / "netrc").write_text(login.replace("the-password-or-token", PASSWORD))

@@ -39,6 +39,7 @@ MORE = {
 }
 EVERYTHING = {"everything/libs.tar.gz", "everything/libs.manifest.json", "everything/image"}
 IMAGE = "services.ml/image"
+SBOMS = {"services.ml/train.cdx.json", f"{IMAGE}.cdx.json"}
 TASKS = {
     f"{task}.{ending}"
     for task in (
@@ -164,12 +165,13 @@ def varied_bundles(varied: Person) -> dict[str, bytes]:
 def assert_made(said: str) -> None:
     """That this run did the work, and no cache."""
     assert len(re.findall(r"Starting: Pack \d+ files", said)) == 5
-    for done in ("Pack the shim", "Pack the code of everything:image", "Install the packages"):
+    code = ("Pack the code of everything:image", "Compile the code of everything:image")
+    for done in ("Pack the shim", *code, "Install the packages"):
         assert f"Starting: {done}" in said
 
 
 def test_there_are_bundles_to_compare(bundles: dict[str, bytes]) -> None:
-    assert set(map(output_of, bundles)) == TASKS | EVERYTHING | {IMAGE}
+    assert set(map(output_of, bundles)) == TASKS | EVERYTHING | {IMAGE} | SBOMS
 
 
 def test_there_are_layers_of_all_kinds(bundles: dict[str, bytes], tmp_path: Path) -> None:
@@ -184,7 +186,8 @@ def test_there_are_layers_of_all_kinds(bundles: dict[str, bytes], tmp_path: Path
     }
     assert members["home/flyte/task/copied/tool.sh"] == 0o755
     assert members["home/flyte/task/libs/limits/limits.json"] == 0o644
-    assert any(name.endswith(".pyc") and "/site-packages/flyte/" in name for name in members)
+    for compiled in ("/site-packages/flyte/", "/site-packages/flyte_shim/", "home/flyte/task/"):
+        assert any(name.endswith(".pyc") and compiled in name for name in members)
     assert "usr/bin/env" in members
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,7 @@ VERSION = flyte_shim.__version__
 PLUGIN, SHIM = (f"{name}-{VERSION}-py3-none-any.whl" for name in ("pants_flyte", "flyte_shim"))
 PACKAGES = {PLUGIN: {"flyte_pack", "flyte_shim", "pants_flyte"}, SHIM: {"flyte_shim"}}
 LOCKS = {f"flyte_pack/flyte-{name}.lock" for name in ("pack", "image", "deploy")}
+VENDORED = "flyte_pack/report/vendor/LICENSES.txt"
 RESOURCES = {PLUGIN: LOCKS, SHIM: set()}
 
 NOT_SOURCES = shutil.ignore_patterns("dist", ".pants.d", ".pids")
@@ -101,14 +103,18 @@ def test_a_wheel_holds_its_packages_whole_and_nothing_else(
         str(path.relative_to(source))
         for package in PACKAGES[name]
         for path in (source / package).rglob("*")
-        if path.suffix == ".py" or path.name == "py.typed"
+        if path.suffix in (".css", ".html", ".js", ".py", ".txt") or path.name == "py.typed"
     }
     assert wheel.files == modules | RESOURCES[name]
 
 
 def test_a_wheel_brings_its_licence_and_asks_for_nothing(wheel: Wheel, clone: Path) -> None:
     assert wheel.about["licenses/LICENSE"] == (clone / "LICENSE").read_bytes()
-    assert wheel.metadata["License-Expression"] == "Apache-2.0"
+    vendored = clone / "src/python" / VENDORED
+    licences = {"Apache-2.0"}
+    if VENDORED in wheel.files:
+        licences |= set(re.findall(r"^\S+ [\d.]+ \((.+)\)$", vendored.read_text(), re.M))
+    assert wheel.metadata["License-Expression"] == " AND ".join(sorted(licences))
     assert wheel.metadata["Requires-Python"] == ">=3.9"
     assert wheel.metadata.get_all("Requires-Dist") is None
 

@@ -7,16 +7,21 @@ All that the rules read of the build root, by where they ask for it:
 | base_image | `lockfile`, `source` of a base | fields |
 | image_code | `source_files`, `source_folders` with their `.dockerignore` | fields |
 | image_apt | `apt_lockfile` of an image | fields |
-| image_packages, known_modules, task_packages | the lock file of the resolve | option |
+| artifact, image_packages, known_modules, task_packages | the lock file of the resolve | option |
 | deployment | `config`, `[flyte].deploy_config` | field, option |
-| bundle | for `all`, what lies beside the code | fields |
+| bundle, never_ships | for `all` and copied folders, what lies beside the code | fields |
+| code_scans, completeness, named_in_code | sources; for errors, lock files, and whether data that code reads is there | targets that own them |
+| named_in_data | settings files, for the modules that they name | the target that owns the file |
+| guards | `[flyte].secrets_baseline`, which changes no artifact | - |
 | ignored | for `all` and a warning, ignore files | fields; those above the BUILD file: their owners, if they have any |
 | closure, entry_point, lost_imports | sources, `__init__.py` files, what an environment includes | targets that own them |
 | tool | lock files of `[flyte-pack]`, where they are the user's own | options |
+| why_missing | whether a file that somebody asks for is there | - |
 | unowned | names of files beside modules, for a warning | - |
 | asked_image | files of requirements that the code's own Image names | what owns them, which the task reaches; others are not read |
 | task | whether there is a BUILD file, for an error | - |
 | environments | for `tailor`, sources without a target; for `flyte_tasks`, sources | targets that own them |
+| unowned_reads | for `tailor`, sources and the data that they read | - |
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pants_flyte import closure
 from tests.support.flyte_rules import RuleRoot
 
 TASK = "env = flyte.TaskEnvironment('e')\n@env.task\ndef train(): ...\n"
@@ -323,6 +324,13 @@ def test_an_unowned_init_file_with_code_is_in_but_its_imports_are_not_known(root
             "app/w.py": TASK + "import lib.sub.x",
         }
     )
+    assert (
+        "lib/__init__.py:1: `import other.x`: other/x.py supplies it, and nothing that ships "
+        "depends on that; add it to `dependencies` of the target whose code imports it. No target "
+        "owns lib/__init__.py itself"
+    ) in root.refusal("app:t")
+    caplog.clear()
+    root.options("--flyte-missing=ignore")
     bundle = root.bundle("app:t")
     assert bundle.paths == {"app/w.py", "lib/__init__.py", "lib/sub/x.py"}
     assert bundle.owners["lib/__init__.py"] is None
@@ -457,3 +465,29 @@ def test_a_change_of_a_library_reaches_the_deployment_of_tasks_that_need_it(root
     )
     assert {"app/w.py", "app:code", "app:t", "app:deploy"} <= root.dependents("lib/x.py")
     assert root.dependents("lib/y.py").isdisjoint({"app:code", "app:t", "app:deploy"})
+
+
+def test_an_edit_that_changes_no_import_finds_the_closure_as_it_was(root: RuleRoot, monkeypatch):
+    looked_for = []
+    found = closure._packages_above
+    monkeypatch.setattr(
+        closure, "_packages_above", lambda files: looked_for.append(files) or found(files)
+    )
+    root.write(
+        {
+            **sources("lib"),
+            "lib/x.py": "y = 1",
+            "app/BUILD": BUILD,
+            "app/w.py": TASK + "import lib.x",
+        }
+    )
+    root.bundle("app:t")
+    before = len(looked_for)
+    assert before
+    root.edit("lib/x.py", "1", "2")
+    assert root.bundle("app:t").files["lib/x.py"] == b"y = 2"
+    assert len(looked_for) == before
+    root.edit("lib/x.py", "y", "import app.w, lib.z; y")
+    root.write({"lib/z.py": ""})
+    assert "lib/z.py" in root.bundle("app:t").paths
+    assert len(looked_for) > before

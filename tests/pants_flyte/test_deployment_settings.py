@@ -362,6 +362,14 @@ def test_the_code_as_it_is_is_packaged_with_the_settings_of_the_only_deployment(
     }
 
 
+def test_what_is_allowed_to_be_registered_is_so_in_a_run_too(root: RuleRoot):
+    root.write(app())
+    options = ("--flyte-secrets=warn", "--flyte-allow-secrets=['env:A_KEY', 'x.pem']")
+    request = run_request(root, "app:t", "--remote", HERE, options=options)
+    made = DeployPlan.from_json(root.contents(request.digest)["__deploy_plan.json"])
+    assert (made.secrets, made.allowed_variables) == ("warn", ("A_KEY",))
+
+
 @pytest.mark.parametrize(
     ("options", "typed", "env"),
     [

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from pants.backend.python.dependency_inference.default_module_mapping import (
     DEFAULT_MODULE_MAPPING,
 )
 
 from pants_flyte.flyte_modules import MODULES, add_to
-from pants_flyte.known_modules import locked_names
 from tests.support.flyte_rules import RuleRoot
 
 
@@ -72,22 +69,3 @@ def test_pants_own_table_is_added_to_and_not_changed():
     assert defaults.pop("flyteplugins-ray") == ("pants_knows_better",)
     assert defaults.pop("pyyaml") == ("yaml",)
     assert set(defaults) == set(MODULES) - {"flyteplugins-ray"}
-
-
-@pytest.mark.parametrize(
-    "lock",
-    [
-        'pyyaml==6.0 \\\n    --hash=sha256:aa\nRuamel.yaml[jinja2]==1.0 ; python_version < "4"\nx @ file:///x.whl\n',
-        'version = 1\n[[package]]\nname = "pyyaml"\nversion = "6"\n[[package]]\nname = "ruamel.yaml"\n'
-        'dependencies = [{ name = "never" }]\n[[package]]\nname = "x"\n',
-        '[[packages]]\nname = "pyyaml"\n[[packages]]\nname = "ruamel-yaml"\n[[packages]]\nname = "x"\n',
-        "// --- BEGIN PANTS LOCKFILE METADATA\n"
-        + json.dumps(
-            {"locked_resolves": [{"locked_requirements": [{"project_name": n, "version": "1"} for n in ("pyyaml", "ruamel_yaml", "x")]}]},
-            indent=2,
-        ),
-    ],
-    ids=["requirements", "uv", "pylock", "PEX"],
-)  # fmt: skip
-def test_the_names_in_a_lock_file_are_read_from_each_kind(lock: str):
-    assert locked_names(lock.encode()) == {"pyyaml", "ruamel-yaml", "x"}

@@ -79,9 +79,11 @@ def test_the_program_comes_beside_the_tasks_requirements_not_into_them(root: Rul
     root.write(app())
     request = run_request(root, "app:t")
     assert request.extra_env["PEX_EXTRA_SYS_PATH"] == "{chroot}/__flyte_pack"
+    assert request.immutable_input_digests is not None
+    program = paths(root, request.immutable_input_digests["__flyte_pack"])
+    assert {"flyte_pack/__main__.py", "flyte_shim/__main__.py"} <= program
     found = paths(root, request.digest)
-    assert {"__flyte_pack/flyte_pack/__main__.py", "__flyte_pack/flyte_shim/__main__.py"} <= found
-    assert not any(path.endswith("w.py") for path in found)
+    assert not any(path.endswith("w.py") or "flyte_pack/" in path for path in found)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +174,9 @@ def test_a_deployment_starts_the_deploy_program_with_a_plan_and_all_that_it_name
         "insecure_registries": [],
         "environments": [],
         "import_env": [],
+        "standby": True,
+        "secrets": "error",
+        "allowed_variables": [],
     }
     assert packaged(root, request.digest) == {
         *("app/t.json", "app/t.tar.gz", "app/t.manifest.json"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pants.build_graph.address import Address
 
-from flyte_pack.module_scan import scan
+from flyte_pack.code.module_scan import scan
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import literal_glob
 from pants_flyte.layout import (

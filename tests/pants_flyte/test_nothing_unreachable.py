@@ -17,6 +17,7 @@ from flyte_pack import bundle, command
 from flyte_pack.__main__ import _COMMANDS
 from flyte_pack.deploy import options as deploy_options
 from pants_flyte import register
+from pants_flyte.goals.explain import FlyteExplainSubsystem
 from pants_flyte.image_target_types import FlyteImageSourceFoldersField
 from pants_flyte.subsystem import FlyteSubsystem
 
@@ -77,7 +78,8 @@ def test_a_rule_passes_each_option_of_a_program(name: str, monkeypatch: pytest.M
     wanted = BY_HAND.get(name) or flags(parser_of(name, monkeypatch)) - {"--help"}
     callers = [texts for texts in RULES if name in texts]
     assert callers, f"no rule starts {name}"
-    by_tool = {"--insecure", "--report"}  # `insecure_arguments` and `report_arguments`
+    # `insecure_arguments`, `report_arguments` and `step`.
+    by_tool = {"--insecure", "--report", "--compiler", "--bytecode-cache"}
     assert wanted <= set().union(by_tool, *callers)
 
 
@@ -101,4 +103,5 @@ def test_what_a_message_advises_exists():
     known = {text for text in read if re.fullmatch("--[a-z0-9-]+", text)}
     known |= flags(deploy_options._parser())
     of_pants = {f"--flyte-{name.replace('_', '-')}" for name in options}
+    of_pants |= {f"--{name}" for name, _ in inspect.getmembers(FlyteExplainSubsystem)}
     assert set(advised()) - fields - options - known - of_pants - OF_OTHERS == set()

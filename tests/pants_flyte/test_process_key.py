@@ -79,7 +79,7 @@ def test_the_packers_process_holds_no_path_of_the_checkout(clones, files):
     assert words[program + 1 :] == [
         *("bundle", "--plan", "plan.json", "--sources", "sources"),
         *("--archive", "app/t.tar.gz", "--manifest", "app/t.manifest.json"),
-        *("--summary", "summary.json"),
+        *("--summary", "summary.json", "--seen", "seen.json", "--memory", ".cache/flyte_guards"),
     ]
     plan = (sandbox / "plan.json").read_text()
     assert str(one.root.path) not in plan
@@ -115,3 +115,26 @@ def test_no_process_of_an_image_holds_a_path_of_the_checkout_or_its_targets_name
         assert (
             "app:image" not in script
         )  # images of the same packages share their layers' processes
+
+
+def test_an_edit_has_one_group_of_files_written_into_a_sandbox_anew(clones, files):
+    one, _ = clones
+    for directory in "abcdefgh":
+        files[f"{directory}/BUILD"] = "python_sources()"
+        files.update({f"{directory}/m{n}.py": f"# {directory}{n}" for n in range(20)})
+    imports = "".join(f"import {d}.m{n}\n" for d in "abcdefgh" for n in range(20))
+    files["app/w.py"] = f"import flyte\n{imports}{files['app/w.py']}"
+
+    def links() -> dict[str, str]:
+        before = set(one.packings())
+        one.package(files)
+        (sandbox,) = set(one.packings()) - before
+        groups = (sandbox / "sources").iterdir()
+        return {group.name: str(group.readlink()) for group in groups if group.is_symlink()}
+
+    first = links()
+    assert len(first) > 2
+    files["c/m7.py"] += " edited"
+    second = links()
+    assert first.keys() == second.keys()
+    assert sum(first[name] != second[name] for name in first) == 1

@@ -314,7 +314,7 @@ def test_a_shared_bundle_has_its_own_layout(root: RuleRoot):
         ("bundle=':other'", "the bundle app:other does not hold app/w.py. Add app/w.py to its `dependencies`"),
         ("bundle='./w.py'", "`bundle` names app/w.py, which is a `python_source`, not a `flyte_bundle`."),
         ("bundle=':t'", "`bundle` names app:t, which is a `flyte_task`, not a `flyte_bundle`."),
-        ("bundle=':code', root_dir='app'", "`root_dir` and `bundle` are both set: a shared bundle has one layout. Set `root_dir` on app:code instead."),
+        ("bundle=':code', root_dir='app'", "`root_dir` and `bundle` are both set: a shared bundle has one layout, budget and SBOM. Set `root_dir` on app:code instead."),
         ("bundle=':code', copy_style='all'", "`copy_style` and `bundle` are both set"),
     ],
 )  # fmt: skip

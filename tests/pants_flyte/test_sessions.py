@@ -13,13 +13,15 @@ from pants.core.goals.deploy import DeploySubsystem
 from pants.core.goals.run import RunSubsystem
 from pants.engine.internals.session import RunId, SessionValues
 from pants.engine.rules import TaskRule, collect_rules, rule
+from pants.option.global_options import GlobalOptions
 
 from pants_flyte import register
+from pants_flyte.loop import LoopTurn
 from pants_flyte.subsystem import FlyteDeploySubsystem
 
 NEW_IN_EACH_SESSION = {RunId, SessionValues}
-# What is typed: often one thing, then another.
-TYPED = {RunSubsystem, DeploySubsystem, FlyteDeploySubsystem}
+# What is typed, or follows from it: often one thing, then another.
+TYPED = {RunSubsystem, DeploySubsystem, FlyteDeploySubsystem, LoopTurn}
 OURS = [
     found
     for found in register.rules()
@@ -45,7 +47,17 @@ def test_our_rules_were_found():
     assert {"run_task", "run_deployment", "deploy_deployment", "build_task", "run_image"} <= names
 
 
-@pytest.mark.parametrize("found", OURS, ids=lambda found: found.canonical_name)
+def test_what_tells_turns_of_a_loop_apart_is_uncacheable_and_awaits_nothing():
+    (found,) = (one for one in OURS if one.canonical_name == "pants_flyte.loop.this_turn")
+    assert not found.cacheable
+    assert depends_on(found) == {SessionValues, GlobalOptions}
+
+
+@pytest.mark.parametrize(
+    "found",
+    [one for one in OURS if one.canonical_name != "pants_flyte.loop.this_turn"],
+    ids=lambda found: found.canonical_name,
+)
 def test_a_rule_takes_nothing_that_is_new_with_each_command(found: TaskRule):
     assert whats_wrong(found) == set()
 

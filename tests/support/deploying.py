@@ -277,6 +277,24 @@ class BuildRoot:
         )
         return self.link(name, dataclasses.replace(link, bundle=bundle))
 
+    def redescribe(self, name: str, owner: str) -> str:
+        """The same archive with a manifest that says something else of it; the manifest's hash.
+
+        As by an edit of `dependencies` that changes no file.
+        """
+        link = self.links[name]
+        assert link.bundle is not None
+        place = self.dist / link.bundle.manifest
+        manifest = Manifest.from_json(place.read_bytes())
+        files = tuple(file._replace(owner=owner) for file in manifest.files)
+        data = dataclasses.replace(manifest, files=files).to_json()
+        place.write_bytes(data)
+        bundle = dataclasses.replace(
+            link.bundle, manifest_hash=sha256_bytes(data), manifest_size=len(data)
+        )
+        self.link(name, dataclasses.replace(link, bundle=bundle))
+        return bundle.manifest_hash
+
     def plan(self, **changes: Any) -> Path:
         """Write the deploy plan; `changes` are fields of it or of its settings."""
         path = self.dist / "__deploy_plan.json"

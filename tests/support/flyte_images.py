@@ -60,9 +60,15 @@ def wheel_directory() -> str:
     return str(place)
 
 
-def image_options(root: RuleRoot, *more: str, env: Mapping[str, str] | None = None) -> None:
-    """The options for these files, and `more`."""
-    root.options(f"--python-repos-find-links=['file://{wheel_directory()}']", *more, env=env)
+def image_options(
+    root: RuleRoot, *more: str, bytecode: str = "off", env: Mapping[str, str] | None = None
+) -> None:
+    """The options for these files, and `more`.
+
+    Unless said, nothing is compiled, whichever releases of CPython this machine has.
+    """
+    links = f"--python-repos-find-links=['file://{wheel_directory()}']"
+    root.options(links, f"--flyte-image-bytecode={bytecode}", *more, env=env)
 
 
 def app(

@@ -19,6 +19,7 @@ from glob import glob
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from textwrap import dedent
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -33,9 +34,10 @@ from pants.core.goals.deploy import DeployProcess
 from pants.core.goals.package import BuiltPackage
 from pants.core.goals.publish import PublishProcesses
 from pants.core.goals.run import RunRequest
-from pants.core.goals.tailor import PutativeTargets
+from pants.core.goals.tailor import PutativeTargets, UniquelyNamedPutativeTargets
 from pants.engine.addresses import Addresses
 from pants.engine.fs import Digest, DigestContents
+from pants.engine.goal import Goal
 from pants.engine.internals.parametrize import Parametrize
 from pants.engine.internals.scheduler import ExecutionError
 from pants.engine.target import (
@@ -45,7 +47,12 @@ from pants.engine.target import (
     TransitiveTargets,
     TransitiveTargetsRequest,
 )
-from pants.testutil.rule_runner import PYTHON_BOOTSTRAP_ENV, QueryRule, RuleRunner
+from pants.testutil.rule_runner import (
+    PYTHON_BOOTSTRAP_ENV,
+    GoalRuleResult,
+    QueryRule,
+    RuleRunner,
+)
 from pants.util.frozendict import FrozenDict
 from pants.vcs import changed
 from pants.vcs.changed import ChangedAddresses, ChangedRequest, DependentsOption
@@ -128,7 +135,9 @@ class Packaged:
 
     @property
     def link(self) -> TaskLink:
-        return TaskLink.from_json(self._one(".json", but_not=(".manifest.json", "/index.json")))
+        return TaskLink.from_json(
+            self._one(".json", but_not=(".manifest.json", ".cdx.json", "/index.json"))
+        )
 
     @property
     def bundle(self) -> Bundle:
@@ -158,10 +167,16 @@ class Packaged:
 class RuleRoot:
     """A build root. One is shared by many tests, each of which starts with an empty one."""
 
-    def __init__(self, *bootstrap_args: str, more_rules: Iterable[Any] = ()) -> None:
+    def __init__(
+        self,
+        *bootstrap_args: str,
+        more_rules: Iterable[Any] = (),
+        more_backends: Iterable[ModuleType] = (),
+    ) -> None:
+        backends: tuple[Any, ...] = (*_BACKENDS, *more_backends)
         self.runner = RuleRunner(
             rules=[
-                *(rule for backend in _BACKENDS for rule in backend.rules()),
+                *(rule for backend in backends for rule in backend.rules()),
                 *more_rules,
                 QueryRule(BuiltPackage, [PackageBundleFieldSet]),
                 QueryRule(BuiltPackage, [PackageTaskFieldSet]),
@@ -174,6 +189,7 @@ class RuleRoot:
                 QueryRule(RunRequest, [RunDeploymentFieldSet]),
                 QueryRule(DeployProcess, [DeployDeploymentFieldSet]),
                 QueryRule(PutativeTargets, [PutativeFlyteTargetsRequest]),
+                QueryRule(UniquelyNamedPutativeTargets, [PutativeTargets]),
                 *dependents.rules(),
                 QueryRule(Dependents, [DependentsRequest]),
                 *changed.rules(),
@@ -183,7 +199,7 @@ class RuleRoot:
                 QueryRule(Addresses, [DependenciesRequest]),
                 QueryRule(TransitiveTargets, [TransitiveTargetsRequest]),
             ],
-            target_types=[t for backend in _BACKENDS for t in backend.target_types()],
+            target_types=[t for backend in backends for t in backend.target_types()],
             objects={"parametrize": Parametrize},
             bootstrap_args=bootstrap_args,
         )
@@ -196,9 +212,17 @@ class RuleRoot:
         What follows `--` may be among them.
         """
         BuildRoot().path = str(self.path)  # a runner that was made since has set its own
-        self.runner.set_options(
-            [*_OPTIONS, *more],
-            env={**launcher_environment(self.path), **_ENVIRONMENT, **(env or {})},
+        self._set = (*_OPTIONS, *more)
+        self._env = {**launcher_environment(self.path), **_ENVIRONMENT, **(env or {})}
+        self.runner.set_options(self._set, env=self._env, env_inherit=PYTHON_BOOTSTRAP_ENV)
+
+    def goal(self, goal: type[Goal], *args: str) -> GoalRuleResult:
+        """What `pants GOAL ARGS` prints, under the options that are set."""
+        return self.runner.run_goal_rule(
+            goal,
+            global_args=self._set,
+            args=args,
+            env=self._env,
             env_inherit=PYTHON_BOOTSTRAP_ENV,
         )
 
@@ -281,8 +305,9 @@ class RuleRoot:
         """What `tailor` would write into the BUILD files of these directories."""
         request = PutativeFlyteTargetsRequest(directories)
         found = self.runner.request(PutativeTargets, [request])
+        named = self.runner.request(UniquelyNamedPutativeTargets, [found]).putative_targets
         return "".join(
-            f"# {one.path or '//'}\n{one.generate_build_file_stanza('    ')}" for one in found
+            f"# {one.path or '//'}\n{one.generate_build_file_stanza('    ')}" for one in named
         )
 
     def package(self, spec: str) -> Packaged:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Mapping
 
 import flyte_pack
+from flyte_pack.image.compiler import Compiler, release_of
 from tests.support.codec_envs import locked_packages
 
 LOCK = Path(flyte_pack.__file__).with_name("flyte-image.lock")
@@ -143,6 +144,13 @@ class Tools:
             umask=umask,
             **env,
         )
+
+
+def compiler(python: str) -> str:
+    """`python` as `image-install` takes what compiles."""
+    release = release_of(python)
+    assert release is not None, python
+    return str(Compiler(release, python))
 
 
 def real_index() -> Mapping[str, str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence
 
 import flyte_shim
-from flyte_pack import command
+from flyte_pack import children, command
 from flyte_pack.errors import UsageError, UserError
 from flyte_pack.names import normalized
 from flyte_pack.progress import write
@@ -327,10 +327,9 @@ def _made_wheel(checkout: Path) -> Path:
     """The wheel of the backend, made anew from the checkout."""
     _tell("making the wheel of pants-flyte ...")
     target = "build-support/wheels/pants-flyte"
-    done = subprocess.run(
+    done = children.run(
         [str(checkout / "pants"), "--no-pantsd", "package", target],
         cwd=checkout,
-        stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )

@@ -15,6 +15,7 @@ from flyte_pack.bundle_plan import BundlePlan, BundleSummary, PlanFile
 from flyte_pack.codec import GzipWriter
 from flyte_pack.errors import UsageError, UserError
 from flyte_pack.fresh import fresh_file
+from flyte_pack.guards import Guard
 from flyte_pack.json_fields import InvalidData, Sha256
 from flyte_pack.manifest import Manifest, ManifestFile
 from flyte_pack.sources import SourceTree
@@ -22,9 +23,10 @@ from flyte_shim.hashing import content_hash, sha256_bytes
 from flyte_shim.paths import path_problem
 
 _READ = 1 << 20
+_PACKAGE = "__init__.py"
 _USAGE = (
     "usage: python -m flyte_pack bundle --plan PLAN.json --sources DIR "
-    "--archive OUT.tar.gz --manifest OUT.json --summary OUT.json"
+    "--archive OUT.tar.gz --manifest OUT.json --summary OUT.json [--seen OUT.json] [--memory DIR]"
 )
 
 
@@ -44,13 +46,25 @@ def _pack(argv: list[str]) -> None:
     with command.no_garbage():
         with open(options["plan"], "rb") as file:
             plan = BundlePlan.from_json(file.read())
-        pack(plan, options["sources"], options["archive"], options["manifest"], options["summary"])
+        guard = Guard(options.get("memory")) if "seen" in options else None
+        outputs = (options["archive"], options["manifest"], options["summary"])
+        pack(plan, options["sources"], *outputs, guard)
+        if guard:
+            with fresh_file(options["seen"]) as seen, open(seen, "wb") as file:
+                file.write(guard.sighting().to_json())
 
 
 def pack(
-    plan: BundlePlan, sources: str, archive: str, manifest: str, summary: str
+    plan: BundlePlan,
+    sources: str,
+    archive: str,
+    manifest: str,
+    summary: str,
+    guard: Guard | None = None,
 ) -> BundleSummary:
     """Pack what `plan` names out of the directory `sources`, into files at the three other paths.
+
+    guard: looks at each file.
 
     Raises `UserError`, or `OSError` for an output that cannot be written. All three are written in
     full beside their places before the first is moved there.
@@ -58,7 +72,7 @@ def pack(
     files = in_archive_order(plan)
     # The archive is moved to its place first.
     with fresh_file(summary) as s, fresh_file(manifest) as m, fresh_file(archive) as a:
-        packed, archive_hash, archive_size = _write_archive(files, sources, a)
+        packed, archive_hash, archive_size = _write_archive(files, sources, a, guard)
         described = Manifest(
             copy_style=plan.copy_style,
             root_dir=plan.root_dir,
@@ -67,6 +81,7 @@ def pack(
             content_hash=Sha256(content_hash((f.path, f.mode, f.size, f.sha256) for f in packed)),
             archive_hash=archive_hash,
             archive_size=archive_size,
+            graph=plan.graph,
         )
         manifest_json = described.to_json()
         result = BundleSummary(
@@ -114,32 +129,45 @@ def in_archive_order(plan: BundlePlan) -> list[PlanFile]:
 
 
 def _write_archive(
-    files: list[PlanFile], sources: str, path: str
+    files: list[PlanFile], sources: str, path: str, guard: Guard | None
 ) -> tuple[tuple[ManifestFile, ...], Sha256, int]:
     """Write the archive; gives its files as the manifest has them, its SHA-256 and its size."""
     packed = []
     with SourceTree(sources) as tree, open(path, "wb", buffering=0) as output:
         with GzipWriter(output) as gzip:
-            for source, path, owner, reason, by in files:
+            for source, path, owner, reason, by, kind, root, origin, bare in files:
                 fd, status = tree.open(source)
                 try:
                     size, mode = status.st_size, 0o755 if status.st_mode & 0o111 else 0o644
-                    digest = _pack_file(gzip, tar.header(path, mode, size), fd, size, source)
+                    header = tar.header(path, mode, size)
+                    digest, blank = _pack_file(gzip, header, fd, size, source, guard)
                 finally:
                     os.close(fd)
-                packed.append(ManifestFile(path, size, mode, digest, owner, reason, by))
+                alone = bare or (blank and kind == "module" and os.path.basename(path) == _PACKAGE)
+                packed.append(
+                    ManifestFile(
+                        path, size, mode, digest, owner, reason, by, kind, root, alone, origin
+                    )
+                )
             gzip.add(tar.END)
             gzip.finish()
     return tuple(packed), Sha256(gzip.sha256), gzip.size
 
 
-def _pack_file(gzip: GzipWriter, header: bytes, fd: int, size: int, source: str) -> Sha256:
-    """Add `header`, the `size` bytes of `fd`, and padding; gives the SHA-256 of the content."""
+def _pack_file(
+    gzip: GzipWriter, header: bytes, fd: int, size: int, source: str, guard: Guard | None
+) -> tuple[Sha256, bool]:
+    """Add `header`, the `size` bytes of `fd`, and padding; gives the SHA-256 of the content, and
+    whether that is nothing but white space, as far as it is looked for.
+    """
     # One byte more than there should be shows a file that grew.
     data = os.read(fd, min(size, _READ) + 1)
     if len(data) == size:  # the whole file, as nearly always
         gzip.add(header, data, tar.padding(size))
-        return Sha256(hashlib.sha256(data).hexdigest())
+        whole = hashlib.sha256(data).hexdigest()
+        if guard:
+            guard.look(source, data, whole)
+        return Sha256(whole), not data or data.isspace()
     digest, read = hashlib.sha256(), 0
     gzip.add(header)
     while data and read <= size:
@@ -150,11 +178,14 @@ def _pack_file(gzip: GzipWriter, header: bytes, fd: int, size: int, source: str)
     if read != size:
         raise UserError(f"{source}: its size changed while it was being packed")
     gzip.add(tar.padding(size))
-    return Sha256(digest.hexdigest())
+    if guard:
+        guard.look_at(source, fd, size, digest.hexdigest())
+    return Sha256(digest.hexdigest()), False
 
 
 def _options(argv: list[str]) -> dict[str, str]:
-    names = ("plan", "sources", "archive", "manifest", "summary")
+    needed = ("plan", "sources", "archive", "manifest", "summary")
+    names = (*needed, "seen", "memory")
     options = {}
     rest = iter(argv)
     for argument in rest:
@@ -165,7 +196,7 @@ def _options(argv: list[str]) -> dict[str, str]:
         if not value:
             raise UsageError(f"{argument} needs a value")
         options[name] = value
-    missing = [f"--{name}" for name in names if name not in options]
+    missing = [f"--{name}" for name in needed if name not in options]
     if missing:
         raise UsageError(f"missing {', '.join(missing)}")
     return options

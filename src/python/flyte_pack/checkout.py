@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from flyte_pack import children
 from flyte_pack.errors import UserError
 
 _TIMEOUT = 60  # seconds, for one command
@@ -222,11 +223,14 @@ def _own_repository(checkout: Checkout, commit: str, place: str) -> dict[str, st
     _write(os.path.join(place, "HEAD"), commit + "\n")
     # gitrepository-layout(5), `extensions.objectFormat`: the length of a name tells the format.
     sha256 = len(commit) == 64
-    _write(
-        os.path.join(place, "config"),
-        f"[core]\n\trepositoryformatversion = {int(sha256)}\n\tbare = false\n"
-        + ("[extensions]\n\tobjectFormat = sha256\n" if sha256 else ""),
-    )
+    settings = {
+        "core.repositoryformatversion": str(int(sha256)),
+        "core.bare": "false",
+        "core.excludesfile": _excludes_of_user(place),
+        **_inert_settings(os.path.join(checkout.common_dir, "config"), place, bare),
+        **({"extensions.objectformat": "sha256"} if sha256 else {}),
+    }
+    _write(os.path.join(place, "config"), "".join(map(_setting, settings.items())))
     for name in ("exclude", "attributes"):
         os.symlink(
             os.path.join(checkout.common_dir, "info", name), os.path.join(place, "info", name)
@@ -234,18 +238,19 @@ def _own_repository(checkout: Checkout, commit: str, place: str) -> dict[str, st
     for name in os.listdir(checkout.git_dir):
         if name.startswith("sharedindex."):  # what a split index refers to
             os.symlink(os.path.join(checkout.git_dir, name), os.path.join(place, name))
-    settings = {
-        "core.excludesfile": _excludes_of_user(place),
-        **_inert_settings(os.path.join(checkout.common_dir, "config"), place, bare),
-    }
-    for key, value in settings.items():
-        _output(["config", "--file", os.path.join(place, "config"), key, value], place, bare)
     return {
         **bare,
         "GIT_WORK_TREE": checkout.top,
         "GIT_INDEX_FILE": os.path.join(checkout.git_dir, "index"),
         "GIT_OBJECT_DIRECTORY": os.path.join(checkout.common_dir, "objects"),
     }
+
+
+def _setting(item: tuple[str, str]) -> str:
+    """A setting as a configuration file has it. git-config(1), "Syntax"."""
+    section, _, name = item[0].partition(".")
+    value = item[1].replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'[{section}]\n\t{name} = "{value}"\n'
 
 
 def _inert_settings(config: str, place: str, env: Mapping[str, str]) -> dict[str, str]:
@@ -313,12 +318,11 @@ def _git(
     if git is None:
         raise Unknown("there is no program `git`")
     try:
-        return subprocess.run(
+        return children.run(
             [git, *arguments],
             cwd=directory,
             env=dict(env),
             input=stdin,
-            capture_output=True,
             timeout=_TIMEOUT,
         )
     except subprocess.TimeoutExpired:
@@ -336,5 +340,5 @@ def _line(path: str) -> str:
 
 
 def _write(path: str, text: str) -> None:
-    with open(path, "w") as file:
+    with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)

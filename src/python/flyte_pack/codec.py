@@ -12,6 +12,7 @@ from io import FileIO
 from queue import Queue
 from threading import Thread
 from types import ModuleType
+from typing import Any
 
 from flyte_pack.errors import UserError
 
@@ -31,9 +32,9 @@ class GzipWriter:
 
     def __init__(self, file: FileIO, hash_input: bool = False) -> None:
         """hash_input: compute `input_sha256`. Raises `UserError` if the codec is another one."""
-        isal_zlib = _pinned_codec()
+        self._codec = _pinned_codec()
         self._file = file
-        self._deflate = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, _GZIP)
+        self._deflate = self._new_member()
         self._digest = hashlib.sha256()
         self._input_digest = hashlib.sha256() if hash_input else None
         self._pending = bytearray()
@@ -69,6 +70,15 @@ class GzipWriter:
                 self._input_digest.update(chunk)
             self._queue.put(chunk)
 
+    def next_member(self) -> None:
+        """End a gzip member; what is added next is in another one, which no edit of this changes.
+
+        The members inflate to all that was added (RFC 1952, 2.2). Raises as `finish` does.
+        """
+        self.finish()
+        self._pending = bytearray()
+        self._deflate = self._new_member()
+
     def finish(self) -> None:
         """Write the rest and the trailer. Raises what writing to the file raised."""
         self._stop()
@@ -84,6 +94,9 @@ class GzipWriter:
 
     def __exit__(self, *_: object) -> None:
         self._stop()
+
+    def _new_member(self) -> Any:
+        return self._codec.compressobj(LEVEL, self._codec.DEFLATED, _GZIP)
 
     def _stop(self) -> None:
         if self._thread is not None:

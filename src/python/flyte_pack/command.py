@@ -14,7 +14,7 @@ from flyte_shim import shown
 from flyte_shim.stopping import Stopped, Stopping
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from argparse import ArgumentParser, HelpFormatter, Namespace
 
 DONE, FAILED, USAGE, CHANGED, INTERRUPTED = 0, 1, 2, 3, 130
 Work = Callable[[], Optional[int]]  # gives the exit code; None: 0
@@ -118,9 +118,26 @@ def parser(prog: str, description: str = "", **more: Any) -> ArgumentParser:
     """An argument parser that raises `UsageError` where argparse would exit."""
     import argparse  # here, for it would be a tenth of the time that packing a bundle takes
 
+    more.setdefault("formatter_class", _as_wide_as_the_terminal)
     made = argparse.ArgumentParser(prog, description=description, allow_abbrev=False, **more)
     made.error = _wrong  # type: ignore[method-assign]
     return made
+
+
+def _as_wide_as_the_terminal(prog: str) -> HelpFormatter:
+    """What argparse makes whenever an argument is added.
+
+    By itself it asks for the width of the terminal, which in a rule raises what `get_terminal_size`
+    does not expect: while Pants draws its progress, nobody may ask about standard output.
+    """
+    import argparse
+    import shutil
+
+    try:
+        columns = shutil.get_terminal_size().columns
+    except Exception:  # Pants raises no kind of its own
+        columns = 80
+    return argparse.HelpFormatter(prog, width=columns - 2)
 
 
 def _wrong(message: str) -> NoReturn:

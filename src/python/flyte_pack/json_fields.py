@@ -95,12 +95,14 @@ _D = TypeVar("_D", bound="Document")
 class Document:
     """Base of a dataclass that is a whole document.
 
-    NAME: for messages. COMPACT: whether it is written in few bytes.
+    NAME: for messages. COMPACT: whether it is written in few bytes. OLDER: the classes of documents
+    with older schemas, by their numbers, which `from_json` gives as they are.
     """
 
     SCHEMA: ClassVar[int] = 1
     NAME: ClassVar[str] = "document"
     COMPACT: ClassVar[bool] = False
+    OLDER: ClassVar[typing.Mapping[int, type]] = {}
 
     def to_json(self) -> bytes:
         """Equal documents give equal bytes."""
@@ -120,13 +122,16 @@ class Document:
         if type(raw) is not dict or "schema" not in raw:
             raise InvalidData(f"{what}: not a JSON object with a schema")
         found = raw.pop("schema")
-        if type(found) is not int or found != cls.SCHEMA:
+        kind = None
+        if type(found) is int:
+            kind = cls if found == cls.SCHEMA else cls.OLDER.get(found)
+        if kind is None:
             raise InvalidData(
                 f"{what}: has schema {found!a:.20}, this pants-flyte reads schema {cls.SCHEMA}. "
                 "Use the version of pants-flyte that wrote it, or a newer one"
             )
         try:
-            return _codec(cls).read(raw)  # type: ignore[no-any-return]
+            return _codec(kind).read(raw)  # type: ignore[no-any-return]
         except _Wrong as wrong:
             raise InvalidData(f"{what}: {wrong}") from None
 
@@ -264,12 +269,17 @@ def _list(kind: Any) -> _Codec:
         # By columns, which is several times faster; only a wrong list is read row by row.
         if type(raw) is list and {*map(type, raw)} == {list} and {*map(len, raw)} == {len(columns)}:
             try:
-                for codec, column in zip(columns, zip(*raw)):
-                    types = set(map(type, column))
-                    if not types <= codec.types:
-                        for value in set(column) if types == {str} else column:
-                            codec.read(value)
-                return tuple(map(make, raw))
+                found: list[Any] = list(zip(*raw))
+                for at, codec in enumerate(columns):
+                    types = set(map(type, found[at]))
+                    if types <= codec.types:
+                        continue
+                    if types == {str}:
+                        known = {value: codec.read(value) for value in set(found[at])}
+                        found[at] = map(known.__getitem__, found[at])
+                    else:
+                        found[at] = map(codec.read, found[at])
+                return tuple(map(make, zip(*found)))
             except _Wrong:
                 pass
         return read_list(raw)

@@ -23,7 +23,7 @@ class Remembered:
     """directory: made with the first fact; by default in the user's cache."""
 
     def __init__(self, directory: str | None = None) -> None:
-        self._directory = _default() if directory is None else directory
+        self._directory = _cache("checked") if directory is None else directory
 
     def has(self, *fact: str, within: float | None = None) -> bool:
         """within: seconds since it was added, for facts that may cease to be true."""
@@ -59,9 +59,16 @@ class Remembered:
                 os.unlink(path)
 
 
-def _default() -> str:
+def private_cache(name: str) -> str | None:
+    """A directory in the user's cache, made if it is missing; None if others can change it."""
+    directory = _cache(name)
+    os.makedirs(directory, 0o700, exist_ok=True)
+    return directory if _is_ours(directory) else None
+
+
+def _cache(name: str) -> str:
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(cache, "pants-flyte", "checked")
+    return os.path.join(cache, "pants-flyte", name)
 
 
 def _is_ours(directory: str) -> bool:

@@ -6,12 +6,19 @@
 from __future__ import annotations
 
 import os
+import re
+import tempfile
+import time
 
 from flyte_pack.command import say
 from flyte_pack.errors import UserError
-from flyte_shim.files import forbids_programs
+from flyte_shim.files import forbids_programs, remove_tree
 from flyte_shim.safe import UnsafeDirectory, first_usable, safe_directory, temporary_places
 
+_MEMORY = "/dev/shm"  # noqa: S108
+_OURS = "flyte-pack-"
+_LEFT_SECONDS = 86400.0  # nobody takes so long
+_LEFT = re.compile(rf"{_OURS}([1-9][0-9]*)-[a-z0-9_]{{8}}")  # as `tempfile` makes names
 _TMPDIR = "set TMPDIR to another directory"
 
 
@@ -47,6 +54,37 @@ def scratch_place(executable: bool = False) -> str:
         f"no place for temporary files: {failure}. Set TMPDIR to a directory that you can write"
         f"{more}"
     )
+
+
+def new_in_memory(room: int) -> str | None:
+    """A new directory whose files are in memory, if `room` bytes are free there; else None.
+
+    TMPDIR is the user's choice of another place. What killed processes have left there is removed.
+    """
+    if os.environ.get("TMPDIR") or not os.path.isdir(_MEMORY):
+        return None
+    try:
+        place = safe_directory(_MEMORY, "")
+        about = os.statvfs(place)
+        if about.f_bavail * about.f_frsize < room or forbids_programs(place):
+            return None
+        _sweep(place)
+        return tempfile.mkdtemp(prefix=f"{_OURS}{os.getpid()}-", dir=place)
+    except (UnsafeDirectory, OSError):
+        return None
+
+
+def _sweep(place: str) -> None:
+    with os.scandir(place) as entries:
+        found = [(entry.path, match) for entry in entries if (match := _LEFT.fullmatch(entry.name))]
+    for path, match in found:
+        about = os.lstat(path)
+        # Of a process of another container, nothing here can tell whether it lives.
+        if about.st_uid == os.getuid() and about.st_mtime < time.time() - _LEFT_SECONDS:
+            try:
+                os.kill(int(match[1]), 0)
+            except ProcessLookupError:
+                remove_tree(path)
 
 
 def user_cache() -> str:

@@ -1,4 +1,4 @@
-"""Reads the files of a directory and nothing outside it: no symbolic link is followed in it."""
+"""Reads the files of directories and nothing outside them: no symbolic link is followed there."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ _DIRECTORY = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_DIRECTORY
 
 class SourceTree:
     """The directory of sources, held open; a context manager.
+
+    The directories in it are Pants', which may keep them elsewhere for several sandboxes and put
+    links here. What is in those is the user's.
 
     Directories are opened one component at a time and relative to one another, so what is checked
     is what is read. Those above the last file stay open, which makes files in order of their paths
@@ -68,7 +71,8 @@ class SourceTree:
         while len(self._open) > shared + 1:
             os.close(self._open.pop())
         for name in names[shared:]:
-            self._open.append(os.open(name.encode(), _DIRECTORY, dir_fd=self._open[-1]))
+            flags = _DIRECTORY if self._names else _DIRECTORY & ~os.O_NOFOLLOW
+            self._open.append(os.open(name.encode(), flags, dir_fd=self._open[-1]))
             self._names.append(name)
         self._parent = path
 

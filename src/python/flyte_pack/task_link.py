@@ -7,10 +7,10 @@ command, filled in by deploying.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Iterable, Optional, Sequence, Tuple
 
-from flyte_pack.json_fields import Digest, Document, InvalidData, SafePath, one_of
+from flyte_pack.json_fields import Digest, Document, InvalidData, SafePath, Sha256, one_of
 from flyte_pack.manifest import BundleHashes
 from flyte_pack.names import TargetAddress
 
@@ -22,11 +22,26 @@ Kind = Annotated[str, one_of("task", "environment", "app")]
 
 
 @dataclass(frozen=True)
+class LinkedFile:
+    """path: relative to a directory that is given beside the link. size: in bytes."""
+
+    path: SafePath
+    size: int
+    sha256: Sha256
+
+
+@dataclass(frozen=True)
 class LinkedBundle(BundleHashes):
-    """A bundle's files, relative to a directory that is given beside the link, and their hashes."""
+    """A bundle's files, relative to a directory that is given beside the link, and their hashes.
+
+    sbom: its inventory, where one was asked for.
+    """
+
+    OMITTED = ("sbom",)
 
     archive: SafePath
     manifest: SafePath
+    sbom: Optional[LinkedFile] = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +92,7 @@ class TaskLink(Document):
     commands, or an app, which is then the only one in `tasks`. bundle: None if, and only if,
     copy_style is "none". image: a reference (it has a "/", ":" or "@"), or the name of one that is
     given when deploying; None where the image is `built_image`, or the code's own needs no build.
+    published_by: the target whose `publish` pushes the reference `image`, if that is known.
 
     Raises `InvalidData` where these contradict each other.
     """
@@ -93,6 +109,7 @@ class TaskLink(Document):
     image: Optional[str]
     tasks: Tuple[LinkedTask, ...]
     built_image: Optional[LinkedImage] = None
+    published_by: Optional[TargetAddress] = None
 
     def __post_init__(self) -> None:
         problem = self._problem()
@@ -107,6 +124,8 @@ class TaskLink(Document):
             return "address, entry_point or module is empty"
         if self.image is not None and self.built_image is not None:
             return "there are two images"
+        if self.published_by is not None and not self.image_is_reference:
+            return "no image is named that could be published"
         if not self.tasks or (self.kind != "environment" and len(self.tasks) > 1):
             return f"a {self.kind} with {len(self.tasks)} tasks"
         if len({task.name for task in self.tasks}) < len(self.tasks):
@@ -120,6 +139,13 @@ class TaskLink(Document):
                     "bundle, and in no other"
                 )
         return None
+
+    def undescribed(self) -> TaskLink:
+        """Equal for equal content, whatever the manifest and the inventory say of it."""
+        if self.bundle is None:
+            return self
+        plain = replace(self.bundle, manifest_hash=Sha256("0" * 64), manifest_size=0, sbom=None)
+        return replace(self, bundle=plain)
 
     @property
     def image_is_reference(self) -> bool:

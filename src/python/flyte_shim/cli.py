@@ -35,7 +35,8 @@ _F_EXEC_WRAPPER="flyte-shim"; without either, COMMAND is just run.
 Further variables: FLYTE_SHIM_LOG=text|json|off; FLYTE_SHIM_CACHE_MAX_BYTES; FLYTE_SHIM_DEADLINE and
 FLYTE_SHIM_TIMEOUT, in seconds; FLYTE_SHIM_MAX_ARCHIVE_BYTES, FLYTE_SHIM_MAX_FILES,
 FLYTE_SHIM_MAX_BYTES; FLYTE_SHIM_ALLOW_HTTP=1; FLYTE_SHIM_UNVERIFIED=1 leaves a bundle without a
-SHA-256 to COMMAND. Stores are reached by the variables that Flyte and the clouds' own tools read.
+SHA-256 to COMMAND; FLYTE_SHIM_TRUSTED_KEYS names a file of public keys, one of which must have
+signed the bundle. Stores are reached by the variables that Flyte and the clouds' own tools read.
 Exit codes: 64 usage, 65 bad archive, 66 no archive, 69 archive unavailable, 70 error in flyte-shim,
 73 cache or working directory, 76 untrusted server, 77 not allowed to read, 126, 127 as in shells.
 """
@@ -166,7 +167,17 @@ def _prepare(
     def retrying(error: Exception, attempt: int) -> None:
         log.warning("retry", f"{error}; trying again", attempt=attempt)
 
+    signed = None
+    if os.environ.get("FLYTE_SHIM_TRUSTED_KEYS"):
+        # Only a start that asks for signatures imports this.
+        from flyte_shim.signatures import check_signed
+
+        stopping.watch()
+        kept = f"{cache.root}/entries/{sha256}"
+        signed = check_signed(archive, sha256, kept, os.environ, retrying)
     entry = cache.entry(sha256, fill)
+    if signed is not None:
+        signed.keep(os.path.dirname(entry.files))
     place(entry.files, workdir, mode, markers)
     if not entry.is_new:
         log.info("ready", cache="hit")
@@ -239,6 +250,11 @@ def _sha256(options: dict[str, str], archive: str, tgz: str | None) -> str | Non
 
 def _check_unverified(archive: str, log: Log) -> None:
     """Refuse a bundle without a hash, unless the environment allows it."""
+    if os.environ.get("FLYTE_SHIM_TRUSTED_KEYS"):
+        raise UsageError(
+            f"FLYTE_SHIM_TRUSTED_KEYS asks for a signature, and no SHA-256 is known of {archive} "
+            "that could be signed: its name is not <SHA-256>.tar.gz"
+        )
     if os.environ.get("FLYTE_SHIM_UNVERIFIED") != "1":
         raise UsageError(
             f"no SHA-256 for {archive}: its name is not <SHA-256>.tar.gz. Set FLYTE_SHIM_SHA256, "

@@ -28,6 +28,10 @@ class HashMismatch(ArchiveError):
     """The archive has another SHA-256 than expected."""
 
 
+class UnsignedArchive(ArchiveError):
+    """The archive has no signature of a key that is trusted."""
+
+
 class DamagedArchive(ArchiveError):
     """The bytes are not exactly one whole gzip'd tar."""
 

@@ -64,7 +64,7 @@ class Stopping:
         It may be in a call that no signal interrupts, such as one of a library in another language.
         For a program that leaves nothing which its next start does not remove.
         """
-        if not self._before:
+        if self._watched or not self._before:
             return
         import _thread
 

@@ -14,13 +14,13 @@ import posixpath
 from dataclasses import dataclass
 from typing import (
     Dict,
+    FrozenSet,
     Iterable,
     Iterator,
     List,
     Mapping,
     Optional,
     Sequence,
-    Set,
     Tuple,
     Union,
 )
@@ -35,9 +35,10 @@ from pants.engine.target import Target
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
+from flyte_pack.code.image_scan import Asked, Copied, FilePath
 from flyte_pack.flyte_side import asked as words
 from flyte_pack.image.copy_rules import file_destination, folder_destination
-from flyte_pack.image_scan import Asked, Copied, FilePath
+from flyte_pack.locked import locked
 from flyte_pack.names import normalized
 from flyte_shim import shown
 from pants_flyte import engine
@@ -49,7 +50,7 @@ from pants_flyte.errors import FlyteTargetError
 from pants_flyte.first_party import FirstPartyModules
 from pants_flyte.globs import exactly, literal_glob
 from pants_flyte.image_packages import lock_of
-from pants_flyte.known_modules import locked_names, requirements_by_distribution
+from pants_flyte.known_modules import requirements_by_distribution
 from pants_flyte.layout import root_path
 from pants_flyte.target_types import FlyteEntryPointField, FlyteTaskImageField
 
@@ -111,7 +112,7 @@ class _Compared:
     image: Target
     built: BuiltImage
     resolve: str
-    locked: Set[str]
+    locked: FrozenSet[str]
 
     def variables(self, wanted: Mapping[str, Optional[str]]) -> Iterator[str]:
         own: Mapping[str, str] = self.image[types.FlyteImageEnvField].value or {}
@@ -170,10 +171,10 @@ async def _compared(task: Address, built: BuiltImage, python_setup: PythonSetup)
     (image,) = await engine.targets_at([built.address])
     resolve = image[PythonResolveField].normalized_value(python_setup)
     try:
-        locked = locked_names((await lock_of(task, resolve, python_setup)).content)
+        names = locked((await lock_of(task, resolve, python_setup)).content).names
     except FlyteTargetError:
-        locked = set()  # without a lock file an image has no packages but its base's
-    return _Compared(task, image, built, resolve, locked)
+        names = frozenset()  # without a lock file an image has no packages but its base's
+    return _Compared(task, image, built, resolve, names)
 
 
 async def _packages_compared(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import Tuple
+from typing import Optional, Tuple
 
+from pants.backend.docker.target_types import DockerImageTarget
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.build_graph.address import Address
 from pants.engine.fs import EMPTY_DIGEST, Digest, PathGlobs
@@ -26,7 +27,8 @@ from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly, literal_glob
 from pants_flyte.image_process import OUT, blobs, described, run_steps, step
 from pants_flyte.subsystem import FlytePackSubsystem
-from pants_flyte.targets import checked
+from pants_flyte.target_types import FlyteTaskImageField
+from pants_flyte.targets import checked, target_named_by
 from pants_flyte.tool import program_pex
 
 
@@ -97,6 +99,23 @@ async def load_base(
     else:
         image, at_hand = await _from_source(target, flyte_pack)
     return Base(address, image, at_hand, _environments(target, image))
+
+
+async def image_of(target: Target) -> Optional[Target]:
+    """The image that runs the code, where it is one of ours: then it is known what is installed."""
+    if isinstance(target, types.FlyteImage):
+        return target
+    if not target.has_field(FlyteTaskImageField):
+        return None
+    named = await target_named_by(target[FlyteTaskImageField], types.FlyteImage, DockerImageTarget)
+    return named if isinstance(named, types.FlyteImage) else None
+
+
+async def base_of(image: Target, flyte_pack: FlytePackSubsystem, python_setup: PythonSetup) -> Base:
+    """Of a `flyte_image`. Raises `FlyteTargetError`."""
+    named = image[types.FlyteImageBaseField].to_unparsed_address_inputs()
+    (target,) = await engine.targets_at(await engine.resolve_addresses(named))
+    return await load_base(target, flyte_pack, python_setup)
 
 
 def _environments(target: Target, image: BaseImage) -> FrozenDict[Platform, Environment]:

@@ -2,17 +2,112 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from typing import FrozenSet, Optional, Tuple
 
 from pants.engine.addresses import Address
 from pants.engine.fs import Digest
+from pants.engine.target import Target
 from pants.util.frozendict import FrozenDict
 
 from flyte_pack.bundle_plan import BundleSummary
+from flyte_pack.code.completeness import Finding
+from flyte_pack.explain import Artifact
 from flyte_pack.json_fields import Digest as ImageDigest
 from flyte_pack.manifest import EntryPoint
-from flyte_pack.task_link import TaskLink
+from flyte_pack.task_link import LinkedFile, TaskLink
+
+
+@dataclass(frozen=True)
+class ClosureRequest:
+    """Asks for all that `address` reaches, and the `__init__.py` files above that.
+
+    entry_owners: the targets of its entry points, for reasons. resolve: the Python resolve whose
+    targets may own files. reasons: whether to find out why each file is there, which is most of the
+    work.
+    """
+
+    address: Address
+    entry_owners: FrozenSet[Address]
+    resolve: str
+    reasons: bool = True
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a target is in a closure (see `flyte_pack.manifest.REASONS`), and who brought it."""
+
+    kind: str
+    by: Optional[str]
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file of a bundle, before it has a place there.
+
+    path: from the build root, as hydrated (so a generated file has its generated path).
+    owner: the target that brings it; None for a file that no target owns.
+    source_root: the root that Pants knows for it; None where it keeps its path (`files` targets).
+    python: whether it is a module.
+    generated: whether it comes from a rule rather than from the file of that path.
+    beside: whether it is there only for `copy_style="all"`.
+    """
+
+    path: str
+    owner: Optional[Address]
+    source_root: Optional[str]
+    python: bool
+    generated: bool = False
+    beside: bool = False
+
+    @property
+    def stripped(self) -> str:
+        """The path below its source root: for a module, the one that importers know it by."""
+        if self.source_root in (None, "", "."):
+            return self.path
+        return os.path.relpath(self.path, self.source_root)
+
+
+@dataclass(frozen=True)
+class ClosureGraph:
+    """The targets of a closure, and what each needs in it, with the kind of reason.
+
+    excluded: dependencies that are not in the closure, each with a target that takes it out and the
+        mark by which it does: `!`, or `!!`, which may stand in the root.
+    through: the tasks, and groups of them, that the root takes its dependencies from.
+    """
+
+    targets: Tuple[Target, ...] = ()
+    needs: FrozenDict[Address, Tuple[Tuple[Address, str], ...]] = field(default_factory=FrozenDict)
+    excluded: FrozenDict[Address, Tuple[Address, str]] = field(default_factory=FrozenDict)
+    through: Tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True)
+class Closure:
+    """Files, without the bytes of those that are in the repository as they are.
+
+    digest_of: the digest that holds a file, by its path and owner, where its target had to be
+        hydrated. Two digests may have different files at one path, and then cannot be merged.
+    reasons: by address of the owner, if they were asked for. A file without an owner is part of a
+        package.
+    unowned_code: the `__init__.py` files that have code and no owner.
+    bare: the `__init__.py` files that are there for the sake of other modules alone.
+    graph: what the reasons were found in, if they were asked for.
+    """
+
+    files: Tuple[SourceFile, ...] = ()
+    digest_of: FrozenDict[Tuple[str, Optional[Address]], Digest] = field(default_factory=FrozenDict)
+    reasons: FrozenDict[Address, Reason] = field(default_factory=FrozenDict)
+    unowned_code: Tuple[str, ...] = ()
+    bare: FrozenSet[str] = frozenset()
+    graph: ClosureGraph = field(default_factory=ClosureGraph)
+
+    @property
+    def modules(self) -> Tuple[SourceFile, ...]:
+        """Those that the graph reaches."""
+        return tuple(file for file in self.files if file.python and file.path not in self.bare)
 
 
 @dataclass(frozen=True)
@@ -22,6 +117,7 @@ class BundleRequest:
     root_dir: "" is the build root, None strips source roots.
     stem: the output path without its ending.
     resolve: the Python resolve whose targets may own files.
+    max_size, max_files: its budget, in bytes and files. sbom: whether to list what is in it.
     """
 
     address: Address
@@ -30,11 +126,35 @@ class BundleRequest:
     entry_points: Tuple[EntryPoint, ...]
     stem: str
     resolve: str
+    max_size: Optional[int] = None
+    max_files: Optional[int] = None
+    sbom: bool = False
+
+
+@dataclass(frozen=True)
+class CompletenessRequest:
+    """Asks what the code of an artifact needs, and the artifact does not have.
+
+    address: the target that it is made for. placed: its files by path, from where imports start,
+    each with the digest that holds it; None: the repository.
+    """
+
+    address: Address
+    resolve: str
+    placed: FrozenDict[str, Tuple[SourceFile, Optional[Digest]]]
+
+
+@dataclass(frozen=True)
+class Completeness:
+    """findings: what is missing. unknown: what is found by a name that the source does not say."""
+
+    findings: Tuple[Finding, ...]
+    unknown: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class BuiltBundle:
-    """`digest` holds the archive and the manifest at their output paths.
+    """`digest` holds the archive and the manifest at their output paths, and the SBOM, if any.
 
     modules: path in the bundle -> path from the build root. They show whether a shared bundle
         holds an entry point.
@@ -47,6 +167,31 @@ class BuiltBundle:
     summary: BundleSummary
     modules: FrozenDict[str, str]
     left_out: Tuple[str, ...] = ()
+    sbom: Optional[LinkedFile] = None
+
+
+@dataclass(frozen=True)
+class ExplainRequest:
+    """Asks what a target ships, and why. `copy_style` overrides the target's, where not None."""
+
+    address: Address
+    copy_style: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Explained:
+    """what: says what the artifact of `address` is.
+
+    resolve, copy_style: of the artifact; an image has none of the latter.
+    excluded: targets that something takes out: the address, who, and the mark, `!` or `!!`.
+    """
+
+    address: Address
+    what: str
+    artifact: Artifact
+    resolve: str
+    copy_style: Optional[str]
+    excluded: Tuple[Tuple[Address, Address, str], ...]
 
 
 @dataclass(frozen=True)
@@ -72,6 +217,7 @@ class BuiltImage:
     notes: what of the base is not as it was.
     distributions: names of those that can be imported on every platform, as far as is known.
     pythons: minor versions, `3.12`.
+    sbom: in `digest`, if it was asked for. base_digest: of its base.
     """
 
     address: Address
@@ -92,6 +238,8 @@ class BuiltImage:
     notes: Tuple[str, ...] = ()
     distributions: FrozenSet[str] = frozenset()
     pythons: Tuple[str, ...] = ()
+    sbom: Optional[LinkedFile] = None
+    base_digest: Optional[ImageDigest] = None
 
 
 @dataclass(frozen=True)

@@ -3,31 +3,61 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import replace
-from typing import Dict, FrozenSet, List, Mapping, Tuple
+from typing import Dict, FrozenSet, List, Mapping, Optional, Tuple
 
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.util_rules.pex import VenvPexProcess
 from pants.engine.addresses import Address
 from pants.engine.fs import Digest, PathGlobs
+from pants.util.docutil import bin_name
 from pants.util.frozendict import FrozenDict
 from pants.util.logging import LogLevel
 
 from flyte_pack.bundle_plan import BundlePlan, BundleSummary, PlanFile
-from flyte_pack.module_scan import ModuleScan
+from flyte_pack.code.module_scan import ModuleScan
+from flyte_pack.errors import listing
+from flyte_pack.explain import Artifact, Graph
+from flyte_pack.explain_text import blame, counted
+from flyte_pack.guards import Sighting
+from flyte_pack.manifest import source_of
+from flyte_pack.manifest_graph import graph_of
+from flyte_pack.progress import megabytes
 from pants_flyte import engine, layout
-from pants_flyte.build_types import BuiltBundle, BundleRequest
-from pants_flyte.closure import Closure, Reason, closure_of
+from pants_flyte.artifact import (
+    Contents,
+    artifact_of,
+    entries_of,
+    kind_of,
+    library_of,
+    package_root_of,
+    without_files,
+)
+from pants_flyte.build_types import (
+    BuiltBundle,
+    BundleRequest,
+    Closure,
+    ClosureRequest,
+    Reason,
+    SourceFile,
+)
+from pants_flyte.completeness import check_complete
 from pants_flyte.entry_point import scan_source
 from pants_flyte.errors import FlyteTargetError
-from pants_flyte.globs import exactly, literal_glob
+from pants_flyte.globs import exactly
+from pants_flyte.guards import check_files
 from pants_flyte.ignored import ignored_files, left_out
+from pants_flyte.inventory import with_sbom
+from pants_flyte.never_ships import everything_below
+from pants_flyte.source_inputs import SOURCES, SourceInputs, source_inputs
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.tool import program_pex
 from pants_flyte.unowned import OwnedFiles, warn_unowned
 
 logger = logging.getLogger(__name__)
+
+NEAR = 0.9  # of a budget: a warning
+_MEMORY = ".cache/flyte_guards"
 
 
 async def build_bundle(
@@ -39,30 +69,80 @@ async def build_bundle(
     owned: OwnedFiles,
 ) -> BuiltBundle:
     """Pack what `request` asks for. Raises `FlyteTargetError` where it cannot work as asked."""
-    closure = await closure_of(request.address, entry_owners, request.resolve, python_setup)
+    contents = await contents_of(request, entry_owners, flyte)
+    closure, placed = contents.closure, contents.placed
+    entries = entry_owners or entries_of(request.address, closure.graph)
+    await _check_budget(request, entries, contents, python_setup)
+    if request.root_dir is not None and layout.moves_modules(closure.files, request.root_dir):
+        await _check_imports(request, request.root_dir, closure)
+    _warn(request.address, placed, closure)
+    await check_complete(request.address, contents, request.resolve, flyte, "the bundle")
+    if request.copy_style != "all":
+        packed = {file.path for file in closure.files}
+        await warn_unowned(request.address, closure.modules, packed, owned, flyte, "the bundle")
+    known = await without_files(
+        request.address, entries, closure.graph, request.resolve, python_setup
+    )
+    built, sighting = await _pack(request, placed, closure, known, flyte_pack)
+    (target,) = await engine.targets_at([request.address])
+    owner_of = {file.path: file.owner for file in placed.values()}
+    await check_files(target, "the bundle", placed, owner_of, sighting, flyte)
+    if request.sbom:
+        built = await with_sbom(built, request, closure, flyte_pack, python_setup)
+    return replace(built, left_out=left_out(contents.ignored))
+
+
+async def _check_budget(
+    request: BundleRequest,
+    entries: FrozenSet[Address],
+    contents: Contents,
+    python_setup: PythonSetup,
+) -> None:
+    """Raises `FlyteTargetError` for a bundle over its budget, and warns of one that is near it."""
+    if request.max_size is None and request.max_files is None:
+        return
+    artifact = await artifact_of(
+        request.address, entries, contents, "all", request.resolve, python_setup
+    )
+    size, count = sum(file.size for file in artifact.files), len(artifact.files)
+    for field, has, most in (
+        ("max_size", size, request.max_size),
+        ("max_files", count, request.max_files),
+    ):
+        if most is None or has < most * NEAR:
+            continue
+        budget = megabytes(most) if field == "max_size" else f"{most:,}"
+        about = f"the bundle has {counted(count, size)}, and `{field}` is {budget}."
+        if has <= most:
+            logger.warning(f"{request.address}: {about}")
+            continue
+        heaviest = listing(blame(Graph(artifact), by_size=field == "max_size"))
+        raise FlyteTargetError(
+            request.address,
+            f"{about} The heaviest ways:\n{heaviest}\nLet the code do without one of them, or "
+            f"raise `{field}`. `{bin_name()} flyte-explain {request.address}` shows "
+            "all that ships.",
+        )
+
+
+async def contents_of(
+    request: BundleRequest, entry_owners: FrozenSet[Address], flyte: FlyteSubsystem
+) -> Contents:
+    """Raises `FlyteTargetError` where there can be no such bundle."""
+    closure = await engine.closure(ClosureRequest(request.address, entry_owners, request.resolve))
     _check_entries(request, entry_owners, closure)
-    files, digests = closure.files, tuple(set(closure.digest_of.values()))
+    files = closure.files
     ignored: Mapping[str, str] = {}
     if request.copy_style == "all":
-        beside, beside_digest, ignored = await _everything_beside(
-            request, entry_owners, closure, flyte
-        )
-        files, digests = (*files, *beside), (*digests, beside_digest)
+        beside, ignored = await _everything_beside(request, entry_owners, closure, flyte)
+        files = (*files, *beside)
     placed = layout.place_all(request.address, files, request.root_dir)
     if not placed:
         raise FlyteTargetError(
             request.address,
             "the bundle would be empty: no dependency leads to Python sources, resources or files.",
         )
-    digest = await engine.merge_digests(digests)
-    if request.root_dir is not None and layout.moves_modules(closure.files, request.root_dir):
-        await _check_imports(request, request.root_dir, closure, digest)
-    _warn(request.address, placed, closure)
-    if request.copy_style != "all":
-        packed = {file.path for file in files}
-        await warn_unowned(request.address, closure.modules, packed, owned, flyte, "the bundle")
-    built = await _pack(request, placed, _plan(request, placed, closure), digest, flyte_pack)
-    return replace(built, left_out=left_out(ignored))
+    return Contents(closure, placed, ignored)
 
 
 def _check_entries(
@@ -78,69 +158,89 @@ def _check_entries(
 
 
 def _plan(
-    request: BundleRequest, placed: Mapping[str, layout.SourceFile], closure: Closure
+    request: BundleRequest,
+    placed: Mapping[str, SourceFile],
+    closure: Closure,
+    known: Artifact,
+    inputs: SourceInputs,
 ) -> BundlePlan:
+    root_dir = request.root_dir if request.root_dir != "" else "."
+    owners = {file.owner for file in placed.values() if file.owner}
     return BundlePlan(
         copy_style=request.copy_style,
-        root_dir=request.root_dir if request.root_dir != "" else ".",
+        root_dir=root_dir,
         entry_points=request.entry_points,
         files=tuple(
             PlanFile(
-                source=file.path,
+                source=inputs.place_of[file.path, _digest(file, closure)],
                 path=path,
                 owner=file.owner.spec if file.owner else None,
                 reason=reason.kind,
                 by=reason.by,
+                kind=kind_of(file),
+                package_root=(package_root := package_root_of(file)),
+                origin=None if source_of(path, package_root, root_dir) == file.path else file.path,
+                bare=file.path in closure.bare,
             )
             for path, file in sorted(placed.items())
             for reason in (_reason(file, closure),)
         ),
+        graph=graph_of(known, {owner.spec: library_of(owner) for owner in owners}),
     )
 
 
 async def _pack(
     request: BundleRequest,
-    placed: Mapping[str, layout.SourceFile],
-    plan: BundlePlan,
-    digest: Digest,
+    placed: Mapping[str, SourceFile],
+    closure: Closure,
+    known: Artifact,
     flyte_pack: FlytePackSubsystem,
-) -> BuiltBundle:
+) -> Tuple[BuiltBundle, Sighting]:
     """Run the packer.
 
     Its arguments, environment and inputs hold no path of the checkout, so that its cache key is the
     same in every clone.
     """
     archive, manifest = f"{request.stem}.tar.gz", f"{request.stem}.manifest.json"
+    inputs = await source_inputs((f.path, _digest(f, closure)) for f in placed.values())
+    plan = _plan(request, placed, closure, known, inputs)
     plan_digest = await engine.create_digest({"plan.json": plan.to_json()})
-    sources = await engine.under_prefix(digest, "sources")
     packed = await engine.run_venv_pex(
         VenvPexProcess(
             await engine.venv_pex(await program_pex(flyte_pack)),
             argv=(
-                *("bundle", "--plan", "plan.json", "--sources", "sources"),
+                *("bundle", "--plan", "plan.json", "--sources", SOURCES),
                 *("--archive", archive, "--manifest", manifest, "--summary", "summary.json"),
+                *("--seen", "seen.json", "--memory", _MEMORY),
             ),
-            input_digest=await engine.merge_digests([plan_digest, sources]),
-            output_files=(archive, manifest, "summary.json"),
+            append_only_caches={"flyte_guards": _MEMORY},
+            input_digest=await engine.merge_digests([plan_digest, inputs.digest]),
+            output_files=(archive, manifest, "summary.json", "seen.json"),
             description=f"Pack {len(placed)} files for {request.address}",
             level=LogLevel.INFO,
-        )
+        ),
+        inputs.kept,
     )
-    summary = await engine.contents(
-        await engine.subset(packed.output_digest, PathGlobs(["summary.json"]))
+    seen, summary = await engine.contents(
+        await engine.subset(packed.output_digest, PathGlobs(["seen.json", "summary.json"]))
     )
-    return BuiltBundle(
+    built = BuiltBundle(
         digest=await engine.subset(packed.output_digest, PathGlobs([archive, manifest])),
         archive=archive,
         manifest=manifest,
-        summary=BundleSummary.from_json(summary[0].content),
+        summary=BundleSummary.from_json(summary.content),
         modules=FrozenDict(
             {path: file.path for path, file in sorted(placed.items()) if file.python}
         ),
     )
+    return built, Sighting.from_json(seen.content)
 
 
-def _reason(file: layout.SourceFile, closure: Closure) -> Reason:
+def _digest(file: SourceFile, closure: Closure) -> Optional[Digest]:
+    return closure.digest_of.get((file.path, file.owner))
+
+
+def _reason(file: SourceFile, closure: Closure) -> Reason:
     if file.beside:
         return Reason("all", None)
     found = closure.reasons.get(file.owner) if file.owner else None
@@ -152,7 +252,7 @@ async def _everything_beside(
     entry_owners: FrozenSet[Address],
     closure: Closure,
     flyte: FlyteSubsystem,
-) -> Tuple[List[layout.SourceFile], Digest, Mapping[str, str]]:
+) -> Tuple[List[SourceFile], Mapping[str, str]]:
     """For `all`: each file under the root that the closure does not have already.
 
     Not those that the repository ignores. They come by themselves, with the ignore file of each.
@@ -171,13 +271,7 @@ async def _everything_beside(
             for file in closure.files
             if file.owner in owners and file.source_root is not None
         }
-    globs = PathGlobs(
-        [
-            *(os.path.join(literal_glob(root), "**") for root in sorted(roots)),
-            *(f"!{pattern}" for pattern in flyte.all_excludes),
-        ]
-    )
-    found = await engine.snapshot(globs)
+    found = await engine.files_matching(await everything_below(roots, flyte))
     have = {file.path for file in closure.files}
     others = [path for path in found.files if path not in have]
     root_of = await engine.source_roots(others) if request.root_dir is None else {}
@@ -185,7 +279,7 @@ async def _everything_beside(
         others = [path for path in others if layout.root_path(root_of[path]) in roots]
     ignored = await ignored_files(others)
     beside = [
-        layout.SourceFile(
+        SourceFile(
             path,
             None,
             layout.root_path(root_of[path]) if root_of else None,
@@ -195,16 +289,22 @@ async def _everything_beside(
         for path in others
         if path not in ignored
     ]
-    kept = await engine.subset(found.digest, exactly(file.path for file in beside))
-    return beside, kept, ignored
+    return beside, ignored
 
 
-async def _check_imports(
-    request: BundleRequest, root_dir: str, closure: Closure, digest: Digest
-) -> None:
+async def _check_imports(request: BundleRequest, root_dir: str, closure: Closure) -> None:
     """A set `root_dir` moves modules; an import of a moved module finds nothing."""
     modules = {file.path: file for file in closure.files if file.python}
-    sources = await engine.contents(await engine.subset(digest, exactly(modules)))
+    held = {digest for key, digest in closure.digest_of.items() if key[0] in modules}
+    inside = await engine.subset(await engine.merge_digests(held), exactly(modules))
+    sources = [
+        *(await engine.contents(inside)),
+        *(
+            await engine.contents_matching(
+                exactly(f.path for f in modules.values() if _digest(f, closure) is None)
+            )
+        ),
+    ]
     scans: Dict[str, ModuleScan] = {}
     for source in sources:
         owner = modules[source.path].owner or request.address
@@ -216,7 +316,7 @@ async def _check_imports(
         )
 
 
-def _warn(address: Address, placed: Mapping[str, layout.SourceFile], closure: Closure) -> None:
+def _warn(address: Address, placed: Mapping[str, SourceFile], closure: Closure) -> None:
     for group in layout.case_collisions(placed):
         logger.warning(
             f"{address}: the bundle holds files whose names differ only in case, which a file "

@@ -26,12 +26,12 @@ from pants.engine.target import FieldSet, InferDependenciesRequest, InferredDepe
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
+from flyte_pack.errors import listing
 from flyte_pack.ignore_files import IGNORE_FILES
 from pants_flyte import engine
 from pants_flyte import target_types as types
 from pants_flyte.globs import exactly
 from pants_flyte.image_target_types import FlyteBaseImage, FlyteImage
-from pants_flyte.layout import listing
 from pants_flyte.named_files import FileNamingTarget, NamedFilesField, globs_of
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.taken import taken_by

@@ -4,137 +4,102 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from dataclasses import dataclass
-from typing import Deque, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import (
+    Deque,
+    Dict,
+    FrozenSet,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+    Type,
+    Union,
+)
 
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import PythonSourceField
 from pants.core.target_types import FileSourceField, ResourceSourceField
 from pants.engine.addresses import Address
 from pants.engine.fs import Digest
+from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.target import (
     Dependencies,
+    GenerateSourcesRequest,
     HydratedSources,
     HydrateSourcesRequest,
+    SingleSourceField,
     SourcesField,
     Target,
 )
+from pants.engine.unions import UnionMembership, UnionRule
+from pants.util.frozendict import FrozenDict
+from pants.util.logging import LogLevel
 
 from pants_flyte import engine
+from pants_flyte.build_types import Closure, ClosureGraph, ClosureRequest, Reason, SourceFile
 from pants_flyte.changed import named_elsewhere
-from pants_flyte.globs import exactly
-from pants_flyte.layout import SourceFile, directories_above, root_path
-from pants_flyte.taken import Taken, taken_by
+from pants_flyte.globs import exactly, literal_glob
+from pants_flyte.layout import directories_above, root_path
+from pants_flyte.taken import taken_by
 from pants_flyte.targets import is_in_resolve
 
 _SHIPPED = (PythonSourceField, ResourceSourceField, FileSourceField)
 
 
-@dataclass(frozen=True)
-class Reason:
-    """Why a target is in a closure (see `flyte_pack.manifest.REASONS`), and who brought it."""
-
-    kind: str
-    by: Optional[str]
-
-
-@dataclass(frozen=True)
-class Closure:
-    """Files, with digests that hold them at their paths.
-
-    digest_of: the digest that holds a file, by its path and owner. Two digests may have different
-        files at one path, and then cannot be merged.
-    reasons: by address of the owner, if they were asked for. A file without an owner is part of a
-        package.
-    unowned_code: the `__init__.py` files that have code and no owner.
-    bare: the `__init__.py` files that are there for the sake of other modules alone.
-    """
-
-    files: Tuple[SourceFile, ...]
-    digest_of: Mapping[Tuple[str, Optional[Address]], Digest]
-    reasons: Mapping[Address, Reason]
-    unowned_code: Tuple[str, ...]
-    bare: FrozenSet[str]
-
-    @property
-    def modules(self) -> Tuple[SourceFile, ...]:
-        """Those that the graph reaches."""
-        return tuple(file for file in self.files if file.python and file.path not in self.bare)
-
-
-async def closure_of(
-    address: Address,
-    entry_owners: FrozenSet[Address],
-    resolve: str,
-    python_setup: PythonSetup,
-    *,
-    reasons: bool = True,
-) -> Closure:
-    """All that `address` reaches, and the `__init__.py` files above every module and resource.
-
-    reasons: whether to find out why each file is there, which is most of the work.
-
-    Python runs each `__init__.py` on the way to a module or to package data, whether or not Pants
-    infers a dependency on it. One that has code is a root of its own: what it imports must be there
-    as well. That can bring in new packages, so this repeats until nothing is new.
-    """
-    package_roots: Tuple[Address, ...] = ()
-    while True:
-        reached = await reached_from((address, *package_roots), python_setup)
-        files, digest_of = await _files_of(reached)
-        missing = _packages_above(files)
-        bare, owned, unowned_code = await _owners_of_packages(missing, resolve, python_setup)
-        if set(owned) <= set(package_roots):
-            break
-        package_roots = tuple(sorted({*package_roots, *owned}))
-
-    if bare:
-        found = await engine.snapshot(exactly(bare))
-        for path, owner in bare.items():
-            digest_of[path, owner] = found.digest
-            files.append(SourceFile(path, owner, missing[path], python=True))
-    why: Mapping[Address, Reason] = {}
-    if reasons:
-        target = next(target for target in reached if target.address == address)
-        taken = await taken_by(target, python_setup)
-        why = await _reasons(address, package_roots, entry_owners, reached, taken)
-    return Closure(tuple(files), digest_of, why, tuple(unowned_code), frozenset(bare))
-
-
 async def _files_of(
-    reached: Sequence[Target],
+    reached: Sequence[Target], plain: Sequence[Type[SingleSourceField]]
 ) -> Tuple[List[SourceFile], Dict[Tuple[str, Optional[Address]], Digest]]:
-    """The files of these targets, with the digest that holds each."""
+    """The files of these targets, with the digest that holds each where one had to be made.
+
+    plain: fields that nothing generates code from. They tell the path of their file, so that one
+    question does for all. A file that is missing is left to Pants, which has the error message.
+    """
     targets = [target for target in reached if target.has_field(SourcesField)]
-    hydrated = await engine.hydrated_sources(
-        [
-            HydrateSourcesRequest(
-                target[SourcesField], for_sources_types=_SHIPPED, enable_codegen=True
-            )
-            for target in targets
-        ]
-    )
-    rooted = [s for s in hydrated if _has_source_root(s)]
-    roots = await engine.source_roots(
-        [path for sources in rooted for path in sources.snapshot.files]
-    )
+    named = {t: path for t in targets if (path := _path_of(t[SourcesField], plain))}
+    found = await engine.files_matching(exactly(sorted(set(named.values()))))
+    there = set(found.files)
+    others = [target for target in targets if named.get(target) not in there]
+    requests = [
+        HydrateSourcesRequest(t[SourcesField], for_sources_types=_SHIPPED, enable_codegen=True)
+        for t in others
+    ]
+    hydrated = dict(zip(others, await engine.hydrated_sources(requests)))
+    rooted = [path for t, path in named.items() if t not in hydrated and not _keeps_path(t)]
+    for one in hydrated.values():
+        rooted += one.snapshot.files if _has_source_root(one) else ()
+    roots = await engine.source_roots(rooted)
     files: List[SourceFile] = []
     digest_of: Dict[Tuple[str, Optional[Address]], Digest] = {}
-    for target, sources in zip(targets, hydrated):
-        if sources.sources_type is None:
-            continue
-        for path in sources.snapshot.files:
-            digest_of[path, target.address] = sources.snapshot.digest
-            files.append(
-                SourceFile(
-                    path=path,
-                    owner=target.address,
-                    source_root=root_path(roots[path]) if _has_source_root(sources) else None,
-                    python=issubclass(sources.sources_type, PythonSourceField),
-                    generated=not isinstance(target[SourcesField], _SHIPPED),
+    for target in targets:
+        sources = hydrated.get(target)
+        if sources is None:
+            path, python = named[target], target.has_field(PythonSourceField)
+            root = None if _keeps_path(target) else root_path(roots[path])
+            files.append(SourceFile(path, target.address, root, python))
+        elif sources.sources_type is not None:
+            for path in sources.snapshot.files:
+                digest_of[path, target.address] = sources.snapshot.digest
+                files.append(
+                    SourceFile(
+                        path=path,
+                        owner=target.address,
+                        source_root=root_path(roots[path]) if _has_source_root(sources) else None,
+                        python=issubclass(sources.sources_type, PythonSourceField),
+                        generated=not isinstance(target[SourcesField], _SHIPPED),
+                    )
                 )
-            )
     return files, digest_of
+
+
+def _path_of(field: SourcesField, plain: Sequence[Type[SingleSourceField]]) -> Optional[str]:
+    """Where the field's file is; None if only Pants knows."""
+    if not isinstance(field, SingleSourceField) or type(field) not in plain or not field.value:
+        return None
+    path = field.file_path
+    return path if path == literal_glob(path) else None
 
 
 async def reached_from(roots: Sequence[Address], python_setup: PythonSetup) -> Tuple[Target, ...]:
@@ -161,6 +126,10 @@ async def reached_from(roots: Sequence[Address], python_setup: PythonSetup) -> T
     kept = set((await engine.transitive_targets([*needed, *others])).closure)
     # Pants applies `!!` to the whole closure only.
     return tuple(t for t in whole.closure if t in kept or t.address in roots)
+
+
+def _keeps_path(target: Target) -> bool:
+    return target.has_field(FileSourceField)
 
 
 def _has_source_root(sources: HydratedSources) -> bool:
@@ -226,32 +195,41 @@ async def _owners_of_packages(
     return bare, with_code, unowned_code
 
 
-async def _reasons(
-    address: Address,
-    package_roots: Iterable[Address],
-    entry_owners: FrozenSet[Address],
-    reached: Sequence[Target],
-    taken: Taken,
-) -> Dict[Address, Reason]:
-    """Walk the graph breadth first, so that each target's reason is a shortest way to it.
-
-    The way to what comes from a task leads through the task.
-    """
+async def _graph_of(
+    address: Address, reached: Sequence[Target], python_setup: PythonSetup
+) -> ClosureGraph:
+    """The way to what comes from a task leads through the task."""
     targets = sorted(reached, key=lambda t: t.address)
     fields = [target.get(Dependencies) for target in targets]
     direct = await engine.direct_dependencies(fields)
     explicit = await engine.explicit_dependencies(fields)
     in_closure = {target.address: target for target in targets}
-    needs: Dict[Address, List[Tuple[Address, str]]] = {}
+    taken = await taken_by(in_closure[address], python_setup)
+    needs: Dict[Address, Tuple[Tuple[Address, str], ...]] = {}
+    excluded: Dict[Address, Tuple[Address, str]] = {}
     for target, found, declared in zip(targets, direct, explicit):
-        needs[target.address] = [
+        excluded.update(dict.fromkeys(declared.ignores, (target.address, "!")))
+        needs[target.address] = tuple(
             (dep.address, "declared" if _is_any_of(dep.address, declared.includes) else "imported")
             for dep in found
-            if dep.address in in_closure  # the others are excluded, by `!!`
-        ]
+            if dep.address in in_closure
+        )
+        if target.address != address:  # the root's may be those for `--changed-since`
+            gone = (dep.address for dep in found if dep.address not in in_closure)
+            excluded.update(dict.fromkeys(gone, (target.address, "!!")))
     own = [(a, k) for a, k in needs[address] if k == "declared" or a not in taken.dependencies]
-    needs[address] = sorted([*own, *((task, "declared") for task in taken.named)])
+    needs[address] = tuple(sorted([*own, *((task, "declared") for task in taken.named)]))
+    return ClosureGraph(tuple(targets), FrozenDict(needs), FrozenDict(excluded), taken.through)
 
+
+def _reasons(
+    address: Address,
+    package_roots: Iterable[Address],
+    entry_owners: FrozenSet[Address],
+    graph: ClosureGraph,
+) -> Dict[Address, Reason]:
+    """Walk the graph breadth first, so that each target's reason is a shortest way to it."""
+    in_closure = {target.address: target for target in graph.targets}
     reasons: Dict[Address, Reason] = {}
     waiting: Deque[Address] = deque()
 
@@ -259,7 +237,7 @@ async def _reasons(
         waiting.append(start)
         while waiting:
             importer = waiting.popleft()
-            for a, kind in needs.get(importer, ()):
+            for a, kind in graph.needs.get(importer, ()):
                 if a in reasons or a == address:
                     continue
                 if importer == address and a in entry_owners:
@@ -294,3 +272,48 @@ def _is_package_of(package: Target, module: Target) -> bool:
         return False
     init, path = package[PythonSourceField].file_path, module[PythonSourceField].file_path
     return os.path.basename(init) == "__init__.py" and path.startswith(os.path.dirname(init) + "/")
+
+
+@rule(desc="Find what a Flyte target reaches", level=LogLevel.DEBUG)
+async def find_closure(
+    request: ClosureRequest, python_setup: PythonSetup, union_membership: UnionMembership
+) -> Closure:
+    """A rule that an edit does not run again: it depends on the bytes of no plain file.
+
+    Python runs each `__init__.py` on the way to a module or to package data, whether or not Pants
+    infers a dependency on it. One that has code is a root of its own: what it imports must be there
+    as well. That can bring in new packages, so this repeats until nothing is new.
+    """
+    address = request.address
+    generators = union_membership.get(GenerateSourcesRequest)
+    plain = [f for f in _SHIPPED if not any(issubclass(f, one.input) for one in generators)]
+    package_roots: Tuple[Address, ...] = ()
+    while True:
+        reached = await reached_from((address, *package_roots), python_setup)
+        files, digest_of = await _files_of(reached, plain)
+        missing = _packages_above(files)
+        bare, owned, unowned_code = await _owners_of_packages(
+            missing, request.resolve, python_setup
+        )
+        if set(owned) <= set(package_roots):
+            break
+        package_roots = tuple(sorted({*package_roots, *owned}))
+
+    files += [SourceFile(path, bare[path], missing[path], python=True) for path in bare]
+    why: Mapping[Address, Reason] = {}
+    graph = ClosureGraph()
+    if request.reasons:
+        graph = await _graph_of(address, reached, python_setup)
+        why = _reasons(address, package_roots, request.entry_owners, graph)
+    return Closure(
+        tuple(files),
+        FrozenDict(digest_of),
+        FrozenDict(why),
+        tuple(unowned_code),
+        frozenset(bare),
+        graph,
+    )
+
+
+def rules() -> Iterable[Union[Rule, UnionRule]]:
+    return collect_rules()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from pants.backend.python.subsystems.setup import PythonSetup
+from pants.backend.python.target_types import PythonResolveField
 from pants.backend.python.util_rules.pex import VenvPexProcess
 from pants.build_graph.address import Address
 from pants.core.util_rules.distdir import DistDir
@@ -16,8 +18,8 @@ from pants.util.logging import LogLevel
 from flyte_pack.deploy.config import UNSET, DeployConfig, Settings
 from flyte_pack.deploy.flyte_settings import VARIABLES, named
 from flyte_pack.deploy.options import DeployOptions
-from flyte_pack.deploy.plan import FIXED, DeployPlan, Environment
-from flyte_pack.json_fields import InvalidData
+from flyte_pack.deploy.plan import FIXED, DeployPlan, Environment, Material
+from flyte_pack.json_fields import InvalidData, Sha256
 from flyte_pack.names import TargetAddress
 from flyte_pack.registry.plan import PushPlan
 from flyte_pack.store.uris import check_store_uri
@@ -59,6 +61,7 @@ class DeploymentFieldSet(FieldSet):
     insecure: types.FlyteDeploymentInsecureField
     org: types.FlyteDeploymentOrgField
     config: types.FlyteDeploymentConfigField
+    provenance: types.FlyteDeploymentProvenanceField
 
 
 async def settings_of(
@@ -151,6 +154,17 @@ def _own_settings(deployment: DeploymentFieldSet) -> Settings:
     return Settings(**values)
 
 
+def options_in_plan(flyte: FlyteSubsystem) -> Dict[str, Any]:
+    """What `[flyte]` says in each `DeployPlan`."""
+    return {
+        "insecure_registries": tuple(flyte.insecure_registries),
+        "import_env": tuple(flyte.import_env_vars),
+        "standby": flyte.standby,
+        "secrets": flyte.secrets.value,
+        "allowed_variables": flyte.allowed_variables,
+    }
+
+
 def plan_of(
     deployment: DeploymentFieldSet,
     settings: Settings,
@@ -159,17 +173,50 @@ def plan_of(
     tasks: Tuple[str, ...] = (),
     pushes: Tuple[str, ...] = (),
     environments: Tuple[Environment, ...] = (),
+    materials: Optional[Tuple[Material, ...]] = None,
 ) -> DeployPlan:
-    """tasks, pushes: files that were packaged for it."""
+    """tasks, pushes: files that were packaged for it. materials: of `materials_of`."""
     return DeployPlan(
         address=TargetAddress(deployment.address.spec),
         settings=settings,
         fixed=tuple(name for name in FIXED if getattr(deployment, name).value),
         tasks=tasks,
         pushes=pushes,
-        insecure_registries=tuple(flyte.insecure_registries),
         environments=environments,
-        import_env=tuple(flyte.import_env_vars),
+        materials=materials,
+        **options_in_plan(flyte),
+    )
+
+
+async def materials_of(
+    deployment: DeploymentFieldSet,
+    tasks: Sequence[BuiltTask],
+    flyte: FlyteSubsystem,
+    python_setup: PythonSetup,
+) -> Optional[Tuple[Material, ...]]:
+    """What its tasks were built from: lock files and bases. None where nobody asks for it."""
+    own = deployment.provenance.value
+    if not tasks or not (flyte.provenance if own is None else own):
+        return None
+    images = [task.image for task in tasks if task.image]
+    addresses = dict.fromkeys([*(t.address for t in tasks), *(image.address for image in images)])
+    locks = {
+        python_setup.resolves[target[PythonResolveField].normalized_value(python_setup)]
+        for target in await engine.targets_at(list(addresses))
+        if python_setup.enable_resolves
+    }
+    found = await engine.snapshot(exactly(sorted(locks)))
+    bases = {
+        Material(image.base_name or "a base without a registry", Sha256(image.base_digest[7:]))
+        for image in images
+        if image.base_digest
+    }
+    return (
+        *(
+            Material(entry.path, Sha256(entry.file_digest.fingerprint))
+            for entry in await engine.file_entries(found.digest)
+        ),
+        *sorted(bases),
     )
 
 

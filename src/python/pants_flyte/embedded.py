@@ -6,9 +6,9 @@ from typing import Mapping
 
 from pants.build_graph.address import Address
 
-from pants_flyte.build_types import BuiltImage
+from flyte_pack.errors import listing
+from pants_flyte.build_types import BuiltImage, SourceFile
 from pants_flyte.errors import FlyteTargetError
-from pants_flyte.layout import SourceFile, listing
 
 
 def check_embedded(

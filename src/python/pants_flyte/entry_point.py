@@ -17,10 +17,10 @@ from pants.engine.process import Process
 from pants.engine.target import HydrateSourcesRequest, Target
 from pants.util.logging import LogLevel
 
-from flyte_pack.entry_names import Code, Kind, Wanted
-from flyte_pack.entry_names import Named as NameInCode
-from flyte_pack.image_scan import Asked, asked_by
-from flyte_pack.module_scan import ModuleScan, scan
+from flyte_pack.code.entry_names import Code, Kind, Wanted
+from flyte_pack.code.entry_names import Named as NameInCode
+from flyte_pack.code.image_scan import Asked, asked_by
+from flyte_pack.code.module_scan import ModuleScan, scan
 from pants_flyte import engine
 from pants_flyte.changed import ordinary_owners
 from pants_flyte.errors import FlyteTargetError
@@ -149,7 +149,7 @@ async def scan_source(
         # The syntax may be newer than this Python: ask the Python that the module is for.
         constraints = await engine.interpreter_constraints([owner])
         python = await engine.find_python(constraints)
-        program = (importlib.resources.files("flyte_pack") / "module_scan.py").read_bytes()
+        program = (importlib.resources.files("flyte_pack.code") / "module_scan.py").read_bytes()
         script = "__module_scan.py"
         result = await engine.run_process(
             Process(

@@ -11,6 +11,7 @@ from typing import Mapping
 
 from pants.util.frozendict import FrozenDict
 
+from flyte_pack.signing import VARIABLES as SIGNING_VARIABLES
 from flyte_shim.store_settings import VARIABLES as STORE_VARIABLES
 from pants_flyte import engine
 from pants_flyte.subsystem import FlyteSubsystem
@@ -55,6 +56,8 @@ _NAMES = (
     "CLOUDSDK_CONFIG",
     "GOOGLE_CLOUD_PROJECT",
     "IDENTITY_HEADER",
+    # Who signs.
+    *SIGNING_VARIABLES,
     # Where Flyte is, and how to log in there.
     "UCTL_CONFIG",
     "FLYTECTL_CONFIG",

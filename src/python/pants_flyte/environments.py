@@ -9,8 +9,8 @@ from typing import Dict, Iterable, Tuple
 
 from pants.engine.fs import PathGlobs
 
-from flyte_pack.entry_names import Code, Kind, Wanted
-from flyte_pack.module_scan import ModuleScan, scan
+from flyte_pack.code.entry_names import Code, Kind, Wanted
+from flyte_pack.code.module_scan import ModuleScan, scan
 from pants_flyte import engine
 from pants_flyte.first_party import dotted_name
 from pants_flyte.layout import root_path
@@ -33,12 +33,17 @@ class Environment:
     covers: Tuple[str, ...]
 
 
+def is_test(path: str) -> bool:
+    *directories, name = path.split("/")
+    return "tests" in directories or _TEST.fullmatch(name) is not None
+
+
 async def environments_in(globs: PathGlobs) -> Tuple[Environment, ...]:
     """Those that these files make, but for tests. What they import beyond them is not looked at."""
     contents = {
         file.path: file.content
         for file in await engine.contents_matching(globs)
-        if _WORTH_A_LOOK.search(file.content) and not _TEST.fullmatch(os.path.basename(file.path))
+        if _WORTH_A_LOOK.search(file.content) and not is_test(file.path)
     }
     roots = await engine.source_roots(sorted(contents))
     modules: Dict[str, Tuple[str, ModuleScan]] = {}

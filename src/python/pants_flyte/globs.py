@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Iterable
+from typing import Iterable, Sequence
 
 from pants.engine.fs import PathGlobs
+from pants.source.filespec import FilespecMatcher
+
+from flyte_pack.errors import UserError
 
 
 def literal_glob(path: str) -> str:
@@ -28,3 +31,26 @@ def alike_glob(path: str) -> str:
 def exactly(paths: Iterable[str]) -> PathGlobs:
     """Matches the files at these paths, if they exist."""
     return PathGlobs([literal_glob(path) for path in paths])
+
+
+def matching(paths: Iterable[str], pattern: str) -> Sequence[str]:
+    """Those that a pattern of `*`, `**` and `?` means, as globs do; brackets mean themselves."""
+    return FilespecMatcher([pattern.replace("[", "[[]")], ()).matches(tuple(paths))
+
+
+def matcher(globs: Iterable[str], option: str) -> FilespecMatcher:
+    """Of the paths from the build root. Raises `UserError`, which names the option or field."""
+    wanted = list(globs)
+    try:
+        return FilespecMatcher(wanted, ())
+    except ValueError:
+        pass
+    for glob in wanted:
+        try:
+            FilespecMatcher([glob], ())
+        except ValueError:
+            raise UserError(
+                f"`{option}` has {glob!r}, which is no glob from the build root such as "
+                "`libs/data/*.pem`."
+            ) from None
+    raise AssertionError(wanted)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import replace
-from typing import Dict, FrozenSet, Iterable, Mapping, Optional, Pattern, Tuple, Union
+from typing import Dict, FrozenSet, Iterable, Mapping, Optional, Pattern, Sequence, Tuple, Union
 
 from pants.backend.python.subsystems.repos import PythonRepos
 from pants.backend.python.subsystems.setup import PythonSetup
@@ -18,6 +19,7 @@ from pants.option.global_options import GlobalOptions
 from pants.util.frozendict import FrozenDict
 from pants.util.logging import LogLevel
 
+from flyte_pack.errors import listing
 from flyte_pack.image.assemble import ImageSettings, assemble
 from flyte_pack.image.environment import (
     Environment,
@@ -28,24 +30,38 @@ from flyte_pack.image.environment import (
 from flyte_pack.image.filesystem import HOME, SHIM, VENV
 from flyte_pack.names import InvalidName, check_ref_name
 from flyte_pack.oci.model import TITLE, InvalidImage, Platform
-from flyte_pack.oci.parts import layer_path_problem
+from flyte_pack.oci.parts import Layer, layer_path_problem
+from flyte_pack.progress import megabytes
+from flyte_pack.task_link import LinkedFile
 from flyte_shim.words import word_problem
 from pants_flyte import engine
 from pants_flyte import image_target_types as types
 from pants_flyte.base_image import Base, image_platforms, load_base
 from pants_flyte.build_types import BuiltImage, ImageRequest
+from pants_flyte.bundle import NEAR
+from pants_flyte.bytecode import compilers_for
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.flyte_in_image import check_flyte
+from pants_flyte.guards import check_files, check_variables
 from pants_flyte.holes import hole_values
 from pants_flyte.image_apt import apt_layers
-from pants_flyte.image_code import code_layer, code_of, hiding_process, shim_processes
+from pants_flyte.image_code import (
+    code_layer,
+    code_of,
+    hiding_process,
+    shim_processes,
+    sighting_of,
+)
 from pants_flyte.image_packages import package_layers, requirements_of
 from pants_flyte.image_process import blobs, layers_of
+from pants_flyte.inventory import image_sbom, wants_sbom
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.target_types import checked_output_path
 from pants_flyte.targets import target_at
 from pants_flyte.tool import program_pex
 from pants_flyte.unowned import OwnedFiles
+
+logger = logging.getLogger(__name__)
 
 _VARIABLE = re.compile(r"\{(env\.[A-Za-z_][A-Za-z0-9_]*)\}")
 _HOLE = re.compile(r"\{([a-z_]+|env\.[A-Za-z_][A-Za-z0-9_]*)\}")
@@ -124,9 +140,10 @@ async def build_image(
 ) -> BuiltImage:
     address = request.address
     target = await target_at(address, types.FlyteImage)
-    wants_code = _wants_code(target, request)
-    own_output = wants_code == bool(target[types.FlyteImageCodeField].value)
+    with_code = wants_code(target, request)
+    own_output = with_code == bool(target[types.FlyteImageCodeField].value)
     settings = await _settings(target, flyte)
+    await check_variables(target, {"env": settings.env, "labels": settings.labels}, flyte)
     named = target[types.FlyteImageBaseField].to_unparsed_address_inputs()
     (base_target,) = await engine.targets_at(await engine.resolve_addresses(named))
     await engine.check_dependencies([target[types.FlyteImageDependenciesField]])
@@ -134,7 +151,7 @@ async def build_image(
     platforms = image_platforms(target, base)
     tool = await engine.venv_pex(await program_pex(flyte_pack, "image_lockfile"))
 
-    code = await code_of(target, wants_code, settings.workdir, flyte, python_setup, owned)
+    code = await code_of(target, with_code, settings.workdir, flyte, python_setup, owned)
     resolve = target[PythonResolveField].normalized_value(python_setup)
     roots = await requirements_of(address, resolve, python_setup)
     environments = {platform: base.environments[platform] for platform in platforms}
@@ -143,47 +160,74 @@ async def build_image(
         # They would come before the locked packages.
         settings = replace(settings, env={"PYTHONNOUSERSITE": "1", **settings.env})
     apt = await apt_layers(target, base, platforms, flyte, tool)
+    compilers = await compilers_for(target, base.address, environments, flyte, tool)
+    compiles_code = bool(code.files) and compilers.for_all is not None
     packages = await package_layers(
         target,
         roots=roots,
         environments=environments,
-        room=_room(base, platforms, bool(roots), apt is not None),
+        room=_room(base, platforms, bool(roots), (apt is not None) + compiles_code),
         program=tool,
         python_setup=python_setup,
         repos=repos,
         certificates=global_options.ca_certs_path,
+        compilers=compilers.of,
     )
     settled = [beside(e, names) for e, names in zip(environments.values(), packages.names)]
     lacking = [e for (e, _), names in zip(settled, packages.names) if "flyte" not in names]
     await check_flyte(target, roots, lacking, python_setup)
     shims = await shim_processes(
         [
-            (environment, "flyte" in names or environment.has_flyte is not False)
-            for (environment, _), names in zip(settled, packages.names)
+            (environment, "flyte" in names or environment.has_flyte is not False, compiler)
+            for (environment, _), names, compiler in zip(
+                settled, packages.names, compilers.of.values()
+            )
         ],
         tool,
         address,
     )
     # What of the base gives way is hidden by a layer below ours.
     hiding = [await hiding_process(left, tool, address) for _, left in settled if left.what]
-    done, embedded = await code_layer(address, code, settings, (*shims, *hiding), tool)
+    done, embedded = await code_layer(
+        address, code, settings, (*shims, *hiding), tool, compilers.for_all
+    )
+    owner_of = dict.fromkeys(code.files.values())
+    seen = await sighting_of(embedded[-1])
+    await check_files(target, "the image", code.files, owner_of, seen, flyte)
     hidden = iter(done[len(shims) :])
-    code_layers = await layers_of(embedded)
+    code_layers = [layer for result in embedded for layer in await layers_of(result)]
     layers = {}
     for platform, (_, left), of_platform, shim in zip(platforms, settled, packages.layers, done):
         below = await layers_of(next(hidden)) if left.what else ()
         debian = apt.layers[platform] if apt else ()
         layers[platform] = (*debian, *below, *of_platform, *await layers_of(shim), *code_layers)
+    _check_budget(target, base, layers, flyte)
     image = assemble(base.image, layers, settings)
     output = target[OutputPathField]
     layout = checked_output_path(output, output.value_or_default(file_ending=None))
     layout += "" if own_output else "-with-code"
     documents = await engine.create_digest(image.documents)
-    ours = [await blobs(result) for result in (*done, embedded)]
+    ours = [await blobs(result) for result in (*done, *embedded)]
     parts = [documents, base.blobs, *(apt.blobs if apt else ()), *packages.blobs, *ours]
+    digest = await engine.under_prefix(await engine.merge_digests(parts), layout)
+    sbom: Optional[LinkedFile] = None
+    if wants_sbom(target, flyte):
+        listed, sbom = await image_sbom(
+            address,
+            image.digest,
+            layout,
+            base=base,
+            layers=layers,
+            environments=environments,
+            code=code,
+            pins=packages.pins,
+            blobs=parts[2:],
+            flyte_pack=flyte_pack,
+        )
+        digest = await engine.merge_digests([digest, listed])
     return BuiltImage(
         address=address,
-        digest=await engine.under_prefix(await engine.merge_digests(parts), layout),
+        digest=digest,
         layout=layout,
         image_digest=image.digest,
         base_name=base.image.name,
@@ -191,18 +235,49 @@ async def build_image(
         platforms=tuple(map(str, platforms)),
         workdir=settings.workdir,
         ref_name=_ref_name(target),
-        embeds_code=wants_code,
+        embeds_code=with_code,
         own_output=own_output,
         code=FrozenDict(code.files),
         modules=code.modules,
         layers=len(next(iter(layers.values()))),
         bytes=sum({layer.digest: layer.size for of in layers.values() for layer in of}.values()),
-        notes=tuple(
-            dict.fromkeys(note for environment, _ in settled for note in environment.notes)
-        ),
+        notes=tuple(dict.fromkeys(note for environment, _ in settled for note in environment.notes))
+        + compilers.notes,
         distributions=_distributions((e, names) for (e, _), names in zip(settled, packages.names)),
         pythons=tuple(dict.fromkeys(environment.minor for environment, _ in settled)),
+        sbom=sbom,
+        base_digest=base.image.digest,
     )
+
+
+def _check_budget(
+    target: Target, base: Base, layers: Mapping[Platform, Sequence[Layer]], flyte: FlyteSubsystem
+) -> None:
+    """Raises `FlyteTargetError` for an image over its budget, and warns of one that is near it."""
+    most = target[types.FlyteImageMaxSizeField].bytes or flyte.most_image_bytes
+    if most is None:
+        return
+    for platform, ours in layers.items():
+        below = base.image.for_platform(platform)
+        assert below is not None
+        parts = [(layer.size, layer.what) for layer in ours]
+        parts.append((sum(layer.size for layer in below.layers), f"the base, {base.address}"))
+        size = sum(size for size, _ in parts)
+        if size < most * NEAR:
+            continue
+        about = (
+            f"on {platform} its layers have {megabytes(size)}, and `max_size` is {megabytes(most)}."
+        )
+        if size <= most:
+            logger.warning(f"{target.address}: {about}")
+            continue
+        heaviest = sorted(parts, key=lambda part: (-part[0], part[1]))[:3]
+        raise FlyteTargetError(
+            target.address,
+            f"{about} The heaviest:\n"
+            + listing(f"{what}: {megabytes(size)}" for size, what in heaviest)
+            + "\nLet the image do without one of them, take a smaller base, or raise `max_size`.",
+        )
 
 
 def _distributions(
@@ -241,14 +316,14 @@ def _check_user(
             )
 
 
-def _room(base: Base, platforms: Iterable[Platform], packages: bool, debian: bool) -> int:
-    """For layers of packages, which need at least one."""
+def _room(base: Base, platforms: Iterable[Platform], packages: bool, more: int) -> int:
+    """For layers of packages, which need at least one. more: Debian's, and of bytecode."""
     rooms = []
     for platform in platforms:
         below, environment = base.image.for_platform(platform), base.environments[platform]
         assert below is not None
         # The shim's and the code's, and one that may hide what of the base gives way.
-        others = 2 + debian + (environment.occupied or bool(environment.distributions))
+        others = 2 + more + (environment.occupied or bool(environment.distributions))
         try:
             rooms.append(room_for_packages(below, others + packages) + packages)
         except InvalidImage as error:
@@ -256,7 +331,7 @@ def _room(base: Base, platforms: Iterable[Platform], packages: bool, debian: boo
     return min(rooms)
 
 
-def _wants_code(target: Target, request: ImageRequest) -> bool:
+def wants_code(target: Target, request: ImageRequest) -> bool:
     """Whether the graph's code goes in: by the target or, if that leaves it open, the request."""
     own = target[types.FlyteImageCodeField].value
     if own is None and not target[types.FlyteImageSourceFoldersField].value:

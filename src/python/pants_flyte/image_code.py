@@ -1,10 +1,10 @@
-"""The layers of code and of the shim. Code is packed in parts: an edit changes one of them."""
+"""The layers of code and of the shim."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple
+from dataclasses import dataclass, replace
+from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Tuple
 
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import PythonResolveField
@@ -15,7 +15,9 @@ from pants.engine.process import FallibleProcessResult
 from pants.engine.target import Target
 
 from flyte_pack.flyte_side.private import FSERVE
+from flyte_pack.guards import Sighting
 from flyte_pack.image.assemble import ImageSettings
+from flyte_pack.image.compiler import Compiler, compiled_path, minor_of
 from flyte_pack.image.copy_rules import DockerIgnore, file_destination, folder_destination
 from flyte_pack.image.environment import Environment, LeftOut
 from flyte_pack.image.filesystem import (
@@ -27,57 +29,65 @@ from flyte_pack.image.filesystem import (
     pyvenv_cfg,
     site_packages,
 )
-from flyte_pack.image.layer_plan import PART, LayerPlan
+from flyte_pack.image.layer_plan import LayerPlan
 from flyte_pack.oci.parts import layer_path_problem, whiteout_problem
 from flyte_shim.fserve import ORIGINAL
 from pants_flyte import engine
-from pants_flyte.closure import Closure, closure_of
+from pants_flyte.artifact import Contents
+from pants_flyte.build_types import Closure, ClosureRequest, SourceFile
+from pants_flyte.completeness import check_complete
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly, literal_glob
-from pants_flyte.image_process import OUT, run_steps, step
+from pants_flyte.image_process import OUT, described, run_steps, step
 from pants_flyte.image_target_types import FlyteImageSourceFilesField, FlyteImageSourceFoldersField
-from pants_flyte.layout import SourceFile, module_name, place_all, root_dir_of
+from pants_flyte.layout import module_name, place_all, root_dir_of
 from pants_flyte.named_files import path_from_root
+from pants_flyte.never_ships import everything_below
+from pants_flyte.source_inputs import SOURCES, source_inputs
 from pants_flyte.subsystem import FlyteSubsystem
-from pants_flyte.tool import program_sources
 from pants_flyte.unowned import OwnedFiles, warn_unowned
 
 logger = logging.getLogger(__name__)
 
-_PART = 1000  # files in a part of a layer, roughly
+_SEEN = "seen.json"
 
 
 @dataclass(frozen=True)
 class Code:
     """What of the repository goes into an image.
 
-    files: path in the image -> path from the build root. digest_of: of each, a digest that holds
-    it. modules: names of those that the graph reaches.
+    files: path in the image -> path from the build root. digest_of: of each, the digest that holds
+    it; None: the repository. modules: names of those that the graph reaches. owners: of each file
+    the target that brings it, if one does.
     """
 
     files: Mapping[str, str]
-    digest_of: Mapping[str, Digest]
+    digest_of: Mapping[str, Optional[Digest]]
     modules: Tuple[str, ...]
+    owners: Mapping[str, Optional[Address]]
 
 
 async def shim_processes(
-    environments: Iterable[Tuple[Environment, bool]], tool: VenvPex, address: Address
+    environments: Iterable[Tuple[Environment, bool, Optional[Compiler]]],
+    tool: VenvPex,
+    address: Address,
 ) -> Tuple[VenvPexProcess, ...]:
     """For each: the virtual environment itself, and the program that fetches bundles.
 
-    environments: each with whether Flyte is, or may be, in the image.
+    environments: each with whether Flyte is, or may be, in the image, and what compiles.
     """
-    sources = await engine.subset(await program_sources(), PathGlobs(["flyte_shim/**/*.py"]))
+    sources = await engine.subset(await engine.program_sources(), PathGlobs(["flyte_shim/**/*.py"]))
     files = [content.path for content in await engine.contents(sources)]
     processes = []
-    for environment, has_flyte in environments:
+    for environment, has_flyte, compiler in environments:
         packages = site_packages(environment.minor)
         on_path = base_paths(environment.packages, environment.after)
+        modules = {f"{packages}/{path}": path for path in sorted(files)}
         plan = LayerPlan(
             what="flyte-shim",
             owner=(0, 0),
             directories=((VENV, 0o755),),
-            files=tuple((f"{packages}/{path}", path) for path in sorted(files)),
+            files=(*modules.items(), *_bytecode(modules, compiler).items()),
             texts=(
                 (
                     f"{VENV}/pyvenv.cfg",
@@ -95,8 +105,18 @@ async def shim_processes(
             ),
         )
         about = f"Pack the shim for {address}"
-        processes.append(await _layer_process(plan, sources, tool, about))
+        under = await engine.under_prefix(sources, SOURCES)
+        processes.append(await _layer_process(plan, under, tool, about, compiler))
     return tuple(processes)
+
+
+def _bytecode(files: Mapping[str, str], compiler: Optional[Compiler]) -> Dict[str, str]:
+    """Path in the image of the bytecode of each module -> its source."""
+    if compiler is None:
+        return {}
+    minor = minor_of(compiler.release)
+    found = {compiled_path(p, minor): s for p, s in files.items() if p.endswith(".py")}
+    return {path: source for path, source in found.items() if path not in files}
 
 
 def _fserve() -> Tuple[Tuple[str, str, int], ...]:
@@ -116,18 +136,24 @@ async def hiding_process(left_out: LeftOut, tool: VenvPex, address: Address) -> 
         texts=tuple((path, text, 0o644) for path, text in left_out.texts),
         hidden=left_out.paths,
     )
-    sources = await engine.create_digest({})
+    sources = await engine.under_prefix(await engine.create_digest({}), SOURCES)
     return await _layer_process(plan, sources, tool, f"Hide what {address} has not of its base")
 
 
 async def _layer_process(
-    plan: LayerPlan, sources: Digest, tool: VenvPex, description: str, part: bool = False
+    plan: LayerPlan,
+    sources: Digest,
+    tool: VenvPex,
+    description: str,
+    compiler: Optional[Compiler] = None,
+    guarded: bool = False,
 ) -> VenvPexProcess:
+    """sources: in the directory `SOURCES`. guarded: as for `sighting_of`."""
     plan_digest = await engine.create_digest({"plan.json": plan.to_json()})
-    under = await engine.under_prefix(sources, "sources")
-    inputs = await engine.merge_digests([under, plan_digest])
-    argv = ("image-layer", "--plan", "plan.json", "--sources", "sources", "--out", OUT)
-    return step(tool, (*argv, "--part") if part else argv, inputs, description)
+    inputs = await engine.merge_digests([sources, plan_digest])
+    seen = ("--seen", f"{OUT}/{_SEEN}") if guarded else ()
+    argv = ("image-layer", "--plan", "plan.json", "--sources", SOURCES, "--out", OUT, *seen)
+    return step(tool, argv, inputs, description, compiler=compiler)
 
 
 async def code_layer(
@@ -136,44 +162,39 @@ async def code_layer(
     settings: ImageSettings,
     others: Sequence[VenvPexProcess],
     tool: VenvPex,
-) -> Tuple[Sequence[FallibleProcessResult], FallibleProcessResult]:
-    """Run `others`, and pack the code meanwhile: in one process, or in parts that are joined.
-
-    An edit packs one part anew. What takes the time is not packing but having files in a sandbox.
-    """
+    compiler: Optional[Compiler],
+) -> Tuple[Sequence[FallibleProcessResult], Sequence[FallibleProcessResult]]:
+    """Run `others`, and pack the code meanwhile: the layers of its bytecode, and of it."""
     user, _, group = settings.user.partition(":")
     directories = {HOME[1:], settings.workdir[1:]}
-    whole = LayerPlan(
+    files = sorted(code.files.items())
+    inputs = await source_inputs((source, code.digest_of[path]) for path, source in files)
+    plan = LayerPlan(
         what=f"{len(code.files):,} files of code" if code.files else "working directory",
         owner=(int(user), int(group or user)),
         directories=tuple((path, 0o755) for path in sorted(directories)),
-        files=tuple(sorted(code.files.items())),
+        files=tuple(
+            (path, inputs.place_of[source, code.digest_of[path]]) for path, source in files
+        ),
     )
     about = f"Pack the code of {address}"
-    if len(code.files) <= 2 * _PART:
-        sources = await engine.merge_digests(set(code.digest_of.values()))
-        packed = await _layer_process(whole, sources, tool, about)
-        results = await run_steps(address, [*others, packed])
-        return results[:-1], results[-1]
+    processes = [await _layer_process(plan, inputs.digest, tool, about, guarded=True)]
+    if bytecode := _bytecode(dict(plan.files), compiler):
+        assert compiler is not None
+        compiled = replace(
+            plan,
+            what=f"bytecode of {len(bytecode):,} modules{compiler.note}",
+            files=tuple(sorted(bytecode.items())),
+        )
+        about = f"Compile the code of {address}"
+        processes.insert(0, await _layer_process(compiled, inputs.digest, tool, about, compiler))
+    results = await run_steps(address, [*others, *processes], dict.fromkeys(processes, inputs.kept))
+    return results[: len(others)], results[len(others) :]
 
-    processes: List[VenvPexProcess] = []
-    for plan in whole.in_parts(_PART):
-        sources = await engine.merge_digests({code.digest_of[path] for path, _ in plan.files})
-        said = f"{about}: part {len(processes) + 1}"
-        processes.append(await _layer_process(plan, sources, tool, said, part=True))
-    results = await run_steps(address, [*others, *processes])
-    others_results, parts = results[: len(others)], results[len(others) :]
-    names = [f"part{number}" for number in range(len(parts))]
-    inputs = [await engine.under_prefix(part.output_digest, n) for n, part in zip(names, parts)]
-    paths = [f"{name}/{OUT}/{PART}" for name in names]
-    join = step(
-        tool,
-        ("image-join", "--what", whole.what, "--out", OUT, *paths),
-        await engine.merge_digests(inputs),
-        f"{about}: join {len(parts)} parts",
-    )
-    (joined,) = await run_steps(address, [join])
-    return others_results, joined
+
+async def sighting_of(code: FallibleProcessResult) -> Sighting:
+    """What guards saw in the layer of code, the last that `code_layer` gives."""
+    return Sighting.from_json(await described(code, _SEEN))
 
 
 async def code_of(
@@ -185,63 +206,84 @@ async def code_of(
     owned: OwnedFiles,
 ) -> Code:
     """All that goes in from the repository. Raises `FlyteTargetError`."""
-    address = target.address
-    files: Dict[str, str] = {}
-    digest_of: Dict[str, Digest] = {}
-    modules: Tuple[str, ...] = ()
-    by_import: Tuple[SourceFile, ...] = ()
+    contents = await contents_of_image(target, by_graph, workdir, flyte, python_setup)
+    closure, placed = contents.closure, contents.placed
+    files = {path: file.path for path, file in placed.items()}
     if by_graph:
-        closure = await closure_of(
-            address,
-            frozenset(),
-            target[PythonResolveField].normalized_value(python_setup),
-            python_setup,
-            reasons=False,
-        )
-        placed = place_all(address, closure.files, root_dir_of(target, flyte), "the image")
-        if not placed:
-            raise FlyteTargetError(
-                address, "no dependency leads to code that could go into the image."
-            )
-        _warn_unowned(address, closure)
-        for path, file in placed.items():
+        _warn_unowned(target.address, closure)
+        by_import = closure.modules
+        await warn_unowned(target.address, by_import, files.values(), owned, flyte, "the image")
+        resolve = target[PythonResolveField].normalized_value(python_setup)
+        inside = f"{workdir[1:]}/"
+        await check_complete(target.address, contents, resolve, flyte, "the image", inside)
+    below = len(workdir)  # which has a "/" before it, that paths do not have, and none after it
+    imported = [path[below:] for path, file in placed.items() if file.python and not file.beside]
+    return Code(
+        files,
+        {path: closure.digest_of.get((file.path, file.owner)) for path, file in placed.items()},
+        _modules(imported),
+        {path: file.owner for path, file in placed.items()},
+    )
+
+
+async def contents_of_image(
+    target: Target,
+    by_graph: bool,
+    workdir: str,
+    flyte: FlyteSubsystem,
+    python_setup: PythonSetup,
+    reasons: bool = False,
+) -> Contents:
+    """By path in the image: what the graph brings, if that goes in, and what fields copy.
+
+    reasons: as of `ClosureRequest`; then the closure is there whatever goes in.
+    """
+    address = target.address
+    closure = Closure()
+    if by_graph or reasons:
+        resolve = target[PythonResolveField].normalized_value(python_setup)
+        closure = await engine.closure(ClosureRequest(address, frozenset(), resolve, reasons))
+    placed: Dict[str, SourceFile] = {}
+    if by_graph:
+        root_dir = root_dir_of(target, flyte)
+        for path, file in place_all(address, closure.files, root_dir, "the image").items():
             if problem := whiteout_problem(path):
                 owner = file.owner or "no target"
                 raise FlyteTargetError(
                     address,
                     f"{file.path} (owner: {owner}) cannot be in an image: it has {problem}.",
                 )
-            files[f"{workdir[1:]}/{path}"] = file.path
-            digest_of[f"{workdir[1:]}/{path}"] = closure.digest_of[file.path, file.owner]
-        modules, by_import = _modules(placed), closure.modules
-    for field_type in (FlyteImageSourceFilesField, FlyteImageSourceFoldersField):
-        for row in target[field_type].value:
-            copied, digest = await _copied(address, row, field_type.alias, workdir, flyte)
+            placed[f"{workdir[1:]}/{path}"] = file
+        if not placed:
+            raise FlyteTargetError(
+                address, "no dependency leads to code that could go into the image."
+            )
+    for kind in (FlyteImageSourceFilesField, FlyteImageSourceFoldersField):
+        for row in target[kind].value:
+            copied = await _copied(address, row, kind.alias, workdir, flyte)
             for path, source in copied.items():
-                if files.setdefault(path, source) != source:
+                file = SourceFile(source, None, None, python=False, beside=True)
+                if placed.setdefault(path, file).path != source:
                     raise FlyteTargetError(
                         address,
-                        f"two files would be at /{path} in the image: {files[path]} and {source}. "
-                        f"Change `dst` in `{field_type.alias}`.",
+                        f"two files would be at /{path} in the image: {placed[path].path} and "
+                        f"{source}. Change `dst` in `{kind.alias}`.",
                     )
-                digest_of.setdefault(path, digest)
-    if by_import:
-        await warn_unowned(address, by_import, files.values(), owned, flyte, "the image")
-    return Code(files, digest_of, modules)
+    return Contents(closure, placed, {})
 
 
 async def _copied(
     address: Address, row: Mapping[str, Any], alias: str, workdir: str, flyte: FlyteSubsystem
-) -> Tuple[Dict[str, str], Digest]:
+) -> Dict[str, str]:
     src, dst = row["src"], row.get("dst", ".")
     path = path_from_root(address, src)
     if path is None:
         raise FlyteTargetError(address, f"`{alias}`: {src!r} leaves the build root.")
     if alias == FlyteImageSourceFilesField.alias:
-        found = await engine.snapshot(exactly([path]))
+        found = await engine.files_matching(exactly([path]))
         copied = {file_destination(path, dst, workdir): path for path in found.files}
     else:
-        found, copied = await _copied_folder(row, path, dst, workdir, flyte)
+        copied = await _copied_folder(row, path, dst, workdir, flyte)
     if not copied:
         raise FlyteTargetError(
             address,
@@ -251,25 +293,26 @@ async def _copied(
     for place in copied:
         if problem := layer_path_problem(place):
             raise FlyteTargetError(address, f"`{alias}`: `dst={dst!r}` makes {problem}: {place!r}.")
-    return copied, found.digest
+    return copied
 
 
 async def _copied_folder(
     row: Mapping[str, Any], path: str, dst: str, workdir: str, flyte: FlyteSubsystem
-) -> Tuple[Any, Dict[str, str]]:
+) -> Dict[str, str]:
     inside = "" if path == "." else f"{path}/"
-    excludes = [f"!{pattern}" for pattern in flyte.all_excludes]
-    found = await engine.snapshot(PathGlobs([f"{literal_glob(inside)}**", *excludes]))
+    found = await engine.files_matching(
+        await everything_below(["" if path == "." else path], flyte)
+    )
     ignore = await engine.contents_matching(PathGlobs([f"{literal_glob(inside)}.dockerignore"]))
     rules = DockerIgnore.parse(ignore[0].content.decode(errors="replace") if ignore else "")
     only_contents = row.get("copy_contents_only", False)
     top = folder_destination(path, dst, only_contents, workdir)
     kept = rules.kept(file[len(inside) :] for file in found.files)
-    return found, {f"{top}/{file}" if top else file: f"{inside}{file}" for file in kept}
+    return {f"{top}/{file}" if top else file: f"{inside}{file}" for file in kept}
 
 
-def _modules(placed: Mapping[str, SourceFile]) -> Tuple[str, ...]:
-    names = {module_name(path) for path, file in placed.items() if file.python}
+def _modules(paths: Iterable[str]) -> Tuple[str, ...]:
+    names = {module_name(path) for path in paths}
     return tuple(sorted(name for name in names if all(map(str.isidentifier, name.split(".")))))
 
 

@@ -12,7 +12,6 @@ from pants.backend.python.target_types import (
     PythonRequirementsField,
     PythonResolveField,
 )
-from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
 from pants.backend.python.util_rules.pex import VenvPex
 from pants.build_graph.address import Address
 from pants.engine.fs import Digest, FileContent
@@ -21,6 +20,7 @@ from pants.engine.target import Target
 from pants.option.global_options import ca_certs_path_to_file_content
 from pants.util.docutil import bin_name
 
+from flyte_pack.image.compiler import Compiler
 from flyte_pack.image.environment import PACKAGE_LAYERS, Environment
 from flyte_pack.json_fields import canonical
 from flyte_pack.oci.model import Platform
@@ -31,7 +31,6 @@ from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly
 from pants_flyte.image_process import OUT, blobs, layers_of, run_steps, step
 from pants_flyte.image_target_types import (
-    FlyteImageBytecodeField,
     FlyteImageLockExtrasField,
     FlyteImageLockGroupsField,
 )
@@ -39,7 +38,7 @@ from pants_flyte.image_target_types import (
 _UV_CACHE = ".cache/flyte_uv"
 _LOCK = "resolve.lock"
 _ROOTS = "roots.txt"
-_SUBSET = "subset.txt"
+PINS = "subset.txt"
 _INDEXES = "indexes.json"
 
 
@@ -97,11 +96,15 @@ class _Tool:
 
 @dataclass(frozen=True)
 class Packages:
-    """layers: for each platform. names: of its distributions. blobs: digests of the layers."""
+    """layers: for each platform. names: of its distributions. blobs: digests of the layers.
+
+    pins: for each platform the file `PINS`, as `image-resolve` wrote it; none without packages.
+    """
 
     layers: Tuple[Tuple[Layer, ...], ...]
     blobs: Tuple[Digest, ...]
     names: Tuple[FrozenSet[str], ...]
+    pins: Tuple[Digest, ...] = ()
 
 
 async def package_layers(
@@ -114,6 +117,7 @@ async def package_layers(
     python_setup: PythonSetup,
     repos: PythonRepos,
     certificates: Optional[str],
+    compilers: Mapping[Platform, Optional[Compiler]],
 ) -> Packages:
     """roots: of `requirements_of`. room: how many layers there may be."""
     address = target.address
@@ -124,18 +128,16 @@ async def package_layers(
     settings, env = await _where_packages_are(repos, certificates)
     tool = _Tool(address, program, environments, settings, env)
     subsets = await _resolved(tool, lock, resolve, roots, choice_of(target))
-    argv: Tuple[str, ...] = ("image-install", "--requirements", _SUBSET, "--out", OUT)
+    argv: Tuple[str, ...] = ("image-install", "--requirements", PINS, "--out", OUT)
     if room < PACKAGE_LAYERS:
         argv = (*argv, "--max-layers", str(room))
-    if target[FlyteImageBytecodeField].value:
-        minor = next(iter(environments.values())).minor
-        python = await engine.find_python(InterpreterConstraints([f"CPython=={minor}.*"]))
-        argv = (*argv, "--bytecode-python", python.path)
-    installed = await _on_each(tool, argv, subsets, f"Install the packages of {address} for")
+    about = f"Install the packages of {address} for"
+    installed = await _on_each(tool, argv, subsets, about, tuple(compilers.values()))
     return Packages(
         tuple([await layers_of(result) for result in installed]),
         tuple([await blobs(result) for result in installed]),
         tuple([await _names_in(subset) for subset in subsets]),
+        tuple(subsets),
     )
 
 
@@ -195,7 +197,7 @@ async def resolved_here(
                 ),
                 await engine.merge_digests([await _question(lock, roots), settings]),
                 f"Find the packages that {address} needs here",
-                output_files=(_SUBSET,),
+                output_files=(PINS,),
                 extra_env=env,
                 append_only_caches={"flyte_uv": _UV_CACHE},
             )
@@ -207,7 +209,7 @@ async def resolved_here(
 def _resolving(resolve: str, choice: Sequence[str]) -> Tuple[str, ...]:
     return (
         *("image-resolve", "--lock", _LOCK, "--resolve", resolve),
-        *("--roots", _ROOTS, "--out", _SUBSET),
+        *("--roots", _ROOTS, "--out", PINS),
         *choice,
     )
 
@@ -224,14 +226,19 @@ async def _resolved(
     files = await _question(lock, roots)
     argv = _resolving(resolve, choice)
     about = f"Find the packages that {tool.address} needs on"
-    results = await _on_each(tool, argv, [files] * len(tool.environments), about)
+    count = len(tool.environments)
+    results = await _on_each(tool, argv, [files] * count, about, [None] * count)
     return [result.output_digest for result in results]
 
 
 async def _on_each(
-    tool: _Tool, argv: Sequence[str], inputs: Sequence[Digest], about: str
+    tool: _Tool,
+    argv: Sequence[str],
+    inputs: Sequence[Digest],
+    about: str,
+    compilers: Sequence[Optional[Compiler]],
 ) -> Tuple[FallibleProcessResult, ...]:
-    """Run a step for each platform, with the input of each."""
+    """Run a step for each platform, with the input of each, and what compiles there."""
     digests = [await engine.merge_digests([digest, tool.settings]) for digest in inputs]
     return await run_steps(
         tool.address,
@@ -241,11 +248,14 @@ async def _on_each(
                 (*argv, "--platform", str(platform), *_options(environment)),
                 digest,
                 f"{about} {platform}",
-                output_files=(_SUBSET,),
+                compiler=compiler,
+                output_files=(PINS,),
                 extra_env=tool.env,
                 append_only_caches={"flyte_uv": _UV_CACHE},
             )
-            for (platform, environment), digest in zip(tool.environments.items(), digests)
+            for (platform, environment), digest, compiler in zip(
+                tool.environments.items(), digests, compilers
+            )
         ],
     )
 

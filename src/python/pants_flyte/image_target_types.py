@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any, Mapping, Optional, Tuple, Type
+from typing import Any, Iterable, Mapping, Optional, Tuple, Type
 
 from pants.backend.python.target_types import InterpreterConstraintsField, PythonResolveField
 from pants.core.goals.package import OutputPathField
@@ -29,7 +29,16 @@ from pants.util.strutil import help_text
 from flyte_pack.image.apt_lock import PACKAGE, REQUEST
 from pants_flyte import engine
 from pants_flyte.named_files import FileNamingTarget, NamedFilesField, NamesFiles, path_from_root
-from pants_flyte.target_types import FlyteRootDirField, OneAddressField, PathField
+from pants_flyte.target_types import (
+    FlyteAllowSecretsField,
+    FlyteMaxSizeField,
+    FlyteMissingField,
+    FlyteProvidedModulesField,
+    FlyteRootDirField,
+    FlyteSbomField,
+    OneAddressField,
+    PathField,
+)
 
 HOST = "host"
 _FULL_VERSION = re.compile(r"3\.[0-9]+\.[0-9]+((a|b|rc)[0-9]+)?")
@@ -114,7 +123,7 @@ class FlyteBasePythonVersionField(StringField):
     """)
 
     @classmethod
-    def compute_value(cls, raw_value: Any, address: Address) -> Any:
+    def compute_value(cls, raw_value: Optional[str], address: Address) -> Optional[str]:
         value = super().compute_value(raw_value, address)
         if value is not None and not _FULL_VERSION.fullmatch(value):
             raise InvalidFieldException(
@@ -221,7 +230,9 @@ class _CopyField(AsyncFieldMixin, Field, NamesFiles):
     value: Tuple[FrozenDict[str, Any], ...]
 
     @classmethod
-    def compute_value(cls, raw_value: Any, address: Address) -> Tuple[FrozenDict[str, Any], ...]:
+    def compute_value(
+        cls, raw_value: Optional[Iterable[Mapping[str, Any]]], address: Address
+    ) -> Tuple[FrozenDict[str, Any], ...]:
         rows = super().compute_value(raw_value, address) or ()
         keys = dict(cls.keys)
         if not isinstance(rows, (list, tuple)) or not all(
@@ -300,13 +311,17 @@ class FlyteImageLabelsField(DictStringToStringField):
     """)
 
 
-class FlyteImageBytecodeField(BoolField):
+class FlyteImageBytecodeField(TriBoolField):
     alias = "bytecode"
-    default = False
     help = help_text("""
-        Whether third-party packages are compiled when the image is built rather than at each start
-        of a container: containers start faster, the image takes longer to build and is larger.
-        Needs a CPython of the image's version on this machine.
+        Whether modules are compiled when the image is built rather than at each start of a
+        container: containers start faster, the image takes longer to build and is larger.
+
+        That needs a CPython of the base's very release (such as 3.12.4) on this machine, since each
+        release compiles a little differently. Left unset, an image is compiled if there is one, and
+        a line of `package` says if not. So machines may make two images, with bytecode and
+        without. With `True` the lack is an error, and all machines make the same one. With `False`
+        they do, too: without bytecode. See also `[flyte].image_bytecode`.
     """)
 
 
@@ -343,7 +358,7 @@ class FlyteImageAptPackagesField(StringSequenceField):
     """)
 
     @classmethod
-    def compute_value(cls, raw_value: Any, address: Address) -> Tuple[str, ...]:
+    def compute_value(cls, raw_value: Optional[Iterable[str]], address: Address) -> Tuple[str, ...]:
         return _sorted_words(cls, super().compute_value(raw_value, address), REQUEST, address)
 
 
@@ -357,7 +372,7 @@ class FlyteImageAptSkipScriptsField(StringSequenceField):
     """)
 
     @classmethod
-    def compute_value(cls, raw_value: Any, address: Address) -> Tuple[str, ...]:
+    def compute_value(cls, raw_value: Optional[Iterable[str]], address: Address) -> Tuple[str, ...]:
         return _sorted_words(cls, super().compute_value(raw_value, address), PACKAGE, address)
 
 
@@ -447,6 +462,29 @@ class FlyteImageOutputPathField(OutputPathField):
     """)
 
 
+class FlyteImageMaxSizeField(FlyteMaxSizeField):
+    help = help_text("""
+        The most that a machine may have to pull of the image, on each platform: `"2 GB"` (or `B`,
+        `kB`, `MB`, in powers of ten). It counts all layers as registries have them, compressed, the
+        base's too: whoever starts a container waits for all of it. A larger image is an error that
+        names what makes it so; one of more than 90 % is a warning.
+
+        If unset, `[flyte].image_max_size` holds.
+    """)
+
+
+class FlyteImageSbomField(FlyteSbomField):
+    help = help_text("""
+        Whether `package` writes a software bill of materials (SBOM) beside the image, with the
+        ending `.cdx.json`: CycloneDX 1.6, with the base by its digest, each distribution with its
+        version, licence and the hashes that the lock file allows, Debian packages, and first-party
+        files by target. `publish` and deployments push it as a referrer of the image, which `oras
+        discover` and others find.
+
+        If unset, `[flyte].sbom` holds.
+    """)
+
+
 class FlyteImage(FileNamingTarget):
     alias = "flyte_image"
     core_fields = (
@@ -462,6 +500,7 @@ class FlyteImage(FileNamingTarget):
         FlyteImageWorkdirField,
         FlyteImageUserField,
         FlyteImageLabelsField,
+        FlyteAllowSecretsField,
         FlyteImageBytecodeField,
         FlyteImageLockExtrasField,
         FlyteImageLockGroupsField,
@@ -474,8 +513,12 @@ class FlyteImage(FileNamingTarget):
         FlyteImageRefNameField,
         FlyteImageSkipPushField,
         FlyteImageSmokeTestField,
+        FlyteImageMaxSizeField,
+        FlyteImageSbomField,
         FlyteImageOutputPathField,
         FlyteRootDirField,
+        FlyteMissingField,
+        FlyteProvidedModulesField,
         PythonResolveField,
         engine.EnvironmentField,
     )

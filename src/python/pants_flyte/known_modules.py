@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
+from functools import lru_cache
 from typing import Dict, Iterator, List, Set, Tuple
 
+from pants.backend.python.dependency_inference import module_mapper
 from pants.backend.python.dependency_inference.default_module_mapping import (
     DEFAULT_MODULE_MAPPING,
 )
@@ -18,20 +19,12 @@ from pants.backend.python.target_types import (
 from pants.build_graph.address import Address
 from pants.engine.target import Target
 
+from flyte_pack.locked import locked
 from flyte_pack.names import normalized
 from pants_flyte import engine
 from pants_flyte.first_party import FirstPartyModules
 from pants_flyte.flyte_modules import MODULES
 from pants_flyte.globs import exactly
-
-# The names of distributions in lock files: of requirements, by PEX (JSON), by uv, and PEP 751.
-_LOCKED = re.compile(
-    rb"""
-    ^ [ ]* (?: "project_name" [ ]* : [ ]* " | name [ ] = [ ] " )? ([A-Za-z0-9][\w.-]{0,199})
-    (?: " | [ ]? (?: \[ [^\]\n]{0,999} \] )? [ ]? (?: == | @ ) )
-    """,
-    re.VERBOSE | re.MULTILINE,
-)
 
 
 async def _requirements_of(resolve: str, python_setup: PythonSetup) -> List[Target]:
@@ -51,20 +44,29 @@ async def modules_in(resolve: str, modules: FirstPartyModules, python_setup: Pyt
     """JSON for `flyte_pack.flyte_side.missing.read`. modules: of the repository."""
     lock = python_setup.resolves.get(resolve) if python_setup.enable_resolves else None
     found = await engine.contents_matching(exactly([lock] if lock else []))
-    first_party = {name: modules.find(name, resolve) for name in modules.by_name}
     requirements: Dict[str, Tuple[str, str]] = {}
     for target in await _requirements_of(resolve, python_setup):
-        for module, distribution in _provided(target):
+        for module, distribution in provided(target):
             requirements.setdefault(module, (target.address.spec, distribution))
     known = {
         "resolve": resolve if python_setup.enable_resolves else None,
         "lock": lock,
-        "locked": sorted(locked_names(found[0].content)) if found else None,
-        "first_party": {name: one.owner.spec for name, one in first_party.items() if one},
+        "locked": sorted(locked(found[0].content).names) if found else None,
+        "first_party": _owners(modules, resolve),
         "requirements": requirements,
         "distributions": {module: name for name, of in MODULES.items() for module in of},
     }
     return json.dumps(known, sort_keys=True).encode()
+
+
+@lru_cache(maxsize=16)
+def _owners(modules: FirstPartyModules, resolve: str) -> Dict[str, str]:
+    """The address that owns each module, by name.
+
+    Kept, since each deployment and run asks, and the repository may have ten thousand.
+    """
+    found = {name: modules.find(name, resolve) for name in modules.by_name}
+    return {name: one.owner.spec for name, one in found.items() if one}
 
 
 async def requirements_by_distribution(
@@ -73,22 +75,24 @@ async def requirements_by_distribution(
     """By normalized name: the targets of the resolve that require it."""
     found: Dict[str, Set[Address]] = {}
     for target in await _requirements_of(resolve, python_setup):
-        for _, distribution in _provided(target):
+        for _, distribution in provided(target):
             found.setdefault(distribution, set()).add(target.address)
     return {name: tuple(sorted(addresses)) for name, addresses in found.items()}
 
 
-def _provided(target: Target) -> Iterator[Tuple[str, str]]:
+def provided(target: Target) -> Iterator[Tuple[str, str]]:
     """The modules of a requirement, as Pants has them, each with its distribution."""
     explicit = target[PythonRequirementModulesField].value
     for requirement in target[PythonRequirementsField].value:
         # Called `name` where Pants parses requirements by the package `packaging`.
         name = str(getattr(requirement, "project_name", None) or getattr(requirement, "name", ""))
-        assumed = DEFAULT_MODULE_MAPPING.get(normalized(name), (name.lower().replace("-", "_"),))
+        assumed = mapped_modules(normalized(name)) or (name.lower().replace("-", "_"),)
         for module in explicit or assumed:
             yield module, normalized(name)
 
 
-def locked_names(content: bytes) -> Set[str]:
-    """The normalized names of the distributions in a lock file."""
-    return {normalized(name.decode()) for name in _LOCKED.findall(content)}
+def mapped_modules(distribution: str) -> Tuple[str, ...]:
+    """What Pants' mapping says that a distribution has. It has patterns in later versions."""
+    patterns = getattr(module_mapper, "generate_mappings_from_pattern", None)
+    found = DEFAULT_MODULE_MAPPING.get(distribution)
+    return tuple(found or (patterns(distribution) if patterns is not None else ()))

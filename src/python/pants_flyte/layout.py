@@ -11,40 +11,13 @@ from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, 
 from pants.build_graph.address import Address
 from pants.engine.target import Target
 
-from flyte_pack.module_scan import Import, ModuleScan
+from flyte_pack.code.module_scan import Import, ModuleScan
+from flyte_pack.errors import listing
+from pants_flyte.build_types import SourceFile
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import composed
 from pants_flyte.subsystem import FlyteSubsystem
 from pants_flyte.target_types import FlyteRootDirField
-
-_SHOWN = 8  # how many culprits an error names before it only counts them
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """A file of a bundle, before it has a place there.
-
-    path: from the build root, as hydrated (so a generated file has its generated path).
-    owner: the target that brings it; None for a file that no target owns.
-    source_root: the root that Pants knows for it; None where it keeps its path (`files` targets).
-    python: whether it is a module.
-    generated: whether it comes from a rule rather than from the file of that path.
-    beside: whether it is there only for `copy_style="all"`.
-    """
-
-    path: str
-    owner: Optional[Address]
-    source_root: Optional[str]
-    python: bool
-    generated: bool = False
-    beside: bool = False
-
-    @property
-    def stripped(self) -> str:
-        """The path below its source root: for a module, the one that importers know it by."""
-        if self.source_root in (None, "", "."):
-            return self.path
-        return os.path.relpath(self.path, self.source_root)
 
 
 def check_root_dir(address: Address, value: Optional[str]) -> Optional[str]:
@@ -314,11 +287,3 @@ def broken_imports_error(
     return FlyteTargetError(
         address, f"`root_dir={root_dir or '.'!r}` breaks these imports:\n{lines}\n{fix}"
     )
-
-
-def listing(lines: Iterable[str]) -> str:
-    """The first of them as the points of a list, and how many more there are."""
-    every = list(lines)
-    shown = "".join(f"\n  * {line}" for line in every[:_SHOWN])
-    more = f"\n  * and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
-    return f"{shown}{more}\n"

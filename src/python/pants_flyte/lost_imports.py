@@ -21,7 +21,7 @@ from pants.engine.target import InferDependenciesRequest, InferredDependencies
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
-from flyte_pack.import_scan import NO_INFER, StatedImport, stated_imports
+from flyte_pack.code.import_scan import NO_INFER, StatedImport, stated_imports
 from pants_flyte import engine
 from pants_flyte.engine.types import ImportInfo, SuspectSources
 from pants_flyte.errors import FlyteTargetError
@@ -103,7 +103,7 @@ async def suspect_sources(
     They are a parameter of the inference: an await in the rule of each target would cost more than
     all that is read here.
     """
-    if not (flyte.infer_lost_imports and python_infer.imports):
+    if not (flyte.infer_lost_imports or flyte.infer_named_in_code) or not python_infer.imports:
         return SuspectSources(frozenset())
     targets = [
         target for target in await engine.all_targets() if target.has_field(PythonSourceField)
@@ -115,7 +115,11 @@ async def suspect_sources(
         [PathGlobs([os.path.join(d, "*.py"), os.path.join(d, "*.pyi")]) for d in directories]
     )
     # A program without an ending is not looked for by directory: it is read where it is inferred.
-    return SuspectSources(frozenset(paths - ordinary).union(*(one.paths for one in found)))
+    lost = frozenset(paths - ordinary).union(*(one.paths for one in found))
+    return SuspectSources(
+        lost if flyte.infer_lost_imports else frozenset(),
+        naming=frozenset(paths) & frozenset().union(*(one.naming for one in found)),
+    )
 
 
 @rule(desc="Infer what Pants' parser of Python sources loses", level=LogLevel.DEBUG)

@@ -51,6 +51,7 @@ async def push_plan(
         destinations=tuple(Destination(name, of) for (name, _), of in zip(into, tags)),
         insecure=tuple(flyte.insecure_registries),
         siblings=tuple(sorted(siblings.difference(name for name, _ in into))),
+        sbom=None if image.sbom is None else image.sbom.path,
     )
 
 

@@ -22,15 +22,34 @@ with explained():
     from pants_flyte import (
         asked_image,
         changed,
+        closure,
+        completeness,
         engine,
+        explain,
         first_party,
         image,
+        loop,
         lost_imports,
+        named_in_code,
+        named_in_data,
         task,
         task_generator,
+        task_packages,
         unowned,
     )
-    from pants_flyte.goals import deploy, package, publish, run, run_image, tailor, test
+    from pants_flyte.goals import (
+        deploy,
+        lint,
+        package,
+        publish,
+        run,
+        run_image,
+        tailor,
+        test,
+    )
+    from pants_flyte.goals import (
+        explain as explain_goal,
+    )
     from pants_flyte.image_target_types import FlyteBaseImage, FlyteImage
     from pants_flyte.target_types import (
         FlyteApp,
@@ -57,16 +76,25 @@ def rules() -> Iterable[Union[Rule, UnionRule]]:
     return [
         *engine.rules(),
         *changed.rules(),
+        *closure.rules(),
+        *completeness.rules(),
         *asked_image.rules(),
         *first_party.rules(),
         *image.rules(),
+        *loop.rules(),
         *task.rules(),
+        *explain.rules(),
         *unowned.rules(),
         *task_generator.rules(),
+        *task_packages.rules(),
         *lost_imports.rules(),
+        *named_in_code.rules(),
+        *named_in_data.rules(),
         *package.rules(),
         *run.rules(),
         *deploy.rules(),
+        *lint.rules(),
+        *explain_goal.rules(),
         *publish.rules(),
         *run_image.rules(),
         *tailor.rules(),

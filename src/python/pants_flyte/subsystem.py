@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, Iterable
+from typing import Any, Iterable, Optional, Tuple
 
 from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
 from pants.option.option_types import (
@@ -11,18 +11,45 @@ from pants.option.option_types import (
     BoolOption,
     DictOption,
     EnumOption,
+    IntOption,
     StrListOption,
     StrOption,
 )
 from pants.option.subsystem import Subsystem
 from pants.util.strutil import help_text
 
-from pants_flyte.target_types import COPY_STYLES
+from flyte_pack.errors import UserError
+from pants_flyte.target_types import A_SIZE, COPY_STYLES, bytes_in
 
 
 class UnownedFiles(Enum):
     WARNING = "warning"
     IGNORE = "ignore"
+
+
+class Missing(Enum):
+    ERROR = "error"
+    WARN = "warn"
+    IGNORE = "ignore"
+
+
+VARIABLE = "env:"  # before the name of a variable, in what allows secrets
+
+
+def variables_among(entries: Iterable[str]) -> Tuple[str, ...]:
+    return tuple(one[len(VARIABLE) :] for one in entries if one.startswith(VARIABLE))
+
+
+class Secrets(Enum):
+    ERROR = "error"
+    WARN = "warn"
+    IGNORE = "ignore"
+
+
+class ImageBytecode(Enum):
+    RELEASE = "release"
+    MINOR = "minor"
+    OFF = "off"
 
 
 class FlyteSubsystem(Subsystem):
@@ -43,6 +70,52 @@ class FlyteSubsystem(Subsystem):
         default=None,
         help="The directory, relative to the build root, that is the top of every bundle whose "
         "`root_dir` field is not set. Unset means that source roots are stripped.",
+    )
+    max_size = StrOption(
+        default=None,
+        help="The most that the files of a bundle may hold, unpacked, where its `max_size` field "
+        "is not set: `50 MB`.",
+    )
+    max_files = IntOption(
+        default=None,
+        help="The most files that a bundle may have, where its `max_files` field is not set.",
+    )
+    image_max_size = StrOption(
+        default=None,
+        help="The most that a machine may have to pull of an image whose `max_size` field is not "
+        "set, all layers on one platform: `2 GB`.",
+    )
+    sbom = BoolOption(
+        default=False,
+        help="Whether bundles and images whose `sbom` field is not set get a software bill of "
+        "materials (CycloneDX): beside them below `--distdir`, in the store, and in the registry.",
+    )
+    provenance = BoolOption(
+        default=False,
+        help="Whether new versions of deployments whose `provenance` field is not set get a "
+        "statement of what they were made from (in-toto, SLSA), in the store.",
+    )
+    large_file = StrOption(
+        default="50 MB",
+        help="Packaging warns of single files above this size; the empty string turns it off.",
+    )
+    secrets = EnumOption(
+        default=Secrets.ERROR,
+        help="What to do about secrets in bundles and images, such as keys of clouds, tokens, "
+        "private keys and `.env` files: docs/guards.md has the list. `error` refuses to package "
+        "them.",
+    )
+    allow_secrets = StrListOption(
+        default=[],
+        help="Files that may ship whatever they hold or are called, as globs from the build root: "
+        "`tests/data/**`; or `env:NAME`, for variables of tasks, apps and images. The field "
+        "`allow_secrets` of a target says the same for that alone.",
+    )
+    secrets_baseline = StrOption(
+        default=None,
+        help="A file, from the build root, that lists what looks like a secret and is none: a "
+        "baseline as `detect-secrets scan` writes it. An entry counts for its file, on any line, "
+        "unless `detect-secrets audit` has called it a real secret.",
     )
     project = StrOption(
         default="flytesnacks", help="The Flyte project of a `flyte_deployment` that names none."
@@ -78,7 +151,8 @@ class FlyteSubsystem(Subsystem):
     tailor = BoolOption(
         default=True,
         help="Whether `tailor` proposes a `flyte_task` for each environment and a `flyte_app` for "
-        "each app without one, and a `flyte_deployment` for their directory.",
+        "each app without one, a `flyte_deployment` for their directory, and `resources` or "
+        "`files` for data that modules read by constant paths and no target owns.",
     )
     deploy_config = StrOption(
         default=None,
@@ -91,6 +165,14 @@ class FlyteSubsystem(Subsystem):
         "registered, as `NAME` or `NAME=value`, besides `PATH`, `HOME`, `TMPDIR` and the "
         "locale. A module that reads them may register something else, so they are part of "
         "the version.",
+        advanced=True,
+    )
+    standby = BoolOption(
+        default=True,
+        help="After a deployment that registered something, have two processes import Flyte and "
+        "wait for the next one, which then needs not wait for that. They have no credentials, are "
+        "used once, and end with Pants' daemon or after a quarter of an hour. On Linux, and where "
+        "the daemon is in use.",
         advanced=True,
     )
     images = DictOption[str](
@@ -125,6 +207,14 @@ class FlyteSubsystem(Subsystem):
     image_labels = DictOption[str](
         help="Labels of every image; the `labels` of a `flyte_image` come on top.", advanced=True
     )
+    image_bytecode = EnumOption(
+        default=ImageBytecode.RELEASE,
+        help="Which CPython compiles the modules in images, of those in "
+        "`[python-bootstrap].search_path`. `release`: one of the base's very release, such as "
+        "3.12.4, so that all machines that have one make the same image. `minor`: another 3.12, "
+        "if there is no such one: the image starts as fast, and its digest depends on the machine. "
+        "`off`: none, unless an image has `bytecode=True`, which wants `release`.",
+    )
     version = StrOption(
         default=None,
         help="What `{version}` in an image's tags stands for when it is published by itself: "
@@ -152,12 +242,19 @@ class FlyteSubsystem(Subsystem):
             "**/*.egg-info/**",
             "**/venv/**",
             "**/node_modules/**",
+            "**/tests/**",
+            "**/test_*.py",
+            "**/*_test.py",
+            "**/conftest.py",
             "**/BUILD",
             "**/BUILD.*",
         ],
         help='What `copy_style="all"` leaves out, as globs from the build root, besides what Pants '
         "ignores (`[GLOBAL].pants_ignore`) and what `.gitignore` and `.flyteignore` files at any "
-        "depth match. What the entry points reach in the graph is never left out.",
+        "depth match, and virtual environments (directories with a `pyvenv.cfg`, or conda's). "
+        "Folders that images copy leave out the same. What is asked for ships: a folder that is "
+        "named itself, and what the entry points reach in the graph, such as tests in "
+        "`dependencies`.",
         advanced=True,
     )
     infer_lost_imports = BoolOption(
@@ -167,11 +264,42 @@ class FlyteSubsystem(Subsystem):
         "other import: `[python-infer]` and the comment `# pants: no-infer-dep` apply.",
         advanced=True,
     )
+    infer_named_in_code = BoolOption(
+        default=True,
+        help="Whether to infer dependencies on what code names by a constant without importing it: "
+        'modules (`importlib.import_module("a.b")`, `python -m a.b` in a subprocess, tables of '
+        "lazy modules, plugins that `pkgutil` finds in a package), and files that a target owns "
+        '(`Path(__file__).parent / "x.json"`, `importlib.resources`, `open("data/x.csv")`).',
+        advanced=True,
+    )
+    infer_named_in_data = BoolOption(
+        default=False,
+        help="Whether to infer dependencies from YAML, JSON, TOML and INI files that `resources` "
+        "or `files` own, on the modules of the repository that they name by dotted words, or that "
+        "hold what is named: Hydra's `_target_: models.resnet.ResNet`, a factory in settings. For "
+        "such words in Python sources (Django's `INSTALLED_APPS`, `pydantic.ImportString`) Pants "
+        "has `[python-infer].string_imports`.",
+        advanced=True,
+    )
     unowned_files = EnumOption(
         default=UnownedFiles.WARNING,
         help="What to do about files beside packed modules that no target owns, and which are "
         "therefore in no bundle or image. A single file is no longer told once any target "
         "owns it, whether or not something depends on that.",
+    )
+    missing = EnumOption(
+        default=Missing.ERROR,
+        help="What to do where the code of a bundle or image imports a module, or reads a file, "
+        "that is not there when it runs; where the `missing` field of the target is not set. An "
+        "import whose module is not known to be missing is a warning at most. One that the code "
+        "does without (in `try: ... except ImportError`, under `TYPE_CHECKING`) is told of by "
+        "`lint` alone.",
+    )
+    provided_modules = StrListOption(
+        default=[],
+        help="Modules that every container has by itself, such as those of a base image, with all "
+        'below them: `["torch", "company.runtime"]`. Imports of them are never missing. '
+        "Targets have a field of that name.",
     )
     dry_run = BoolOption(
         default=False,
@@ -186,6 +314,40 @@ class FlyteSubsystem(Subsystem):
         "registries and Flyte. (`run` passes the whole environment.)",
         advanced=True,
     )
+
+    @property
+    def most_bytes(self) -> Optional[int]:
+        """What `max_size` means. Raises `UserError`."""
+        return _most("max_size", self.max_size)
+
+    @property
+    def most_image_bytes(self) -> Optional[int]:
+        """What `image_max_size` means. Raises `UserError`."""
+        return _most("image_max_size", self.image_max_size)
+
+    @property
+    def allowed_files(self) -> Tuple[str, ...]:
+        """Globs of `allow_secrets`."""
+        return tuple(one for one in self.allow_secrets if not one.startswith(VARIABLE))
+
+    @property
+    def allowed_variables(self) -> Tuple[str, ...]:
+        """Names of variables in `allow_secrets`."""
+        return variables_among(self.allow_secrets)
+
+    @property
+    def large_file_bytes(self) -> Optional[int]:
+        """What `large_file` means; None: no size is told. Raises `UserError`."""
+        return _most("large_file", self.large_file or None)
+
+
+def _most(option: str, value: Optional[str]) -> Optional[int]:
+    if value is None:
+        return None
+    found = bytes_in(value)
+    if found is None:
+        raise UserError(f"`[flyte].{option}` is {value!r}; {A_SIZE}")
+    return found
 
 
 class FlyteDeploySubsystem(Subsystem):

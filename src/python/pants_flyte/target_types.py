@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import List, Optional, Tuple
 
 from pants.backend.python.target_types import InterpreterConstraintsField, PythonResolveField
@@ -13,6 +14,7 @@ from pants.engine.target import (
     AsyncFieldMixin,
     Dependencies,
     DictStringToStringField,
+    IntField,
     InvalidFieldException,
     OverridesField,
     SpecialCasedDependencies,
@@ -20,6 +22,7 @@ from pants.engine.target import (
     StringSequenceField,
     TargetGenerator,
     TriBoolField,
+    ValidNumbers,
 )
 from pants.util.docutil import bin_name
 from pants.util.strutil import help_text
@@ -29,13 +32,16 @@ from flyte_shim.paths import path_problem
 from pants_flyte import engine
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import literal_glob
+from pants_flyte.loop import FlyteRestartableField
 from pants_flyte.named_files import FileNamingTarget, NamedFilesField, NamesFiles, path_from_root
 
 # The ways to ship code; `none` makes no bundle.
 BUNDLE_COPY_STYLES = ("auto", "all")
 COPY_STYLES = (*BUNDLE_COPY_STYLES, "none")
 
-_COPY_STYLE_HELP = """
+_UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+
+_COPY_STYLE_HELP = help_text("""
     - `auto`: what the entry points reach in the dependency graph: modules (also those imported
     only inside functions or for type checking), resources, declared files, and the `__init__.py`
     files above them.
@@ -43,7 +49,16 @@ _COPY_STYLE_HELP = """
     - `all`: that, and every other file under `root_dir` that neither Pants nor the repository
     ignores (by a `.gitignore` or `.flyteignore` at any depth) and `[flyte].all_excludes` does not
     match. `--changed-since` sees those below the BUILD file.
-"""
+""")
+
+
+A_SIZE = "give a size such as `50 MB`, in `B`, `kB`, `MB` or `GB`"
+
+
+def bytes_in(size: str) -> Optional[int]:
+    """What a size such as `50 MB` means; None if it means nothing, or none."""
+    found = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{1,3})?)\s*(B|kB|MB|GB)\s*", size)
+    return int(float(found[1]) * _UNITS[found[2]]) or None if found else None
 
 
 class PathField(StringField, AsyncFieldMixin, NamesFiles):
@@ -117,30 +132,97 @@ class FlyteRootDirField(StringField):
     """)
 
 
+class FlyteMaxSizeField(StringField):
+    alias = "max_size"
+    help = help_text(f"""
+        The most that the files of the bundle may hold, unpacked: `"50 MB"` (or `B`, `kB`, `GB`, in
+        powers of ten). A larger bundle is an error that names what makes it so; one of more than 90
+        % is a warning. What ships at what cost: `{bin_name()} flyte-explain path/to:target`.
+
+        If unset, `[flyte].max_size` holds.
+    """)
+
+    @classmethod
+    def compute_value(cls, raw_value: Optional[str], address: Address) -> Optional[str]:
+        value = super().compute_value(raw_value, address)
+        if value is not None and bytes_in(value) is None:
+            raise InvalidFieldException(
+                f"The `{cls.alias}` field in target {address} is {value!r}; {A_SIZE}."
+            )
+        return value
+
+    @property
+    def bytes(self) -> Optional[int]:
+        return None if self.value is None else bytes_in(self.value)
+
+
+class FlyteMaxFilesField(IntField):
+    alias = "max_files"
+    valid_numbers = ValidNumbers.positive_only
+    help = "As `max_size`, for the number of files. If unset, `[flyte].max_files` holds."
+
+
+class FlyteSbomField(TriBoolField):
+    alias = "sbom"
+    help = help_text("""
+        Whether `package` writes a software bill of materials (SBOM) beside the bundle, with the
+        ending `.cdx.json`: CycloneDX 1.6, with each file of the bundle, its hash and its target,
+        and the third-party distributions that the code needs, as the lock file has them. A
+        deployment puts it into the store beside the bundle.
+
+        If unset, `[flyte].sbom` holds.
+    """)
+
+
+class FlyteAllowSecretsField(StringSequenceField):
+    alias = "allow_secrets"
+    help = help_text("""
+        Files that may ship whatever they hold or are called, as globs relative to the BUILD file
+        (`//` before one means the build root): `allow_secrets=["testdata/*.pem"]`. A `flyte_image`
+        also takes `"env:NAME"`, for a variable or label of that name.
+
+        A single line is better allowed by a comment on it: `# pragma: allowlist secret`. For a
+        whole repository there are `[flyte].allow_secrets` and `[flyte].secrets_baseline`.
+    """)
+
+
+class FlyteMissingField(StringField):
+    alias = "missing"
+    valid_choices = ("error", "warn", "ignore")
+    help = help_text("""
+        What to do where the code imports a module, or reads a file, that is not there when it runs:
+        `error`, `warn` or `ignore`. A comment `# flyte: missing-ok` settles a single line.
+
+        If unset, `[flyte].missing` holds.
+    """)
+
+
+class FlyteProvidedModulesField(StringSequenceField):
+    alias = "provided_modules"
+    help = (
+        "Modules that the container has by itself, such as those of its base image, with all below "
+        'them: `provided_modules=["torch"]`. Imports of them are never missing. They come on top '
+        "of `[flyte].provided_modules`."
+    )
+
+
 class FlyteBundleCopyStyleField(StringField):
     alias = "copy_style"
     valid_choices = BUNDLE_COPY_STYLES
-    help = help_text(f"""
-        Which files go into the bundle.
-
-        {_COPY_STYLE_HELP}
-
-        If unset, `[flyte].copy_style` holds.
-    """)
+    help = (
+        f"Which files go into the bundle.\n\n{_COPY_STYLE_HELP}\n\n"
+        "If unset, `[flyte].copy_style` holds."
+    )
 
 
 class FlyteTaskCopyStyleField(StringField):
     alias = "copy_style"
     valid_choices = COPY_STYLES
-    help = help_text(f"""
-        How the task's code reaches its container.
-
-        {_COPY_STYLE_HELP}
-
-        - `none`: no bundle; the code is in the image.
-
-        If unset, `[flyte].copy_style` holds. A `flyte_deployment` can override it.
-    """)
+    help = (
+        f"How the task's code reaches its container.\n\n{_COPY_STYLE_HELP}\n\n"
+        "- `none`: no bundle; the code is in the image.\n\n"
+        "If unset, `[flyte].copy_style` holds. A `flyte_deployment` can override it."
+    )
 
 
 def output_path_help(what: str, name: str) -> str:
@@ -250,6 +332,12 @@ class FlyteBundle(CodeTarget):
         FlyteBundleDependenciesField,
         FlyteBundleCopyStyleField,
         FlyteRootDirField,
+        FlyteMaxSizeField,
+        FlyteMaxFilesField,
+        FlyteSbomField,
+        FlyteAllowSecretsField,
+        FlyteMissingField,
+        FlyteProvidedModulesField,
         FlyteBundleOutputPathField,
         PythonResolveField,
         InterpreterConstraintsField,
@@ -305,6 +393,9 @@ def _image_help(what: str) -> str:
 _IMAGE_HELP = help_text("""
     - the address of a `flyte_image`, such as `":image"` or `"services/ml:image"`;
 
+    - the address of a `docker_image` of Pants' own, which the deployment takes from the first of
+    its registries, by digest: `publish` it before;
+
     - a reference, such as `"ghcr.io/org/trainer:2026.1"` or one with a digest (on Docker Hub,
     write the host: `"docker.io/org/trainer:2026.1"`);
 
@@ -340,7 +431,14 @@ class FlyteTask(CodeTarget):
         FlyteTaskBundleField,
         FlyteTaskCopyStyleField,
         FlyteRootDirField,
+        FlyteMaxSizeField,
+        FlyteMaxFilesField,
+        FlyteSbomField,
+        FlyteAllowSecretsField,
+        FlyteMissingField,
+        FlyteProvidedModulesField,
         FlyteTaskOutputPathField,
+        FlyteRestartableField,
         PythonResolveField,
         InterpreterConstraintsField,
         engine.EnvironmentField,
@@ -400,7 +498,7 @@ class FlyteTasks(TargetGenerator):
             flyte_tasks(name="tasks", image=":image")
 
         With `env = flyte.TaskEnvironment(...)` in `train.py` there is a target
-        `path/to:tasks#train.env`. `{bin_name()} list path/to:tasks` shows all, and
+        `path/to:tasks#train.env`. `{bin_name()} list path/to:` shows all, and
         `flyte_deployment(tasks=["path/to:tasks"])` deploys them. An app needs a `flyte_app`.
     """)
 
@@ -452,7 +550,14 @@ class FlyteApp(FlyteTask):
         FlyteTaskBundleField,
         FlyteTaskCopyStyleField,
         FlyteRootDirField,
+        FlyteMaxSizeField,
+        FlyteMaxFilesField,
+        FlyteSbomField,
+        FlyteAllowSecretsField,
+        FlyteMissingField,
+        FlyteProvidedModulesField,
         FlyteAppOutputPathField,
+        FlyteRestartableField,
         PythonResolveField,
         InterpreterConstraintsField,
         engine.EnvironmentField,
@@ -578,6 +683,15 @@ class FlyteDeploymentOrgField(StringField):
     help = "The organization at the endpoint, where it serves several."
 
 
+class FlyteDeploymentProvenanceField(TriBoolField):
+    alias = "provenance"
+    help = (
+        "Whether a new version gets a statement of what it was made from, in the store: in-toto's, "
+        "with SLSA's provenance, of the commit, the lock files, the bases and the outputs. If "
+        "unset, `[flyte].provenance` holds."
+    )
+
+
 class FlyteDeploymentConfigField(PathField):
     alias = "config"
     help = (
@@ -607,6 +721,8 @@ class FlyteDeployment(FileNamingTarget):
         FlyteDeploymentInsecureField,
         FlyteDeploymentOrgField,
         FlyteDeploymentConfigField,
+        FlyteDeploymentProvenanceField,
+        FlyteRestartableField,
         engine.EnvironmentField,
     )
     help = help_text(f"""

@@ -34,16 +34,16 @@ def checked(target: Target, kind: Type[T]) -> T:
     return target
 
 
-async def target_named_by(field: SpecialCasedDependencies, kind: Type[T]) -> Optional[T]:
-    """The target that a field names, or None if the field is not set."""
+async def target_named_by(field: SpecialCasedDependencies, *kinds: Type[T]) -> Optional[T]:
+    """The target that a field names, of one of these kinds, or None if the field is not set."""
     addresses = await engine.resolve_addresses(field.to_unparsed_address_inputs())
     if not addresses:
         return None
     target = (await engine.targets_at(addresses))[0]
-    if not isinstance(target, kind):
+    if not isinstance(target, kinds):
+        needed = " or a ".join(f"`{kind.alias}`" for kind in kinds)
         raise FlyteTargetError(
             field.address,
-            f"`{field.alias}` names {target.address}, which is a `{target.alias}`, not a "
-            f"`{kind.alias}`.",
+            f"`{field.alias}` names {target.address}, which is a `{target.alias}`, not a {needed}.",
         )
     return target

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Iterable, Optional, Tuple, Union
+from typing import Any, Dict, FrozenSet, Iterable, Optional, Tuple, Type, Union
 
+from pants.backend.docker.subsystems.docker_options import DockerOptions
+from pants.backend.docker.target_types import DockerImageTarget
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import PythonResolveField
 from pants.core.goals.package import OutputPathField
 from pants.engine.addresses import Address
 from pants.engine.fs import PathGlobs
 from pants.engine.rules import Rule, collect_rules, rule
-from pants.engine.target import FieldSet, InferDependenciesRequest, InferredDependencies, Target
+from pants.engine.target import (
+    Field,
+    FieldSet,
+    InferDependenciesRequest,
+    InferredDependencies,
+    Target,
+)
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
 from flyte_pack import task_link
-from flyte_pack.entry_names import Kind
+from flyte_pack.code.entry_names import Kind
 from flyte_pack.flyte_side.private import APP_RESOLVER, RESOLVER
 from flyte_pack.manifest import EntryPoint
 from flyte_pack.names import InvalidName, TargetAddress, check_image, check_ref_name
@@ -30,11 +38,13 @@ from pants_flyte.build_types import (
     BuiltImage,
     BuiltTask,
     BundleRequest,
+    ClosureRequest,
     ImageRequest,
+    SourceFile,
     TaskRequest,
 )
 from pants_flyte.bundle import build_bundle
-from pants_flyte.closure import closure_of
+from pants_flyte.docker_image import pushed_reference
 from pants_flyte.embedded import check_embedded
 from pants_flyte.entry_point import (
     EntryModule,
@@ -50,7 +60,8 @@ from pants_flyte.first_party import FirstPartyModules
 from pants_flyte.globs import literal_glob
 from pants_flyte.image_packages import requirements_of
 from pants_flyte.image_target_types import FlyteImage, FlyteImageRefNameField
-from pants_flyte.layout import SourceFile, module_name, place, place_all, root_dir_of, root_path
+from pants_flyte.inventory import wants_sbom
+from pants_flyte.layout import module_name, place, place_all, root_dir_of, root_path
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.targets import target_at, target_named_by
 from pants_flyte.unowned import OwnedFiles
@@ -140,13 +151,21 @@ async def _shared_bundle(target: Target) -> Optional[Target]:
     shared = await target_named_by(target[types.FlyteTaskBundleField], types.FlyteBundle)
     if shared is None:
         return None
-    allowed = {types.FlyteTaskCopyStyleField: (None, "none"), types.FlyteRootDirField: (None,)}
+    allowed: Dict[Type[Field], Tuple[Any, ...]] = {
+        types.FlyteTaskCopyStyleField: (None, "none"),
+        types.FlyteRootDirField: (None,),
+        types.FlyteMaxSizeField: (None,),
+        types.FlyteMaxFilesField: (None,),
+        types.FlyteSbomField: (None,),
+        types.FlyteMissingField: (None,),
+        types.FlyteProvidedModulesField: (None,),
+    }
     for field_type, values in allowed.items():
         if target[field_type].value not in values:
             raise FlyteTargetError(
                 target.address,
-                f"`{field_type.alias}` and `bundle` are both set: a shared bundle has one layout. "
-                f"Set `{field_type.alias}` on {shared.address} instead.",
+                f"`{field_type.alias}` and `bundle` are both set: a shared bundle has one "
+                f"layout, budget and SBOM. Set `{field_type.alias}` on {shared.address} instead.",
             )
     return shared
 
@@ -213,15 +232,10 @@ async def _plan_of(
     )
 
 
-async def _bundle_of(
-    plan: _Plan,
-    flyte: FlyteSubsystem,
-    flyte_pack: FlytePackSubsystem,
-    python_setup: PythonSetup,
-    owned: OwnedFiles,
-) -> Optional[BuiltBundle]:
-    if plan.copy_style == "none":
-        return None
+def _bundle_asked(
+    plan: _Plan, flyte: FlyteSubsystem, python_setup: PythonSetup
+) -> Tuple[BundleRequest, FrozenSet[Address]]:
+    """The bundle, and the owners of what it is entered by: a shared one has no such."""
     address, module = plan.target.address, plan.module
     entry = EntryPoint(module_name(plan.path), module.name, plan.path, address.spec)
     request = bundle_request_of(
@@ -232,10 +246,47 @@ async def _bundle_of(
         root_dir=plan.root_dir,
         entry_points=() if plan.shared else (entry,),
     )
-    needed = ((module, plan.path), *plan.tasks)
-    owners = frozenset(one.owner for one, _ in needed) if not plan.shared else frozenset()
+    return request, frozenset() if plan.shared else _entry_owners(plan)
+
+
+def _entry_owners(plan: _Plan) -> FrozenSet[Address]:
+    return frozenset([plan.module.owner, *(task.owner for task, _ in plan.tasks)])
+
+
+@dataclass(frozen=True)
+class CodeAsked:
+    """The code of a task. bundle: what it is packed by. embedded: whether it is in the image."""
+
+    bundle: BundleRequest
+    entry_owners: FrozenSet[Address]
+    embedded: bool
+
+
+async def code_asked(
+    request: TaskRequest,
+    flyte: FlyteSubsystem,
+    modules: FirstPartyModules,
+    python_setup: PythonSetup,
+) -> CodeAsked:
+    """Raises `FlyteTargetError` for a task that cannot be packaged."""
+    plan = await _plan_of(request, flyte, modules, python_setup)
+    bundle, owners = _bundle_asked(plan, flyte, python_setup)
+    return CodeAsked(bundle, owners, plan.copy_style == "none")
+
+
+async def _bundle_of(
+    plan: _Plan,
+    flyte: FlyteSubsystem,
+    flyte_pack: FlytePackSubsystem,
+    python_setup: PythonSetup,
+    owned: OwnedFiles,
+) -> Optional[BuiltBundle]:
+    if plan.copy_style == "none":
+        return None
+    address = plan.target.address
+    request, owners = _bundle_asked(plan, flyte, python_setup)
     bundle = await build_bundle(request, owners, flyte, flyte_pack, python_setup, owned)
-    for one, path in needed:
+    for one, path in ((plan.module, plan.path), *plan.tasks):
         if bundle.modules.get(path) != one.path:
             raise FlyteTargetError(
                 address,
@@ -272,8 +323,8 @@ async def _named_image(target: Target) -> Optional[str]:
 async def _check_embedded(plan: _Plan, image: BuiltImage, python_setup: PythonSetup) -> None:
     """Check that the image holds all that the task reaches, where its imports look for it."""
     address = plan.target.address
-    owners = frozenset([plan.module.owner, *(task.owner for task, _ in plan.tasks)])
-    closure = await closure_of(address, owners, plan.resolve, python_setup, reasons=False)
+    owners = _entry_owners(plan)
+    closure = await engine.closure(ClosureRequest(address, owners, plan.resolve, reasons=False))
     placed = place_all(address, closure.files, plan.root_dir)
     check_embedded(address, plan.module.path, placed, image)
 
@@ -310,17 +361,29 @@ async def build_task(
     modules: FirstPartyModules,
     python_setup: PythonSetup,
     owned: OwnedFiles,
+    docker: DockerOptions,
+    docker_env: DockerOptions.EnvironmentAware,
 ) -> BuiltTask:
     plan = await _plan_of(request, flyte, modules, python_setup)
     bundle = await _bundle_of(plan, flyte, flyte_pack, python_setup, owned)
-    target = await target_named_by(plan.target[types.FlyteTaskImageField], FlyteImage)
-    named = target[FlyteImageRefNameField].value if target else await _named_image(plan.target)
+    field = plan.target[types.FlyteTaskImageField]
+    target = await target_named_by(field, FlyteImage, DockerImageTarget)
+    published: Optional[DockerImageTarget] = None
+    named: Optional[str]
+    if isinstance(target, DockerImageTarget):
+        published = target
+        named = await pushed_reference(request.address, target, docker, docker_env)
+    elif target:
+        named = target[FlyteImageRefNameField].value
+    else:
+        named = await _named_image(plan.target)
     # After what is said here of addresses, in the words of our own fields.
     await engine.check_dependencies([plan.target[types.FlyteTaskDependenciesField]])
     image: Optional[BuiltImage] = None
-    if target and named not in request.mapped and (request.image or plan.copy_style == "none"):
+    wanted = request.image or plan.copy_style == "none"
+    if isinstance(target, FlyteImage) and wanted and named not in request.mapped:
         image = await _build_image(plan, target.address, python_setup)
-    link = _link(plan, bundle, image, None if image else named)
+    link = _link(plan, bundle, image, None if image else named, published)
     path = f"{plan.stem}.json"
     return BuiltTask(
         address=request.address,
@@ -334,14 +397,22 @@ async def build_task(
 
 
 def _link(
-    plan: _Plan, bundle: Optional[BuiltBundle], image: Optional[BuiltImage], named: Optional[str]
+    plan: _Plan,
+    bundle: Optional[BuiltBundle],
+    image: Optional[BuiltImage],
+    named: Optional[str],
+    published: Optional[Target],
 ) -> task_link.TaskLink:
+    """published: the target whose `publish` pushes the image that is named, if that is known."""
     module = module_name(plan.path)
     command = _app_command if plan.kind == "app" else _command
     linked_bundle = linked_image = None
     if bundle:
         linked_bundle = task_link.LinkedBundle(
-            archive=bundle.archive, manifest=bundle.manifest, **bundle.summary.hashes
+            archive=bundle.archive,
+            manifest=bundle.manifest,
+            sbom=bundle.sbom,
+            **bundle.summary.hashes,
         )
     if image:
         linked_image = task_link.LinkedImage(
@@ -361,6 +432,7 @@ def _link(
         bundle=linked_bundle,
         image=named,
         built_image=linked_image,
+        published_by=TargetAddress(published.address.spec) if published else None,
         tasks=tuple(
             task_link.LinkedTask(
                 task.name or "", command(module_name(path), task.name or "", bundle is not None)
@@ -404,6 +476,9 @@ def bundle_request_of(
             target[OutputPathField], "tar.gz" if isinstance(target, types.FlyteBundle) else "json"
         ),
         resolve=target[PythonResolveField].normalized_value(python_setup),
+        max_size=target[types.FlyteMaxSizeField].bytes or flyte.most_bytes,
+        max_files=target[types.FlyteMaxFilesField].value or flyte.max_files,
+        sbom=wants_sbom(target, flyte),
     )
 
 

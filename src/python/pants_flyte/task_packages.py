@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Sequence, Tuple
+from typing import Iterable, Optional, Sequence, Tuple, Union
 
+from pants.backend.docker.target_types import DockerImageTarget
 from pants.backend.python.subsystems.repos import PythonRepos
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import MainSpecification, PythonResolveField
 from pants.backend.python.util_rules.pex import PexRequest
 from pants.backend.python.util_rules.pex_from_targets import PexFromTargetsRequest
 from pants.engine.fs import FileContent
+from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.target import Target
+from pants.engine.unions import UnionRule
+from pants.option.global_options import GlobalOptions
 
-from flyte_pack.image.lock_kinds import pants_reads
+from flyte_pack.lock_kinds import pants_reads
 from pants_flyte import engine
 from pants_flyte.globs import exactly
 from pants_flyte.image_packages import choice_of, requirements_of, resolved_here
@@ -36,6 +40,16 @@ class PackageSettings:
     certificates: Optional[str]
 
 
+@rule
+async def package_settings(
+    flyte_pack: FlytePackSubsystem,
+    python_setup: PythonSetup,
+    repos: PythonRepos,
+    global_options: GlobalOptions,
+) -> PackageSettings:
+    return PackageSettings(flyte_pack, python_setup, repos, global_options.ca_certs_path)
+
+
 @dataclass(frozen=True)
 class PackageSource:
     """A resolve, and what its lock file is read for: tasks that agree share an environment.
@@ -56,8 +70,9 @@ async def package_source(task: Target, python_setup: PythonSetup) -> PackageSour
     if not found or pants_reads(found[0].content):
         return PackageSource(resolve)
     field = task[FlyteTaskImageField]
-    image = await target_named_by(field, FlyteImage)
-    return PackageSource(resolve, found[0], choice_of(image) if image else ())
+    image = await target_named_by(field, FlyteImage, DockerImageTarget)
+    choice = choice_of(image) if isinstance(image, FlyteImage) else ()
+    return PackageSource(resolve, found[0], choice)
 
 
 async def packages_pex(
@@ -104,3 +119,7 @@ async def packages_pex(
         additional_inputs=await engine.create_digest({_REQUIREMENTS: requirements.content}),
         description=f"Install the packages of {source.lock.path}",
     )
+
+
+def rules() -> Iterable[Union[Rule, UnionRule]]:
+    return collect_rules()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.resources
-import os
-from pathlib import Path
-from typing import Dict, Mapping, Sequence, Tuple
+from typing import Mapping, Sequence, Tuple
 
-from pants.backend.python.target_types import EntryPoint
+from pants.backend.python.target_types import EntryPoint, PexLayout
 from pants.backend.python.util_rules.pex import PexRequest
 from pants.build_graph.address import Address
 from pants.core.goals.run import RunRequest
@@ -22,7 +19,6 @@ from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import literal_glob
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 
-_PACKAGES = ("flyte_pack", "flyte_shim")
 _RESOURCE = "resource://"
 _LOCK = "flyte_pack.lock"
 _PREPARE = {
@@ -30,17 +26,6 @@ _PREPARE = {
     "image_lockfile": "Prepare what builds images",
     "deploy_lockfile": "Prepare what deploys and runs images",
 }
-
-
-async def program_sources() -> Digest:
-    """The modules of the program, from a checkout or a wheel."""
-    files: Dict[str, bytes] = {}
-    for package in _PACKAGES:
-        top = Path(str(importlib.import_module(package).__file__)).parent
-        for path in sorted(top.rglob("*.py")):
-            name = os.path.join(package, path.relative_to(top).as_posix())
-            files[name] = path.read_bytes()
-    return await engine.create_digest(files)
 
 
 async def _lock_file(flyte_pack: FlytePackSubsystem, needs: str) -> bytes:
@@ -83,11 +68,12 @@ async def program_pex(flyte_pack: FlytePackSubsystem, needs: str = "lockfile") -
     return PexRequest(
         output_filename="flyte_pack.pex",
         internal_only=True,
+        layout=PexLayout.ZIPAPP,
         additional_args=(*form, _LOCK),
         additional_inputs=await engine.create_digest({_LOCK: lock}),
         interpreter_constraints=flyte_pack.constraints(needs),
         main=EntryPoint("flyte_pack.__main__"),
-        sources=await program_sources(),
+        sources=await engine.program_sources(),
         description=_PREPARE[needs],
     )
 

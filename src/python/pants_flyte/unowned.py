@@ -16,13 +16,12 @@ from pants.engine.fs import PathGlobs
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.target import MultipleSourcesField, SingleSourceField, SourcesField
 from pants.engine.unions import UnionRule
-from pants.source.filespec import FilespecMatcher
 from pants.util.logging import LogLevel
 
 from pants_flyte import engine
-from pants_flyte.globs import literal_glob
+from pants_flyte.build_types import SourceFile
+from pants_flyte.globs import literal_glob, matcher
 from pants_flyte.ignored import ignored_files
-from pants_flyte.layout import SourceFile
 from pants_flyte.named_files import NamedFilesField
 from pants_flyte.subsystem import FlyteSubsystem, UnownedFiles
 
@@ -120,14 +119,15 @@ async def _unowned_beside(
         )
         if path not in packed
     ]
-    excluded = set(FilespecMatcher(flyte.all_excludes, ()).matches(candidates))
+    excluded = set(matcher(flyte.all_excludes, "[flyte].all_excludes").matches(candidates))
     left = owned.without_owner(path for path in candidates if path not in excluded)
     ignored = await ignored_files(left) if left else {}
     return sorted(path for path in left if path not in ignored)
 
 
 def _is_code(name: str) -> bool:
-    return name.endswith((".py", ".pyi")) or name.partition(".")[0] == "BUILD"
+    """Whether its folder is one of other code, or a virtual environment."""
+    return name.endswith((".py", ".pyi", "pyvenv.cfg")) or name.partition(".")[0] == "BUILD"
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:

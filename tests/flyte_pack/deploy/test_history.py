@@ -7,7 +7,9 @@ import shutil
 
 import pytest
 
+from flyte_pack.deploy.ledger import Ledger
 from flyte_pack.json_fields import dump
+from flyte_pack.store.file import FileStore
 from flyte_shim.hashing import sha256_bytes
 from tests.support.deploying import ADDRESS, BuildRoot, show_writes, snapshot
 
@@ -315,3 +317,20 @@ def test_the_root_of_a_store_may_be_a_symbolic_link_of_the_users(root, tmp_path)
     (tmp_path / "link").symlink_to(root.store)
     found = root.deploy("--store", f"file://{tmp_path}/link", "list", "--output", "json").ok().json
     assert found["current"] == "v2-b"
+
+
+def test_an_entry_is_appended_after_what_came_since_the_history_was_looked_at(empty):
+    empty.package("train")
+    empty.deploy("--version", "v1").ok()
+    ledger = Ledger(FileStore(str(empty.store)), "flytesnacks", "development", ADDRESS)
+    seen, recorded = ledger.current(), ledger.recorded("v1")
+    empty.package("train", "v = 2\n")
+    empty.deploy("--version", "v2").ok()
+    # Whoever saw v1 as the current one: it is not any more.
+    entry, appended = ledger.append("deploy", recorded, seen.provenance, after=seen)
+    assert (entry.number, entry.version, appended) == (3, "v1", True)
+    # And whoever saw v1 and makes v2 current: that has the next number already.
+    entry, appended = ledger.append("deploy", ledger.recorded("v2"), seen.provenance, after=seen)
+    assert (entry.number, entry.version, appended) == (4, "v2", True)
+    entry, appended = ledger.append("deploy", ledger.recorded("v2"), seen.provenance, after=entry)
+    assert (entry.number, appended) == (4, False)

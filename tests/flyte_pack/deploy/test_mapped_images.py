@@ -93,6 +93,14 @@ def test_what_is_not_there_is_an_error_that_says_what_to_change(registry, image,
         assert said in str(error.value)
 
 
+@pytest.mark.parametrize("right", [True, False])
+def test_what_a_target_publishes_is_to_be_published_first(registry, image, tmp_path, right):
+    keychain = docker_config(tmp_path, registry.host) if right else None
+    reference = f"{registry.host}/team/app:v3"
+    with pytest.raises(RegistryError, match=r"\./pants publish ml:img\b"):
+        resolve([reference], keychain, published={reference: "ml:img"})
+
+
 def test_all_that_failed_is_named_at_once(registry, image, keychain):
     name = f"{registry.host}/team/app"
     with pytest.raises(RegistryError) as error:

@@ -50,6 +50,9 @@ def of(command="deploy", which=None, **settings) -> DeployOptions:
         ("show v1", DeployOptions(command="show", which="v1")),
         ("show --output json v1", DeployOptions(command="show", which="v1", output="json")),
         ("rollback v1 --dry-run", DeployOptions(command="rollback", which="v1", dry_run=True)),
+        ("diff", DeployOptions(command="diff")),
+        ("diff v1 -1", DeployOptions(command="diff", which="v1", other="-1")),
+        ("diff v1 --checkout", DeployOptions(command="diff", which="v1", checkout=True)),
         ("rollback", DeployOptions(command="rollback")),
         ("rollback -2 --dry-run", DeployOptions(command="rollback", which="-2", dry_run=True)),
         ("--dry-run rollback -1", DeployOptions(command="rollback", which="-1", dry_run=True)),
@@ -115,7 +118,7 @@ def test_only_deploying_needs_packages(typed, packages):
     ("typed", "said"),
     [
         ("deploy", "unknown command 'deploy'"),
-        ("lsit", "list, show, rollback, verify, prune, export, import"),
+        ("lsit", "list, show, diff, rollback, verify, prune, export, import"),
         ("list v1", "list takes no VERSION"),
         ("show v1 v2", "show takes at most one VERSION"),
         ("rollback v1 v2", "rollback takes at most one VERSION"),
@@ -219,7 +222,7 @@ def test_every_option_is_in_the_help():
         "from_domain": "from",
         "image_check": "no-image-check",
     }
-    names = vars(DeployOptions()).keys() - {"command", "which", "directory", "settings"}
+    names = vars(DeployOptions()).keys() - {"command", "which", "other", "directory", "settings"}
     for name in names | vars(Settings()).keys():
         option = told.get(name, name)
         assert f"  --{option.replace('_', '-')} " in HELP

@@ -15,6 +15,7 @@ from flyte_pack.deploy.records import VersionRecord
 from flyte_shim.hashing import sha256_bytes, sha256_file
 from tests.support.control_plane import control_plane
 from tests.support.deploying import snapshot
+from tests.support.fake_secrets import FAKES
 from tests.support.registering import Registering, body, versions
 
 
@@ -55,6 +56,23 @@ def test_every_task_is_registered_under_its_version_with_the_bundle_that_is_in_t
     assert entry["registered"] == plane.endpoint
 
 
+def test_a_secret_in_a_variable_is_refused_or_allowed(root, plane):
+    token = FAKES["github-token"][0].partition(" ")[2]
+    computed = f"{token[:9]!r} + {token[9:]!r}"
+    root.package("train", body("train", more=f", env_vars={{'GH': {computed}}}"))
+    refused = root.deploy()
+    assert refused.code == 1
+    assert "services/ml:train: task train-env.train: its variable GH: github-token" in refused.err
+    assert '[flyte].allow_secrets = ["env:NAME"]' in refused.err
+    assert not root.store.exists() or not root.history()
+    warned = root.deploy(plan={"secrets": "warn"}).ok()
+    assert "warning: services:deploy: everyone who may see its tasks" in warned.err
+    assert token[9:20] not in refused.err + warned.err
+    root.package("train", body("train", 2, more=f", env_vars={{'GH': {computed}}}"))
+    for plan in ({"allowed_variables": ["GH"]}, {"secrets": "ignore"}):
+        assert "everyone" not in root.deploy(plan=plan).ok().err
+
+
 def test_a_second_run_asks_nothing_of_flyte_and_imports_nothing(root, plane):
     root.deploy().ok()
     before, files = plane.state()["requests"], snapshot(root.store)
@@ -62,6 +80,49 @@ def test_a_second_run_asks_nothing_of_flyte_and_imports_nothing(root, plane):
     (root.dist / "python").write_text("#!/bin/sh\nexit 9\n")
     done = root.deploy().ok()
     assert "Nothing to do" in done.out
+    assert plane.state()["requests"] == before
+    assert snapshot(root.store) == files
+
+
+def noted_starts(root):
+    """The file that notes each process of the tasks' Python, as "PID ROLE"."""
+    noted, program = root.root / "started", root.dist / "python"
+    program.write_text(
+        program.read_text().replace(
+            "exec ", f'for role; do :; done\necho "$$ $role" >> {noted}\nexec '
+        )
+    )
+    return noted
+
+
+def test_flyte_is_imported_ahead_unless_all_of_it_was_deployed_before(root):
+    noted = noted_starts(root)
+    # What is wrong with the store is found before anything is asked of Flyte.
+    root.deploy("--store", "file:///dev/null/store").failed(1, "/dev/null/store")
+    started = [line.split() for line in noted.read_text().splitlines()]
+    assert {role for _, role in started} <= {"describe", "client"}
+    assert not [pid for pid, _ in started if Path(f"/proc/{pid}").exists()]
+    (root.dist / "python").rename(root.dist / "aside")
+    root.deploy("--store", "file:///dev/null/store").failed(1, "/dev/null/store")
+    (root.dist / "aside").rename(root.dist / "python")
+    noted.write_text("")
+    root.deploy().ok()
+    assert sorted(line.split()[1] for line in noted.read_text().splitlines()) == [
+        *("client", "describe", "describe")  # one for each of two bundles
+    ]
+    noted.write_text("")
+    assert "Nothing to do" in root.deploy().ok().out
+    assert noted.read_text() == ""
+
+
+def test_the_same_files_by_other_dependencies_are_described_and_registered_by_nobody(root, plane):
+    noted = noted_starts(root)
+    root.deploy().ok()
+    before, files = plane.state()["requests"], snapshot(root.store)
+    noted.write_text("")
+    root.redescribe("train", "libs:other")
+    assert "Nothing to do" in root.deploy().ok().out
+    assert noted.read_text() == ""
     assert plane.state()["requests"] == before
     assert snapshot(root.store) == files
 
@@ -438,6 +499,14 @@ def test_who_may_not_write_to_a_bucket_ships_through_flytes_data_proxy(root, pla
     before = plane.state()["requests"]
     again = root.deploy("--upload", "flyte").ok()
     assert "Nothing to do" in again.out
+    assert plane.state()["requests"] == before
+
+
+def test_what_was_uploaded_serves_the_same_files_by_other_dependencies(root, plane):
+    root.deploy("--upload", "flyte").ok()
+    before = plane.state()["requests"]
+    root.redescribe("train", "libs:other")
+    assert "Nothing to do" in root.deploy("--upload", "flyte").ok().out
     assert plane.state()["requests"] == before
 
 

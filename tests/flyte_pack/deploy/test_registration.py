@@ -27,6 +27,7 @@ from tests.support.control_plane import (
     registrar,
     unpacked,
 )
+from tests.support.fake_secrets import FAKES
 from tests.support.flyte_versions import MATRIX, NEWEST, pinned, python_with_flyte
 from tests.support.object_stores import clean_environment, seaweedfs, unique
 
@@ -38,6 +39,23 @@ TASKS = {"ml.train", "ml.score", "leaf.double"}
 def plane(tmp_path_factory):
     with control_plane(tmp_path_factory.mktemp("plane")) as running:
         yield running
+
+
+def test_a_secret_in_a_variable_is_seen_and_not_repeated(tmp_path):
+    (text,) = FAKES["hugging-face-token"]
+    token = text.partition("=")[2]
+    files = {
+        "p/train.py": "import flyte\n"
+        f"env = flyte.TaskEnvironment('e', image='i:1', env_vars={{'A': 'x', 'HF': {token!r}}})\n"
+        "@env.task\ndef train() -> int: return 1\n",
+    }
+    with registrar() as process:
+        described = process.describe(
+            [code(unpacked(tmp_path, files), entry("p/train.py:train", "task"))]
+        )
+    (leak,) = described.leaks
+    assert leak.about.endswith(": task e.train")
+    assert leak[1:] == ("HF", "hugging-face-token")
 
 
 @pytest.mark.parametrize("line", MATRIX)

@@ -79,8 +79,8 @@ def test_a_record_that_another_deployer_writes_while_we_look_is_kept(root, monke
     look = Ledger.recorded
     others = [typed(2)]
 
-    def look_and_be_overtaken(self, version):
-        found = look(self, version)
+    def look_and_be_overtaken(self, version, latest=None):
+        found = look(self, version, latest)
         if others:
             root.deploy(*others.pop()).ok()
         return found

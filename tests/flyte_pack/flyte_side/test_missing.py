@@ -24,6 +24,32 @@ KNOWN = {
 }
 
 
+def test_a_file_is_named_where_its_source_root_keeps_it(tmp_path):
+    root, bundle = tmp_path / "root", tmp_path / "bundle"
+    (root / "packages/geo/src/geo").mkdir(parents=True)
+    (root / "packages/geo/src/geo/a.json").touch()
+    bundle.mkdir()
+    known = {**KNOWN, "first_party": {"geo.distance": "packages/geo/src/geo/distance.py"}}
+    advice = missing.file_advice(f"{bundle}/geo/a.json", str(bundle), str(root), known)
+    assert "packages/geo/src/geo/a.json is in the repository" in advice
+    assert '`resources(name="data", sources=["a.json"])` in packages/geo/src/geo/BUILD' in advice
+    for other in ("/etc/hosts", "../a.json", f"{bundle}/geo/b.json", "geo"):
+        assert missing.file_advice(other, str(bundle), str(root), known) is None
+
+
+def test_the_path_of_an_error_is_that_of_one_it_comes_from():
+    first = FileNotFoundError(2, "No such file or directory", "data/a.csv")
+    middle = RuntimeError("something else")
+    middle.__cause__ = first
+    last = SystemExit(1)
+    last.__context__ = middle
+    assert missing.file_of(last) == "data/a.csv"
+    assert missing.file_of(RuntimeError(f"wrapped: {first}")) == "data/a.csv"
+    circle = RuntimeError("a")
+    circle.__cause__ = circle
+    assert missing.file_of(circle) is None
+
+
 @pytest.mark.parametrize(
     ("module", "said"),
     [

@@ -16,8 +16,8 @@ from packaging.utils import canonicalize_name
 from flyte_pack.errors import UserError
 from flyte_pack.image.filesystem import console_script
 from flyte_pack.image.installed import read_installed
-from tests.support.codec_envs import find_cpython
-from tests.support.image_tools import Done, Tools
+from tests.support.codec_envs import needed_cpython
+from tests.support.image_tools import Done, Tools, compiler
 from tests.support.wheels import AMD64, ARM64, Wheel, lock_of, record_hash, serve_index
 
 SITE = "lib/python3.12/site-packages"
@@ -573,14 +573,6 @@ MODULES = {
 }
 
 
-def cpython(version: str) -> str:
-    found = find_cpython(version)
-    if found is None:
-        assert not os.environ.get("CI"), f"CI needs a CPython {version}"
-        pytest.skip(f"this machine has no CPython {version}: install it, with pyenv for example")
-    return found
-
-
 # An import puts the place where a module is found into its code; so the file is read for what it says itself.
 _READ = """
 import marshal, pkg
@@ -591,7 +583,9 @@ print(len(pkg.NAMES), marshal.loads(open(pkg.__cached__, "rb").read()[16:]).co_f
 class TestBytecode:
     @pytest.fixture
     def compiled(self, install):
-        return install([Wheel("pkg", files=MODULES)], "--bytecode-python", cpython("3.12"))
+        return install(
+            [Wheel("pkg", files=MODULES)], "--compiler", compiler(needed_cpython("3.12"))
+        )
 
     def test_a_distribution_has_the_same_blob_whatever_it_is_compiled_with(self, install):
         large = Wheel("large", files={**MODULES, "large.bin": os.urandom(2 << 20)})
@@ -599,7 +593,7 @@ class TestBytecode:
             Wheel(f"o{n}", files={f"o{n}.py": f"NAMES = {{'a', 'b', 'pkg{n}'}}\n"})
             for n in range(120)
         ]
-        options = ("--bytecode-python", cpython("3.12"))
+        options = ("--compiler", compiler(needed_cpython("3.12")))
         alone, among = install([large], *options, name="alone"), install([large, *others], *options)
         assert alone.layers == among.layers[:1]
 
@@ -614,7 +608,7 @@ class TestBytecode:
         source = site / "pkg/__init__.py"
         source.write_text("raise SystemExit('the source was read')")
         done = subprocess.run(
-            [cpython("3.12"), "-c", _READ],
+            [needed_cpython("3.12"), "-c", _READ],
             env={"PYTHONPATH": str(site)},
             capture_output=True,
             text=True,
@@ -631,7 +625,7 @@ class TestBytecode:
         def made(name: str, **env: str) -> list[dict[str, object]]:
             return install(
                 [Wheel("pkg", files=MODULES)],
-                *("--bytecode-python", cpython(version)),
+                *("--compiler", compiler(needed_cpython(version))),
                 python=version,
                 name=name,
                 **env,
@@ -640,18 +634,27 @@ class TestBytecode:
         one = made("some where/tests/one", PYTHONHASHSEED="1", LC_ALL="C")
         assert one == made("two", PYTHONHASHSEED="2", TZ="Asia/Kathmandu")
 
+    def test_the_history_says_who_compiled_it(self, compiled):
+        release = compiler(needed_cpython("3.12")).partition("=")[0]
+        assert compiled.layers[0]["what"] == f"pkg 1.0, compiled by CPython {release}"
+
     @pytest.mark.parametrize(
-        ("interpreter", "message"),
+        ("argument", "message"),
         [
-            (sys.executable, "must be compiled by one, and .* is cpython 3"),
-            ("/bin/true", "no working interpreter"),
-            ("/nowhere/python", "No such file"),
+            (compiler(sys.executable), r"must be compiled by CPython 3\..* is CPython 3\."),
+            (f"3.99.0={sys.executable}", r"must be compiled by CPython 3\.99\.0, .* is CPython 3"),
+            ("3.13.0=/bin/true", "is no CPython that works"),
+            ("3.13.0=/nowhere/python", "is no CPython that works"),
         ],
-        ids=["another version", "no Python", "nothing"],
+        ids=["another version", "another release", "no Python", "nothing"],
     )
-    def test_another_interpreter_than_the_images_is_refused(self, interpreter, message, install):
+    def test_another_interpreter_than_said_or_than_the_images_is_refused(
+        self, argument, message, install
+    ):
         python = "3.13" if sys.version_info < (3, 13) else "3.12"
-        done = install([Wheel("a")], "--bytecode-python", interpreter, python=python)
+        if "3.99" in argument:
+            python = "3.99"
+        done = install([Wheel("a")], "--compiler", argument, python=python)
         assert done.code == 1
         assert re.search(message, done.stderr)
         assert not done.out.exists()

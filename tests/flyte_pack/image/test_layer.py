@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
+import zlib
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +19,13 @@ import pytest
 
 import flyte_pack
 from flyte_pack.errors import UserError
-from flyte_pack.image.layer import main, pack_layer, pack_part
-from flyte_pack.image.layer_plan import PART, LayerPlan
+from flyte_pack.image.compiler import Compiler, compiled_path, release_of
+from flyte_pack.image.layer import compile_modules, main, pack_layer
+from flyte_pack.image.layer_plan import LayerPlan
 from flyte_pack.json_fields import InvalidData
-from flyte_pack.oci.layer import LayerWriter, join_parts
+from flyte_pack.oci.layer import LayerWriter
 from flyte_pack.oci.parts import Layer, Layers
+from tests.support.codec_envs import needed_cpython
 from tests.support.layouts import Member, members_of
 from tests.support.packing import write_tree
 
@@ -248,7 +254,7 @@ def test_no_member_removes_what_is_below(tmp_path, add):
         ("../outside", "outside"),
         ("src", "is a directory"),
         ("link", "link"),
-        ("linked/a.py", "linked"),
+        ("src/linked/a.py", "linked"),
         ("pipe", "pipe"),
     ],
 )
@@ -256,7 +262,7 @@ def test_a_source_that_is_no_file_of_the_sources_leaves_nothing(tmp_path, source
     sources = write_tree(tmp_path / "sources", FILES)
     (tmp_path / "outside").write_text("secret")
     (sources / "link").symlink_to("run.sh")
-    (sources / "linked").symlink_to("src")
+    (sources / "src/linked").symlink_to(".")
     os.mkfifo(sources / "pipe")
     plan = replace(PLAN, files=(("z", source),))
     with pytest.raises(UserError, match=message):
@@ -320,23 +326,35 @@ def test_the_command_starts_as_the_rules_start_it(tmp_path):
     assert len(Layers.from_json((tmp_path / "o" / "layers.json").read_bytes()).layers) == 1
 
 
-@pytest.mark.parametrize("size", [1, 3, 7, 100])
-def test_parts_joined_hold_what_the_plan_says_and_an_edit_changes_one(size, tmp_path):
+def gzip_members(data: bytes) -> list[bytes]:
+    """Each as it was compressed."""
+    found = []
+    while data:
+        inflate = zlib.decompressobj(31)
+        inflate.decompress(data)
+        found.append(data[: len(data) - len(inflate.unused_data)])
+        data = inflate.unused_data
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_a_layer_in_parts_holds_what_the_plan_says_and_an_edit_changes_one(size, tmp_path):
     files = {f"d{d}/e{d % 2}/{f}.py": b"%d %d" % (d, f) for d in range(7) for f in range(3)}
     paths = tuple((f"home/flyte/task/{path}", path) for path in files)
     plan = replace(PLAN, files=paths)
     whole = members(plan, tmp_path, files)
 
-    def parts() -> list[str]:
-        for number, part in enumerate(plan.in_parts(size)):
-            pack_part(part, str(tmp_path / "sources"), str(tmp_path / f"part{number}"))
-        return [str(tmp_path / f"part{n}" / PART) for n in range(number + 1)]
+    def parts() -> list[bytes]:
+        layer = pack_layer(plan, str(tmp_path / "sources"), str(tmp_path / "out"), size)
+        data = blob(layer, tmp_path / "out")
+        assert members_of(gzip.decompress(data)) == whole
+        return gzip_members(data)
 
-    layer = join_parts(parts(), str(tmp_path / "joined"), "joined")
-    assert members_of(gzip.decompress(blob(layer, tmp_path / "joined"))) == whole
-    before = [Path(part).read_bytes() for part in parts()]
-    (tmp_path / "sources/d3/e1/2.py").write_bytes(b"edited")
-    assert sum(a != Path(b).read_bytes() for a, b in zip(before, parts())) == 1
+    before = parts()
+    assert len(before) == len(plan.in_parts(size)) + 1  # which is the end of the archive
+    (tmp_path / "sources/d3/e1/2.py").write_bytes(b"?")
+    whole["home/flyte/task/d3/e1/2.py"] = Member("file", 0o644, USER, "?")
+    assert sum(a != b for a, b in zip(before, parts())) == 1
 
 
 def test_directories_come_before_what_is_in_them_whatever_part_that_is_in(tmp_path):
@@ -350,3 +368,74 @@ def test_directories_come_before_what_is_in_them_whatever_part_that_is_in(tmp_pa
         f"home/flyte/task/d{d}{below}" for d in range(5) for below in ("", "/e", "/e/f")
     }
     assert sorted(row for part in others for row in part.files) == sorted(plan.files)
+
+
+# --- bytecode -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compiler() -> Compiler:
+    python = needed_cpython("3.12")
+    return Compiler(str(release_of(python)), python)
+
+
+def with_bytecode(files: Iterable[str]) -> LayerPlan:
+    """Of the bytecode of these modules."""
+    return LayerPlan(
+        what="a test's",
+        owner=USER,
+        directories=(("home/flyte/task", 0o755),),
+        files=tuple((compiled_path(f"home/flyte/task/{file}", "3.12"), file) for file in files),
+    )
+
+
+def compiled_into(
+    root: Path, plan: LayerPlan, compiler: Compiler, out: Path, part: int = 1000
+) -> Layer:
+    plan, compiled = compile_modules(plan, str(root), compiler)
+    layer = pack_layer(plan, str(root), str(out), part, compiled)
+    with tarfile.open(fileobj=io.BytesIO(blob(layer, out))) as tar:
+        tar.extractall(out / "root", filter="fully_trusted")
+    return layer
+
+
+def test_bytecode_spares_compiling_until_its_source_is_another(tmp_path, compiler):
+    source = tmp_path / "sources" / "a.py"
+    write_tree(tmp_path / "sources", {"a.py": b"import sys\nprint('one')\n", "b.py": b"print 2\n"})
+    compiled_into(tmp_path / "sources", with_bytecode(["a.py", "b.py"]), compiler, tmp_path / "out")
+    work = tmp_path / "out/root/home/flyte/task"
+    assert os.listdir(work / "__pycache__") == ["a.cpython-312.pyc"]
+
+    def said() -> str:
+        (work / "a.py").write_bytes(source.read_bytes())
+        os.utime(work / "a.py", (0, 0))
+        done = subprocess.run(
+            [compiler.python, "-v", "-B", "-c", "import a"],
+            env={"PYTHONPATH": str(work)},
+            capture_output=True,
+            text=True,
+        )
+        used = "matches" in done.stderr and f"{work}/__pycache__/a.cpython-312.pyc" in done.stderr
+        return f"{done.stdout.strip()} {used}"
+
+    before = said()
+    source.write_bytes(b"import sys\nprint('two')\n")  # as long as before
+    assert [before, said().split()[0]] == ["one True", "two"]
+
+
+def test_bytecode_in_parts_is_what_it_is_as_a_whole_and_an_edit_changes_one(tmp_path, compiler):
+    files = {f"d{d}/{f}.py": b"X = {'%d', '%d'}\n" % (d, f) for d in range(7) for f in range(3)}
+    write_tree(tmp_path / "sources", files)
+    plan = with_bytecode(files)
+
+    def packed(name: str, part: int = 3) -> bytes:
+        out = tmp_path / name
+        return blob(compiled_into(tmp_path / "sources", plan, compiler, out, part), out)
+
+    before = packed("one")
+    assert packed("again") == before
+    assert members_of(gzip.decompress(packed("whole", 100))) == members_of(gzip.decompress(before))
+    (tmp_path / "sources/d3/2.py").write_bytes(b"edited = 1\n")
+    changed = [a != b for a, b in zip(gzip_members(before), gzip_members(packed("edited")))]
+    assert len(changed) > 3
+    assert sum(changed) == 1

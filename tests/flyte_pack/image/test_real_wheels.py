@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.codec_envs import CACHE, find_cpython
+from tests.support.codec_envs import CACHE, needed_cpython
 from tests.support.containers import need
-from tests.support.image_tools import Done, Tools, real_index
+from tests.support.image_tools import Done, Tools, compiler, real_index
 
 LOCK = Path(__file__).parents[2] / "support" / "image-dependencies.lock"
 MACHINES = {"linux/amd64": (62, "x86_64"), "linux/arm64": (183, "aarch64")}  # ELF, "e_machine"
@@ -95,7 +95,8 @@ def test_programs_and_modules_work_in_place(bytecode, tools, amd64, tmp_path):
     done = amd64
     if bytecode:
         done = installed(
-            tools, "compiled", "flyte\nnumpy\n", "linux/amd64", "--bytecode-python", python
+            *(tools, "compiled", "flyte\nnumpy\n", "linux/amd64"),
+            *("--compiler", compiler(python)),
         )
     venv = done.unpack(tmp_path / "root") / "opt/venv"
     (venv / "bin/python").symlink_to(python)
@@ -124,10 +125,7 @@ def _normal(name: str) -> str:
 
 
 def _python() -> str:
-    python = find_cpython("3.12")
-    if python is None:
-        assert not os.environ.get("CI"), "CI needs a CPython 3.12"
-        pytest.skip("this machine has no CPython 3.12: install it, with pyenv for example")
+    python = needed_cpython("3.12")
     return os.path.realpath(python)
 
 

@@ -34,6 +34,7 @@ REQUIRES = {
     "tomli": (),
     "unrelated": ("common-name",),
     "slow": (),
+    "odd": ("common-name; sys_platform~='linux'",),
 }
 EXTRAS = {"lib": ("docs",), "speed": ("fast", "slow")}
 WHEELS = [
@@ -57,6 +58,8 @@ CLOSURES = {
     "one root twice": ("speed[slow]\nspeed[fast]", "amd64", "common-name native slow speed"),
     "a marker that holds": ("slow; python_version>='3.11'", "amd64", "slow"),
     "a marker that does not": ("slow; python_version<'3.11'\ntomli", "amd64", "tomli"),
+    "a marker that compares what has no order": ("slow; os_name~='posix'", "amd64", "slow"),
+    "such a one of a distribution": ("odd", "amd64", "common-name odd"),
     "nothing": ("", "amd64", ""),
     "nothing for this platform": ("slow; sys_platform=='win32'", "amd64", ""),
 }

@@ -19,6 +19,7 @@ from tests.support.task_bundle import PYTHON_PATH, PackagedTask, package_task
 
 WORKFLOWS = """\
     import asyncio
+    import gc
     import os
     import subprocess
     import sys
@@ -67,6 +68,25 @@ WORKFLOWS = """\
 
 
     @env.task
+    def reads_what_does_not_ship() -> str:
+        return parts(["data/gone.csv"])[0]
+
+
+    def parts(names: list[str]) -> list[str]:
+        return [Path(name).read_text() for name in names]
+
+
+    @env.task
+    def reads_beside_itself_what_does_not_ship() -> str:
+        return parts([str(Path(__file__).with_name("gone.json"))])[0]
+
+
+    @env.task
+    def reads_what_nobody_has() -> str:
+        return parts(["data/nowhere.csv"])[0]
+
+
+    @env.task
     def reads_a_resource() -> str:
         return resources.files("services.ml").joinpath("labels.json").read_text()
 
@@ -101,6 +121,11 @@ WORKFLOWS = """\
     def spawns_workers() -> list[int]:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             return list(pool.map(double, [1, 2]))
+
+
+    @env.task
+    def has_its_garbage_collected() -> bool:
+        return gc.isenabled()
 
 
     @env.task
@@ -289,6 +314,7 @@ def machine(tmp_path: Path) -> Machine:
         ("is_loaded_once", [], "[True, True, True]"),
         ("runs_a_module_in_a_process", [], '"worked\n"'),
         ("spawns_workers", [], "[2, 4]"),
+        ("has_its_garbage_collected", [], "True"),
         ("finds_programs_of_its_environment", [], "True"),
         ("knows_where_it_runs", [], "['flytesnacks', 'development']"),
         ("takes_the_options_of_a0", ["--tgz", "a", "--dest", "b"], '"ab"'),
@@ -298,6 +324,28 @@ def test_a_task_runs(
     machine: Machine, packaged: PackagedTask, task: str, arguments: list[str], result: str
 ) -> None:
     assert machine.result(of_task(packaged, task), *arguments) == result
+
+
+@pytest.mark.parametrize(
+    ("task", "path", "said"),
+    [
+        ("reads_what_does_not_ship", "data/gone.csv", '`files(name="data", sources=["gone.csv"])` in data/BUILD'),
+        ("reads_beside_itself_what_does_not_ship", "services/ml/gone.json", '`resources(name="data", sources=["gone.json"])` in services/ml/BUILD'),
+        ("reads_what_nobody_has", "data/gone.csv", None),
+    ],
+)  # fmt: skip
+def test_a_file_that_the_repository_has_and_the_bundle_lacks_is_named_with_its_target(
+    machine: Machine, packaged: PackagedTask, task: str, path: str, said: str | None
+) -> None:
+    (machine.root / path).parent.mkdir(parents=True)
+    (machine.root / path).touch()
+    done = machine.run(of_task(packaged, task))
+    assert done.returncode == 1
+    assert "No such file or directory" in done.stdout + done.stderr
+    if said is None:
+        assert "is in the repository" not in done.stderr
+    else:
+        assert f"services/ml:task: {path} is in the repository, but not in the bundle: let {said}" in done.stderr  # fmt: skip
 
 
 def test_a_task_in_an_init_module_runs_and_is_loaded_once(tmp_path: Path, machine: Machine) -> None:

@@ -6,21 +6,26 @@ its archive is byte for byte ours, it is read and its content hash computed befo
 
 from __future__ import annotations
 
+import base64
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from flyte_pack.deploy.contents import Wrong, check_bundle
-from flyte_pack.deploy.records import StoredBundle
+from flyte_pack.deploy.records import StoredBundle, VersionRecord
 from flyte_pack.errors import UserError
-from flyte_pack.json_fields import InvalidData
+from flyte_pack.json_fields import InvalidData, Sha256
 from flyte_pack.manifest import Manifest
+from flyte_pack.meanwhile import all_of
 from flyte_pack.names import TargetAddress
 from flyte_pack.progress import Progress
 from flyte_pack.remembered import Remembered
-from flyte_pack.store import Blob, State, Store, blob_of
+from flyte_pack.signing import Signer
+from flyte_pack.store import Blob, State, Store, StoreKey, blob_of
 from flyte_pack.task_link import LinkedBundle
 from flyte_shim.hashing import sha256_file
+from flyte_shim.signatures import MOST_BYTES, signed_text
 
 _CHUNK = 1 << 20
 _INDEX_LIMIT = 1 << 20
@@ -37,6 +42,11 @@ class Put:
     blob: Blob
     source: str | bytes
     replace: bool
+
+    @property
+    def names_others(self) -> bool:
+        """Whether it is to be there only after what it names."""
+        return isinstance(self.source, bytes)
 
     def into(self, store: Store, progress: Progress | None = None) -> bool:
         """Write it; returns whether that was needed. Raises `Beaten` if another is there."""
@@ -63,6 +73,13 @@ class Settled:
     status: str
     puts: tuple[Put, ...]
 
+    def named_by(self, record: VersionRecord) -> Settled:
+        """Without a manifest that the record, which is there already, does not name."""
+        named = next((b for b in record.bundles if b.archive == self.bundle.archive), self.bundle)
+        if self.status != "unchanged" or named == self.bundle:
+            return self
+        return Settled(named, self.status, ())
+
 
 def check_files(directory: str, address: TargetAddress, bundle: LinkedBundle) -> None:
     """Raises `UserError` unless archive and manifest are there and are what the link says."""
@@ -70,7 +87,10 @@ def check_files(directory: str, address: TargetAddress, bundle: LinkedBundle) ->
         (bundle.archive, bundle.archive_size, bundle.archive_hash),
         (bundle.manifest, bundle.manifest_size, bundle.manifest_hash),
     )
-    for name, size, sha256 in expected:
+    listed = (
+        () if bundle.sbom is None else ((bundle.sbom.path, bundle.sbom.size, bundle.sbom.sha256),)
+    )
+    for name, size, sha256 in (*expected, *listed):
         path = os.path.join(directory, name)
         try:
             whole = os.path.getsize(path) == size and sha256_file(path) == sha256
@@ -88,8 +108,9 @@ def check_files(directory: str, address: TargetAddress, bundle: LinkedBundle) ->
 def settle(store: Store, directory: str, ours: LinkedBundle, repair: bool) -> Settled:
     """Which archive and manifest stand for a bundle's content in the store, and what to write.
 
-    The first deployer decides: if the index has the content, its archive and manifest are used,
-    even if ours differ (made with another compressor, or by another target). `repair`: whether
+    The first deployer decides: if the index has the content, its archive is used, even if ours
+    differs (made with another compressor). So is its manifest, unless the archive is ours: then
+    ours goes beside it, as it tells which dependencies were there this time. `repair`: whether
     damaged objects may be replaced. Writes nothing. Raises `UserError`.
     """
     mine = StoredBundle(**ours.hashes)
@@ -101,10 +122,13 @@ def settle(store: Store, directory: str, ours: LinkedBundle, repair: bool) -> Se
         return _with_ours(store, directory, ours, mine, repair, replace_index=True)
     if indexed is None:
         return _with_ours(store, directory, ours, mine, repair, replace_index=False)
-    states = {blob: store.state(blob) for blob in (indexed.archive, indexed.manifest)}
+    blobs = (indexed.archive, indexed.manifest)
+    states = _states(store, blobs)
     if all(state is State.WHOLE for state in states.values()):
         wrong = None if indexed == mine else _falsehood(store, indexed)
         if wrong is None:
+            if indexed.archive == mine.archive and indexed.manifest != mine.manifest:
+                return _with_our_manifest(store, directory, ours, mine, repair)
             return Settled(indexed, "unchanged", ())
         if not repair:
             raise UserError(
@@ -125,6 +149,62 @@ def settle(store: Store, directory: str, ours: LinkedBundle, repair: bool) -> Se
             "without it)"
         )
     return _with_ours(store, directory, ours, mine, repair, replace_index=True)
+
+
+def list_all(
+    store: Store, directory: str, bundles: Iterable[LinkedBundle], repair: bool
+) -> tuple[Put, ...]:
+    """The inventories to write, of bundles that have one. Raises `UserError` for a damaged one."""
+    wanted = {
+        StoredBundle(**bundle.hashes).inventory(bundle.sbom): bundle.sbom.path
+        for bundle in bundles
+        if bundle.sbom is not None
+    }
+    states = _states(store, list(wanted))
+    for blob, state in states.items():
+        if state is State.DAMAGED and not repair:
+            raise _damaged(store, blob)
+    return tuple(
+        Put(blob, os.path.join(directory, wanted[blob]), replace=state is State.DAMAGED)
+        for blob, state in states.items()
+        if state is not State.WHOLE
+    )
+
+
+def unsigned(
+    store: Store, bundles: Iterable[StoredBundle], signer: Signer, repair: bool
+) -> tuple[tuple[StoreKey, Sha256, bool], ...]:
+    """What `signer` has yet to sign: the key of the signature, the archive's hash, and whether a
+    damaged one is to be replaced. Raises `UserError` for a damaged one if that must not be.
+    """
+    found = []
+    for bundle in dict.fromkeys(bundles):
+        key = bundle.signature_key(signer.key_id)
+        size = store.size(key)
+        data = None if size is None else b""
+        if size and size <= MOST_BYTES:
+            data = store.read(key, MOST_BYTES)
+        if data is not None and signer.is_mine(signed_text(bundle.archive_hash), _decoded(data)):
+            continue
+        if data is not None and not repair:
+            raise UserError(
+                f"{store.uri_of(key)} is damaged: it is not the signature that its name says. To "
+                "sign anew, deploy with --repair"
+            )
+        found.append((key, bundle.archive_hash, data is not None))
+    return tuple(found)
+
+
+def signature(signer: Signer, archive_hash: Sha256) -> bytes:
+    """The content of a signature's file. Raises `SigningError`."""
+    return base64.b64encode(signer.sign(signed_text(archive_hash))) + b"\n"
+
+
+def _decoded(data: bytes) -> bytes:
+    try:
+        return base64.b64decode(data.strip(), validate=True)
+    except ValueError:
+        return b""
 
 
 def check_whole(store: Store, bundles: Iterable[StoredBundle]) -> None:
@@ -148,7 +228,8 @@ def check_whole(store: Store, bundles: Iterable[StoredBundle]) -> None:
 def check_kept(store: Store, bundles: Iterable[StoredBundle]) -> None:
     """Raises `Beaten` if somebody has pruned a bundle before our record named it."""
     for bundle in bundles:
-        if None in map(store.size, (bundle.index_key, bundle.archive.key, bundle.manifest.key)):
+        keys = (bundle.index_key, bundle.archive.key, bundle.manifest.key)
+        if None in all_of((partial(store.size, key) for key in keys), store.at_once):
             raise Beaten
 
 
@@ -179,6 +260,28 @@ def _indexed(store: Store, mine: StoredBundle) -> StoredBundle | None:
     return indexed
 
 
+def _with_our_manifest(
+    store: Store, directory: str, ours: LinkedBundle, mine: StoredBundle, repair: bool
+) -> Settled:
+    """The archive that is there, with what we know of it; the index entry stays as it is."""
+    state = store.state(mine.manifest)
+    if state is State.WHOLE:
+        return Settled(mine, "unchanged", ())
+    if state is State.DAMAGED and not repair:
+        raise _damaged(store, mine.manifest)
+    _check_manifest(directory, ours)
+    path = os.path.join(directory, ours.manifest)
+    put = Put(mine.manifest, path, replace=state is State.DAMAGED)
+    return Settled(mine, "repair" if put.replace else "unchanged", (put,))
+
+
+def _damaged(store: Store, blob: Blob) -> UserError:
+    return UserError(
+        f"{store.uri_of(blob.key)} is damaged: it has another size or SHA-256 than its name says. "
+        "To replace it by what this build made, deploy with --repair"
+    )
+
+
 def _with_ours(
     store: Store,
     directory: str,
@@ -189,13 +292,12 @@ def _with_ours(
 ) -> Settled:
     """Archive, manifest, then the index entry that names them (`replace_index` None: it does)."""
     puts = []
-    for blob, name in ((mine.archive, ours.archive), (mine.manifest, ours.manifest)):
-        state = store.state(blob)
+    blobs = (mine.archive, mine.manifest)
+    states = _states(store, blobs)
+    for blob, name in zip(blobs, (ours.archive, ours.manifest)):
+        state = states[blob]
         if state is State.DAMAGED and not repair:
-            raise UserError(
-                f"{store.uri_of(blob.key)} is damaged: it has another size or SHA-256 than "
-                "its name says. To replace it by what this build made, deploy with --repair"
-            )
+            raise _damaged(store, blob)
         if state is not State.WHOLE:
             puts.append(Put(blob, os.path.join(directory, name), replace=state is State.DAMAGED))
     _check_manifest(directory, ours)
@@ -204,6 +306,11 @@ def _with_ours(
         puts.append(Put(blob_of(mine.index_key, content), content, replace=replace_index))
     repairs = replace_index is None or any(put.replace for put in puts)
     return Settled(mine, "repair" if repairs else "new", tuple(puts))
+
+
+def _states(store: Store, blobs: Sequence[Blob]) -> dict[Blob, State]:
+    found = all_of((partial(store.state, blob) for blob in blobs), store.at_once)
+    return dict(zip(blobs, found))
 
 
 def _check_manifest(directory: str, ours: LinkedBundle) -> None:

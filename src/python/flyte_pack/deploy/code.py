@@ -17,12 +17,12 @@ from flyte_shim.paths import path_problem
 _MAX_FILES = 2_000_000  # of an image's code, and directories
 
 
-def unpack_archive(archive: str, sha256: str, directory: str) -> None:
+def unpack_archive(archive: str, sha256: str, directory: str, limits: Limits | None = None) -> None:
     """Unpack a bundle into the new `directory`. Raises `UserError` unless it has that hash."""
     try:
         if sha256_file(archive) != sha256:
             raise UserError(f"{archive} is not the bundle {sha256}: package it again")
-        extract(archive, directory, Limits(), mtime=1_000_000_000)
+        extract(archive, directory, limits or Limits(), mtime=1_000_000_000)
     except ArchiveError as error:
         raise UserError(f"the bundle {sha256} cannot be unpacked: {error}") from None
 

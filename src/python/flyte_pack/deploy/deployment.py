@@ -16,8 +16,10 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from flyte_pack.deploy import records
@@ -28,11 +30,14 @@ from flyte_pack.deploy.bundles import (
     check_files,
     check_kept,
     check_whole,
+    list_all,
     settle,
+    signature,
+    unsigned,
 )
 from flyte_pack.deploy.changes import TaskChange, compare, describe
 from flyte_pack.deploy.control_plane import Found
-from flyte_pack.deploy.flyte_processes import Registered
+from flyte_pack.deploy.flyte_processes import Processes, Registered
 from flyte_pack.deploy.git import now, provenance
 from flyte_pack.deploy.gone import (
     apps_left_behind,
@@ -42,7 +47,7 @@ from flyte_pack.deploy.gone import (
     removed,
     removed_apps,
 )
-from flyte_pack.deploy.images import push_all, read_pushes
+from flyte_pack.deploy.images import look_for_all, push_all, read_pushes
 from flyte_pack.deploy.ledger import Ledger, Recorded, is_current
 from flyte_pack.deploy.links import one_copy_style, read_links, shipped_of
 from flyte_pack.deploy.plan import Request
@@ -50,13 +55,16 @@ from flyte_pack.deploy.recorded import described
 from flyte_pack.deploy.records import HistoryEntry, RecordedTask, StoredBundle, VersionRecord
 from flyte_pack.deploy.registering import Registering, Specifications
 from flyte_pack.deploy.registration import Surveyed, TriggerName
-from flyte_pack.deploy.source_link import SourceLink
+from flyte_pack.deploy.source_link import SourceLink, web_at
+from flyte_pack.deploy.statement import STATEMENT_TYPE, statement
 from flyte_pack.deploy.task_images import images_of, pinned
 from flyte_pack.errors import UserError
-from flyte_pack.json_fields import InvalidData
+from flyte_pack.json_fields import InvalidData, Sha256
+from flyte_pack.meanwhile import all_of, meanwhile
 from flyte_pack.names import TargetAddress
 from flyte_pack.progress import Progress, Say
 from flyte_pack.remembered import Remembered
+from flyte_pack.signing import envelope, signer_of
 from flyte_pack.store import Store, StoreError, StoreKey, blob_of
 from flyte_pack.task_link import BUNDLE_URI_HOLE, VERSION_HOLE, LinkedBundle, TaskLink
 
@@ -72,7 +80,8 @@ class Work:
     by Flyte's name of the tasks to register at `control_plane`; both are empty where none are.
     removed: triggers that were registered there and that the version does not have, with the
     version of the task that they ran; removed_apps: such apps, by Flyte's names. agrees: whether
-    `record` says in full what this run would have written.
+    `record` says in full what this run would have written. inventories: of bundles, to be written.
+    unsigned: as `bundles.unsigned` gives it.
     """
 
     settled: tuple[Settled, ...]
@@ -86,10 +95,14 @@ class Work:
     removed: Mapping[TriggerName, str]
     removed_apps: tuple[str, ...]
     agrees: bool
+    inventories: tuple[Put, ...] = ()
+    unsigned: tuple[tuple[StoreKey, Sha256, bool], ...] = ()
 
     @property
     def puts(self) -> tuple[Put, ...]:
-        return tuple(put for settled in self.settled for put in settled.puts)
+        """In the order in which they are written: what is named by others comes first."""
+        puts = [*self.inventories, *(put for settled in self.settled for put in settled.puts)]
+        return tuple(sorted(puts, key=lambda put: put.names_others))
 
     @property
     def is_current(self) -> bool:
@@ -105,7 +118,7 @@ class Work:
 
     def writes(self, ledger: Ledger) -> tuple[StoreKey, ...]:
         """The keys to be written, in order."""
-        keys = [put.blob.key for put in self.puts]
+        keys = [put.blob.key for put in self.puts] + [key for key, _, _ in self.unsigned]
         if self.existing is None:
             keys.append(ledger.version_key(self.record.version))
         if not self.is_current:
@@ -118,7 +131,7 @@ class Deployment:
 
     request: what and where. directory: of the packaged files. build_root: the checkout. found:
     where to register. action: for the history. origin: where the version is from, by default the
-    checkout.
+    checkout. processes: that need Flyte; some may have been started already.
 
     NEEDS_VERSION: whether code in images takes a named version. EACH_TIME: whether the history gets
     an entry for a version that is the current one, too.
@@ -139,6 +152,7 @@ class Deployment:
         say: Say,
         action: str = "deploy",
         origin: records.Provenance | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self._action, self._origin = action, origin
         self._request = request
@@ -152,6 +166,7 @@ class Deployment:
         self._copy_style = one_copy_style(request, self._links, self.NEEDS_VERSION)
         self._pushes = read_pushes(directory, request.plan.pushes)
         self._images = images_of(request, self._links, self._pushes)
+        self._signer = signer_of(os.environ)
         self.registered: list[Registered] = []
         self.stopped: tuple[TriggerName, ...] = ()
         self.stopped_apps: tuple[str, ...] = ()
@@ -167,9 +182,13 @@ class Deployment:
             raise UserError("--upload flyte takes a control plane: type --endpoint HOST, too")
         self._registering: Registering | None = None
         self._remembered = Remembered()
+        self._made_from: Future[records.Provenance] | None = None
+        self._images_there: Future[list[dict[str, Any]] | None] | None = None
         if found is not None:
             self._images = pinned(self._images, self._links, request, say)
-            self._registering = Registering(found, request, directory, self._ref_names(), say)
+            self._registering = Registering(
+                found, request, directory, self._ref_names(), say, processes
+            )
         # Each once: many tasks may share a bundle.
         bundles = {link.bundle: link.address for link in self._links if link.bundle is not None}
         for bundle, address in bundles.items():
@@ -187,30 +206,44 @@ class Deployment:
 
         This comes before any record, as no record may name an image that a container cannot pull.
         """
-        return push_all(self._pushes, self._directory, self._say, self._dry_run)
+        there = None if self._images_there is None else self._images_there.result()
+        if there is None:
+            return push_all(self._pushes, self._directory, self._say, self._dry_run)
+        for image in there:
+            self._say(f"{image['reference']}: there already")
+        return there
 
     def prepare(self) -> Work:
         """Plan it; writes nothing. Raises `UserError`."""
-        settled: dict[str, Settled] = {}
-        for link in self._links:
-            if link.bundle is not None and link.bundle.content_hash not in settled:
-                settled[link.bundle.content_hash] = settle(
-                    self._store, self._directory, link.bundle, self._repair
-                )
+        # What does not depend on one another is asked for at once.
+        looked_up = meanwhile(self._look_up)
+        if self._images_there is None:
+            self._images_there = meanwhile(partial(look_for_all, self._pushes, self._directory))
+        bundles_of = [one.bundle for one in self._links if one.bundle]
+        listed = meanwhile(
+            partial(list_all, self._store, self._directory, bundles_of, self._repair)
+        )
+        linked = {one.content_hash: one for one in bundles_of}
+        asked = (
+            partial(settle, self._store, self._directory, one, self._repair)
+            for one in linked.values()
+        )
+        settled: dict[str, Settled] = dict(zip(linked, all_of(asked, self._store.at_once)))
         bundles = {key: value.bundle for key, value in settled.items()}
-        current = self._ledger.current()
-        recorded = self._before(current)
+        current, recorded = looked_up.result()
         before = recorded.record if recorded else None
         plane = self._registering.identity if self._registering else None
         own = before if recorded and self._remembered.has(*_fact(plane, recorded)) else None
         registered = plane is not None and current is not None and current.registered == plane
         kept = own if registered and not self._repair else None
         record = self._record(bundles, own, kept)
-        existing, damaged = self._existing(record)
+        existing, damaged = self._existing(record, recorded)
         if existing is not None:
             stored = {value.bundle for value in settled.values()}
             check_whole(self._store, (b for b in existing.record.bundles if b not in stored))
         after = record if existing is None else existing.record
+        if existing is not None:
+            settled = {key: one.named_by(after) for key, one in settled.items()}
         last = self._last_registered(before if registered else None)
         return Work(
             settled=tuple(settled.values()),
@@ -224,7 +257,34 @@ class Deployment:
             removed=removed(self._store, last, after),
             removed_apps=removed_apps(self._store, last, after),
             agrees=dataclasses.replace(after, provenance=record.provenance) == record,
+            inventories=listed.result(),
+            unsigned=self._unsigned(one.bundle for one in settled.values()),
         )
+
+    def _unsigned(
+        self, bundles: Iterable[StoredBundle]
+    ) -> tuple[tuple[StoreKey, Sha256, bool], ...]:
+        if self._signer is None:
+            return ()
+        return unsigned(self._store, bundles, self._signer, self._repair)
+
+    def _look_up(self) -> tuple[HistoryEntry | None, Recorded | None]:
+        """The entry that counts, and the record that it names."""
+        current = self._ledger.current()
+        return current, self._before(current)
+
+    def _ask_git(self) -> Future[records.Provenance]:
+        """Where the version is from: several runs of git, which begin with the first call."""
+
+        def ask() -> records.Provenance:
+            if self._origin is not None:
+                return self._origin
+            if self._registering is not None:
+                web_at(self._build_root)  # it is remembered
+            return provenance(self._build_root, self._store.uri)
+
+        self._made_from = self._made_from or meanwhile(ask)
+        return self._made_from
 
     def _last_registered(self, current: VersionRecord | None) -> VersionRecord | None:
         """What was registered last where this goes. current: the record that counts, if it was."""
@@ -276,11 +336,12 @@ class Deployment:
     def _attempt(self, work: Work, written: list[StoreKey]) -> int:
         total = sum(put.blob.size for put in work.puts)
         progress = Progress(self._say, f"to {self._store.uri}", total)
-        for put in work.puts:
-            self._put(put, written, progress)
+        self._put([put for put in work.puts if not put.names_others], written, progress)
+        self._put([put for put in work.puts if put.names_others], written, progress)
+        self._sign(work, written)
         if work.is_current and not work.registers and not self.EACH_TIME:
             return work.history_number
-        origin = self._origin or provenance(self._build_root, self._store.uri)
+        origin = self._ask_git().result()
         if origin.unknown:
             what = "the commit is unknown" if origin.commit is None else "dirty is unknown"
             self._say(f"{what}: {origin.unknown}")
@@ -289,9 +350,10 @@ class Deployment:
             record = dataclasses.replace(work.record, provenance=origin)
             content = record.to_json()
             blob = blob_of(self._ledger.version_key(record.version), content)
-            self._put(Put(blob, content, work.replace_record), written)
+            self._put([Put(blob, content, work.replace_record)], written)
             recorded = Recorded(record, blob.sha256)
             check_kept(self._store, record.bundles)
+        self._state(recorded, origin, written)
         self._register(work.registers, origin)
         if self._registering is not None:
             self._registering.deactivate(self.stopped)
@@ -299,16 +361,67 @@ class Deployment:
         if work.agrees and work.control_plane is not None:
             self._remembered.add(*_fact(work.control_plane, recorded))
         entry, appended = self._ledger.append(
-            self._action, recorded, origin, work.control_plane, again=self.EACH_TIME
+            self._action,
+            recorded,
+            origin,
+            work.control_plane,
+            again=self.EACH_TIME,
+            after=work.current,
         )
         if appended:
             written.append(self._ledger.entry_key(entry.number))
         return entry.number
 
-    def _put(self, put: Put, written: list[StoreKey], progress: Progress | None = None) -> None:
-        self._say(f"writing {put.blob.key} ({put.blob.size:,} bytes)")
-        if put.into(self._store, progress):
-            written.append(put.blob.key)
+    def _sign(self, work: Work, written: list[StoreKey]) -> None:
+        """Put what containers may require beside the archives, before anything names these."""
+        if self._signer is None:
+            return
+        puts = []
+        for key, archive_hash, replace in work.unsigned:
+            content = signature(self._signer, archive_hash)
+            puts.append(Put(blob_of(key, content), content, replace))
+        self._put(puts, written)
+        if work.unsigned and self._uploads:
+            self._say(
+                "warning: the signatures of the bundles are in the store, and not beside what "
+                "Flyte's data proxy has: containers that require one refuse these bundles"
+            )
+
+    def _state(
+        self, recorded: Recorded, origin: records.Provenance, written: list[StoreKey]
+    ) -> None:
+        """Write what the version was made from, if that was asked for.
+
+        Not of a record of another commit: then it is that commit's to say, and it has.
+        """
+        materials, made = self._request.plan.materials, recorded.record.provenance
+        if materials is None or (made.commit, made.dirty) != (origin.commit, origin.dirty):
+            return
+        record_key = self._ledger.version_key(recorded.record.version)
+        key = records.statement_key(record_key)
+        if self._store.size(key) is None:
+            listed = [
+                StoredBundle(**link.bundle.hashes).inventory(link.bundle.sbom)
+                for link in self._links
+                if link.bundle is not None and link.bundle.sbom is not None
+            ]
+            built = {one.built_image.digest for one in self._links if one.built_image is not None}
+            content = statement(recorded, record_key, materials, listed, built)
+            signed_key = records.envelope_key(key)
+            if self._signer is not None and self._store.size(signed_key) is None:
+                signed = envelope(self._signer, content, STATEMENT_TYPE)
+                self._put([Put(blob_of(signed_key, signed), signed, replace=False)], written)
+            self._put([Put(blob_of(key, content), content, replace=False)], written)
+
+    def _put(
+        self, puts: Sequence[Put], written: list[StoreKey], progress: Progress | None = None
+    ) -> None:
+        """Write what names none of the others; those that were needed are `written`."""
+        for put in puts:
+            self._say(f"writing {put.blob.key} ({put.blob.size:,} bytes)")
+        works = (partial(put.into, self._store, progress) for put in puts)
+        needed = all_of(works, self._store.at_once)
+        written += [put.blob.key for put, was in zip(puts, needed) if was]
 
     # --- registration ----------------------------------------------------------------------------
 
@@ -383,6 +496,7 @@ class Deployment:
             known = [t for t in kept_tasks if t.inputs and t.inputs == inputs.get(t.address)]
             if kept is not None and len(known) == len(kept.tasks) == len(inputs):
                 return kept  # importing the tasks would come to the same
+            self._ask_git()
             specifications = self._registering.describe(
                 shipped, [one for task in known for one in described(task)]
             )
@@ -422,8 +536,9 @@ class Deployment:
         """Where containers get each bundle, by content hash: the store, or the data proxy's."""
         if not self._uploads:
             return {key: self._store.uri_of(one.archive.key) for key, one in bundles.items()}
-        known = {t.bundle: t.code_uri for t in before.tasks if t.bundle} if before else {}
-        uris = {key: known.get(bundle) or "" for key, bundle in bundles.items()}
+        tasks = before.tasks if before else ()
+        known = {t.bundle.archive_hash: t.code_uri for t in tasks if t.bundle}
+        uris = {key: known.get(bundle.archive_hash) or "" for key, bundle in bundles.items()}
         files = {
             f"{link.bundle.archive_hash}.tar.gz": (link.bundle.content_hash, link.bundle.archive)
             for link in self._links
@@ -508,14 +623,19 @@ class Deployment:
             for task in tasks
         )
 
-    def _existing(self, record: VersionRecord) -> tuple[Recorded | None, bool]:
+    def _existing(
+        self, record: VersionRecord, before: Recorded | None
+    ) -> tuple[Recorded | None, bool]:
         """What is recorded under the version, and whether that is damaged and to be written anew.
 
         A whole record must be the same as what is to be deployed. (Both come from one look:
-        another deployer may write in between two.)
+        another deployer may write in between two.) before: the current version's record.
         """
         try:
-            existing = self._ledger.recorded(record.version)
+            if before is not None and before.record.version == record.version:
+                existing: Recorded | None = before
+            else:
+                existing = self._ledger.recorded(record.version)
         except InvalidData as error:
             if self._request.settings.version is not None:
                 raise InvalidData(
@@ -538,7 +658,7 @@ class Deployment:
         if current is None:
             return None
         try:
-            recorded = self._ledger.recorded(current.version)
+            recorded = self._ledger.recorded(current.version, current)
         except (InvalidData, StoreError) as error:
             self._say(f"warning: the current version cannot be compared with: {error}")
             return None

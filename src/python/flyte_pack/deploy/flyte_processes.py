@@ -9,21 +9,20 @@ import json
 import os
 import select
 import signal
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from flyte_pack.deploy.start import Start
 from flyte_pack.errors import UserError
 from flyte_pack.flyte_side import MAIN
 from flyte_pack.flyte_side.words import TAKES_TIME
 from flyte_pack.progress import Say
 
-# What makes specifications, besides Flyte: their content is part of the identity of one.
-SIDE_FILES = tuple(str(path) for path in sorted(Path(MAIN).parent.glob("*.py")))
+if TYPE_CHECKING:
+    from flyte_pack.deploy.standby import Taken
 
 
 @dataclass(frozen=True)
@@ -54,39 +53,37 @@ class RegistrationError(UserError):
         self.registered = registered
 
 
-def command(python: Sequence[str]) -> list[str]:
-    """The arguments that start `flyte_side`, without its own."""
-    # Isolated from PYTHONPATH, the working directory and the user's own packages.
-    return [*python, "-I", "-u", "-X", "utf8", MAIN]
+# The variables that a task module may see while it is imported to be registered, besides those that
+# `[flyte].import_env_vars` names. A specification must not depend on unknown ones: a version has
+# one.
+USUAL = ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR")
+
+
+def import_environ(import_env: Sequence[str]) -> dict[str, str]:
+    """What task modules see as `os.environ`. import_env: NAME, taken from ours, or NAME=value."""
+    found = {name: os.environ[name] for name in USUAL if name in os.environ}
+    for entry in import_env:
+        name, equals, value = entry.partition("=")
+        if equals or name in os.environ:
+            found[name] = value if equals else os.environ[name]
+    return found
 
 
 class Process:
     """A process of `flyte_side`: one request at a time, each with its answers.
 
-    role: `describe` or `client`, the module of `flyte_side` to run.
+    waits: whether one that waits is taken, if there is one, before a new one is started.
     """
 
-    def __init__(
-        self, python: Sequence[str], role: str, environ: Mapping[str, str], say: Say
-    ) -> None:
-        arguments, env = command(python), dict(environ)
-        if role == "describe":
-            # As isolated, with a fixed hash seed: task modules iterate over sets in one order.
-            arguments = [*python, "-s", "-u", "-X", "utf8", MAIN]
-            env = {name: value for name, value in env.items() if not name.startswith("PYTHON")}
-            env["PYTHONHASHSEED"] = "0"
+    def __init__(self, start: Start, say: Say, waits: bool = False) -> None:
+        self.start = start
+        # By which it runs, once it has answered: a script may have become another program.
+        self.arguments: list[str] | None = None
         try:
-            self._process = subprocess.Popen(
-                [*arguments, role],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=env,
-                # A new group, so that what user code starts can be ended with it.
-                start_new_session=role == "describe",
-            )
+            self._process = (_taken(start) if waits else None) or start.process()
         except OSError as error:
-            raise RegistrationError(f"{python[0]}: {error.strerror}") from None
-        self._role, self._say = role, say
+            raise RegistrationError(f"{start.python[0]}: {error.strerror}") from None
+        self._role, self._say = start.role, say
         self._buffer = b""
         self._importing = ""
 
@@ -108,6 +105,8 @@ class Process:
             pass  # it has ended; what it said before tells why
         while True:
             answer = json.loads(self._line(deadline))
+            if self.arguments is None:
+                self.arguments = _interpreter(self._process.pid)
             if "error" in answer:
                 raise RegistrationError(answer["error"])
             if "note" in answer:
@@ -132,10 +131,8 @@ class Process:
                 )
             chunk = os.read(self._process.stdout.fileno(), 1 << 16)
             if not chunk:
-                code = self._process.wait()
-                how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
                 raise RegistrationError(
-                    f"{self._what()} ended the process with {how}. "
+                    f"{self._what()} ended the process{_how(self._process.wait())}. "
                     "What it printed is above; run that import by itself to find out why"
                 )
             self._buffer += chunk
@@ -162,3 +159,75 @@ class Process:
             assert pipe is not None
             with suppress(BrokenPipeError):
                 pipe.close()
+
+
+class Processes:
+    """Starts processes of `flyte_side`, some of them before it is known what they are to do.
+
+    Each imports Flyte as soon as it is started, and does nothing else until it is asked.
+    """
+
+    def __init__(self, standby: bool = False) -> None:
+        """standby: whether some wait for us, and are to wait for the next deployment."""
+        self._standby = standby
+        self._ahead: list[Process] = []
+        self._taken: list[Process] = []
+
+    def ahead(self, python: Sequence[str], role: str, environ: Mapping[str, str], say: Say) -> None:
+        """Start one that will be taken, perhaps."""
+        self._ahead.append(Process(Start.of(python, role, environ), say, self._standby))
+
+    def take(
+        self, python: Sequence[str], role: str, environ: Mapping[str, str], say: Say
+    ) -> Process:
+        """One that was started ahead just so, or a new one; whoever takes it ends it."""
+        start = Start.of(python, role, environ)
+        found = next((one for one in self._ahead if one.start == start), None)
+        if found is None:
+            found = Process(start, say, self._standby)
+        else:
+            self._ahead.remove(found)
+        self._taken.append(found)
+        return found
+
+    def end(self) -> None:
+        """End those that nobody took."""
+        for process in self._ahead:
+            process.kill()
+        for process in self._ahead:
+            process.end()
+        self._ahead.clear()
+
+    def leave_one_of_each(self) -> None:
+        """For the next deployment start one of each kind that was of use, to wait."""
+        if not (self._standby and self._taken):
+            return
+        from flyte_pack.deploy import standby  # not where nothing was to be done
+
+        kinds = {one.start.role: one for one in self._taken if one.arguments}
+        for one in kinds.values():
+            standby.leave(one.start, one.arguments or ())
+
+
+def _taken(start: Start) -> Taken | None:
+    from flyte_pack.deploy import standby  # not where nothing is to be done
+
+    return standby.take(start)
+
+
+def _interpreter(process: int) -> list[str]:
+    """The program of a process of ours, and its options; nothing where the system tells none."""
+    try:
+        with open(f"/proc/{process}/cmdline", "rb") as file:
+            arguments = os.fsdecode(file.read()).split("\0")
+    except OSError:
+        return []
+    program = os.path.join(*MAIN.split(os.sep)[-2:])
+    mains = [n for n, one in enumerate(arguments) if one.endswith(program)]
+    return arguments[: mains[0]] if mains else []
+
+
+def _how(code: int | None) -> str:
+    if code is None:
+        return ""
+    return f" with signal {signal.Signals(-code).name}" if code < 0 else f" with exit code {code}"

@@ -8,6 +8,7 @@ from typing import Any
 
 from flyte_pack.progress import Say
 from flyte_pack.registry.plan import PushPlan
+from flyte_pack.signing import signer_of
 
 
 def read_pushes(directory: str, names: Iterable[str]) -> tuple[PushPlan, ...]:
@@ -17,6 +18,22 @@ def read_pushes(directory: str, names: Iterable[str]) -> tuple[PushPlan, ...]:
         with open(os.path.join(directory, name), "rb") as file:
             plans.append(PushPlan.from_json(file.read(), f"push plan {name}"))
     return tuple(plans)
+
+
+def look_for_all(plans: Iterable[PushPlan], directory: str) -> list[dict[str, Any]] | None:
+    """What `push_all` returns where there is nothing to push, found by one look at each registry.
+
+    None if something is missing, or is not known: then only `push_all` tells.
+    """
+    done = []
+    for plan in plans:
+        from flyte_pack.registry.push import look_for
+
+        pushed = look_for(plan, directory, signer_of(os.environ))
+        if pushed is None:
+            return None
+        done += [{"address": plan.address, **one.told()} for one in pushed]
+    return done
 
 
 def push_all(
@@ -31,6 +48,7 @@ def push_all(
         # Only a deployment with images pays for the HTTP client.
         from flyte_pack.registry.push import push_image
 
-        for pushed in push_image(plan, directory, say, dry_run=dry_run):
+        signer = signer_of(os.environ)
+        for pushed in push_image(plan, directory, say, dry_run=dry_run, signer=signer):
             done.append({"address": plan.address, **pushed.told()})
     return done

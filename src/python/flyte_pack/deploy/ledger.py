@@ -6,10 +6,12 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from flyte_pack.deploy.records import HistoryEntry, Provenance, VersionRecord, deployment_key
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import InvalidData, Sha256
+from flyte_pack.meanwhile import all_of
 from flyte_pack.names import InvalidName, TargetAddress, check_version
 from flyte_pack.store import Store, StoreError, StoreKey, blob_of
 from flyte_shim.hashing import sha256_bytes
@@ -55,7 +57,11 @@ class Ledger:
 
     def history(self) -> tuple[HistoryEntry, ...]:
         """All entries, the oldest first."""
-        return tuple(self._entry(number) for number in self._numbers())
+        return tuple(
+            all_of(
+                (partial(self._entry, number) for number in self._numbers()), self._store.at_once
+            )
+        )
 
     def newest_first(self) -> Iterator[HistoryEntry]:
         """All entries; each is read when it is asked for."""
@@ -82,8 +88,11 @@ class Ledger:
             f"{known}"
         )
 
-    def recorded(self, version: str) -> Recorded | None:
-        """What was deployed under a version, None where nothing was."""
+    def recorded(self, version: str, latest: HistoryEntry | None = None) -> Recorded | None:
+        """What was deployed under a version, None where nothing was.
+
+        latest: its own last entry, if it was looked up just now.
+        """
         key = self.version_key(version)
         what = self._store.uri_of(key)
         data = self._store.read(key, _RECORD_LIMIT)
@@ -98,7 +107,7 @@ class Ledger:
             record.check_version()
         except ValueError as error:
             raise InvalidData(f"{what}: {error}") from None
-        latest = self._latest_entry_of(version)
+        latest = latest or self._latest_entry_of(version)
         if latest is not None and latest.record != recorded.sha256:
             raise InvalidData(
                 f"{what}: was changed after history entry {latest.number} made it the current one"
@@ -112,14 +121,19 @@ class Ledger:
         provenance: Provenance,
         registered: str | None = None,
         again: bool = False,
+        after: HistoryEntry | None = None,
     ) -> tuple[HistoryEntry, bool]:
         """Make a version current; returns the entry that counts, and whether it was written now.
 
-        registered: the control plane that has its tasks. again: also if it is the current one. Of
-        two deployers that append at once, one takes the next number and the other looks again.
+        registered: the control plane that has its tasks. again: also if it is the current one.
+        after: the entry that counted a while ago, which spares a look if it still does. Of two
+        deployers that append at once, one takes the next number and the other looks again.
         """
+        # That nothing needs to be written takes a look: another deployer may have come since.
+        stale = after is not None and is_current(after, recorded, registered)
+        known = None if stale else after
         for _ in range(_ATTEMPTS):
-            current = self.current()
+            current, known = known or self.current(), None
             if current and not again and is_current(current, recorded, registered):
                 return current, False
             number = 1 if current is None else current.number + 1

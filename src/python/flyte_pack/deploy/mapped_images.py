@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from flyte_pack.http import HttpError
@@ -21,14 +22,15 @@ def resolve_images(
     *,
     say: Say = lambda line: None,
     check: bool = True,
+    published: Mapping[str, str] = MappingProxyType({}),
     session: Session | None = None,
 ) -> dict[str, str]:
     """`registry/repository@digest` of each reference, or the reference where nobody looked.
 
     A registry is asked once for each, by digest if it has one.
     insecure: `host[:port]` of registries that may be spoken to over plain HTTP. check: False to ask
-    none. say: is told of retries and of unchecked images. Raises `RegistryError`, which names all
-    that failed.
+    none. published: the targets that some references are published by, for errors. say: is told of
+    retries and of unchecked images. Raises `RegistryError`, which names all that failed.
     """
     wanted = {text: _parse(text) for text in sorted(set(references))}
     if not wanted:
@@ -47,7 +49,7 @@ def resolve_images(
 
     def look(session: Session, text: str, reference: Reference) -> None:
         try:
-            found[text] = f"{reference.name}@{_look(session, reference)}"
+            found[text] = f"{reference.name}@{_look(session, reference, published.get(text))}"
         except HttpError as error:
             failed[text] = str(error)
 
@@ -59,7 +61,7 @@ def resolve_images(
     return found
 
 
-def _look(session: Session, reference: Reference) -> str:
+def _look(session: Session, reference: Reference, publisher: str | None) -> str:
     from flyte_pack.registry.auth import Denied
     from flyte_pack.registry.client import Refused, may_pull
 
@@ -70,19 +72,20 @@ def _look(session: Session, reference: Reference) -> str:
         digest = registry.manifest_digest(repository, which, may_pull(repository))
     except (Refused, Denied) as error:
         # Many registries answer so for what is not there, too.
-        raise RegistryError(
-            f"{error}; is {reference.name} its name, and may you pull from there?"
-        ) from None
+        question = f"is {reference.name} its name"
+        if publisher:
+            question = f"is it published (./pants publish {publisher})"
+        raise RegistryError(f"{error}; {question}, and may you pull from there?") from None
     except HttpError as error:
         raise RegistryError(
             f"{error}. Where that registry cannot be reached from here, --no-image-check deploys "
             "images unseen"
         ) from None
     if digest is None:
-        raise RegistryError(
-            f"{registry.name} has no {which} of {repository}: push it, or name another one "
-            "(--image NAME=URI, or where this one is written)"
-        )
+        mend = "push it, or name another one (--image NAME=URI, or where this one is written)"
+        if publisher:
+            mend = f"publish it first: ./pants publish {publisher}"
+        raise RegistryError(f"{registry.name} has no {which} of {repository}: {mend}")
     return digest
 
 

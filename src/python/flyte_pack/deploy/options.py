@@ -38,6 +38,9 @@ when nothing changed, nothing is written at all.
 Commands, in the place of deploying; they package nothing and work when the code does not build:
   list                   which versions are there, which is current?
   show [VERSION]         what is in one (by default the current one)?
+  diff [A] [B]           what differs between two versions: files, dependencies, packages, settings?
+                         By default between the one before and the current one; with --checkout,
+                         between A (by default the current one) and what is packaged for it now
   rollback [VERSION|-N]  make an earlier version current again, and what Flyte runs; without one,
                          the one before; -2, the one before that
   verify [VERSION]       read all that a version needs (by default the current one): is it whole?
@@ -83,7 +86,8 @@ Options for promote:
   --from DOMAIN          whose current version, or VERSION, to take
   --from-store URI       its store, if that is another one
 
-Options for verify and prune:
+Options for diff, verify and prune:
+  --checkout             compare with the checkout, which is packaged for that
   --all                  verify every version
   --yes                  delete what prune lists
   --keep N               prune all but the last N versions of this deployment; the current one and
@@ -102,6 +106,7 @@ _DEPLOY = "deploy"
 _COMMANDS = {
     "list": (0, 0, "no VERSION"),
     "show": (0, 1, "at most one VERSION"),
+    "diff": (0, 2, "at most two VERSIONs"),
     "rollback": (0, 1, "at most one VERSION"),
     "verify": (0, 1, "at most one VERSION"),
     "prune": (0, 0, "no VERSION"),
@@ -120,6 +125,7 @@ _FOR = {
     **dict.fromkeys(
         ("endpoint", "insecure", "org", "flyte_config", "no_register"), (*_REGISTERING, "prune")
     ),
+    "checkout": ("diff",),
     "all_versions": ("verify",),
     **dict.fromkeys(("yes", "keep", "older_than", "runs_older_than"), ("prune",)),
 }
@@ -134,15 +140,17 @@ class DeployOptions:
     """What the user typed, checked as far as text alone can be.
 
     command: "deploy", one of the commands of `HELP`, or "help". which: the version that `show`,
-    `rollback`, `verify`, `export` or `promote` names; it may be cut short, or -N for `rollback`.
+    `diff`, `rollback`, `verify`, `export` or `promote` names; it may be cut short, or -N for
+    `diff` and `rollback`. other: the second that `diff` names.
     directory: the folder of `export` or `import`. register: False with --no-register. image_check:
     False with --no-image-check. older_than, runs_older_than: days. from_domain, from_store: of
-    `promote`.
+    `promote`. checkout: whether `diff` compares with that.
     """
 
     command: str = _DEPLOY
     settings: Settings = UNSET
     which: str | None = None
+    other: str | None = None
     directory: str | None = None
     dry_run: bool = False
     image_check: bool = True
@@ -150,6 +158,7 @@ class DeployOptions:
     repair: bool = False
     config: str | None = None
     register: bool = True
+    checkout: bool = False
     all_versions: bool = False
     yes: bool = False
     keep: int | None = None
@@ -163,7 +172,7 @@ class DeployOptions:
     @property
     def packages(self) -> bool:
         """Whether the tasks of the deployment must be packaged for this."""
-        return self.command == _DEPLOY
+        return self.command == _DEPLOY or self.checkout
 
     @property
     def ships(self) -> bool:
@@ -190,23 +199,30 @@ def parse(argv: Sequence[str]) -> DeployOptions:
     if parsed.pop("help"):
         return DeployOptions(command="help")
     command, arguments = (words[0], words[1:]) if words else (_DEPLOY, [])
-    which, directory = _arguments(command, arguments) if words else (None, None)
+    which, other, directory = _arguments(command, arguments) if words else (None, None, None)
     for name, commands in _FOR.items():
         if parsed[name] not in (None, False, []) and command not in commands:
             option = "--" + _OPTIONS.get(name, name).replace("_", "-")
             does = "deploying" if command == _DEPLOY else command
             raise UsageError(f"{option} is for {_listed(commands)}; {does} does not take it")
-    _check_contradictions(parsed, command, which)
+    _check_contradictions(parsed, command, which, other)
     parsed["register"] = not parsed.pop("no_register")
     parsed["image_check"] = not parsed.pop("no_image_check")
     typed = {field.name: parsed.pop(field.name) for field in fields(Settings)}
     typed["images"] = tuple(sorted(typed["images"]))
     return DeployOptions(
-        command=command, settings=Settings(**typed), which=which, directory=directory, **parsed
+        command=command,
+        settings=Settings(**typed),
+        which=which,
+        other=other,
+        directory=directory,
+        **parsed,
     )
 
 
-def _check_contradictions(parsed: dict[str, Any], command: str, which: str | None) -> None:
+def _check_contradictions(
+    parsed: dict[str, Any], command: str, which: str | None, other: str | None
+) -> None:
     if len(dict(parsed["images"])) < len(parsed["images"]):
         raise UsageError("--image is given twice for one name")
     if parsed["dry_run"] and command == "export":
@@ -215,14 +231,16 @@ def _check_contradictions(parsed: dict[str, Any], command: str, which: str | Non
         raise UsageError("--yes and --dry-run contradict: prune without --yes only lists")
     if command == "promote" and parsed["from_domain"] is None:
         raise UsageError("promote takes --from DOMAIN: whose version is it to deploy?")
+    if parsed["checkout"] and other is not None:
+        raise UsageError("diff takes two VERSIONs, or one and --checkout")
     if which is not None and parsed["all_versions"]:
         raise UsageError("verify takes a VERSION or --all, not both")
     if parsed["insecure"] and (parsed["endpoint"] or "").lower().startswith("https:"):
         raise UsageError("--insecure means plain HTTP, and --endpoint says https: leave one out")
 
 
-def _arguments(command: str, arguments: list[str]) -> tuple[str | None, str | None]:
-    """(the version, the folder) that a command names."""
+def _arguments(command: str, arguments: list[str]) -> tuple[str | None, str | None, str | None]:
+    """(the version, another one, the folder) that a command names."""
     if command not in _COMMANDS:
         raise UsageError(
             f"unknown command {shown.word(command)}: there are {', '.join(_COMMANDS)}; "
@@ -235,9 +253,13 @@ def _arguments(command: str, arguments: list[str]) -> tuple[str | None, str | No
     if command in ("export", "import"):
         directory, arguments = arguments[0], arguments[1:]
         _read("flyte_config", directory, f"{command} DIR")  # any path
-    if command == "rollback" and arguments and _STEPS.fullmatch(arguments[0]):
-        return arguments[0], directory
-    return (_read("version", arguments[0], command) if arguments else None), directory
+    steps = command in ("diff", "rollback")
+    versions = [
+        text if steps and _STEPS.fullmatch(text) else _read("version", text, command)
+        for text in arguments
+    ]
+    which, other, *_ = [*versions, None, None]
+    return which, other, directory
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -252,6 +274,7 @@ def _parser() -> argparse.ArgumentParser:
         "--no-register",
         "--yes",
         "--exit-code",
+        "--checkout",
     ):
         parser.add_argument(option, action="store_true")
     for name in TEXTS:

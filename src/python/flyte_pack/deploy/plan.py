@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import Dict, Optional, Tuple
+from typing import Dict, NamedTuple, Optional, Tuple
 
 from flyte_pack.deploy.config import UNSET, Settings
 from flyte_pack.deploy.options import DeployOptions
 from flyte_pack.errors import UserError
-from flyte_pack.json_fields import Document, SafePath
+from flyte_pack.json_fields import Document, SafePath, Sha256
 from flyte_pack.names import TargetAddress
 
 DEFAULTS = Settings(store="file://dist/flyte")
@@ -33,6 +34,17 @@ class Environment:
     tasks: Tuple[str, ...]
     known: Optional[SafePath] = None
 
+    def command(self, directory: str) -> Tuple[str, ...]:
+        """The arguments that start the interpreter."""
+        return (os.path.join(directory, self.python),)
+
+
+class Material(NamedTuple):
+    """Something that is built from: a lock file by its path, a base image by its name."""
+
+    name: str
+    sha256: Sha256
+
 
 @dataclass(frozen=True)
 class DeployPlan(Document):
@@ -43,10 +55,14 @@ class DeployPlan(Document):
     to a directory that is given beside the plan; none where nothing was packaged. pushes: files of
     the plans by which their images are pushed, likewise. insecure_registries: hosts that are spoken
     to over plain HTTP. environments: to register tasks in. import_env: environment variables, NAME
-    or NAME=value, that tasks see while they are imported.
+    or NAME=value, that tasks see while they are imported. standby: whether processes may wait for
+    the next deployment (`flyte_pack.deploy.standby`). secrets: whether those in variables of tasks
+    are an "error", "warn" or "ignore". allowed_variables: names of variables that have none.
+    materials: for a statement of what the version was made from; None: none is made.
     """
 
     NAME = "deploy plan"
+    OMITTED = ("materials",)
 
     address: TargetAddress
     settings: Settings = UNSET
@@ -56,6 +72,10 @@ class DeployPlan(Document):
     insecure_registries: Tuple[str, ...] = ()
     environments: Tuple[Environment, ...] = ()
     import_env: Tuple[str, ...] = ()
+    standby: bool = False
+    secrets: str = "error"
+    allowed_variables: Tuple[str, ...] = ()
+    materials: Optional[Tuple[Material, ...]] = None
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """Finds what is in a store and no version needs, and removes it, beside deployers at work.
 
 Needed are the archives and manifests that the record of any version of any deployment names, or an
-index entry that is needed or young. Whatever is below `deployments/` and not as expected could name
-anything, or be what is left of something that did. So before anything goes, every object there is
-read and checked against its key and the others (`Survey`), and what is not understood stops it.
+index entry that is needed or young, the inventories of such a content, the signatures of such an
+archive, and a record's statement.
+Whatever is below `deployments/` and not as expected could name anything, or be what is left of
+something that did. So before anything goes, every object there is read and checked against its key
+and the others (`Survey`), and what is not understood stops it.
 
 A deployer who starts now may find an index entry and name what
 it names. So entries go first, then the records are read once more, and only then goes what the
@@ -32,14 +34,17 @@ _RECORD_LIMIT = 64 << 20
 _INDEX_LIMIT = 1 << 20
 _CONTENT = {
     "archive": re.compile(r"archives/([0-9a-f]{64})\.tar\.gz"),
+    "signature": re.compile(r"archives/([0-9a-f]{64})\.tar\.gz\.[0-9a-f]{16}\.sig"),
     "manifest": re.compile(r"manifests/([0-9a-f]{64})\.json"),
+    "inventory": re.compile(r"inventories/([0-9a-f]{64})/([0-9a-f]{64})\.cdx\.json"),
+    "statement": re.compile(r"statements/.+\.intoto\.jsonl?"),
 }
 _INDEX = re.compile(r"index/([0-9a-f]{64})\.json")
 
 
 @dataclass(frozen=True)
 class Unneeded:
-    """An object that can go. kind: history, record, index, archive or manifest. size: in bytes."""
+    """An object that can go. kind: history, record, index or one of `_CONTENT`. size: in bytes."""
 
     kind: str
     key: StoreKey
@@ -104,7 +109,7 @@ class Prune:
         index = self._list("index")
         contents = {
             key: one
-            for name in ("archives", "manifests")
+            for name in ("archives", "manifests", "inventories", "statements")
             for key, one in self._list(name).items()
             if any(pattern.fullmatch(key) for pattern in _CONTENT.values())
         }
@@ -114,16 +119,16 @@ class Prune:
             names = (entry.archive.key, entry.manifest.key)
             mine = Unneeded("index", key, index[key].size)
             if entry.archive.key in needed:
-                needed.update(names)
+                needed.update((*names, entry.inventories))
             elif (
                 max(o.modified for o in (index[key], *map(contents.get, names)) if o) > self._before
             ):
-                needed.update(names)
+                needed.update((*names, entry.inventories))
                 young += [mine, *(_content(contents[k]) for k in names if k in contents)]
             else:
                 found.append(mine)
         for key, one in contents.items():
-            if key not in needed:
+            if _need(key) not in needed:
                 (young if one.modified > self._before else found).append(_content(one))
         return PrunePlan(tuple(versions), tuple(found), tuple(young))
 
@@ -144,7 +149,7 @@ class Prune:
             f"{self._store.uri_of(one.key)} was named by a deployer while it was deleted: deploy "
             "that again, which writes it anew"
             for one in deleted
-            if one.key in named
+            if _need(one.key) in named
         ]
         return deleted, problems
 
@@ -206,7 +211,7 @@ class Prune:
     # --- what is needed --------------------------------------------------------------------------
 
     def _named_by_records(self, dropped: Collection[str] = ()) -> set[str]:
-        """Keys of the archives and manifests of all records but those `dropped`, as of now."""
+        """What all records but those `dropped` name, as of now."""
         return self._survey.named(dropped)
 
     def _index_entries(
@@ -235,7 +240,11 @@ class Prune:
 
     def _named_by_index(self) -> set[str]:
         entries = self._index_entries(self._list("index")).values()
-        return {blob.key for entry in entries for blob in (entry.archive, entry.manifest)}
+        return {
+            key
+            for entry in entries
+            for key in (entry.archive.key, entry.manifest.key, entry.inventories)
+        }
 
     def _list(self, prefix: str) -> dict[StoreKey, StoredObject]:
         return listed(self._store, prefix)
@@ -248,7 +257,9 @@ class Prune:
             return self._delete_record(one)
         if one.kind == "index":
             return self._delete_index(one)
-        if one.kind in _CONTENT and one.key in self._named_by_records() | self._named_by_index():
+        if one.kind in _CONTENT and _need(one.key) in (
+            self._named_by_records() | self._named_by_index()
+        ):
             return False
         self._store.delete(one.key)
         return True
@@ -276,6 +287,17 @@ class Prune:
         # Somebody rolled back to it between the two.
         self._store.create(blob_of(record.key, data), [data])
         return False
+
+
+def _need(key: StoreKey) -> str:
+    """What has to be named for it to be needed: for an inventory its directory, for a signed
+    statement the statement, and for a signature its archive.
+    """
+    if _CONTENT["signature"].fullmatch(key):
+        return key.rsplit(".", 2)[0]
+    if key.endswith(".intoto.jsonl"):
+        return key[:-1]
+    return key.rpartition("/")[0] if _CONTENT["inventory"].fullmatch(key) else key
 
 
 def _content(one: StoredObject) -> Unneeded:

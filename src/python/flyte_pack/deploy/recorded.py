@@ -114,7 +114,9 @@ def _describe(
             "--no-register"
         )
     with tempfile.TemporaryDirectory(prefix="flyte-deploy-", dir=scratch_place()) as scratch:
-        specifications = registering.describe([_shipped(task, store, scratch) for task in tasks])
+        specifications = registering.describe(
+            [_shipped(task, store, scratch) for task in tasks], again=True
+        )
     versions: dict[str, str] = {}
     for task in tasks:
         recorded = {one.name: one for one in task.tasks}

@@ -17,7 +17,8 @@ from flyte_pack.json_fields import Document, Sha256, matching, one_of
 from flyte_pack.manifest import BundleHashes
 from flyte_pack.names import TargetAddress, check_version, escape_address
 from flyte_pack.store import Blob, StoreKey
-from flyte_pack.task_link import VERSION_HOLE, CopyStyle, Kind
+from flyte_pack.task_link import VERSION_HOLE, CopyStyle, Kind, LinkedFile
+from flyte_shim.signatures import signature_ending
 
 RUN = "run"  # of a task, without a deployment
 ACTIONS = ("deploy", "rollback", "import", "promote", RUN)
@@ -58,6 +59,18 @@ class StoredBundle(Document, BundleHashes):
     @property
     def index_key(self) -> StoreKey:
         return StoreKey(f"index/{self.content_hash}.json")
+
+    @property
+    def inventories(self) -> StoreKey:
+        """The directory of the inventories (SBOMs) of its content, of which there may be some."""
+        return StoreKey(f"inventories/{self.content_hash}")
+
+    def signature_key(self, key_id: str) -> StoreKey:
+        """Of its archive, by a key. key_id: as of `flyte_pack.signing.Signer`."""
+        return StoreKey(f"{self.archive_key}{signature_ending(key_id)}")
+
+    def inventory(self, file: LinkedFile) -> Blob:
+        return Blob(StoreKey(f"{self.inventories}/{file.sha256}.cdx.json"), file.size, file.sha256)
 
 
 @dataclass(frozen=True)
@@ -262,6 +275,17 @@ class HistoryEntry(Document):
 def deployment_key(project: str, domain: str, address: TargetAddress) -> StoreKey:
     """The key below which everything of one deployment is."""
     return StoreKey(f"deployments/{project}/{domain}/{escape_address(address)}")
+
+
+def statement_key(version_key: StoreKey) -> StoreKey:
+    """Where the statement is of what a version was made from. version_key: of its record."""
+    place = version_key.partition("/")[2]
+    return StoreKey(f"statements/{place[: -len('.json')]}.intoto.json")
+
+
+def envelope_key(statement: StoreKey) -> StoreKey:
+    """Where a statement is in its signed form."""
+    return StoreKey(f"{statement}l")
 
 
 def is_computed(version: str) -> bool:

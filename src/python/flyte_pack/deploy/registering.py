@@ -10,34 +10,41 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import astuple, dataclass
 
 from flyte_pack.deploy.code import unpack_archive, unpack_embedded
 from flyte_pack.deploy.control_plane import Found
-from flyte_pack.deploy.flyte_processes import SIDE_FILES, Registered
+from flyte_pack.deploy.flyte_processes import (
+    USUAL,
+    Processes,
+    Registered,
+    import_environ,
+)
 from flyte_pack.deploy.plan import Environment, Request
 from flyte_pack.deploy.records import RecordedTask
 from flyte_pack.deploy.registration import (
     Code,
     DescribedTask,
     Entry,
+    Leak,
     Registrar,
     SourceOf,
     Surveyed,
     TriggerName,
 )
-from flyte_pack.errors import UserError
+from flyte_pack.deploy.start import SIDE_FILES
+from flyte_pack.errors import UserError, listing
 from flyte_pack.progress import Say
-from flyte_pack.scratch import scratch_place
+from flyte_pack.scratch import new_in_memory, scratch_place
 from flyte_pack.task_link import TaskLink, more_modules
+from flyte_shim.extract import Limits
 from flyte_shim.files import remove_tree
 from flyte_shim.hashing import sha256_file
 
-# The variables that a task module may see while it is imported to be registered, besides those that
-# `[flyte].import_env_vars` names. A specification must not depend on unknown ones: a version has
-# one.
-_IMPORT_ENV = ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR")
+_IN_MEMORY = 64 << 20  # bytes of code, unpacked
+_SHOWN = 20  # secrets that are told of
+_SPARE = 4  # so much more room there must be
 
 
 @dataclass(frozen=True)
@@ -88,15 +95,24 @@ class Registering:
     """Describes tasks, then registers them, by processes that live until `close`."""
 
     def __init__(
-        self, found: Found, request: Request, directory: str, images: Mapping[str, str], say: Say
+        self,
+        found: Found,
+        request: Request,
+        directory: str,
+        images: Mapping[str, str],
+        say: Say,
+        processes: Processes | None = None,
     ) -> None:
-        """directory: where the packaged files are. images: references by ref name."""
+        """directory: where the packaged files are. images: references by ref name. processes: some
+        may have been started already.
+        """
         self.identity = found.identity
         self._control_plane = found.control_plane
         self._request = request
         self._directory = directory
         self._images = images
         self._say = say
+        self._processes = processes or Processes()
         self._stack = ExitStack()
         self._registrars: list[tuple[Registrar, frozenset[str]]] = []
         self._asking: Registrar | None = None
@@ -111,11 +127,11 @@ class Registering:
         The tasks of one bundle count together, since one task's image can be another's.
         """
         request = self._request
-        wanted = _environ(request.plan.import_env)
+        wanted = import_environ(request.plan.import_env)
         identity = {task: one.identity for one in request.plan.environments for task in one.tasks}
         common = {
             "flyte_side": [sha256_file(str(path)) for path in SIDE_FILES],
-            "environ": sorted((n, wanted[n]) for n in wanted.keys() - set(_IMPORT_ENV)),
+            "environ": sorted((n, wanted[n]) for n in wanted.keys() - set(USUAL)),
             "project": request.project,
             "domain": request.domain,
             "version": request.settings.version,
@@ -136,30 +152,32 @@ class Registering:
         return found
 
     def describe(
-        self, shipped: Sequence[Shipped], known: Sequence[DescribedTask] = ()
+        self, shipped: Sequence[Shipped], known: Sequence[DescribedTask] = (), again: bool = False
     ) -> Specifications:
         """Import the tasks from what is shipped, and have Flyte make their specifications.
 
         known: the tasks of unchanged targets, which are not imported, and cannot be registered.
+        again: it was deployed once, so that a secret in a variable is told of, and not refused.
         """
         self._stack.close()
         self._registrars, self._asking = [], None
-        top = os.path.realpath(tempfile.mkdtemp(prefix="flyte-deploy-", dir=scratch_place()))
-        self._stack.callback(remove_tree, top)
         self._say("importing the tasks from what is shipped")
         described = list(known)
         versions: list[str] = []
+        leaks: list[Leak] = []
         found_by: list[tuple[Registrar, Sequence[DescribedTask]]] = []
         unchanged = {task.address for task in known}
         changed = [one for one in shipped if one.address not in unchanged]
         for environment, ones in self._by_environment(changed):
             registrar = self._stack.enter_context(self._registrar(environment))
-            found = registrar.describe(_codes(ones, top, shipped))
+            found = registrar.describe(self._codes(ones, shipped))
             for warning in found.warnings:
                 self._say(f"warning: {warning}")
+            leaks += found.leaks
             described += found.tasks
             versions.append(found.flyte)
             found_by.append((registrar, found.tasks))
+        self._tell(leaks, again)
         merged = _merged(described, shipped)
         chosen = {(task.name, task.address) for tasks in merged.values() for task in tasks}
         self._registrars = [
@@ -167,6 +185,55 @@ class Registering:
             for registrar, tasks in found_by
         ]
         return Specifications(merged, ", ".join(sorted(set(versions))))
+
+    def _tell(self, leaks: Sequence[Leak], again: bool) -> None:
+        plan = self._request.plan
+        lines = [
+            f"{about}: its variable {variable}: {rule}"
+            for about, variable, rule in leaks
+            if variable not in plan.allowed_variables
+        ]
+        if not lines or plan.secrets == "ignore":
+            return
+        message = (
+            f"{plan.address}: everyone who may see its tasks in Flyte would see what looks like "
+            f"secrets:\n{listing(lines, _SHOWN)}\nLet `flyte.Secret` bring them. What is no secret "
+            'can be allowed: `[flyte].allow_secrets = ["env:NAME"]`. See docs/guards.md'
+        )
+        if plan.secrets == "error" and not again:
+            raise UserError(f"{message}.")
+        self._say(f"warning: {message}")
+
+    def _codes(self, some: Sequence[Shipped], shipped: Sequence[Shipped]) -> list[Code]:
+        """Unpack the code of `some` of what is shipped, each code once."""
+        codes = []
+        for ones in _by_code(some):
+            code, entries = ones[0].code, tuple(one.entry for one in ones)
+            uri, digest = (code.uri, code.digest) if code.uri is not None else (None, None)
+            codes.append(Code(self._unpack(code), uri, digest, entries, _elsewhere(ones, shipped)))
+        return codes
+
+    def _unpack(self, code: Source) -> str:
+        """The directory of the code, which `close` removes.
+
+        In memory if it is small: to make a file on a disk can take longer than to import it.
+        """
+        if code.uri is not None and (top := new_in_memory(_SPARE * _IN_MEMORY)):
+            self._stack.callback(remove_tree, top)
+            root = os.path.join(os.path.realpath(top), "files")
+            # Perhaps it is too large; what else is wrong with it is told below.
+            with suppress(UserError, OSError):
+                unpack_archive(code.path, code.digest, root, Limits(total_bytes=_IN_MEMORY))
+                return root
+            remove_tree(top)
+        top = tempfile.mkdtemp(prefix="flyte-deploy-", dir=scratch_place())
+        self._stack.callback(remove_tree, top)
+        root = os.path.join(os.path.realpath(top), "files")
+        if code.uri is None:
+            unpack_embedded(code.path, code.workdir, root)
+        else:
+            unpack_archive(code.path, code.digest, root)
+        return root
 
     def upload(self, paths: Mapping[str, str]) -> dict[str, str]:
         """Upload files through Flyte's data proxy; returns their URIs by the names they end in."""
@@ -257,15 +324,16 @@ class Registering:
 
     def _registrar(self, environment: Environment) -> Registrar:
         return Registrar(
-            python=(os.path.join(self._directory, environment.python),),
+            python=environment.command(self._directory),
             environ={**os.environ, **environment.env},
             control_plane=self._control_plane,
             project=self._request.project,
             domain=self._request.domain,
             images=self._images,
-            import_environ=_environ(self._request.plan.import_env),
+            import_environ=import_environ(self._request.plan.import_env),
             say=self._say,
             known=environment.known and os.path.join(self._directory, environment.known),
+            processes=self._processes,
         )
 
     def _by_environment(
@@ -295,16 +363,6 @@ def _identity(one: Shipped) -> tuple[str, ...]:
     return (*named, entry.image or "", *entry.modules, *_code(one), *one.names)
 
 
-def _environ(import_env: Sequence[str]) -> dict[str, str]:
-    """What task modules see as `os.environ`. import_env: NAME, taken from ours, or NAME=value."""
-    found = {name: os.environ[name] for name in _IMPORT_ENV if name in os.environ}
-    for entry in import_env:
-        name, equals, value = entry.partition("=")
-        if equals or name in os.environ:
-            found[name] = value if equals else os.environ[name]
-    return found
-
-
 def _by_code(shipped: Sequence[Shipped]) -> list[list[Shipped]]:
     """Groups with equal code."""
     by_code: dict[tuple[str, str], list[Shipped]] = {}
@@ -322,22 +380,6 @@ def _elsewhere(ones: Sequence[Shipped], shipped: Sequence[Shipped]) -> tuple[Ent
     here = {_code(one) for one in ones}
     others = (one.entry for one in shipped if one.entry.kind == "app" and _code(one) not in here)
     return tuple(sorted(others, key=lambda entry: entry.address))
-
-
-def _codes(some: Sequence[Shipped], top: str, shipped: Sequence[Shipped]) -> list[Code]:
-    """Unpack the code of `some` of what is shipped below `top`, each code once."""
-    codes = []
-    for ones in _by_code(some):
-        code, entries = ones[0].code, tuple(one.entry for one in ones)
-        elsewhere = _elsewhere(ones, shipped)
-        root = os.path.join(tempfile.mkdtemp(dir=top), "files")
-        if code.uri is not None:
-            unpack_archive(code.path, code.digest, root)
-            codes.append(Code(root, code.uri, code.digest, entries, elsewhere))
-        else:
-            unpack_embedded(code.path, code.workdir, root)
-            codes.append(Code(root, None, None, entries, elsewhere))
-    return codes
 
 
 def _merged(

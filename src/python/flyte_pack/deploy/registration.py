@@ -13,14 +13,15 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any, Callable, NoReturn, Optional, Tuple
+from typing import Any, Callable, NamedTuple, NoReturn, Optional, Tuple
 
 from flyte_pack.deploy.flyte_processes import (
     Process,
+    Processes,
     Registered,
     RegistrationError,
 )
-from flyte_pack.deploy.flyte_processes import command as start
+from flyte_pack.deploy.start import command as start
 from flyte_pack.flyte_side.words import again
 from flyte_pack.names import TargetAddress
 from flyte_pack.progress import Say
@@ -104,6 +105,14 @@ class DescribedTask:
     along: bool = False
 
 
+class Leak(NamedTuple):
+    """What looks like a secret in a variable. about: the target, and its task or app."""
+
+    about: str
+    variable: str
+    rule: str
+
+
 @dataclass(frozen=True)
 class Described:
     """The tasks and apps of all codes. warnings: for the user. flyte: the SDK's version."""
@@ -111,6 +120,7 @@ class Described:
     tasks: tuple[DescribedTask, ...]
     warnings: tuple[str, ...]
     flyte: str
+    leaks: tuple[Leak, ...] = ()
 
 
 # As of `source_link.SourceLink.told`.
@@ -209,7 +219,9 @@ class Registrar:
         say: Say = lambda text: None,
         import_seconds: float = IMPORT_SECONDS,
         known: str | None = None,
+        processes: Processes | None = None,
     ) -> None:
+        self._processes = processes or Processes()
         self._python, self._environ, self._import_environ = python, environ, import_environ
         self._where = _settings(control_plane, project, domain)
         self._images, self._say, self._import_seconds = dict(images), say, import_seconds
@@ -222,7 +234,7 @@ class Registrar:
         self._tasks: dict[str, DescribedTask] = {}
 
     def __enter__(self) -> Registrar:
-        self._client = Process(self._python, "client", self._environ, self._say)
+        self._client = self._processes.take(self._python, "client", self._environ, self._say)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -260,6 +272,7 @@ class Registrar:
             tuple(tasks.values()),
             tuple(dict.fromkeys(line for described in found for line in described["warnings"])),
             found[0]["flyte"] if found else "",
+            tuple(dict.fromkeys(Leak(*row) for described in found for row in described["leaks"])),
         )
 
     def _describe_each(self) -> list[Any]:
@@ -420,7 +433,7 @@ class Registrar:
         return made
 
     def _start(self) -> Process:
-        return Process(self._python, "describe", self._import_environ, self._say)
+        return self._processes.take(self._python, "describe", self._import_environ, self._say)
 
     def _describe(self, bundle: _Bundle) -> Any:
         described = self._load(bundle)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
+from flyte_pack import diff_text
 from flyte_pack.progress import megabytes
 
 _DIGITS = 12  # of a hash or commit
@@ -16,6 +17,7 @@ def text(document: dict[str, Any]) -> str:
         "deploy": _deploy,
         "list": _list,
         "show": _show,
+        "diff": _diff,
         "rollback": _rollback,
         "verify": _verify,
         "prune": _prune,
@@ -148,6 +150,13 @@ def _show(document: dict[str, Any]) -> list[str]:
         for one in task["tasks"]:
             lines.append(f"    {one['name']}: {shlex.join(one['command'])}")
     return lines
+
+
+def _diff(document: dict[str, Any]) -> list[str]:
+    new, old = document["new"] or "what is in the checkout", document["old"]
+    told = diff_text.parts(document["differences"])
+    lines = [f"version {new} against {old}" if document["new"] else f"{new} against version {old}"]
+    return [*lines, *(line for part in told for line in ("", *part))]
 
 
 def _verify(document: dict[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Union
 
 from flyte_pack.checkout import Unknown, Web, web_of
@@ -20,6 +21,15 @@ from flyte_pack.names import TargetAddress
 from flyte_pack.task_link import TaskLink
 
 Packaged = Union[TaskLink, RecordedTask]
+
+
+@lru_cache
+def web_at(build_root: str) -> Web | None:
+    """Where the checkout around `build_root` is on the web; None if nobody knows."""
+    try:
+        return web_of(build_root)
+    except Unknown:
+        return None
 
 
 @dataclass(frozen=True)
@@ -41,10 +51,7 @@ class SourceLink:
         """
         if self.provenance.commit is None:
             return None
-        try:
-            web = web_of(self.build_root)
-        except Unknown:
-            return None
+        web = web_at(self.build_root)
         if web is None:
             return None
         packaged = {one.address: one for one in self.tasks}

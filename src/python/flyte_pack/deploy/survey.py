@@ -19,6 +19,7 @@ from flyte_pack.deploy.records import (
     StoredBundle,
     VersionRecord,
     deployment_key,
+    statement_key,
 )
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import Document, InvalidData
@@ -104,17 +105,19 @@ class Survey:
         return {place for place in where if deployment_key(*place) in self._runs}
 
     def named(self, dropped: Collection[str] = ()) -> set[str]:
-        """Keys of the archives and manifests of all records but those `dropped`, as of now."""
+        """Keys of the archives and manifests of all records but those `dropped`, as of now; of the
+        directories of their inventories, and of their statements.
+        """
         for one in listed(self._store, "deployments").values():
             if self._parts(one)[1]:
                 self._record(one)
         return {
-            blob.key
+            key
             for one, found in self._records.items()
             if one.key not in dropped
             for bundle in found.record.bundles
-            for blob in (bundle.archive, bundle.manifest)
-        }
+            for key in (bundle.archive.key, bundle.manifest.key, bundle.inventories)
+        } | {statement_key(one.key) for one in self._records if one.key not in dropped}
 
     def check_named(self, contents: Collection[str], dropped: Collection[str]) -> None:
         """Raises `UserError` unless the keys `contents` have what old records need.

@@ -64,7 +64,11 @@ def pinned(images: Images, links: Iterable[TaskLink], request: Request, say: Say
     from flyte_pack.deploy.mapped_images import resolve_images
 
     resolved = resolve_images(
-        references, request.plan.insecure_registries, say=say, check=request.options.image_check
+        references,
+        request.plan.insecure_registries,
+        say=say,
+        check=request.options.image_check,
+        published={link.image or "": link.published_by for link in links if link.published_by},
     )
     return {
         address: (resolved.get(image or "", image), ref_name)

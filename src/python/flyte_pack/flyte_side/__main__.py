@@ -14,14 +14,15 @@ from typing import Any
 
 _NAME = "_flyte_side"  # only in `sys.modules`; nothing on `sys.path` has this name
 _HERE = os.path.dirname(os.path.abspath(__file__))
-# For `shown`; a container has a copy of this directory alone, and needs none.
-_SHIM = os.path.join(os.path.dirname(os.path.dirname(_HERE)), "flyte_shim")
+# For `secret_rules` and `shown`; a container has a copy of this directory alone, and needs neither.
+_PACK = os.path.dirname(_HERE)
+_SHIM = os.path.join(os.path.dirname(_PACK), "flyte_shim")
 
 
 def _load(module: str) -> Any:
     sys.path[:] = [entry for entry in sys.path if entry not in ("", _HERE)]
     spec = importlib.util.spec_from_file_location(
-        _NAME, os.path.join(_HERE, "__init__.py"), submodule_search_locations=[_HERE, _SHIM]
+        _NAME, os.path.join(_HERE, "__init__.py"), submodule_search_locations=[_HERE, _SHIM, _PACK]
     )
     assert spec is not None
     assert spec.loader is not None

@@ -42,18 +42,24 @@ NO_FILE = os.devnull
 
 
 def main(_: list[str]) -> NoReturn:
-    serve(Client())
+    serve(role())
+
+
+def role() -> Client:
+    """What answers requests."""
+    return Client()
 
 
 class Client:
     """flyte, answer: set by `serve`."""
 
-    flyte: Any
+    flyte: Any = None
     answer: Answer
     starts_processes = False
+    needs = ("flyte.config",)
 
     def __init__(self) -> None:
-        self._connected = False
+        self._connected = self._rested = False
         warnings.simplefilter("ignore")  # about the SDK's own ways
 
     def settings(
@@ -111,6 +117,13 @@ class Client:
         return private("CLIConfig")(
             config, None, endpoint=endpoint, insecure=insecure, org=org, log_level=logging.CRITICAL
         )
+
+    def rest(self) -> None:
+        """Import what connecting takes, while nobody waits for it."""
+        if not self._rested:
+            self._rested = True
+            with suppress(Exception):  # told when it is needed
+                private("CLIConfig"), private("ClientSet")
 
     def connect(self) -> None:
         """Have Flyte make its client. It may ask the user to sign in now, or later."""

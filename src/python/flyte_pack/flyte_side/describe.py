@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from . import apps, images, missing, words
+from .leaks import leaks
 from .private import private, replace
 from .serve import Answer, serve
 from .words import Refused
@@ -35,7 +36,12 @@ _Found = list[tuple[dict[str, Any], Any]]  # entries, each with its object or it
 
 
 def main(_: list[str]) -> NoReturn:
-    serve(_Code())
+    serve(role())
+
+
+def role() -> _Code:
+    """What answers requests."""
+    return _Code()
 
 
 class _Recorder:
@@ -68,9 +74,13 @@ class _Recorder:
 class _Code:
     """flyte, answer: set by `serve`."""
 
-    flyte: Any
+    flyte: Any = None
     answer: Answer
     starts_processes = True
+    needs = ("flyte.extend", "flyte.remote")
+
+    def rest(self) -> None:
+        pass
 
     def load(
         self,
@@ -149,6 +159,7 @@ class _Code:
     def _imitate_a_container(self, root: str) -> None:
         """Put the code's directory first, and hide the user's settings of Flyte."""
         os.chdir(root)
+        sys.dont_write_bytecode = True  # the directory goes when they are registered
         os.environ["UCTL_CONFIG"] = os.devnull
         more = [part for part in os.environ.get("_F_SYS_PATH", "").split(":") if part]
         sys.path[:0] = [root, *(os.path.normpath(os.path.join(root, part)) for part in more)]
@@ -205,6 +216,7 @@ class _Code:
             if any(env is one for one in reached)
         }
         self.warnings: list[str] = []
+        self.leaks: list[tuple[str, str, str]] = []
         self.named = {id(thing): entry["attribute"] for entry, thing in found}
         owners = self._find_tasks(found, roots)
         own = partial(images.own_image, self.flyte.Image.from_debian_base(), self.images)
@@ -355,7 +367,12 @@ class _Code:
                 self.warnings.append(f"{error}. So it is not registered along with what starts it")
         for name, (env, address) in self.apps.items():
             tasks.append(await self._describe_app(name, env, address))
-        return {"tasks": tasks, "warnings": self.warnings, "flyte": self.flyte.version()}
+        return {
+            "tasks": tasks,
+            "warnings": self.warnings,
+            "leaks": self.leaks,
+            "flyte": self.flyte.version(),
+        }
 
     async def _describe_task(self, name: str, task: Any, address: str) -> dict[str, Any]:
         request = await self._request(task, VERSION_HOLE)
@@ -366,6 +383,9 @@ class _Code:
             raise Refused(
                 f"{address}: task {name} has no image: do not set `image=None` on its environment"
             )
+        template = request.spec.task_template
+        pod = template.k8s_pod if template.HasField("k8s_pod") else None
+        self.leaks += leaks(f"{address}: task {name}", template, pod)
         environment = task.parent_env()
         spec = canonical.SerializeToString(deterministic=True)
         return {
@@ -401,6 +421,8 @@ class _Code:
         if not image:
             raise Refused(f"{address}: app {name} has no image: do not set `image=None` on it")
         apps.check_found(self.root, env, address, command)
+        pod = request.app.spec.pod if request.app.spec.HasField("pod") else None
+        self.leaks += leaks(f"{address}: app {name}", request.app.spec, pod)
         return {
             "kind": "app",
             "address": address,

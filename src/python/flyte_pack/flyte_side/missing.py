@@ -1,4 +1,4 @@
-"""What to do about a module that is missing where a task is imported, by what the build knows.
+"""What to do about a module or file that a task lacks on this machine, by what the build knows.
 
 The build knows the modules of the repository, and the resolve's lock file.
 """
@@ -6,6 +6,7 @@ The build knows the modules of the repository, and the resolve's lock file.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -87,6 +88,59 @@ def advice(module: str, known: dict[str, Any] | None) -> str:
         "the requirements does under a name of its own, say so in the `module_mapping` of its "
         "`python_requirements`"
     )
+
+
+_NO_FILE = re.compile(r"\[Errno 2\] [^:'\n]*: '((?:[^'\\\n]|\\.){1,1000})'")
+
+
+def file_of(error: BaseException | None) -> str | None:
+    """The path that an error is about, or one that it comes from, where there is no such file."""
+    for _ in range(50):
+        if error is None:
+            return None
+        if isinstance(error, FileNotFoundError) and isinstance(error.filename, str):
+            return error.filename
+        found = _NO_FILE.search(str(error))
+        if found:
+            return found[1]
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def file_advice(path: str, bundle: str, root: str, known: dict[str, Any] | None) -> str | None:
+    """What to write for a file that the bundle lacks and the repository has; None for others.
+
+    path: as the code has it, from `bundle`, the directory that the task started in. root: of the
+    repository.
+    """
+    bundle = os.path.realpath(bundle)
+    inside = os.path.relpath(os.path.realpath(os.path.join(bundle, path)), bundle)
+    if inside.split(os.sep)[0] == os.pardir:
+        return None
+    directory, name = os.path.split(inside)
+    for place in dict.fromkeys((directory, *_sources_of(directory, known))):
+        there = os.path.join(place, name)
+        if not os.path.exists(os.path.join(root, there)):
+            continue
+        # What code finds beside itself moves with it; what it finds from where it started does not.
+        kind = "resources" if os.path.isabs(path) or place != directory else "files"
+        sources = f"{name}/**" if os.path.isdir(os.path.join(root, there)) else name
+        return (
+            f"{there} is in the repository, but not in the bundle: let "
+            f'`{kind}(name="data", sources=["{sources}"])` in {os.path.join(place, "BUILD")} own '
+            "it, and name that in `dependencies` of the target whose code reads it"
+        )
+    return None
+
+
+def _sources_of(directory: str, known: dict[str, Any] | None) -> Iterator[str]:
+    """Where the modules of a directory of the bundle are in the repository."""
+    package = directory.replace(os.sep, ".")
+    for module, address in (known or {"first_party": {}})["first_party"].items():
+        path = address.partition(":")[0]
+        if module.rpartition(".")[0] == package and path.endswith(".py"):
+            yield os.path.dirname(path)
+            return
 
 
 def _with_parents(module: str) -> Iterator[str]:

@@ -24,6 +24,7 @@ PRIVATE: tuple[tuple[str, str, str, str], ...] = (
     ("ImageCache", "flyte._internal.image_cache", "ImageCache", "2.10.7-"),
     ("ImageCache", "flyte._internal.imagebuild.image_builder", "ImageCache", "2.5-2.10.6"),
     ("offload_inputs", "flyte._internal.runtime.trigger_serde", "offload_trigger_inputs", "2.5-"),
+    ("ClientSet", "flyte.remote._client.controlplane", "ClientSet", "2.5-"),
     ("org_from_endpoint", "flyte._utils", "org_from_endpoint", "2.5-"),
     ("decode_api_key", "flyte.remote._client.auth._auth_utils", "decode_api_key", "2.5-"),
     ("env_log_level", "flyte._logging", "get_env_log_level", "2.5-"),

@@ -5,6 +5,8 @@ What user code prints goes to stderr. The process ends when its stdin does.
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import os
 import queue
@@ -23,15 +25,23 @@ Requests = queue.SimpleQueue[dict[str, Any]]
 def serve(role: Any) -> NoReturn:
     """Call the method of `role` that each request's `do` names, until stdin ends.
 
-    `role.flyte` and `role.answer` are set before. role.starts_processes: whether user code may
-    start some, which end with this one.
+    `role.flyte`, None at first, and `role.answer` are set before. role.starts_processes: whether
+    user code may start some, which end with this one. role.needs: modules of Flyte to import
+    before. role.rest: called after each answer.
     """
     os.environ["DO_NOT_TRACK"] = "1"
     os.environ.pop("PYTHONHASHSEED", None)  # meant for this process, not for what it starts
-    requests, answer = _open(role.starts_processes)
-    role.flyte, role.answer = _flyte(answer), answer
+    requests, role.answer = _open(role.starts_processes)
+    prepare(role, role.answer)
     while True:
-        answer(_answer_to(requests.get(), role))
+        role.answer(_answer_to(requests.get(), role))
+        role.rest()
+
+
+def prepare(role: Any, answer: Answer) -> None:
+    """Import Flyte for the role, unless it is there; answer that there is none, and end."""
+    if role.flyte is None:
+        role.flyte = _flyte(role.needs, answer)
 
 
 def _open(starts_processes: bool) -> tuple[Requests, Answer]:
@@ -62,16 +72,20 @@ def _open(starts_processes: bool) -> tuple[Requests, Answer]:
     return requests, answer
 
 
-def _flyte(answer: Answer) -> Any:
+def _flyte(needs: tuple[str, ...], answer: Answer) -> Any:
+    gc.disable()  # imports make next to no garbage, and what is imported stays
     try:
         import flyte
-        import flyte.extend
-        import flyte.remote
+
+        for module in needs:
+            importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name != "flyte":
             raise
         answer({"error": NO_FLYTE})
         os._exit(1)
+    gc.freeze()
+    gc.enable()
     return flyte
 
 

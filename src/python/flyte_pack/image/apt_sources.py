@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from flyte_pack import children
 from flyte_pack.errors import UserError
 from flyte_pack.image.apt_lock import mirrored, repository_problem
 from flyte_pack.image.layer_tree import LayerTree
@@ -223,12 +223,10 @@ def _write(path: str, content: bytes) -> None:
 
 
 def _apt(command: Sequence[str], env: Mapping[str, str]) -> str:
-    done = subprocess.run(
-        command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
-    )
+    done = children.run(command, env=env, text=True, errors="replace")
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if re.match("[EW]: ", line)]
         said = said or (done.stderr + done.stdout).splitlines()
         reason = " ".join(shown.line(line) for line in said[:5]) or "no reason given"
         raise UserError(f"apt-get {command[1]}: {reason}")
-    return done.stdout
+    return str(done.stdout)

@@ -1,13 +1,22 @@
-"""Compiles modules to bytecode that depends on the source and the version of CPython alone.
+"""Compiles modules to bytecode that depends on the source and the release of CPython alone.
 
-Run by an interpreter of the image's version, with the standard library alone. `compileall` does not
-serve: `marshal` writes an object once and refers to it wherever it is the very same one, and marks
-whether anything else refers to it. Both depend on what the process has compiled before.
+Run by an interpreter of the image's version, with the standard library alone: `compiler` does it.
+It reads one JSON document, {"checked": ..., "cache": ..., "modules": [[source, place], ...]}. A
+module in the file `source`, which will lie at `place`, is compiled, unless the directory `cache`
+has it from before. All bytecode goes to standard output, each after its size (8 bytes,
+little-endian): writing thousands of files takes longer than all else where few are compiled anew.
+
+`compileall` does not serve: `marshal` writes an object once and refers to it wherever it is the
+very same one, and marks whether anything else refers to it. Both depend on what the process has
+compiled before.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import importlib.util
+import json
 import marshal
 import multiprocessing
 import os
@@ -15,7 +24,11 @@ import sys
 from types import CodeType
 from typing import Any
 
-_CHECKED_NEVER = (1).to_bytes(4, "little")  # PEP 552: a hash of the source, which is not looked at
+# PEP 552: a hash of the source, which is not looked at, or compared with that of the source.
+_UNCHECKED, _CHECKED = ((flags).to_bytes(4, "little") for flags in (0b01, 0b11))
+# What else the bytecode depends on.
+with open(__file__, "rb") as _file:
+    _SELF = hashlib.sha256(repr(sys.version_info).encode() + _file.read()).digest()
 _ATTRIBUTES = (
     *("co_code", "co_consts", "co_names", "co_varnames", "co_freevars", "co_cellvars"),
     *("co_filename", "co_name"),
@@ -24,35 +37,52 @@ _ATTRIBUTES = (
 )
 
 
-def main(site: str, place: str) -> None:
-    """Compile the modules below `site`, except tests. They will lie below `place`."""
-    sources = []
-    for directory, names, files in os.walk(site):
-        names[:] = [name for name in names if name not in ("test", "tests", "__pycache__")]
-        sources += [os.path.join(directory, file) for file in files if file.endswith(".py")]
-    work = [(source, place + source[len(site) :]) for source in sources]
+def main() -> None:
+    asked = json.load(sys.stdin)
+    flags = _CHECKED if asked["checked"] else _UNCHECKED
+    work = functools.partial(_compile, flags, asked["cache"] or "")
+    modules = asked["modules"]
     context = multiprocessing.get_context("fork")
-    with context.Pool(min(len(work) // 50 + 1, os.cpu_count() or 1)) as pool:
-        for _ in pool.imap_unordered(_compile, work, chunksize=20):
-            pass
+    with context.Pool(min(len(modules) // 50 + 1, os.cpu_count() or 1)) as pool:
+        for compiled in pool.imap(work, modules, chunksize=20):
+            sys.stdout.buffer.write(len(compiled).to_bytes(8, "little") + compiled)
 
 
-def _compile(work: tuple[str, str]) -> None:
-    source, path = work
+def _compile(flags: bytes, cache: str, module: tuple[str, str]) -> bytes:
+    source, place = module
     with open(source, "rb") as file:
         content = file.read()
+    key = hashlib.sha256(_SELF + os.fsencode(place) + b"\0" + content).hexdigest()
+    kept = os.path.join(cache, key[:2], key)
+    data = cache and _kept(kept)
+    if not data:
+        try:
+            code = compile(content, place, "exec", dont_inherit=True, optimize=0)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return b""  # A template, or code for another version: an import of it says so.
+        data = stable_marshal(code)
+        if cache:
+            _keep(kept, hashlib.sha256(data).digest() + data)
+    return importlib.util.MAGIC_NUMBER + flags + importlib.util.source_hash(content) + data
+
+
+def _kept(path: str) -> bytes:
+    """What was kept there; nothing if that is not as it was written."""
     try:
-        code = compile(content, path, "exec", dont_inherit=True, optimize=0)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return  # A template, or code for another version: an import of it says so.
-    compiled = importlib.util.cache_from_source(source, optimization="")
-    os.makedirs(os.path.dirname(compiled), exist_ok=True)
-    # Not into a file that is there: it may be a link to the installer's cache.
-    temporary = f"{compiled}.{os.getpid()}"
+        with open(path, "rb") as file:
+            digest, data = file.read(32), file.read()
+    except FileNotFoundError:
+        return b""
+    return data if hashlib.sha256(data).digest() == digest else b""
+
+
+def _keep(path: str, data: bytes) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    # Not into a file that is there: it may be being read.
+    temporary = f"{path}.{os.getpid()}"
     with open(temporary, "wb") as output:
-        output.write(importlib.util.MAGIC_NUMBER + _CHECKED_NEVER)
-        output.write(importlib.util.source_hash(content) + stable_marshal(code))
-    os.replace(temporary, compiled)
+        output.write(data)
+    os.replace(temporary, path)
 
 
 def stable_marshal(code: CodeType) -> bytes:
@@ -92,4 +122,4 @@ def _same(value: Any, known: dict[Any, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

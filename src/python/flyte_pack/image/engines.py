@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from flyte_pack import children
 from flyte_pack.errors import UserError
 from flyte_pack.image.running import Command, Runner, private_file, quietly, supervise
 from flyte_pack.image.unpacked import unpacked
@@ -76,7 +77,7 @@ def _load(program: str, layout: Layout, image: LayoutImage, name: str, say: Say)
     loaded = _find(program, digests)
     reference = f"{name}:{image.descriptor.digest.partition(':')[2][:12]}"
     if loaded is None:
-        with subprocess.Popen(
+        with children.started(
             [program, "load", "--quiet"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -89,9 +90,6 @@ def _load(program: str, layout: Layout, image: LayoutImage, name: str, say: Say)
                 load.stdin.close()
             except BrokenPipeError:
                 pass  # what it says tells more
-            except BaseException:
-                load.kill()  # half an archive is not an image
-                raise
             said = load.stdout.read().decode(errors="replace").strip()
         if load.returncode:
             raise UserError(f"{client} does not load the image: {said:.500}")

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import argparse
 import configparser
+import contextlib
 import csv
 import os
-import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from flyte_pack import command
 from flyte_pack.errors import UserError
+from flyte_pack.image.compiler import Compiler, add_compiler, compiled_path
 from flyte_pack.image.dependency_layers import split, write_layers
 from flyte_pack.image.environment import PACKAGE_LAYERS
 from flyte_pack.image.filesystem import site_packages
@@ -51,9 +53,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--max-layers", type=int, default=PACKAGE_LAYERS, help="default: %(default)s"
     )
-    parser.add_argument(
-        "--bytecode-python", help="an interpreter of the image's version, to compile with"
-    )
+    add_compiler(parser)
     add_indexes(parser)
     return command.run(parser, argv, _install)
 
@@ -62,14 +62,22 @@ def _install(given: argparse.Namespace) -> None:
     take_indexes(given.indexes)
     target = WheelTarget(given.python, given.platform, given.libc)
     with command.no_garbage():
-        install(given.requirements, target, given.out, given.bytecode_python, given.max_layers)
+        install(
+            given.requirements,
+            target,
+            given.out,
+            given.compiler,
+            given.bytecode_cache,
+            given.max_layers,
+        )
 
 
 def install(
     requirements: str,
     target: WheelTarget,
     out: str,
-    bytecode_python: str | None = None,
+    compiler: str | None = None,
+    bytecode_cache: str | None = None,
     max_layers: int = PACKAGE_LAYERS,
 ) -> None:
     """Install what the file `requirements` pins; write the layers into the new directory `out`.
@@ -77,8 +85,7 @@ def install(
     Raises `UserError` or `OSError`; then `out` is as it was.
     """
     pins = _installable(requirements, target)
-    if bytecode_python is not None:
-        _check_interpreter(bytecode_python, target)
+    by = None if compiler is None else Compiler.given(compiler, target.minor)
     parent = os.path.dirname(os.path.abspath(out))
     os.makedirs(parent, exist_ok=True)
     # Beside the output: there moving is free, and hard links reach Pants' own files.
@@ -88,14 +95,42 @@ def install(
         os.mkdir(made)
 
         def compile_below(site: str) -> bool:
-            if bytecode_python is not None:
-                _compile(site, bytecode_python, target, made)
-            return bytecode_python is not None
+            if by is not None:
+                _compile(by, site, target.minor, bytecode_cache)
+            return by is not None
 
         distributions = _installed(work, pins, target, compile_below)
-        layers = Layers(tuple(write_layers(split(distributions, max_layers), made)))
+        groups = split(distributions, max_layers)
+        if by is not None:
+            groups = [replace(group, what=f"{group.what}{by.note}") for group in groups]
+        layers = Layers(tuple(write_layers(groups, made)))
         layers.write(made)
         os.rename(made, out)
+
+
+def _compile(compiler: Compiler, site: str, minor: str, cache: str | None) -> None:
+    """Compile the modules below `site`, except tests."""
+    modules = list(_modules(site, minor))
+    for (source, _), compiled in zip(modules, compiler.compile(modules, cache=cache)):
+        if compiled:
+            path = compiled_path(source, minor)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            # Not into a file that is there: it may be a link to the installer's cache.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            with open(path, "xb") as file:
+                file.write(compiled)
+
+
+def _modules(site: str, minor: str) -> Iterator[tuple[str, str]]:
+    """As `Compiler.compile` takes them."""
+    for directory, names, files in os.walk(site):
+        names[:] = [name for name in names if name not in ("test", "tests", "__pycache__")]
+        place = f"/{site_packages(minor)}{directory[len(site) :]}"
+        for name in files:
+            if name.endswith(".py"):
+                source = os.path.join(directory, name)
+                yield source, f"{place}/{name}"
 
 
 def _installable(requirements: str, target: WheelTarget) -> list[Pin]:
@@ -170,39 +205,3 @@ def _read(
     except (csv.Error, configparser.Error, ValueError) as error:
         reason = shown.line(str(error), longest=200)
         raise UserError(f"a wheel's metadata cannot be understood: {reason}") from None
-
-
-def _check_interpreter(python: str, target: WheelTarget) -> None:
-    """Raises `UserError` for another version than the image's, which cannot read the bytecode."""
-    asked = "import sys; print(sys.implementation.name, '%d.%d' % sys.version_info[:2])"
-    try:
-        done = subprocess.run([python, "-I", "-c", asked], capture_output=True, text=True)
-    except OSError as error:
-        raise UserError(f"{python}, to compile bytecode with: {error.strerror}") from None
-    if done.stdout.split() != ["cpython", target.minor]:
-        raise UserError(
-            f"bytecode for CPython {target.minor} must be compiled by one, and {python} is "
-            f"{shown.line(done.stdout.strip()) or 'no working interpreter'}"
-        )
-
-
-def _compile(site: str, python: str, target: WheelTarget, empty: str) -> None:
-    """Compile the modules below `site`; `empty`: a directory to work in."""
-    program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "compile_modules.py")
-    command = [
-        # Not isolated (-I), which ignores the hash seed. Old versions write sets in its order.
-        *(python, "-s", "-S", "-B", "-X", "utf8", "-W", "ignore", program),
-        *(site, f"/{site_packages(target.minor)}"),
-    ]
-    done = subprocess.run(
-        command,
-        cwd=empty,
-        env={"PYTHONHASHSEED": "0", "PATH": os.defpath},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(f"compiling bytecode with {python} failed: {shown.line(reason)}")

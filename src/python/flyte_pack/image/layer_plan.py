@@ -10,7 +10,6 @@ from typing import Annotated, Tuple
 from flyte_pack.json_fields import Document, InvalidData, Raw, SafePath
 from flyte_pack.oci.parts import layer_path_problem
 
-PART = "part.gz"  # a part of a layer, as a file
 _MAX_OWNER = (1 << 32) - 1  # Linux has no such user
 
 

@@ -17,12 +17,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from flyte_pack.errors import UserError
-from flyte_pack.image.lock_kinds import is_conda, is_toml, json_of
 from flyte_pack.image.pins import DIRECT, NO_CHOICE, Choice, Collected, Lock, Pin, checked, wheel_at
 from flyte_pack.image.pip_lock import decoded, read_requirements
 from flyte_pack.image.pylock import read_pylock
 from flyte_pack.image.uv_lock import read_uv_lock
 from flyte_pack.image.wheel_target import WheelTarget
+from flyte_pack.lock_kinds import is_conda, is_toml, json_of
 from flyte_shim import shown
 
 _POETRY = (

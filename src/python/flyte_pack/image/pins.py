@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from packaging.markers import Marker
+from packaging.markers import Marker, UndefinedComparison, UndefinedEnvironmentName
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -141,8 +141,14 @@ class Collected:
 
 
 def holds(marker: Marker | None, target: WheelTarget, extra: str = "") -> bool:
-    """Whether the environment marker is true for `target`; a missing one is."""
-    return marker is None or marker.evaluate({**target.marker_environment, "extra": extra})
+    """Whether the environment marker is true for `target`; a missing one is.
+
+    So is one that compares what has no order (`os_name ~= "posix"`), as for uv, which installs.
+    """
+    try:
+        return marker is None or marker.evaluate({**target.marker_environment, "extra": extra})
+    except (UndefinedComparison, UndefinedEnvironmentName):
+        return True
 
 
 def decided(marker: str, pattern: re.Pattern[str], is_true: Callable[[re.Match[str]], bool]) -> str:

@@ -97,9 +97,14 @@ def needed(
             )
     if not roots:
         return []
-    told = lock.has_graph and not any(_asks_more(root, lock) for root in roots)
+    told = graph_tells(lock, roots)
     by = _by_graph(lock, roots, target) if told else _by_metadata(lock, roots, target)
     return [_pin(lock, name, by[name], target, lock_name) for name in sorted(by)]
+
+
+def graph_tells(lock: Lock, roots: Sequence[Requirement]) -> bool:
+    """Whether the lock's own graph has all that `roots` need, so that no index is asked."""
+    return lock.has_graph and not any(_asks_more(root, lock) for root in roots)
 
 
 def format_pins(pins: Sequence[Pin]) -> str:
@@ -126,7 +131,8 @@ def _pin(lock: Lock, name: str, by: Sequence[str], target: WheelTarget, lock_nam
 
 def _asks_more(root: Requirement, lock: Lock) -> bool:
     """Whether it asks for extras of which the lock's graph does not tell."""
-    known = lock.pins[canonicalize_name(root.name)].extras
+    pin = lock.pins.get(canonicalize_name(root.name))
+    known = None if pin is None else pin.extras
     return known is not None and not known.issuperset(map(canonicalize_name, root.extras))
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import IO, Protocol
 
+from flyte_pack import children
+
 
 @dataclass(frozen=True)
 class Mount:
@@ -71,15 +73,7 @@ def quietly(
     argv: Sequence[str], timeout: float | None = None, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a program that is given nothing, to the end; what it printed, as UTF-8."""
-    return subprocess.run(
-        argv,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=timeout,
-        env=env,
-        encoding="utf-8",
-        errors="replace",
-    )
+    return children.run(argv, timeout=timeout, env=env, encoding="utf-8", errors="replace")
 
 
 def supervise(
@@ -98,11 +92,13 @@ def supervise(
     """
     process: subprocess.Popen[bytes] | None = None
     asked: list[int] = []
+    early: list[int] = []  # while there was no process yet
 
     def forward(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
         if process is None:
+            early.append(number)
             return
+        asked.append(number)
         to = (target() if len(asked) == 1 else None) or process.pid
         if process.poll() is None:
             os.kill(to, number if len(asked) == 1 else signal.SIGKILL)
@@ -119,6 +115,8 @@ def supervise(
             start_new_session=own_session,
             pass_fds=pass_fds,
         )
+        for number in early:
+            forward(number, None)
         code = process.wait()
     finally:
         for number, handler in before.items():

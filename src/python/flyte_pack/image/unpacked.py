@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from flyte_pack import children
 from flyte_pack.errors import UserError
 from flyte_pack.image.running import Command, Runner, private_file, supervise
 from flyte_pack.image.unpack import Resolver, unpack
@@ -118,7 +119,7 @@ def _bubblewrap() -> str:
     options = ("--unshare-all", "--uid", "1000", "--ro-bind", "/", "/", "--proc", "/proc")
     probe = [program, *options, "--", "true"]
     try:
-        done = subprocess.run(probe, capture_output=True, timeout=_PROBE_SECONDS)
+        done = children.run(probe, timeout=_PROBE_SECONDS)
         if done.returncode == 0:
             return program
         reason = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from packaging.specifiers import SpecifierSet
 
+from flyte_pack import children
 from flyte_pack.errors import UserError
 from flyte_pack.image.filesystem import MUSL
 
@@ -159,7 +159,7 @@ class InterpreterTarget(WheelTarget):
     def asked(cls, interpreter: str) -> InterpreterTarget:
         """interpreter: its path. Raises `UserError` if it does not work."""
         try:
-            done = subprocess.run([interpreter, "-I", "-c", _ASK], capture_output=True, text=True)
+            done = children.run([interpreter, "-I", "-c", _ASK], text=True)
             markers = json.loads(done.stdout)
         except (OSError, ValueError) as error:
             raise UserError(f"{interpreter}, to choose packages for: {error}") from None

@@ -7,10 +7,7 @@ Filesystem Changeset").
 
 from __future__ import annotations
 
-import hashlib
 import os
-import zlib
-from collections.abc import Sequence
 
 from flyte_pack import tar
 from flyte_pack.codec import GzipWriter
@@ -20,7 +17,6 @@ from flyte_pack.oci.model import blob_path
 from flyte_pack.oci.parts import WHITEOUT, Layer, whiteout_problem
 
 _READ = 1 << 20
-_GZIP = 31  # as window bits
 
 
 class LayerWriter:
@@ -109,11 +105,9 @@ class LayerWriter:
         diff_id = Digest(f"sha256:{self._gzip.input_sha256}")
         return Layer(digest, self._gzip.size, diff_id, what)
 
-    def finish_part(self, place: str) -> None:
-        """End a part of a layer, as the file `place`. `join_parts` takes it."""
-        self._gzip.finish()
-        self._file.close()
-        os.replace(self._temporary, place)
+    def next_member(self) -> None:
+        """What is added next is compressed by itself: an edit before it changes none of it."""
+        self._gzip.next_member()
 
     def __enter__(self) -> LayerWriter:
         return self
@@ -130,31 +124,3 @@ def _checked(path: str) -> str:
     if problem := whiteout_problem(path):
         raise UserError(f"{path!a:.200} cannot be in a layer: it has {problem}")
     return path
-
-
-def join_parts(parts: Sequence[str], directory: str, what: str) -> Layer:
-    """The layer that parts of `finish_part` make, in that order.
-
-    A gzip file may have any number of members (RFC 1952, 2.2), so nothing is compressed again.
-    Parts are inflated for the digest of the content. Raises `OSError` or `zlib.error`.
-    """
-    blob, tar_digest, size = hashlib.sha256(), hashlib.sha256(), 0
-    with LayerWriter(directory) as end:
-        end._gzip.add(tar.END)
-        last = os.path.join(directory, "end.gz")
-        end.finish_part(last)
-    temporary = os.path.join(directory, "blobs", ".joined.tmp")
-    with open(temporary, "wb") as output:
-        for part in (*parts, last):
-            inflate = zlib.decompressobj(_GZIP)
-            with open(part, "rb") as file:
-                while data := file.read(_READ):
-                    output.write(data)
-                    blob.update(data)
-                    size += len(data)
-                    tar_digest.update(inflate.decompress(data))
-            tar_digest.update(inflate.flush())
-    os.unlink(last)
-    digest = Digest(f"sha256:{blob.hexdigest()}")
-    os.replace(temporary, os.path.join(directory, blob_path(digest)))
-    return Layer(digest, size, Digest(f"sha256:{tar_digest.hexdigest()}"), what)

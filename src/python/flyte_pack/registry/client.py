@@ -125,14 +125,19 @@ class Registry:
             )
         return answer.body, media_type
 
-    def put_manifest(self, repository: str, reference: str, media_type: str, data: bytes) -> None:
-        """Write it under its digest, or under a tag."""
+    def put_manifest(self, repository: str, reference: str, media_type: str, data: bytes) -> bool:
+        """Write it under its digest, or under a tag.
+
+        Returns whether the registry lists a manifest with a `subject` among the referrers of that
+        (distribution specification 1.1, "Pushing Manifests with Subject").
+        """
         url = f"/v2/{repository}/manifests/{reference}"
         headers = {"Content-Type": media_type}
         answer = self.call("PUT", url, may_push(repository), headers, data, (201, 202))
         said = answer.headers.get("docker-content-digest")
         if said is not None and said != digest_of(data):
             raise RegistryError(f"{self.name} stores a manifest under a wrong digest")
+        return "oci-subject" in answer.headers
 
     def has_blob(self, repository: str, digest: str, scopes: frozenset[str]) -> bool:
         try:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from flyte_pack import children
 from flyte_pack.oci.reference import DOCKER_HUB
 from flyte_pack.registry import RegistryError
 from flyte_shim import shown
@@ -160,10 +161,9 @@ class Keychain:
         program = f"docker-credential-{name}"
         where = f"{program}, which {self._path} names for {key},"
         try:
-            done = subprocess.run(
+            done = children.run(
                 [program, "get"],
                 input=key.encode(),
-                capture_output=True,
                 # A helper in Python has another environment than ours.
                 env={k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PEX_"))},
                 timeout=self._helper_seconds,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Tuple
+from typing import Annotated, Optional, Tuple
 
 from flyte_pack.json_fields import Digest, Document, SafePath
 from flyte_pack.names import InvalidName, TargetAddress
@@ -74,10 +74,12 @@ class PushPlan(Document):
 
     address: its target. layout: its OCI layout, relative to the directory of packaged files.
     digest: of the manifest or index in the layout. insecure: `host[:port]` of registries that may
-    be spoken to over plain HTTP. siblings: images that may share layers with this one.
+    be spoken to over plain HTTP. siblings: images that may share layers with this one. sbom: its
+    inventory, a file of CycloneDX beside the layout, if there is one.
     """
 
     NAME = "push plan"
+    OMITTED = ("sbom",)
 
     address: TargetAddress
     layout: SafePath
@@ -85,3 +87,4 @@ class PushPlan(Document):
     destinations: Tuple[Destination, ...]
     insecure: Tuple[Annotated[str, check_host], ...] = ()
     siblings: Tuple[Name, ...] = ()
+    sbom: Optional[SafePath] = None

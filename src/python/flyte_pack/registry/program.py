@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from flyte_pack import command
@@ -11,6 +12,7 @@ from flyte_pack.fresh import write_report
 from flyte_pack.json_fields import dump
 from flyte_pack.progress import write
 from flyte_pack.registry.plan import PushPlan
+from flyte_pack.signing import signer_of
 
 EPILOG = (
     "Credentials come from docker's config.json ($DOCKER_CONFIG or ~/.docker) and its credential "
@@ -34,7 +36,7 @@ def _push(options: argparse.Namespace) -> None:
 
     with open(options.plan, "rb") as file:
         plan = PushPlan.from_json(file.read(), options.plan)
-    every = push_image(plan, options.dir, say)
+    every = push_image(plan, options.dir, say, signer=signer_of(os.environ))
     for pushed in every:
         write(sys.stdout, f"{pushed.reference}\n")
     document = {

@@ -12,15 +12,20 @@ from threading import Lock
 from typing import Any
 
 from flyte_pack.errors import UserError
+from flyte_pack.http.retry import Timing
 from flyte_pack.http.transfers import in_parallel
+from flyte_pack.oci import model
+from flyte_pack.oci.model import Descriptor
 from flyte_pack.oci.reference import Reference
 from flyte_pack.progress import Progress, Say, megabytes
-from flyte_pack.registry import RegistryError
+from flyte_pack.registry import RegistryError, referrers
 from flyte_pack.registry.auth import Denied
 from flyte_pack.registry.client import Refused, Session, may_pull, may_push
+from flyte_pack.registry.cosign import Signatures, signature_tag
 from flyte_pack.registry.layout import Blob, Document, Image, read_image
 from flyte_pack.registry.plan import Destination, PushPlan
 from flyte_pack.registry.upload import CHUNK, Read, RegistrySource, Upload, read_file
+from flyte_pack.signing import Signer
 
 _ASKED = 8  # repositories of the same registry that are asked for a blob
 
@@ -31,6 +36,7 @@ class Pushed:
 
     reference: `registry/repository@digest`. tags: the moved ones. bytes: uploaded. uploaded,
     mounted, present: numbers of blobs, 0 if the manifest was there. requests: to all servers.
+    attached: whether an inventory or a signature was attached.
     """
 
     reference: str
@@ -40,10 +46,11 @@ class Pushed:
     mounted: int = 0
     present: int = 0
     requests: int = 0
+    attached: bool = False
 
     def told(self) -> dict[str, Any]:
         """As documents for programs have it."""
-        changed = self.uploaded or self.mounted or self.present or self.tags
+        changed = self.uploaded or self.mounted or self.present or self.tags or self.attached
         return {
             "reference": self.reference,
             "status": "new" if changed else "unchanged",
@@ -60,24 +67,65 @@ def push_image(
     dry_run: bool = False,
     session: Session | None = None,
     chunk: int = CHUNK,
+    signer: Signer | None = None,
 ) -> tuple[Pushed, ...]:
     """Push what `plan` says. No tag moves before every destination has the whole image.
 
-    directory: of the packaged files. chunk: bytes in a request.
+    directory: of the packaged files. chunk: bytes in a request. signer: for who signs the image.
     """
     session = session or Session(plan.insecure, say=say)
     try:
         image = read_image(os.path.join(directory, plan.layout), plan.digest)
+        sbom = _read_sbom(plan, directory)
         targets = [
-            _Target(plan, one, image, session, say, dry_run, chunk) for one in plan.destinations
+            _Target(plan, one, image, session, say, dry_run, chunk, sbom, signer)
+            for one in plan.destinations
         ]
         for target in targets:
             target.push_content()
+            target.attach()
+            target.sign()
         for target in targets:
             target.move_tags()
     except UserError as error:
         raise RegistryError(f"{plan.address}: {error}") from None
     return tuple(target.result for target in targets)
+
+
+def look_for(
+    plan: PushPlan, directory: str, signer: Signer | None = None
+) -> tuple[Pushed, ...] | None:
+    """What `push_image` gives if the image and its tags are at all destinations; else None.
+
+    It asks once, and says nothing; None also stands for what went wrong.
+    """
+    try:
+        session = Session(plan.insecure, timing=Timing(_no_second_try))
+        image = read_image(os.path.join(directory, plan.layout), plan.digest)
+        sbom = _read_sbom(plan, directory)
+        targets = [
+            _Target(plan, one, image, session, lambda line: None, True, CHUNK, sbom, signer)
+            for one in plan.destinations
+        ]
+        found = all(target.is_there() for target in targets)
+    except (UserError, OSError):
+        return None
+    return tuple(target.result for target in targets) if found else None
+
+
+def _read_sbom(plan: PushPlan, directory: str) -> bytes | None:
+    if plan.sbom is None:
+        return None
+    path = os.path.join(directory, plan.sbom)
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise RegistryError(f"{path}: {error.strerror}: package it again") from None
+
+
+def _no_second_try(seconds: float) -> None:
+    raise RegistryError(f"not tried again in {seconds} s")
 
 
 class _Target:
@@ -92,7 +140,10 @@ class _Target:
         say: Say,
         dry_run: bool,
         chunk: int,
+        sbom: bytes | None,
+        signer: Signer | None,
     ) -> None:
+        self._sbom, self._signer = sbom, signer
         self._plan, self._image, self._session = plan, image, session
         self._say, self._dry_run, self._chunk = say, dry_run, chunk
         self._place, self._tags = destination.reference, destination.tags
@@ -119,6 +170,80 @@ class _Target:
                 f"{place.name}: {counts['uploaded']} blobs {would}uploaded "
                 f"({megabytes(counts['bytes'])}), {counts['mounted']} mounted, "
                 f"{counts['present']} there already"
+            )
+
+    def attach(self) -> None:
+        """Put the inventory beside the image, if there is one and it is not there."""
+        with self._counted():
+            if self._sbom is None or self._is_attached(self._sbom):
+                return
+            self.result = replace(self.result, attached=True)
+            if not self._dry_run:
+                repository = self._place.repository
+                for data in (referrers.EMPTY, self._sbom):
+                    self._put_blob(data)
+                artifact = self._artifact(self._sbom)
+                referrers.attach(self._registry, repository, artifact, self._scopes)
+            self._say(f"{self._place.name}: SBOM {'would be ' if self._dry_run else ''}attached")
+
+    def sign(self) -> None:
+        """Sign the image and those of its platforms, if somebody signs and has not yet."""
+        with self._counted():
+            for one in self._unsigned():
+                others = one.found(self._scopes)
+                if not self._dry_run:
+                    payload, config, manifest = one.documents(others)
+                    for data in (payload, config):
+                        self._put_blob(data)
+                    tag = signature_tag(one.digest)
+                    self._registry.put_manifest(
+                        self._place.repository, tag, model.OCI_MANIFEST, manifest
+                    )
+                self.result = replace(self.result, attached=True)
+                done = "would be signed" if self._dry_run else "signed"
+                self._say(f"{self._place.name}@{one.digest}: {done}")
+
+    def _unsigned(self) -> Iterator[Signatures]:
+        if self._signer is not None:
+            for document in self._image.documents:
+                signatures = Signatures(
+                    self._registry, self._place.repository, document.digest, self._signer
+                )
+                if not signatures.are_mine_among(signatures.found(self._scopes)):
+                    yield signatures
+
+    def _artifact(self, sbom: bytes) -> referrers.Artifact:
+        top = self._image.documents[-1]
+        subject = Descriptor.of(top.media_type, top.data)
+        return referrers.Artifact.of(referrers.CYCLONEDX, sbom, subject)
+
+    def _is_attached(self, sbom: bytes) -> bool:
+        artifact = self._artifact(sbom)
+        repository = self._place.repository
+        return referrers.is_attached(self._registry, repository, artifact, self._scopes)
+
+    def _put_blob(self, data: bytes) -> None:
+        descriptor = Descriptor.of("application/octet-stream", data)
+        repository = self._place.repository
+        if self._registry.has_blob(repository, descriptor.digest, self._scopes):
+            return
+
+        def read(start: int, count: int) -> bytes:
+            return data[start : start + count]
+
+        Upload(self._registry, repository, descriptor, read, self._chunk).run(lambda count: None)
+
+    def is_there(self) -> bool:
+        """Whether there is nothing to push."""
+        repository = self._place.repository
+        wanted = dict.fromkeys((self._plan.digest, *self._tags), self._plan.digest)
+        with self._counted():
+            return all(
+                self._registry.manifest_digest(repository, reference, self._scopes) == digest
+                for reference, digest in wanted.items()
+            ) and (
+                (self._sbom is None or self._is_attached(self._sbom))
+                and next(self._unsigned(), None) is None
             )
 
     def move_tags(self) -> None:

@@ -75,11 +75,13 @@ def _run(given: argparse.Namespace) -> int:
         )
     directory = os.path.abspath(given.dir)
     known = given.known and os.path.abspath(given.known)
-    store = open_store(given.store, os.getcwd())
+    root = os.getcwd()
+    store = open_store(given.store, root)
     # The directory that we were started in holds the user's code.
     os.chdir("/")
     archive = _put(store, directory, link.address, link.bundle)
-    return _become_task(store.uri_of(archive.key), archive.sha256, link, options.rest, known)
+    uri = store.uri_of(archive.key)
+    return _become_task(uri, archive.sha256, link, options.rest, known, root)
 
 
 def _put(store: Store, directory: str, address: TargetAddress, bundle: LinkedBundle) -> Blob:
@@ -96,7 +98,12 @@ def _put(store: Store, directory: str, address: TargetAddress, bundle: LinkedBun
 
 
 def _become_task(
-    archive_uri: str, sha256: str, link: TaskLink, arguments: Sequence[str], known: str | None
+    archive_uri: str,
+    sha256: str,
+    link: TaskLink,
+    arguments: Sequence[str],
+    known: str | None,
+    root: str,
 ) -> int:
     # A real path: Flyte computes a module's path relative to its root.
     fresh = tempfile.mkdtemp(prefix="flyte-run-", dir=scratch_place())
@@ -121,7 +128,7 @@ def _become_task(
             *(
                 app_arguments(link, archive_uri, arguments, known)
                 if link.kind == "app"
-                else runner_arguments(link, config, arguments, known=known)
+                else runner_arguments(link, config, arguments, known=known, root=root)
             ),
         ]
     )

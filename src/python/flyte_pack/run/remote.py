@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flyte_pack import command
+from flyte_pack.deploy.ahead import started_ahead
 from flyte_pack.deploy.bundles import check_whole
 from flyte_pack.deploy.control_plane import Found, find_control_plane
 from flyte_pack.deploy.flyte_settings import NO_CONTROL_PLANE
@@ -104,7 +105,7 @@ def _become(
 ) -> None:
     deployed = "" if options.deployed is None else " --deployed"
     run(
-        python=(os.path.join(directory, environment.python),),
+        python=environment.command(directory),
         environ={**os.environ, **environment.env},
         control_plane=found.control_plane,
         project=request.project,
@@ -131,30 +132,32 @@ def _shipped(
     say: Say,
 ) -> _Start:
     """Ship what is missing of the task that was packaged into `directory`."""
-    store = open_store(request.store, os.getcwd(), say)
-    shipment = Shipment(
-        request,
-        store=store,
-        ledger=Ledger(store, request.project, request.domain, address),
-        directory=directory,
-        build_root=os.getcwd(),
-        found=found,
-        say=say,
-        action=RUN,
-    )
-    with shipment:
-        work = shipment.prepare()
-        [task] = work.record.tasks
-        one, arguments = _chosen(task, options.rest)
-        for image in shipment.push_images():
-            if image["status"] == "new":
-                say(f"pushed {image['reference']}")
-        work, _, _ = shipment.carry_out(work)
-        # Once more: what was uploaded has changed the record.
-        [task] = work.record.tasks
-        one, arguments = _chosen(task, options.rest)
-        assert one.flyte_name is not None
-        made = shipment.request(one.flyte_name, one.version)
+    with started_ahead(request, directory, say, each_time=True) as processes:
+        store = open_store(request.store, os.getcwd(), say)
+        shipment = Shipment(
+            request,
+            store=store,
+            ledger=Ledger(store, request.project, request.domain, address),
+            directory=directory,
+            build_root=os.getcwd(),
+            found=found,
+            say=say,
+            action=RUN,
+            processes=processes,
+        )
+        with shipment:
+            work = shipment.prepare()
+            [task] = work.record.tasks
+            one, arguments = _chosen(task, options.rest)
+            for image in shipment.push_images():
+                if image["status"] == "new":
+                    say(f"pushed {image['reference']}")
+            work, _, _ = shipment.carry_out(work)
+            # Once more: what was uploaded has changed the record.
+            [task] = work.record.tasks
+            one, arguments = _chosen(task, options.rest)
+            assert one.flyte_name is not None
+            made = shipment.request(one.flyte_name, one.version)
     return _Start(one.flyte_name, one.version, arguments, {"request": made})
 
 

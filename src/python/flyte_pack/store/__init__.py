@@ -52,6 +52,10 @@ class Store(Protocol):
     def uri(self) -> str:
         """The store's URI; the same store always has the same URI."""
 
+    @property
+    def at_once(self) -> int:
+        """How many requests are best sent at once."""
+
     def uri_of(self, key: StoreKey) -> str:
         """The URI by which a container reads the object."""
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from datetime import timedelta
-from threading import Thread
+from threading import Lock
 from typing import Any, Callable
 
 import obstore
@@ -16,6 +15,7 @@ import obstore.store
 from obstore import exceptions
 
 from flyte_pack.http.retry import Broken
+from flyte_pack.meanwhile import meanwhile
 from flyte_pack.store import StoredObject, StoreError, StoreKey
 from flyte_pack.store.credentials import S3Credentials, may_use_az
 from flyte_pack.store.remote import SHA256, WRITER, Content, Exists, Found
@@ -47,6 +47,7 @@ class ObstoreBackend:
         elif may_use_az(self._plan, environ):
             self._plan.config = {**self._plan.config, "use_azure_cli": "true"}
         self._clients: dict[tuple[float, str], Any] = {}
+        self._making = Lock()
         self._bucket_seen = False
 
     def head(self, path: str) -> Found | None:
@@ -172,9 +173,10 @@ class ObstoreBackend:
     def _client(self, seconds: float = 0, below: str = "") -> Any:
         """below: a prefix. (obstore escapes the prefix of a listing, so `~` would find nothing.)"""
         seconds = seconds or SECONDS
-        if (seconds, below) not in self._clients:
-            self._clients[seconds, below] = self._new_client(seconds, below)
-        return self._clients[seconds, below]
+        with self._making:  # credentials are asked for once
+            if (seconds, below) not in self._clients:
+                self._clients[seconds, below] = self._new_client(seconds, below)
+            return self._clients[seconds, below]
 
     def _new_client(self, seconds: float, below: str) -> Any:
         timeouts = {
@@ -208,20 +210,9 @@ class ObstoreBackend:
 def _interruptibly(work: Callable[[], Any], seconds: float | None = None) -> Any:
     """Do `work` on a thread, so that Ctrl-C ends the wait: obstore notices it only at its end.
 
-    Raises FutureTimeout after so many seconds.
-
-    The work then ends with the process; the server discards a partial request.
+    Raises FutureTimeout after so many seconds. The server discards a partial request.
     """
-    done: Future[object] = Future()
-
-    def run() -> None:
-        try:
-            done.set_result(work())
-        except BaseException as error:
-            done.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    return done.result(seconds)
+    return meanwhile(work).result(seconds)
 
 
 def _found(got: Any) -> Found:

@@ -35,6 +35,8 @@ _NO_LOCKS = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.
 class FileStore:
     """A `Store` in the directory `root`, an absolute path; the first write makes it."""
 
+    at_once = 1
+
     def __init__(self, root: str) -> None:
         self._root = root
         self.uri = f"file://{root}"

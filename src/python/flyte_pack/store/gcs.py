@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from hashlib import md5
+from threading import Lock
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -43,7 +44,7 @@ class GcsBackend:
         self._endpoint = endpoint_of(location, settings) or ENDPOINT
         if self._endpoint.startswith("https:"):
             settings.get("authorities")  # `Transport` reads that file, and cannot name the variable
-        self._credentials = None
+        self._credentials, self._signing = None, Lock()
         if not gcs_is_anonymous(settings):
             self._credentials = GoogleCredentials(place, settings)
         self._transport = Transport(read_seconds=SECONDS)
@@ -190,7 +191,8 @@ class GcsBackend:
     def _signed(self, headers: Mapping[str, str]) -> dict[str, str]:
         if self._credentials is None:
             return dict(headers)
-        return {**headers, "Authorization": self._credentials.header()}
+        with self._signing:
+            return {**headers, "Authorization": self._credentials.header()}
 
     def _send(
         self, method: str, url: str, headers: Mapping[str, str] = {}, body: bytes | None = None

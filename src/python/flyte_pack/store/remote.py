@@ -72,6 +72,8 @@ class Backend(Protocol):
 class RemoteStore:
     """A `Store` that sends its requests through a `Backend` and repeats failed ones."""
 
+    at_once = 8
+
     def __init__(
         self,
         backend: Backend,

@@ -31,14 +31,21 @@ from pants.backend.python.util_rules.pex_from_targets import (
 )
 from pants.build_graph.address import Address
 from pants.core.goals.test import TestResult, TestSubsystem
+from pants.core.subsystems.python_bootstrap import PythonBootstrap
 from pants.core.util_rules.subprocess_environment import SubprocessEnvironmentVars
 from pants.engine import fs
 from pants.engine.addresses import Addresses, UnparsedAddressInputs
 from pants.engine.env_vars import EnvironmentVars, EnvironmentVarsRequest
 from pants.engine.fs import PathGlobs
 from pants.engine.internals.graph import Owners, OwnersRequest
-from pants.engine.process import FallibleProcessResult, Process, ProcessResult
-from pants.engine.rules import Get, MultiGet, Rule, _uncacheable_rule, collect_rules, rule
+from pants.engine.process import (
+    FallibleProcessResult,
+    InteractiveProcess,
+    InteractiveProcessResult,
+    Process,
+    ProcessResult,
+)
+from pants.engine.rules import Effect, Get, MultiGet, Rule, _uncacheable_rule, collect_rules, rule
 from pants.engine.target import (
     AllTargets,
     Dependencies,
@@ -60,18 +67,29 @@ from pants_flyte.build_types import (
     AskedImageRequest,
     BuiltImage,
     BuiltTask,
+    Closure,
+    ClosureRequest,
+    Completeness,
+    CompletenessRequest,
+    Explained,
+    ExplainRequest,
     ImageRequest,
     TaskRequest,
 )
 from pants_flyte.engine.types import (
     CheckedOut,
+    CodeScans,
     IgnoreFilesAbove,
     ImportInfo,
     ImportOwners,
+    ProgramSources,
     SuspectSources,
     ToolEnvironment,
+    program_files,
     root_of_each,
     source_roots_request,
+    with_advice,
+    with_kept,
 )
 
 if TYPE_CHECKING or PANTS_SEMVER.release < (2, 28):
@@ -135,7 +153,10 @@ async def owners_of_each(paths: Sequence[str]) -> tuple[tuple[Address, ...], ...
 
 
 async def all_targets() -> Targets:
-    return Targets(await Get(AllTargets))
+    try:
+        return Targets(await Get(AllTargets))
+    except Exception as error:
+        raise with_advice(error) from None
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -167,8 +188,19 @@ async def snapshot(globs: PathGlobs) -> fs.Snapshot:
     return await Get(fs.Snapshot, PathGlobs, globs)
 
 
+async def digests_of(requests: Sequence[PathGlobs]) -> tuple[fs.Digest, ...]:
+    """What matches each."""
+    return await MultiGet(Get(fs.Digest, PathGlobs, globs) for globs in requests)
+
+
 async def contents(digest: fs.Digest) -> fs.DigestContents:
     return await Get(fs.DigestContents, fs.Digest, digest)
+
+
+async def file_entries(digest: fs.Digest) -> tuple[fs.FileEntry, ...]:
+    """Each file with its size, without reading it."""
+    found = await Get(fs.DigestEntries, fs.Digest, digest)
+    return tuple(entry for entry in found if isinstance(entry, fs.FileEntry))
 
 
 async def create_digest(files: Mapping[str, bytes]) -> fs.Digest:
@@ -219,6 +251,11 @@ async def suspects_in_each(requests: Sequence[PathGlobs]) -> tuple[SuspectSource
     return await MultiGet(Get(SuspectSources, PathGlobs, globs) for globs in requests)
 
 
+async def scans_in_each(requests: Sequence[PathGlobs]) -> tuple[CodeScans, ...]:
+    """For each, what the matching modules need."""
+    return await MultiGet(Get(CodeScans, PathGlobs, globs) for globs in requests)
+
+
 async def owners_of_imports(
     field_set: PythonImportDependenciesInferenceFieldSet,
     imports: Mapping[str, ImportInfo],
@@ -246,16 +283,37 @@ async def run_process(process: Process) -> FallibleProcessResult:
     return await Get(FallibleProcessResult, Process, process)
 
 
-async def run_venv_pex(process: VenvPexProcess) -> ProcessResult:
-    """Run a tool in a sandbox; a failure is an error."""
-    return await Get(ProcessResult, VenvPexProcess, process)
+async def run_interactive(process: InteractiveProcess) -> int:
+    """Its exit code. Only for a goal."""
+    return (await Effect(InteractiveProcessResult, InteractiveProcess, process)).exit_code
 
 
-async def run_venv_pexes(processes: Sequence[VenvPexProcess]) -> tuple[FallibleProcessResult, ...]:
-    """Run tools in sandboxes at the same time, each to completion, whatever the exit code."""
+async def run_venv_pex(process: VenvPexProcess, kept: Mapping[str, fs.Digest]) -> ProcessResult:
+    """Run a tool in a sandbox; a failure is an error.
+
+    kept: inputs, by directory, that Pants keeps for other sandboxes too.
+    """
+    made = await Get(Process, VenvPexProcess, process)
+    return await Get(ProcessResult, Process, with_kept(made, kept))
+
+
+async def run_venv_pexes(
+    processes: Sequence[VenvPexProcess], kept: Mapping[VenvPexProcess, Mapping[str, fs.Digest]]
+) -> tuple[FallibleProcessResult, ...]:
+    """Run tools in sandboxes at the same time, each to completion, whatever the exit code.
+
+    kept: of some of them, inputs as in `run_venv_pex`.
+    """
+    made = await MultiGet(Get(Process, VenvPexProcess, process) for process in processes)
     return await MultiGet(
-        Get(FallibleProcessResult, VenvPexProcess, process) for process in processes
+        Get(FallibleProcessResult, Process, with_kept(one, kept.get(process)))
+        for process, one in zip(processes, made)
     )
+
+
+async def program_sources() -> fs.Digest:
+    """The modules of `flyte_pack` and `flyte_shim`."""
+    return (await Get(ProgramSources)).digest
 
 
 async def venv_pex(request: PexRequest) -> VenvPex:
@@ -293,6 +351,11 @@ async def find_python(constraints: InterpreterConstraints) -> PythonExecutable:
     return await Get(PythonExecutable, InterpreterConstraints, constraints)
 
 
+async def interpreter_search_paths() -> tuple[str, ...]:
+    """Where Pants looks for CPythons: directories, and some interpreters."""
+    return tuple((await Get(PythonBootstrap)).interpreter_search_paths)
+
+
 async def environment_variables(names: Sequence[str]) -> EnvironmentVars:
     return await Get(EnvironmentVars, EnvironmentVarsRequest(names))
 
@@ -322,12 +385,24 @@ def test_result(
 # --- our own rules, where they fan out -----------------------------------------------------------
 
 
+async def closure(request: ClosureRequest) -> Closure:
+    return await Get(Closure, ClosureRequest, request)
+
+
+async def completeness_of(request: CompletenessRequest) -> Completeness:
+    return await Get(Completeness, CompletenessRequest, request)
+
+
 async def build_tasks(requests: Sequence[TaskRequest]) -> tuple[BuiltTask, ...]:
     return await MultiGet(Get(BuiltTask, TaskRequest, request) for request in requests)
 
 
 async def build_images(requests: Sequence[ImageRequest]) -> tuple[BuiltImage, ...]:
     return await MultiGet(Get(BuiltImage, ImageRequest, request) for request in requests)
+
+
+async def explain_each(requests: Sequence[ExplainRequest]) -> tuple[Explained, ...]:
+    return await MultiGet(Get(Explained, ExplainRequest, request) for request in requests)
 
 
 async def compare_images(requests: Sequence[AskedImageRequest]) -> tuple[AskedImage, ...]:
@@ -342,6 +417,19 @@ async def suspects_in(globs: PathGlobs) -> SuspectSources:
     """A rule, so that an edit repeats the search of one directory only."""
     found = await Get(fs.DigestContents, PathGlobs, globs)
     return SuspectSources.among(found)
+
+
+@rule
+async def scans_in(globs: PathGlobs) -> CodeScans:
+    """A rule, so that an edit repeats the scan of one directory only."""
+    found = await Get(fs.DigestContents, PathGlobs, globs)
+    return CodeScans.among(found)
+
+
+@rule
+async def read_program_sources() -> ProgramSources:
+    """A rule, so that a daemon reads the files once."""
+    return ProgramSources(await create_digest(program_files()))
 
 
 @_uncacheable_rule

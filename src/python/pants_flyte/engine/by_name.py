@@ -39,6 +39,7 @@ from pants.backend.python.util_rules.pex_from_targets import (
 from pants.build_graph.address import Address
 from pants.core.environments.target_types import EnvironmentField as EnvironmentField
 from pants.core.goals.test import TestResult, TestSubsystem
+from pants.core.subsystems.python_bootstrap import python_bootstrap
 from pants.core.util_rules.env_vars import environment_vars_subset
 from pants.core.util_rules.subprocess_environment import get_subprocess_environment
 from pants.engine import fs, intrinsics
@@ -51,6 +52,7 @@ from pants.engine.internals import graph
 from pants.engine.internals.graph import OwnersRequest
 from pants.engine.process import (
     FallibleProcessResult,
+    InteractiveProcess,
     Process,
     ProcessResult,
     execute_process_or_raise,
@@ -84,18 +86,29 @@ from pants_flyte.build_types import (
     AskedImageRequest,
     BuiltImage,
     BuiltTask,
+    Closure,
+    ClosureRequest,
+    Completeness,
+    CompletenessRequest,
+    Explained,
+    ExplainRequest,
     ImageRequest,
     TaskRequest,
 )
 from pants_flyte.engine.types import (
     CheckedOut,
+    CodeScans,
     IgnoreFilesAbove,
     ImportInfo,
     ImportOwners,
+    ProgramSources,
     SuspectSources,
     ToolEnvironment,
+    program_files,
     root_of_each,
     source_roots_request,
+    with_advice,
+    with_kept,
 )
 
 if PANTS_SEMVER.release < (2, 32):
@@ -162,7 +175,10 @@ async def owners_of_each(paths: Sequence[str]) -> tuple[tuple[Address, ...], ...
 
 
 async def all_targets() -> Targets:
-    return Targets(await graph.find_all_targets())
+    try:
+        return Targets(await graph.find_all_targets())
+    except Exception as error:
+        raise with_advice(error) from None
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -191,8 +207,17 @@ async def snapshot(globs: PathGlobs) -> fs.Snapshot:
     return await intrinsics.digest_to_snapshot(**implicitly(globs))
 
 
+async def digests_of(requests: Sequence[PathGlobs]) -> tuple[fs.Digest, ...]:
+    return await concurrently(intrinsics.path_globs_to_digest(globs) for globs in requests)
+
+
 async def contents(digest: fs.Digest) -> fs.DigestContents:
     return await intrinsics.get_digest_contents(digest)
+
+
+async def file_entries(digest: fs.Digest) -> tuple[fs.FileEntry, ...]:
+    found = await intrinsics.get_digest_entries(digest)
+    return tuple(entry for entry in found if isinstance(entry, fs.FileEntry))
 
 
 async def create_digest(files: Mapping[str, bytes]) -> fs.Digest:
@@ -234,6 +259,10 @@ async def suspects_in_each(requests: Sequence[PathGlobs]) -> tuple[SuspectSource
     return await concurrently(suspects_in(globs) for globs in requests)
 
 
+async def scans_in_each(requests: Sequence[PathGlobs]) -> tuple[CodeScans, ...]:
+    return await concurrently(scans_in(globs) for globs in requests)
+
+
 async def owners_of_imports(
     field_set: PythonImportDependenciesInferenceFieldSet,
     imports: Mapping[str, ImportInfo],
@@ -261,14 +290,30 @@ async def run_process(process: Process) -> FallibleProcessResult:
     return await intrinsics.execute_process(process, **implicitly())
 
 
-async def run_venv_pex(process: VenvPexProcess) -> ProcessResult:
-    return await execute_process_or_raise(**implicitly(process))
+async def run_interactive(process: InteractiveProcess) -> int:
+    return (await intrinsics.run_interactive_process(process)).exit_code
 
 
-async def run_venv_pexes(processes: Sequence[VenvPexProcess]) -> tuple[FallibleProcessResult, ...]:
-    return await concurrently(
-        intrinsics.execute_process(**implicitly({process: VenvPexProcess})) for process in processes
+async def run_venv_pex(process: VenvPexProcess, kept: Mapping[str, fs.Digest]) -> ProcessResult:
+    made = await pex.setup_venv_pex_process(process, **implicitly())
+    with_inputs = with_kept(made, kept)
+    return await execute_process_or_raise(**implicitly({with_inputs: Process}))
+
+
+async def run_venv_pexes(
+    processes: Sequence[VenvPexProcess], kept: Mapping[VenvPexProcess, Mapping[str, fs.Digest]]
+) -> tuple[FallibleProcessResult, ...]:
+    made = await concurrently(
+        pex.setup_venv_pex_process(process, **implicitly()) for process in processes
     )
+    return await concurrently(
+        intrinsics.execute_process(with_kept(one, kept.get(process)), **implicitly())
+        for process, one in zip(processes, made)
+    )
+
+
+async def program_sources() -> fs.Digest:
+    return (await read_program_sources()).digest
 
 
 async def venv_pex(request: PexRequest) -> VenvPex:
@@ -308,6 +353,10 @@ async def find_python(constraints: InterpreterConstraints) -> PythonExecutable:
     return await pex.find_interpreter(constraints, **implicitly())
 
 
+async def interpreter_search_paths() -> tuple[str, ...]:
+    return tuple((await python_bootstrap(**implicitly())).interpreter_search_paths)
+
+
 async def environment_variables(names: Sequence[str]) -> EnvironmentVars:
     return await environment_vars_subset(EnvironmentVarsRequest(names), **implicitly())
 
@@ -336,6 +385,14 @@ def test_result(
 # calls the rule that takes the member of the union and returns the same type.
 
 
+async def closure(request: ClosureRequest) -> Closure:
+    return await find_closure(**implicitly({request: AnyClosureRequest}))
+
+
+async def completeness_of(request: CompletenessRequest) -> Completeness:
+    return await check_completeness(**implicitly({request: AnyCompletenessRequest}))
+
+
 async def build_tasks(requests: Sequence[TaskRequest]) -> tuple[BuiltTask, ...]:
     return await concurrently(
         build_task(**implicitly({request: AnyTaskRequest})) for request in requests
@@ -345,6 +402,12 @@ async def build_tasks(requests: Sequence[TaskRequest]) -> tuple[BuiltTask, ...]:
 async def build_images(requests: Sequence[ImageRequest]) -> tuple[BuiltImage, ...]:
     return await concurrently(
         build_image(**implicitly({request: AnyImageRequest})) for request in requests
+    )
+
+
+async def explain_each(requests: Sequence[ExplainRequest]) -> tuple[Explained, ...]:
+    return await concurrently(
+        explain(**implicitly({request: AnyExplainRequest})) for request in requests
     )
 
 
@@ -358,6 +421,16 @@ async def compare_images(requests: Sequence[AskedImageRequest]) -> tuple[AskedIm
 
 
 @union(in_scope_types=[EnvironmentName])
+class AnyClosureRequest:
+    """Stands for `ClosureRequest`, its only member."""
+
+
+@union(in_scope_types=[EnvironmentName])
+class AnyCompletenessRequest:
+    """Stands for `CompletenessRequest`, its only member."""
+
+
+@union(in_scope_types=[EnvironmentName])
 class AnyTaskRequest:
     """Stands for `TaskRequest`, its only member."""
 
@@ -368,8 +441,25 @@ class AnyImageRequest:
 
 
 @union(in_scope_types=[EnvironmentName])
+class AnyExplainRequest:
+    """Stands for `ExplainRequest`, its only member."""
+
+
+@union(in_scope_types=[EnvironmentName])
 class AnyAskedImageRequest:
     """Stands for `AskedImageRequest`, its only member."""
+
+
+@rule(polymorphic=True)
+async def find_closure(request: AnyClosureRequest, environment: EnvironmentName) -> Closure:
+    raise NotImplementedError
+
+
+@rule(polymorphic=True)
+async def check_completeness(
+    request: AnyCompletenessRequest, environment: EnvironmentName
+) -> Completeness:
+    raise NotImplementedError
 
 
 @rule(polymorphic=True)
@@ -383,6 +473,11 @@ async def build_image(request: AnyImageRequest, environment: EnvironmentName) ->
 
 
 @rule(polymorphic=True)
+async def explain(request: AnyExplainRequest, environment: EnvironmentName) -> Explained:
+    raise NotImplementedError
+
+
+@rule(polymorphic=True)
 async def compare_image(request: AnyAskedImageRequest, environment: EnvironmentName) -> AskedImage:
     raise NotImplementedError
 
@@ -391,6 +486,17 @@ async def compare_image(request: AnyAskedImageRequest, environment: EnvironmentN
 async def suspects_in(globs: PathGlobs) -> SuspectSources:
     found = await intrinsics.get_digest_contents(**implicitly(globs))
     return SuspectSources.among(found)
+
+
+@rule
+async def scans_in(globs: PathGlobs) -> CodeScans:
+    found = await intrinsics.get_digest_contents(**implicitly(globs))
+    return CodeScans.among(found)
+
+
+@rule
+async def read_program_sources() -> ProgramSources:
+    return ProgramSources(await create_digest(program_files()))
 
 
 @_uncacheable_rule
@@ -406,7 +512,10 @@ async def find_ignore_files_above() -> IgnoreFilesAbove:
 def rules() -> Iterable[Union[Rule, UnionRule]]:
     return [
         *collect_rules(),
+        UnionRule(AnyClosureRequest, ClosureRequest),
+        UnionRule(AnyCompletenessRequest, CompletenessRequest),
         UnionRule(AnyTaskRequest, TaskRequest),
         UnionRule(AnyImageRequest, ImageRequest),
+        UnionRule(AnyExplainRequest, ExplainRequest),
         UnionRule(AnyAskedImageRequest, AskedImageRequest),
     ]

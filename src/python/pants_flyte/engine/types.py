@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import Any, Collection, Dict, FrozenSet, Mapping, Tuple
+from typing import Any, Collection, Dict, FrozenSet, Mapping, Optional, Tuple
 
 from pants.backend.python.dependency_inference.rules import ImportOwnerStatus
 from pants.backend.python.util_rules.pex import VenvPex
@@ -14,13 +15,16 @@ from pants.backend.python.util_rules.pex_environment import CompletePexEnvironme
 from pants.base.build_environment import get_buildroot
 from pants.build_graph.address import Address
 from pants.engine.fs import Digest, DigestContents
+from pants.engine.process import Process
 from pants.source.source_root import SourceRootsRequest, SourceRootsResult
 from pants.util.frozendict import FrozenDict
 
 from flyte_pack.checkout import Checkout, Unknown, commit_of
+from flyte_pack.code.code_scan import CodeScan, names_without_import, scan_code
+from flyte_pack.code.import_scan import is_suspect
+from flyte_pack.code.module_scan import may_have_tasks
+from flyte_pack.errors import UserError
 from flyte_pack.ignore_files import IGNORE_FILES
-from flyte_pack.import_scan import is_suspect
-from flyte_pack.module_scan import may_have_tasks
 
 
 @dataclass(frozen=True)
@@ -48,20 +52,70 @@ class ToolEnvironment:
 
 
 @dataclass(frozen=True)
+class ProgramSources:
+    """The modules of the program, `flyte_pack` with `flyte_shim`."""
+
+    digest: Digest
+
+
+def program_files() -> Dict[str, bytes]:
+    """The content of the program's modules by path, from a checkout or a wheel."""
+    files: Dict[str, bytes] = {}
+    for package in ("flyte_pack", "flyte_shim"):
+        top = Path(str(importlib.import_module(package).__file__)).parent
+        for path in sorted(top.rglob("*.py")):
+            name = os.path.join(package, path.relative_to(top).as_posix())
+            files[name] = path.read_bytes()
+    return files
+
+
+@dataclass(frozen=True)
 class SuspectSources:
-    """Paths of sources: in which Pants' parser could have missed an import, and those that may
-    define tasks.
+    """Paths of sources: in which Pants' parser could have missed an import, those that may define
+    tasks, and those that may name modules or files without an import statement.
     """
 
     paths: FrozenSet[str]
     tasks: FrozenSet[str] = frozenset()
+    naming: FrozenSet[str] = frozenset()
 
     @classmethod
     def among(cls, files: DigestContents) -> SuspectSources:
         return cls(
             frozenset(file.path for file in files if is_suspect(file.content)),
             frozenset(file.path for file in files if may_have_tasks(file.content)),
+            frozenset(file.path for file in files if names_without_import(file.content)),
         )
+
+
+@dataclass(frozen=True)
+class CodeScans:
+    """What each module of a directory needs, by path. Tests are left out: they seldom ship."""
+
+    by_path: FrozenDict[str, CodeScan]
+
+    @classmethod
+    def among(cls, files: DigestContents) -> CodeScans:
+        return cls(
+            FrozenDict(
+                {
+                    file.path: _scanned(file.content, file.path)
+                    for file in files
+                    if file.path.endswith(".py")
+                    and not _TEST.fullmatch(os.path.basename(file.path))
+                }
+            )
+        )
+
+
+_TEST = re.compile(r"test_.*\.py|.*_test\.py|tests\.py|conftest\.py")
+
+
+def _scanned(source: bytes, path: str) -> CodeScan:
+    try:
+        return scan_code(source, path)
+    except (SyntaxError, ValueError) as error:
+        return CodeScan(problem=str(error))
 
 
 @dataclass(frozen=True)
@@ -141,6 +195,11 @@ class ImportOwners:
         )
 
 
+def with_kept(process: Process, kept: Optional[Mapping[str, Digest]]) -> Process:
+    """The process with immutable inputs, for which `VenvPexProcess` has no field."""
+    return replace(process, immutable_input_digests=FrozenDict(kept)) if kept else process
+
+
 def source_roots_request(paths: Collection[str]) -> SourceRootsRequest:
     """Asks by directory: they are far fewer than files, and Pants sorts them as path objects."""
     return SourceRootsRequest((), {PurePath(d) for d in set(map(os.path.dirname, paths))})
@@ -150,3 +209,19 @@ def root_of_each(paths: Collection[str], found: SourceRootsResult) -> Dict[str, 
     """What `source_roots` returns, from the answer to `source_roots_request`."""
     roots = {str(directory): root.path for directory, root in found.path_to_root.items()}
     return {path: roots[os.path.dirname(path) or "."] for path in paths}
+
+
+def with_advice(error: Exception) -> Exception:
+    """What to write where Pants met a link that it refuses, most often one of an environment."""
+    found = re.search(r'Failed to read link "([^"]+)": Absolute symlink', str(error))
+    if found is None:
+        return error
+    link = os.path.relpath(found[1], get_buildroot())
+    directory = os.path.dirname(link)
+    if os.path.basename(directory) == "bin":
+        directory = os.path.dirname(directory)
+    return UserError(
+        f"{link} is an absolute symbolic link, as virtual environments have them. Pants refuses "
+        f"these wherever it looks for BUILD files. Have it pass by the directory, in pants.toml:"
+        f'\n\n[GLOBAL]\npants_ignore.add = ["/{directory}/"]\n'
+    )

@@ -12,24 +12,22 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Iterable, List, Optional, Sequence, Union
 
-from pants.backend.python.subsystems.repos import PythonRepos
-from pants.backend.python.subsystems.setup import PythonSetup
 from pants.build_graph.address import Address
 from pants.core.goals.deploy import DeployFieldSet, DeployProcess, DeploySubsystem
 from pants.core.goals.run import RunFieldSet, RunInSandboxBehavior, RunRequest, RunSubsystem
 from pants.core.util_rules.distdir import DistDir
 from pants.engine.rules import Rule, _uncacheable_rule, collect_rules
 from pants.engine.unions import UnionRule
-from pants.option.global_options import GlobalOptions
 from pants.util.logging import LogLevel
 
 from flyte_pack.deploy.options import DeployOptions, parse
 from flyte_pack.errors import UsageError
-from pants_flyte import engine
+from pants_flyte import engine, loop
 from pants_flyte.build_types import TaskRequest
 from pants_flyte.deployment import (
     DeploymentFieldSet,
     environments_of,
+    materials_of,
     plan_of,
     pushes_of,
     settings_of,
@@ -37,8 +35,9 @@ from pants_flyte.deployment import (
 from pants_flyte.environment import callers_environment
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.first_party import FirstPartyModules
+from pants_flyte.loop import LoopTurn
 from pants_flyte.registries import address_of
-from pants_flyte.subsystem import FlyteDeploySubsystem, FlytePackSubsystem, FlyteSubsystem
+from pants_flyte.subsystem import FlyteDeploySubsystem, FlyteSubsystem
 from pants_flyte.task_packages import PackageSettings
 from pants_flyte.tool import interactive_process, interactive_program, report_arguments
 
@@ -62,8 +61,9 @@ async def deploy_program(
     package_settings: PackageSettings,
     modules: FirstPartyModules,
     dist_dir: DistDir,
+    more: Sequence[str] = (),
 ) -> RunRequest:
-    """The deploy program and all that it ships.
+    """The deploy program and all that it ships. more: arguments before what was typed.
 
     What does not deploy (`list`, `show`, ..., or a mistyped command line: `options` None) packages
     nothing, so that it works even if the code does not build.
@@ -100,6 +100,7 @@ async def deploy_program(
         tasks=tuple(task.link_path for task in tasks),
         pushes=tuple(f"__push_{number}.json" for number in range(len(pushes))),
         environments=tuple(environments),
+        materials=await materials_of(deployment, tasks, flyte, package_settings.python_setup),
     )
     documents = await engine.create_digest(
         {_PLAN: plan.to_json(), **{name: push.to_json() for name, push in zip(plan.pushes, pushes)}}
@@ -108,7 +109,7 @@ async def deploy_program(
         flyte_pack,
         (
             *("deploy", "--plan", f"{{chroot}}/{_PLAN}", "--dir", "{chroot}"),
-            *(*report_arguments(flyte, "deploy", deployment.address), "--"),
+            *(*report_arguments(flyte, "deploy", deployment.address), *more, "--"),
         ),
         (
             documents,
@@ -125,20 +126,19 @@ async def run_deployment(
     field_set: RunDeploymentFieldSet,
     run: RunSubsystem,
     flyte: FlyteSubsystem,
-    flyte_pack: FlytePackSubsystem,
-    python_setup: PythonSetup,
-    repos: PythonRepos,
-    global_options: GlobalOptions,
+    packages: PackageSettings,
     modules: FirstPartyModules,
     dist_dir: DistDir,
+    turn: LoopTurn,
 ) -> RunRequest:
     options: Optional[DeployOptions]
     try:
         options = parse(run.args)
     except UsageError:
         options = None  # the program says what is wrong
-    packages = PackageSettings(flyte_pack, python_setup, repos, global_options.ca_certs_path)
-    return await deploy_program(field_set, options, flyte, packages, modules, dist_dir)
+    program = await deploy_program(field_set, options, flyte, packages, modules, dist_dir)
+    # In a loop it starts with each turn: it may have failed, or something else have been deployed.
+    return loop.restarted(turn, program)
 
 
 @_uncacheable_rule(desc="Prepare a Flyte deployment", level=LogLevel.DEBUG)
@@ -147,10 +147,7 @@ async def deploy_deployment(
     deploy: DeploySubsystem,
     flyte: FlyteSubsystem,
     flyte_deploy: FlyteDeploySubsystem,
-    flyte_pack: FlytePackSubsystem,
-    python_setup: PythonSetup,
-    repos: PythonRepos,
-    global_options: GlobalOptions,
+    packages: PackageSettings,
     modules: FirstPartyModules,
     dist_dir: DistDir,
 ) -> DeployProcess:
@@ -158,7 +155,6 @@ async def deploy_deployment(
     dry_run = ("--dry-run",) if flyte.dry_run or getattr(deploy, "dry_run", False) else ()
     typed = (*dry_run, *flyte_deploy.args)
     options = _deploying(field_set.address, typed)
-    packages = PackageSettings(flyte_pack, python_setup, repos, global_options.ca_certs_path)
     program = await deploy_program(field_set, options, flyte, packages, modules, dist_dir)
     process = interactive_process(program, await callers_environment(flyte), *typed)
     return DeployProcess(name=field_set.address.spec, process=process)
@@ -170,7 +166,7 @@ def _deploying(address: Address, typed: Sequence[str]) -> DeployOptions:
         options = parse(typed)
     except UsageError as error:
         raise FlyteTargetError(address, f"What follows `--` cannot be used: {error}.") from None
-    if not options.packages:
+    if not options.ships or not options.packages:
         raise FlyteTargetError(
             address,
             f"`experimental-deploy` only deploys. For `{options.command}` write: "

@@ -74,7 +74,7 @@ async def package_task(field_set: PackageTaskFieldSet) -> BuiltPackage:
         artifacts.extend(_artifacts(task.bundle))
     if task.image is not None and not task.image.own_output:
         digests.append(task.image.digest)
-        artifacts.append(_image_artifact(task.image))
+        artifacts.extend(_image_artifacts(task.image))
     return BuiltPackage(await engine.merge_digests(digests), tuple(artifacts))
 
 
@@ -84,10 +84,10 @@ async def package_image(field_set: PackageImageFieldSet) -> BuiltPackage:
     image = (await engine.build_images([request]))[0]
     tasks = await tasks_linked_to(field_set.address, await engine.all_targets())
     await engine.compare_images([AskedImageRequest(task, request) for task in tasks])
-    return BuiltPackage(image.digest, (_image_artifact(image),))
+    return BuiltPackage(image.digest, _image_artifacts(image))
 
 
-def _image_artifact(image: BuiltImage) -> BuiltPackageArtifact:
+def _image_artifacts(image: BuiltImage) -> tuple[BuiltPackageArtifact, ...]:
     about = (
         f"  {image.image_digest}, {' '.join(image.platforms)}: {image.layers} layers of its own, "
         f"{image.bytes:,} bytes"
@@ -98,7 +98,8 @@ def _image_artifact(image: BuiltImage) -> BuiltPackageArtifact:
     lines += [f"  {note}" for note in image.notes]
     if not image.production:
         lines.append("  NOT FOR PRODUCTION: its base is made of this machine's own files")
-    return BuiltPackageArtifact(image.layout, extra_log_lines=tuple(lines))
+    layout = BuiltPackageArtifact(image.layout, extra_log_lines=tuple(lines))
+    return layout, *_listed(image)
 
 
 def _artifacts(bundle: BuiltBundle) -> tuple[BuiltPackageArtifact, ...]:
@@ -109,7 +110,12 @@ def _artifacts(bundle: BuiltBundle) -> tuple[BuiltPackageArtifact, ...]:
     return (
         BuiltPackageArtifact(bundle.archive, extra_log_lines=tuple(lines)),
         BuiltPackageArtifact(bundle.manifest),
+        *_listed(bundle),
     )
+
+
+def _listed(built: BuiltBundle | BuiltImage) -> tuple[BuiltPackageArtifact, ...]:
+    return () if built.sbom is None else (BuiltPackageArtifact(built.sbom.path),)
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:

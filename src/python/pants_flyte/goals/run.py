@@ -10,8 +10,6 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Iterable, List, Mapping, Optional, Sequence, Union
 
-from pants.backend.python.subsystems.repos import PythonRepos
-from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import EntryPoint
 from pants.build_graph.address import Address
 from pants.core.goals.run import RunFieldSet, RunInSandboxBehavior, RunRequest, RunSubsystem
@@ -20,7 +18,6 @@ from pants.engine.fs import Digest
 from pants.engine.rules import Rule, _uncacheable_rule, collect_rules
 from pants.engine.target import Target
 from pants.engine.unions import UnionRule
-from pants.option.global_options import GlobalOptions
 from pants.util.logging import LogLevel
 
 from flyte_pack.deploy.flyte_settings import NO_CONTROL_PLANE
@@ -29,12 +26,13 @@ from flyte_pack.deploy.plan import DeployPlan
 from flyte_pack.errors import UsageError
 from flyte_pack.names import TargetAddress
 from flyte_pack.run.options import RunOptions, split
-from pants_flyte import engine
+from pants_flyte import engine, loop
 from pants_flyte import target_types as types
 from pants_flyte.build_types import BuiltTask, TaskRequest
 from pants_flyte.deployment import (
     DeploymentFieldSet,
     environments_of,
+    options_in_plan,
     plan_of,
     pushes_of,
     settings_of,
@@ -44,9 +42,10 @@ from pants_flyte.deployment import (
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.first_party import FirstPartyModules
 from pants_flyte.known_modules import modules_in
+from pants_flyte.loop import LoopTurn
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.task_packages import PackageSettings, package_source, packages_pex
-from pants_flyte.tool import insecure_arguments, interactive_program, program_sources
+from pants_flyte.tool import insecure_arguments, interactive_program
 
 logger = logging.getLogger(__name__)
 
@@ -92,9 +91,8 @@ async def _here(
     environment = await engine.tool_environment(
         replace(requirements, additional_args=(*requirements.additional_args, "--no-strip-pex-env"))
     )
-    program = await engine.under_prefix(await program_sources(), _PROGRAM_DIR)
     known = {_KNOWN: await modules_in(source.resolve, modules, settings.python_setup)}
-    digests = [environment.digest, program, task.link_digest, await engine.create_digest(known)]
+    digests = [environment.digest, task.link_digest, await engine.create_digest(known)]
     digests += [task.bundle.digest] if task.bundle else []
     return RunRequest(
         digest=await engine.merge_digests(digests),
@@ -103,6 +101,8 @@ async def _here(
             *("--dir", "{chroot}", "--store", store, "--known", f"{{chroot}}/{_KNOWN}", "--"),
         ],
         extra_env={**environment.env, "PEX_EXTRA_SYS_PATH": f"{{chroot}}/{_PROGRAM_DIR}"},
+        # Written once by a daemon, and not again for each run.
+        immutable_input_digests={_PROGRAM_DIR: await engine.program_sources()},
         append_only_caches=environment.append_only_caches,
     )
 
@@ -189,9 +189,8 @@ async def _shipped(
         settings=replace(settings, copy_style=None, root_dir=None),
         tasks=(task.link_path,),
         pushes=tuple(f"__push_{number}.json" for number in range(len(pushes))),
-        insecure_registries=tuple(flyte.insecure_registries),
         environments=tuple(environments),
-        import_env=tuple(flyte.import_env_vars),
+        **options_in_plan(flyte),
     )
     documents = {name: push.to_json() for name, push in zip(plan.pushes, pushes)}
     digests = [*installed, task.link_digest]
@@ -252,22 +251,17 @@ def _check_is_task(target: Target, options: RunOptions) -> None:
     raise FlyteTargetError(target.address, f"{typed} is for tasks, and this is an app: {instead}.")
 
 
-@_uncacheable_rule(desc="Prepare to run a Flyte task or app", level=LogLevel.DEBUG)
-async def run_task(
-    field_set: RunTaskFieldSet,
-    run: RunSubsystem,
+async def _request(
+    address: Address,
+    typed: Sequence[str],
     flyte: FlyteSubsystem,
-    flyte_pack: FlytePackSubsystem,
-    python_setup: PythonSetup,
-    repos: PythonRepos,
-    global_options: GlobalOptions,
+    packages: PackageSettings,
     modules: FirstPartyModules,
     dist_dir: DistDir,
 ) -> RunRequest:
-    packages = PackageSettings(flyte_pack, python_setup, repos, global_options.ca_certs_path)
-    address = field_set.address
+    flyte_pack = packages.flyte_pack
     try:
-        options = split(run.args)
+        options = split(typed)
     except UsageError as error:
         raise FlyteTargetError(address, str(error)) from None
     if options.deployed is not None or options.remote or options.in_image:
@@ -284,6 +278,21 @@ async def run_task(
     if options.in_image:
         return await _in_image(task, flyte, flyte_pack)
     return await _here(task, store_uri(flyte, dist_dir), packages, modules)
+
+
+@_uncacheable_rule(desc="Prepare to run a Flyte task or app", level=LogLevel.DEBUG)
+async def run_task(
+    field_set: RunTaskFieldSet,
+    run: RunSubsystem,
+    flyte: FlyteSubsystem,
+    packages: PackageSettings,
+    modules: FirstPartyModules,
+    dist_dir: DistDir,
+    turn: LoopTurn,
+) -> RunRequest:
+    address = field_set.address
+    request = await _request(address, run.args, flyte, packages, modules, dist_dir)
+    return loop.once(turn, address, request)
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:

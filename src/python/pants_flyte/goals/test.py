@@ -79,7 +79,8 @@ async def smoke_test(
                 if test.force
                 else ProcessCacheScope.SUCCESSFUL,
             )
-        ]
+        ],
+        {},
     )
     return engine.test_result(result[0], address, test)
 

@@ -1,0 +1,1 @@
+"""Reads Python code, and imports none of it: what it needs, what it names, what is missing."""

@@ -1,0 +1,108 @@
+"""An explanation for programs. docs/explain.md has the shape; a change of it gets a new number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any, Dict, Optional
+
+from flyte_pack.explain import MOST_WAYS, Artifact, Graph, ShippedFile, Step, Total
+from flyte_pack.json_fields import InvalidData, as_json, dump, read
+from flyte_pack.manifest import ManifestGraph
+from flyte_pack.manifest_graph import artifact_with, graph_of
+
+SCHEMA = 1
+
+
+def content(**parts: Any) -> Dict[str, Any]:
+    return {"schema": SCHEMA, **parts}
+
+
+def document(content: Dict[str, Any]) -> str:
+    return dump(content).decode()
+
+
+def artifact(graph: Graph, copy_style: Optional[str]) -> Mapping[str, Any]:
+    """copy_style: of a bundle, which a deployment may override."""
+    artifact = graph.artifact
+    return {
+        "address": artifact.root,
+        "copy_style": copy_style,
+        "size": sum(file.size for file in artifact.files),
+        "files": [
+            {
+                "path": file.path,
+                "source": file.source,
+                "size": file.size,
+                "owner": file.owner,
+                "library": file.library,
+                "kind": file.kind,
+                "sha256": file.sha256,
+                "executable": file.executable,
+                "package_root": file.package_root,
+                "alone": file.alone,
+                "beside": file.beside,
+                "way": _way(next(graph.ways_to(node), ())),
+            }
+            for node, file in graph.file_nodes()
+        ],
+        "edges": [{"from": of, "to": to, "reason": kind} for of, to, kind in graph.edges()],
+        "requirements": [
+            {"requirement": one.text, "target": one.target, "needed_by": list(one.by)}
+            for one in graph.needed()
+        ],
+        "folders": _totals(graph.by_folder()),
+        "owners": _totals(graph.by_library()),
+        "direct": [
+            {**total, "requirements": list(one.requirements)}
+            for one in graph.exclusive()
+            for total in _totals([one])
+        ],
+        "graph": as_json(graph_of(artifact, _owners(artifact))),
+    }
+
+
+def _owners(artifact: Artifact) -> Mapping[str, str]:
+    """Those of files that no target needs, with their libraries."""
+    return {file.owner: file.library or file.owner for file in artifact.files if file.owner}
+
+
+def read_artifact(told: Mapping[str, Any]) -> Artifact:
+    """What `artifact` wrote. Raises `InvalidData`."""
+    try:
+        graph = read(ManifestGraph, told["graph"], "graph")
+        graph.check()
+        names = [name for name in ShippedFile._fields if name != "library"]
+        files = [
+            ShippedFile(library=None, **{name: file[name] for name in names})
+            for file in told["files"]
+        ]
+        return artifact_with(graph, files)
+    except (KeyError, TypeError, IndexError, ValueError):
+        raise InvalidData("an explanation of another pants-flyte, which has no graph") from None
+
+
+def deployment(address: str, graphs: Iterable[Graph]) -> Mapping[str, Any]:
+    return {
+        "address": address,
+        "artifacts": list(dict.fromkeys(graph.artifact.root for graph in graphs)),
+    }
+
+
+def found(graph: Graph, asked: str, every: bool) -> Mapping[str, Any]:
+    """every: whether to tell all shortest ways, of which there can be very many."""
+    most = MOST_WAYS if every else 1
+    ways = [way for node in graph.find(asked) for way in islice(graph.ways_to(node), most)]
+    return {
+        "address": graph.artifact.root,
+        "found": bool(ways),
+        "ways": [_way(way) for way in ways],
+    }
+
+
+def _way(steps: Sequence[Step]) -> Sequence[Mapping[str, str]]:
+    return [{"name": step.name, "reason": step.kind} for step in steps]
+
+
+def _totals(totals: Iterable[Total]) -> Sequence[Mapping[str, Any]]:
+    return [{"name": one.name, "files": one.files, "size": one.size} for one in totals]

@@ -1,0 +1,203 @@
+"""An explanation for a person to read."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Optional
+
+from flyte_pack.explain import HOLDS, MOST_WAYS, Graph, ShippedFile, Step, Total
+from flyte_pack.progress import megabytes
+from flyte_shim import shown
+
+_WIDEST = 64  # columns of a name; what is longer moves the rest of its line
+_DEEPEST = 24  # levels that are indented
+_BLAMED = 3
+_MODULES = 2  # how many modules that need a requirement are named before they are only counted
+
+
+def text(what: str, graph: Graph) -> str:
+    """what: says what the artifact is, after its address."""
+    artifact = graph.artifact
+    files = artifact.files
+    holds = f" of {counted(len(files), _size(files))}" if files else ", with no files of its own"
+    lines = [f"{artifact.root}: {what}{holds}"]
+    if files:
+        lines += ["", "Each file below the one that brings it:", *_tree(graph)]
+    if artifact.requirements:
+        lines += ["", "Third-party requirements:", *_requirements(graph)]
+    lines += _totals(graph)
+    return "".join(f"{shown.printable(line).rstrip()}\n" for line in lines)
+
+
+def summary(address: str, graphs: Sequence[Graph]) -> str:
+    """A deployment: each bundle counts once, and so does a file of several bundles."""
+    artifacts = {graph.artifact.root: graph.artifact for graph in graphs}.values()
+    files = {file.source: file.size for artifact in artifacts for file in artifact.files}
+    lines = [f"{address}: a deployment of {counted(len(files), sum(files.values()))}"]
+    for artifact in artifacts:
+        lines.append(f"  {artifact.root}: {counted(len(artifact.files), _size(artifact.files))}")
+    return "".join(f"{shown.printable(line)}\n" for line in lines)
+
+
+def why(graph: Graph, asked: str, every: bool) -> str:
+    """The shortest ways to what was asked for; "" where it is not there. every: whether all."""
+    artifact = graph.artifact
+    lines = []
+    for node in graph.find(asked):
+        file = graph.files[node]
+        size = f" ({megabytes(file.size)}{_moved(file)})" if file else ""
+        texts = graph.requirements.get(graph.names[node])
+        what = f"needs {', '.join(texts)}" if texts else f"ships {graph.label(node)}{size}"
+        lines.append(f"{artifact.root} {what}:")
+        ways = list(islice(graph.ways_to(node), MOST_WAYS + 1))
+        told = ways[:MOST_WAYS] if every else ways[:1]
+        lines += [f"  {way(steps)}" for steps in told]
+        if len(ways) > len(told):
+            more = f"{len(ways) - len(told):,} more" if len(ways) <= MOST_WAYS else "many more"
+            lines.append(f"  and {more} as short{'' if every else ': `--all`'}")
+    return "".join(f"{shown.printable(line)}\n" for line in lines)
+
+
+def blame(graph: Graph, *, by_size: bool) -> list[str]:
+    """The three direct dependencies, or other single files, that weigh most, with ways to them."""
+    files = dict(graph.file_nodes())
+    groups = [
+        (name, [node for node in nodes if node in files])
+        for name, nodes in graph.brought().items()
+    ]  # fmt: skip
+    grouped = {node for _, nodes in groups for node in nodes}
+    groups += [("", [node]) for node in files if node not in grouped]
+    weighed = [
+        ((size, len(nodes)) if by_size else (len(nodes), size), name, nodes)
+        for name, nodes in groups
+        if nodes
+        for size in [_size(files[node] for node in nodes)]
+    ]
+    lines = []
+    for _, name, nodes in sorted(weighed, reverse=True)[:_BLAMED]:
+        largest = max(nodes, key=lambda node: files[node].size)
+        about = f"{counted(len(nodes), _size(files[node] for node in nodes))}"
+        only = f", only by `{name}`" if name else ""
+        lines.append(f"{about}{only}: {way(next(graph.ways_to(largest)))}")
+    return lines
+
+
+def _size(files: Iterable[ShippedFile]) -> int:
+    return sum(file.size for file in files)
+
+
+def counted(files: int, size: int) -> str:
+    return f"{files:,} file{'' if files == 1 else 's'}, {megabytes(size)}"
+
+
+def way(steps: Sequence[Step]) -> str:
+    """`services/ml/workflows.py -> libs/limits/limits.json [resource, declared]`"""
+    last = steps[-1]
+    words = [last.file.kind] if last.file else []
+    return f"{' -> '.join(step.name for step in steps)} [{', '.join([*words, said(last.kind)])}]"
+
+
+def said(kind: str) -> str:
+    return _SAID.get(kind, kind)
+
+
+_SAID = {
+    "all": 'copy_style="all"',
+    "copied": "copied by a field of the image",
+    "entry_point": "entry point",
+    "package": "package above",
+}
+
+
+def _tree(graph: Graph) -> list[str]:
+    """The files by the tree of shortest ways."""
+    rows = [
+        ("  " * min(depth, _DEEPEST) + step.name, step)
+        for depth, step in branches(graph)
+    ]  # fmt: skip
+    width = min(_WIDEST, max(len(name) for name, _ in rows))
+    lines = []
+    for name, (_, kind, file) in rows:
+        size = megabytes(file.size) if file else ""
+        about = f"{file.kind}, {said(kind)}" if file else said(kind)
+        lines.append(f"  {name:<{width}}  {size:>9}  [{about}]  {_place(file)}")
+    return lines
+
+
+def _place(file: Optional[ShippedFile]) -> str:
+    if file is None:
+        return ""
+    return f"{file.library or '(no owner)'} {_moved(file)}"
+
+
+def _moved(file: ShippedFile) -> str:
+    return f" as {file.path}" if file.path != file.source else ""
+
+
+def branches(graph: Graph) -> Iterator[tuple[int, Step]]:
+    """Each file once, and the targets without one file that ways lead through, with their depth."""
+    below: dict[int, list[int]] = defaultdict(list)
+    seen = {0}
+    for node, _ in graph.file_nodes():
+        at = node
+        while at not in seen and graph.reached(at):
+            seen.add(at)
+            before, _ = graph.parent(at)
+            below[before].append(at)
+            at = before
+    waiting = [(child, 0) for child in _in_order(graph, below[0])]
+    while waiting:
+        node, depth = waiting.pop()
+        file, kind = graph.files[node], graph.parent(node)[1]
+        held = [child for child in below[node] if graph.parent(child)[1] == HOLDS]
+        children = list(below[node])
+        if len(held) == 1:
+            file = graph.files[held[0]]
+            children.remove(held[0])
+            children += below[held[0]]
+        kind = "entry_point" if graph.is_entry(node) else kind
+        yield depth, Step(file.source if file else graph.names[node], kind, file)
+        waiting += [(child, depth + 1) for child in _in_order(graph, children)]
+
+
+def _in_order(graph: Graph, nodes: Iterable[int]) -> list[int]:
+    """The last comes first, as they wait."""
+    return sorted(nodes, key=lambda node: (graph.files[node] is not None, graph.label(node)))[::-1]
+
+
+def _requirements(graph: Graph) -> list[str]:
+    needed = graph.needed()
+    width = min(_WIDEST, max(len(one.text) for one in needed))
+    lines = []
+    for one in needed:
+        named, others = one.by[:_MODULES], len(one.by) - _MODULES
+        more = f" and {others:,} more" if others > 0 else ""
+        lines.append(f"  {one.text:<{width}}  needed by {', '.join(named)}{more}  ({one.target})")
+    return lines
+
+
+def _totals(graph: Graph) -> list[str]:
+    lines = []
+    if graph.artifact.files:
+        lines += ["", "By top folder:", *_table(graph.by_folder())]
+        lines += ["", "By the target that owns them:", *_table(graph.by_library())]
+    exclusive = [total for total in graph.exclusive() if total.files or total.requirements]
+    if exclusive:
+        lines += ["", "What only one direct dependency of the entry point brings:"]
+        for name, files, size, requirements in exclusive:
+            saved = [f"{megabytes(size)} in {files:,} file{'' if files == 1 else 's'}"] * bool(
+                files
+            )
+            saved += [f"the need of {', '.join(requirements)}"] * bool(requirements)
+            lines.append(f"  dropping `{name}` saves {', and '.join(saved)}")
+    return lines
+
+
+def _table(totals: Sequence[Total]) -> list[str]:
+    width = min(_WIDEST, max(len(total.name) for total in totals))
+    return [
+        f"  {name:<{width}}  {megabytes(size):>9}  {files:>6,} file{'' if files == 1 else 's'}"
+        for name, files, size, _ in totals
+    ]

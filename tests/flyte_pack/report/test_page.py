@@ -1,0 +1,311 @@
+"""The report in a browser, used as a person would: pointer, keyboard, a phone, a screen reader."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from flyte_pack.explain import Artifact, Graph, Need, ShippedFile
+from tests.flyte_pack.report.conftest import OpenPage
+from tests.support import reports
+from tests.support.browser import PHONE
+
+WEIGHTS = "libs/models/weights/encoder.bin"
+WAY = [
+    "services/forecast/workflows.py",
+    "libs/models/__init__.py",
+    "libs/models/boosting.py",
+    WEIGHTS,
+]
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    return reports.content(reports.forecast())
+
+
+def view(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+
+
+def way(page: Page) -> list[str]:
+    return page.locator("#way .name").all_inner_texts()
+
+
+def marked(page: Page) -> set[str]:
+    """What the graph shows as the way, by its label."""
+    return set(page.locator(".node.way .n").all_text_contents())
+
+
+def test_it_says_what_ships(open_page: OpenPage, document: dict[str, Any]):
+    page = open_page(document)
+    expect(page).to_have_title("services/forecast:train: what ships, and why")
+    expect(page.get_by_role("heading", level=1)).to_have_text("services/forecast:train")
+    expect(page.locator("#summary")).to_contain_text("53 files, 1.9 MB, 6 third-party requirements")
+
+
+def test_a_click_on_a_file_shows_its_way(open_page: OpenPage, document: dict[str, Any]):
+    page = open_page(document)
+    page.get_by_role("button", name=f"encoder.bin 604.0 kB, resource {WEIGHTS}").click()
+    assert way(page) == WAY
+    expect(page.get_by_role("status")).to_have_text(f"{WEIGHTS}: 4 steps from the entry point")
+    view(page, "Imports")
+    assert marked(page) == {"services/forecast:train", "services/forecast/workflows.py", "__init__.py", "boosting.py", "encoder.bin"}  # fmt: skip
+    assert page.locator(".edge.way").count() == 4
+
+
+def test_the_way_is_a_list_of_links(open_page: OpenPage, document: dict[str, Any]):
+    page = open_page(document)
+    page.get_by_role("button", name=f"resource {WEIGHTS},").click()
+    page.locator("#way").get_by_role("link", name="libs/models/boosting.py").click()
+    assert way(page) == WAY[:3]
+    page.go_back()
+    assert way(page) == WAY
+
+
+def test_a_folder_fills_the_picture_and_gives_it_back(
+    open_page: OpenPage, document: dict[str, Any]
+):
+    page = open_page(document)
+    page.get_by_role("button", name="folder libs/plots,").click()
+    crumbs = page.get_by_role("navigation", name="Folder shown")
+    expect(crumbs).to_contain_text("392.3 kB, 8 files")
+    expect(page.get_by_role("button", name=f"resource {WEIGHTS},")).to_have_count(0)
+    crumbs.get_by_role("button", name="services/forecast:train").click()
+    expect(page.get_by_role("button", name=f"resource {WEIGHTS},")).to_be_visible()
+
+
+def test_boxes_are_by_folder_or_target_and_by_bytes_or_files(open_page: OpenPage, document: dict[str, Any]):  # fmt: skip
+    page = open_page(document)
+    page.get_by_role("radio", name="target").check()
+    expect(page.get_by_role("button", name="folder libs/models:data, 986.9 kB in 3 files")).to_be_visible()  # fmt: skip
+
+    def width(name: str) -> float:
+        box = page.get_by_role("button", name=name).bounding_box()
+        assert box
+        return box["width"]
+
+    page.get_by_role("radio", name="folder").check()
+    before = width("folder libs/models,")
+    page.get_by_role("radio", name="files").check()
+    assert width("folder libs/models,") < before * 0.9  # heavy files, but not so many
+
+
+def test_a_search_marks_what_it_finds_everywhere(open_page: OpenPage, document: dict[str, Any]):
+    page = open_page(document)
+    page.keyboard.press("/")
+    page.keyboard.type("WEIGHTS coder")
+    expect(page.get_by_role("status")).to_have_text("2 of 53 files match, 984.0 kB")
+    hit = page.locator(".cell.file.hit")
+    assert sorted(hit.evaluate_all("all => all.map(one => one.textContent)")) == ["decoder.bin 380.0 kB", "encoder.bin 604.0 kB"]  # fmt: skip
+    page.keyboard.press("Escape")
+    view(page, "Files")
+    assert page.locator("tbody tr:visible th").all_inner_texts() == [WEIGHTS, "libs/models/weights/decoder.bin"]  # fmt: skip
+    view(page, "Imports")
+    assert "encoder.bin" in page.locator(".node.hit .n").all_text_contents()
+
+
+def test_a_search_finds_requirements(open_page: OpenPage, document: dict[str, Any]):
+    page = open_page(document)
+    page.get_by_role("combobox", name="Search").fill("torch")
+    page.get_by_role("option").first.click()
+    expect(page.get_by_role("complementary")).to_contain_text("third-party requirement")
+    assert way(page)[0] == "services/forecast/workflows.py"
+    assert way(page)[-1] == "torch==2.9.0"
+
+
+def test_the_graph_opens_and_closes_folders(open_page: OpenPage, document: dict[str, Any]):
+    page = open_page(document)
+    view(page, "Imports")
+    closed = page.get_by_role("button", name="Open libs/plots")
+    closed.click()
+    expect(page.locator(".node .n").filter(has_text="charts.py")).to_be_visible()
+    page.get_by_role("button", name="Close libs/plots").click()
+    expect(closed).to_be_visible()
+    page.get_by_role("button", name="Collapse all").click()
+    assert set(page.locator(".node .n").all_text_contents()) == {"services/forecast:train", "services/forecast/", "libs/", "third-party/"}  # fmt: skip
+
+
+def test_the_table_sorts(open_page: OpenPage, document: dict[str, Any]):
+    page = open_page(document)
+    view(page, "Files")
+    first = page.locator("tbody tr").first
+    expect(first).to_contain_text(WEIGHTS)
+    size = page.get_by_role("columnheader", name="Size")
+    expect(size).to_have_attribute("aria-sort", "descending")
+    size.get_by_role("button").click()
+    expect(size).to_have_attribute("aria-sort", "ascending")
+    expect(first).not_to_contain_text(WEIGHTS)
+    page.get_by_role("columnheader", name="File").get_by_role("button").click()
+    names = page.locator("tbody th").all_inner_texts()
+    assert names == sorted(names)
+    assert len(names) == 53
+
+
+def test_what_a_dependency_costs(open_page: OpenPage, document: dict[str, Any]):
+    page = open_page(document)
+    view(page, "Dependencies")
+    costs = page.get_by_role("tabpanel")
+    expect(costs).to_contain_text("libs/plots")
+    expect(costs).to_contain_text("the need of matplotlib")
+    costs.get_by_role("link", name="torch==2.9.0").click()
+    assert way(page)[-1] == "torch==2.9.0"
+
+
+def test_the_keyboard_is_enough(open_page: OpenPage, document: dict[str, Any]):
+    page = open_page(document)
+    focused = page.locator(":focus")
+
+    def tab_to(selector: str) -> None:
+        for _ in range(30):
+            page.keyboard.press("Tab")
+            if focused.count() and focused.evaluate("(one, s) => one.matches(s)", selector):
+                return
+        raise AssertionError(f"Tab does not reach {selector}")
+
+    tab_to("#search")
+    page.keyboard.type("encoder.bin")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    assert way(page) == WAY
+    tab_to("[role=tab]")
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("tab", name="Imports")).to_be_focused()
+    tab_to("[data-node]")
+    before = focused.get_attribute("aria-label")
+    page.keyboard.press("ArrowRight")
+    assert focused.get_attribute("aria-label") != before
+    page.keyboard.press("Enter")
+    tab_to("#way a")
+    page.keyboard.press("Enter")
+    assert way(page) == WAY[:1]
+
+
+def test_the_keyboard_moves_in_the_treemap(open_page: OpenPage, document: dict[str, Any]):
+    page = open_page(document)
+    page.locator(".cell[tabindex='0']").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    crumbs = page.get_by_role("navigation", name="Folder shown")
+    expect(crumbs).to_contain_text("models")
+    page.keyboard.press("Backspace")
+    expect(crumbs).not_to_contain_text("models")
+    expect(page.locator(":focus")).to_have_attribute(
+        "aria-label", re.compile("folder libs/models,")
+    )
+
+
+@pytest.mark.parametrize("name", ["Sizes", "Imports", "Files", "Dependencies"])
+def test_a_phone_shows_it_all(open_page: OpenPage, document: dict[str, Any], name: str):
+    page = open_page(document, PHONE, has_touch=True, is_mobile=True)
+    view(page, name)
+    wide = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.evaluate(wide) == 0
+    page.get_by_role("combobox", name="Search").fill("encoder.bin")
+    page.get_by_role("option").first.tap()
+    assert way(page) == WAY
+    expect(page.get_by_role("complementary")).to_be_in_viewport()
+    page.get_by_role("button", name="Close the details").tap()
+    expect(page.locator("#way")).to_have_count(0)
+
+
+def test_dark_is_dark(open_page: OpenPage, document: dict[str, Any]):
+    def ground(scheme: str) -> int:
+        page = open_page(document, color_scheme=scheme)
+        said = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+        return sum(map(int, re.findall(r"\d+", said)[:3]))
+
+    assert ground("dark") < 150 < 600 < ground("light")
+
+
+def test_several_artifacts_have_a_selector(open_page: OpenPage, document: dict[str, Any]):
+    other = reports.large(30)
+    page = open_page(reports.content(reports.forecast(), other, deployment="services:deploy"))
+    choice = page.get_by_role("combobox", name="Show")
+    assert choice.locator("optgroup").get_attribute("label") == "services:deploy"
+    choice.select_option("services/big:train")
+    expect(page.get_by_role("heading", level=1)).to_have_text("services/big:train")
+    page.go_back()
+    expect(page.get_by_role("heading", level=1)).to_have_text("services/forecast:train")
+
+
+def test_what_was_asked_for_is_selected(open_page: OpenPage):
+    graph = reports.forecast()
+    answer = reports.found(graph, WEIGHTS)
+    page = open_page(reports.content(graph, asked=WEIGHTS, why=[answer]))
+    assert way(page) == WAY
+
+
+def test_what_was_asked_for_and_is_not_there_is_said(open_page: OpenPage):
+    graph = reports.forecast()
+    answer = {**reports.found(graph, "libs/billing.py"), "why_not": "no target owns it."}
+    page = open_page(reports.content(graph, asked="libs/billing.py", why=[answer]))
+    expect(page.locator("#answer")).to_have_text(
+        "services/forecast:train does not have libs/billing.py: no target owns it."
+    )
+
+
+def test_nothing_is_said_too(open_page: OpenPage):
+    page = open_page(reports.content())
+    expect(page.get_by_role("heading", level=1)).to_have_text("Nothing that ships")
+
+
+def test_what_changed_has_a_view_where_it_is_known(open_page: OpenPage, document: dict[str, Any]):
+    page = open_page(document)
+    expect(page.get_by_role("tab", name="Changes")).to_have_count(0)
+    page = open_page(reports.changed(reports.forecast()))
+    view(page, "Changes")
+    told = page.get_by_role("tabpanel")
+    expect(told).to_contain_text("1 file added (3.0 kB), 1 removed (9.1 kB), 1 changed")
+    expect(told).to_contain_text("Added by libs/io/parquet.py \u2192 libs/io/arrow_tables.py")
+    expect(told).to_contain_text("2.0.1 \u2192 2.1.0")
+    expect(told.get_by_role("link", name="libs/plots/maps.py")).to_have_count(0)
+    told.get_by_role("link", name="libs/io/arrow_tables.py").click()
+    assert way(page)[-1] == "libs/io/arrow_tables.py"
+
+
+HOSTILE = [
+    "</script><script>document.title='lost'</script>.py",
+    "<img src=x onerror=document.title='lost'>.py",
+    "<!--.py",
+    "'\"`${document.title='lost'}&amp;.py",
+    "\u202egnp.exe.py",
+    "\u2028\u0000\u001b[31m.py",
+    "\U0001f600 Zo\u00eb \u65e5\u672c.py",
+    "__proto__",
+    "constructor/toString.py",
+]
+
+
+def test_names_are_texts_and_nothing_else(open_page: OpenPage):
+    files = tuple(ShippedFile(n, n, 10 + at, n, n, "module", "") for at, n in enumerate(HOSTILE))
+    needs = (("<b>t", tuple(Need(name, "imported") for name in HOSTILE)),)
+    page = open_page(reports.content(Graph(Artifact("<b>t", (), needs, (), files))))
+    expect(page).to_have_title("<b>t: what ships, and why")
+    for name in ("Sizes", "Imports", "Files"):
+        view(page, name)
+    names = page.locator("tbody th bdi").all_inner_texts()
+    assert len(names) == len(HOSTILE)
+    assert "\\u{202e}gnp.exe.py" in names
+    assert "\\u{2028}\\u{0}\\u{1b}[31m.py" in names
+    assert HOSTILE[0] in names
+    assert HOSTILE[6] in names
+    page.get_by_role("link", name=HOSTILE[0]).first.click()
+    assert way(page) == [HOSTILE[0]]
+    expect(page).to_have_title("<b>t: what ships, and why")
+    assert page.locator("img").count() == 0
+
+
+def test_ten_thousand_files(open_page: OpenPage):
+    page = open_page(reports.content(reports.large(10_000)))
+    expect(page.locator("#summary")).to_contain_text("10,001 files")
+    page.get_by_role("combobox", name="Search").fill("team_03/package_10/mod_12")
+    expect(page.get_by_role("status")).to_contain_text("1 of 10,001 files match")
+    page.keyboard.press("Enter")
+    assert way(page)[0] == "services/big/workflows.py"
+    view(page, "Imports")
+    assert page.locator(".node").count() < 60
+    expect(page.locator(".node.selected")).to_be_in_viewport()
