@@ -233,11 +233,12 @@ def test_mounts_are_there_and_read_only_where_said(way, image, open_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_reach_the_command(way, image, number):
-    code = (
-        "import signal, sys, time\n"
-        f"signal.signal({int(number)}, lambda *_: sys.exit(42))\n"
+    code = (  # a handler could run too late: just before a sleep, Python heeds it only after that
+        "import signal, sys\n"
+        f"signal.pthread_sigmask(signal.SIG_BLOCK, [{int(number)}])\n"
         "print('ready', flush=True)\n"
-        "time.sleep(600)"
+        f"signal.sigwait([{int(number)}])\n"
+        "sys.exit(42)"
     )
     child = subprocess.Popen(
         way.command(image, "python3", "-c", code),
