@@ -10,6 +10,7 @@ import sys
 
 _COMMANDS = {
     "bundle": "flyte_pack.bundle",
+    "bundle-with-inventory": "flyte_pack.inventory.bundle",
     "run": "flyte_pack.run.local",
     "deploy": "flyte_pack.deploy",
     "explain-at": "flyte_pack.at_revision",

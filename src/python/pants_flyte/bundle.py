@@ -20,6 +20,7 @@ from flyte_pack.errors import listing
 from flyte_pack.explain import Artifact, Graph
 from flyte_pack.explain_text import blame, counted
 from flyte_pack.guards import Sighting
+from flyte_pack.inventory.plan import ENDING
 from flyte_pack.manifest import source_of
 from flyte_pack.manifest_graph import graph_of
 from flyte_pack.progress import megabytes
@@ -47,7 +48,7 @@ from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly
 from pants_flyte.guards import check_files
 from pants_flyte.ignored import ignored_files, left_out
-from pants_flyte.inventory import with_sbom
+from pants_flyte.inventory import BUNDLE_PLAN, bundle_inventory, linked
 from pants_flyte.never_ships import everything_below
 from pants_flyte.source_inputs import SOURCES, SourceInputs, source_inputs
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
@@ -83,12 +84,10 @@ async def build_bundle(
     known = await without_files(
         request.address, entries, closure.graph, request.resolve, python_setup
     )
-    built, sighting = await _pack(request, placed, closure, known, flyte_pack)
+    built, sighting = await _pack(request, placed, closure, known, flyte_pack, python_setup)
     (target,) = await engine.targets_at([request.address])
     owner_of = {file.path: file.owner for file in placed.values()}
     await check_files(target, "the bundle", placed, owner_of, sighting, flyte)
-    if request.sbom:
-        built = await with_sbom(built, request, closure, flyte_pack, python_setup)
     return replace(built, left_out=left_out(contents.ignored))
 
 
@@ -195,6 +194,7 @@ async def _pack(
     closure: Closure,
     known: Artifact,
     flyte_pack: FlytePackSubsystem,
+    python_setup: PythonSetup,
 ) -> Tuple[BuiltBundle, Sighting]:
     """Run the packer.
 
@@ -202,20 +202,27 @@ async def _pack(
     same in every clone.
     """
     archive, manifest = f"{request.stem}.tar.gz", f"{request.stem}.manifest.json"
+    sbom = f"{request.stem}{ENDING}"
     inputs = await source_inputs((f.path, _digest(f, closure)) for f in placed.values())
     plan = _plan(request, placed, closure, known, inputs)
-    plan_digest = await engine.create_digest({"plan.json": plan.to_json()})
+    given = [await engine.create_digest({"plan.json": plan.to_json()}), inputs.digest]
+    shipped: Tuple[str, ...] = (archive, manifest)
+    command: Tuple[str, ...] = ("bundle",)
+    if request.sbom:
+        shipped = (*shipped, sbom)
+        command = ("bundle-with-inventory", BUNDLE_PLAN, sbom)
+        given.append(await bundle_inventory(request, closure, manifest, flyte_pack, python_setup))
     packed = await engine.run_venv_pex(
         VenvPexProcess(
             await engine.venv_pex(await program_pex(flyte_pack)),
             argv=(
-                *("bundle", "--plan", "plan.json", "--sources", SOURCES),
+                *(*command, "--plan", "plan.json", "--sources", SOURCES),
                 *("--archive", archive, "--manifest", manifest, "--summary", "summary.json"),
                 *("--seen", "seen.json", "--memory", _MEMORY),
             ),
             append_only_caches={"flyte_guards": _MEMORY},
-            input_digest=await engine.merge_digests([plan_digest, inputs.digest]),
-            output_files=(archive, manifest, "summary.json", "seen.json"),
+            input_digest=await engine.merge_digests(given),
+            output_files=(*shipped, "summary.json", "seen.json"),
             description=f"Pack {len(placed)} files for {request.address}",
             level=LogLevel.INFO,
         ),
@@ -225,13 +232,14 @@ async def _pack(
         await engine.subset(packed.output_digest, PathGlobs(["seen.json", "summary.json"]))
     )
     built = BuiltBundle(
-        digest=await engine.subset(packed.output_digest, PathGlobs([archive, manifest])),
+        digest=await engine.subset(packed.output_digest, PathGlobs(shipped)),
         archive=archive,
         manifest=manifest,
         summary=BundleSummary.from_json(summary.content),
         modules=FrozenDict(
             {path: file.path for path, file in sorted(placed.items()) if file.python}
         ),
+        sbom=await linked(packed.output_digest, sbom) if request.sbom else None,
     )
     return built, Sighting.from_json(seen.content)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Mapping, Sequence, Tuple
 
 from pants.backend.python.subsystems.setup import PythonSetup
@@ -19,6 +18,7 @@ from flyte_pack.inventory.plan import (
     BundleInventory,
     CodeFile,
     ImageInventory,
+    PackagesWanted,
     PlatformPart,
 )
 from flyte_pack.json_fields import Digest as ImageDigest
@@ -29,7 +29,7 @@ from flyte_pack.oci.parts import Layer
 from flyte_pack.task_link import LinkedFile
 from pants_flyte import engine
 from pants_flyte.base_image import Base
-from pants_flyte.build_types import BuiltBundle, BundleRequest, Closure
+from pants_flyte.build_types import BundleRequest, Closure
 from pants_flyte.image_code import Code
 from pants_flyte.image_packages import PINS, lock_of
 from pants_flyte.image_process import run_steps
@@ -40,6 +40,8 @@ from pants_flyte.tool import program_pex
 
 _LOCK = "resolve.lock"
 _PLAN = "plan.json"
+_PACKAGES = "packages.json"
+BUNDLE_PLAN = "inventory.json"
 
 
 def wants_sbom(target: Target, flyte: FlyteSubsystem) -> bool:
@@ -48,14 +50,17 @@ def wants_sbom(target: Target, flyte: FlyteSubsystem) -> bool:
     return flyte.sbom if own is None else own
 
 
-async def with_sbom(
-    built: BuiltBundle,
+async def bundle_inventory(
     request: BundleRequest,
     closure: Closure,
+    manifest: str,
     flyte_pack: FlytePackSubsystem,
     python_setup: PythonSetup,
-) -> BuiltBundle:
-    """The bundle with its inventory. Raises `FlyteTargetError`."""
+) -> Digest:
+    """What the packer needs to write the inventory of a bundle: `BUNDLE_PLAN` and what it names.
+
+    manifest: the file of the manifest that it will have written. Raises `FlyteTargetError`.
+    """
     requirements = sorted(
         {
             str(requirement)
@@ -70,20 +75,28 @@ async def with_sbom(
     constraints = await engine.interpreter_constraints([request.address])
     universe = python_setup.interpreter_versions_universe
     owners = {file.owner for file in closure.files if file.owner is not None}
-    plan = BundleInventory(
-        address=TargetAddress(request.address.spec),
-        manifest=built.manifest,
-        targets=tuple(sorted((owner.spec, _generator(owner)) for owner in owners)),
+    wanted = PackagesWanted(
         requirements=tuple(requirements),
         lock=_LOCK if locked else None,
         python=constraints.minimum_python_version(universe) or universe[0],
     )
-    files = {_PLAN: plan.to_json(), **({_LOCK: locked.content} if locked else {})}
-    manifest = await engine.subset(built.digest, PathGlobs([built.manifest]))
-    inputs = await engine.merge_digests([manifest, await engine.create_digest(files)])
-    argv = ("--bundle", _PLAN)
-    digest, sbom = await _listed(request.address, request.stem, argv, inputs, flyte_pack)
-    return replace(built, digest=await engine.merge_digests([built.digest, digest]), sbom=sbom)
+    files = {_PLAN: wanted.to_json(), **({_LOCK: locked.content} if locked else {})}
+    packages = await _listed(
+        request.address,
+        ("--packages", _PLAN),
+        _PACKAGES,
+        await engine.create_digest(files),
+        flyte_pack,
+    )
+    plan = BundleInventory(
+        address=TargetAddress(request.address.spec),
+        manifest=manifest,
+        targets=tuple(sorted((owner.spec, _generator(owner)) for owner in owners)),
+        packages=_PACKAGES,
+    )
+    return await engine.merge_digests(
+        [packages, await engine.create_digest({BUNDLE_PLAN: plan.to_json()})]
+    )
 
 
 async def image_sbom(
@@ -131,18 +144,26 @@ async def image_sbom(
     )
     inputs.append(await engine.create_digest({_PLAN: plan.to_json()}))
     merged = await engine.merge_digests(inputs)
-    return await _listed(address, layout, ("--image", _PLAN), merged, flyte_pack)
+    path = f"{layout}{ENDING}"
+    listed = await _listed(address, ("--image", _PLAN), path, merged, flyte_pack)
+    return listed, await linked(listed, path)
+
+
+async def linked(digest: Digest, path: str) -> LinkedFile:
+    """The file `path` of what was written."""
+    (entry,) = await engine.file_entries(await engine.subset(digest, PathGlobs([path])))
+    found = entry.file_digest
+    return LinkedFile(path, found.serialized_bytes_length, Sha256(found.fingerprint))
 
 
 async def _listed(
     address: Address,
-    stem: str,
     argv: Tuple[str, ...],
+    path: str,
     inputs: Digest,
     flyte_pack: FlytePackSubsystem,
-) -> Tuple[Digest, LinkedFile]:
-    """stem: of the output path."""
-    path = f"{stem}{ENDING}"
+) -> Digest:
+    """path: of the file to be written."""
     (result,) = await run_steps(
         address,
         [
@@ -156,11 +177,7 @@ async def _listed(
             )
         ],
     )
-    (entry,) = await engine.file_entries(result.output_digest)
-    digest = entry.file_digest
-    return result.output_digest, LinkedFile(
-        path, digest.serialized_bytes_length, Sha256(digest.fingerprint)
-    )
+    return result.output_digest
 
 
 def _generator(owner: Address) -> str:

@@ -219,6 +219,37 @@ def test_a_users_own_settings_of_flyte_change_nothing(tmp_path, line):
     assert one == other
 
 
+def test_packages_keep_their_bytecode_and_what_ships_gets_none(tmp_path):
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "beside.py").write_text("A = 1\n")
+    tasks = f"""
+        import sys
+        import flyte
+        import services.others
+        sys.path.append({str(tmp_path / "packages")!r})
+        import beside
+        env = flyte.TaskEnvironment("ml", image={IMAGE!r})
+    """
+    files = {"services/tasks.py": tasks, "services/others.py": "B = 2"}
+    root = unpacked(tmp_path / "code", files)
+    with registrar() as process:
+        process.describe([code(root, entry("services/tasks.py:env"))])
+    assert [one.name.split(".")[0] for one in tmp_path.rglob("*.pyc")] == ["beside"]
+
+
+def test_nothing_is_counted_for_those_who_make_flyte(tmp_path):
+    tasks = f"""
+        import sys
+        import flyte, flyte._sentry
+        flyte._sentry.count("uses")
+        assert "sentry_sdk" not in sys.modules
+        env = flyte.TaskEnvironment("ml", image={IMAGE!r})
+    """
+    root = unpacked(tmp_path, {"services/tasks.py": tasks})
+    with registrar() as process:
+        process.describe([code(root, entry("services/tasks.py:env"))])
+
+
 def test_a_registered_task_says_nothing_of_the_repository_around_the_directory(tmp_path):
     root = unpacked(tmp_path / "repository", {"services/tasks.py": TASKS})
     for command in (

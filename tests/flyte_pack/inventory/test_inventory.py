@@ -12,8 +12,15 @@ from flyte_pack.bundle import pack
 from flyte_pack.bundle_plan import BundlePlan, PlanFile
 from flyte_pack.errors import UserError
 from flyte_pack.image.wheel_target import WheelTarget
+from flyte_pack.inventory.bundle import main as pack_with_inventory
 from flyte_pack.inventory.layers import distribution, read_layer
-from flyte_pack.inventory.plan import BundleInventory, CodeFile, ImageInventory, PlatformPart
+from flyte_pack.inventory.plan import (
+    BundleInventory,
+    CodeFile,
+    ImageInventory,
+    PackagesWanted,
+    PlatformPart,
+)
 from flyte_pack.inventory.program import main
 from flyte_pack.oci.layer import LayerWriter
 from flyte_pack.oci.model import Platform, blob_path
@@ -73,18 +80,36 @@ def bundle(here, requirements=(), lock=None, owner="libs/a.py", address="service
             PlanFile("b.csv", "data/b.csv", None, "all", None),
         ),
     )
+    (here / "bundle.json").write_bytes(plan.to_json())
     summary = pack(plan, "sources", "x.tar.gz", "x.manifest.json", "x.summary.json")
     if lock is not None:
         (here / "resolve.lock").write_text(lock)
-    inventory = BundleInventory(
-        address,
-        "x.manifest.json",
-        ((owner, "libs:libs"),),
-        tuple(requirements),
-        None if lock is None else "resolve.lock",
-        "3.12",
-    )
-    return summary, listed("bundle", inventory)
+    wanted = PackagesWanted(tuple(requirements), None if lock is None else "resolve.lock", "3.12")
+    listed("packages", wanted, out="packages.json")
+    asked = BundleInventory(address, "x.manifest.json", ((owner, "libs:libs"),), "packages.json")
+    (here / "inventory.json").write_bytes(asked.to_json())
+    return summary, packed(here)
+
+
+def packed(here):
+    """The inventory that the packer writes, twice the same."""
+    argv = [
+        "inventory.json",
+        "x.cdx.json",
+        "--plan",
+        "bundle.json",
+        "--sources",
+        "sources",
+        "--archive",
+        "x.tar.gz",
+    ]
+    argv += ["--manifest", "x.manifest.json", "--summary", "x.summary.json"]
+    written = []
+    for _ in range(2):
+        assert pack_with_inventory(argv) == 0
+        written.append((here / "x.cdx.json").read_bytes())
+    assert written[0] == written[1]
+    return written[0]
 
 
 def test_a_bundle_is_named_by_its_content_and_holds_its_files_by_target(here):

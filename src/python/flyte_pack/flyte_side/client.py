@@ -59,7 +59,7 @@ class Client:
     needs = ("flyte.config",)
 
     def __init__(self) -> None:
-        self._connected = self._rested = False
+        self._connected = self._rested = self._connects_ahead = False
         warnings.simplefilter("ignore")  # about the SDK's own ways
 
     def settings(
@@ -95,6 +95,7 @@ class Client:
                 "`flyte_config` names"
             )
         self.endpoint = address
+        self._connects_ahead = not self._may_ask_the_user()
         found: str | None = org or self.config.task.org or private("org_from_endpoint")(address)
         return found
 
@@ -119,11 +120,18 @@ class Client:
         )
 
     def rest(self) -> None:
-        """Import what connecting takes, while nobody waits for it."""
+        """Import what connecting takes, and connect, while nobody waits for it.
+
+        What goes wrong is told when it is needed.
+        """
         if not self._rested:
             self._rested = True
-            with suppress(Exception):  # told when it is needed
+            with suppress(Exception):
                 private("CLIConfig"), private("ClientSet")
+        if self._connects_ahead:
+            self._connects_ahead = False
+            with suppress(Refused):
+                self.connect()
 
     def connect(self) -> None:
         """Have Flyte make its client. It may ask the user to sign in now, or later."""

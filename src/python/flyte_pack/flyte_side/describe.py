@@ -18,14 +18,26 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.machinery import (
+    BYTECODE_SUFFIXES,
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    SourceFileLoader,
+    SourcelessFileLoader,
+)
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import apps, images, missing, words
 from .leaks import leaks
 from .private import private, replace
 from .serve import Answer, serve
 from .words import Refused
+
+if TYPE_CHECKING:
+    from importlib.abc import PathEntryFinder
 
 VERSION_HOLE = "${VERSION}"
 _UPLOAD = (
@@ -77,7 +89,7 @@ class _Code:
     flyte: Any = None
     answer: Answer
     starts_processes = True
-    needs = ("flyte.extend", "flyte.remote")
+    needs = ("flyte.app", "flyte.extend", "flyte.git", "flyte.remote")
 
     def rest(self) -> None:
         pass
@@ -159,7 +171,7 @@ class _Code:
     def _imitate_a_container(self, root: str) -> None:
         """Put the code's directory first, and hide the user's settings of Flyte."""
         os.chdir(root)
-        sys.dont_write_bytecode = True  # the directory goes when they are registered
+        sys.path_hooks.insert(0, _finder_of(root))
         os.environ["UCTL_CONFIG"] = os.devnull
         more = [part for part in os.environ.get("_F_SYS_PATH", "").split(":") if part]
         sys.path[:0] = [root, *(os.path.normpath(os.path.join(root, part)) for part in more)]
@@ -484,6 +496,33 @@ def _cut_whole_characters(request: Any) -> None:
         text = start.decode(errors="ignore")
         if text.encode() != start:
             setattr(message, name, text)
+
+
+class _Uncached(SourceFileLoader):
+    """Writes no bytecode, as the directory of its modules goes when they are registered."""
+
+    def set_data(self, *_: object, **__: object) -> None:
+        pass
+
+
+def _finder_of(root: str) -> Callable[[str], PathEntryFinder]:
+    """An entry of `sys.path_hooks` for what is below `root`.
+
+    The bytecode of other modules is kept, as by any run: to compile a package anew each time takes
+    longer than to import it.
+    """
+    usual = FileFinder.path_hook(
+        (ExtensionFileLoader, EXTENSION_SUFFIXES),
+        (_Uncached, SOURCE_SUFFIXES),
+        (SourcelessFileLoader, BYTECODE_SUFFIXES),
+    )
+
+    def finder(path: str) -> PathEntryFinder:
+        if not f"{path}{os.sep}".startswith(f"{root}{os.sep}"):
+            raise ImportError(f"{path} is not below {root}")
+        return usual(path)
+
+    return finder
 
 
 class _Silent:

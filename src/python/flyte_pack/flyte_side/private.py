@@ -13,6 +13,7 @@ from .words import Refused
 # Purpose, module, name, and versions that have it there. Newest first; an open end is the newest
 # known version.
 PRIVATE: tuple[tuple[str, str, str, str], ...] = (
+    ("count_uses", "flyte._sentry", "count", "2.5-"),
     ("plan_deploy", "flyte._deploy", "plan_deploy", "2.5-"),
     ("deploy_task", "flyte._deploy", "_deploy_task", "2.5-"),
     ("deploy_app", "flyte.app._deploy", "_deploy_app", "2.5-"),

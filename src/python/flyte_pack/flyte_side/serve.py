@@ -14,8 +14,10 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NoReturn
 
+from .private import replace
 from .words import NO_FLYTE, Refused
 
 Answer = Callable[[dict[str, Any]], None]
@@ -42,6 +44,8 @@ def prepare(role: Any, answer: Answer) -> None:
     """Import Flyte for the role, unless it is there; answer that there is none, and end."""
     if role.flyte is None:
         role.flyte = _flyte(role.needs, answer)
+        with suppress(Refused):  # it sends nothing here, and imports a client for that
+            replace("count_uses", lambda *_, **__: None)
 
 
 def _open(starts_processes: bool) -> tuple[Requests, Answer]:

@@ -13,12 +13,47 @@ ENDING = ".cdx.json"  # by which readers know CycloneDX in JSON
 
 
 @dataclass(frozen=True)
+class PackagesWanted(Document):
+    """Asks which packages the code of a bundle needs.
+
+    requirements: what it asks for. lock: the file that pins that, if there is one, read for the
+    CPython `python`.
+    """
+
+    NAME = "inventory plan"
+    COMPACT = True
+
+    requirements: Tuple[str, ...]
+    lock: Optional[SafePath]
+    python: str
+
+
+class RequiredPackage(NamedTuple):
+    """As a `Package` of `parts` has it, on the package index."""
+
+    name: Raw
+    version: Raw
+    hashes: Tuple[Raw, ...]
+    requires: Tuple[Raw, ...]
+
+
+@dataclass(frozen=True)
+class RequiredPackages(Document):
+    """What `PackagesWanted` asks for. complete: whether that is all of it."""
+
+    NAME = "required packages"
+    COMPACT = True
+
+    packages: Tuple[RequiredPackage, ...]
+    complete: bool
+
+
+@dataclass(frozen=True)
 class BundleInventory(Document):
     """Asks for the inventory of a bundle.
 
     manifest: the file of its manifest. targets: of each owner of files in it, the target in a BUILD
-    file. requirements: what its code asks for. lock: the file that pins that, if there is one, read
-    for the CPython `python`.
+    file. packages: the file of its `RequiredPackages`.
     """
 
     NAME = "inventory plan"
@@ -27,9 +62,7 @@ class BundleInventory(Document):
     address: TargetAddress
     manifest: SafePath
     targets: Tuple[Tuple[Raw, Raw], ...]
-    requirements: Tuple[str, ...]
-    lock: Optional[SafePath]
-    python: str
+    packages: SafePath
 
 
 class CodeFile(NamedTuple):

@@ -1,4 +1,6 @@
-"""Writes the inventory of a bundle or image: `python -m flyte_pack inventory`."""
+"""Writes the inventory of an image, and the packages of that of a bundle: `python -m flyte_pack
+inventory`.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,13 @@ from flyte_pack.image.wheel_target import GLIBC, WheelTarget
 from flyte_pack.inventory import cyclonedx
 from flyte_pack.inventory.layers import LayerContents, packages_in, read_layer
 from flyte_pack.inventory.parts import Base, File, Package, merged
-from flyte_pack.inventory.plan import BundleInventory, ImageInventory, PlatformPart
-from flyte_pack.manifest import Manifest
+from flyte_pack.inventory.plan import (
+    ImageInventory,
+    PackagesWanted,
+    PlatformPart,
+    RequiredPackage,
+    RequiredPackages,
+)
 from flyte_pack.oci.model import blob_path
 from flyte_shim import shown
 
@@ -31,58 +38,43 @@ _PLATFORM = "linux/amd64"
 def main(argv: Sequence[str]) -> int:
     parser = command.parser("python -m flyte_pack inventory")
     plan = parser.add_mutually_exclusive_group(required=True)
-    plan.add_argument("--bundle", metavar="PLAN", help="a BundleInventory")
+    plan.add_argument("--packages", metavar="PLAN", help="a PackagesWanted")
     plan.add_argument("--image", metavar="PLAN", help="an ImageInventory")
     parser.add_argument("--out", required=True, help="the file to be written")
     return command.run(parser, argv, _write)
 
 
 def _write(given: argparse.Namespace) -> None:
-    with open(given.bundle or given.image, "rb") as file:
+    with open(given.packages or given.image, "rb") as file:
         data = file.read()
     with command.no_garbage():
-        if given.bundle:
-            content = of_bundle(BundleInventory.from_json(data))
+        if given.packages:
+            content = required(PackagesWanted.from_json(data)).to_json()
         else:
             content = of_image(ImageInventory.from_json(data))
     with fresh_file(given.out) as path, open(path, "wb") as file:
         file.write(content)
 
 
-def of_bundle(plan: BundleInventory) -> bytes:
-    """Raises `UserError` or `OSError`."""
-    with open(plan.manifest, "rb") as file:
-        manifest = Manifest.from_json(file.read())
-    targets = dict(plan.targets)
-    files = (
-        File(one.path, one.sha256, None if one.owner is None else targets[one.owner])
-        for one in manifest.files
-    )
-    packages, complete = _asked_for(plan)
-    return cyclonedx.document(
-        cyclonedx.bundle(plan.address, manifest.content_hash, manifest.archive_hash),
-        files,
-        packages,
-        complete=complete,
-    )
-
-
-def _asked_for(plan: BundleInventory) -> tuple[list[Package], bool]:
-    """What its requirements lead to by the graph of the lock, and whether that is all of it.
+def required(plan: PackagesWanted) -> RequiredPackages:
+    """What requirements lead to by the graph of the lock, and whether that is all of it.
 
     Without a graph it is they alone: what they need in turn an image has, and its inventory.
+    Raises `UserError` or `OSError`.
     """
     target = WheelTarget(plan.python, _PLATFORM)
     lock = Lock({}) if plan.lock is None else read_lock_file(plan.lock, target)
     roots = [root for root in map(_requirement, plan.requirements) if holds(root.marker, target)]
     if graph_tells(lock, roots):
-        return [
-            Package("pypi", pin.name, pin.version, pin.hashes, requires=_needs(pin, target))
-            for pin in needed(lock, roots, target)
-        ], True
+        found = (_package(pin, _needs(pin, target)) for pin in needed(lock, roots, target))
+        return RequiredPackages(tuple(found), complete=True)
     names = {canonicalize_name(root.name) for root in roots}
     pins = (lock.pins.get(name, Pin(name, "", ())) for name in sorted(names))
-    return [Package("pypi", pin.name, pin.version, pin.hashes) for pin in pins], not roots
+    return RequiredPackages(tuple(_package(pin) for pin in pins), complete=not roots)
+
+
+def _package(pin: Pin, requires: tuple[str, ...] = ()) -> RequiredPackage:
+    return RequiredPackage(pin.name, pin.version, tuple(pin.hashes), requires)
 
 
 def _requirement(text: str) -> Requirement:
