@@ -163,7 +163,7 @@ def measure_closure(site: Closure, what: str, turns: int) -> list[Turn]:
 
 
 def open_directory(path: Path) -> Path:
-    path.chmod(0o777)
+    path.chmod(0o1777)  # with the sticky bit, without which the shim uses no such cache
     return path
 
 
