@@ -60,9 +60,12 @@ class Remembered:
 
 
 def private_cache(name: str) -> str | None:
-    """A directory in the user's cache, made if it is missing; None if others can change it."""
+    """A directory in the user's cache, made if it is missing; None if others can change it, or if
+    it cannot be made.
+    """
     directory = _cache(name)
-    os.makedirs(directory, 0o700, exist_ok=True)
+    with suppress(OSError):
+        os.makedirs(directory, 0o700, exist_ok=True)
     return directory if _is_ours(directory) else None
 
 

@@ -237,6 +237,40 @@ def test_packages_keep_their_bytecode_and_what_ships_gets_none(tmp_path):
     assert [one.name.split(".")[0] for one in tmp_path.rglob("*.pyc")] == ["beside"]
 
 
+def test_what_was_compiled_once_is_kept_by_its_content(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    tasks = f"""
+        import flyte
+        import services.others
+        env = flyte.TaskEnvironment("ml", image={IMAGE!r})
+        raise RuntimeError(f"{{services.others.where()}}, {{services.others.B}}")
+    """
+    others = "B = {}\ndef where():\n    return where.__code__.co_filename\n"
+
+    def seen(name, b):
+        files = {"services/tasks.py": tasks, "services/others.py": others.format(b)}
+        root = unpacked(tmp_path / name, files)
+        with registrar() as process, pytest.raises(RegistrationError) as refused:
+            process.describe([code(root, entry("services/tasks.py:env"))])
+        return str(refused.value)
+
+    kept = tmp_path / "cache" / "pants-flyte" / "bytecode"
+    assert "RuntimeError: services/others.py, 2" in seen("one", 2)
+    (before,) = [set(kept.iterdir())]
+    assert len(before) == 2
+    # The same source elsewhere is not compiled again, and knows where it is.
+    assert "RuntimeError: services/others.py, 2" in seen("two", 2)
+    assert set(kept.iterdir()) == before
+    # Of one size and one time, as files of an archive are: the content tells them apart.
+    assert "RuntimeError: services/others.py, 3" in seen("three", 3)
+    added = set(kept.iterdir()) - before
+    assert len(added) == 1
+    # What cannot be read costs the time to compile it, and no more.
+    for one in kept.iterdir():
+        one.write_bytes(one.read_bytes()[:20])
+    assert "RuntimeError: services/others.py, 3" in seen("four", 3)
+
+
 def test_nothing_is_counted_for_those_who_make_flyte(tmp_path):
     tasks = f"""
         import sys

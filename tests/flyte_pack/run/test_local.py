@@ -527,8 +527,11 @@ def test_settings_of_a_control_plane_do_not_reach_it(
     names = set(re.findall(r"'(\w+)'", found))
     assert names & env.keys() == {"FLYTE_AWS_ENDPOINT", "OF_THE_USER"}
     assert "DO_NOT_TRACK" in names
-    # Nothing is written there, not even a cache of results.
-    assert sorted(path.name for path in machine.home.rglob("*")) == [".flyte", "config.yaml"]
+    # Nothing is written there, not even a cache of results, but what was compiled.
+    assert sorted(path.name for path in machine.home.glob("**/*.*")) == [
+        *(".cache", ".flyte", "config.yaml")
+    ]
+    assert [path.name for path in machine.home.glob(".cache/*/*")] == ["bytecode"]
 
 
 def test_it_connects_to_nothing(machine: Machine, tmp_path: Path) -> None:

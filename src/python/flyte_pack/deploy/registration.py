@@ -25,6 +25,7 @@ from flyte_pack.deploy.start import command as start
 from flyte_pack.flyte_side.words import again
 from flyte_pack.names import TargetAddress
 from flyte_pack.progress import Say
+from flyte_pack.remembered import private_cache
 from flyte_pack.scratch import scratch_place
 
 IMPORT_SECONDS = 120.0
@@ -453,6 +454,7 @@ class Registrar:
             names=self._images,
             seconds=self._import_seconds,
             known=self._known,
+            bytecode=private_cache("bytecode"),
         )
 
     def _end_bundles(self) -> None:

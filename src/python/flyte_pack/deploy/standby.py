@@ -125,8 +125,8 @@ def _socket(start: Start) -> str | None:
     """Where one that is started just so waits; None where there can be none."""
     if not hasattr(os, "pidfd_open"):  # Python has it on Linux
         return None
+    directory = private_cache("standby")
     try:
-        directory = private_cache("standby")
         with open(start.python[-1], "rb") as file:  # a script, in a new place each time
             program = hashlib.sha256(file.read(1 << 16)).hexdigest()
     except OSError:

@@ -18,26 +18,14 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from importlib.machinery import (
-    BYTECODE_SUFFIXES,
-    EXTENSION_SUFFIXES,
-    SOURCE_SUFFIXES,
-    ExtensionFileLoader,
-    FileFinder,
-    SourceFileLoader,
-    SourcelessFileLoader,
-)
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-from . import apps, images, missing, words
+from . import apps, bytecode, images, missing, words
 from .leaks import leaks
 from .private import private, replace
 from .serve import Answer, serve
 from .words import Refused
-
-if TYPE_CHECKING:
-    from importlib.abc import PathEntryFinder
 
 VERSION_HOLE = "${VERSION}"
 _UPLOAD = (
@@ -108,14 +96,15 @@ class _Code:
         names: dict[str, str],
         seconds: float,
         known: str | None,
+        bytecode: str | None,
     ) -> dict[str, Any]:
         """Import the modules of `entries` from `root` within `seconds`; describe their tasks.
 
-        known: a file for `missing.read`.
+        known: a file for `missing.read`. bytecode: a directory for `finder_of`.
         """
         self.known = known
         self.root, self.images, self.archive_hash, self.uri = root, names, archive_hash, uri
-        self._imitate_a_container(root)
+        self._imitate_a_container(root, bytecode)
         self.flyte.init(
             org=org,
             project=project,
@@ -168,10 +157,10 @@ class _Code:
         self.answer({"error": said})
         os._exit(1)
 
-    def _imitate_a_container(self, root: str) -> None:
+    def _imitate_a_container(self, root: str, kept: str | None) -> None:
         """Put the code's directory first, and hide the user's settings of Flyte."""
         os.chdir(root)
-        sys.path_hooks.insert(0, _finder_of(root))
+        sys.path_hooks.insert(0, bytecode.finder_of(root, kept))
         os.environ["UCTL_CONFIG"] = os.devnull
         more = [part for part in os.environ.get("_F_SYS_PATH", "").split(":") if part]
         sys.path[:0] = [root, *(os.path.normpath(os.path.join(root, part)) for part in more)]
@@ -496,33 +485,6 @@ def _cut_whole_characters(request: Any) -> None:
         text = start.decode(errors="ignore")
         if text.encode() != start:
             setattr(message, name, text)
-
-
-class _Uncached(SourceFileLoader):
-    """Writes no bytecode, as the directory of its modules goes when they are registered."""
-
-    def set_data(self, *_: object, **__: object) -> None:
-        pass
-
-
-def _finder_of(root: str) -> Callable[[str], PathEntryFinder]:
-    """An entry of `sys.path_hooks` for what is below `root`.
-
-    The bytecode of other modules is kept, as by any run: to compile a package anew each time takes
-    longer than to import it.
-    """
-    usual = FileFinder.path_hook(
-        (ExtensionFileLoader, EXTENSION_SUFFIXES),
-        (_Uncached, SOURCE_SUFFIXES),
-        (SourcelessFileLoader, BYTECODE_SUFFIXES),
-    )
-
-    def finder(path: str) -> PathEntryFinder:
-        if not f"{path}{os.sep}".startswith(f"{root}{os.sep}"):
-            raise ImportError(f"{path} is not below {root}")
-        return usual(path)
-
-    return finder
 
 
 class _Silent:

@@ -22,6 +22,7 @@ import sys
 from typing import Any, NoReturn
 
 from . import MAIN, missing
+from .bytecode import finder_of
 from .private import RESOLVER, moved, private
 from .words import NO_FLYTE, Refused, not_named
 
@@ -34,13 +35,15 @@ def main(argv: list[str]) -> NoReturn:
     name, "tasks": {name: its module}, "target": address, "config": the file of Flyte's settings,
     "given": what of Flyte's command line the target says};
     where the build knows which modules there are, "known": the file for `missing.read`; on the
-    machine of the repository, "root": its directory; to have a0
+    machine of the repository, "root": its directory, and "bytecode": as for `finder_of`; to have a0
     run the task, also {"a0": a directory for what goes in and out, "bundle": arguments
     for it}.
     """
     start = argv.index("--") + 1
     spec, arguments = json.loads(argv[start]), argv[start + 1 :]
     sys.path.insert(0, os.getcwd())
+    if spec.get("bytecode"):
+        sys.path_hooks.insert(0, finder_of(os.getcwd(), spec["bytecode"]))
     # Until the task's module is imported: imports make next to no garbage, and looking for it takes
     # a seventh of the time that Flyte's imports take.
     gc.disable()

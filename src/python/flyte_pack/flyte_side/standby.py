@@ -35,8 +35,8 @@ def main(arguments: list[str]) -> NoReturn:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:  # one waits there already
         os._exit(0)
-    role = import_module(f".{name}", __package__).role()
     time.sleep(_REST_SECONDS)
+    role = import_module(f".{name}", __package__).role()
     serve.prepare(role, lambda _: os._exit(1))
     role.rest()
     with suppress(FileNotFoundError):

@@ -22,6 +22,7 @@ from flyte_pack.errors import UserError
 from flyte_pack.flyte_side import MAIN
 from flyte_pack.names import TargetAddress
 from flyte_pack.progress import write
+from flyte_pack.remembered import private_cache
 from flyte_pack.run.options import HELP, split
 from flyte_pack.scratch import scratch_place
 from flyte_pack.store import Blob, Store
@@ -128,7 +129,14 @@ def _become_task(
             *(
                 app_arguments(link, archive_uri, arguments, known)
                 if link.kind == "app"
-                else runner_arguments(link, config, arguments, known=known, root=root)
+                else runner_arguments(
+                    link,
+                    config,
+                    arguments,
+                    known=known,
+                    root=root,
+                    bytecode=private_cache("bytecode"),
+                )
             ),
         ]
     )
