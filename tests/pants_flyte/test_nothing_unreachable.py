@@ -23,7 +23,12 @@ from pants_flyte.subsystem import FlyteSubsystem
 
 SOURCES = Path(flyte_pack.__file__).parents[1]
 # `deploy` reads its own part of the command line by hand.
-BY_HAND = {"bundle": set(re.findall("--[a-z-]+", bundle._USAGE)), "deploy": {"--plan", "--dir"}}
+PACKING = set(re.findall("--[a-z-]+", bundle._USAGE))
+BY_HAND = {
+    "bundle": PACKING,
+    "bundle-with-inventory": PACKING,
+    "deploy": {"--plan", "--dir"},
+}
 # Flags of other programs, and of Pants, that a message may advise.
 OF_OTHERS = {
     *("--allow-unsafe", "--generate-hashes", "--privileged"),

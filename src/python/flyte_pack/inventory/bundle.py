@@ -24,6 +24,9 @@ def main(argv: Sequence[str]) -> int:
 
     Returns its exit code.
     """
+    if list(argv) in (["-h"], ["--help"]):
+        print(_USAGE)
+        return 0
     return bundle.main(list(argv[2:])) or command.guarded(
         "flyte_pack bundle-with-inventory", lambda: _write(argv[:2])
     )
