@@ -18,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src/python"))
 
+from flyte_pack.code.bound_names import bound_in
 from flyte_pack.code.code_scan import scan_code
 from flyte_pack.code.completeness import (
     ERROR,
@@ -69,7 +70,7 @@ def findings_in(top: Path) -> tuple[list[Finding], str]:
         resolve="",
         minors=(sys.version_info[1],),
     )
-    found = missing_imports(modules, around)
+    found = missing_imports(modules, around, lambda path: bound_in((top / path).read_bytes(), path))
     return found, (
         f"{top}: {len(modules):,} modules, {(scanned - start) / max(size / 1e6, 1e-9):.2f} s a MB, "
         f"compared in {(time.process_time() - scanned) / max(len(modules), 1) * 1e6:.0f} us a module"

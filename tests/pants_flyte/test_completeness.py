@@ -13,7 +13,7 @@ APP = {
     "app/BUILD": "python_sources(name='lib')\nflyte_task(name='t', entry_point='w.py:f')\n",
     "lib/BUILD": "python_sources()\n",
     "lib/__init__.py": "",
-    "lib/trend.py": "value = 1\n",
+    "lib/trend.py": "value = 1\nif value:\n    other = 2\n",
 }
 
 
@@ -35,6 +35,11 @@ WRONG = {
         "from lib import trnd",
         "app/w.py:1: `from lib import trnd`: `lib` defines no such name and has no such module; "
         "did you mean `lib.trend`?",
+    ),
+    "a misspelt name": (
+        "from lib.trend import valeu",
+        "app/w.py:1: `from lib.trend import valeu`: `lib.trend` defines no such name; did you mean "
+        "`lib.trend.value`?",
     ),
     "a misspelt package": ("from lib.trends.deep import x", "there is no module `lib.trends`"),
     "inside a function": ("def g():\n    import lib.none\n", "app/w.py:2: `import lib.none`"),
@@ -64,7 +69,8 @@ RIGHT = [
     "import lib",
     "import lib.trend, os.path",
     "from lib import trend",
-    "from lib.trend import value, anything",
+    "from lib.trend import value, other",
+    "from lib.trend import anything  # flyte: missing-ok",
     "from lib import *",
     "from lib import __file__",
     "from . import w",
@@ -255,7 +261,30 @@ def test_what_the_lock_file_says_of_needs_counts(root: RuleRoot, caplog, of_nump
 def test_syntax_newer_than_the_python_of_the_rules_is_read_by_another(root: RuleRoot):
     root.options(env={"PANTS_PYTHON_INTERPRETER_CONSTRAINTS": "['CPython>=3.12,<3.14']"})
     root.write({**entry("import lib.new"), "lib/new.py": "type X = int\nimport lib.none\n"})
-    assert "lib/new.py:2: `import lib.none`" in root.refusal("app:t")
+    root.edit("app/w.py", "import lib.new", "from lib.new import X, Y")
+    refusal = root.refusal("app:t")
+    assert "lib/new.py:2: `import lib.none`" in refusal
+    assert "`from lib.new import Y`: `lib.new` defines no such name" in refusal
+    assert "`from lib.new import X`" not in refusal
+
+
+def test_the_names_of_generated_code_count(root: RuleRoot):
+    root.write(
+        {
+            **entry("from app.gen import made, gone"),
+            "app/BUILD": """
+                python_sources(name="lib", dependencies=[":gen"])
+                shell_command(
+                    name="write", command="echo 'if 1: made = 1' > gen.py", output_files=["gen.py"]
+                )
+                experimental_wrap_as_python_sources(name="gen", inputs=[":write"])
+                flyte_task(name="t", entry_point="w.py:f")
+                """,
+        }
+    )
+    refusal = root.refusal("app:t")
+    assert "app/w.py:1: `from app.gen import gone`: `app.gen` defines no such name" in refusal
+    assert "import made`" not in refusal
 
 
 # --- what code names without importing it ---------------------------------------------------------

@@ -13,6 +13,7 @@ from pants.engine.fs import Digest, FileContent, PathGlobs
 from pants.engine.process import Process
 from pants.util.logging import LogLevel
 
+from flyte_pack.code.bound_names import Bound, bound_in
 from flyte_pack.code.code_scan import CodeScan, scan_code
 from pants_flyte import engine
 from pants_flyte.globs import exactly, literal_glob
@@ -20,8 +21,8 @@ from pants_flyte.globs import exactly, literal_glob
 logger = logging.getLogger(__name__)
 
 _SCANNER = (
-    *("__init__", "code_scan", "data_reads", "dynamic_scan", "import_scan", "module_scan"),
-    *("paths", "syntax", "values"),
+    *("__init__", "bound_names", "code_scan", "data_reads", "dynamic_scan", "import_scan"),
+    *("module_scan", "paths", "syntax", "values"),
 )
 _RUN_SCANNER = (
     "import sys; sys.path.insert(0, '__scanner'); from flyte_pack.code.code_scan import main; "
@@ -57,6 +58,14 @@ async def scans_of(address: Address, files: Mapping[str, Optional[Digest]]) -> D
     unread.update({f.path: f.content for f in await engine.contents_matching(exactly(failed))})
     if unread:
         found.update(await scanned_elsewhere(address, unread))
+    return found
+
+
+async def bound_by(files: Mapping[str, Optional[Digest]]) -> Dict[str, Bound]:
+    """What modules bind at their top level, by path. files: as of `scans_of`."""
+    plain = [path for path, digest in files.items() if digest is None]
+    found = dict(zip(plain, await engine.bound_in_each([exactly([path]) for path in plain])))
+    found.update((file.path, bound_in(file.content, file.path)) for file in await _held(files))
     return found
 
 

@@ -47,17 +47,19 @@ from pants.engine.unions import UnionRule
 from pants.util.frozendict import FrozenDict
 from pants.util.logging import LogLevel
 
+from flyte_pack.code.bound_names import Bound
 from flyte_pack.code.code_scan import CodeScan
 from flyte_pack.code.completeness import (
     ERROR,
     QUIET,
     UNSURE,
+    Checker,
     Finding,
     Module,
     Owner,
     Surroundings,
     ThirdParty,
-    missing_imports,
+    in_order,
     names_of,
 )
 from flyte_pack.code.data_reads import Read
@@ -72,7 +74,7 @@ from pants_flyte.base_image import base_of, image_of
 from pants_flyte.build_types import Completeness, CompletenessRequest, SourceFile
 from pants_flyte.changed import ordinary_owners
 from pants_flyte.closure import reached_from
-from pants_flyte.code_scans import scans_of
+from pants_flyte.code_scans import bound_by, scans_of
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.first_party import FirstPartyModules
 from pants_flyte.flyte_modules import MODULES
@@ -292,10 +294,18 @@ def _shipped(placed: Mapping[str, Tuple[SourceFile, Optional[Digest]]]) -> Froze
             root = f"{file.source_root}/" if file.source_root else ""
             if not path.endswith(file.path[len(root) :]):
                 names.add(module_name(file.stripped))
-        elif path.endswith(_COMPILED):
-            directory, name = os.path.split(path)
-            names.add(os.path.join(directory, name.partition(".")[0]).replace("/", "."))
+        elif _is_compiled(path):
+            names.add(_compiled_name(path))
     return names_of(names)
+
+
+def _is_compiled(path: str) -> bool:
+    return path.endswith(_COMPILED)
+
+
+def _compiled_name(path: str) -> str:
+    directory, name = os.path.split(path)
+    return os.path.join(directory, name.partition(".")[0]).replace("/", ".")
 
 
 @lru_cache(maxsize=4)
@@ -522,6 +532,22 @@ def _about_data(one: _Lacking, owners: Sequence[Target], elsewhere: Optional[str
     return f"{shown} {supplies} it{more}; add it to `dependencies` of the target that reads it"
 
 
+async def _findings(
+    modules: Sequence[Module],
+    around: Surroundings,
+    files: Mapping[str, Optional[Digest]],
+    bound: Dict[str, Bound],
+) -> List[Finding]:
+    """files: as of `scans_of`. bound: what is known of modules, by path; takes what is added."""
+    checker = Checker(modules, around, bound)
+    found = list(checker.findings())
+    while checker.asked:
+        more = await bound_by({path: files[path] for path in sorted(checker.asked)})
+        bound.update(more)
+        found += checker.settled(more)
+    return in_order(found)
+
+
 @rule(desc="Check that an artifact has what its code needs", level=LogLevel.DEBUG)
 async def check_completeness(
     request: CompletenessRequest,
@@ -547,13 +573,14 @@ async def check_completeness(
     here = [
         Module(file.path, module_name(path), path.endswith("__init__.py"), scans[file.path])
         for path, file in sorted(own.items())
-        if file.path in scans and not scans[file.path].problem
+        if file.path in scans
     ]
     around = Surroundings(
         shipped=_shipped(request.placed),
         repository=_repository(modules),
         third_party=await _third_party(target, request.resolve, known, python_setup),
         resolve=request.resolve,
+        compiled=frozenset(map(_compiled_name, filter(_is_compiled, request.placed))),
         provided=frozenset(
             (
                 *flyte.provided_modules,
@@ -570,7 +597,8 @@ async def check_completeness(
         asked.add(path)
         return False
 
-    findings = missing_imports(here, replace(around, exists=exists))
+    bound: Dict[str, Bound] = {}
+    findings = await _findings(here, replace(around, exists=exists), digests, bound)
     if any(one.certainty == ERROR for one in findings) or asked:
         there = (await engine.files_matching(exactly(sorted(asked)))).files
         around = replace(
@@ -578,7 +606,7 @@ async def check_completeness(
             exists=frozenset(there).__contains__,
             third_party=await _with_base(around.third_party, target, flyte_pack, python_setup),
         )
-        findings = missing_imports(here, around)
+        findings = await _findings(here, around, digests, bound)
     findings = await _without_excluded(findings, own, target, modules)
     unowned = {file.path for file in own.values() if file.owner is None}
     findings = [_of_unowned(one) if one.path in unowned else one for one in findings]

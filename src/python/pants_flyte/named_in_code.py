@@ -30,6 +30,7 @@ from flyte_pack.code.completeness import root_of
 from flyte_pack.code.data_reads import Read
 from flyte_pack.code.dynamic_scan import MAYBE, MODULE, SCRIPT, SUBMODULES, Dynamic
 from flyte_pack.code.paths import CWD, HERE
+from flyte_pack.code.values import absolute
 from pants_flyte import engine
 from pants_flyte.changed import ordinary_owners
 from pants_flyte.code_scans import scanned_elsewhere
@@ -181,7 +182,7 @@ def _named_by(
                 _one_of(parent, modules, resolve) if parent not in ("", package) else ()
             )
     elif called.kind == SUBMODULES:
-        base = _absolute(called.name, package) if called.name else package
+        base = absolute(called.name, package) if called.name else package
         start, deep = f"{base}.", called.said.startswith("walk")
         for name in modules.by_name:
             if base and name.startswith(start) and (deep or "." not in name[len(start) :]):
@@ -194,15 +195,6 @@ def _named_by(
                 return
     elif called.kind == MODULE and called.said.startswith("python -m"):
         yield from _one_of(f"{called.name}.__main__", modules, resolve)
-
-
-def _absolute(name: str, package: str) -> str:
-    inner = name.lstrip(".")
-    level = len(name) - len(inner)
-    if level == 0:
-        return name
-    above = package.split(".") if package else []
-    return ".".join([*above[: len(above) - level + 1], *([inner] if inner else [])])
 
 
 async def _scan(address: Address, path: str) -> CodeScan:
@@ -239,7 +231,7 @@ async def infer_named_in_code(
     imports: Dict[str, ImportInfo] = {}
     for called in scan.dynamic:
         if called.kind == MODULE:
-            imports[_absolute(called.name, package)] = ImportInfo(called.line, weak=True)
+            imports[absolute(called.name, package)] = ImportInfo(called.line, weak=True)
         owners.update(_named_by(called, path, package, modules, resolve))
     if imports:
         owners.update((await engine.owners_of_imports(fields, imports, resolve)).addresses)

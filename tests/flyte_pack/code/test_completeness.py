@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flyte_pack.code.code_scan import scan_code
+from flyte_pack.code.bound_names import bound_in
+from flyte_pack.code.code_scan import CodeScan, scan_code
 from flyte_pack.code.completeness import (
     ERROR,
     UNSURE,
@@ -34,12 +35,29 @@ THIRD = ThirdParty(
 )  # fmt: skip
 
 
+FILES = {
+    "app/__init__.py": "",
+    "app/deep/x.py": "",
+    "app/stars.py": "from lib.one import *\nfrom .stars2 import *\nown = 1",
+    "app/stars2.py": "from .stars import *\nif own:\n    more = 1",
+    "app/any.py": "from os import *",
+    "app/lazy.py": "def __getattr__(name): ...",
+    "odd/set.py": "import sys\nsys.modules[__name__].x = 1",
+    "app/new.py": "import (",
+    "lib/one.py": "value = 1\nif value:\n    other = 2",
+}
+
+
 def told(source: str, third: ThirdParty = THIRD, **around) -> list[tuple[str, str]]:
-    files = {"app/__init__.py": "", "app/m.py": source, "app/deep/x.py": "", "lib/one.py": ""}
+    files = {**FILES, "app/m.py": source}
     modules = []
     for path, text in files.items():
         name = path[: -len(".py")].replace("/", ".").removesuffix(".__init__")
-        modules.append(Module(path, name, path.endswith("__init__.py"), scan_code(text.encode(), path)))  # fmt: skip
+        try:
+            scan = scan_code(text.encode(), path)
+        except SyntaxError as error:
+            scan = CodeScan(problem=str(error))
+        modules.append(Module(path, name, path.endswith("__init__.py"), scan))
     surroundings = Surroundings(
         shipped=names_of(m.name for m in modules),
         repository={
@@ -50,7 +68,9 @@ def told(source: str, third: ThirdParty = THIRD, **around) -> list[tuple[str, st
         resolve="default",
         minors=(11, 12),
     )
-    found = missing_imports(modules, replace(surroundings, **around))
+    found = missing_imports(
+        modules, replace(surroundings, **around), lambda path: bound_in(files[path].encode(), path)
+    )
     return [(one.certainty, one.advice) for one in found]
 
 
@@ -64,6 +84,12 @@ def told(source: str, third: ThirdParty = THIRD, **around) -> list[tuple[str, st
         "import lib",
         "from . import deep",
         "from .deep import x",
+        "from lib.one import value, other, __doc__",
+        "from app.stars import value, other, own, more",
+        "from app.any import whatever",
+        "from app.lazy import whatever",
+        "from odd.set import x",
+        "from app.new import whatever",
     ],
 )
 def test_what_is_there(source):
@@ -88,6 +114,17 @@ CASES = {
     "from lib import two": (ERROR, "lib/two.py supplies it"),
     "from lib import tow": (ERROR, "is a directory without `__init__.py` and has no such module"),
     "from app import depp": (ERROR, "did you mean `app.deep`?"),
+    "from lib.one import valeu": (
+        ERROR,
+        "`lib.one` defines no such name; did you mean `lib.one.value`?",
+    ),
+    "def f():\n    from lib.one import gone": (ERROR, "`lib.one` defines no such name"),
+    "from .stars2 import gone": (ERROR, "`app.stars2` defines no such name"),
+    "from app.stars import omre": (ERROR, "did you mean `app.stars.more`?"),
+    "try:\n    from lib.one import gone\nexcept ImportError:\n    pass": (
+        "quiet",
+        "`lib.one` defines no such name",
+    ),
     "import distutils": (ERROR, "only Python before 3.12 has it"),
 }
 
@@ -140,6 +177,10 @@ def test_a_module_of_another_resolve_is_named_with_what_to_write():
     assert 'write `resolve=parametrize("default", "gpu")` there' in advice
 
 
+def test_a_compiled_module_may_define_any_name():
+    assert told("from lib.one import gone", compiled={"lib.one"}) == []
+
+
 def test_code_that_changes_where_python_looks_is_believed():
     assert told("import sys\nsys.path.append('app/deep')\nimport x") == []
 
@@ -156,4 +197,5 @@ def test_the_standard_library_is_complete():
         names_of(m.name for m in modules), {}, ThirdParty(), "", minors=(sys.version_info[1],)
     )
     assert len(modules) > 100
-    assert [str(one) for one in missing_imports(modules, around) if one.certainty == ERROR] == []
+    found = missing_imports(modules, around, lambda path: bound_in((top / path).read_bytes(), path))
+    assert [str(one) for one in found if one.certainty == ERROR] == []

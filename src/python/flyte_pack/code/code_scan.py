@@ -17,10 +17,10 @@ import sys
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
+from flyte_pack.code.bound_names import Bound, bound_in, names_at_a_glance
 from flyte_pack.code.data_reads import Read, lines_that_ask, may_read, reads_in
 from flyte_pack.code.dynamic_scan import Dynamic, dynamic_in, may_be_dynamic, offers
 from flyte_pack.code.import_scan import NO_INFER
-from flyte_pack.code.module_scan import scan
 from flyte_pack.code.paths import Paths
 from flyte_pack.code.syntax import nodes_of
 from flyte_pack.code.values import last_name
@@ -90,14 +90,15 @@ class Imported(NamedTuple):
 class CodeScan:
     """What a module needs.
 
-    names: what the top level of an `__init__.py` binds; None where that is not known, or asked.
+    names: what its top level binds at a glance, and bound: for good; None: look at its source.
     dynamic: what it finds by name. reads: the data it opens. opens: whether it may make modules
     below its package appear by itself (`sys.modules`, `__path__`); sets: those it names there.
     changes_path: whether it adds to `sys.path`. problem: why it could not be read.
     """
 
     imports: tuple[Imported, ...] = ()
-    names: frozenset[str] | None = None
+    names: tuple[str, ...] = ()
+    bound: Bound | None = None
     dynamic: tuple[Dynamic, ...] = ()
     reads: tuple[Read, ...] = ()
     opens: bool = False
@@ -108,7 +109,8 @@ class CodeScan:
     def to_json(self) -> dict[str, Any]:
         return {
             "imports": self.imports,
-            "names": None if self.names is None else sorted(self.names),
+            "names": sorted(self.names),
+            "bound": None if self.bound is None else self.bound.to_json(),
             "dynamic": self.dynamic,
             "reads": self.reads,
             "opens": self.opens,
@@ -122,7 +124,8 @@ class CodeScan:
         """The inverse of `to_json`, for output of this same module."""
         return cls(
             tuple(Imported(*one) for one in raw["imports"]),
-            None if raw["names"] is None else frozenset(raw["names"]),
+            tuple(raw["names"]),
+            None if raw["bound"] is None else Bound.from_json(raw["bound"]),
             tuple(Dynamic(*one) for one in raw["dynamic"]),
             tuple(Read(*one) for one in raw["reads"]),
             raw["opens"],
@@ -148,14 +151,12 @@ def scan_code(source: bytes, path: str) -> CodeScan:
         tree = _parsed(source, path)
     if b"import" in source:
         imports = tuple(_imports(source, tree or _head(source, path)))
-    found = CodeScan(imports)
+    found = CodeScan(imports, names_at_a_glance(source))
     if b"sys.modules" in source or (is_package and _PATH.search(source)):
         sets = tuple(name.decode() for name in _SET.findall(source))
         found = replace(found, opens=not sets, sets=sets)
     if b"sys.path" in source or b"addsitedir" in source:
         found = replace(found, changes_path=True)
-    if is_package:
-        found = replace(found, names=_names(source, path))
     if tree is not None:
         nodes = nodes_of(tree)
         values = Paths(nodes, path)
@@ -199,17 +200,6 @@ def _head(source: bytes, path: str) -> ast.Module:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             pass
     return _parsed(source, path)
-
-
-def _names(source: bytes, path: str) -> frozenset[str] | None:
-    if not source.strip():
-        return frozenset()
-    if b"global_enum" in source:  # its members become names of the module
-        return None
-    found = scan(source, path)
-    if found.stars or found.hides_names:
-        return None
-    return frozenset(name for name, _ in found.bindings)
 
 
 # --- import statements ----------------------------------------------------------------------------
@@ -490,13 +480,14 @@ def _goes_on(node: ast.AST, errors: tuple[str, ...]) -> bool:
 
 
 def main(argv: list[str]) -> int:
-    """`FILE...`: print the scans as JSON, by file."""
+    """`FILE...`: print the scans as JSON, by file, with what they bind for good."""
     scans = {}
     for path in argv:
         with open(path, "rb") as file:
             source = file.read()
         try:
-            scans[path] = scan_code(source, path).to_json()
+            found = replace(scan_code(source, path), bound=bound_in(source, path))
+            scans[path] = found.to_json()
         except (SyntaxError, ValueError) as error:
             scans[path] = CodeScan(problem=str(error)).to_json()
     json.dump(scans, sys.stdout)

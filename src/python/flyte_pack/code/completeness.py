@@ -10,9 +10,11 @@ import difflib
 from dataclasses import dataclass, field
 from typing import Callable, Collection, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
+from flyte_pack.code.bound_names import UNKNOWN, Bound
 from flyte_pack.code.code_scan import CodeScan, Imported
 from flyte_pack.code.dynamic_scan import MODULE
 from flyte_pack.code.stdlib_modules import in_standard_library, standard_library, versions_with
+from flyte_pack.code.values import absolute
 from flyte_pack.names import normalized
 
 ERROR, UNSURE, QUIET = "error", "unsure", "quiet"
@@ -93,15 +95,17 @@ class Surroundings:
     """What there is besides the modules that ship.
 
     shipped: names of modules that ship, also of those that are no Python source, and of the
-    directories above them. repository: the modules of the repository by name. provided: modules
-    that the container has. minors: the minor versions of Python 3 that may run the code. roots: the
-    source roots of what ships. exists: whether the repository has a file, owned or not.
+    directories above them. compiled: those that Python prefers to a source of that name.
+    repository: the modules of the repository by name. provided: modules that the container has.
+    minors: the minor versions of Python 3 that may run the code. roots: the source roots of what
+    ships. exists: whether the repository has a file, owned or not.
     """
 
     shipped: frozenset[str]
     repository: Mapping[str, Sequence[Owner]]
     third_party: ThirdParty
     resolve: str
+    compiled: Collection[str] = ()
     provided: Collection[str] = ()
     minors: Sequence[int] = ()
     roots: Collection[str] = ()
@@ -128,13 +132,35 @@ class _Problem(NamedTuple):
     advice: str
 
 
+# Whether a module binds a name cannot be told before somebody looks at its source.
+_LATER = _Problem("", "")
+
+
 class Checker:
-    def __init__(self, modules: Sequence[Module], around: Surroundings) -> None:
+    """Once all `findings` are taken, `asked` has the paths of modules of which more must be known:
+    `settled` then has the rest, and may ask for others.
+    """
+
+    def __init__(
+        self,
+        modules: Sequence[Module],
+        around: Surroundings,
+        bound: Mapping[str, Bound] | None = None,
+    ) -> None:
+        """bound: what modules bind, by path, as far as that is known."""
         self._modules = modules
         self._around = around
         self._by_path = {module.path: module for module in modules}
         self._packages = {module.name: module for module in modules if module.is_package}
         self._plain = {module.name for module in modules if not module.is_package}
+        self._bound = {m.path: m.scan.bound for m in modules if m.scan.bound is not None}
+        self._bound.update(bound or {})
+        self._with_name: dict[str, list[Module]] = {}
+        for module in modules:
+            self._with_name.setdefault(module.name, []).append(module)
+        self._glanced: dict[str, frozenset[str]] = {}
+        self._deferred: list[tuple[Module, Imported]] = []
+        self.asked: set[str] = set()
         self._tops = {
             name.partition(".")[0] for name in (*around.shipped, *around.repository) if name
         }
@@ -157,7 +183,7 @@ class Checker:
                 if not (
                     not one.level
                     and one.module in shipped
-                    and (not one.name or one.module in self._plain)
+                    and (not one.name or self._binds(one.module, one.name))
                 ):
                     yield from self._of_import(module, one)
             for called in module.scan.dynamic:
@@ -166,6 +192,14 @@ class Checker:
                     level = len(called.name) - len(name)
                     one = Imported(name, level, "", called.line, called.guard, how=called.said)
                     yield from self._of_import(module, one)
+
+    def settled(self, bound: Mapping[str, Bound]) -> Iterator[Finding]:
+        """What is found in view of the modules that were asked for, by path."""
+        self._bound.update({path: bound.get(path, UNKNOWN) for path in self.asked})
+        self.asked = set()
+        deferred, self._deferred = self._deferred, []
+        for module, one in deferred:
+            yield from self._of_import(module, one)
 
     def _of_import(self, module: Module, one: Imported) -> Iterator[Finding]:
         minors = self._minors_of(one.since, one.before)
@@ -178,7 +212,7 @@ class Checker:
                 advice = "it leads out of the top-level package, which Python refuses"
                 yield self._finding(module, one, base, _Problem(ERROR, advice))
                 return
-            base = ".".join([*above[: len(above) - one.level + 1], *([base] if base else [])])
+            base = absolute("." * one.level + base, module.package)
         name = base
         problem = self._of_module(base, module.path, minors)
         if problem is not None and one.name not in ("", "*"):
@@ -191,8 +225,10 @@ class Checker:
                 name, problem = whole, own  # in a directory that nothing of ships
         if problem is None and one.name not in ("", "*") and base in self._around.shipped:
             name = f"{base}.{one.name}"
-            problem = self._of_name(base, one.name, module.path, minors)
-        if problem is not None:
+            problem = self._of_name(base, one.name, module.path)
+        if problem is _LATER:
+            self._deferred.append((module, one))
+        elif problem is not None:
             yield self._finding(module, one, name, problem)
 
     def _minors_of(self, since: int, before: int) -> tuple[int, ...]:
@@ -298,37 +334,76 @@ class Checker:
             what = f"there is no module `{gone}`"
         return _Problem(ERROR, f"{what} in the repository{_alike(name, known)}")
 
-    # --- a name in a package ----------------------------------------------------------------------
+    # --- a name in a module -----------------------------------------------------------------------
 
-    def _of_name(
-        self, base: str, name: str, importer: str, minors: tuple[int, ...]
-    ) -> _Problem | None:
+    def _of_name(self, base: str, name: str, importer: str) -> _Problem | None:
         full = f"{base}.{name}"
-        if full in self._around.shipped or base in self._plain or self._is_provided(full):
-            return None
-        package = self._packages.get(base)
-        names = package.scan.names if package is not None else frozenset()
-        if names is not None and name in names:
+        if full in self._around.shipped or self._binds(base, name) or self._is_provided(full):
             return None
         own = self._first_party(full, importer)
         if own is not None:
             return own
-        if names is None or self._is_open(full) or (name.startswith("__") and name.endswith("__")):
+        if self._is_open(full) or (name.startswith("__") and name.endswith("__")):
             return None
         third = self._around.third_party
         if any(one == full or one.startswith(f"{base}.") for one in third.modules):
             return None
-        if package is None and base.partition(".")[0] in self._third_tops:
-            return None  # a namespace package, in which a distribution may have it
-        if package is None and not self._is_own_namespace(base):
+        modules = self._with_name.get(base, ())
+        if base in self._around.compiled:
+            return None
+        if not modules:
+            if base.partition(".")[0] in self._third_tops:
+                return None  # a namespace package, in which a distribution may have it
+            if not self._is_own_namespace(base):
+                return None
+        names = self._names(modules)
+        if names is None:
+            return _LATER if self.asked else None
+        if name in names:
             return None
         siblings = [n for n in self._around.shipped if n.rpartition(".")[0] == base]
         theirs = [n for n in self._around.repository if n.rpartition(".")[0] == base]
         known = [*siblings, *theirs, *(f"{base}.{n}" for n in names)]
-        has = "defines no such name and has no such module"
-        if package is None:
+        has = "defines no such name"
+        if base in self._packages:
+            has = "defines no such name and has no such module"
+        elif not modules:
             has = "is a directory without `__init__.py` and has no such module"
         return _Problem(ERROR, f"`{base}` {has}{_alike(full, known)}")
+
+    def _binds(self, base: str, name: str) -> bool:
+        """Whether that is plain to see."""
+        if base not in self._glanced:
+            modules = self._with_name.get(base, ())
+            self._glanced[base] = frozenset(name for one in modules for name in one.scan.names)
+        return name in self._glanced[base]
+
+    def _names(self, modules: Iterable[Module]) -> frozenset[str] | None:
+        """All that they bind, also by stars; None where that is not known, or not yet."""
+        found: set[str] = set()
+        seen: set[str] = set()
+        waiting = list(modules)
+        while waiting:
+            module = waiting.pop()
+            if module.path in seen:
+                continue
+            seen.add(module.path)
+            if module.scan.problem and module.scan.bound is None:
+                return None
+            bound = self._bound.get(module.path)
+            if bound is None:
+                self.asked.add(module.path)
+                return None
+            if not bound.is_all:
+                return None
+            found |= bound.names
+            for star in bound.stars:
+                name = absolute(star, module.package)
+                others = self._with_name.get(name, ())
+                if not others or name in self._around.compiled:
+                    return None
+                waiting += others
+        return frozenset(found)
 
     def _is_own_namespace(self, base: str) -> bool:
         return any(name.startswith(f"{base}.") for name in self._around.shipped)
@@ -427,10 +502,20 @@ class Checker:
         )
 
 
-def missing_imports(modules: Sequence[Module], around: Surroundings) -> list[Finding]:
+def missing_imports(
+    modules: Sequence[Module], around: Surroundings, bound_of: Callable[[str], Bound]
+) -> list[Finding]:
+    """By path and line, each once. bound_of: what the module at a path binds."""
+    checker = Checker(modules, around)
+    found = list(checker.findings())
+    while checker.asked:
+        found += checker.settled({path: bound_of(path) for path in sorted(checker.asked)})
+    return in_order(found)
+
+
+def in_order(findings: Iterable[Finding]) -> list[Finding]:
     """By path and line, each once."""
-    found = dict.fromkeys(Checker(modules, around).findings())
-    return sorted(found, key=lambda one: (one.path, one.line, one.name))
+    return sorted(dict.fromkeys(findings), key=lambda one: (one.path, one.line, one.name))
 
 
 def names_of(names: Iterable[str]) -> frozenset[str]:

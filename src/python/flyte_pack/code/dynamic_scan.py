@@ -13,7 +13,7 @@ import shlex
 from typing import Iterator, Mapping, NamedTuple, Sequence
 
 from flyte_pack.code.paths import CWD, PACKAGE, Paths, Place
-from flyte_pack.code.values import OWN_PACKAGE, dotted, last_name
+from flyte_pack.code.values import OWN_PACKAGE, absolute, dotted, last_name
 
 _BY_NAME = (
     *(b"import_module", b"__import__(", b"find_spec", b"run_module", b"run_path", b"iter_modules"),
@@ -172,7 +172,7 @@ def _named(
         if base != OWN_PACKAGE:
             is_relative = base.startswith(OWN_PACKAGE)
             inner = base[1:].strip(".") if is_relative else base
-            name = _resolved(text, inner)
+            name = absolute(text, inner)
             name = f".{name}" if is_relative else name
     if re.fullmatch(r"\.*[^\W\d]\w*(\.[^\W\d]\w*)*", name):
         yield Dynamic(MODULE, name, call.lineno, said, guard)
@@ -185,13 +185,6 @@ def _unparsed(node: ast.expr) -> str:
     except (ValueError, RecursionError):
         return "..."
     return text if len(text) <= 40 and "\n" not in text else "..."
-
-
-def _resolved(name: str, package: str) -> str:
-    level = len(name) - len(name.lstrip("."))
-    above = package.split(".")
-    kept = above[: len(above) - level + 1]
-    return ".".join([*kept, name.lstrip(".")])
 
 
 def _walked(call: ast.Call, how: str, values: Paths) -> Iterator[Dynamic]:

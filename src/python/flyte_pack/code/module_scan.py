@@ -105,9 +105,13 @@ def scan(
     found = _Bindings()
     for node, maybe in _top_level(tree.body):
         found.read(node, maybe)
-    for expression in ast.walk(tree):
-        if isinstance(expression, ast.NamedExpr):
-            found.bind(expression.target.id, Meaning("unknown"), maybe=True)
+    for inner in ast.walk(tree):
+        if isinstance(inner, ast.NamedExpr):
+            found.bind(inner.target.id, Meaning("unknown"), maybe=True)
+        elif isinstance(inner, ast.Global):
+            for name in inner.names:
+                if name not in found.names:
+                    found.bind(name, Meaning("unknown"), maybe=True)
     return ModuleScan(
         bindings=tuple((name, tuple(meanings)) for name, meanings in found.names.items()),
         stars=tuple(dict.fromkeys(found.stars)),
@@ -235,19 +239,28 @@ def _is_main(test: ast.expr) -> bool:
 
 def _hides_names(node: ast.AST) -> bool:
     """Whether the module may bind names in a way that its statements do not show."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        return node.func.id in ("exec", "globals", "locals", "vars")
-    return isinstance(node, ast.Global)
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+        return False
+    return node.func.id in ("exec", "globals", "locals") or (
+        node.func.id == "vars" and not node.args
+    )
 
 
 def _bound_by(node: ast.stmt) -> Iterator[str]:
-    """The names that a loop or a `with` binds."""
+    """The names that a loop, a `with`, a `match` or a `type` binds."""
     if isinstance(node, (ast.For, ast.AsyncFor)):
         yield from _bound(node.target)
     elif isinstance(node, (ast.With, ast.AsyncWith)):
         for item in node.items:
             if item.optional_vars is not None:
                 yield from _bound(item.optional_vars)
+    elif type(node).__name__ == "TypeAlias":  # since Python 3.12
+        yield from _bound(node.name)  # type: ignore[attr-defined]
+    for case in getattr(node, "cases", ()):  # since Python 3.10
+        for part in ast.walk(case.pattern):
+            name = getattr(part, "name", None) or getattr(part, "rest", None)
+            if isinstance(name, str):
+                yield name
 
 
 def _bound(target: ast.expr) -> Iterator[str]:

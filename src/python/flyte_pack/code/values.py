@@ -443,3 +443,16 @@ def dotted(node: ast.expr) -> str:
         base = dotted(node.value)
         return f"{base}.{node.attr}" if base else ""
     return ""
+
+
+def absolute(name: str, package: str) -> str:
+    """The whole name of a module that `package` knows as `name`, with leading dots or without.
+
+    The dots must not lead out of the package.
+    """
+    inner = name.lstrip(".")
+    level = len(name) - len(inner)
+    if not level:
+        return name
+    above = package.split(".") if package else []
+    return ".".join([*above[: len(above) - level + 1], *([inner] if inner else [])])

@@ -62,6 +62,7 @@ from pants.engine.unions import UnionRule
 from pants.source.source_root import SourceRootsRequest, SourceRootsResult
 from pants.version import PANTS_SEMVER
 
+from flyte_pack.code.bound_names import Bound
 from pants_flyte.build_types import (
     AskedImage,
     AskedImageRequest,
@@ -85,6 +86,7 @@ from pants_flyte.engine.types import (
     ProgramSources,
     SuspectSources,
     ToolEnvironment,
+    bound_in_first,
     program_files,
     root_of_each,
     source_roots_request,
@@ -256,6 +258,11 @@ async def scans_in_each(requests: Sequence[PathGlobs]) -> tuple[CodeScans, ...]:
     return await MultiGet(Get(CodeScans, PathGlobs, globs) for globs in requests)
 
 
+async def bound_in_each(requests: Sequence[PathGlobs]) -> tuple[Bound, ...]:
+    """For each, what the top level of the one module that matches binds."""
+    return await MultiGet(Get(Bound, PathGlobs, globs) for globs in requests)
+
+
 async def owners_of_imports(
     field_set: PythonImportDependenciesInferenceFieldSet,
     imports: Mapping[str, ImportInfo],
@@ -424,6 +431,12 @@ async def scans_in(globs: PathGlobs) -> CodeScans:
     """A rule, so that an edit repeats the scan of one directory only."""
     found = await Get(fs.DigestContents, PathGlobs, globs)
     return CodeScans.among(found)
+
+
+@rule
+async def bound_in_file(globs: PathGlobs) -> Bound:
+    """A rule, so that a file is looked at once."""
+    return bound_in_first(await Get(fs.DigestContents, PathGlobs, globs))
 
 
 @rule

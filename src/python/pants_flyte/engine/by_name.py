@@ -81,6 +81,7 @@ from pants.engine.unions import UnionRule, union
 from pants.source import source_root
 from pants.version import PANTS_SEMVER
 
+from flyte_pack.code.bound_names import Bound
 from pants_flyte.build_types import (
     AskedImage,
     AskedImageRequest,
@@ -104,6 +105,7 @@ from pants_flyte.engine.types import (
     ProgramSources,
     SuspectSources,
     ToolEnvironment,
+    bound_in_first,
     program_files,
     root_of_each,
     source_roots_request,
@@ -261,6 +263,10 @@ async def suspects_in_each(requests: Sequence[PathGlobs]) -> tuple[SuspectSource
 
 async def scans_in_each(requests: Sequence[PathGlobs]) -> tuple[CodeScans, ...]:
     return await concurrently(scans_in(globs) for globs in requests)
+
+
+async def bound_in_each(requests: Sequence[PathGlobs]) -> tuple[Bound, ...]:
+    return await concurrently(bound_in_file(globs) for globs in requests)
 
 
 async def owners_of_imports(
@@ -492,6 +498,11 @@ async def suspects_in(globs: PathGlobs) -> SuspectSources:
 async def scans_in(globs: PathGlobs) -> CodeScans:
     found = await intrinsics.get_digest_contents(**implicitly(globs))
     return CodeScans.among(found)
+
+
+@rule
+async def bound_in_file(globs: PathGlobs) -> Bound:
+    return bound_in_first(await intrinsics.get_digest_contents(**implicitly(globs)))
 
 
 @rule

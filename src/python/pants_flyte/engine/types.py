@@ -20,6 +20,7 @@ from pants.source.source_root import SourceRootsRequest, SourceRootsResult
 from pants.util.frozendict import FrozenDict
 
 from flyte_pack.checkout import Checkout, Unknown, commit_of
+from flyte_pack.code.bound_names import UNKNOWN, Bound, bound_in
 from flyte_pack.code.code_scan import CodeScan, names_without_import, scan_code
 from flyte_pack.code.import_scan import is_suspect
 from flyte_pack.code.module_scan import may_have_tasks
@@ -116,6 +117,11 @@ def _scanned(source: bytes, path: str) -> CodeScan:
         return scan_code(source, path)
     except (SyntaxError, ValueError) as error:
         return CodeScan(problem=str(error))
+
+
+def bound_in_first(files: DigestContents) -> Bound:
+    """What a module binds. files: it alone; none if it is gone."""
+    return next((bound_in(file.content, file.path) for file in files), UNKNOWN)
 
 
 @dataclass(frozen=True)
