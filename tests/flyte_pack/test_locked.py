@@ -116,3 +116,12 @@ def test_a_lock_file_that_says_nothing_of_needs(lock):
 )  # fmt: skip
 def test_the_names_in_a_lock_file_are_read_from_each_kind(lock: str):
     assert locked(lock.encode()).names == {"pyyaml", "ruamel-yaml", "x"}
+
+
+def test_what_a_marker_restricts_is_conditional():
+    found = locked(
+        b"a==1 ; sys_platform == 'win32' \\\n    --hash=sha256:0\nb==2 \\\n    --hash=sha256:1\n"
+    )
+    assert found.conditional == {"a"}
+    assert locked(UV_COMMENTS).conditional == {"flask"}
+    assert locked(b"a==1 ; x\na==2 ; y\n").versions_of("a") == ["1", "2"]

@@ -21,7 +21,8 @@ from flyte_pack.names import normalized
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 # A requirement of one version, or from one place.
 _PIN = re.compile(
-    rf"^ *({_NAME.pattern})[ \t]*(?:\[[^\]\n]*\][ \t]*)?(?:===?[ \t]*([\w.!+-]+)|@)", re.MULTILINE
+    rf"^ *({_NAME.pattern})[ \t]*(?:\[[^\]\n]*\][ \t]*)?(?:===?[ \t]*([\w.!+-]+)|@)([^\n]*)",
+    re.MULTILINE,
 )
 _VIA = re.compile(r"via\b")
 _PACKAGE = re.compile(r"^\[\[packages?\]\][ \t]*$", re.MULTILINE)
@@ -38,18 +39,24 @@ class Locked:
 
     needs: None where the lock file does not say who needs what: one of plain requirements, without
     the comments in which `uv pip compile` and `pip-compile` say it. A distribution that nothing
-    reaches by them is certainly not installed.
+    reaches by them is certainly not installed. conditional: those that a marker of plain
+    requirements restricts to some platforms or Pythons.
     """
 
     names: frozenset[str]
     versions: Mapping[str, str]
     needs: Optional[Mapping[str, frozenset[str]]]
+    conditional: frozenset[str] = frozenset()
+
+    def versions_of(self, name: str) -> list[str]:
+        return self.versions[name].split(_OR) if name in self.versions else []
 
 
 class _Entry(NamedTuple):
     name: str
     version: str  # "" if it is not told, or is one to keep out of a message
     needs: Optional[Iterable[str]]
+    conditional: bool = False
 
 
 @lru_cache(maxsize=16)  # many bundles of a build have one lock file
@@ -57,16 +64,20 @@ def locked(lock: bytes) -> Locked:
     """What is in a lock file of that content; nothing, if it is of no kind that is understood."""
     names: dict[str, set[str]] = defaultdict(set)
     needs: dict[str, set[str]] = defaultdict(set)
+    conditional = set()
     told = True
     for entry in _entries(lock.decode(errors="replace")):
         name = normalized(entry.name)
         names[name] |= {entry.version} - {""}
         needs[name].update(map(normalized, entry.needs or ()))
+        if entry.conditional:
+            conditional.add(name)
         told = told and entry.needs is not None
     return Locked(
         frozenset(names),
         {name: _OR.join(sorted(of)) for name, of in names.items() if of},
         {name: frozenset(of) for name, of in needs.items()} if told and names else None,
+        frozenset(conditional),
     )
 
 
@@ -115,10 +126,10 @@ def _of_toml(text: str) -> Iterator[_Entry]:
 
 
 def _of_requirements(text: str) -> Iterator[_Entry]:
-    pins = [(pin[1], pin[2] or "") for pin in _PIN.finditer(text)]
+    pins = [(pin[1], pin[2] or "", ";" in pin[3]) for pin in _PIN.finditer(text)]
     needs = _needs_in_comments(text)
-    for name, version in pins:
-        yield _Entry(name, version, needs and needs[normalized(name)])
+    for name, version, conditional in pins:
+        yield _Entry(name, version, needs and needs[normalized(name)], conditional)
 
 
 def _needs_in_comments(text: str) -> Mapping[str, set[str]] | None:

@@ -1,4 +1,7 @@
-"""What modules need, as `code.code_scan` reads it: by directory, or by another Python."""
+"""What modules need, as `code.code_scan` reads it: by directory, or by another Python.
+
+Also what they bind, and which wheels have them.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from pants.util.logging import LogLevel
 
 from flyte_pack.code.bound_names import Bound, bound_in
 from flyte_pack.code.code_scan import CodeScan, scan_code
+from flyte_pack.code.wheel_modules import Answer, Question
 from pants_flyte import engine
 from pants_flyte.globs import exactly, literal_glob
 
@@ -78,6 +82,37 @@ async def _held(files: Mapping[str, Optional[Digest]]) -> List[FileContent]:
     for digest, paths in by_digest.items():
         contents += await engine.contents(await engine.subset(digest, exactly(paths)))
     return contents
+
+
+# Named caches with unpacked wheels: of `image_packages`, and Pants' own.
+_WHEELS = {"flyte_uv": ".cache/flyte_uv", "pex_root": ".cache/pex_root"}
+
+
+async def answer_of(address: Address, question: Question) -> Answer:
+    """What the wheels at hand say; nothing where they do not."""
+    python = await engine.find_python(await engine.interpreter_constraints([address]))
+    program = "flyte_pack/code/wheel_modules.py"
+    (source,) = await engine.contents(
+        await engine.subset(await engine.program_sources(), exactly([program]))
+    )
+    # One that had not all wheels fails, so that Pants asks again when there may be more.
+    result = await engine.run_process(
+        Process(
+            [python.path, "-ISs", program, "question.json", *_WHEELS.values()],
+            input_digest=await engine.create_digest(
+                {program: source.content, "question.json": question.to_json()}
+            ),
+            append_only_caches=_WHEELS,
+            description=f"Look for modules in the wheels of {address}",
+            level=LogLevel.DEBUG,
+        )
+    )
+    try:
+        return Answer.from_json(result.stdout)
+    except (ValueError, TypeError):
+        said = result.stderr.decode(errors="replace").strip()
+        logger.debug(f"{address}: {python.path} cannot look into wheels: {said}")
+        return Answer()
 
 
 async def scanned_elsewhere(address: Address, sources: Mapping[str, bytes]) -> Dict[str, CodeScan]:

@@ -65,6 +65,7 @@ from flyte_pack.code.completeness import (
 from flyte_pack.code.data_reads import Read
 from flyte_pack.code.dynamic_scan import UNKNOWN
 from flyte_pack.code.paths import CWD, HERE, PACKAGE
+from flyte_pack.code.wheel_modules import Question
 from flyte_pack.errors import listing
 from flyte_pack.locked import locked
 from flyte_pack.names import normalized
@@ -74,7 +75,7 @@ from pants_flyte.base_image import base_of, image_of
 from pants_flyte.build_types import Completeness, CompletenessRequest, SourceFile
 from pants_flyte.changed import ordinary_owners
 from pants_flyte.closure import reached_from
-from pants_flyte.code_scans import bound_by, scans_of
+from pants_flyte.code_scans import answer_of, bound_by, scans_of
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.first_party import FirstPartyModules
 from pants_flyte.flyte_modules import MODULES
@@ -167,9 +168,13 @@ def request_of(
 
 @dataclass(frozen=True)
 class ResolvesKnown:
-    """The distributions of each resolve, without what an artifact requires of them."""
+    """The distributions of each resolve, without what an artifact requires of them.
+
+    locks: the contents of their lock files.
+    """
 
     of: FrozenDict[str, ThirdParty]
+    locks: FrozenDict[str, bytes]
 
 
 def _mapped() -> Dict[str, Tuple[str, ...]]:
@@ -211,11 +216,13 @@ async def find_resolves_known(python_setup: PythonSetup) -> ResolvesKnown:
         for file in await engine.contents_matching(exactly(sorted(set(locks.values()))))
     }
     mapped = FrozenDict(_mapped())
-    known = {}
+    known, held = {}, {}
     for resolve in sorted({*modules, *locks}):
         path = locks.get(resolve)
         content = contents.get(path) if path is not None else None
         pinned = None if content is None else locked(content)
+        if content is not None:
+            held[resolve] = content
         known[resolve] = ThirdParty(
             resolve=resolve if python_setup.enable_resolves else "",
             lock=path,
@@ -223,8 +230,9 @@ async def find_resolves_known(python_setup: PythonSetup) -> ResolvesKnown:
             locked=None if pinned is None else pinned.names,
             needs=FrozenDict(pinned.needs) if pinned and pinned.needs is not None else None,
             mapped=mapped if pinned is None else _with_patterns(mapped, pinned.names),
+            having=FrozenDict(),
         )
-    return ResolvesKnown(FrozenDict(known))
+    return ResolvesKnown(FrozenDict(known), FrozenDict(held))
 
 
 async def _with_base(
@@ -244,6 +252,24 @@ async def _with_base(
         in_base=frozenset(one.name for e in environments for one in e.distributions),
         is_known=all(e.has_flyte is not None for e in environments),
     )
+
+
+async def _with_wheels(
+    known: ThirdParty, target: Target, content: Optional[bytes], modules: Collection[str]
+) -> ThirdParty:
+    """With what the wheels that are at hand say of modules that nothing else is known of."""
+    if content is None or not modules:
+        return known
+    lock = locked(content)
+    installed = known.installed()
+    needed = (lock.names if installed is None else installed & lock.names) - lock.conditional
+    question = Question(
+        sorted(names_of(modules)),
+        {name: lock.versions_of(name) for name in sorted(lock.names)},
+        sorted(needed),
+    )
+    found = await answer_of(target.address, question)
+    return replace(known, having=found.having, all_at_hand=found.is_all and bool(needed))
 
 
 async def _third_party(
@@ -537,15 +563,17 @@ async def _findings(
     around: Surroundings,
     files: Mapping[str, Optional[Digest]],
     bound: Dict[str, Bound],
-) -> List[Finding]:
-    """files: as of `scans_of`. bound: what is known of modules, by path; takes what is added."""
+) -> Tuple[List[Finding], Set[str]]:
+    """Also the modules that a wheel may have. files: as of `scans_of`. bound: what is known of
+    modules, by path; takes what is added.
+    """
     checker = Checker(modules, around, bound)
     found = list(checker.findings())
     while checker.asked:
         more = await bound_by({path: files[path] for path in sorted(checker.asked)})
         bound.update(more)
         found += checker.settled(more)
-    return in_order(found)
+    return in_order(found), checker.unsure & {f.name for f in found if f.certainty != QUIET}
 
 
 @rule(desc="Check that an artifact has what its code needs", level=LogLevel.DEBUG)
@@ -598,15 +626,17 @@ async def check_completeness(
         return False
 
     bound: Dict[str, Bound] = {}
-    findings = await _findings(here, replace(around, exists=exists), digests, bound)
-    if any(one.certainty == ERROR for one in findings) or asked:
-        there = (await engine.files_matching(exactly(sorted(asked)))).files
-        around = replace(
-            around,
-            exists=frozenset(there).__contains__,
-            third_party=await _with_base(around.third_party, target, flyte_pack, python_setup),
-        )
-        findings = await _findings(here, around, digests, bound)
+    findings, unsure = await _findings(here, replace(around, exists=exists), digests, bound)
+    if asked or unsure:
+        there = frozenset((await engine.files_matching(exactly(sorted(asked)))).files)
+        around = replace(around, exists=there.__contains__)
+        if unsure:
+            third_party = await _with_base(around.third_party, target, flyte_pack, python_setup)
+            held = known.locks.get(request.resolve)
+            third_party = await _with_wheels(third_party, target, held, unsure)
+            around = replace(around, third_party=third_party)
+        if unsure or there:
+            findings, _ = await _findings(here, around, digests, bound)
     findings = await _without_excluded(findings, own, target, modules)
     unowned = {file.path for file in own.values() if file.owner is None}
     findings = [_of_unowned(one) if one.path in unowned else one for one in findings]

@@ -163,6 +163,40 @@ def test_a_requirement_that_something_takes_out_may_be_in_the_image():
     assert [certainty for certainty, _ in told("import numpy", third)] == [ERROR]
 
 
+def test_what_a_wheel_has_is_there():
+    by_wheel = replace(
+        THIRD, having={"strange": ["scipy"], "strange.x": ["scipy"], "strangely": []}
+    )
+    assert told("import strange.x", by_wheel) == []
+    ((certainty, _),) = told("import strangely", by_wheel)
+    assert certainty == UNSURE
+
+
+def test_a_requirement_that_does_not_say_its_modules_is_named():
+    modules = {**THIRD.modules, "flask": [("//:flask", "flask")]}
+    by_wheel = replace(
+        THIRD, modules=modules, having={"strange": ["flask"], "strange.x": ["flask"]}
+    )
+    ((certainty, advice),) = told("import strange.x", by_wheel)
+    assert certainty == ERROR
+    assert "`flask` has it, which //:flask does not say" in advice
+    assert 'write `modules=["strange"]` there' in advice
+
+
+def test_what_no_wheel_has_is_missing():
+    third = replace(THIRD, all_at_hand=True)
+    assert told("import brand_new", third) == [
+        (
+            ERROR,
+            "no distribution in default.lock has it; add the one that does to the requirements of "
+            "the resolve `default`",
+        )
+    ]
+    # The base image may have distributions whose modules nobody knows.
+    ((certainty, _),) = told("import brand_new", replace(third, in_base=frozenset({"torch"})))
+    assert certainty == UNSURE
+
+
 def test_of_the_pythons_that_may_run_it_one_may_lack_a_module():
     assert told("import distutils", minors=(12,))[0][1] == (
         "only Python before 3.12 has it, and this runs on Python 3.12"

@@ -58,6 +58,8 @@ class ThirdParty:
     something takes out. locked: names in the lock file; None without one. needs: what each needs,
     where the lock file says so. mapped: module -> names of distributions that are known to have it.
     in_base: names of those in the base image. is_known: whether nothing else is in the container.
+    having: of modules that were asked for, the distributions in the lock file whose wheels have
+    them. all_at_hand: whether there was a wheel of each that will be installed.
     """
 
     resolve: str = ""
@@ -70,6 +72,8 @@ class ThirdParty:
     mapped: Mapping[str, Sequence[str]] = field(default_factory=dict)
     in_base: frozenset[str] = frozenset()
     is_known: bool = False
+    having: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    all_at_hand: bool = False
 
     def installed(self) -> frozenset[str] | None:
         """What the requirements bring, with all that they need; None where that is not known."""
@@ -138,7 +142,8 @@ _LATER = _Problem("", "")
 
 class Checker:
     """Once all `findings` are taken, `asked` has the paths of modules of which more must be known:
-    `settled` then has the rest, and may ask for others.
+    `settled` then has the rest, and may ask for others. `unsure` are modules that some
+    distribution may have, as its wheel would tell.
     """
 
     def __init__(
@@ -161,6 +166,7 @@ class Checker:
         self._glanced: dict[str, frozenset[str]] = {}
         self._deferred: list[tuple[Module, Imported]] = []
         self.asked: set[str] = set()
+        self.unsure: set[str] = set()
         self._tops = {
             name.partition(".")[0] for name in (*around.shipped, *around.repository) if name
         }
@@ -275,15 +281,17 @@ class Checker:
         if first in self._tops and first not in self._third_tops:
             return self._beside(name, importer) or self._below_own(name)
         found = self._third_party(name, minors)
+        if found is not None:
+            self.unsure.add(name)
         return (found and self._beside(name, importer)) or found
 
     def _is_provided(self, name: str) -> bool:
         return any(
-            parent in self._around.provided or parent in self._set for parent in _with_parents(name)
+            parent in self._around.provided or parent in self._set for parent in with_parents(name)
         )
 
     def _is_open(self, name: str) -> bool:
-        return any(parent in self._open for parent in _with_parents(name))
+        return any(parent in self._open for parent in with_parents(name))
 
     def _first_party(self, name: str, importer: str) -> _Problem | None:
         """Of a module that the repository has."""
@@ -330,7 +338,7 @@ class Checker:
         parent = name.rpartition(".")[0]
         what = f"there is no module `{name}`"
         if parent and not any(parent == one for one in known):
-            gone = next(p for p in reversed([*_with_parents(name)]) if p not in set(known))
+            gone = next(p for p in reversed([*with_parents(name)]) if p not in set(known))
             what = f"there is no module `{gone}`"
         return _Problem(ERROR, f"{what} in the repository{_alike(name, known)}")
 
@@ -414,27 +422,25 @@ class Checker:
         third = self._around.third_party
         certain = ERROR if third.is_known else UNSURE
         first = name.partition(".")[0]
-        for module in _with_parents(name):
+        for module in with_parents(name):
             providers = third.modules.get(module)
             if providers:
                 return self._of_requirements(name, providers, certain)
+        having = third.having.get(name, ())
         names = {
-            *(d for module in _with_parents(name) for d in third.mapped.get(module, ())),
+            *(d for module in with_parents(name) for d in third.mapped.get(module, ())),
+            *having,
             normalized(first),
         }
         if names & third.in_base:
             return None
         if third.locked is not None:
-            locked = sorted(names & third.locked)
+            locked = sorted(having) or sorted(names & third.locked)
             if locked:
                 if self._installed is None or self._installed & set(locked):
                     return None
-                return _Problem(
-                    certain,
-                    f"{locked[0]} is in {third.lock}, and nothing that ships requires it; write a "
-                    f"`python_requirement` for it{_of_resolve(third.resolve)}",
-                )
-            mapped = next((third.mapped[m] for m in _with_parents(name) if m in third.mapped), None)
+                return _Problem(certain, self._of_locked(name, locked[0]))
+            mapped = next((third.mapped[m] for m in with_parents(name) if m in third.mapped), None)
             if mapped:
                 if _INSTALLERS & set(mapped):
                     certain = UNSURE
@@ -452,11 +458,35 @@ class Checker:
             meant = self._meant(name, minors)
             if meant:
                 return _Problem(certain, f"{what}; did you mean `{meant}`?")
+        if third.locked is not None and third.all_at_hand:
+            what = f"no distribution in {third.lock} has it"
+            if not third.in_base - third.locked - _INSTALLERS:
+                return _Problem(
+                    certain,
+                    f"{what}; add the one that does to the requirements"
+                    + _of_resolve(third.resolve),
+                )
         if first not in self._likes:
             known = {*third.modules, *self._tops, *third.mapped}
             self._likes[first] = _alike(first, known, whole=False)
         advice = "; add the one that does to the requirements" + _of_resolve(third.resolve)
         return _Problem(UNSURE, f"{what}{self._likes[first] or advice}")
+
+    def _of_locked(self, module: str, distribution: str) -> str:
+        third = self._around.third_party
+        here = {a for of in third.modules.values() for a, d in of if d == distribution}
+        if here:
+            tops = [one for one in with_parents(module) if third.having.get(one)]
+            module = tops[-1] if tops else module.partition(".")[0]
+            return (
+                f"`{distribution}` has it, which {min(here)} does not say, so that Pants does not "
+                f'know; write `modules=["{module}"]` there, or `module_mapping={{"{distribution}": '
+                f'["{module}"]}}` where it is generated'
+            )
+        return (
+            f"{distribution} is in {third.lock}, and nothing that ships requires it; write a "
+            f"`python_requirement` for it{_of_resolve(third.resolve)}"
+        )
 
     def _meant(self, name: str, minors: Sequence[int]) -> str:
         """What is there and has nearly this name, which then is a slip: nobody brings both."""
@@ -522,15 +552,15 @@ def names_of(names: Iterable[str]) -> frozenset[str]:
     """The names with all above them."""
     found: set[str] = set()
     for name in names:
-        for parent in _with_parents(name):
+        for parent in with_parents(name):
             if parent in found:
                 break
             found.add(parent)
     return frozenset(found)
 
 
-def _with_parents(name: str) -> Iterator[str]:
-    """The longest first."""
+def with_parents(name: str) -> Iterator[str]:
+    """`a.b`, then `a`."""
     while name:
         yield name
         name = name.rpartition(".")[0]
