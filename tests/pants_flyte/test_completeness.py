@@ -317,6 +317,23 @@ def test_a_module_that_code_names_by_a_constant_ships(root: RuleRoot, case):
     assert "lib/trend.py" in root.bundle("app:t").paths
 
 
+REGISTERED = {
+    "//:d": ("BUILD", "python_distribution(name='d', provides=python_artifact(name='x'), entry_points={'plugs': {'a': 'lib.trend:value'}})"),
+    "//:p": ("BUILD", "python_distribution(name='p', provides=python_artifact(name='x', entry_points={'plugs': ['a = lib.trend']}))"),
+    "pyproject.toml": ("pyproject.toml", "[project.entry-points.'plugs']\n# all\na = 'lib.trend:value'\n[tool.x]\nb = 'lib.none:y'\n"),
+    "setup.cfg": ("setup.cfg", "[options.entry_points]\nplugs =\n    a = lib.trend:value\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("by", REGISTERED)
+def test_entry_points_of_our_own_distributions_ship_and_are_told(root: RuleRoot, caplog, by):
+    root.write(entry("from importlib.metadata import entry_points\nentry_points(group='plugs')"))
+    root.write(dict([REGISTERED[by]]))
+    assert "lib/trend.py" in root.bundle("app:t").paths
+    (said,) = told(caplog)
+    assert f'`entry_points("plugs")`: {by} registers `lib.trend` there' in said
+
+
 READS = {
     "beside": "from pathlib import Path\nPath(__file__).parent.joinpath('x.json').read_text()",
     "a constant": "from pathlib import Path\nHERE = Path(__file__).resolve().parent\nwith open(HERE / 'x.json') as f: pass",

@@ -26,6 +26,7 @@ import pytest
 from pants.backend.project_info import dependents
 from pants.backend.project_info.dependents import Dependents, DependentsRequest
 from pants.backend.python import register as python_backend
+from pants.backend.python.macros.python_artifact import PythonArtifact
 from pants.backend.shell import register as shell_backend
 from pants.base.build_root import BuildRoot
 from pants.build_graph.address import Address, AddressInput
@@ -200,7 +201,7 @@ class RuleRoot:
                 QueryRule(TransitiveTargets, [TransitiveTargetsRequest]),
             ],
             target_types=[t for backend in backends for t in backend.target_types()],
-            objects={"parametrize": Parametrize},
+            objects={"parametrize": Parametrize, "python_artifact": PythonArtifact},
             bootstrap_args=bootstrap_args,
         )
         self.path = Path(self.runner.build_root)

@@ -63,7 +63,7 @@ from flyte_pack.code.completeness import (
     names_of,
 )
 from flyte_pack.code.data_reads import Read
-from flyte_pack.code.dynamic_scan import UNKNOWN
+from flyte_pack.code.dynamic_scan import GROUP, UNKNOWN
 from flyte_pack.code.paths import CWD, HERE, PACKAGE
 from flyte_pack.code.wheel_modules import Question
 from flyte_pack.errors import listing
@@ -83,6 +83,7 @@ from pants_flyte.globs import exactly, matching
 from pants_flyte.known_modules import mapped_modules, provided
 from pants_flyte.layout import module_name
 from pants_flyte.named_in_code import files_of, place_read
+from pants_flyte.registered import Registered
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem, Missing
 from pants_flyte.target_types import (
     FlyteMissingField,
@@ -398,6 +399,25 @@ def _of_unowned(finding: Finding) -> Finding:
     )
 
 
+def _lost_entry_points(modules: Iterable[Module], registered: Registered) -> Iterator[Finding]:
+    """Where code asks for those of the repository's own distributions, of which modules ship."""
+    for module in modules:
+        for called in module.scan.dynamic:
+            of = registered.by_group.get(called.name, ()) if called.kind == GROUP else ()
+            if of:
+                names = ", ".join(f"`{name}`" for name in sorted({name for name, _ in of})[:_SHOWN])
+                yield Finding(
+                    module.path,
+                    called.line,
+                    called.said,
+                    called.name,
+                    QUIET if called.guard else UNSURE,
+                    f"{of[0][1]} registers {names} there, and code that is not installed has no "
+                    "entry points, so that this finds none of them; import them by their names as "
+                    "well, or let the container have that distribution",
+                )
+
+
 # --- data -----------------------------------------------------------------------------------------
 
 
@@ -581,6 +601,7 @@ async def check_completeness(
     request: CompletenessRequest,
     modules: FirstPartyModules,
     known: ResolvesKnown,
+    registered: Registered,
     flyte: FlyteSubsystem,
     flyte_pack: FlytePackSubsystem,
     python_infer: PythonInferSubsystem,
@@ -640,6 +661,7 @@ async def check_completeness(
     findings = await _without_excluded(findings, own, target, modules)
     unowned = {file.path for file in own.values() if file.owner is None}
     findings = [_of_unowned(one) if one.path in unowned else one for one in findings]
+    findings += _lost_entry_points(here, registered)
     findings += await _missing_data(own, scans, request, modules)
     unknown = (
         f"{module.path}:{called.line}: `{called.said}`"

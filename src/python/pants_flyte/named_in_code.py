@@ -28,7 +28,7 @@ from pants.util.logging import LogLevel
 from flyte_pack.code.code_scan import CodeScan, scan_code
 from flyte_pack.code.completeness import root_of
 from flyte_pack.code.data_reads import Read
-from flyte_pack.code.dynamic_scan import MAYBE, MODULE, SCRIPT, SUBMODULES, Dynamic
+from flyte_pack.code.dynamic_scan import GROUP, MAYBE, MODULE, SCRIPT, SUBMODULES, Dynamic
 from flyte_pack.code.paths import CWD, HERE
 from flyte_pack.code.values import absolute
 from pants_flyte import engine
@@ -38,6 +38,7 @@ from pants_flyte.engine.types import ImportInfo, SuspectSources
 from pants_flyte.first_party import FirstPartyModules, dotted_name
 from pants_flyte.globs import exactly, literal_glob, matching
 from pants_flyte.layout import root_path
+from pants_flyte.registered import Registered
 from pants_flyte.subsystem import FlyteSubsystem
 
 _CODE = (".py", ".pyi")
@@ -168,7 +169,12 @@ def _one_of(name: str, modules: FirstPartyModules, resolve: str) -> Iterator[Add
 
 
 def _named_by(
-    called: Dynamic, path: str, package: str, modules: FirstPartyModules, resolve: str
+    called: Dynamic,
+    path: str,
+    package: str,
+    modules: FirstPartyModules,
+    registered: Registered,
+    resolve: str,
 ) -> Iterator[Address]:
     if called.kind == MAYBE:
         inner = called.name.lstrip(".")
@@ -193,6 +199,9 @@ def _named_by(
             if found is not None:
                 yield from _one_of(found, modules, resolve)
                 return
+    elif called.kind == GROUP:
+        for name, _ in registered.by_group.get(called.name, ()):
+            yield from _one_of(name, modules, resolve)
     elif called.kind == MODULE and called.said.startswith("python -m"):
         yield from _one_of(f"{called.name}.__main__", modules, resolve)
 
@@ -213,6 +222,7 @@ async def infer_named_in_code(
     request: InferNamedInCode,
     suspects: SuspectSources,
     modules: FirstPartyModules,
+    registered: Registered,
     flyte: FlyteSubsystem,
     python_setup: PythonSetup,
 ) -> InferredDependencies:
@@ -232,7 +242,7 @@ async def infer_named_in_code(
     for called in scan.dynamic:
         if called.kind == MODULE:
             imports[absolute(called.name, package)] = ImportInfo(called.line, weak=True)
-        owners.update(_named_by(called, path, package, modules, resolve))
+        owners.update(_named_by(called, path, package, modules, registered, resolve))
     if imports:
         owners.update((await engine.owners_of_imports(fields, imports, resolve)).addresses)
     owners.discard(fields.address)

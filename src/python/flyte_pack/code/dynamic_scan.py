@@ -18,7 +18,7 @@ from flyte_pack.code.values import OWN_PACKAGE, absolute, dotted, last_name
 _BY_NAME = (
     *(b"import_module", b"__import__(", b"find_spec", b"run_module", b"run_path", b"iter_modules"),
     *(b"walk_packages", b"attach(__name__", b"attach_stub(__name__", b"Lazy", b'*.py"', b"*.py'"),
-    *(b"uvicorn", b"hypercorn", b"granian"),
+    *(b"uvicorn", b"hypercorn", b"granian", b"entry_points", b"ExtensionManager", b"DriverManager"),
 )
 _STARTING = (b"subprocess", b"Popen", b"os.exec", b"os.spawn", b"os.system", b"os.posix_spawn")
 _TABLE = b"\ndef __getattr__("
@@ -56,15 +56,22 @@ _MODULES_THAT_LAUNCH = {
 }
 _PROGRAMS = tuple(word.encode() for word in ("python", "executable", *_SERVERS, *_LAUNCHERS))
 
+_STEVEDORE = (
+    *("ExtensionManager", "NamedExtensionManager", "EnabledExtensionManager", "DriverManager"),
+    *("HookManager", "DispatchExtensionManager", "NameDispatchExtensionManager"),
+)
+
 MODULE, MAYBE, SUBMODULES, SCRIPT, UNKNOWN = "module", "maybe", "submodules", "script", "unknown"
+GROUP = "group"
 
 
 class Dynamic(NamedTuple):
     """What a module asks for by name.
 
     kind: `MODULE`: this name. `MAYBE`: a string that could be one, from its own package or from the
-    top. `SUBMODULES`: all below this package ("": its own). `SCRIPT`: a file, by path. `UNKNOWN`:
-    a name that the source does not say. said: as the source has it. guard: as of `Imported`.
+    top. `SUBMODULES`: all below this package ("": its own). `SCRIPT`: a file, by path. `GROUP`: all
+    entry points of this group. `UNKNOWN`: a name that the source does not say. said: as the
+    source has it. guard: as of `Imported`.
     """
 
     kind: str
@@ -94,6 +101,8 @@ def dynamic_in(tree: ast.Module, nodes: Sequence[ast.AST], values: Paths) -> Ite
     for node in nodes:
         if isinstance(node, ast.Call):
             yield from _called(node, values)
+        elif isinstance(node, ast.Subscript) and _are_entry_points(node.value, values):
+            yield from _group(node.slice, node.lineno, "entry_points", values)
     yield from _lazy(tree, nodes)
     if values.is_package:
         yield from _offered(tree)
@@ -121,6 +130,8 @@ def _called(call: ast.Call, values: Paths) -> Iterator[Dynamic]:
                 yield Dynamic(MAYBE, f".{text}", call.lineno, f"{name}(...)")
     elif name in STARTS:
         yield from _started(call, values)
+    elif name in ("entry_points", "iter_entry_points", "select", "get") or name in _STEVEDORE:
+        yield from _entry_points(call, name, values)
 
 
 def _is_own(node: ast.expr) -> bool:
@@ -252,6 +263,40 @@ def _globbed(call: ast.Call, values: Paths) -> Iterator[Dynamic]:
         name = _package_at(place._replace(path=directory)) if last == "*.py" else None
         if name is not None:
             yield Dynamic(SUBMODULES, name, call.lineno, "glob(...)")
+
+
+# --- entry points ---------------------------------------------------------------------------------
+
+
+def _entry_points(call: ast.Call, how: str, values: Paths) -> Iterator[Dynamic]:
+    """`entry_points(group="x")`, also of the result of `entry_points()`; `stevedore`."""
+    if how in ("select", "get") and not (
+        isinstance(call.func, ast.Attribute) and _are_entry_points(call.func.value, values)
+    ):
+        return
+    group = None
+    if how not in ("entry_points", "select") and call.args:
+        group = call.args[0]
+    for keyword in call.keywords:
+        if keyword.arg in ("group", "namespace"):
+            group = keyword.value
+    if group is not None:
+        yield from _group(group, call.lineno, how, values)
+
+
+def _are_entry_points(node: ast.expr, values: Paths) -> bool:
+    found = values.only(node)
+    if not isinstance(found, ast.Call):
+        return False
+    return values.called(found.func).rpartition(".")[2] == "entry_points"
+
+
+def _group(node: ast.expr, line: int, how: str, values: Paths) -> Iterator[Dynamic]:
+    groups = [group for group in values.texts(node) if not group.startswith(OWN_PACKAGE)]
+    for group in groups:
+        yield Dynamic(GROUP, group, line, f'{how}("{group}")')
+    if not groups:
+        yield Dynamic(UNKNOWN, "", line, f"{how}({_unparsed(node)})")
 
 
 # --- programs -------------------------------------------------------------------------------------
