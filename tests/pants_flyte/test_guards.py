@@ -162,6 +162,33 @@ def test_a_baseline_allows_what_it_lists(root: RuleRoot):
         assert "lib/read.py:2" in root.refusal("app:t")
 
 
+def test_a_baseline_of_what_is_gone_is_told_of(root: RuleRoot, caplog):
+    row = {"hashed_secret": sha1(KEY.encode()).hexdigest()}
+    paths = ("lib/read.py", "lib/gone.py", ".github/unseen.yml")
+    root.write({**APP, "old.json": json.dumps({"results": {path: [row] for path in paths}})})
+    root.options("--flyte-secrets-baseline=old.json")
+    root.package("app:t")
+    (said,) = [line for line in told(caplog) if "old.json" in line]
+    assert "has what is not in the repository: \n  * lib/gone.py\n" in said
+
+
+def test_what_allows_nothing_is_told_of(root: RuleRoot, caplog):
+    root.write(with_fields("allow_secrets=['//lib/read.py', '//lib/red.py', 'w.py', 'env:X']"))
+    root.package("app:t")
+    assert [line for line in told(caplog) if "allow_secrets" in line] == [
+        f"app:t: `allow_secrets` has {entry!r}, which allows nothing: no file of the bundle that it "
+        "matches holds what looks like a secret. Take it out, so that it hides none that comes."
+        for entry in ("//lib/red.py", "w.py")
+    ]
+
+
+def test_variables_that_a_task_allows_are_in_its_link(root: RuleRoot):
+    root.write(with_fields("allow_secrets=['//lib/*', 'env:A', 'env:B']"))
+    assert root.package("app:t").link.allowed_variables == ("A", "B")
+    root.write(with_fields("allow_secrets=['//lib/*']"))
+    assert root.package("app:t").link.allowed_variables is None
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"results": [1]}', '{"results": {"a": [1]}}'])
 def test_a_broken_baseline_is_refused_with_how_to_write_one(root: RuleRoot, content):
     root.write({**APP, "known.json": content})
@@ -267,15 +294,17 @@ def test_code_in_an_image_is_refused(images: RuleRoot):
 
 
 @pytest.mark.parametrize("field", ["env", "labels"])
-def test_a_variable_of_an_image_is_refused(images: RuleRoot, field):
+def test_a_variable_of_an_image_is_refused(images: RuleRoot, caplog, field):
     (login, *_) = FAKES["login-in-url"]
     fields = f"{field}={{'DB': {login!r}, 'OTHER': 'x'}}"
     images.write(image(fields))
     said = images.refusal("app:image")
     assert f"\n  * `{field}`: DB: login-in-url\n" in said
     assert login[:24] not in said
-    images.write(image(f"{fields}, allow_secrets=['env:DB']"))
+    images.write(image(f"{fields}, allow_secrets=['env:DB', 'env:OTHER', '*.py']"))
     images.package("app:image")
+    (unused,) = [line for line in told(caplog) if "allow_secrets" in line]
+    assert "has 'env:OTHER', which allows nothing: no variable or label of that name" in unused
     images.write(image(fields))
     images.options("--flyte-allow-secrets=+['env:DB']")
     images.package("app:image")

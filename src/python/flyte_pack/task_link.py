@@ -93,11 +93,13 @@ class TaskLink(Document):
     copy_style is "none". image: a reference (it has a "/", ":" or "@"), or the name of one that is
     given when deploying; None where the image is `built_image`, or the code's own needs no build.
     published_by: the target whose `publish` pushes the reference `image`, if that is known.
+    allowed_variables: names of those that hold no secret, whatever they look like.
 
     Raises `InvalidData` where these contradict each other.
     """
 
     NAME = "task link"
+    OMITTED = ("allowed_variables",)
 
     address: TargetAddress
     entry_point: str
@@ -110,6 +112,7 @@ class TaskLink(Document):
     tasks: Tuple[LinkedTask, ...]
     built_image: Optional[LinkedImage] = None
     published_by: Optional[TargetAddress] = None
+    allowed_variables: Optional[Tuple[str, ...]] = None
 
     def __post_init__(self) -> None:
         problem = self._problem()

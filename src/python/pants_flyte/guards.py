@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from pants.build_graph.address import Address
@@ -21,6 +22,7 @@ from flyte_pack.secret_rules import find_secrets, secret_file
 from pants_flyte import engine
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly, matcher
+from pants_flyte.image_target_types import FlyteImage
 from pants_flyte.named_files import path_from_root
 from pants_flyte.subsystem import VARIABLE, FlyteSubsystem, Secrets, variables_among
 from pants_flyte.target_types import FlyteAllowSecretsField
@@ -29,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 _DOCS = "docs/guards.md"
 _SHOWN = 50  # each has to be dealt with
+_FEW = 10
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,12 @@ async def check_files(
         return
     named = [(path, kind) for path in owner_of for kind in (secret_file(path),) if kind]
     names = find_secrets("\n".join(places).encode())
+    suspects = {*(path for path, _ in named), *map(_path, _sources(sighting))}
+    _tell_of_unused(target, what, owner_of, suspects)
     if not (named or names or sighting.secrets):
         return
     allowed = await _allowed(target, flyte)
-    paths = allowed.files_among([*(path for path, _ in named), *map(_path, _sources(sighting))])
+    paths = allowed.files_among(suspects)
     problems = [Problem(path, 0, kind) for path, kind in named if path not in paths]
     for source, line, rule, hashes in sighting.secrets:
         path = _path(source)
@@ -109,6 +114,9 @@ async def check_variables(
         for name, value in sorted(values.items())
         for found in find_secrets(f"{name}={value}".encode())
     ]
+    for name in variables_among(_entries(target)):
+        if name not in {seen_name for _, seen_name, _ in seen}:
+            _tell_of_idle(target.address, f"{VARIABLE}{name}", "variable or label of that name")
     if seen:
         variables = (await _allowed(target, flyte)).variables
         lines = [f"`{field}`: {n}: {rule}" for field, n, rule in seen if n not in variables]
@@ -132,6 +140,26 @@ def _tell(address: Address, what: str, lines: Sequence[str], flyte: FlyteSubsyst
     logger.warning(f"{FlyteTargetError(address, message)}")
 
 
+def _tell_of_unused(
+    target: Target, what: str, shipped: Iterable[str], suspects: Iterable[str]
+) -> None:
+    """Of globs that allow nothing. An image without code has none of the files that they match."""
+    for entry in _entries(target):
+        if entry.startswith(VARIABLE):
+            continue
+        allows = _matcher(target.address, [entry])
+        may_match_code = isinstance(target, FlyteImage) and not allows.matches(sorted(shipped))
+        if not may_match_code and not allows.matches(sorted(suspects)):
+            _tell_of_idle(target.address, entry, f"file of {what} that it matches")
+
+
+def _tell_of_idle(address: Address, entry: str, which: str) -> None:
+    logger.warning(
+        f"{address}: `{FlyteAllowSecretsField.alias}` has {entry!r}, which allows nothing: no "
+        f"{which} holds what looks like a secret. Take it out, so that it hides none that comes."
+    )
+
+
 def _told(problem: Problem, owner: Optional[Address]) -> str:
     place = f"{problem.path}:{problem.line}" if problem.line else problem.path
     return f"{place}: {problem.what}" + (f" (owner: {owner})" if owner else "")
@@ -153,12 +181,10 @@ def _path(source: str) -> str:
 
 
 async def _allowed(target: Target, flyte: FlyteSubsystem) -> Allowed:
-    own = target[FlyteAllowSecretsField].value if target.has_field(FlyteAllowSecretsField) else ()
-    entries = own or ()
-    globs = [_from_root(target.address, one) for one in entries if not one.startswith(VARIABLE)]
+    entries = _entries(target)
+    here = _matcher(target.address, [one for one in entries if not one.startswith(VARIABLE)])
     try:
         everywhere = matcher(flyte.allowed_files, "[flyte].allow_secrets")
-        here = matcher(globs, FlyteAllowSecretsField.alias)
     except UserError as error:
         raise FlyteTargetError(target.address, f"{error}") from None
     return Allowed(
@@ -166,6 +192,19 @@ async def _allowed(target: Target, flyte: FlyteSubsystem) -> Allowed:
         frozenset((*flyte.allowed_variables, *variables_among(entries))),
         await _baseline(target.address, flyte),
     )
+
+
+def _entries(target: Target) -> Sequence[str]:
+    own = target[FlyteAllowSecretsField].value if target.has_field(FlyteAllowSecretsField) else ()
+    return own or ()
+
+
+def _matcher(address: Address, entries: Sequence[str]) -> FilespecMatcher:
+    globs = [_from_root(address, one) for one in entries]
+    try:
+        return matcher(globs, FlyteAllowSecretsField.alias)
+    except UserError as error:
+        raise FlyteTargetError(address, f"{error}") from None
 
 
 def _from_root(address: Address, glob: str) -> str:
@@ -187,13 +226,32 @@ async def _baseline(address: Address, flyte: FlyteSubsystem) -> Mapping[str, Fro
             address, f"`[flyte].secrets_baseline` is {place!r}, and there is no such file."
         )
     try:
-        return read_baseline(found[0].content)
+        baseline = read_baseline(found[0].content)
     except (ValueError, RecursionError):
         raise FlyteTargetError(
             address,
             f"{place}, the file of `[flyte].secrets_baseline`, is no baseline: `detect-secrets "
             f"scan path/to/code > {place}` writes one.",
         ) from None
+    await _tell_of_gone(place, baseline)
+    return baseline
+
+
+async def _tell_of_gone(place: str, baseline: Mapping[str, FrozenSet[str]]) -> None:
+    """Of files in the baseline that are no more. Those in hidden directories Pants does not see."""
+    paths = sorted(path for path in baseline if not f"/{path}".count("/."))
+    there = set((await engine.files_matching(exactly(paths))).files) if paths else set()
+    if gone := [path for path in paths if path not in there]:
+        _warn_once(
+            f"{place}, the file of `[flyte].secrets_baseline`, has what is not in the repository: "
+            f"{listing(gone, _FEW)}\nTake it out, so that it hides no secret that comes."
+        )
+
+
+@lru_cache(maxsize=16)
+def _warn_once(message: str) -> None:
+    """Many targets have one baseline."""
+    logger.warning(message)
 
 
 def read_baseline(content: bytes) -> Dict[str, FrozenSet[str]]:

@@ -178,8 +178,9 @@ class FlyteAllowSecretsField(StringSequenceField):
     alias = "allow_secrets"
     help = help_text("""
         Files that may ship whatever they hold or are called, as globs relative to the BUILD file
-        (`//` before one means the build root): `allow_secrets=["testdata/*.pem"]`. A `flyte_image`
-        also takes `"env:NAME"`, for a variable or label of that name.
+        (`//` before one means the build root): `allow_secrets=["testdata/*.pem"]`. What has
+        variables also takes `"env:NAME"`: a task or app for a variable of that name, a
+        `flyte_image` for a variable or label. An entry that allows nothing is warned of.
 
         A single line is better allowed by a comment on it: `# pragma: allowlist secret`. For a
         whole repository there are `[flyte].allow_secrets` and `[flyte].secrets_baseline`.

@@ -62,7 +62,7 @@ from pants_flyte.image_packages import requirements_of
 from pants_flyte.image_target_types import FlyteImage, FlyteImageRefNameField
 from pants_flyte.inventory import wants_sbom
 from pants_flyte.layout import module_name, place, place_all, root_dir_of, root_path
-from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
+from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem, variables_among
 from pants_flyte.targets import target_at, target_named_by
 from pants_flyte.unowned import OwnedFiles
 
@@ -439,6 +439,8 @@ def _link(
             )
             for task, path in plan.tasks
         ),
+        allowed_variables=variables_among(plan.target[types.FlyteAllowSecretsField].value or ())
+        or None,
     )
 
 

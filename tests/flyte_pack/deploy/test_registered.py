@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -63,7 +64,7 @@ def test_a_secret_in_a_variable_is_refused_or_allowed(root, plane):
     refused = root.deploy()
     assert refused.code == 1
     assert "services/ml:train: task train-env.train: its variable GH: github-token" in refused.err
-    assert '[flyte].allow_secrets = ["env:NAME"]' in refused.err
+    assert '`allow_secrets=["env:NAME"]` of the target' in refused.err
     assert not root.store.exists() or not root.history()
     warned = root.deploy(plan={"secrets": "warn"}).ok()
     assert "warning: services:deploy: everyone who may see its tasks" in warned.err
@@ -71,6 +72,24 @@ def test_a_secret_in_a_variable_is_refused_or_allowed(root, plane):
     root.package("train", body("train", 2, more=f", env_vars={{'GH': {computed}}}"))
     for plan in ({"allowed_variables": ["GH"]}, {"secrets": "ignore"}):
         assert "everyone" not in root.deploy(plan=plan).ok().err
+
+
+def test_a_target_allows_a_variable_of_its_own_tasks(root, plane):
+    token = FAKES["github-token"][0].partition(" ")[2]
+    more = f", env_vars={{'GH': {token[:9]!r} + {token[9:]!r}}}"
+    root.link("score", replace(root.package("score", body("score", more=more)), allowed_variables=("GH",)))  # fmt: skip
+    train = root.package("train", body("train", more=more))
+    refused = root.deploy()
+    assert "services/ml:train: task train-env.train: its variable GH" in refused.err
+    assert "score-env" not in refused.err
+    root.link("train", replace(train, allowed_variables=("GH", "OTHER")))
+    said = root.deploy().ok().err
+    assert "everyone" not in said
+    assert (
+        "warning: services/ml:train: `allow_secrets` has 'env:OTHER', which allows nothing: no "
+        "variable of that name holds what looks like a secret"
+    ) in said
+    assert "'env:GH'" not in said
 
 
 def test_a_second_run_asks_nothing_of_flyte_and_imports_nothing(root, plane):

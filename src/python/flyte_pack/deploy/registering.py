@@ -62,18 +62,23 @@ class Source:
 
 @dataclass(frozen=True)
 class Shipped:
-    """A target with an entry point, the names of its tasks in its module, where its code is."""
+    """A target with an entry point, the names of its tasks in its module, where its code is.
+
+    allowed_variables: as of its link. What a record has was looked at when that was made.
+    """
 
     entry: Entry
     names: tuple[str, ...]
     code: Source
+    allowed_variables: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, task: TaskLink | RecordedTask, image: str | None, code: Source) -> Shipped:
         file, _, attribute = task.entry_point.rpartition(":")
         more = more_modules(task.kind, task.module, [one.command for one in task.tasks])
         entry = Entry(task.address, file, task.module, task.kind, attribute, image, more)
-        return cls(entry, tuple(one.name for one in task.tasks), code)
+        allowed = task.allowed_variables if isinstance(task, TaskLink) else None
+        return cls(entry, tuple(one.name for one in task.tasks), code, allowed or ())
 
     @property
     def address(self) -> str:
@@ -177,7 +182,7 @@ class Registering:
             described += found.tasks
             versions.append(found.flyte)
             found_by.append((registrar, found.tasks))
-        self._tell(leaks, again)
+        self._tell(leaks, changed, again)
         merged = _merged(described, shipped)
         chosen = {(task.name, task.address) for tasks in merged.values() for task in tasks}
         self._registrars = [
@@ -186,19 +191,29 @@ class Registering:
         ]
         return Specifications(merged, ", ".join(sorted(set(versions))))
 
-    def _tell(self, leaks: Sequence[Leak], again: bool) -> None:
+    def _tell(self, leaks: Sequence[Leak], changed: Sequence[Shipped], again: bool) -> None:
         plan = self._request.plan
+        allowed = {(one.address, name) for one in changed for name in one.allowed_variables}
+        seen = {(leak.address, leak.variable) for leak in leaks}
+        if plan.secrets != "ignore":
+            for address, name in sorted(allowed - seen):
+                self._say(
+                    f"warning: {address}: `allow_secrets` has 'env:{name}', which allows nothing: "
+                    "no variable of that name holds what looks like a secret"
+                )
         lines = [
-            f"{about}: its variable {variable}: {rule}"
-            for about, variable, rule in leaks
-            if variable not in plan.allowed_variables
+            f"{leak.about}: its variable {leak.variable}: {leak.rule}"
+            for leak in leaks
+            if leak.variable not in plan.allowed_variables
+            and (leak.address, leak.variable) not in allowed
         ]
         if not lines or plan.secrets == "ignore":
             return
         message = (
             f"{plan.address}: everyone who may see its tasks in Flyte would see what looks like "
             f"secrets:\n{listing(lines, _SHOWN)}\nLet `flyte.Secret` bring them. What is no secret "
-            'can be allowed: `[flyte].allow_secrets = ["env:NAME"]`. See docs/guards.md'
+            'can be allowed: `allow_secrets=["env:NAME"]` of the target, or the same in `[flyte]`. '
+            "See docs/guards.md"
         )
         if plan.secrets == "error" and not again:
             raise UserError(f"{message}.")

@@ -113,6 +113,10 @@ class Leak(NamedTuple):
     variable: str
     rule: str
 
+    @property
+    def address(self) -> str:
+        return self.about.partition(": ")[0]
+
 
 @dataclass(frozen=True)
 class Described:
