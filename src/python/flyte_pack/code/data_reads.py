@@ -17,9 +17,12 @@ from flyte_pack.code.paths import CWD, HERE, Paths, Place
 from flyte_pack.code.syntax import nodes_of
 from flyte_pack.code.values import last_name
 
-_BESIDE = re.compile(
+# Worth a look by itself.
+_ALONE = re.compile(
     rb"__file__|resources\b|resource_[sf]|get_data\(|open_text\(|open_binary\(|config_path|PackageLoader|Flask\("
     rb"|attach_stub|include ?="
+    # A directory may have any name.
+    rb"|listdir\(|scandir\(|iterdir\(|glob\(|os\.walk\(|FileSystemLoader\("
 )
 _OPENING = re.compile(
     rb"open\(|read_|\.read\(|load|scan_|Path\(|imread|ZipFile|connect\(|fileConfig|from_local"
@@ -92,7 +95,7 @@ class Read(NamedTuple):
 
 def may_read(source: bytes) -> bool:
     """Whether it is worth a look. Fast, with false positives."""
-    if _BESIDE.search(source) is not None:
+    if _ALONE.search(source) is not None:
         return True
     return _FILE_NAME.search(source) is not None and _OPENING.search(source) is not None
 

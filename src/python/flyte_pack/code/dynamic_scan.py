@@ -19,6 +19,8 @@ _BY_NAME = (
     *(b"import_module", b"__import__(", b"find_spec", b"run_module", b"run_path", b"iter_modules"),
     *(b"walk_packages", b"attach(__name__", b"attach_stub(__name__", b"Lazy", b'*.py"', b"*.py'"),
     *(b"uvicorn", b"hypercorn", b"granian", b"entry_points", b"ExtensionManager", b"DriverManager"),
+    *(b"resolve_name", b"pydoc", b"import_string", b"lazy_loader", b"spec_from_file_location"),
+    *(b"FileLoader(",),
 )
 _STARTING = (b"subprocess", b"Popen", b"os.exec", b"os.spawn", b"os.system", b"os.posix_spawn")
 _TABLE = b"\ndef __getattr__("
@@ -33,6 +35,8 @@ STARTS = frozenset(
     """.split()  # noqa: SIM905
 )
 _PYTHON = re.compile(r"(?:.*/)?python(?:3(?:\.\d+)?)?(?:\.exe)?")
+_RUNS_MODULE = re.compile(r"-[bBdEiIOPqsSuvx]*m(.*)")  # `-m a.b`, `-um a.b`, `-ma.b`
+_WITH_APP = ("celery", "flask")
 _OPTIONS_WITH_VALUE = ("-W", "-X")
 _SERVERS = ("uvicorn", "gunicorn", "hypercorn", "granian", "daphne", "waitress-serve")
 _LAUNCHERS = (
@@ -54,8 +58,13 @@ _MODULES_THAT_LAUNCH = {
     "coverage": "python",
     "debugpy": "python",
 }
-_PROGRAMS = tuple(word.encode() for word in ("python", "executable", *_SERVERS, *_LAUNCHERS))
+_PROGRAMS = tuple(
+    word.encode() for word in ("python", "executable", *_SERVERS, *_LAUNCHERS, *_WITH_APP)
+)
 
+_IMPORTING = ("import_module", "__import__")
+# What loads a file, and which of its arguments that is.
+_LOADING = {"run_path": 0, "spec_from_file_location": 1, "SourceFileLoader": 1}
 _STEVEDORE = (
     *("ExtensionManager", "NamedExtensionManager", "EnabledExtensionManager", "DriverManager"),
     *("HookManager", "DispatchExtensionManager", "NameDispatchExtensionManager"),
@@ -111,15 +120,24 @@ def dynamic_in(tree: ast.Module, nodes: Sequence[ast.AST], values: Paths) -> Ite
 def _called(call: ast.Call, values: Paths) -> Iterator[Dynamic]:
     name = last_name(call.func)
     if isinstance(call.func, ast.Name):
-        name = values.modules.get(name, name).rpartition(".")[2]
+        name = values.modules.get(name) or dotted(values.only(call.func) or call.func)
+        name = name.rpartition(".")[2]
     if name in ("import_module", "__import__", "find_spec", "run_module"):
         if name in ("find_spec", "run_module") and _is_method(call):
             return
         yield from _by_name(call, name, values)
-    elif name == "run_path" and call.args:
-        for place in values.places(call.args[0]):
-            if place.start == CWD:
-                yield Dynamic(SCRIPT, place.path, call.lineno, f'run_path("{place.path}")')
+    elif name == "map" and len(call.args) == 2 and last_name(call.args[0]) in _IMPORTING:
+        for element in values.elements(call.args[1]):
+            each = ast.copy_location(ast.Call(call.args[0], [element], []), call)
+            yield from _by_name(each, last_name(call.args[0]), values)
+    elif name in ("resolve_name", "import_string") or values.called(call.func) == "pydoc.locate":
+        yield from _object(call, name, values)
+    elif values.called(call.func) == "lazy_loader.load":
+        yield from _by_name(call, "load", values)
+    elif name in _LOADING and len(call.args) > _LOADING[name]:
+        for place in values.places(call.args[_LOADING[name]]):
+            if place.start == CWD and place.path.endswith(".py"):
+                yield Dynamic(SCRIPT, place.path, call.lineno, f'{name}("{place.path}")')
     elif name in ("iter_modules", "walk_packages"):
         yield from _walked(call, name, values)
     elif name == "glob" and call.args:
@@ -132,6 +150,15 @@ def _called(call: ast.Call, values: Paths) -> Iterator[Dynamic]:
         yield from _started(call, values)
     elif name in ("entry_points", "iter_entry_points", "select", "get") or name in _STEVEDORE:
         yield from _entry_points(call, name, values)
+
+
+def _object(call: ast.Call, how: str, values: Paths) -> Iterator[Dynamic]:
+    """Of `resolve_name("a.b:f")`; `a.b.f` may be a module, or something in one."""
+    for text in values.texts(call.args[0]) if call.args else ():
+        module, colon, _ = text.partition(":")
+        if _is_dotted(module) and "." in text:
+            said = f'{how}("{text}")'
+            yield Dynamic(MODULE if colon else MAYBE, module, call.lineno, said)
 
 
 def _is_own(node: ast.expr) -> bool:
@@ -363,6 +390,9 @@ def _program(words: list[str | None], line: int) -> Iterator[Dynamic]:
         if name in _LAUNCHERS:
             yield from _launched(name, rest, line)
             return
+        if name in _WITH_APP:
+            yield from _with_app(name, rest, line)
+            return
         if _PYTHON.fullmatch(word):
             yield from _python(rest, line)
             return
@@ -373,8 +403,8 @@ def _python(words: Sequence[str | None], line: int) -> Iterator[Dynamic]:
     for option in rest:
         if option in _OPTIONS_WITH_VALUE:
             next(rest, None)
-        elif option == "-m":
-            module = next(rest, None)
+        elif option is not None and (short := _RUNS_MODULE.fullmatch(option)):
+            module = short[1] or next(rest, None)
             after = [*rest]
             if module in (*_SERVERS, *_LAUNCHERS) or module in _MODULES_THAT_LAUNCH:
                 yield from _program([_MODULES_THAT_LAUNCH.get(module, module), *after], line)
@@ -383,15 +413,43 @@ def _python(words: Sequence[str | None], line: int) -> Iterator[Dynamic]:
             elif module is None:
                 yield Dynamic(UNKNOWN, "", line, "python -m ...")
             return
+        elif option == "-c":
+            yield from _imported(next(rest, None), line)
+            return
         elif option is not None and option.startswith("-"):
-            if option.startswith("-c"):
-                return
+            continue
         elif option is not None and option.endswith(".py"):
             yield Dynamic(SCRIPT, option, line, f"python {option}")
             return
         elif option is not None and _PYTHON.fullmatch(option):
             continue  # `os.execv(sys.executable, [sys.executable, ...])`
         else:
+            return
+
+
+def _imported(text: str | None, line: int) -> Iterator[Dynamic]:
+    """By the program that is the text after `-c`."""
+    try:
+        nodes = list(ast.walk(ast.parse(text or "")))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    for node in nodes:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module]
+        for name in names:
+            yield Dynamic(MODULE, name, line, f"python -c: import {name}")
+
+
+def _with_app(name: str, words: Sequence[str | None], line: int) -> Iterator[Dynamic]:
+    """Of `celery -A a.b` and `flask --app a.b`; both also take `a.b:app`."""
+    for at, word in enumerate(words):
+        option, equals, value = (word or "").partition("=")
+        if option in ("-A", "--app"):
+            app = value if equals else (*words[at + 1 : at + 2], None)[0]
+            module = (app or "").partition(":")[0]
+            if _is_dotted(module):
+                yield Dynamic(MAYBE, module, line, f"{name} {option} {app}")
             return
 
 

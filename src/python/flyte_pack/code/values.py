@@ -36,18 +36,24 @@ class _Default(NamedTuple):
 
 
 class _Opaque(NamedTuple):
-    """A value that the source does not say. more: what joins it to one before."""
-
-    more: bool = False
+    """A value that the source does not say."""
 
 
-_Bound = Union[ast.expr, _Each, _Default, _Opaque]
+class _Grown(NamedTuple):
+    """What joins the elements of a list. is_sum: by `+=`, which also changes what is no list."""
+
+    by: ast.expr
+    is_sum: bool = False
+
+
+_Bound = Union[ast.expr, _Each, _Default, _Opaque, _Grown]
 
 
 _BINDING = frozenset(
     (
         *(ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr, ast.For, ast.AsyncFor),
         *(ast.comprehension, ast.With, ast.AsyncWith, ast.FunctionDef, ast.AsyncFunctionDef),
+        ast.Expr,
     )
 )
 
@@ -106,7 +112,10 @@ class Values:
             if node.value is not None:
                 self._assign(node.target, node.value)
         elif isinstance(node, ast.AugAssign):
-            self._assign(node.target, _Opaque(more=True))
+            more = ast.Starred(node.value, ast.Load())
+            self._assign(node.target, _Grown(_like(more, node.value), is_sum=True))
+        elif isinstance(node, ast.Expr):
+            self._grow(node.value)
         elif isinstance(node, (ast.For, ast.AsyncFor)):
             self._loop(node.target, node.iter, node.lineno)
         elif isinstance(node, ast.comprehension):
@@ -117,6 +126,19 @@ class Values:
                     self._assign(item.optional_vars, item.context_expr)
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             self._parameters(node.args, self._at(node.lineno))
+
+    def _grow(self, call: ast.expr) -> None:
+        """By `x.append(...)` or `x.extend(...)`, wherever `x` was bound."""
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
+            return
+        how, of = call.func.attr, call.func.value
+        if how in ("append", "extend") and isinstance(of, ast.Name) and len(call.args) == 1:
+            more = call.args[0]
+            if how == "extend":
+                more = _like(ast.Starred(more, ast.Load()), more)
+            bound = self._at(call.lineno).find(of.id)
+            if bound:
+                bound.append(_Grown(more))
 
     def _assign(self, target: ast.expr, value: _Bound) -> None:
         if isinstance(target, ast.Name):
@@ -177,8 +199,16 @@ class Values:
             bound = self._attributes.get(node.attr, [])
         else:
             return
-        if len(bound) > 1 and isinstance(bound[0], (ast.List, ast.Tuple)):
-            bound = [one for one in bound if not (isinstance(one, _Opaque) and one.more)]
+        grown = [one for one in bound if isinstance(one, _Grown)]
+        if grown:
+            first = bound[0]
+            is_list = isinstance(first, (ast.List, ast.Tuple))
+            bound = [
+                one for one in bound if not isinstance(one, _Grown) or (one.is_sum and not is_list)
+            ]
+            if isinstance(first, (ast.List, ast.Tuple)):
+                whole = ast.List([*first.elts, *(one.by for one in grown)], ast.Load())
+                bound[0] = _like(whole, first)
         if len(bound) != 1:
             return
         value = bound[0]
@@ -191,7 +221,7 @@ class Values:
                     yield element
                 elif isinstance(element, (ast.Tuple, ast.List)):
                     yield from element.elts[value.part : value.part + 1]
-        elif not isinstance(value, _Opaque):
+        elif not isinstance(value, (_Opaque, _Grown)):
             yield value
 
     def _is_class(self, name: ast.Name) -> bool:
@@ -335,6 +365,8 @@ class Values:
         if isinstance(node, ast.Name):
             is_own = node.id == "__package__" or (self.is_package and node.id == "__name__")
             return [OWN_PACKAGE] if is_own else []
+        if isinstance(node, (ast.Subscript, ast.Attribute)):
+            return [OWN_PACKAGE] if self._is_own_package(node) else []
         if isinstance(node, ast.JoinedStr):
             return self._product([self._formatted(one, depth) for one in node.values])
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
@@ -359,6 +391,12 @@ class Values:
                         if parts
                     ]
         return []
+
+    def _is_own_package(self, node: ast.Subscript | ast.Attribute) -> bool:
+        """Whether it is `__spec__.parent`, or what a plain module makes of its name."""
+        if isinstance(node, ast.Attribute):
+            return dotted(node) == "__spec__.parent"
+        return not self.is_package and ast.dump(node) in _ABOVE_NAME
 
     def _formatted(self, node: ast.expr, depth: int) -> tuple[str, ...]:
         if isinstance(node, ast.FormattedValue):
@@ -403,6 +441,12 @@ class Values:
         first, _, rest = written.partition(".")
         base = self.modules.get(first, first)
         return f"{base}.{rest}" if rest else base
+
+
+_ABOVE_NAME = frozenset(
+    ast.dump(ast.parse(f"__name__.{how}[0]", mode="eval").body)
+    for how in ("rpartition('.')", "rsplit('.', 1)", "rsplit('.', maxsplit=1)")
+)
 
 
 def _is_path_part(node: ast.Subscript) -> bool:
