@@ -367,6 +367,19 @@ def test_data_that_code_reads_ships_where_a_target_owns_it(root: RuleRoot, caplo
     assert told(caplog) == []
 
 
+def test_a_script_without_owner_is_told(root: RuleRoot, caplog):
+    root.write(entry("import subprocess, sys\nsubprocess.run([sys.executable, 'tools/job.py'])"))
+    root.write({"tools/job.py": ""})
+    root.package("app:t")
+    (said,) = told(caplog)
+    assert (
+        "app/w.py:2: `tools/job.py`: no target owns tools/job.py; write `python_sources()` into "
+        "tools/BUILD"
+    ) in said
+    root.write({"tools/BUILD": "python_sources()"})
+    assert "tools/job.py" in root.bundle("app:t").paths
+
+
 def test_a_file_that_its_target_puts_elsewhere_is_told(root: RuleRoot):
     root.options("--source-root-patterns=['/src']")
     source = "from pathlib import Path\n(Path(__file__).parent / 'x.json').read_text()\n"

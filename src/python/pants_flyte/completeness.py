@@ -63,7 +63,7 @@ from flyte_pack.code.completeness import (
     names_of,
 )
 from flyte_pack.code.data_reads import Read
-from flyte_pack.code.dynamic_scan import GROUP, UNKNOWN
+from flyte_pack.code.dynamic_scan import GROUP, SCRIPT, UNKNOWN
 from flyte_pack.code.paths import CWD, HERE, PACKAGE
 from flyte_pack.code.wheel_modules import Question
 from flyte_pack.errors import listing
@@ -93,6 +93,7 @@ from pants_flyte.target_types import (
 logger = logging.getLogger(__name__)
 
 _COMPILED = (".so", ".pyd", ".pyc")
+_TOLD = 50  # each has to be dealt with
 _SHOWN = 3  # how many a line names before it only counts them
 
 
@@ -130,7 +131,7 @@ async def check_complete(
 def message(lines: Iterable[str], what: str, certain: bool = True) -> str:
     may = "lacks" if certain else "may lack"
     return (
-        f"{what} {may} what its code needs when it runs:\n{listing(lines)}\n"
+        f"{what} {may} what its code needs when it runs:\n{listing(lines, _TOLD)}\n"
         "What the container has by itself goes into `provided_modules`; `# flyte: missing-ok` "
         'settles one line, and `missing="warn"` or `missing="ignore"` one target '
         "(`[flyte].missing`: all)."
@@ -434,7 +435,16 @@ def _opened(
     own: Mapping[str, SourceFile], scans: Mapping[str, CodeScan], modules: FirstPartyModules
 ) -> Iterator[_Opened]:
     for path, file in sorted(own.items()):
-        for read in scans[file.path].reads if file.path in scans else ():
+        if file.path not in scans:
+            continue
+        scan = scans[file.path]
+        # A script that is started is read from the working directory as well.
+        scripts = [
+            Read(CWD, posixpath.normpath(one.name), one.line, optional=bool(one.guard))
+            for one in scan.dynamic
+            if one.kind == SCRIPT
+        ]
+        for read in (*scan.reads, *scripts):
             at = place_read(read, file.path, modules)
             if at is None:
                 continue

@@ -369,15 +369,21 @@ class Checker:
             return _LATER if self.asked else None
         if name in names:
             return None
-        siblings = [n for n in self._around.shipped if n.rpartition(".")[0] == base]
-        theirs = [n for n in self._around.repository if n.rpartition(".")[0] == base]
-        known = [*siblings, *theirs, *(f"{base}.{n}" for n in names)]
+        modules_there = (*self._around.shipped, *self._around.repository)
+        known = {
+            last
+            for one in modules_there
+            for above, _, last in [one.rpartition(".")]
+            if above == base
+        }
+        near = difflib.get_close_matches(name, sorted(known | names), 1, 0.7)
+        meant = f"; did you mean `{base}.{near[0]}`?" if near else ""
         has = "defines no such name"
         if base in self._packages:
             has = "defines no such name and has no such module"
         elif not modules:
             has = "is a directory without `__init__.py` and has no such module"
-        return _Problem(ERROR, f"`{base}` {has}{_alike(full, known)}")
+        return _Problem(ERROR, f"`{base}` {has}{meant}")
 
     def _binds(self, base: str, name: str) -> bool:
         """Whether that is plain to see."""
