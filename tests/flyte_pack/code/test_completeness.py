@@ -44,6 +44,7 @@ FILES = {
     "app/lazy.py": "def __getattr__(name): ...",
     "odd/set.py": "import sys\nsys.modules[__name__].x = 1",
     "app/new.py": "import (",
+    "app/sets.py": "from lib import one\nimport app.stars\none.later = 1\nsetattr(app.stars, 'even_later', 2)",
     "lib/one.py": "value = 1\nif value:\n    other = 2",
 }
 
@@ -89,6 +90,8 @@ def told(source: str, third: ThirdParty = THIRD, **around) -> list[tuple[str, st
         "from app.any import whatever",
         "from app.lazy import whatever",
         "from odd.set import x",
+        "from lib.one import later",
+        "from app.stars import even_later",
         "from app.new import whatever",
     ],
 )
@@ -122,6 +125,10 @@ CASES = {
     "from .stars2 import gone": (ERROR, "`app.stars2` defines no such name"),
     "from app.stars import omre": (ERROR, "did you mean `app.stars.more`?"),
     "try:\n    from lib.one import gone\nexcept ImportError:\n    pass": (
+        "quiet",
+        "`lib.one` defines no such name",
+    ),
+    "if hasattr(x, 'y'):\n    from lib.one import gone": (
         "quiet",
         "`lib.one` defines no such name",
     ),

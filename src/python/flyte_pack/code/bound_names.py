@@ -32,23 +32,34 @@ _DOCSTRING = re.compile(rb'(?:\s|#[^\n]*\n)*[rRuU]?("""|\'\'\')')
 # (`global_enum`, `_convert_`), by `sys.modules[__name__]`, by a frame.
 _HIDES = re.compile(rb"global_enum|_convert_?\(|sys\.modules|\bmodules\[|f_globals|__dict__")
 
+# `module.name = 1`, `setattr(module, "name", 1)`.
+_SETS = re.compile(rb"""(?<!\bself)(?<!\bcls)\.(\w+)[ \t]*=(?!=)|\bsetattr\([^,)]*,\s*["'](\w+)""")
+
 
 @dataclass(frozen=True)
 class Bound:
     """stars: the modules of `from module import *`, with their leading dots. is_all: whether it has
-    no names besides these, and theirs."""
+    no names besides these, and theirs. sets: names that it may bind in other modules.
+    """
 
     names: frozenset[str] = frozenset()
     stars: tuple[str, ...] = ()
     is_all: bool = True
+    sets: frozenset[str] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
-        return {"names": sorted(self.names), "stars": self.stars, "is_all": self.is_all}
+        return {
+            "names": sorted(self.names),
+            "stars": self.stars,
+            "is_all": self.is_all,
+            "sets": sorted(self.sets),
+        }
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Bound:
         """The inverse of `to_json`, for output of this same module."""
-        return cls(frozenset(raw["names"]), tuple(raw["stars"]), raw["is_all"])
+        stars = tuple(raw["stars"])
+        return cls(frozenset(raw["names"]), stars, raw["is_all"], frozenset(raw["sets"]))
 
 
 UNKNOWN = Bound(is_all=False)
@@ -77,11 +88,12 @@ def bound_in(source: bytes, path: str) -> Bound:
     """All of it. `UNKNOWN` where this Python cannot parse it."""
     if not source.strip():
         return Bound()
+    sets = frozenset((plain or called).decode() for plain, called in _SETS.findall(source))
     if _HIDES.search(source):
-        return UNKNOWN
+        return Bound(is_all=False, sets=sets)
     try:
         found = scan(source, path)
     except (SyntaxError, ValueError):
         return UNKNOWN
     names = frozenset(name for name, _ in found.bindings)
-    return Bound(names, found.stars, is_all=not found.hides_names)
+    return Bound(names, found.stars, not found.hides_names, sets)

@@ -441,7 +441,9 @@ def _is_main(test: ast.expr) -> bool:
 
 def _asks_whether_there(test: ast.expr) -> bool:
     return any(
-        last_name(node) == "find_spec" for node in ast.walk(test) if isinstance(node, ast.expr)
+        last_name(node) in ("find_spec", "hasattr")
+        for node in ast.walk(test)
+        if isinstance(node, ast.expr)
     )
 
 

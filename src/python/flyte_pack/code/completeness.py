@@ -164,6 +164,7 @@ class Checker:
         for module in modules:
             self._with_name.setdefault(module.name, []).append(module)
         self._glanced: dict[str, frozenset[str]] = {}
+        self._importers: dict[str, Sequence[Module]] = {}
         self._deferred: list[tuple[Module, Imported]] = []
         self.asked: set[str] = set()
         self.unsure: set[str] = set()
@@ -369,6 +370,14 @@ class Checker:
             return _LATER if self.asked else None
         if name in names:
             return None
+        for one in self._importers_of(base) if modules else ():
+            bound = self._bound.get(one.path)
+            if bound is None:
+                self.asked.add(one.path)
+            elif name in bound.sets:
+                return None  # another module may bind it there
+        if self.asked:
+            return _LATER
         modules_there = (*self._around.shipped, *self._around.repository)
         known = {
             last
@@ -391,6 +400,16 @@ class Checker:
             modules = self._with_name.get(base, ())
             self._glanced[base] = frozenset(name for one in modules for name in one.scan.names)
         return name in self._glanced[base]
+
+    def _importers_of(self, base: str) -> Sequence[Module]:
+        """The modules that have it at hand."""
+        if base not in self._importers:
+            self._importers[base] = [
+                module
+                for module in self._modules
+                if any(_is_at_hand(base, one, module.package) for one in module.scan.imports)
+            ]
+        return self._importers[base]
 
     def _names(self, modules: Iterable[Module]) -> frozenset[str] | None:
         """All that they bind, also by stars; None where that is not known, or not yet."""
@@ -536,6 +555,14 @@ class Checker:
             f"{addresses[0]} supplies it, and nothing that ships depends on that; add it to "
             "`dependencies` of the target whose code imports it",
         )
+
+
+def _is_at_hand(base: str, one: Imported, package: str) -> bool:
+    """Whether an import gives a module, or a package that it is in."""
+    if not one.name:
+        return f"{base}.".startswith(f"{one.module.partition('.')[0]}.")
+    above = absolute("." * one.level + one.module, package)
+    return f"{base}.".startswith(f"{above}.{one.name}.")
 
 
 def missing_imports(
