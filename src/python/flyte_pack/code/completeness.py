@@ -163,6 +163,7 @@ class Checker:
         self._with_name: dict[str, list[Module]] = {}
         for module in modules:
             self._with_name.setdefault(module.name, []).append(module)
+        self._above = {name.rpartition(".")[0] for name in around.shipped}
         self._glanced: dict[str, frozenset[str]] = {}
         self._importers: dict[str, Sequence[Module]] = {}
         self._deferred: list[tuple[Module, Imported]] = []
@@ -363,7 +364,7 @@ class Checker:
         if not modules:
             if base.partition(".")[0] in self._third_tops:
                 return None  # a namespace package, in which a distribution may have it
-            if not self._is_own_namespace(base):
+            if base not in self._above:
                 return None
         names = self._names(modules)
         if names is None:
@@ -404,10 +405,15 @@ class Checker:
     def _importers_of(self, base: str) -> Sequence[Module]:
         """The modules that have it at hand."""
         if base not in self._importers:
+            parts = frozenset(base.split("."))
             self._importers[base] = [
                 module
                 for module in self._modules
-                if any(_is_at_hand(base, one, module.package) for one in module.scan.imports)
+                if any(
+                    _is_at_hand(base, one, module.package)
+                    for one in module.scan.imports
+                    if not one.name or one.name in parts
+                )
             ]
         return self._importers[base]
 
@@ -437,9 +443,6 @@ class Checker:
                     return None
                 waiting += others
         return frozenset(found)
-
-    def _is_own_namespace(self, base: str) -> bool:
-        return any(name.startswith(f"{base}.") for name in self._around.shipped)
 
     # --- third-party ------------------------------------------------------------------------------
 
