@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 
 from tests.support.flyte_rules import RuleRoot
 
+# An answer is kept for good once all wheels are there: these are of no other run.
+VERSION = f"1.5+{token_hex(8)}"
 FILES = {
     "app/BUILD": "python_sources(name='lib')\nflyte_bundle(name='b', dependencies=[':lib'])\n",
     "app/w.py": "import numpy, strange.deep, nowhere\n",
-    "locks/default.txt": "numpy==2.0 --hash=sha256:0\n    # via -r in\nodd-name==1.5 --hash=sha256:0\n    # via {by}\n",
+    "locks/default.txt": "numpy==2.0 --hash=sha256:0\n    # via -r in\nodd-name=={version} --hash=sha256:0\n    # via {by}\n",
     "reqs/BUILD": "python_requirement(name='n', requirements=['numpy'])\npython_requirement(name='odd', requirements=['odd-name'])\n",
 }
 
@@ -34,7 +37,9 @@ def unpacked(caches: Path, name: str, version: str, *files: str) -> None:
 
 def told(root: RuleRoot, caplog, by: str) -> str:
     caplog.clear()
-    root.write({**FILES, "locks/default.txt": FILES["locks/default.txt"].format(by=by)})
+    root.write(
+        {**FILES, "locks/default.txt": FILES["locks/default.txt"].format(by=by, version=VERSION)}
+    )
     root.package("app:b")
     return "\n".join(m for m in (r.getMessage() for r in caplog.records) if "may lack" in m)
 
@@ -45,7 +50,7 @@ def test_wheels_tell_what_they_have_once_they_are_there(root: RuleRoot, caches: 
     assert "`import nowhere`: no standard library, target or requirement is known" in said
 
     unpacked(caches, "numpy", "2.0", "numpy/__init__.py")
-    unpacked(caches, "odd_name", "1.5", "strange/__init__.py", "strange/deep.py")
+    unpacked(caches, "odd_name", VERSION, "strange/__init__.py", "strange/deep.py")
     root.options()  # as another run of Pants
     said = told(root, caplog, by="numpy")
     assert "strange" not in said  # what is required needs it
