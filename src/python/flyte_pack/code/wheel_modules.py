@@ -17,7 +17,7 @@ from typing import Iterable, Iterator, Mapping, Sequence
 
 # Of Pants' named caches: where uv unpacks wheels, and where PEX does, in several layouts.
 _PLACES = ("archive-v*/*/*.dist-info", "installed_wheels/*/*/*.dist-info")
-_MODULE = re.compile(r"(.+?)(?:/__init__)?(?:\.py|\.[^/]*so|\.[^/]*pyd)")
+_MODULES = (".py", ".so", ".pyd")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def answer(asked: Question, caches: Iterable[str]) -> Answer:
         if name not in at_hand and (name, version) in wanted:
             files = _recorded(info)
             if files:
-                at_hand[name] = {_name(match) for f in files if (match := _MODULE.fullmatch(f))}
+                at_hand[name] = {_module_of(file) for file in files if file.endswith(_MODULES)}
     having = {}
     for module in asked.modules:
         having[module] = sorted(n for n, known in at_hand.items() if _has(module, known))
@@ -77,8 +77,12 @@ def _recorded(info: str) -> list[str]:
         return []  # of a wheel that is being unpacked, or is damaged
 
 
-def _name(match: re.Match[str]) -> str:
-    return match[1].replace("/", ".")
+def _module_of(file: str) -> str:
+    """`a.b` of `a/b.py`, `a/b/__init__.py` or `a/b.cpython-311-x86_64-linux-gnu.so`."""
+    directory, _, name = file.rpartition("/")
+    parts = directory.split("/") if directory else []
+    stem = name.partition(".")[0]
+    return ".".join(parts if stem == "__init__" else [*parts, stem])
 
 
 def _has(module: str, known: set[str]) -> bool:
