@@ -1,5 +1,7 @@
 """`pants-flyte init`: writes into a repository what it needs to use Pants and this backend.
 
+`pants-flyte baseline` is in `baseline` beside it.
+
 It asks nothing, changes no file but `.gitignore` (which it appends to), and says what it did. Where
 a file is there already, it says what that has to hold.
 """
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence
 
 import flyte_shim
-from flyte_pack import children, command
+from flyte_pack import baseline, children, command
 from flyte_pack.errors import UsageError, UserError
 from flyte_pack.names import normalized
 from flyte_pack.progress import write
@@ -48,7 +50,7 @@ def hello(n: int = 1) -> int:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """The program; returns its exit code."""
     about = "pants-flyte"
-    hint = f"`{about} init --help` tells more"
+    hint = f"`{about} --help` tells more"
     return command.guarded(about, lambda: _run(argv), hint=hint)
 
 
@@ -56,7 +58,8 @@ def _run(argv: Optional[Sequence[str]]) -> None:
     parser = argparse.ArgumentParser(prog="pants-flyte")
     # Of the launcher of a checkout: where that is.
     parser.add_argument("--checkout", type=Path, help=argparse.SUPPRESS)
-    init = parser.add_subparsers(required=True, metavar="init").add_parser(
+    commands = parser.add_subparsers(required=True, metavar="init|baseline", dest="command")
+    init = commands.add_parser(
         "init",
         help="set up a repository",
         description="Writes what a repository needs to use Pants with the backend for Flyte. "
@@ -66,7 +69,27 @@ def _run(argv: Optional[Sequence[str]]) -> None:
         "directory", nargs="?", type=Path, default=Path(), help="its top (default: .)"
     )
     init.add_argument("--example", action="store_true", help="with a task: services/hello")
+    known = commands.add_parser(
+        "baseline",
+        help="write down what looks like a secret and is none",
+        description="Looks at the files that git does not ignore, and writes a baseline of "
+        "detect-secrets for `[flyte].secrets_baseline`. What you said in it stays.",
+    )
+    known.add_argument("path", nargs="*", help="what to look at (default: all)")
+    known.add_argument(
+        "--file",
+        type=Path,
+        default=Path(".secrets.baseline"),
+        help="the baseline, at the top of the repository (default: .secrets.baseline)",
+    )
     options = parser.parse_args(argv)
+    if options.command == "baseline":
+        count, files = baseline.write(options.file.absolute(), options.path)
+        write(
+            sys.stdout,
+            f"{options.file}: {count:,} in {files:,} files. Read it: all that is in it ships\n",
+        )
+        return
     top = options.directory.resolve()
     if not top.is_dir():
         raise UsageError(f"{options.directory} is no directory")
