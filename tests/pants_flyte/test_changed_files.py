@@ -12,6 +12,7 @@ All that the rules read of the build root, by where they ask for it:
 | bundle, never_ships | for `all` and copied folders, what lies beside the code | fields |
 | code_scans, completeness, named_in_code | sources; for errors, lock files, and whether data that code reads is there | targets that own them |
 | named_in_data | settings files, for the modules that they name | the target that owns the file |
+| registered | `pyproject.toml` and `setup.cfg`, for modules that they register as entry points | not seen |
 | guards | `[flyte].secrets_baseline`, which changes no artifact | - |
 | ignored | for `all` and a warning, ignore files | fields; those above the BUILD file: their owners, if they have any |
 | closure, entry_point, lost_imports | sources, `__init__.py` files, what an environment includes | targets that own them |
