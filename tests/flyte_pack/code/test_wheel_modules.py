@@ -12,7 +12,7 @@ import pytest
 from flyte_pack.code import wheel_modules
 from flyte_pack.code.wheel_modules import Answer, Question
 
-VERSIONS = {"some-thing": ["1.0"], "name-space": ["2.0", "2.1"], "absent": ["1"]}
+VERSIONS = {"some-thing": ["1.0"], "name-space": ["2.0", "2.1"], "absent": ["1"], "older": ["3"]}
 
 
 def unpacked(place: Path, info: str, *files: str) -> None:
@@ -31,7 +31,8 @@ def caches(tmp_path: Path) -> list[str]:
         '"odd, name.txt"',
     )
     unpacked(uv / "archive-v0/x2", "some_thing-0.9.dist-info", "old.py")
-    unpacked(pex / "installed_wheels/0/ab", "name_space-2.1.dist-info", "top/inner/one.py")
+    unpacked(pex / "installed_wheels/0/ab/n.whl", "name_space-2.1.dist-info", "top/inner/one.py")
+    unpacked(pex / "installed_wheels/ef/o.whl", "older-3.dist-info", "older.py")
     unpacked(pex / "installed_wheels/cd/a.whl", "unlocked-1.dist-info", "unlocked.py")
     (uv / "archive-v0/x3/absent-1.dist-info").mkdir(parents=True)  # being unpacked
     return [str(uv), str(pex)]
@@ -46,6 +47,7 @@ HAVING = {
     "top": [],  # a namespace
     "top.inner.one": ["name-space"],
     "top.inner.two": [],
+    "older": ["older"],
     "unlocked": [],
 }
 

@@ -15,8 +15,12 @@ import sys
 from dataclasses import asdict, dataclass, field
 from typing import Iterable, Iterator, Mapping, Sequence
 
-# Of Pants' named caches: where uv unpacks wheels, and where PEX does, in several layouts.
-_PLACES = ("archive-v*/*/*.dist-info", "installed_wheels/*/*/*.dist-info")
+# Of Pants' named caches: where uv unpacks wheels, and where PEX does, of late below a version.
+_PLACES = (
+    "archive-v*/*/*.dist-info",
+    "installed_wheels/[0-9]/*/*.whl/*.dist-info",
+    "installed_wheels/*/*.whl/*.dist-info",
+)
 _MODULES = (".py", ".so", ".pyd")
 
 
