@@ -12,7 +12,13 @@ import pytest
 from flyte_pack.code import wheel_modules
 from flyte_pack.code.wheel_modules import Answer, Question
 
-VERSIONS = {"some-thing": ["1.0"], "name-space": ["2.0", "2.1"], "absent": ["1"], "older": ["3"]}
+VERSIONS = {
+    "some-thing": ["1.0"],
+    "name-space": ["2.0", "2.1"],
+    "absent": ["1"],
+    "older": ["3"],
+    "plain": ["4"],
+}
 
 
 def unpacked(place: Path, info: str, *files: str) -> None:
@@ -34,7 +40,11 @@ def caches(tmp_path: Path) -> list[str]:
     unpacked(pex / "installed_wheels/0/ab/n.whl", "name_space-2.1.dist-info", "top/inner/one.py")
     unpacked(pex / "installed_wheels/ef/o.whl", "older-3.dist-info", "older.py")
     unpacked(pex / "installed_wheels/cd/a.whl", "unlocked-1.dist-info", "unlocked.py")
-    (uv / "archive-v0/x3/absent-1.dist-info").mkdir(parents=True)  # being unpacked
+    (uv / "archive-v0/x3/absent-1.dist-info").mkdir(parents=True)  # nothing is in it
+    plain = pex / "installed_wheels/0/gh/p.whl"  # PEX removes the list of files
+    (plain / "plain-4.dist-info").mkdir(parents=True)
+    (plain / "inner").mkdir()
+    (plain / "inner/__init__.py").touch()
     return [str(uv), str(pex)]
 
 
@@ -48,6 +58,7 @@ HAVING = {
     "top.inner.one": ["name-space"],
     "top.inner.two": [],
     "older": ["older"],
+    "inner.x": ["plain"],
     "unlocked": [],
 }
 

@@ -1,4 +1,4 @@
-"""Finds the locked distributions that have a module, by the lists of files of wheels at hand.
+"""Finds the locked distributions that have a module, by the files of wheels at hand.
 
 A program in a sandbox that has the caches in which Pants and uv keep unpacked wheels. Nothing is
 fetched or imported. Standard library alone, as `flyte_pack.code.code_scan` has it.
@@ -58,7 +58,7 @@ def answer(asked: Question, caches: Iterable[str]) -> Answer:
         name, _, version = os.path.basename(info)[: -len(".dist-info")].rpartition("-")
         name = re.sub(r"[-_.]+", "-", name).lower()
         if name not in at_hand and (name, version) in wanted:
-            files = _recorded(info)
+            files = _files(info)
             if files:
                 at_hand[name] = {_module_of(file) for file in files if file.endswith(_MODULES)}
     having = {}
@@ -73,12 +73,19 @@ def _infos(caches: Iterable[str]) -> Iterator[str]:
             yield from sorted(glob.glob(os.path.join(glob.escape(cache), place)))
 
 
-def _recorded(info: str) -> list[str]:
+def _files(info: str) -> list[str]:
+    """By its list of files; PEX leaves that out of what it unpacks: what is there, then."""
     try:
         with open(os.path.join(info, "RECORD"), encoding="utf-8", newline="") as file:
             return [row[0] for row in csv.reader(file) if row]
     except (OSError, ValueError, csv.Error):
-        return []  # of a wheel that is being unpacked, or is damaged
+        top = os.path.dirname(info)
+        return [
+            os.path.relpath(os.path.join(directory, name), top)
+            for directory, _, names in os.walk(top)
+            for name in names
+            if name.endswith(_MODULES)
+        ]
 
 
 def _module_of(file: str) -> str:
