@@ -209,6 +209,7 @@ SOURCE = Path(flyte_pack.__file__).parent.parent
 WRITERS = {
     "flyte_pack/__main__.py": "the command's name, as ASCII",
     "flyte_pack/bundle.py": "its help",
+    "flyte_pack/inventory/bundle.py": "its help",
     "flyte_pack/code/module_scan.py": "runs alone; JSON for the rules, or the parser's reason",
     "flyte_pack/progress.py": "what `command`, or a rule of transfers, has made",
     "flyte_shim/cli.py": "its help and version",
