@@ -10,9 +10,13 @@ from pants.core.goals.run import RunRequest
 from pants.engine.internals.scheduler import ExecutionError
 from pants.engine.process import InteractiveProcess
 
+from flyte_pack.json_fields import Sha256
+from flyte_pack.provenance import Material
 from flyte_pack.registry.plan import PushPlan
+from flyte_shim.hashing import sha256_bytes
 from pants_flyte.goals.publish import PublishImageFieldSet, PublishImageRequest
 from pants_flyte.goals.run_image import RunImageFieldSet
+from tests.support.bases import base_image
 from tests.support.flyte_images import image, image_options
 from tests.support.flyte_rules import RuleRoot, refusal
 
@@ -297,3 +301,14 @@ def test_running_an_image_starts_the_program_with_its_layout(root: RuleRoot):
     assert arguments[arguments.index("--address") + 1] == "app:image"
     assert arguments[-1] == "--"
     assert "app/image/index.json" in root.contents(request.digest)
+
+
+def test_what_an_image_was_made_from_is_in_the_plan_if_it_is_asked(root: RuleRoot):
+    root.write(image(REGISTRY))
+    assert push_plan(root).materials is None
+    image_options(root, "--flyte-provenance")
+    lock = (root.path / "locks/default.txt").read_bytes()
+    assert push_plan(root).materials == (
+        Material("locks/default.txt", Sha256(sha256_bytes(lock))),
+        Material("docker.io/library/python:3.12-slim", Sha256(base_image().digest[7:])),
+    )

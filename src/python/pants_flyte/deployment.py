@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from pants.backend.python.subsystems.setup import PythonSetup
-from pants.backend.python.target_types import PythonResolveField
 from pants.backend.python.util_rules.pex import VenvPexProcess
 from pants.build_graph.address import Address
 from pants.core.util_rules.distdir import DistDir
@@ -18,9 +17,10 @@ from pants.util.logging import LogLevel
 from flyte_pack.deploy.config import UNSET, DeployConfig, Settings
 from flyte_pack.deploy.flyte_settings import VARIABLES, named
 from flyte_pack.deploy.options import DeployOptions
-from flyte_pack.deploy.plan import FIXED, DeployPlan, Environment, Material
-from flyte_pack.json_fields import InvalidData, Sha256
+from flyte_pack.deploy.plan import FIXED, DeployPlan, Environment
+from flyte_pack.json_fields import InvalidData
 from flyte_pack.names import TargetAddress
+from flyte_pack.provenance import Material
 from flyte_pack.registry.plan import PushPlan
 from flyte_pack.store.uris import check_store_uri
 from pants_flyte import engine
@@ -31,7 +31,7 @@ from pants_flyte.first_party import FirstPartyModules
 from pants_flyte.globs import exactly
 from pants_flyte.image_process import run_steps
 from pants_flyte.known_modules import modules_in
-from pants_flyte.pushing import push_plan
+from pants_flyte.pushing import materials_of, push_plan
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem
 from pants_flyte.task_packages import (
     PackageSettings,
@@ -175,7 +175,7 @@ def plan_of(
     environments: Tuple[Environment, ...] = (),
     materials: Optional[Tuple[Material, ...]] = None,
 ) -> DeployPlan:
-    """tasks, pushes: files that were packaged for it. materials: of `materials_of`."""
+    """tasks, pushes: files that were packaged for it. materials: of `materials_of_tasks`."""
     return DeployPlan(
         address=TargetAddress(deployment.address.spec),
         settings=settings,
@@ -188,36 +188,17 @@ def plan_of(
     )
 
 
-async def materials_of(
-    deployment: DeploymentFieldSet,
-    tasks: Sequence[BuiltTask],
-    flyte: FlyteSubsystem,
-    python_setup: PythonSetup,
-) -> Optional[Tuple[Material, ...]]:
-    """What its tasks were built from: lock files and bases. None where nobody asks for it."""
+def wants_provenance(deployment: DeploymentFieldSet, flyte: FlyteSubsystem) -> bool:
     own = deployment.provenance.value
-    if not tasks or not (flyte.provenance if own is None else own):
-        return None
+    return flyte.provenance if own is None else own
+
+
+async def materials_of_tasks(
+    tasks: Sequence[BuiltTask], python_setup: PythonSetup
+) -> Tuple[Material, ...]:
     images = [task.image for task in tasks if task.image]
     addresses = dict.fromkeys([*(t.address for t in tasks), *(image.address for image in images)])
-    locks = {
-        python_setup.resolves[target[PythonResolveField].normalized_value(python_setup)]
-        for target in await engine.targets_at(list(addresses))
-        if python_setup.enable_resolves
-    }
-    found = await engine.snapshot(exactly(sorted(locks)))
-    bases = {
-        Material(image.base_name or "a base without a registry", Sha256(image.base_digest[7:]))
-        for image in images
-        if image.base_digest
-    }
-    return (
-        *(
-            Material(entry.path, Sha256(entry.file_digest.fingerprint))
-            for entry in await engine.file_entries(found.digest)
-        ),
-        *sorted(bases),
-    )
+    return await materials_of(await engine.targets_at(list(addresses)), images, python_setup)
 
 
 def store_uri(flyte: FlyteSubsystem, dist_dir: DistDir) -> str:
@@ -273,15 +254,30 @@ async def environments_of(
 
 
 async def pushes_of(
-    tasks: Sequence[BuiltTask], settings: Settings, flyte: FlyteSubsystem
+    tasks: Sequence[BuiltTask],
+    settings: Settings,
+    flyte: FlyteSubsystem,
+    python_setup: PythonSetup,
+    *,
+    provenance: bool = False,
 ) -> List[PushPlan]:
-    """Where each image goes that the tasks run in, each image once."""
+    """Where each image goes that the tasks run in, each image once. provenance: as `push_plan`."""
     images = {task.image.image_digest: task.image for task in tasks if task.image}
     wanted = (settings.registry,) if settings.registry else ()
     version, plans = settings.version, []
     for image in images.values():
         (target,) = await engine.targets_at([image.address])
-        plans.append(await push_plan(target, image, flyte, wanted=wanted, version=version))
+        plans.append(
+            await push_plan(
+                target,
+                image,
+                flyte,
+                wanted=wanted,
+                version=version,
+                provenance=provenance,
+                python_setup=python_setup,
+            )
+        )
     return plans
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
+from pants.backend.python.subsystems.setup import PythonSetup
+from pants.backend.python.target_types import PythonResolveField
 from pants.build_graph.address import Address
 from pants.engine.target import Target
 
+from flyte_pack.json_fields import Sha256
 from flyte_pack.names import InvalidName, TargetAddress
+from flyte_pack.provenance import Material
 from flyte_pack.registry.plan import Destination, PushPlan, check_tag, parse_name
 from flyte_shim import shown
 from pants_flyte import engine
 from pants_flyte import image_target_types as types
 from pants_flyte.build_types import BuiltImage
 from pants_flyte.errors import FlyteTargetError
+from pants_flyte.globs import exactly
 from pants_flyte.holes import hole_values
 from pants_flyte.registries import Registry, registries
 from pants_flyte.subsystem import FlyteSubsystem
@@ -30,10 +35,14 @@ async def push_plan(
     *,
     wanted: Sequence[str] = (),
     version: Optional[str] = None,
+    provenance: bool = False,
+    python_setup: PythonSetup,
 ) -> PushPlan:
     """The plan of a push, without destinations if there is no registry.
 
     wanted: registries that, if given, replace the target's. version: the value of `{version}`.
+    provenance: whether what it was made from is to be said beside it.
+
     Raises `FlyteTargetError` for an invalid name or tag.
     """
     into = _destinations(target, flyte, wanted)
@@ -52,6 +61,33 @@ async def push_plan(
         insecure=tuple(flyte.insecure_registries),
         siblings=tuple(sorted(siblings.difference(name for name, _ in into))),
         sbom=None if image.sbom is None else image.sbom.path,
+        materials=await materials_of([target], [image], python_setup) if provenance else None,
+    )
+
+
+async def materials_of(
+    targets: Iterable[Target], images: Iterable[BuiltImage], python_setup: PythonSetup
+) -> Tuple[Material, ...]:
+    """What these were built from: lock files and bases. targets: those of the images, too."""
+    locks = set()
+    for target in targets:
+        if python_setup.enable_resolves:
+            resolve = target[PythonResolveField].normalized_value(python_setup)
+            locks.add(python_setup.resolves[resolve])
+        if target.has_field(types.FlyteImageAptLockfileField):
+            locks.add(target[types.FlyteImageAptLockfileField].path)
+    found = await engine.snapshot(exactly(sorted(locks)))
+    bases = {
+        Material(image.base_name or "a base without a registry", Sha256(image.base_digest[7:]))
+        for image in images
+        if image.base_digest
+    }
+    return (
+        *(
+            Material(entry.path, Sha256(entry.file_digest.fingerprint))
+            for entry in await engine.file_entries(found.digest)
+        ),
+        *sorted(bases),
     )
 
 

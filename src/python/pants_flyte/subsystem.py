@@ -93,7 +93,8 @@ class FlyteSubsystem(Subsystem):
     provenance = BoolOption(
         default=False,
         help="Whether new versions of deployments whose `provenance` field is not set get a "
-        "statement of what they were made from (in-toto, SLSA), in the store.",
+        "statement of what they were made from (in-toto, SLSA), in the store, and images that they "
+        "or `publish` push one in the registry.",
     )
     large_file = StrOption(
         default="50 MB",

@@ -687,9 +687,10 @@ class FlyteDeploymentOrgField(StringField):
 class FlyteDeploymentProvenanceField(TriBoolField):
     alias = "provenance"
     help = (
-        "Whether a new version gets a statement of what it was made from, in the store: in-toto's, "
-        "with SLSA's provenance, of the commit, the lock files, the bases and the outputs. If "
-        "unset, `[flyte].provenance` holds."
+        "Whether a new version gets a statement of what it was made from, in the store, and each "
+        "image that is built for it one beside it in the registry: in-toto's, with SLSA's "
+        "provenance, of the commit, the lock files, the bases and the outputs. If unset, "
+        "`[flyte].provenance` holds."
     )
 
 

@@ -9,8 +9,6 @@ from base64 import b64decode
 
 import pytest
 from google.protobuf import json_format
-from in_toto_attestation.predicates.provenance.v1.provenance_pb2 import Provenance
-from in_toto_attestation.v1.statement_pb2 import Statement
 
 from flyte_pack.deploy.prune import DAY
 from flyte_pack.signing import KEY
@@ -19,6 +17,7 @@ from tests.support.deploying import BuildRoot
 from tests.support.images_of_deployments import with_image
 from tests.support.registries import real_registry
 from tests.support.signing import new_key, openssl_verifies
+from tests.support.statements import read_statement, signed_part
 
 LOCK, IMAGE, OTHER = "c" * 64, "d" * 64, "e" * 64
 MATERIALS = {"materials": [["3rdparty/python/default.lock", LOCK], ["a base", IMAGE]]}
@@ -46,12 +45,7 @@ def statements(root):
 
 
 def read(path):
-    """Raises an error for a field that in-toto does not have."""
-    statement = json_format.Parse(path.read_bytes(), Statement())
-    assert statement.type == "https://in-toto.io/Statement/v1"
-    assert statement.predicate_type == "https://slsa.dev/provenance/v1"
-    predicate = json_format.ParseDict(json_format.MessageToDict(statement.predicate), Provenance())
-    return statement, predicate
+    return read_statement(path.read_bytes())
 
 
 def test_it_names_the_outputs_and_what_they_were_made_from(root):
@@ -147,8 +141,7 @@ def test_with_a_key_it_is_there_signed_once_too(root, tmp_path):
     document = json.loads(signed.read_bytes())
     payload = b64decode(document["payload"])
     assert payload == plain.read_bytes()
-    kind = document["payloadType"].encode()
-    pae = b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
+    pae = signed_part(document["payloadType"], payload)
     signature = b64decode(document["signatures"][0]["sig"])
     assert openssl_verifies(tmp_path, key.with_suffix(".pub"), pae, signature)
     plain.unlink()  # as if the run was killed before it was written

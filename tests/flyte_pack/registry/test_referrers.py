@@ -16,7 +16,8 @@ from flyte_pack.registry import RegistryError
 from flyte_pack.registry.client import may_pull
 from flyte_pack.registry.push import look_for, push_image
 from flyte_pack.registry.referrers import CYCLONEDX, EMPTY_TYPE, fallback_tag
-from tests.support.faulty_registry import Exchange, Fault, faulty_registry, status
+from tests.support.faulty_registry import Fault, faulty_registry, status
+from tests.support.listing_registry import Lists
 from tests.support.registries import AMD64, ARM64, make_image, real_registry, session
 
 SBOM = b'{"bomFormat": "CycloneDX"}\n'
@@ -133,44 +134,6 @@ def test_a_dry_run_says_it_and_does_not(tmp_path, registry):
     push(image, registry.host, said=said, dry_run=True)
     assert f"{registry.host}/{NAME}: SBOM would be attached" in said
     assert fallback_tag(image.digest) not in registry.tags(NAME)
-
-
-class Lists:
-    """What a registry does that lists referrers: it says so, and needs no tag."""
-
-    def __init__(self) -> None:
-        self.manifests = []
-
-    def put(self, exchange: Exchange) -> None:
-        document = json.loads(exchange.body)
-        code, headers, body = exchange.forward()
-        if subject := document.get("subject"):
-            digest = headers["Docker-Content-Digest"]
-            one = {"mediaType": OCI_MANIFEST, "digest": digest, "size": exchange.length}
-            self.manifests.append({**one, "artifactType": document["artifactType"]})
-            headers = {**headers, "OCI-Subject": subject["digest"]}
-        exchange.reply(code, headers, body)
-
-    def get(self, exchange: Exchange) -> None:
-        """One on a page."""
-        path, _, last = exchange.path.partition("?at=")
-        at = int(last or 0)
-        page = {
-            "schemaVersion": 2,
-            "mediaType": OCI_INDEX,
-            "manifests": self.manifests[at : at + 1],
-        }
-        headers = {"Content-Type": OCI_INDEX}
-        if at + 1 < len(self.manifests):
-            headers["Link"] = f'<{path}?at={at + 1}>; rel="next"'
-        exchange.reply(200, headers, json.dumps(page).encode())
-
-    @property
-    def faults(self) -> list[Fault]:
-        return [
-            Fault("^PUT .*/manifests/sha256:", self.put, 1000),
-            Fault("^GET .*/referrers/", self.get, 1000),
-        ]
 
 
 def test_a_registry_that_lists_referrers_gets_no_tag(tmp_path, front, registry):

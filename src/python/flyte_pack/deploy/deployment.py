@@ -56,13 +56,14 @@ from flyte_pack.deploy.records import HistoryEntry, RecordedTask, StoredBundle, 
 from flyte_pack.deploy.registering import Registering, Specifications
 from flyte_pack.deploy.registration import Surveyed, TriggerName
 from flyte_pack.deploy.source_link import SourceLink, web_at
-from flyte_pack.deploy.statement import STATEMENT_TYPE, statement
+from flyte_pack.deploy.statement import statement
 from flyte_pack.deploy.task_images import images_of, pinned
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import InvalidData, Sha256
 from flyte_pack.meanwhile import all_of, meanwhile
 from flyte_pack.names import TargetAddress
 from flyte_pack.progress import Progress, Say
+from flyte_pack.provenance import STATEMENT_TYPE, Origin
 from flyte_pack.remembered import Remembered
 from flyte_pack.signing import envelope, signer_of
 from flyte_pack.store import Store, StoreError, StoreKey, blob_of
@@ -208,7 +209,9 @@ class Deployment:
         """
         there = None if self._images_there is None else self._images_there.result()
         if there is None:
-            return push_all(self._pushes, self._directory, self._say, self._dry_run)
+            return push_all(
+                self._pushes, self._directory, self._say, self._dry_run, self._origin_of_files
+            )
         for image in there:
             self._say(f"{image['reference']}: there already")
         return there
@@ -218,7 +221,9 @@ class Deployment:
         # What does not depend on one another is asked for at once.
         looked_up = meanwhile(self._look_up)
         if self._images_there is None:
-            self._images_there = meanwhile(partial(look_for_all, self._pushes, self._directory))
+            self._images_there = meanwhile(
+                partial(look_for_all, self._pushes, self._directory, self._origin_of_files)
+            )
         bundles_of = [one.bundle for one in self._links if one.bundle]
         listed = meanwhile(
             partial(list_all, self._store, self._directory, bundles_of, self._repair)
@@ -285,6 +290,10 @@ class Deployment:
 
         self._made_from = self._made_from or meanwhile(ask)
         return self._made_from
+
+    def _origin_of_files(self) -> Origin:
+        made = self._ask_git().result()
+        return Origin(made.commit, made.dirty)
 
     def _last_registered(self, current: VersionRecord | None) -> VersionRecord | None:
         """What was registered last where this goes. current: the record that counts, if it was."""

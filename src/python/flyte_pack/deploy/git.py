@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 
-from flyte_pack.checkout import NoCheckout, Unknown, commit_of, is_dirty
 from flyte_pack.deploy.records import Provenance
+from flyte_pack.provenance import origin_of
 
 _FILE = "file://"
 
@@ -17,14 +17,8 @@ def provenance(build_root: str, store_uri: str) -> Provenance:
     nor does a store there: the first deployment would make every later one dirty.
     """
     store = [store_uri[len(_FILE) :]] if store_uri.startswith(_FILE) else []
-    commit = None
-    try:
-        commit = commit_of(build_root)
-        return Provenance(now(), commit, is_dirty(build_root, commit, store))
-    except NoCheckout:
-        return Provenance(now(), None, None)
-    except Unknown as why:
-        return Provenance(now(), commit, None, str(why))
+    found = origin_of(build_root, store)
+    return Provenance(now(), found.commit, found.dirty, found.unknown)
 
 
 def now() -> str:

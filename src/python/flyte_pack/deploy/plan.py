@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Dict, NamedTuple, Optional, Tuple
+from typing import Dict, Optional, Tuple
 
 from flyte_pack.deploy.config import UNSET, Settings
 from flyte_pack.deploy.options import DeployOptions
 from flyte_pack.errors import UserError
-from flyte_pack.json_fields import Document, SafePath, Sha256
+from flyte_pack.json_fields import Document, SafePath
 from flyte_pack.names import TargetAddress
+from flyte_pack.provenance import Material
 
 DEFAULTS = Settings(store="file://dist/flyte")
 # What an address may say (services:deploy@domain=staging): the deployment must not go elsewhere.
@@ -37,13 +38,6 @@ class Environment:
     def command(self, directory: str) -> Tuple[str, ...]:
         """The arguments that start the interpreter."""
         return (os.path.join(directory, self.python),)
-
-
-class Material(NamedTuple):
-    """Something that is built from: a lock file by its path, a base image by its name."""
-
-    name: str
-    sha256: Sha256
 
 
 @dataclass(frozen=True)

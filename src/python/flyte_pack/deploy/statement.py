@@ -1,27 +1,20 @@
-"""Says what a version was made from: an in-toto statement with SLSA's provenance.
+"""Says what a version was made from.
 
-in-toto attestation framework 1.0, "Statement"; SLSA 1.0, "Provenance". It is a function of the
-version's record and of what the build knows, so there is no other time in it than in the record.
+It is a function of the version's record and of what the build knows, so there is no other time in
+it than in the record.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
 
+from flyte_pack import provenance
 from flyte_pack.deploy.ledger import Recorded
-from flyte_pack.deploy.plan import Material
-from flyte_pack.deploy.records import Provenance
-from flyte_pack.json_fields import Sha256, dump
+from flyte_pack.json_fields import Sha256
+from flyte_pack.provenance import Material, Origin
 from flyte_pack.store import Blob, StoreKey
-from flyte_shim import __version__
 
-STATEMENT_TYPE = "application/vnd.in-toto+json"
-STATEMENT = "https://in-toto.io/Statement/v1"
-PREDICATE = "https://slsa.dev/provenance/v1"
-# docs/inventory.md says what these mean.
-BUILD_TYPE = "urn:pants-flyte:deployment:1"
-BUILDER = "urn:pants-flyte:builder"
+BUILD_TYPE = "urn:pants-flyte:deployment:1"  # docs/inventory.md says what it means
 
 
 def statement(
@@ -44,47 +37,20 @@ def statement(
         if digest:
             known = Material(name, Sha256(digest.partition(":")[2]))
             (subjects if digest in built else made_of).add(known)
-    document = {
-        "_type": STATEMENT,
-        "subject": [_resource(name, digest) for name, digest in sorted(subjects)],
-        "predicateType": PREDICATE,
-        "predicate": {
-            "buildDefinition": {
-                "buildType": BUILD_TYPE,
-                "externalParameters": {
-                    "target": record.address,
-                    "project": record.project,
-                    "domain": record.domain,
-                    "version": record.version,
-                    "copyStyle": record.copy_style,
-                    "tasks": [
-                        {"target": task.address, "entryPoint": task.entry_point}
-                        for task in record.tasks
-                    ],
-                },
-                "resolvedDependencies": [
-                    *_commit(record.provenance),
-                    *(_resource(one.name, one.sha256) for one in sorted(made_of)),
-                ],
-            },
-            "runDetails": {
-                "builder": {"id": BUILDER, "version": {"pants-flyte": __version__}},
-                "byproducts": [
-                    _resource(blob.key, blob.sha256)
-                    for blob in sorted(set(inventories), key=lambda blob: blob.key)
-                ],
-            },
+    return provenance.statement(
+        BUILD_TYPE,
+        {
+            "target": record.address,
+            "project": record.project,
+            "domain": record.domain,
+            "version": record.version,
+            "copyStyle": record.copy_style,
+            "tasks": [
+                {"target": task.address, "entryPoint": task.entry_point} for task in record.tasks
+            ],
         },
-    }
-    return dump(document)
-
-
-def _commit(made: Provenance) -> list[dict[str, Any]]:
-    if made.commit is None:
-        return []
-    known = {} if made.dirty is None else {"annotations": {"dirty": made.dirty}}
-    return [{"name": "the checkout", "digest": {"gitCommit": made.commit}, **known}]
-
-
-def _resource(name: str, sha256: str) -> dict[str, Any]:
-    return {"name": name, "digest": {"sha256": sha256}}
+        subjects,
+        Origin(record.provenance.commit, record.provenance.dirty),
+        made_of,
+        (Material(blob.key, blob.sha256) for blob in inventories),
+    )

@@ -39,6 +39,7 @@ BASE_NAME = "org.opencontainers.image.base.name"
 BASE_DIGEST = "org.opencontainers.image.base.digest"
 DESCRIPTION = "org.opencontainers.image.description"
 REF_NAME = "org.opencontainers.image.ref.name"
+REVISION = "org.opencontainers.image.revision"
 TITLE = "org.opencontainers.image.title"
 
 # Bytes of a manifest or index; what registries accept (distribution specification, "Push").

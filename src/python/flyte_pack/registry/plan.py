@@ -9,6 +9,7 @@ from typing import Annotated, Optional, Tuple
 from flyte_pack.json_fields import Digest, Document, SafePath
 from flyte_pack.names import InvalidName, TargetAddress
 from flyte_pack.oci.reference import Reference
+from flyte_pack.provenance import Material
 from flyte_shim import shown
 
 # distribution specification, "Pulling manifests"
@@ -75,11 +76,12 @@ class PushPlan(Document):
     address: its target. layout: its OCI layout, relative to the directory of packaged files.
     digest: of the manifest or index in the layout. insecure: `host[:port]` of registries that may
     be spoken to over plain HTTP. siblings: images that may share layers with this one. sbom: its
-    inventory, a file of CycloneDX beside the layout, if there is one.
+    inventory, a file of CycloneDX beside the layout, if there is one. materials: what it was built
+    from, for a statement of that; None: none is made.
     """
 
     NAME = "push plan"
-    OMITTED = ("sbom",)
+    OMITTED = ("sbom", "materials")
 
     address: TargetAddress
     layout: SafePath
@@ -88,3 +90,4 @@ class PushPlan(Document):
     insecure: Tuple[Annotated[str, check_host], ...] = ()
     siblings: Tuple[Name, ...] = ()
     sbom: Optional[SafePath] = None
+    materials: Optional[Tuple[Material, ...]] = None

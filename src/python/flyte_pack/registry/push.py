@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from threading import Lock
 from typing import Any
 
@@ -18,12 +18,15 @@ from flyte_pack.oci import model
 from flyte_pack.oci.model import Descriptor
 from flyte_pack.oci.reference import Reference
 from flyte_pack.progress import Progress, Say, megabytes
+from flyte_pack.provenance import Origin, origin_of
 from flyte_pack.registry import RegistryError, referrers
+from flyte_pack.registry.attested import Attestation
 from flyte_pack.registry.auth import Denied
 from flyte_pack.registry.client import Refused, Session, may_pull, may_push
 from flyte_pack.registry.cosign import Signatures, signature_tag
 from flyte_pack.registry.layout import Blob, Document, Image, read_image
 from flyte_pack.registry.plan import Destination, PushPlan
+from flyte_pack.registry.referrers import Artifact
 from flyte_pack.registry.upload import CHUNK, Read, RegistrySource, Upload, read_file
 from flyte_pack.signing import Signer
 
@@ -36,7 +39,7 @@ class Pushed:
 
     reference: `registry/repository@digest`. tags: the moved ones. bytes: uploaded. uploaded,
     mounted, present: numbers of blobs, 0 if the manifest was there. requests: to all servers.
-    attached: whether an inventory or a signature was attached.
+    attached: whether an inventory, a statement or a signature was attached.
     """
 
     reference: str
@@ -68,17 +71,21 @@ def push_image(
     session: Session | None = None,
     chunk: int = CHUNK,
     signer: Signer | None = None,
+    origin: Callable[[], Origin] | None = None,
 ) -> tuple[Pushed, ...]:
     """Push what `plan` says. No tag moves before every destination has the whole image.
 
     directory: of the packaged files. chunk: bytes in a request. signer: for who signs the image.
+    origin: what the image was made from, asked for once it is needed; by default the checkout
+    around the working directory.
     """
     session = session or Session(plan.insecure, say=say)
     try:
         image = read_image(os.path.join(directory, plan.layout), plan.digest)
         sbom = _read_sbom(plan, directory)
+        asked = _asked_once(origin)
         targets = [
-            _Target(plan, one, image, session, say, dry_run, chunk, sbom, signer)
+            _Target(plan, one, image, session, say, dry_run, chunk, sbom, signer, asked)
             for one in plan.destinations
         ]
         for target in targets:
@@ -93,7 +100,10 @@ def push_image(
 
 
 def look_for(
-    plan: PushPlan, directory: str, signer: Signer | None = None
+    plan: PushPlan,
+    directory: str,
+    signer: Signer | None = None,
+    origin: Callable[[], Origin] | None = None,
 ) -> tuple[Pushed, ...] | None:
     """What `push_image` gives if the image and its tags are at all destinations; else None.
 
@@ -102,9 +112,9 @@ def look_for(
     try:
         session = Session(plan.insecure, timing=Timing(_no_second_try))
         image = read_image(os.path.join(directory, plan.layout), plan.digest)
-        sbom = _read_sbom(plan, directory)
+        sbom, asked = _read_sbom(plan, directory), _asked_once(origin)
         targets = [
-            _Target(plan, one, image, session, lambda line: None, True, CHUNK, sbom, signer)
+            _Target(plan, one, image, session, _silently, True, CHUNK, sbom, signer, asked)
             for one in plan.destinations
         ]
         found = all(target.is_there() for target in targets)
@@ -122,6 +132,14 @@ def _read_sbom(plan: PushPlan, directory: str) -> bytes | None:
             return file.read()
     except OSError as error:
         raise RegistryError(f"{path}: {error.strerror}: package it again") from None
+
+
+def _asked_once(origin: Callable[[], Origin] | None) -> Callable[[], Origin]:
+    return lru_cache(maxsize=1)(origin or partial(origin_of, os.getcwd()))
+
+
+def _silently(line: str) -> None:
+    pass
 
 
 def _no_second_try(seconds: float) -> None:
@@ -142,6 +160,7 @@ class _Target:
         chunk: int,
         sbom: bytes | None,
         signer: Signer | None,
+        origin: Callable[[], Origin],
     ) -> None:
         self._sbom, self._signer = sbom, signer
         self._plan, self._image, self._session = plan, image, session
@@ -153,6 +172,11 @@ class _Target:
         self._counts: Counter[str] = Counter()
         self._lock = Lock()
         self.result = Pushed(f"{self._place.name}@{plan.digest}")
+        top = image.documents[-1]
+        self._subject = Descriptor.of(top.media_type, top.data)
+        self._attestation = Attestation(
+            plan, self._place.name, self._subject, sbom, origin, signer
+        )  # fmt: skip
 
     def push_content(self) -> None:
         """Everything but the tags."""
@@ -173,18 +197,32 @@ class _Target:
             )
 
     def attach(self) -> None:
-        """Put the inventory beside the image, if there is one and it is not there."""
+        """Put the inventory and the statement beside the image, if it is to have them and they are
+        not there.
+        """
         with self._counted():
-            if self._sbom is None or self._is_attached(self._sbom):
-                return
-            self.result = replace(self.result, attached=True)
-            if not self._dry_run:
-                repository = self._place.repository
-                for data in (referrers.EMPTY, self._sbom):
-                    self._put_blob(data)
-                artifact = self._artifact(self._sbom)
-                referrers.attach(self._registry, repository, artifact, self._scopes)
-            self._say(f"{self._place.name}: SBOM {'would be ' if self._dry_run else ''}attached")
+            for name, make in self._unattached():
+                self.result = replace(self.result, attached=True)
+                if not self._dry_run:
+                    artifact, content = make()
+                    for data in (referrers.EMPTY, content):
+                        self._put_blob(data)
+                    repository = self._place.repository
+                    referrers.attach(self._registry, repository, artifact, self._scopes)
+                done = "would be attached" if self._dry_run else "attached"
+                self._say(f"{self._place.name}: {name} {done}")
+
+    def _unattached(self) -> Iterator[tuple[str, Callable[[], tuple[Artifact, bytes]]]]:
+        sbom, repository = self._sbom, self._place.repository
+        if sbom is not None:
+            artifact = Artifact.of(referrers.CYCLONEDX, sbom, self._subject)
+            if not referrers.is_attached(self._registry, repository, artifact, self._scopes):
+                yield "SBOM", lambda: (artifact, sbom)
+        if self._plan.materials is not None:
+            digest = self._subject.digest
+            found = referrers.listed(self._registry, repository, digest, self._scopes)
+            if not self._attestation.is_among(found):
+                yield "provenance", self._attestation.made
 
     def sign(self) -> None:
         """Sign the image and those of its platforms, if somebody signs and has not yet."""
@@ -212,16 +250,6 @@ class _Target:
                 if not signatures.are_mine_among(signatures.found(self._scopes)):
                     yield signatures
 
-    def _artifact(self, sbom: bytes) -> referrers.Artifact:
-        top = self._image.documents[-1]
-        subject = Descriptor.of(top.media_type, top.data)
-        return referrers.Artifact.of(referrers.CYCLONEDX, sbom, subject)
-
-    def _is_attached(self, sbom: bytes) -> bool:
-        artifact = self._artifact(sbom)
-        repository = self._place.repository
-        return referrers.is_attached(self._registry, repository, artifact, self._scopes)
-
     def _put_blob(self, data: bytes) -> None:
         descriptor = Descriptor.of("application/octet-stream", data)
         repository = self._place.repository
@@ -241,10 +269,7 @@ class _Target:
             return all(
                 self._registry.manifest_digest(repository, reference, self._scopes) == digest
                 for reference, digest in wanted.items()
-            ) and (
-                (self._sbom is None or self._is_attached(self._sbom))
-                and next(self._unsigned(), None) is None
-            )
+            ) and (next(self._unattached(), None) is None and next(self._unsigned(), None) is None)
 
     def move_tags(self) -> None:
         """Set those that point elsewhere or do not exist."""

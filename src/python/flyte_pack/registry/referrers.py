@@ -8,7 +8,8 @@ Schema"). Nothing of it names a time, so an unchanged document is there already.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from flyte_pack.json_fields import canonical
@@ -25,15 +26,25 @@ _MOST = 1000  # referrers of an image that are kept in an index
 
 @dataclass(frozen=True)
 class Artifact:
-    """A document as an artifact of `subject`; kind: its media type. manifest: as it is pushed."""
+    """A document as an artifact of `subject`; kind: its media type. manifest: as it is pushed.
+
+    annotations: of the artifact, which lists of referrers have, too.
+    """
 
     kind: str
     content: Descriptor
     subject: Descriptor
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @classmethod
-    def of(cls, kind: str, content: bytes, subject: Descriptor) -> Artifact:
-        return cls(kind, Descriptor.of(kind, content), subject)
+    def of(
+        cls,
+        kind: str,
+        content: bytes,
+        subject: Descriptor,
+        annotations: Mapping[str, str] | None = None,
+    ) -> Artifact:
+        return cls(kind, Descriptor.of(kind, content), subject, annotations or {})
 
     @property
     def manifest(self) -> bytes:
@@ -45,8 +56,13 @@ class Artifact:
                 "config": Descriptor.of(EMPTY_TYPE, EMPTY).as_fields(),
                 "layers": [self.content.as_fields()],
                 "subject": self.subject.as_fields(),
+                **self._annotated,
             }
         )
+
+    @property
+    def _annotated(self) -> dict[str, Any]:
+        return {"annotations": dict(self.annotations)} if self.annotations else {}
 
     @property
     def digest(self) -> str:
@@ -56,7 +72,7 @@ class Artifact:
     def listed(self) -> dict[str, Any]:
         """Its entry in an index of referrers."""
         manifest = Descriptor.of(model.OCI_MANIFEST, self.manifest)
-        return {**manifest.as_fields(), "artifactType": self.kind}
+        return {**manifest.as_fields(), "artifactType": self.kind, **self._annotated}
 
 
 def fallback_tag(digest: str) -> str:
@@ -69,10 +85,18 @@ def is_attached(
     """Whether it is there, and found by who looks for it."""
     if not registry.manifest_digest(repository, artifact.digest, scopes):
         return False
-    found = _referrers(registry, repository, artifact.subject.digest, scopes)
-    if found is None:
-        found = _tagged(registry, repository, artifact.subject.digest, scopes)
+    found = listed(registry, repository, artifact.subject.digest, scopes)
     return any(one.get("digest") == artifact.digest for one in found)
+
+
+def listed(
+    registry: Registry, repository: str, digest: str, scopes: frozenset[str]
+) -> Iterable[Mapping[str, Any]]:
+    """The descriptors of what is attached to an image, as the registry or the fallback tag has
+    them. Raises `RegistryError`.
+    """
+    found = _referrers(registry, repository, digest, scopes)
+    return _tagged(registry, repository, digest, scopes) if found is None else found
 
 
 def attach(registry: Registry, repository: str, artifact: Artifact, scopes: frozenset[str]) -> None:

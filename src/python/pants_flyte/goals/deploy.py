@@ -27,10 +27,11 @@ from pants_flyte.build_types import TaskRequest
 from pants_flyte.deployment import (
     DeploymentFieldSet,
     environments_of,
-    materials_of,
+    materials_of_tasks,
     plan_of,
     pushes_of,
     settings_of,
+    wants_provenance,
 )
 from pants_flyte.environment import callers_environment
 from pants_flyte.errors import FlyteTargetError
@@ -88,7 +89,9 @@ async def deploy_program(
         for address in addresses
     ]
     tasks = await engine.build_tasks(requests if options.packages else [])
-    pushes = await pushes_of(tasks, wanted, flyte)
+    python_setup = package_settings.python_setup
+    provenance = bool(tasks) and wants_provenance(deployment, flyte)
+    pushes = await pushes_of(tasks, wanted, flyte, python_setup, provenance=provenance)
     environments, packages = await environments_of(
         addresses, options, wanted, package_settings, modules=modules if options.packages else None
     )
@@ -100,7 +103,7 @@ async def deploy_program(
         tasks=tuple(task.link_path for task in tasks),
         pushes=tuple(f"__push_{number}.json" for number in range(len(pushes))),
         environments=tuple(environments),
-        materials=await materials_of(deployment, tasks, flyte, package_settings.python_setup),
+        materials=await materials_of_tasks(tasks, python_setup) if provenance else None,
     )
     documents = await engine.create_digest(
         {_PLAN: plan.to_json(), **{name: push.to_json() for name, push in zip(plan.pushes, pushes)}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Iterable, Union
 
+from pants.backend.python.subsystems.setup import PythonSetup
 from pants.core.goals.publish import (
     PublishFieldSet,
     PublishOutputData,
@@ -43,7 +44,10 @@ class PublishImageFieldSet(PublishFieldSet):  # type: ignore[type-arg]
 
 @_uncacheable_rule
 async def publish_image(
-    request: PublishImageRequest, flyte: FlyteSubsystem, flyte_pack: FlytePackSubsystem
+    request: PublishImageRequest,
+    flyte: FlyteSubsystem,
+    flyte_pack: FlytePackSubsystem,
+    python_setup: PythonSetup,
 ) -> PublishProcesses:
     address = request.field_set.address
     if request.field_set.skip_push.value:
@@ -51,7 +55,9 @@ async def publish_image(
         return PublishProcesses([PublishPackages((address.spec,), description=skipped)])
     target = (await engine.targets_at([address]))[0]
     image = (await engine.build_images([ImageRequest(address)]))[0]
-    plan = await push_plan(target, image, flyte)
+    plan = await push_plan(
+        target, image, flyte, provenance=flyte.provenance, python_setup=python_setup
+    )
     if not plan.destinations:
         skipped = "(no registry is known: set `registries` of the target, or `[flyte].registries`)"
         return PublishProcesses([PublishPackages((address.spec,), description=skipped)])

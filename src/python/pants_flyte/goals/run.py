@@ -182,7 +182,7 @@ async def _shipped(
             ]
         )
     )[0]
-    pushes = await pushes_of([task], wanted, flyte)
+    pushes = await pushes_of([task], wanted, flyte, packages.python_setup)
     plan = DeployPlan(
         address=TargetAddress(address.spec),
         # These two have done what they are for.
