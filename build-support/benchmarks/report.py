@@ -52,7 +52,7 @@ def main() -> int:
         graph = reports.large(options.files)
         document = reports.content(graph)
         start = time.perf_counter()
-        made = page(document)
+        made = page(document, [graph])
         print(
             f"making the page of {options.files:,} files: {time.perf_counter() - start:.2f} s, {len(made) / 1e6:.1f} MB"
         )

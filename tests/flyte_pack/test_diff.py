@@ -179,6 +179,8 @@ def test_an_explanation_of_another_pants_is_read_back():
     read = explain_json.read_artifact(told)
     assert diff.compare(Side(ROOT, before), Side(ROOT, read))["status"] == diff.UNCHANGED
     assert [file.path for file in read.files] == [file.path for file in before.files]
+    old = {**told, "edges": [{"from": "a", "to": "b", "reason": "imported"}]}  # as schema 1 has it
+    assert explain_json.read_artifact(old) == read
     for key in ("graph", "files"):
         with pytest.raises(InvalidData):
             explain_json.read_artifact({**told, key: [3]})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping
 from typing import Any
 
 from flyte_pack import explain_json
 from flyte_pack.explain import Artifact, Graph, Need, Requirement, ShippedFile
+from flyte_pack.report.page import page
 
 _SERVICE = "services/forecast"
 _LIBS = {
@@ -133,6 +135,12 @@ def content(*graphs: Graph, deployment: str = "", **parts: object) -> Mapping[st
         deployments=[explain_json.deployment(deployment, graphs)] if deployment else [],
         **parts,
     )
+
+
+def report(document: Mapping[str, Any]) -> str:
+    """The page of a document, whose graphs are read back."""
+    told = json.loads(json.dumps(document["artifacts"]))
+    return page(document, [Graph(explain_json.read_artifact(one)) for one in told])
 
 
 def found(graph: Graph, asked: str) -> Mapping[str, Any]:

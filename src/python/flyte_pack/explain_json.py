@@ -11,7 +11,7 @@ from flyte_pack.json_fields import InvalidData, as_json, dump, read
 from flyte_pack.manifest import ManifestGraph
 from flyte_pack.manifest_graph import artifact_with, graph_of
 
-SCHEMA = 1
+SCHEMA = 2  # 1 also had the edges of the graph, one by one
 
 
 def content(**parts: Any) -> Dict[str, Any]:
@@ -46,7 +46,6 @@ def artifact(graph: Graph, copy_style: Optional[str]) -> Mapping[str, Any]:
             }
             for node, file in graph.file_nodes()
         ],
-        "edges": [{"from": of, "to": to, "reason": kind} for of, to, kind in graph.edges()],
         "requirements": [
             {"requirement": one.text, "target": one.target, "needed_by": list(one.by)}
             for one in graph.needed()
@@ -68,7 +67,7 @@ def _owners(artifact: Artifact) -> Mapping[str, str]:
 
 
 def read_artifact(told: Mapping[str, Any]) -> Artifact:
-    """What `artifact` wrote. Raises `InvalidData`."""
+    """What `artifact` wrote, of this schema or an older one. Raises `InvalidData`."""
     try:
         graph = read(ManifestGraph, told["graph"], "graph")
         graph.check()

@@ -7,8 +7,8 @@ from typing import Any, Callable
 import pytest
 from playwright.sync_api import Browser, Page
 
-from flyte_pack.report.page import page
 from tests.support import browser as browsers
+from tests.support import reports
 from tests.support.browser import DESKTOP, Opened
 
 OpenPage = Callable[..., Page]
@@ -29,7 +29,7 @@ def open_page(browser: Browser, tmp_path: Path) -> Iterator[OpenPage]:
 
     def open_it(document: dict[str, Any], size: tuple[int, int] = DESKTOP, **options: Any) -> Page:
         file = tmp_path / "report.html"
-        file.write_text(page(document), "ascii")
+        file.write_text(reports.report(document), "ascii")
         opened.append(Opened(browser, file, size, **options))
         return opened[-1].page
 

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 import flyte_pack.report
+from flyte_pack.explain import Edge
 from flyte_pack.report.compact import compact
-from flyte_pack.report.page import page
 from tests.support import reports
 from tests.support.browser import vendor
 from tests.support.containers import need
@@ -22,11 +22,11 @@ VENDORED = Path(flyte_pack.report.__file__).parent / "vendor"
 
 
 def test_the_same_document_is_the_same_page():
-    made = page(reports.content(reports.forecast()))
+    made = reports.report(reports.content(reports.forecast()))
     assert made.isascii()
     code = (
-        "import hashlib; from flyte_pack.report.page import page; from tests.support import reports;"
-        "print(hashlib.sha256(page(reports.content(reports.forecast())).encode()).hexdigest())"
+        "import hashlib; from tests.support import reports;"
+        "print(hashlib.sha256(reports.report(reports.content(reports.forecast())).encode()).hexdigest())"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7", "LC_ALL": "C"}  # fmt: skip
     said = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)  # fmt: skip
@@ -34,7 +34,7 @@ def test_the_same_document_is_the_same_page():
 
 
 def test_the_policy_names_each_script_and_style_and_no_place():
-    made = page(reports.content(reports.forecast()))
+    made = reports.report(reports.content(reports.forecast()))
     found = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', made)
     assert found
     policy = found[1].replace("&#x27;", "'")
@@ -54,8 +54,9 @@ def test_no_resource_ends_its_element():
 
 
 def test_the_compact_form_says_the_same():
-    document = json.loads(json.dumps(reports.content(reports.forecast())))
-    small = compact(document)
+    graph = reports.forecast()
+    document = json.loads(json.dumps(reports.content(graph)))
+    small = compact(document, [graph])
     names, (artifact,) = small["names"], small["artifacts"]
     steps = artifact["steps"]
 
@@ -72,9 +73,9 @@ def test_the_compact_form_says_the_same():
         assert columns["size"][at] == file["size"]
     edges = artifact["edges"]
     assert [
-        {"from": names[a], "to": names[b], "reason": names[c]}
-        for a, b, c in zip(edges[::3], edges[1::3], edges[2::3])
-    ] == document["artifacts"][0]["edges"]
+        Edge(names[a], names[b], names[c]) for a, b, c in zip(edges[::3], edges[1::3], edges[2::3])
+    ] == list(graph.edges())
+    assert "graph" not in artifact
 
 
 def test_the_libraries_are_what_the_lock_file_pins():
@@ -87,4 +88,4 @@ def test_each_library_comes_with_its_licence():
     licenses = (VENDORED / "LICENSES.txt").read_text()
     assert "d3-hierarchy 3.1.3 (ISC)" in licenses
     assert "@dagrejs/dagre 3.1.3 (MIT)" in licenses
-    assert "Permission is hereby granted" in page(reports.content(reports.forecast()))
+    assert "Permission is hereby granted" in reports.report(reports.content(reports.forecast()))

@@ -9,17 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from flyte_pack.explain import Graph
+
 NONE = -1  # no text, no step
 
 
-def compact(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`names` has the texts that numbers stand for in `files`, `steps`, `edges`, `requirements`.
+def compact(document: Mapping[str, Any], graphs: Sequence[Graph]) -> Mapping[str, Any]:
+    """graphs: of the artifacts, in their order.
+
+    `names` has the texts that numbers stand for in `files`, `steps`, `edges`, `requirements`.
 
     `files`: a list for each column. `steps`: name, reason, and number of the step before, one after
-    the other. `edges`: from, to, reason, alike.
+    the other. `edges`: from, to, reason, alike; they stand for the targets of the document's graph.
     """
     names = _Numbered()
-    artifacts = [_artifact(one, names) for one in document["artifacts"]]
+    artifacts = [_artifact(*one, names) for one in zip(document["artifacts"], graphs)]
     return {**document, "artifacts": artifacts, "names": list(names.all)}
 
 
@@ -33,7 +37,7 @@ class _Numbered:
         return NONE if value is None else self.all.setdefault(value, len(self.all))
 
 
-def _artifact(artifact: Mapping[str, Any], names: _Numbered) -> Mapping[str, Any]:
+def _artifact(artifact: Mapping[str, Any], graph: Graph, names: _Numbered) -> Mapping[str, Any]:
     steps = _Numbered()
     files = artifact["files"]
     columns: dict[str, list[int]] = {
@@ -43,12 +47,11 @@ def _artifact(artifact: Mapping[str, Any], names: _Numbered) -> Mapping[str, Any
     columns["size"] = [file["size"] for file in files]
     columns["step"] = [_last_step(file["way"], names, steps) for file in files]
     return {
-        **artifact,
+        **{name: value for name, value in artifact.items() if name != "graph"},
         "files": columns,
         "steps": _flat(steps.all),
         "edges": _flat(
-            (names(edge["from"]), names(edge["to"]), names(edge["reason"]))
-            for edge in artifact["edges"]
+            (names(edge.of), names(edge.to), names(edge.kind)) for edge in graph.edges()
         ),
         "requirements": [
             {

@@ -12,9 +12,10 @@ import hashlib
 import html
 import importlib.resources
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flyte_pack.explain import Graph
 from flyte_pack.report.compact import compact
 from flyte_shim import shown
 
@@ -23,8 +24,8 @@ _SCRIPTS = ("data", "views", "treemap", "graph", "table", "details", "changes", 
 _MOST_TITLE = 3  # addresses in the title
 
 
-def page(document: Mapping[str, Any]) -> str:
-    """document: of `explain_json.content`, with all artifacts."""
+def page(document: Mapping[str, Any], graphs: Sequence[Graph]) -> str:
+    """document: of `explain_json.content`, with all artifacts. graphs: theirs, in that order."""
     style = _resource("page.css")
     libraries = _resource("vendor/libraries.js")
     script = "\n".join(['(() => {\n"use strict";', *map(_script, _SCRIPTS), "})();"])
@@ -44,7 +45,7 @@ def page(document: Mapping[str, Any]) -> str:
         "policy": html.escape(policy),
         "title": _escaped(_title(document)),
         "style": style,
-        "data": _inert(compact(document)),
+        "data": _inert(compact(document, graphs)),
         "licenses": _escaped(_resource("vendor/LICENSES.txt")),
         "libraries": libraries,
         "script": script,

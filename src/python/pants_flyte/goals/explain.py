@@ -125,7 +125,7 @@ def _told(
             **answers,
         )
         html = options.format is ExplainFormat.HTML
-        return page(content) if html else explain_json.document(content)
+        return page(content, list(artifacts.values())) if html else explain_json.document(content)
     texts: Dict[str, None] = {}
     for one in asked:
         if one.is_deployment:
