@@ -87,6 +87,14 @@ def test_what_a_lock_file_says_of_needs(lock):
     assert locked(lock).needs == {"flask": {"jinja2", "click"}, "click": frozenset()}
 
 
+def test_a_way_of_needs_is_a_shortest_one():
+    lock = locked(UV_COMMENTS)
+    assert lock.way(["flask", "jinja2"], "click") == ["flask", "click"]
+    assert lock.way(["click", "flask"], "click") == ["click"]
+    assert lock.way(["click"], "flask") is None
+    assert locked(b"flask==1\n").way(["flask"], "click") is None
+
+
 @pytest.mark.parametrize("lock", [UV_COMMENTS, PIP_COMMENTS])
 def test_what_the_comments_of_a_lock_file_say(lock):
     needs = {"flask": {"jinja2", "click"}, "click": frozenset(), "jinja2": frozenset()}

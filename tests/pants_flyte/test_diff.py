@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 
 from pants_flyte.goals.explain import FlyteExplain
+from tests.support.flyte_images import app, image_options
 from tests.support.flyte_rules import RuleRoot
 
 TASK = "import flyte\nenv = flyte.TaskEnvironment('e')\n@env.task\ndef train(): ...\n"
@@ -113,13 +114,36 @@ def test_what_cannot_be_compared_is_an_error(root: RuleRoot):
     root.edit("app/BUILD", "flyte_task(", f"{other}\nflyte_task(")
     for old, target, said in (
         (OLD, "app:t", "not a JSON object with a schema"),
-        ("current", "app:t", "app:t is not in one of them (none names it)"),
+        ("current", "app:t", "a version of a `flyte_deployment`, and none has app:t. Name"),
         ("/no/such.manifest.json", "app:t", "there is no such file or folder"),
         ("app/w.py", "app:t", "not a JSON"),
         ("app:app", "app:t", "is a `python_source`: name a `flyte_bundle` or a `flyte_task`"),
         ("app:d", "app:t", "is a `flyte_deployment`: name one of its tasks"),
         ("app:t", "3rdparty::", "to be compared with one target, not with none"),
     ):
-        result = root.goal(FlyteExplain, f"--diff={old}", target)
-        assert (result.exit_code, result.stdout) == (1, "")
-        assert said in result.stderr
+        _refused(root, old, target, said)
+
+
+def _refused(root: RuleRoot, old: str, target: str, said: str) -> None:
+    result = root.goal(FlyteExplain, f"--diff={old}", target)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert said in result.stderr
+
+
+def test_a_task_of_several_deployments_does_not_say_whose_version_is_meant(root: RuleRoot):
+    root.write(REPOSITORY)
+    more = "".join(f"flyte_deployment(name='{name}', tasks=[':t'])\n" for name in "ed")
+    root.edit("app/BUILD", "flyte_task(", f"{more}flyte_task(")
+    _refused(root, "current", "app:t", "several have app:t: app:d, app:e. Name the deployment")
+
+
+def test_an_image_and_a_bundle_are_not_compared(root: RuleRoot):
+    image_options(root)
+    root.write(app())
+    root.write({OLD: "{}", "dist/app/image/oci-layout": "{}"})
+    task = "and app:t is a `flyte_task`: name the `flyte_image` to compare it with"
+    image = "and app:image is a `flyte_image`: name the task, app or bundle to compare it with"
+    _refused(root, "dist/app/image", "app:t", f"--diff=dist/app/image is an image, {task}")
+    _refused(root, "app:image", "app:t", f"--diff=app:image is an image, {task}")
+    _refused(root, OLD, "app:image", f"--diff={OLD} is a bundle, {image}")
+    _refused(root, "app:t", "app:image", f"--diff=app:t is a bundle, {image}")

@@ -204,6 +204,81 @@ def test_why_is_a_way_from_the_entry_point(root: RuleRoot):
     assert "libs/plots/draw.py -> libs/plots/colors.py" in explained(root, f"--why={path}", "app:t")
 
 
+@pytest.mark.parametrize("asked", ["NumPy", "numpy.linalg.lapack", "3rdparty:numpy"])
+def test_a_distribution_has_a_module_and_an_address_too(root: RuleRoot, asked: str):
+    root.write(REPOSITORY)
+    assert explained(root, f"--why={asked}", "app:t").startswith("app:t needs numpy>=2:\n")
+
+
+def test_a_list_of_requirements_is_all_that_is_needed_of_it(root: RuleRoot):
+    root.write(
+        {
+            **REPOSITORY,
+            "3rdparty/BUILD": "python_requirements(name='reqs')",
+            "3rdparty/requirements.txt": "numpy>=2\nflyte\npandas\n",
+            "locks/default.txt": "",
+        }
+    )
+    said = explained(root, "--why=3rdparty:reqs", "app:t")
+    assert [line for line in said.splitlines() if line.endswith(":")] == [
+        "app:t needs flyte:",
+        "app:t needs numpy>=2:",
+    ]
+
+
+LOCK_WITH_NEEDS = """\
+flyte==2.12.1
+    # via -r requirements.txt
+numpy==2.4.6
+    # via -r requirements.txt
+pydantic==2.14.3
+    # via flyte
+pydantic-core==2.50
+    # via pydantic
+pandas==3.0
+    # via -r requirements.txt
+"""
+
+
+def test_what_only_another_distribution_needs_has_a_way_by_the_lock_file(root: RuleRoot):
+    root.write({**REPOSITORY, "locks/default.txt": LOCK_WITH_NEEDS})
+    assert explained(root, "--why=pydantic_core", "app:t") == (
+        "app:t needs pydantic-core 2.50:\n"
+        "  app/w.py -> 3rdparty:flyte -> pydantic -> pydantic-core "
+        "[required by pydantic, as the lock file says]\n"
+    )
+    (answer,) = json.loads(explained(root, "--why=pydantic", "--format=json", "app:t"))["why"]
+    assert (answer["found"], answer["ways"]) == (
+        True,
+        [
+            [
+                {"name": "app/w.py", "reason": "entry_point"},
+                {"name": "3rdparty:flyte", "reason": "imported"},
+                {"name": "pydantic", "reason": "required"},
+            ]
+        ],
+    )
+    assert "app:t does not have pandas" in explained(root, "--why=pandas", "app:t", code=1)
+    assert "  numpy>=2 (2.4.6)  needed by libs/models/__init__.py" in explained(root, "app:t")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--why=",), "--why is empty"),
+        (("--diff=",), "--diff is empty"),
+        (("--why=numpy", "--diff=main"), "--why and --diff are two questions: ask one of them"),
+        (("--diff=git:",), "--diff=git: names no revision"),
+        (("--diff=version:",), "--diff=version: names no version"),
+    ],
+)
+def test_a_question_that_is_none_is_an_error(root: RuleRoot, options, said):
+    root.write(REPOSITORY)
+    result = root.goal(FlyteExplain, *options, "app:t")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert said in result.stderr
+
+
 def test_each_file_of_a_bundle_has_a_why(root: RuleRoot):
     root.write(REPOSITORY)
     paths = root.bundle("app:t").paths
@@ -253,6 +328,8 @@ MISSING = [
     ("more:data", "its owner is more/read.json:data, and nothing that ships names it"),
     ("more:again", "its owner is more:again, and nothing"),
     ("/no/such.py", "it is outside of the build root."),
+    ("app:t", "it is a `flyte_task`, and no file. Ask for a file or module of its code."),
+    ("os.path", "it is of Python's standard library (every Python has it), which is in no bundle."),
     ("no-such", "there is no file at that path from the build root, no module and no requirement of that name."),
 ]  # fmt: skip
 
@@ -310,6 +387,14 @@ def test_what_takes_a_dependency_out_is_named(root: RuleRoot, path, old, new, re
     root.write(REPOSITORY)
     root.edit(path, old, new)
     assert reason in explained(root, "--why=libs/plots/draw.py", "app:t", code=1)
+
+
+def test_what_the_task_itself_names_and_takes_out_is_told(root: RuleRoot):
+    root.write({**REPOSITORY, "app/w.py": TASK})
+    field = "dependencies=['libs/plots', '!!libs/plots/draw.py'], entry_point="
+    root.edit("app/BUILD", "entry_point=", field)
+    said = explained(root, "--why=libs/plots/draw.py", "app:t", code=1)
+    assert "`dependencies` of app:t takes it out, by `!` or `!!` before libs/plots/draw.py." in said
 
 
 def test_what_an_ignore_file_leaves_out_of_all_is_told(root: RuleRoot):

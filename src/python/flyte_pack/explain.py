@@ -66,8 +66,15 @@ class Requirement(NamedTuple):
     versions: Tuple[Tuple[str, str], ...] = ()
 
     def answers_to(self, asked: str) -> bool:
-        """asked: a distribution, or a module of one."""
-        return asked in self.modules or normalized(asked) in map(distribution, self.texts)
+        """asked: a distribution, or a module of one, at any depth."""
+        parts = asked.split(".")
+        above = {".".join(parts[:depth]) for depth in range(1, len(parts) + 1)}
+        return not above.isdisjoint(self.modules) or normalized(asked) in self.distributions
+
+    @property
+    def distributions(self) -> Tuple[str, ...]:
+        """Their normalized names."""
+        return tuple(name for name in map(distribution, self.texts) if name)
 
 
 def distribution(text: str) -> Optional[str]:
@@ -287,8 +294,8 @@ class Graph:
         return self.files[node] is None and self.names[node] in self.artifact.entries
 
     def find(self, asked: str) -> Tuple[int, ...]:
-        """What an artifact has of that name: a path in the repository or the artifact, a module,
-        the address of a file's target or of the one that generates that, or a distribution.
+        """What an artifact has of that name: a path in the repository or the artifact, a module, a
+        distribution, or the address of a target of these, or of the one that generates that.
         """
         directory, _, name = asked.rpartition(":")
         short = directory if name == os.path.basename(directory) else asked
@@ -298,10 +305,16 @@ class Graph:
             if asked in (file.source, file.path, file.owner, _module(file))
             or (":" in asked and file.library in (asked, short))
         ]
+        libraries = dict(self.artifact.libraries)
         required = [
             self.target[requirement.target]
             for requirement in self.artifact.requirements
-            if not files and requirement.answers_to(asked)
+            if not files
+            and (
+                requirement.answers_to(asked)
+                or asked == requirement.target
+                or libraries.get(requirement.target) in (asked, short)
+            )
         ]
         return tuple(node for node in (*files, *required) if self.reached(node))
 

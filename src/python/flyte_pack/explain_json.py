@@ -99,6 +99,13 @@ def found(graph: Graph, asked: str, every: bool) -> Mapping[str, Any]:
     }
 
 
+def found_brought(graph: Graph, names: Sequence[str], target: str) -> Mapping[str, Any]:
+    """As `explain_text.why_brought`."""
+    (steps,) = islice(graph.ways_to(graph.target[target]), 1)
+    way = [*_way(steps), *({"name": name, "reason": "required"} for name in names[1:])]
+    return {"address": graph.artifact.root, "found": True, "ways": [way]}
+
+
 def _way(steps: Sequence[Step]) -> Sequence[Mapping[str, str]]:
     return [{"name": step.name, "reason": step.kind} for step in steps]
 

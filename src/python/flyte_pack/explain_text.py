@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Optional
 
-from flyte_pack.explain import HOLDS, MOST_WAYS, Graph, ShippedFile, Step, Total
+from flyte_pack.explain import HOLDS, MOST_WAYS, Graph, ShippedFile, Step, Total, distribution
 from flyte_pack.progress import megabytes
 from flyte_shim import shown
 
@@ -58,6 +58,20 @@ def why(graph: Graph, asked: str, every: bool) -> str:
             more = f"{len(ways) - len(told):,} more" if len(ways) <= MOST_WAYS else "many more"
             lines.append(f"  and {more} as short{'' if every else ': `--all`'}")
     return "".join(f"{shown.printable(line)}\n" for line in lines)
+
+
+def why_brought(graph: Graph, names: Sequence[str], target: str, version: str) -> str:
+    """What a distribution is there for that only other distributions need. names: from the one that
+    `target` requires to that. version: "" if it is not known.
+    """
+    asked = f"{names[-1]} {version}".rstrip()
+    (steps,) = islice(graph.ways_to(graph.target[target]), 1)
+    before = " -> ".join([*(step.name for step in steps), *names[1:-1]])
+    text = (
+        f"{graph.artifact.root} needs {asked}:\n"
+        f"  {before} -> {names[-1]} [required by {names[-2]}, as the lock file says]\n"
+    )
+    return "".join(f"{shown.printable(line)}\n" for line in text.splitlines())
 
 
 def blame(graph: Graph, *, by_size: bool) -> list[str]:
@@ -169,13 +183,21 @@ def _in_order(graph: Graph, nodes: Iterable[int]) -> list[int]:
 
 def _requirements(graph: Graph) -> list[str]:
     needed = graph.needed()
-    width = min(_WIDEST, max(len(one.text) for one in needed))
+    versions = {r.target: dict(r.versions) for r in graph.artifact.requirements}
+    texts = [_with_version(one.text, versions[one.target]) for one in needed]
+    width = min(_WIDEST, max(map(len, texts)))
     lines = []
-    for one in needed:
+    for one, wanted in zip(needed, texts):
         named, others = one.by[:_MODULES], len(one.by) - _MODULES
         more = f" and {others:,} more" if others > 0 else ""
-        lines.append(f"  {one.text:<{width}}  needed by {', '.join(named)}{more}  ({one.target})")
+        lines.append(f"  {wanted:<{width}}  needed by {', '.join(named)}{more}  ({one.target})")
     return lines
+
+
+def _with_version(text: str, versions: Mapping[str, str]) -> str:
+    """A requirement, with the version of the lock file, if it does not say that itself."""
+    version = versions.get(distribution(text) or "")
+    return text if version is None or version in text else f"{text} ({version})"
 
 
 def _totals(graph: Graph) -> list[str]:

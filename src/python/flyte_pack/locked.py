@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -50,6 +50,24 @@ class Locked:
 
     def versions_of(self, name: str) -> list[str]:
         return self.versions[name].split(_OR) if name in self.versions else []
+
+    def way(self, starts: Iterable[str], wanted: str) -> Optional[Sequence[str]]:
+        """A shortest way of needs from one of `starts` to `wanted`, both included."""
+        before: dict[str, str] = {}
+        waiting = deque(sorted(starts))
+        known = set(waiting)
+        while waiting and self.needs is not None:
+            name = waiting.popleft()
+            if name == wanted:
+                found = [name]
+                while found[-1] in before:
+                    found.append(before[found[-1]])
+                return found[::-1]
+            for other in sorted(self.needs.get(name, frozenset()) - known):
+                known.add(other)
+                before[other] = name
+                waiting.append(other)
+        return None
 
 
 class _Entry(NamedTuple):

@@ -12,8 +12,8 @@ from pants.build_graph.address import Address
 from pants.engine.fs import Digest
 from pants.engine.target import Target
 
-from flyte_pack.explain import Artifact, Need, Requirement, ShippedFile, distribution
-from flyte_pack.locked import locked
+from flyte_pack.explain import Artifact, Need, Requirement, ShippedFile
+from flyte_pack.locked import Locked, locked
 from pants_flyte import engine
 from pants_flyte.build_types import Closure, ClosureGraph, SourceFile
 from pants_flyte.globs import exactly
@@ -75,7 +75,7 @@ async def without_files(
     python_setup: PythonSetup,
 ) -> Artifact:
     """What is known before any file is looked at."""
-    versions = await _locked_versions(resolve, python_setup)
+    versions = (await locked_of(resolve, python_setup)).versions
     return Artifact(
         root=root.spec,
         entries=tuple(sorted(address.spec for address in entries)),
@@ -93,7 +93,7 @@ async def without_files(
 
 def _requirement(target: Target, versions: Mapping[str, str]) -> Requirement:
     texts = tuple(map(str, target[PythonRequirementsField].value))
-    names = sorted({name for name in map(distribution, texts) if name})
+    names = sorted(set(Requirement("", texts).distributions))
     return Requirement(
         target.address.spec,
         texts,
@@ -102,11 +102,11 @@ def _requirement(target: Target, versions: Mapping[str, str]) -> Requirement:
     )
 
 
-async def _locked_versions(resolve: str, python_setup: PythonSetup) -> Mapping[str, str]:
-    """As far as the lock file of the resolve is understood; none without one."""
+async def locked_of(resolve: str, python_setup: PythonSetup) -> Locked:
+    """As far as the lock file of the resolve is understood; nothing without one."""
     path = python_setup.resolves.get(resolve) if python_setup.enable_resolves else None
     found = await engine.contents_matching(exactly([path] if path else []))
-    return locked(found[0].content).versions if found else {}
+    return locked(found[0].content) if found else locked(b"")
 
 
 async def _digest_of(contents: Contents) -> Digest:

@@ -49,6 +49,10 @@ class Old:
 def parse(typed: str) -> Old:
     """What was typed. A file comes before a target, and a target before a revision of git."""
     prefix, _, rest = typed.partition(":")
+    if typed in ("version:", "git:"):
+        raise UserError(
+            f"--diff={typed} names no {'version' if prefix == 'version' else 'revision'}"
+        )
     if typed == "current":
         return Old(Kind.DEPLOYED, "")
     if prefix == "version" and rest:

@@ -20,10 +20,13 @@ from pants.engine.target import SourcesField, Target
 from pants.util.docutil import bin_name
 
 from flyte_pack.code.code_scan import TYPING, CodeScan
+from flyte_pack.code.stdlib_modules import versions_with
 from flyte_pack.explain import Requirement
 from flyte_pack.names import normalized
 from flyte_shim.paths import path_problem
 from pants_flyte import engine
+from pants_flyte import target_types as types
+from pants_flyte.artifact import locked_of
 from pants_flyte.base_image import Base, base_of, image_of
 from pants_flyte.build_types import Explained
 from pants_flyte.changed import ordinary_owners
@@ -32,10 +35,18 @@ from pants_flyte.errors import FlyteTargetError
 from pants_flyte.first_party import FirstPartyModules
 from pants_flyte.globs import exactly
 from pants_flyte.ignored import ignored_files
+from pants_flyte.image_target_types import FlyteBaseImage, FlyteImage
 from pants_flyte.targets import is_in_resolve
 from pants_flyte.task_packages import PackageSettings
 
 _LIKE_IT = 3  # how many files with that name are named
+_OF_FLYTE = frozenset(
+    kind.alias
+    for kind in (
+        *(FlyteBaseImage, FlyteImage, types.FlyteApp),
+        *(types.FlyteBundle, types.FlyteDeployment, types.FlyteTask),
+    )
+)
 
 
 async def why_missing(
@@ -51,6 +62,9 @@ async def why_missing(
         one = found or (others[0] if others else None)
         if one is None:
             named = await _targets_called(asked) if ":" in asked else []
+            ours = [target.alias for target in named if target.alias in _OF_FLYTE]
+            if ours:
+                return f"it is a `{ours[0]}`, and no file. Ask for a file or module of its code."
             if named:
                 return await _about_owners(asked, named, explained, modules, python_setup)
             return await _no_file(asked, explained, packages)
@@ -59,12 +73,34 @@ async def why_missing(
     return await _about_owners(path, owners, explained, modules, python_setup)
 
 
+async def brought_by_others(
+    asked: str, explained: Explained, python_setup: PythonSetup
+) -> Optional[Tuple[Sequence[str], str, str]]:
+    """How a distribution gets there that only other distributions need, as far as the lock file
+    says: their names on a shortest way, the target that requires the first, and its own version.
+    """
+    wanted = normalized(asked)
+    lock = await locked_of(explained.resolve, python_setup)
+    if wanted not in lock.names:
+        return None
+    ways = []
+    for one in explained.artifact.requirements:
+        names = lock.way(one.distributions, wanted)
+        if names is not None and len(names) > 1:
+            ways.append((len(names), one.target, tuple(names)))
+    if not ways:
+        return None
+    _, target, names = min(ways)
+    return names, target, lock.versions.get(wanted, "")
+
+
 async def _targets_called(asked: str) -> List[Target]:
     """Those with files, of that address, or generated from a target of that address."""
     return [
         target
         for target in await engine.all_targets()
-        if asked in (target.address.spec, _spec(target.address)) and target.has_field(SourcesField)
+        if asked in (target.address.spec, _spec(target.address))
+        and (target.has_field(SourcesField) or target.alias in _OF_FLYTE)
     ]
 
 
@@ -210,7 +246,10 @@ def _excluded(owners: Iterable[Address], explained: Explained) -> Optional[str]:
         names = (owner, owner.maybe_convert_to_target_generator())
         for address, by, mark in explained.excluded:
             if address in names and mark == "!":
-                return f"`dependencies` of {by} takes it out, by `!{address}`. Leave that out."
+                # Pants counts what has `!!` in the target's own field among what has `!`.
+                by_own = by == explained.address
+                mark = f"`!` or `!!` before {address}" if by_own else f"`!{address}`"
+                return f"`dependencies` of {by} takes it out, by {mark}. Leave that out."
             if address in names:
                 return (
                     f"{by} depends on it, and `dependencies` of {root} takes it out, by `!!` "
@@ -270,6 +309,9 @@ async def _in_base(asked: str, explained: Explained, packages: PackageSettings) 
 async def _no_file(asked: str, explained: Explained, packages: PackageSettings) -> str:
     """Where there is no such file or module as far as Pants knows: perhaps a distribution."""
     python_setup = packages.python_setup
+    pythons = versions_with(asked.partition(".")[0])
+    if pythons:
+        return f"it is of Python's standard library ({pythons} has it), which is in no bundle."
     required = [t for t in await engine.all_targets() if t.has_field(PythonRequirementsField)]
     named = [
         target

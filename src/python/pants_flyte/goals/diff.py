@@ -26,6 +26,7 @@ from pants_flyte.environment import callers_environment
 from pants_flyte.explain import KINDS
 from pants_flyte.first_party import FirstPartyModules
 from pants_flyte.goals.deploy import deploy_program
+from pants_flyte.image_target_types import FlyteImage
 from pants_flyte.old_sides import (
     Kind,
     Old,
@@ -63,6 +64,8 @@ async def differences(
 ) -> Sequence[Mapping[str, Any]]:
     """How the only one of `explained` differs from a file or target. Raises `UserError`."""
     with_layers = old.kind in (Kind.LAYOUT, Kind.TARGET)
+    if old.kind is not Kind.TARGET:
+        await _check_kinds(typed, old.kind is Kind.LAYOUT, explained)
     after = of_one([await side_of_explained(one, with_layers) for one in explained], typed)
     if old.kind is Kind.FILE:
         before = read_file(old.text)
@@ -70,9 +73,23 @@ async def differences(
         before = read_directory(old.text)
     else:
         address = await _explained_address(typed, await address_of(old.text))
+        (target,) = await engine.targets_at([address])
+        await _check_kinds(typed, isinstance(target, FlyteImage), explained)
         (other,) = await engine.explain_each([ExplainRequest(address)])
         before = await side_of_explained(other, with_layers)
     return diff.compare_all([before], [after])
+
+
+async def _check_kinds(typed: str, is_image: bool, explained: Sequence[Explained]) -> None:
+    """Raises `UserError` if an image and a bundle would be compared. is_image: of `typed`."""
+    for target in await engine.targets_at([one.address for one in explained]):
+        if isinstance(target, FlyteImage) != is_image:
+            what = "an image" if is_image else "a bundle"
+            other = "`flyte_image`" if is_image else "task, app or bundle"
+            raise UserError(
+                f"--diff={typed} is {what}, and {target.address} is a `{target.alias}`: name the "
+                f"{other} to compare it with"
+            )
 
 
 async def _explained_address(typed: str, address: Address) -> Address:
@@ -100,7 +117,7 @@ async def since_revision(
         output = os.path.join(scratch, "told.json")
         process = InteractiveProcess(
             argv=(
-                *(f"{{chroot}}/{tool.argv0}", "explain-at", "--revision", old.text),
+                *(f"{{chroot}}/{tool.argv0}", "explain-at", f"--revision={old.text}"),
                 *("--pants", bin_name(), "--output", output, "--"),
                 *(address.spec for address in addresses),
             ),
@@ -159,10 +176,15 @@ async def _deployment_of(typed: str, targets: Sequence[Target]) -> Target:
             continue
         theirs = await deployments_of(target.address)
         if len(theirs) != 1:
-            names = ", ".join(address.spec for address in theirs) or "none names it"
+            names = ", ".join(sorted(address.spec for address in theirs))
+            has = (
+                f"several have {target.address}: {names}"
+                if theirs
+                else f"none has {target.address}"
+            )
             raise UserError(
-                f"--diff={typed} is a version of a `flyte_deployment`, and {target.address} is not "
-                f"in one of them ({names}): name the deployment"
+                f"--diff={typed} is a version of a `flyte_deployment`, and {has}. Name "
+                "the deployment instead of the task"
             )
         found += await engine.targets_at(theirs)
     found = list(dict.fromkeys(found))

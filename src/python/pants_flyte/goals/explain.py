@@ -22,7 +22,7 @@ from flyte_pack import diff_text, explain_json
 from flyte_pack.command import no_garbage
 from flyte_pack.errors import UserError
 from flyte_pack.explain import Graph
-from flyte_pack.explain_text import summary, text, why
+from flyte_pack.explain_text import summary, text, why, why_brought
 from flyte_pack.report.page import page
 from pants_flyte import engine
 from pants_flyte.build_types import Explained, ExplainRequest
@@ -32,7 +32,7 @@ from pants_flyte.goals.diff import Deploying, deployed, differences, since_revis
 from pants_flyte.old_sides import Kind, parse
 from pants_flyte.subsystem import FlyteSubsystem
 from pants_flyte.task_packages import PackageSettings
-from pants_flyte.why_missing import why_missing
+from pants_flyte.why_missing import brought_by_others, why_missing
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +146,14 @@ async def _whys(
     for one in explained:
         graph = Graph(one.artifact)
         said, told = why(graph, wanted, options.all), explain_json.found(graph, wanted, options.all)
+        brought = None
         if not said:
+            brought = await brought_by_others(wanted, one, packages.python_setup)
+        if brought is not None:
+            names, target, version = brought
+            said = why_brought(graph, names, target, version)
+            told = explain_json.found_brought(graph, names, target)
+        elif not said:
             reason = await why_missing(wanted, one, modules, packages)
             said = f"{one.artifact.root} does not have {wanted}: {reason}\n"
             told = {**told, "why_not": reason}
@@ -208,6 +215,13 @@ async def flyte_explain(
     dist_dir: DistDir,
 ) -> FlyteExplain:
     asked = await asked_about(targets)
+    for name in ("why", "diff"):
+        if getattr(options, name) == "":  # a variable of a script, say, that is not set
+            console.print_stderr(f"flyte-explain: --{name} is empty: say what it is about")
+            return FlyteExplain(exit_code=1)
+    if options.why and options.diff:
+        console.print_stderr("flyte-explain: --why and --diff are two questions: ask one of them")
+        return FlyteExplain(exit_code=1)
     if not asked:
         logger.warning(f"flyte-explain: none of the targets is a {_KINDS}.")
     if options.diff:
