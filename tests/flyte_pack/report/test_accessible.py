@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page
 
+from flyte_pack.explain import Artifact, Graph, Need, ShippedFile
 from tests.flyte_pack.report.conftest import OpenPage
 from tests.support import reports
 from tests.support.browser import DESKTOP, PHONE, node_packages
@@ -32,6 +33,34 @@ def test_nothing_breaks_the_rules(open_page: OpenPage, axe: str, scheme: str, si
     assert violations(page, axe) == []
     page.keyboard.press("Enter")
     assert violations(page, axe) == []
+
+
+LONG = "very_long_name_" * 14
+FEW = {
+    "nothing": (),
+    "no files": (Graph(Artifact("app:t", (), (), (), ())),),
+    "one long name": (
+        Graph(
+            Artifact(
+                "app:t",
+                ("w.py",),
+                (("app:t", (Need("w.py", "imported"),)), ("w.py", ())),
+                (),
+                (ShippedFile(f"{LONG}/{LONG}.py", f"{LONG}/{LONG}.py", 1, "w.py", LONG, "module"),),
+            )
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FEW)
+def test_little_breaks_no_rule_either(open_page: OpenPage, axe: str, what: str):
+    page = open_page(reports.content(*FEW[what]), PHONE)
+    assert violations(page, axe) == []
+    for view in page.get_by_role("tab").all():
+        view.click()
+        assert violations(page, axe) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_axe_sees_what_is_wrong(open_page: OpenPage, axe: str):

@@ -212,6 +212,18 @@ def test_a_phone_shows_it_all(open_page: OpenPage, document: dict[str, Any], nam
     expect(page.locator("#way")).to_have_count(0)
 
 
+def test_on_a_phone_a_path_has_the_room_that_is_there(
+    open_page: OpenPage, document: dict[str, Any]
+):
+    page = open_page(document, PHONE)
+    view(page, "Files")
+    row, path, size = (
+        page.locator(f"tbody tr:first-child {one}").evaluate("it => it.clientWidth")
+        for one in ("", ".path", ".size")
+    )
+    assert path + size > 0.85 * row
+
+
 def test_dark_is_dark(open_page: OpenPage, document: dict[str, Any]):
     def ground(scheme: str) -> int:
         page = open_page(document, color_scheme=scheme)
@@ -251,6 +263,16 @@ def test_what_was_asked_for_and_is_not_there_is_said(open_page: OpenPage):
 def test_nothing_is_said_too(open_page: OpenPage):
     page = open_page(reports.content())
     expect(page.get_by_role("heading", level=1)).to_have_text("Nothing that ships")
+
+
+def test_an_artifact_without_files_says_so_in_each_view(open_page: OpenPage):
+    page = open_page(reports.content(Graph(Artifact("app:t", (), (), (), ()))))
+    expect(page.get_by_text("It has no files of its own.")).to_be_visible()
+    view(page, "Imports")
+    expect(page.get_by_text("Nothing here needs anything.")).to_be_visible()
+    page = open_page(reports.content(reports.forecast()))
+    view(page, "Imports")
+    expect(page.get_by_text("Nothing here needs anything.")).to_be_hidden()
 
 
 def test_what_changed_has_a_view_where_it_is_known(open_page: OpenPage, document: dict[str, Any]):

@@ -16,6 +16,8 @@ const graph = {
     arrows.attr("id", (kind) => `arrow-${kind}`).attr("viewBox", "0 0 8 8").attr("refX", 7).attr("refY", 4);
     arrows.attr("markerWidth", 7).attr("markerHeight", 7).attr("orient", "auto-start-reverse").append("path").attr("d", "M0,0.5L8,4L0,7.5z");
     this.canvas = this.svg.append("g");
+    this.empty = make("p", { class: "empty", hidden: true }, "Nothing here needs anything.");
+    box.append(this.empty);
     this.zoom = lib
       .zoom()
       .scaleExtent([0.08, 2.5])
@@ -130,6 +132,7 @@ const graph = {
     }
     this.nodes = [...shownNodes];
     this.edges = [...drawn.values()];
+    this.empty.hidden = this.nodes.length > 0;
     this.frame();
     this.way = new Set(way);
     this.layOut();
