@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flyte_pack.explain import Artifact, Graph, Need, Requirement, ShippedFile, Total
-from flyte_pack.explain_text import way, why
+from flyte_pack import explain_json
+from flyte_pack.explain import Artifact, Graph, Need, Requirement, ShippedFile, Total, Weight
+from flyte_pack.explain_text import text, way, why
+from flyte_pack.locked import Locked
 
 ROOT = "app:t"
 
@@ -210,6 +212,61 @@ def test_a_direct_dependency_costs_what_only_it_brings():
         ("numpy>=2", ("a/m.py",)),
         ("x", ("app/w.py",)),
     ]
+
+
+LOCK = Locked(
+    names=frozenset({"big", "small", "shared", "odd"}),
+    versions={"big": "2.0"},
+    needs={"big": frozenset({"shared", "odd"}), "small": frozenset({"shared"})},
+    sizes={"big": 4_000_000, "small": 200_000, "shared": 30_000},
+)
+
+
+def two_requirements(lock: Locked | None) -> Graph:
+    needs = {
+        ROOT: {"app/w.py": "imported"},
+        "app/w.py": {"a/m.py": "imported", "b/m.py": "imported"},
+        "a/m.py": {"3rdparty:big": "imported"},
+        "b/m.py": {"3rdparty:small": "imported"},
+    }
+    required = tuple(
+        Requirement(f"3rdparty:{name}", (name,), versions=((name, "2.0"),))
+        for name in ("big", "small")
+    )
+    made = artifact(needs, list(map(file, ("app/w.py", "a/m.py", "b/m.py"))), requirements=required)
+    return Graph(replace(made, lock=lock))
+
+
+def test_a_requirement_weighs_what_it_brings_and_exclusively_what_nothing_else_brings():
+    graph = two_requirements(LOCK)
+    assert graph.wheels() == Weight(4, 4_230_000, 1)
+    assert [one.wheels for one in graph.needed()] == [
+        Weight(3, 4_030_000, 1),
+        Weight(2, 230_000, 0),
+    ]
+    assert [(one.name, one.wheels) for one in graph.exclusive()] == [
+        ("a", Weight(2, 4_000_000, 1)),
+        ("b", Weight(1, 200_000, 0)),
+    ]
+    said = text("a bundle", graph)
+    assert "Third-party requirements, 4 distributions, 4.2 MB as wheels, 1 unknown:" in said
+    assert "  big (2.0)    4.0 MB, 1 unknown  needed by a/m.py  (3rdparty:big)" in said
+    assert "  small (2.0)   230.0 kB  needed by b/m.py  (3rdparty:small)" in said
+    assert "dropping `b` saves 10 B in 1 file, and the need of small (200.0 kB as wheels)" in said
+    told = explain_json.artifact(graph, "auto")
+    assert told["wheels"] == {"distributions": 4, "size": 4_230_000, "unknown": 1}
+    assert told["requirements"][1]["wheels"] == {"distributions": 2, "size": 230_000, "unknown": 0}
+    assert told["direct"][1]["wheels"]["size"] == 200_000
+
+
+@pytest.mark.parametrize("lock", [None, replace(LOCK, sizes={})])
+def test_without_sizes_in_the_lock_file_nothing_is_said_of_them(lock: Locked | None):
+    graph = two_requirements(lock)
+    assert graph.wheels() is None
+    said = text("a bundle", graph)
+    assert "  big (2.0)    needed by a/m.py  (3rdparty:big)" in said
+    assert "wheels" not in said
+    assert explain_json.artifact(graph, "auto")["requirements"][0]["wheels"] is None
 
 
 # --- any graph ------------------------------------------------------------------------------------

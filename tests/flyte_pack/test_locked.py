@@ -87,6 +87,64 @@ def test_what_a_lock_file_says_of_needs(lock):
     assert locked(lock).needs == {"flask": {"jinja2", "click"}, "click": frozenset()}
 
 
+UV_SIZES = b"""version = 1
+
+[[package]]
+name = "numpy"
+version = "2.4.6"
+source = { registry = "https://pypi.test/simple" }
+sdist = { url = "https://f.test/numpy-2.4.6.tar.gz", hash = "sha256:0", size = 9000 }
+wheels = [
+    { url = "https://f.test/numpy-2.4.6-cp311-cp311-macosx_14_0_arm64.whl", hash = "sha256:1", size = 7000 },
+    { url = "https://f.test/numpy-2.4.6-cp311-cp311-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl", hash = "sha256:2", size = 5000 },
+    { url = "https://f.test/numpy-2.4.6-cp312-cp312-manylinux_2_28_x86_64.whl", hash = "sha256:3", size = 5100 },
+    { url = "https://f.test/numpy-2.4.6-cp312-cp312-musllinux_1_2_x86_64.whl", hash = "sha256:4", size = 8000 },
+]
+
+[[package]]
+name = "six"
+wheels = [{ url = "https://f.test/six-1-py2.py3-none-any.whl", size = 11, hashes = { sha256 = "5" } }]
+
+[[package]]
+name = "only-source"
+sdist = { url = "https://f.test/only_source-1.tar.gz", size = 3 }
+"""
+PIP_SIZES = b"""lock-version = "1.0"
+
+[[packages]]
+name = "six"
+
+[[packages.wheels]]
+name = "six-1-py2.py3-none-any.whl"
+url = "https://f.test/six-1-py2.py3-none-any.whl"
+size = 11
+
+[packages.wheels.hashes]
+sha256 = "5"
+
+[[packages]]
+name = "unsized"
+
+[[packages.wheels]]
+name = "unsized-1-py3-none-any.whl"
+
+[packages.wheels.hashes]
+size = 3
+"""
+
+
+def test_the_largest_wheel_for_linux_counts_where_a_lock_file_has_sizes():
+    assert locked(UV_SIZES).sizes == {"numpy": 5100, "six": 11}
+    assert locked(PIP_SIZES).sizes == {"six": 11}
+    assert locked(UV_COMMENTS).sizes == {}
+
+
+def test_what_is_reached_is_whatever_is_needed_in_turn():
+    assert locked(UV_COMMENTS).reached(["flask"]) == {"flask", "jinja2", "click"}
+    assert locked(UV_COMMENTS).reached(["click"]) == {"click"}
+    assert locked(b"flask==1\n").reached(["flask"]) == {"flask"}
+
+
 def test_a_way_of_needs_is_a_shortest_one():
     lock = locked(UV_COMMENTS)
     assert lock.way(["flask", "jinja2"], "click") == ["flask", "click"]

@@ -262,6 +262,37 @@ def test_what_only_another_distribution_needs_has_a_way_by_the_lock_file(root: R
     assert "  numpy>=2 (2.4.6)  needed by libs/models/__init__.py" in explained(root, "app:t")
 
 
+UV_LOCK = """\
+version = 1
+
+[[package]]
+name = "flyte"
+version = "2.12.1"
+dependencies = [{ name = "pydantic" }]
+wheels = [{ url = "https://f.test/flyte-2.12.1-py3-none-any.whl", hash = "sha256:0", size = 500000 }]
+
+[[package]]
+name = "pydantic"
+version = "2.14.3"
+wheels = [{ url = "https://f.test/pydantic-2.14.3-py3-none-any.whl", hash = "sha256:1", size = 400000 }]
+
+[[package]]
+name = "numpy"
+version = "2.4.6"
+sdist = { url = "https://f.test/numpy-2.4.6.tar.gz", hash = "sha256:2", size = 3 }
+"""
+
+
+def test_wheels_have_the_sizes_of_the_lock_file(root: RuleRoot):
+    root.write({**REPOSITORY, "locks/default.txt": UV_LOCK})
+    said = explained(root, "app:t")
+    assert said.split("\n\n")[2].splitlines() == [
+        "Third-party requirements, 3 distributions, 900.0 kB as wheels, 1 unknown:",
+        "  flyte (2.12.1)     900.0 kB  needed by app/w.py  (3rdparty:flyte)",
+        "  numpy>=2 (2.4.6)    unknown  needed by libs/models/__init__.py  (3rdparty:numpy)",
+    ]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -480,6 +511,7 @@ def test_programs_get_the_same(root: RuleRoot):
         "requirement": "numpy>=2",
         "target": "3rdparty:numpy",
         "needed_by": ["libs/models/__init__.py"],
+        "wheels": None,
     }
     targets = artifact["graph"]["targets"]
     needs = {address: [targets[n][0] for n in imports] for address, _, imports, _ in targets}
@@ -487,7 +519,7 @@ def test_programs_get_the_same(root: RuleRoot):
     assert artifact["folders"][1] == {"name": "app", "files": 1, "size": 115}
     assert artifact["owners"][0] == {"name": "libs/models:data", "files": 1, "size": 1000}
     assert artifact["direct"][0] == {
-        "name": "libs/models", "files": 2, "size": 1013, "requirements": ["numpy>=2"],
+        "name": "libs/models", "files": 2, "size": 1013, "requirements": ["numpy>=2"], "wheels": None,
     }  # fmt: skip
 
 

@@ -11,10 +11,11 @@ import heapq
 import os
 import re
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Optional, Tuple
 
+from flyte_pack.locked import Locked
 from flyte_pack.names import normalized
 
 _NAME = re.compile(r"\s*([A-Za-z0-9][\w.-]*)")  # of a distribution: PEP 508
@@ -88,7 +89,7 @@ class Artifact:
     """All that is known of an artifact.
 
     root: the address that was asked for. entries: the targets of its entry points, and tasks on the
-    way to them. needs, libraries: by target.
+    way to them. needs, libraries: by target. lock: what the lock file of its resolve tells.
     """
 
     root: str
@@ -97,6 +98,15 @@ class Artifact:
     libraries: Tuple[Tuple[str, str], ...]
     files: Tuple[ShippedFile, ...]
     requirements: Tuple[Requirement, ...] = ()
+    lock: Optional[Locked] = None
+
+
+class Weight(NamedTuple):
+    """Distributions as wheels. size: bytes, where it is known; unknown: of how many it is not."""
+
+    distributions: int
+    size: int
+    unknown: int
 
 
 class Step(NamedTuple):
@@ -119,20 +129,28 @@ class Edge(NamedTuple):
 
 
 class Total(NamedTuple):
-    """Files of one library, or of one direct dependency; size in bytes."""
+    """Files of one library, or of one direct dependency; size in bytes.
+
+    wheels: of its requirements and what they bring; None where the lock file has no sizes.
+    """
 
     name: str
     files: int
     size: int
     requirements: Tuple[str, ...] = ()
+    wheels: Optional[Weight] = None
 
 
 class Needed(NamedTuple):
-    """A requirement, and the modules whose targets need it; the first is on a shortest way."""
+    """A requirement, and the modules whose targets need it; the first is on a shortest way.
+
+    wheels: of it and what it brings; None where the lock file has no sizes.
+    """
 
     text: str
     target: str
     by: Tuple[str, ...]
+    wheels: Optional[Weight] = None
 
 
 class Graph:
@@ -370,17 +388,48 @@ class Graph:
     def exclusive(self) -> Tuple[Total, ...]:
         """For each direct dependency, what would not ship without it; the largest first.
 
-        No file counts twice, so their sum is at most the whole.
+        No file or distribution counts twice, so their sum is at most the whole.
         """
-        return _largest_first(
-            Total(
-                name,
-                sum(self.files[node] is not None for node in nodes),
-                sum(file.size for file in map(self.files.__getitem__, nodes) if file),
-                tuple(sorted({t for n in nodes for t in self.requirements.get(self.names[n], ())})),
+        totals = []
+        for name, nodes in self.brought().items():
+            targets = {self.names[node] for node in nodes} & self.requirements.keys()
+            totals.append(
+                Total(
+                    name,
+                    sum(self.files[node] is not None for node in nodes),
+                    sum(file.size for file in map(self.files.__getitem__, nodes) if file),
+                    tuple(sorted({text for one in targets for text in self.requirements[one]})),
+                    self._weight(
+                        self._distributions()
+                        - self._distributions(self.requirements.keys() - targets)
+                    )
+                    if targets
+                    else None,
+                )
             )
-            for name, nodes in self.brought().items()
-        )
+        return _largest_first(totals)
+
+    def wheels(self) -> Optional[Weight]:
+        """Of all that is required; None where the lock file has no sizes."""
+        return self._weight(self._distributions())
+
+    def _distributions(self, targets: Optional[Collection[str]] = None) -> frozenset[str]:
+        """Normalized names of what these targets (by default all) require, and what that brings."""
+        lock = self.artifact.lock
+        asked = [
+            name
+            for one in self.artifact.requirements
+            if targets is None or one.target in targets
+            for name in one.distributions
+        ]
+        return frozenset(asked) if lock is None else lock.reached(asked)
+
+    def _weight(self, names: Collection[str]) -> Optional[Weight]:
+        lock = self.artifact.lock
+        if lock is None or not lock.sizes or not names:
+            return None
+        known = [lock.sizes[name] for name in names if name in lock.sizes]
+        return Weight(len(names), sum(known), len(names) - len(known))
 
     def brought(self) -> Mapping[str, Sequence[int]]:
         """The nodes that only one direct dependency brings, by what `direct` calls that."""
@@ -441,7 +490,11 @@ class Graph:
             node = self.target[target]
             closest = sorted(by[node], key=lambda at: (self._cost[at] or (0, 0), self.names[at]))
             names = tuple(self.label(at) for at in closest)
-            found += [Needed(text, target, names) for text in texts]
+            for text in texts:
+                own = distribution(text)
+                lock = self.artifact.lock
+                brings = lock.reached([own]) if lock and own else ()
+                found.append(Needed(text, target, names, self._weight(brings)))
         return tuple(sorted(found))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Dict, Optional
 
-from flyte_pack.explain import MOST_WAYS, Artifact, Graph, ShippedFile, Step, Total
+from flyte_pack.explain import MOST_WAYS, Artifact, Graph, ShippedFile, Step, Total, Weight
 from flyte_pack.json_fields import InvalidData, as_json, dump, read
 from flyte_pack.manifest import ManifestGraph
 from flyte_pack.manifest_graph import artifact_with, graph_of
@@ -47,13 +47,23 @@ def artifact(graph: Graph, copy_style: Optional[str]) -> Mapping[str, Any]:
             for node, file in graph.file_nodes()
         ],
         "requirements": [
-            {"requirement": one.text, "target": one.target, "needed_by": list(one.by)}
+            {
+                "requirement": one.text,
+                "target": one.target,
+                "needed_by": list(one.by),
+                "wheels": _weight(one.wheels),
+            }
             for one in graph.needed()
         ],
+        "wheels": _weight(graph.wheels()),
         "folders": _totals(graph.by_folder()),
         "owners": _totals(graph.by_library()),
         "direct": [
-            {**total, "requirements": list(one.requirements)}
+            {
+                **total,
+                "requirements": list(one.requirements),
+                "wheels": _weight(one.wheels),
+            }
             for one in graph.exclusive()
             for total in _totals([one])
         ],
@@ -108,6 +118,10 @@ def found_brought(graph: Graph, names: Sequence[str], target: str) -> Mapping[st
 
 def _way(steps: Sequence[Step]) -> Sequence[Mapping[str, str]]:
     return [{"name": step.name, "reason": step.kind} for step in steps]
+
+
+def _weight(weight: Optional[Weight]) -> Optional[Mapping[str, int]]:
+    return None if weight is None else weight._asdict()
 
 
 def _totals(totals: Iterable[Total]) -> Sequence[Mapping[str, Any]]:

@@ -7,7 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Optional
 
-from flyte_pack.explain import HOLDS, MOST_WAYS, Graph, ShippedFile, Step, Total, distribution
+from flyte_pack.explain import (
+    HOLDS,
+    MOST_WAYS,
+    Graph,
+    ShippedFile,
+    Step,
+    Total,
+    Weight,
+    distribution,
+)
 from flyte_pack.progress import megabytes
 from flyte_shim import shown
 
@@ -26,7 +35,7 @@ def text(what: str, graph: Graph) -> str:
     if files:
         lines += ["", "Each file below the one that brings it:", *_tree(graph)]
     if artifact.requirements:
-        lines += ["", "Third-party requirements:", *_requirements(graph)]
+        lines += ["", f"Third-party requirements{_sized(graph)}:", *_requirements(graph)]
     lines += _totals(graph)
     return "".join(f"{shown.printable(line).rstrip()}\n" for line in lines)
 
@@ -186,12 +195,33 @@ def _requirements(graph: Graph) -> list[str]:
     versions = {r.target: dict(r.versions) for r in graph.artifact.requirements}
     texts = [_with_version(one.text, versions[one.target]) for one in needed]
     width = min(_WIDEST, max(map(len, texts)))
+    with_sizes = any(one.wheels for one in needed)
     lines = []
     for one, wanted in zip(needed, texts):
         named, others = one.by[:_MODULES], len(one.by) - _MODULES
         more = f" and {others:,} more" if others > 0 else ""
-        lines.append(f"  {wanted:<{width}}  needed by {', '.join(named)}{more}  ({one.target})")
+        size = f"  {wheels(one.wheels):>9}" if with_sizes else ""
+        lines.append(
+            f"  {wanted:<{width}}{size}  needed by {', '.join(named)}{more}  ({one.target})"
+        )
     return lines
+
+
+def _sized(graph: Graph) -> str:
+    """What they weigh with all that they bring, as far as the lock file says; "" if it does not."""
+    weight = graph.wheels()
+    if weight is None:
+        return ""
+    plural = "" if weight.distributions == 1 else "s"
+    return f", {weight.distributions:,} distribution{plural}, {wheels(weight, ' as wheels')}"
+
+
+def wheels(weight: Optional[Weight], what: str = "") -> str:
+    """what: stands behind the size."""
+    if weight is None or weight.unknown == weight.distributions:
+        return "unknown"
+    more = f", {weight.unknown:,} unknown" if weight.unknown else ""
+    return f"{megabytes(weight.size)}{what}{more}"
 
 
 def _with_version(text: str, versions: Mapping[str, str]) -> str:
@@ -208,11 +238,12 @@ def _totals(graph: Graph) -> list[str]:
     exclusive = [total for total in graph.exclusive() if total.files or total.requirements]
     if exclusive:
         lines += ["", "What only one direct dependency of the entry point brings:"]
-        for name, files, size, requirements in exclusive:
+        for name, files, size, requirements, weight in exclusive:
             saved = [f"{megabytes(size)} in {files:,} file{'' if files == 1 else 's'}"] * bool(
                 files
             )
-            saved += [f"the need of {', '.join(requirements)}"] * bool(requirements)
+            of_wheels = f" ({wheels(weight, ' as wheels')})" if weight else ""
+            saved += [f"the need of {', '.join(requirements)}{of_wheels}"] * bool(requirements)
             lines.append(f"  dropping `{name}` saves {', and '.join(saved)}")
     return lines
 
@@ -221,5 +252,5 @@ def _table(totals: Sequence[Total]) -> list[str]:
     width = min(_WIDEST, max(len(total.name) for total in totals))
     return [
         f"  {name:<{width}}  {megabytes(size):>9}  {files:>6,} file{'' if files == 1 else 's'}"
-        for name, files, size, _ in totals
+        for name, files, size, *_ in totals
     ]

@@ -11,7 +11,7 @@ import json
 import re
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple, Optional
 
@@ -30,6 +30,8 @@ _TABLE = re.compile(r"^\[", re.MULTILINE)
 _NAME_IS = re.compile(r'^name\s*=\s*"([^"\n]+)"', re.MULTILINE)
 _VERSION_IS = re.compile(r'^version\s*=\s*"([^"\n]+)"', re.MULTILINE)
 _UV_NEED = re.compile(r'\{ name = "([^"\n]+)"')
+# A wheel's tag of platforms, and its size in bytes: in an inline table, or one of its own.
+_WHEEL = re.compile(r'-([^-"/]+)\.whl"(?:[^}\n]|\n(?!\[))*?\bsize\s*=\s*(\d+)')
 _OR = " or "  # several versions, for different platforms
 
 
@@ -40,16 +42,29 @@ class Locked:
     needs: None where the lock file does not say who needs what: one of plain requirements, without
     the comments in which `uv pip compile` and `pip-compile` say it. A distribution that nothing
     reaches by them is certainly not installed. conditional: those that a marker of plain
-    requirements restricts to some platforms or Pythons.
+    requirements restricts to some platforms or Pythons. sizes: bytes of the largest wheel for Linux
+    on x86-64 that the lock file has, where it has sizes.
     """
 
     names: frozenset[str]
     versions: Mapping[str, str]
     needs: Optional[Mapping[str, frozenset[str]]]
     conditional: frozenset[str] = frozenset()
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     def versions_of(self, name: str) -> list[str]:
         return self.versions[name].split(_OR) if name in self.versions else []
+
+    def reached(self, starts: Iterable[str]) -> frozenset[str]:
+        """`starts`, and all that they need in turn, as far as that is known."""
+        found: set[str] = set()
+        waiting = list(starts)
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found.add(name)
+                waiting += (self.needs or {}).get(name, ())
+        return frozenset(found)
 
     def way(self, starts: Iterable[str], wanted: str) -> Optional[Sequence[str]]:
         """A shortest way of needs from one of `starts` to `wanted`, both included."""
@@ -75,6 +90,7 @@ class _Entry(NamedTuple):
     version: str  # "" if it is not told, or is one to keep out of a message
     needs: Optional[Iterable[str]]
     conditional: bool = False
+    size: Optional[int] = None
 
 
 @lru_cache(maxsize=16)  # many bundles of a build have one lock file
@@ -83,6 +99,7 @@ def locked(lock: bytes) -> Locked:
     names: dict[str, set[str]] = defaultdict(set)
     needs: dict[str, set[str]] = defaultdict(set)
     conditional = set()
+    sizes: dict[str, int] = {}
     told = True
     for entry in _entries(lock.decode(errors="replace")):
         name = normalized(entry.name)
@@ -91,11 +108,14 @@ def locked(lock: bytes) -> Locked:
         if entry.conditional:
             conditional.add(name)
         told = told and entry.needs is not None
+        if entry.size is not None:
+            sizes[name] = max(entry.size, sizes.get(name, 0))
     return Locked(
         frozenset(names),
         {name: _OR.join(sorted(of)) for name, of in names.items() if of},
         {name: frozenset(of) for name, of in needs.items()} if told and names else None,
         frozenset(conditional),
+        sizes,
     )
 
 
@@ -140,7 +160,17 @@ def _of_toml(text: str) -> Iterator[_Entry]:
         name, version = _NAME_IS.search(head), _VERSION_IS.search(head)
         if name:
             needs = _UV_NEED.findall(part) if told else None
-            yield _Entry(name[1], _told(version[1]) if version else "", needs)
+            size = _size_of_wheel(part)
+            yield _Entry(name[1], _told(version[1]) if version else "", needs, size=size)
+
+
+def _size_of_wheel(package: str) -> Optional[int]:
+    sizes = [
+        int(size)
+        for platforms, size in _WHEEL.findall(package)
+        if platforms == "any" or ("manylinux" in platforms and "x86_64" in platforms)
+    ]
+    return max(sizes, default=None)
 
 
 def _of_requirements(text: str) -> Iterator[_Entry]:

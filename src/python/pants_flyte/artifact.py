@@ -75,7 +75,7 @@ async def without_files(
     python_setup: PythonSetup,
 ) -> Artifact:
     """What is known before any file is looked at."""
-    versions = (await locked_of(resolve, python_setup)).versions
+    lock = await locked_of(resolve, python_setup)
     return Artifact(
         root=root.spec,
         entries=tuple(sorted(address.spec for address in entries)),
@@ -86,8 +86,11 @@ async def without_files(
         libraries=tuple((t.address.spec, library_of(t.address)) for t in graph.targets),
         files=(),
         requirements=tuple(
-            _requirement(t, versions) for t in graph.targets if t.has_field(PythonRequirementsField)
+            _requirement(t, lock.versions)
+            for t in graph.targets
+            if t.has_field(PythonRequirementsField)
         ),
+        lock=lock,
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from flyte_pack.explain import Artifact, Graph, Need, ShippedFile
+from flyte_pack.locked import Locked
 from tests.flyte_pack.report.conftest import OpenPage
 from tests.support import reports
 from tests.support.browser import PHONE
@@ -210,6 +212,16 @@ def test_a_phone_shows_it_all(open_page: OpenPage, document: dict[str, Any], nam
     expect(page.get_by_role("complementary")).to_be_in_viewport()
     page.get_by_role("button", name="Close the details").tap()
     expect(page.locator("#way")).to_have_count(0)
+
+
+def test_requirements_have_sizes_where_they_are_known(open_page: OpenPage):
+    lock = Locked(frozenset({"torch"}), {}, {}, sizes={"torch": 800_000_000})
+    page = open_page(reports.content(Graph(replace(reports.forecast().artifact, lock=lock))))
+    view(page, "Dependencies")
+    expect(page.get_by_role("row", name=re.compile("^torch==2.9.0 800.0 MB"))).to_be_visible()
+    expect(page.get_by_role("row", name=re.compile("^numpy unknown"))).to_be_visible()
+    expect(page.get_by_text("With all that they bring: 800.0 MB, 5 unknown")).to_be_visible()
+    expect(page.get_by_text("the need of torch==2.9.0").first).to_contain_text("as wheels")
 
 
 def test_on_a_phone_a_path_has_the_room_that_is_there(

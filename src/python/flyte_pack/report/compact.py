@@ -58,6 +58,7 @@ def _artifact(artifact: Mapping[str, Any], graph: Graph, names: _Numbered) -> Ma
                 "requirement": one["requirement"],
                 "target": names(one["target"]),
                 "needed_by": [names(name) for name in one["needed_by"]],
+                "wheels": one["wheels"],
             }
             for one in artifact["requirements"]
         ],

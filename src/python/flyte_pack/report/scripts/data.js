@@ -29,6 +29,13 @@ function bytes(count) {
   return `${commas((count / 1e6).toFixed(1))} MB`;
 }
 
+/** Wheels of distributions, as `flyte-explain` says it; null where the lock file has no sizes. */
+function wheels(weight, what = "") {
+  if (!weight) return null;
+  if (weight.unknown === weight.distributions) return "unknown";
+  return `${bytes(weight.size)}${what}${weight.unknown ? `, ${commas(weight.unknown)} unknown` : ""}`;
+}
+
 const commas = (number) => String(number).replace(/\B(?=(\d{3})+(?!\d))/g, ",");
 const counted = (count, what) => `${commas(count)} ${what}${count === 1 ? "" : "s"}`;
 const percent = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(1)} %` : "0 %");

@@ -105,11 +105,14 @@ const costs = {
     const most = Math.max(0, ...direct.map((one) => one.size));
     const saved = bars(
       direct.map((one) => {
-        const needs = one.requirements.length ? `, and the need of ${one.requirements.map(shown).join(", ")}` : "";
+        const weight = one.wheels ? ` (${wheels(one.wheels, " as wheels")})` : "";
+        const needs = one.requirements.length ? `, and the need of ${one.requirements.map(shown).join(", ")}${weight}` : "";
         const text = `${bytes(one.size)} in ${counted(one.files, "file")}${needs}`;
         return { name: make("bdi", { class: "name" }, shown(one.name)), size: one.size, most, text };
       }),
     );
+    const sized = current.requirements.some((one) => one.wheels);
+    const heads = ["Requirement", sized ? "Wheels" : null, "Needed by", "Target"].filter(Boolean);
     const wanted = current.requirements.map((one) => {
       const target = current.name(one.target);
       const by = one.needed_by.map((number) => current.nodes.get(current.name(number))).filter(Boolean);
@@ -119,6 +122,7 @@ const costs = {
         "tr",
         {},
         make("th", { scope: "row" }, linkTo(target, one.requirement)),
+        sized ? make("td", { class: "number" }, wheels(one.wheels) ?? "unknown") : null,
         make("td", {}, ...few.filter(Boolean), more),
         make("td", { class: "owner" }, make("bdi", {}, shown(target))),
       );
@@ -137,11 +141,12 @@ const costs = {
             make(
               "table",
               {},
-              make("thead", {}, make("tr", {}, ...["Requirement", "Needed by", "Target"].map((head) => make("th", { scope: "col" }, head)))),
+              make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),
               make("tbody", {}, ...wanted),
             ),
           )
         : make("p", { class: "hint" }, "It needs none."),
+      sized ? make("p", { class: "hint" }, `With all that they bring: ${wheels(current.wheels)}, as the lock file says.`) : "",
     );
   },
 };
