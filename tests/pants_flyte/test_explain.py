@@ -301,6 +301,8 @@ def test_wheels_have_the_sizes_of_the_lock_file(root: RuleRoot):
         (("--why=numpy", "--diff=main"), "--why and --diff are two questions: ask one of them"),
         (("--diff=git:",), "--diff=git: names no revision"),
         (("--diff=version:",), "--diff=version: names no version"),
+        (("--diff=--all",), "--diff=--all is an option, and no revision of git"),
+        (("--diff=git:-x",), "--diff=git:-x is an option, and no revision of git"),
     ],
 )
 def test_a_question_that_is_none_is_an_error(root: RuleRoot, options, said):

@@ -51,8 +51,10 @@ def parse(typed: str) -> Old:
     prefix, _, rest = typed.partition(":")
     if typed in ("version:", "git:"):
         raise UserError(
-            f"--diff={typed} names no {'version' if prefix == 'version' else 'revision'}"
+            f"--diff={typed} names no {'version' if typed == 'version:' else 'revision'}"
         )
+    if (rest if prefix == "git" else typed).startswith("-"):
+        raise UserError(f"--diff={typed} is an option, and no revision of git")
     if typed == "current":
         return Old(Kind.DEPLOYED, "")
     if prefix == "version" and rest:

@@ -117,7 +117,7 @@ async def since_revision(
         output = os.path.join(scratch, "told.json")
         process = InteractiveProcess(
             argv=(
-                *(f"{{chroot}}/{tool.argv0}", "explain-at", f"--revision={old.text}"),
+                *(f"{{chroot}}/{tool.argv0}", "explain-at", "--revision", old.text),
                 *("--pants", bin_name(), "--output", output, "--"),
                 *(address.spec for address in addresses),
             ),
