@@ -132,3 +132,26 @@ def test_a_revision_of_git_is_explained_by_a_pants_of_its_own(example: BuildRoot
     done = example.pants("flyte-explain", "--diff=no-such", TRAIN, check=False)
     assert done.returncode == 1
     assert "no-such is no revision of git here, no file, and no address of a target" in done.stderr
+
+
+def test_the_report_has_what_differs_from_a_deployed_version(
+    example: BuildRoot, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.html"
+    example.pants("run", "services:deploy", "--", "--version", "before")
+    line = "    from libs.reporting.render import headline as render  # only this task needs it\n"
+    form = ("--format=html", f"--output-file={report}", "services:deploy")
+    with edited(example, WORKFLOWS, line, ""):
+        done = example.pants("flyte-explain", "--diff=version:before", *form)
+    assert done.stdout == ""
+    data = report.read_text().partition('id="data">')[2].partition("</script>")[0]
+    told = json.loads(data)
+    assert {one["address"] for one in told["artifacts"]} >= {TRAIN, "services/etl:pipeline"}
+    (train,) = (one for one in told["differences"] if one["address"] == TRAIN)
+    ((of, to, _),) = paths(train["removed"])
+    assert (told["old"], of, to) == ("version:before", WORKFLOWS, "libs/reporting/render.py")
+    report.unlink()
+    done = example.pants("flyte-explain", "--diff=version:nope", *form, check=False)
+    assert done.returncode == 1
+    assert "there is no version nope" in done.stderr
+    assert not report.exists()

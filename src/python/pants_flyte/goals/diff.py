@@ -168,6 +168,19 @@ async def deployed(
     return await engine.run_interactive(interactive_process(program, environment, *words, *form))
 
 
+async def since_version(
+    typed: str, old: Old, addresses: Sequence[Address], deploying: Deploying
+) -> Sequence[Mapping[str, Any]]:
+    """What `deployed` tells. Raises `UserError`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        output = os.path.join(scratch, "told.json")
+        if await deployed(typed, old, addresses, deploying, True, output):
+            raise UserError(f"what differs from {typed} is not known")
+        with open(output, "rb") as file:
+            found: Sequence[Mapping[str, Any]] = json.loads(file.read())["differences"]
+    return found
+
+
 async def _deployment_of(typed: str, targets: Sequence[Target]) -> Target:
     found: List[Target] = []
     for target in targets:

@@ -28,7 +28,13 @@ from pants_flyte import engine
 from pants_flyte.build_types import Explained, ExplainRequest
 from pants_flyte.explain import Asked, asked_about
 from pants_flyte.first_party import FirstPartyModules
-from pants_flyte.goals.diff import Deploying, deployed, differences, since_revision
+from pants_flyte.goals.diff import (
+    Deploying,
+    deployed,
+    differences,
+    since_revision,
+    since_version,
+)
 from pants_flyte.old_sides import Kind, parse
 from pants_flyte.subsystem import FlyteSubsystem
 from pants_flyte.task_packages import PackageSettings
@@ -181,15 +187,15 @@ async def _diff(
     """The exit code. Raises `UserError`."""
     typed, as_json = options.diff or "", options.format is ExplainFormat.JSON
     old = parse(typed)
-    if old.kind is Kind.DEPLOYED:
-        if options.format is ExplainFormat.HTML:
-            raise UserError(f"--diff={typed} is told as text or JSON: leave out --format=html")
-        addresses = [one.address for one in asked]
+    addresses = [one.address for one in asked]
+    if old.kind is Kind.DEPLOYED and options.format is not ExplainFormat.HTML:
         return await deployed(typed, old, addresses, deploying, as_json, options.output_file)
     requests = tuple(dict.fromkeys(request for one in asked for request in one.requests))
     explained = await engine.explain_each(requests)
-    if old.kind is Kind.REVISION:
-        found = await since_revision(old, [one.address for one in asked], explained, deploying)
+    if old.kind is Kind.DEPLOYED:
+        found = await since_version(typed, old, addresses, deploying)
+    elif old.kind is Kind.REVISION:
+        found = await since_revision(old, addresses, explained, deploying)
     else:
         found = await differences(typed, old, explained)
     answers = {"old": typed, "differences": found}
