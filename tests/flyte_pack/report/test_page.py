@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from flyte_pack.explain import Artifact, Graph, Need, ShippedFile
+from flyte_pack.explain_json import found_brought
 from flyte_pack.locked import Locked
 from tests.flyte_pack.report.conftest import OpenPage
 from tests.support import reports
@@ -269,6 +270,17 @@ def test_what_was_asked_for_and_is_not_there_is_said(open_page: OpenPage):
     page = open_page(reports.content(graph, asked="libs/billing.py", why=[answer]))
     expect(page.locator("#answer")).to_have_text(
         "services/forecast:train does not have libs/billing.py: no target owns it."
+    )
+
+
+def test_what_only_another_distribution_needs_is_said_and_that_is_selected(open_page: OpenPage):
+    graph = reports.forecast()
+    answer = found_brought(graph, ["matplotlib", "pillow"], "3rdparty/python#matplotlib")
+    page = open_page(reports.content(graph, asked="pillow", why=[answer]))
+    expect(page.locator("#answer")).to_contain_text("services/forecast:train needs pillow: ")
+    expect(page.locator("#answer")).to_contain_text("3rdparty/python#matplotlib -> pillow")
+    expect(page.get_by_role("complementary").get_by_role("heading").first).to_have_text(
+        "matplotlib"
     )
 
 

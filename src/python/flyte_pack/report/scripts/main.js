@@ -233,13 +233,20 @@ function choices() {
 /** What `--why` asked for is selected; what is not there is said. */
 function answer() {
   const answers = DOCUMENT.why ?? [];
-  const missing = answers.filter((one) => !one.found);
-  $("answer").hidden = !missing.length;
-  $("answer").append(...missing.map((one) => make("span", {}, shown(`${one.address} does not have ${DOCUMENT.asked}: ${one.why_not}`))));
+  const byOthers = (one) => one.ways[0][one.ways[0].length - 1].reason === "required"; // it is in no picture
+  const told = answers
+    .filter((one) => !one.found || byOthers(one))
+    .map(({ address, found, ways, why_not: whyNot }) =>
+      found
+        ? `${address} needs ${DOCUMENT.asked}: ${ways[0].map((step) => step.name).join(" -> ")}`
+        : `${address} does not have ${DOCUMENT.asked}: ${whyNot}`,
+    );
+  $("answer").hidden = !told.length;
+  $("answer").append(...told.map((text) => make("span", {}, shown(text))));
   const found = answers.find((one) => one.found);
   if (!found) return {};
   const artifact = DOCUMENT.artifacts.findIndex((one) => one.address === found.address);
-  const way = found.ways[0];
+  const way = found.ways[0].filter((step) => step.reason !== "required");
   return { artifact: Math.max(0, artifact), view: "imports", selected: way[way.length - 1].name };
 }
 
