@@ -176,8 +176,11 @@ def root(tmp_path, running, monkeypatch):
     yield root
     # Neither in temporary files, nor in the user's home, is anything left of it.
     assert root.scratch_left() == []
-    # `flyte_pack.remembered` keeps digests, as names of empty files.
-    left = {one for one in files(root.home) if one.parent.name != "checked" or one.stat().st_size}
+    # `flyte_pack.remembered` keeps digests, as names of empty files; `bytecode` is of the modules.
+    cache = root.home / ".cache" / "pants-flyte"
+    digests = {one for one in files(cache / "checked") if not one.stat().st_size}
+    root.look_through_files(cache)
+    left = files(root.home) - digests - files(cache / "bytecode")
     assert left <= planted | {root.home / "google.json"}
     running.clear()
 
