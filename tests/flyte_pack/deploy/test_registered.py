@@ -215,15 +215,16 @@ def test_what_has_not_changed_is_not_imported_again(root, plane):
 
 
 def test_a_dry_run_imports_the_tasks_and_touches_nothing(root, plane, tmp_path):
+    cache = root.root / ".cache"  # of its user, where what was compiled is kept
+    cache.mkdir()
     before, requests = snapshot(tmp_path), plane.state()["requests"]
     document = root.deploy("--dry-run", "--output", "json").ok().json
     assert {one["status"] for one in document["registered"]} == {"new"}
     assert plane.state()["requests"] == requests
     plan = root.dist / "__deploy_plan.json"
-    assert {p for p, s in snapshot(tmp_path).items() if before.get(p) != s} <= {
-        str(plan),
-        str(root.dist),
-    }
+    changed = {p for p, s in snapshot(tmp_path).items() if before.get(p) != s}
+    assert {p for p in changed if not p.startswith(str(cache))} <= {str(plan), str(root.dist)}
+    assert os.listdir(cache / "pants-flyte") == ["bytecode"]
     root.deploy().ok()
     assert set(versions(document).items()) <= in_flyte(plane)
 
