@@ -204,9 +204,9 @@ def test_relative_imports_move_along_but_not_out_of_the_top(root: RuleRoot):
         {
             "pkg/app/BUILD": build(root_dir="pkg"),
             "pkg/app/w.py": TASK + "from .beside import z",
-            "pkg/app/beside.py": "",
+            "pkg/app/beside.py": "z = 1",
             "pkg/BUILD": "python_sources()",
-            "pkg/x.py": "",
+            "pkg/x.py": "z = 1",
         }
     )
     assert root.bundle("pkg/app:t").paths == {"app/w.py", "app/beside.py"}
