@@ -344,7 +344,7 @@ def test_an_archive_that_cannot_be_written_leaves_nothing(tmp_path, bundle, size
     ("arguments", "message"),
     [
         ([], "no command"),
-        (["pack"], "unknown command 'pack'; one of: bundle, run, deploy"),
+        (["pack"], "unknown command 'pack'; one of: bundle, bundle-with-inventory, run"),
         (["bundle"], "missing --plan, --sources, --archive, --manifest, --summary"),
         (["bundle", "--plan", "p"], "missing --sources, --archive, --manifest, --summary"),
         (["bundle", "--plan"], "--plan needs a value"),
