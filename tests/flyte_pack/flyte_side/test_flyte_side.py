@@ -265,16 +265,41 @@ def test_what_was_compiled_once_is_kept_by_its_content(tmp_path, monkeypatch):
     assert "RuntimeError: services/others.py, 3" in seen("three", 3)
     added = set(kept.iterdir()) - before
     assert len(added) == 1
+    # Code without assertions is other code.
+    assert in_other_ways(tmp_path, kept) == ["True", "False", "True"]
     # What cannot be read costs the time to compile it, and no more.
     for one in kept.iterdir():
         one.write_bytes(one.read_bytes()[:20])
     assert "RuntimeError: services/others.py, 3" in seen("four", 3)
 
 
+def in_other_ways(tmp_path, kept):
+    """Whether `__debug__` holds in a module, run as usual, without assertions, and as usual."""
+    root = unpacked(tmp_path / "ways", {"own.py": "D = __debug__\n"})
+    program = f"""
+        import sys
+        bytecode = runpy.run_path({str(SIDE / "bytecode.py")!r})
+        sys.path.insert(0, {root!r})
+        sys.path_hooks.insert(0, bytecode["finder_of"]({root!r}, {str(kept)!r}))
+        import own
+        print(own.D)
+        """
+    python = str(python_with_flyte(NEWEST))
+    seen = []
+    for options in ((), ("-O",), ()):
+        command = [python, *options, "-I", "-c", LOAD + dedent(program)]
+        seen.append(
+            subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        )
+    return seen
+
+
 def test_nothing_is_counted_for_those_who_make_flyte(tmp_path):
     tasks = f"""
         import sys
+        import importlib.util
         import flyte, flyte._sentry
+        assert importlib.util.find_spec("sentry_sdk")
         flyte._sentry.count("uses")
         assert "sentry_sdk" not in sys.modules
         env = flyte.TaskEnvironment("ml", image={IMAGE!r})

@@ -10,6 +10,7 @@ import _imp
 import hashlib
 import marshal
 import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -65,7 +66,9 @@ class _Loader(SourceFileLoader):
         source = self.get_data(path)
         if self._directory is None or _moved is None:
             return self.source_to_code(source, path)
-        key = hashlib.sha256(MAGIC_NUMBER + source).hexdigest()
+        # PYTHONOPTIMIZE, which a local run may have, leaves out assertions.
+        how = MAGIC_NUMBER + b"%d " % sys.flags.optimize
+        key = hashlib.sha256(how + source).hexdigest()
         kept = os.path.join(self._directory, key)
         with suppress(OSError, EOFError, TypeError, ValueError), open(kept, "rb") as file:
             code = marshal.loads(file.read())  # noqa: S302  # nobody else can write there
