@@ -21,10 +21,9 @@ from flyte_pack.registry.push import look_for, push_image
 from flyte_pack.registry.referrers import CYCLONEDX, EMPTY_TYPE, fallback_tag
 from flyte_pack.signing import KEY, signer_of
 from flyte_shim.hashing import sha256_bytes
-from tests.support.faulty_registry import faulty_registry
 from tests.support.git import git
 from tests.support.listing_registry import Lists
-from tests.support.registries import AMD64, ARM64, make_image, real_registry, session
+from tests.support.registries import AMD64, ARM64, make_image, session
 from tests.support.signing import KINDS, new_key, openssl_verifies
 from tests.support.statements import read_statement, signed_part
 
@@ -34,18 +33,6 @@ LOCK, BASE = "c" * 64, "d" * 64
 MATERIALS = (Material("3rdparty/default.lock", LOCK), Material("docker.io/library/python", BASE))
 COMMIT, LATER = "1" * 40, "2" * 40
 SBOM = b'{"bomFormat": "CycloneDX"}\n'
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory):
-    with real_registry(tmp_path_factory.mktemp("registry")) as registry:
-        yield registry
-
-
-@pytest.fixture
-def front(registry):
-    with faulty_registry(registry.host) as front:
-        yield front
 
 
 def at(commit=COMMIT, dirty=False):

@@ -17,16 +17,10 @@ from flyte_pack.registry.cosign import signature_tag
 from flyte_pack.registry.push import look_for, push_image
 from flyte_pack.signing import KEY, signer_of
 from tests.support.faulty_registry import faulty_registry
-from tests.support.registries import AMD64, ARM64, make_image, real_registry, session
+from tests.support.registries import AMD64, ARM64, make_image, session
 from tests.support.signing import new_key, openssl_verifies
 
 NAME = "team/app"
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory):
-    with real_registry(tmp_path_factory.mktemp("registry")) as registry:
-        yield registry
 
 
 @pytest.fixture(scope="module")

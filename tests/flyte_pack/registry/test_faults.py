@@ -19,7 +19,6 @@ from tests.support.faulty_registry import (
     HalfTaken,
     answer_lost,
     changed,
-    faulty_registry,
     passed_on,
     reset,
     reset_in_the_request,
@@ -248,12 +247,6 @@ def damage(exchange):
 def registry(tmp_path_factory):
     with real_registry(tmp_path_factory.mktemp("registry"), "basic") as registry:
         yield registry
-
-
-@pytest.fixture
-def front(registry):
-    with faulty_registry(registry.host) as front:
-        yield front
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda one: one.name)

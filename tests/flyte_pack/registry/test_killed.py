@@ -10,13 +10,7 @@ import pytest
 from flyte_pack.registry.push import push_image
 from tests.support.faulty_registry import Fault, faulty_registry
 from tests.support.processes import fork, wait
-from tests.support.registries import make_image, real_registry, session
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory):
-    with real_registry(tmp_path_factory.mktemp("registry")) as registry:
-        yield registry
+from tests.support.registries import make_image, session
 
 
 def push(image, destination):

@@ -21,22 +21,15 @@ from tests.support.faulty_registry import (
     changed,
     cut_short,
     damaged,
-    faulty_registry,
     passed_on,
     reset,
     status,
     trickling,
 )
 from tests.support.processes import fork, in_child, wait
-from tests.support.registries import Clock, make_image, real_registry, session
+from tests.support.registries import Clock, make_image, session
 
 ALWAYS = 1000
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory):
-    with real_registry(tmp_path_factory.mktemp("registry")) as registry:
-        yield registry
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +38,6 @@ def base(registry, tmp_path_factory):
     plan = image.plan(f"{registry.host}/library/base:1")
     push_image(plan, str(image.layout.parent), [].append, session=session())
     return image
-
-
-@pytest.fixture
-def front(registry):
-    with faulty_registry(registry.host) as front:
-        yield front
 
 
 def pull(front, layers, directory, clock=None, said=None, **transport):

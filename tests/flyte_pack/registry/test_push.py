@@ -45,12 +45,6 @@ def registry(registries):
     return registries[0]
 
 
-@pytest.fixture
-def front(registry):
-    with faulty_registry(registry.host) as front:
-        yield front
-
-
 def push(image, *destinations, said=None, chunk=1 << 16, keychain=None, dry_run=False, **fields):
     plan = image.plan(*destinations, **fields)
     say = [].append if said is None else said.append

@@ -16,24 +16,12 @@ from flyte_pack.registry import RegistryError
 from flyte_pack.registry.client import may_pull
 from flyte_pack.registry.push import look_for, push_image
 from flyte_pack.registry.referrers import CYCLONEDX, EMPTY_TYPE, fallback_tag
-from tests.support.faulty_registry import Fault, faulty_registry, status
+from tests.support.faulty_registry import Fault, status
 from tests.support.listing_registry import Lists
-from tests.support.registries import AMD64, ARM64, make_image, real_registry, session
+from tests.support.registries import AMD64, ARM64, make_image, session
 
 SBOM = b'{"bomFormat": "CycloneDX"}\n'
 NAME = "team/app"
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory):
-    with real_registry(tmp_path_factory.mktemp("registry")) as registry:
-        yield registry
-
-
-@pytest.fixture
-def front(registry):
-    with faulty_registry(registry.host) as front:
-        yield front
 
 
 def with_sbom(layout, *layers, sbom=SBOM, **fields):
