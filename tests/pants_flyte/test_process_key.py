@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
+import subprocess
 from pathlib import Path
 from uuid import uuid4
 
@@ -63,20 +65,25 @@ def test_another_clone_finds_what_the_first_one_packed(clones, files):
     assert (len(one.packings()), len(two.packings())) == (before[0] + 1, before[1])
 
 
+def command_of(sandbox: Path) -> tuple[dict[str, str], list[str]]:
+    """The variables and the words of what ran in a sandbox that was kept."""
+    script = (sandbox / "__run.sh").read_text()
+    words = shlex.split(script[script.index("env -i") :])[2:]
+    start = next(i for i, word in enumerate(words) if "=" not in word)
+    return dict(word.split("=", 1) for word in words[:start]), words[start:]
+
+
 def test_the_packers_process_holds_no_path_of_the_checkout(clones, files):
     one, _ = clones
     before = set(one.packings())
     one.package(files)
     (sandbox,) = set(one.packings()) - before
-    script = (sandbox / "__run.sh").read_text()
-    assert str(one.root.path) not in script
-    command = script[script.index("env -i") :]
-    words = shlex.split(command)
-    program = next(i for i, word in enumerate(words) if word.endswith("pex_shim.sh"))
-    variables = dict(word.split("=", 1) for word in words[2:program])
+    assert str(one.root.path) not in (sandbox / "__run.sh").read_text()
+    variables, (bash, shim, *arguments) = command_of(sandbox)
+    assert (Path(bash).name, shim) == ("bash", "./flyte_pack.pex_pex_shim.sh")
     # What Pants itself sets for every Python tool.
     assert set(variables) <= {"PATH", "PEX_ROOT", "PEX_PYTHON", "PEX_PYTHON_PATH", "PEX_IGNORE_RCFILES", "CPPFLAGS", "LDFLAGS", "LANG", "LC_CTYPE", "LC_ALL"}  # fmt: skip
-    assert words[program + 1 :] == [
+    assert arguments == [
         *("bundle", "--plan", "plan.json", "--sources", "sources"),
         *("--archive", "app/t.tar.gz", "--manifest", "app/t.manifest.json"),
         *("--summary", "summary.json", "--seen", "seen.json", "--memory", ".cache/flyte_guards"),
@@ -84,6 +91,20 @@ def test_the_packers_process_holds_no_path_of_the_checkout(clones, files):
     plan = (sandbox / "plan.json").read_text()
     assert str(one.root.path) not in plan
     assert str(Path.home()) not in plan
+
+
+def test_the_packer_starts_while_another_process_has_its_shim_open(clones, files):
+    """As a child has it that Pants forked while it wrote the shim, until that child's own start."""
+    one, _ = clones
+    before = set(one.packings())
+    one.package(files)
+    (sandbox,) = set(one.packings()) - before
+    variables, words = command_of(sandbox)
+    with (sandbox / "flyte_pack.pex_pex_shim.sh").open("a"):
+        with pytest.raises(OSError) as executed:
+            subprocess.run(words[1:], cwd=sandbox, env=variables, check=False)
+        assert executed.value.errno == errno.ETXTBSY
+        subprocess.run(words, cwd=sandbox, env=variables, check=True, timeout=60)
 
 
 def test_what_the_packer_does_not_see_does_not_make_it_run_again(clones, files):

@@ -33,6 +33,7 @@ from pants.build_graph.address import Address
 from pants.core.goals.test import TestResult, TestSubsystem
 from pants.core.subsystems.python_bootstrap import PythonBootstrap
 from pants.core.util_rules.subprocess_environment import SubprocessEnvironmentVars
+from pants.core.util_rules.system_binaries import BashBinary
 from pants.engine import fs
 from pants.engine.addresses import Addresses, UnparsedAddressInputs
 from pants.engine.env_vars import EnvironmentVars, EnvironmentVarsRequest
@@ -90,8 +91,8 @@ from pants_flyte.engine.types import (
     program_files,
     root_of_each,
     source_roots_request,
+    started_by,
     with_advice,
-    with_kept,
 )
 
 if TYPE_CHECKING or PANTS_SEMVER.release < (2, 28):
@@ -300,8 +301,9 @@ async def run_venv_pex(process: VenvPexProcess, kept: Mapping[str, fs.Digest]) -
 
     kept: inputs, by directory, that Pants keeps for other sandboxes too.
     """
+    bash = await Get(BashBinary)
     made = await Get(Process, VenvPexProcess, process)
-    return await Get(ProcessResult, Process, with_kept(made, kept))
+    return await Get(ProcessResult, Process, started_by(bash, made, kept))
 
 
 async def run_venv_pexes(
@@ -311,9 +313,10 @@ async def run_venv_pexes(
 
     kept: of some of them, inputs as in `run_venv_pex`.
     """
+    bash = await Get(BashBinary)
     made = await MultiGet(Get(Process, VenvPexProcess, process) for process in processes)
     return await MultiGet(
-        Get(FallibleProcessResult, Process, with_kept(one, kept.get(process)))
+        Get(FallibleProcessResult, Process, started_by(bash, one, kept.get(process)))
         for process, one in zip(processes, made)
     )
 

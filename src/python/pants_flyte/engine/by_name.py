@@ -42,6 +42,7 @@ from pants.core.goals.test import TestResult, TestSubsystem
 from pants.core.subsystems.python_bootstrap import python_bootstrap
 from pants.core.util_rules.env_vars import environment_vars_subset
 from pants.core.util_rules.subprocess_environment import get_subprocess_environment
+from pants.core.util_rules.system_binaries import get_bash
 from pants.engine import fs, intrinsics
 from pants.engine.addresses import Addresses, UnparsedAddressInputs
 from pants.engine.download_file import download_file
@@ -109,8 +110,8 @@ from pants_flyte.engine.types import (
     program_files,
     root_of_each,
     source_roots_request,
+    started_by,
     with_advice,
-    with_kept,
 )
 
 if PANTS_SEMVER.release < (2, 32):
@@ -301,19 +302,21 @@ async def run_interactive(process: InteractiveProcess) -> int:
 
 
 async def run_venv_pex(process: VenvPexProcess, kept: Mapping[str, fs.Digest]) -> ProcessResult:
+    bash = await get_bash(**implicitly())
     made = await pex.setup_venv_pex_process(process, **implicitly())
-    with_inputs = with_kept(made, kept)
-    return await execute_process_or_raise(**implicitly({with_inputs: Process}))
+    started = started_by(bash, made, kept)
+    return await execute_process_or_raise(**implicitly({started: Process}))
 
 
 async def run_venv_pexes(
     processes: Sequence[VenvPexProcess], kept: Mapping[VenvPexProcess, Mapping[str, fs.Digest]]
 ) -> tuple[FallibleProcessResult, ...]:
+    bash = await get_bash(**implicitly())
     made = await concurrently(
         pex.setup_venv_pex_process(process, **implicitly()) for process in processes
     )
     return await concurrently(
-        intrinsics.execute_process(with_kept(one, kept.get(process)), **implicitly())
+        intrinsics.execute_process(started_by(bash, one, kept.get(process)), **implicitly())
         for process, one in zip(processes, made)
     )
 

@@ -14,6 +14,7 @@ from pants.backend.python.util_rules.pex import VenvPex
 from pants.backend.python.util_rules.pex_environment import CompletePexEnvironment
 from pants.base.build_environment import get_buildroot
 from pants.build_graph.address import Address
+from pants.core.util_rules.system_binaries import BashBinary
 from pants.engine.fs import Digest, DigestContents
 from pants.engine.process import Process
 from pants.source.source_root import SourceRootsRequest, SourceRootsResult
@@ -201,9 +202,18 @@ class ImportOwners:
         )
 
 
-def with_kept(process: Process, kept: Optional[Mapping[str, Digest]]) -> Process:
-    """The process with immutable inputs, for which `VenvPexProcess` has no field."""
-    return replace(process, immutable_input_digests=FrozenDict(kept)) if kept else process
+def started_by(bash: BashBinary, process: Process, kept: Optional[Mapping[str, Digest]]) -> Process:
+    """The process of a `VenvPexProcess`, with immutable inputs, for which that has no field.
+
+    Pants has the kernel execute the PEX's shim, which it has just written: that fails (ETXTBSY)
+    where another process was forked meanwhile, and its second attempt always fails (EINVAL: it
+    makes a session twice). Bash reads the shim instead, which nothing keeps from it.
+    """
+    return replace(
+        process,
+        argv=(bash.path, *process.argv),
+        immutable_input_digests=FrozenDict(kept or process.immutable_input_digests),
+    )
 
 
 def source_roots_request(paths: Collection[str]) -> SourceRootsRequest:
