@@ -7,6 +7,8 @@ which other load on the machine harms less.
   python3 build-support/benchmarks/loop.py [--turns 10]
 
 * `./pants run`: typed anew each time, daemon warm. It packs the bundle, unpacks it and runs it.
+  Between a run and the next edit lie a few seconds, as a person needs them: by then a process stands
+  by that has imported Flyte. With `--hurried` they do not, and each run imports it.
 * `./pants --loop run`: waits for the edit in a process that was started before.
 * `flyte run --local`: imports the file where it lies.
 
@@ -128,10 +130,11 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def measure(site: Site, turns: int) -> list[dict[str, float]]:
+def measure(site: Site, turns: int, rest: float) -> list[dict[str, float]]:
     """Each turn, after one that warms up; the loop's turns come last, for it occupies the daemon."""
     found: list[dict[str, float]] = []
     for _ in range(turns + 1):
+        time.sleep(rest)
         turn = {}
         for name, work in ((VERSION, site.version), (PEER, site.peer), (OURS, site.ours)):
             site.edit()
@@ -140,7 +143,7 @@ def measure(site: Site, turns: int) -> list[dict[str, float]]:
     with looping(site) as loop:
         loop.until(site.edit())
         for turn in found:
-            time.sleep(2)  # the run before has come to its end
+            time.sleep(max(rest, 2))  # the run before has come to its end
             start = time.perf_counter()
             loop.until(site.edit())
             turn[LOOP] = time.perf_counter() - start
@@ -152,7 +155,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--turns", type=int, default=10)
-    turns = parser.parse_args().turns
+    parser.add_argument("--hurried", action="store_true", help="edit as soon as a run has ended")
+    given = parser.parse_args()
+    turns, rest = given.turns, 0.0 if given.hurried else 4.0
     python = environment(EXAMPLE / "3rdparty/python/default.lock")
     told = subprocess.run([python, "--version"], capture_output=True, text=True, check=True).stdout
     version = ".".join(told.split()[1].split(".")[:2])
@@ -166,7 +171,7 @@ def main() -> None:
             site.edit()
             site.ours()
             print_load("before")
-            report(measure(site, turns))
+            report(measure(site, turns, rest))
             print_load("then")
 
 

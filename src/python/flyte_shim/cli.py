@@ -16,6 +16,11 @@ from flyte_shim.safe import UnsafeDirectory, safe_directory
 from flyte_shim.stopping import Stopped, Stopping
 from flyte_shim.workdir import MODES, place
 
+# Importing typing takes longer than a whole warm start.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable
+
 USAGE = """\
 usage: flyte-shim [OPTION]... [--] COMMAND [ARGUMENT]...
 
@@ -43,13 +48,16 @@ Exit codes: 64 usage, 65 bad archive, 66 no archive, 69 archive unavailable, 70 
 _OPTIONS = ("--archive", "--cache", "--mode", "--sha256", "--workdir")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Prepare the bundle and become the command; returns an exit code if that fails."""
+def main(argv: list[str] | None = None, become: Callable[[list[str]], None] = become) -> int:
+    """Prepare the bundle and become the command; returns an exit code if that fails.
+
+    become: does the second, in the working directory; returns only by an exception.
+    """
     log = Log()
     try:
         with Stopping() as stopping:
             log.configure(os.environ)
-            return _main(sys.argv[1:] if argv is None else argv, log, stopping)
+            return _main(sys.argv[1:] if argv is None else argv, log, stopping, become)
     except ShimError as error:
         code, message = error.code, str(error)
     except OSError as error:
@@ -66,7 +74,9 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
-def _main(argv: list[str], log: Log, stopping: Stopping) -> int:
+def _main(
+    argv: list[str], log: Log, stopping: Stopping, become: Callable[[list[str]], None]
+) -> int:
     options, command = _parse(argv)
     if "--help" in options:
         print(USAGE, end="")

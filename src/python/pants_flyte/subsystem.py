@@ -171,9 +171,9 @@ class FlyteSubsystem(Subsystem):
     standby = BoolOption(
         default=True,
         help="After a deployment that registered something, have two processes import Flyte and "
-        "wait for the next one, which then needs not wait for that. They have no credentials, are "
-        "used once, and end with Pants' daemon or after a quarter of an hour. On Linux, and where "
-        "the daemon is in use.",
+        "wait for the next one, which then needs not wait for that; and after a local run one for "
+        "the next run. They have no credentials, are used once, and end with Pants' daemon or "
+        "after a quarter of an hour. On Linux, and where the daemon is in use.",
         advanced=True,
     )
     images = DictOption[str](

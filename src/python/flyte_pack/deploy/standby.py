@@ -1,9 +1,10 @@
-"""Keeps processes of `flyte_side` for the next deployment, which have imported Flyte already.
+"""Keeps processes of `flyte_side` for the next command, which have imported Flyte already.
 
-A deployment that had to import Flyte starts one more of each role as it ends, which imports Flyte
-while nobody waits, and is used once. It ends with Pants' daemon, or after a quarter of an hour;
-without a daemon there is none. It starts with an environment that has no credential, and gets the
-rest when it is taken. Whatever goes wrong here costs time only: a new process does the same.
+A deployment that had to import Flyte starts one more of each role as it ends, a local run one that
+may run the next task. It imports Flyte while nobody waits, and is used once. It ends with Pants'
+daemon, or after a quarter of an hour; without a daemon there is none. It starts with an environment
+that has no credential, and gets the rest when it is taken. Whatever goes wrong here costs time
+only: a new process does the same.
 
 In a directory of the user's cache that nobody else can write, there is for each way to start one:
 a socket, where one waits; a lock, which it holds; and the sources that it was started from, since
@@ -22,20 +23,25 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import BinaryIO
 
 from flyte_pack.deploy.start import SIDE_FILES, Start
 from flyte_pack.flyte_side import MAIN, standby
 from flyte_pack.remembered import private_cache
+from flyte_shim import shown
 
 _ABOVE = os.path.dirname(os.path.dirname(os.path.dirname(MAIN)))
 
-# What Python, its libraries and Flyte read as they start. Credentials are none of it.
+# What Python, its libraries and Flyte read as they start. Credentials are none of it. What runs a
+# task gets all else, too: a user sets variables for it that we know nothing of.
 _EARLY = ("HOME", "LANG", "PATH", "PYTHONHASHSEED", "TMPDIR", "TZ")
 _EARLY_PREFIXES = ("DYLD_", "FLYTE_", "LC_", "LD_", "LOG_", "MALLOC_", "XDG_", "_F_")
 _CREDENTIALS = ("KEY", "PASSWORD", "SECRET", "TOKEN")
+# Of the command that is typed, and read by nothing that is imported ahead.
+_OF_COMMAND = ("OLDPWD", "PWD", "SHLVL", "UCTL_CONFIG", "_")
+_OF_PANTS = ("NAILGUN_", "PANTS", "_PANTS", "__PANTS")
 # What `flyte_side` takes from its neighbours, as `flyte_side/__main__.py` has it find them.
 _SHARED = (os.path.join("flyte_pack", "secret_rules.py"), os.path.join("flyte_shim", "shown.py"))
 _CONNECT_SECONDS = 1.0
@@ -70,23 +76,32 @@ class Taken:
 
 def take(start: Start) -> Taken | None:
     """One that was started just so, if one waits."""
+    connection = hand_over(start, [2])
+    if connection is None:
+        return None
+    pid, _ = standby.peer(connection)
+    return Taken(connection, pid)
+
+
+def hand_over(start: Start, files: Sequence[int], **more: object) -> socket.socket | None:
+    """Give one that was started just so what a new process would have; None where none waits.
+
+    files: descriptors, and more: what else its role takes. Returns the connection to it.
+    """
     path = _socket(start)
     if path is None or not os.path.exists(path):
         return None
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.settimeout(_CONNECT_SECONDS)
-        connection.connect(path)
-        pid, _ = standby.peer(connection)  # of us, since nobody else can write there
+        connection.connect(path)  # to one of us, since nobody else can write there
         given = {"environ": dict(start.environ), "directory": os.getcwd(), "umask": _umask()}
-        data = json.dumps(given).encode() + b"\n"
-        sent = socket.send_fds(connection, [data], [2])
-        connection.sendall(data[sent:])
+        standby.hand_over(connection, {**given, **more}, files)
         connection.settimeout(None)
-        return Taken(connection, pid)
     except OSError:  # it was killed, or has just ended, or another was quicker
         connection.close()
         return None
+    return connection
 
 
 def leave(start: Start, arguments: Sequence[str]) -> None:
@@ -104,7 +119,7 @@ def leave(start: Start, arguments: Sequence[str]) -> None:
         subprocess.Popen(
             [*arguments, main, "standby", start.role, path, str(daemon)],
             cwd="/",
-            env=_early(start.environ),
+            env=_early(start),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -112,29 +127,34 @@ def leave(start: Start, arguments: Sequence[str]) -> None:
         )
 
 
-def _early(environ: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name: value
-        for name, value in environ.items()
-        if (name in _EARLY or name.startswith(_EARLY_PREFIXES))
-        and not any(word in name.upper() for word in _CREDENTIALS)
-    }
+def _early(start: Start) -> dict[str, str]:
+    """What it gets as it starts; one that was started with other values is not taken."""
+
+    def is_early(name: str, value: str) -> bool:
+        if any(word in name.upper() for word in _CREDENTIALS):
+            return False
+        if start.role != standby.RUNS_TASKS:
+            return name in _EARLY or name.startswith(_EARLY_PREFIXES)
+        of_command = name in _OF_COMMAND or name.startswith(_OF_PANTS)
+        return not of_command and shown.message(value) == value
+
+    return {name: value for name, value in start.environ.items() if is_early(name, value)}
 
 
 def _socket(start: Start) -> str | None:
     """Where one that is started just so waits; None where there can be none."""
     if not hasattr(os, "pidfd_open"):  # Python has it on Linux
         return None
-    directory = private_cache("standby")
-    try:
-        with open(start.python[-1], "rb") as file:  # a script, in a new place each time
-            program = hashlib.sha256(file.read(1 << 16)).hexdigest()
-    except OSError:
-        return None
+    directory, python = private_cache("standby"), list(start.python)
+    if start.role != standby.RUNS_TASKS:  # a script, in a new place each time
+        try:
+            with open(python[-1], "rb") as file:
+                python[-1] = hashlib.sha256(file.read(1 << 16)).hexdigest()
+        except OSError:
+            return None
     if directory is None:
         return None
-    early = sorted(_early(start.environ).items())
-    told = [program, start.python[:-1], start.role, early, _version()]
+    told = [python, start.role, sorted(_early(start).items()), _version()]
     path = os.path.join(directory, hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16])
     return path if len(os.fsencode(path)) < _LONGEST else None
 

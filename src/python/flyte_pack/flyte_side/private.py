@@ -57,6 +57,11 @@ def private(purpose: str) -> Any:
     return getattr(*_place(purpose))
 
 
+def homes(*purposes: str) -> tuple[str, ...]:
+    """The modules that have what `PRIVATE` names, where it has one for each."""
+    return tuple(path for purpose, path, _, _ in PRIVATE if purpose in purposes)
+
+
 def replace(purpose: str, value: object) -> None:
     """Have Flyte use `value` instead."""
     setattr(*_place(purpose), value)

@@ -23,8 +23,15 @@ from typing import Any, NoReturn
 
 from . import MAIN, missing
 from .bytecode import finder_of
-from .private import RESOLVER, moved, private
+from .private import RESOLVER, homes, moved, private
 from .words import NO_FLYTE, Refused, not_named
+
+
+class Preparation:
+    """What a process that stands by imports, as `serve.prepare` takes it."""
+
+    flyte: Any = None
+    needs = ("flyte.cli.main", "flyte.git", "flyte.remote", *homes("RunArguments", "to_inputs"))
 
 
 def main(argv: list[str]) -> NoReturn:

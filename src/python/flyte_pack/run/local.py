@@ -3,8 +3,9 @@
 The build starts it in the build root, on an interpreter that has the target's resolve. It puts the
 bundle into the store, the shim verifies it and unpacks it into a fresh directory, and there this
 process becomes Flyte's own local runner (`flyte_side/run_here.py`), or the program that serves apps
-(`flyte_side/run_app.py`), as in a container. It stays one process: terminal, signals and exit code
-are the task's. Another process removes the directory when it ends.
+(`flyte_side/run_app.py`), as in a container: terminal, signals and exit code are the task's. Or it
+has a process run the task that stands by (`stand_in.py`). Another process removes the directory
+when it ends.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from flyte_pack.store import Blob, Store
 from flyte_pack.store.opening import open_store
 from flyte_pack.task_link import LinkedBundle, TaskLink, module_of
 from flyte_shim.cli import main as shim
+from flyte_shim.command import become
 from flyte_shim.files import remove_tree
 
 # These bring code in from elsewhere, or belong to the environment that we were started in.
@@ -54,11 +56,17 @@ def main(argv: Sequence[str]) -> int:
     for number in _open_files():
         os.set_inheritable(number, False)
     parser = command.parser("python -m flyte_pack run")
-    parser.usage = "%(prog)s --task TASK.json --dir DIR --store URI [--known FILE] -- [ARGUMENT]..."
+    parser.usage = (
+        "%(prog)s --task TASK.json --dir DIR --store URI [--known FILE] [--standby] -- "
+        "[ARGUMENT]..."
+    )
     parser.add_argument("--task", required=True, help="the packaged task's link")
     parser.add_argument("--dir", required=True, help="the directory that its bundle is in")
     parser.add_argument("--store", required=True, help="URI of the store that the bundle goes into")
     parser.add_argument("--known", help="what the build knows of modules, for messages")
+    parser.add_argument(
+        "--standby", action="store_true", help="whether processes may stand by for the next run"
+    )
     return command.run(parser, argv, _run)
 
 
@@ -82,7 +90,8 @@ def _run(given: argparse.Namespace) -> int:
     os.chdir("/")
     archive = _put(store, directory, link.address, link.bundle)
     uri = store.uri_of(archive.key)
-    return _become_task(uri, archive.sha256, link, options.rest, known, root)
+    standby = given.standby and link.kind != "app"
+    return _become_task(uri, archive.sha256, link, options.rest, known, root, standby)
 
 
 def _put(store: Store, directory: str, address: TargetAddress, bundle: LinkedBundle) -> Blob:
@@ -105,10 +114,11 @@ def _become_task(
     arguments: Sequence[str],
     known: str | None,
     root: str,
+    standby: bool,
 ) -> int:
     # A real path: Flyte computes a module's path relative to its root.
     fresh = tempfile.mkdtemp(prefix="flyte-run-", dir=scratch_place())
-    _remove_at_the_end(fresh)
+    held = _remove_at_the_end(fresh)
     config = os.path.join(fresh, "flyte", "config.yaml")
     os.mkdir(os.path.dirname(config))
     with open(config, "w") as file:
@@ -116,6 +126,14 @@ def _become_task(
     environment = clean_environment(os.environ, config)
     os.environ.clear()
     os.environ.update(environment)
+
+    def begin(words: list[str]) -> None:
+        if standby:
+            from flyte_pack.run.stand_in import stand_in  # not where none may
+
+            stand_in(words, held)
+        become(words)
+
     return shim(
         [
             *("--archive", archive_uri, "--sha256", sha256),
@@ -138,7 +156,8 @@ def _become_task(
                     bytecode=private_cache("bytecode"),
                 )
             ),
-        ]
+        ],
+        begin,
     )
 
 
@@ -186,11 +205,12 @@ def clean_environment(environ: Mapping[str, str], config: str) -> dict[str, str]
     }
 
 
-def _remove_at_the_end(directory: str) -> None:
+def _remove_at_the_end(directory: str) -> int:
     """Have `directory` removed when this process ends, after any exec and even by SIGKILL.
 
-    Another process waits for the end of a pipe that this one holds open. It is not our child, since
-    a task may wait for all of its children, and Ctrl-C does not reach its session.
+    Another process waits for the end of a pipe that this one holds open, by what is returned. It is
+    not our child, since a task may wait for all of its children, and Ctrl-C does not reach its
+    session.
     """
     waiting, held = os.pipe()
     os.set_inheritable(held, True)
@@ -198,7 +218,7 @@ def _remove_at_the_end(directory: str) -> None:
     if child:
         os.close(waiting)
         os.waitpid(child, 0)
-        return
+        return held
     try:
         os.setsid()
         if os.fork() == 0:

@@ -81,7 +81,11 @@ async def _in_image(
 
 
 async def _here(
-    task: BuiltTask, store: str, settings: PackageSettings, modules: FirstPartyModules
+    task: BuiltTask,
+    store: str,
+    flyte: FlyteSubsystem,
+    settings: PackageSettings,
+    modules: FirstPartyModules,
 ) -> RunRequest:
     """Runs on this machine, in the task's own resolve."""
     (target,) = await engine.targets_at([task.address])
@@ -98,7 +102,9 @@ async def _here(
         digest=await engine.merge_digests(digests),
         args=[
             *(f"{{chroot}}/{environment.argv0}", "run", "--task", f"{{chroot}}/{task.link_path}"),
-            *("--dir", "{chroot}", "--store", store, "--known", f"{{chroot}}/{_KNOWN}", "--"),
+            *("--dir", "{chroot}", "--store", store, "--known", f"{{chroot}}/{_KNOWN}"),
+            *(("--standby",) if flyte.standby else ()),
+            "--",
         ],
         extra_env={**environment.env, "PEX_EXTRA_SYS_PATH": f"{{chroot}}/{_PROGRAM_DIR}"},
         # Written once by a daemon, and not again for each run.
@@ -277,7 +283,7 @@ async def _request(
     task = (await engine.build_tasks([task_request]))[0]
     if options.in_image:
         return await _in_image(task, flyte, flyte_pack)
-    return await _here(task, store_uri(flyte, dist_dir), packages, modules)
+    return await _here(task, store_uri(flyte, dist_dir), flyte, packages, modules)
 
 
 @_uncacheable_rule(desc="Prepare to run a Flyte task or app", level=LogLevel.DEBUG)
