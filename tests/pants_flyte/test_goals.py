@@ -40,7 +40,8 @@ def test_a_task_runs_out_of_its_own_bundle(root: RuleRoot):
     # Pants itself adds what the user typed.
     assert arguments == [
         *("run", "--task", "{chroot}/app/t.json", "--dir", "{chroot}"),
-        *("--store", "file://dist/flyte", "--known", "{chroot}/__known_modules.json", "--"),
+        *("--store", "file://dist/flyte", "--known", "{chroot}/__known_modules.json"),
+        *("--standby", "--"),
     ]
     assert os.path.relpath(program, "{chroot}") in paths(root, request.digest)
     assert packaged(root, request.digest) == {
