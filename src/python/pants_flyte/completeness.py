@@ -9,18 +9,15 @@ from __future__ import annotations
 import logging
 import os
 import posixpath
-from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import (
-    Collection,
     Dict,
     FrozenSet,
     Iterable,
     Iterator,
     List,
     Mapping,
-    NamedTuple,
     Optional,
     Sequence,
     Set,
@@ -28,18 +25,9 @@ from typing import (
     Union,
 )
 
-from pants.backend.python.dependency_inference.default_module_mapping import (
-    DEFAULT_MODULE_MAPPING,
-)
 from pants.backend.python.dependency_inference.subsystem import PythonInferSubsystem
 from pants.backend.python.subsystems.setup import PythonSetup
-from pants.backend.python.target_types import (
-    InterpreterConstraintsField,
-    PythonRequirementResolveField,
-    PythonRequirementsField,
-)
 from pants.build_graph.address import Address
-from pants.core.target_types import FileSourceField, ResourceSourceField
 from pants.engine.fs import Digest
 from pants.engine.rules import Rule, collect_rules, rule
 from pants.engine.target import Dependencies, Target
@@ -48,7 +36,6 @@ from pants.util.frozendict import FrozenDict
 from pants.util.logging import LogLevel
 
 from flyte_pack.code.bound_names import Bound
-from flyte_pack.code.code_scan import CodeScan
 from flyte_pack.code.completeness import (
     ERROR,
     QUIET,
@@ -58,32 +45,28 @@ from flyte_pack.code.completeness import (
     Module,
     Owner,
     Surroundings,
-    ThirdParty,
     in_order,
     names_of,
 )
-from flyte_pack.code.data_reads import Read
-from flyte_pack.code.dynamic_scan import GROUP, SCRIPT, UNKNOWN
-from flyte_pack.code.paths import CWD, HERE, PACKAGE
-from flyte_pack.code.wheel_modules import Question
+from flyte_pack.code.dynamic_scan import GROUP, UNKNOWN
 from flyte_pack.errors import listing
-from flyte_pack.locked import locked
-from flyte_pack.names import normalized
 from pants_flyte import engine
 from pants_flyte.artifact import Contents
-from pants_flyte.base_image import base_of, image_of
 from pants_flyte.build_types import Completeness, CompletenessRequest, SourceFile
-from pants_flyte.changed import ordinary_owners
-from pants_flyte.closure import reached_from
-from pants_flyte.code_scans import answer_of, bound_by, scans_of
+from pants_flyte.code_scans import bound_by, scans_of
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.first_party import FirstPartyModules
-from pants_flyte.flyte_modules import MODULES
-from pants_flyte.globs import exactly, matching
-from pants_flyte.known_modules import mapped_modules, provided
+from pants_flyte.globs import exactly
 from pants_flyte.layout import module_name
-from pants_flyte.named_in_code import files_of, place_read
+from pants_flyte.missing_data import missing_data
 from pants_flyte.registered import Registered
+from pants_flyte.resolve_modules import (
+    ResolvesKnown,
+    minors_of,
+    third_party_of,
+    with_base,
+    with_wheels,
+)
 from pants_flyte.subsystem import FlytePackSubsystem, FlyteSubsystem, Missing
 from pants_flyte.target_types import (
     FlyteMissingField,
@@ -163,147 +146,6 @@ def request_of(
             }
         ),
     )
-
-
-# --- what there is --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ResolvesKnown:
-    """The distributions of each resolve, without what an artifact requires of them.
-
-    locks: the contents of their lock files.
-    """
-
-    of: FrozenDict[str, ThirdParty]
-    locks: FrozenDict[str, bytes]
-
-
-def _mapped() -> Dict[str, Tuple[str, ...]]:
-    """Module -> the distributions that are known to have it."""
-    found: Dict[str, Set[str]] = defaultdict(set)
-    for distribution, modules in (*DEFAULT_MODULE_MAPPING.items(), *MODULES.items()):
-        for module in modules:
-            found[module].add(normalized(distribution))
-    return {module: tuple(sorted(names)) for module, names in found.items()}
-
-
-def _with_patterns(
-    mapped: FrozenDict[str, Tuple[str, ...]], locked: FrozenSet[str]
-) -> FrozenDict[str, Tuple[str, ...]]:
-    """And what patterns of Pants' mapping say of the distributions in a lock file."""
-    more: Dict[str, Tuple[str, ...]] = {}
-    for distribution in sorted(locked):
-        for module in mapped_modules(distribution):
-            if distribution not in mapped.get(module, ()):
-                more[module] = (*more.get(module, mapped.get(module, ())), distribution)
-    return FrozenDict({**mapped, **more}) if more else mapped
-
-
-@rule(desc="Look for the modules of requirements", level=LogLevel.DEBUG)
-async def find_resolves_known(python_setup: PythonSetup) -> ResolvesKnown:
-    """A rule, since each artifact needs it: found once."""
-    modules: Dict[str, Dict[str, List[Tuple[str, str]]]] = defaultdict(lambda: defaultdict(list))
-    targets = await engine.all_targets()
-    one_of_each = {type(target): target for target in targets}  # the question is slow
-    kinds = {kind for kind, one in one_of_each.items() if one.has_field(PythonRequirementsField)}
-    for target in targets:
-        if type(target) in kinds:
-            resolve = target[PythonRequirementResolveField].normalized_value(python_setup)
-            for module, distribution in provided(target):
-                modules[resolve][module].append((target.address.spec, distribution))
-    locks = dict(python_setup.resolves) if python_setup.enable_resolves else {}
-    contents = {
-        file.path: file.content
-        for file in await engine.contents_matching(exactly(sorted(set(locks.values()))))
-    }
-    mapped = FrozenDict(_mapped())
-    known, held = {}, {}
-    for resolve in sorted({*modules, *locks}):
-        path = locks.get(resolve)
-        content = contents.get(path) if path is not None else None
-        pinned = None if content is None else locked(content)
-        if content is not None:
-            held[resolve] = content
-        known[resolve] = ThirdParty(
-            resolve=resolve if python_setup.enable_resolves else "",
-            lock=path,
-            modules=FrozenDict({m: tuple(of) for m, of in modules[resolve].items()}),
-            locked=None if pinned is None else pinned.names,
-            needs=FrozenDict(pinned.needs) if pinned and pinned.needs is not None else None,
-            mapped=mapped if pinned is None else _with_patterns(mapped, pinned.names),
-            having=FrozenDict(),
-        )
-    return ResolvesKnown(FrozenDict(known), FrozenDict(held))
-
-
-async def _with_base(
-    known: ThirdParty, target: Target, flyte_pack: FlytePackSubsystem, python_setup: PythonSetup
-) -> ThirdParty:
-    """With what the base image has, if that is known. Asked only where something is missing."""
-    image = await image_of(target)
-    if image is None:
-        return known
-    try:
-        base = await base_of(image, flyte_pack, python_setup)
-    except FlyteTargetError:  # building the image reports it
-        return replace(known, is_known=False)
-    environments = base.environments.values()
-    return replace(
-        known,
-        in_base=frozenset(one.name for e in environments for one in e.distributions),
-        is_known=all(e.has_flyte is not None for e in environments),
-    )
-
-
-async def _with_wheels(
-    known: ThirdParty, target: Target, content: Optional[bytes], modules: Collection[str]
-) -> ThirdParty:
-    """With what the wheels that are at hand say of modules that nothing else is known of."""
-    if content is None or not modules:
-        return known
-    lock = locked(content)
-    installed = known.installed()
-    needed = (lock.names if installed is None else installed & lock.names) - lock.conditional
-    question = Question(
-        sorted(names_of(modules)),
-        {name: lock.versions_of(name) for name in sorted(lock.names)},
-        sorted(needed),
-    )
-    found = await answer_of(target.address, question)
-    return replace(known, having=found.having, all_at_hand=found.is_all and bool(needed))
-
-
-async def _third_party(
-    target: Target,
-    resolve: str,
-    known: ResolvesKnown,
-    python_setup: PythonSetup,
-) -> ThirdParty:
-    required: Set[str] = set()
-    for one in await reached_from([target.address], python_setup):
-        if one.has_field(PythonRequirementsField):
-            required.add(one.address.spec)
-    (explicit,) = await engine.explicit_dependencies([target.get(Dependencies)])
-    excluded = {address.spec for address in explicit.ignores}
-    return replace(
-        known.of.get(resolve, ThirdParty()),
-        required=frozenset(required),
-        excluded=frozenset(excluded),
-        is_known=await image_of(target) is not None,
-    )
-
-
-def _minors(target: Target, python_setup: PythonSetup) -> Tuple[int, ...]:
-    if not target.has_field(InterpreterConstraintsField):
-        return ()
-    versions = engine.configured_constraints(
-        target, python_setup
-    ).partition_into_major_minor_versions(
-        # More than the universe of this Pants, which may be older than what runs the code.
-        [*python_setup.interpreter_versions_universe, *(f"3.{minor}" for minor in range(7, 16))]
-    )
-    return tuple(int(v.partition(".")[2]) for v in versions if v.startswith("3."))
 
 
 def _is_source(path: str, file: SourceFile) -> bool:
@@ -419,175 +261,6 @@ def _lost_entry_points(modules: Iterable[Module], registered: Registered) -> Ite
                 )
 
 
-# --- data -----------------------------------------------------------------------------------------
-
-
-class _Opened(NamedTuple):
-    """What is read. at: its path from the build root. expected: in the artifact."""
-
-    importer: SourceFile
-    read: Read
-    at: str
-    expected: str
-
-
-def _opened(
-    own: Mapping[str, SourceFile], scans: Mapping[str, CodeScan], modules: FirstPartyModules
-) -> Iterator[_Opened]:
-    for path, file in sorted(own.items()):
-        if file.path not in scans:
-            continue
-        scan = scans[file.path]
-        # A script that is started is read from the working directory as well.
-        scripts = [
-            Read(CWD, posixpath.normpath(one.name), one.line, optional=bool(one.guard))
-            for one in scan.dynamic
-            if one.kind == SCRIPT
-        ]
-        for read in (*scan.reads, *scripts):
-            at = place_read(read, file.path, modules)
-            if at is None:
-                continue
-            expected = read.path
-            if read.start == HERE:
-                expected = posixpath.normpath(posixpath.join(posixpath.dirname(path), read.path))
-            elif read.start == PACKAGE:
-                if path != file.stripped:  # `root_dir` parts names and places: an error of its own
-                    continue
-                expected = posixpath.join(read.package.replace(".", "/"), read.path)
-            yield _Opened(file, read, at, expected)
-
-
-class _Lacking(NamedTuple):
-    """A file of the repository that is not where it is looked for. others: more of the directory.
-
-    none: whether all of the directory lacks. exists: whether the repository has it.
-    """
-
-    opened: _Opened
-    at: str
-    expected: str
-    others: int
-    none: bool
-    exists: bool = True
-
-
-def _is_placed(one: _Opened, placed: Collection[str]) -> bool:
-    if one.expected in placed:
-        return True
-    if not one.read.included:  # of a directory that is read, a part may be there
-        return False
-    inside = f"{one.expected}/"
-    if any(path.startswith(inside) for path in placed):
-        return True
-    return one.read.pattern and bool(matching(placed, one.expected))
-
-
-async def _lacking(opened: Sequence[_Opened], placed: Collection[str]) -> List[_Lacking]:
-    by_place: Dict[Tuple[Read, str], _Opened] = {}
-    for one in opened:
-        # One read for each place: several modules may read the same.
-        by_place.setdefault((one.read, one.at), one)
-    found: List[_Lacking] = []
-    there = await files_of(by_place)
-    for key, one in by_place.items():
-        files = there[key]
-        # The same way down in the artifact as in the repository, below what they have in common.
-        expected = {
-            file: one.expected if file == one.at else _moved(file, one.at, one.expected)
-            for file in files
-        }
-        gone = [file for file in files if expected[file] not in placed]
-        if one.read.included and not files:
-            found.append(_Lacking(one, one.at, one.expected, 0, none=True, exists=False))
-        if gone:
-            none = len(gone) == len(files)
-            found.append(_Lacking(one, gone[0], expected[gone[0]], len(gone) - 1, none))
-    return found
-
-
-def _moved(file: str, at: str, expected: str) -> str:
-    """Where a file of a directory is expected. at, expected: the directory or pattern of it."""
-    common = len(posixpath.commonprefix([at[::-1], expected[::-1]]))
-    before, after = at[: len(at) - common], expected[: len(expected) - common]
-    return after + file[len(before) :]
-
-
-async def _missing_data(
-    own: Mapping[str, SourceFile],
-    scans: Mapping[str, CodeScan],
-    request: CompletenessRequest,
-    modules: FirstPartyModules,
-) -> List[Finding]:
-    """Files that the repository has, and that code does not find where it looks for them."""
-    placed = request.placed
-    opened = [one for one in _opened(own, scans, modules) if not _is_placed(one, placed)]
-    lacking = await _lacking(opened, placed)
-    if not lacking:
-        return []
-    owners = await ordinary_owners(sorted({one.at for one in lacking}))
-    elsewhere = {file.path: path for path, (file, _) in placed.items()}
-    found = []
-    for one in lacking:
-        read = one.opened.read
-        certain = read.start != CWD and read.sure and one.none
-        certain = certain and (one.exists or not read.pattern)
-        found.append(
-            Finding(
-                one.opened.importer.path,
-                read.line,
-                read.path,
-                one.at,
-                QUIET if read.optional else ERROR if certain else UNSURE,
-                _about_data(one, owners[one.at], elsewhere.get(one.at)),
-            )
-        )
-    return found
-
-
-def _about_data(one: _Lacking, owners: Sequence[Target], elsewhere: Optional[str]) -> str:
-    directory, name = posixpath.split(one.at)
-    build = posixpath.join(directory, "BUILD")
-    if not one.exists:
-        return (
-            f"an environment includes it, and the repository has no {one.at}: `include` starts at "
-            "the directory of its module"
-        )
-    from_cwd = one.opened.read.start == CWD
-    more = f" (and {one.others:,} more)" if one.others else ""
-    if one.others:
-        name = f"*{posixpath.splitext(name)[1]}"
-    if one.at.endswith((".py", ".pyi")):
-        if not owners:
-            return f"no target owns {one.at}{more}; write `python_sources()` into {build}"
-        shown = ", ".join(owner.address.spec for owner in owners[:4])
-        return f"{shown} has it{more}; add it to `dependencies` of the target that names it"
-    kind = "files" if from_cwd else "resources"
-    if elsewhere is not None:
-        wanted = (
-            "let `files` own it, which keeps its path"
-            if from_cwd
-            else "let `resources` own it, which move with the modules beside them"
-        )
-        return (
-            f"{one.at}{more} is at {elsewhere}, and this looks for it at {one.expected}; {wanted}"
-        )
-    if not owners:
-        return (
-            f'no target owns {one.at}{more}; write `{kind}(name="data", sources=["{name}"])` into '
-            f"{build}, and its address into `dependencies` of the target that reads it"
-        )
-    shown = ", ".join(owner.address.spec for owner in owners[:4])
-    supplies = "supplies" if len(owners) == 1 else "supply"
-    field = FileSourceField if kind == "files" else ResourceSourceField
-    if not any(owner.has_field(field) for owner in owners):
-        return (
-            f"{shown} {supplies} it{more}, which would be found elsewhere in what ships; let "
-            f'`{kind}(name="data", sources=["{name}"])` own it'
-        )
-    return f"{shown} {supplies} it{more}; add it to `dependencies` of the target that reads it"
-
-
 async def _findings(
     modules: Sequence[Module],
     around: Surroundings,
@@ -637,7 +310,7 @@ async def check_completeness(
     around = Surroundings(
         shipped=_shipped(request.placed),
         repository=_repository(modules),
-        third_party=await _third_party(target, request.resolve, known, python_setup),
+        third_party=await third_party_of(target, request.resolve, known, python_setup),
         resolve=request.resolve,
         compiled=frozenset(map(_compiled_name, filter(_is_compiled, request.placed))),
         provided=frozenset(
@@ -647,7 +320,7 @@ async def check_completeness(
                 *python_infer.ignored_unowned_imports,
             )
         ),
-        minors=_minors(target, python_setup),
+        minors=minors_of(target, python_setup),
         roots=sorted({f.source_root for f in own.values() if f.source_root is not None}),
     )
     asked: Set[str] = set()
@@ -662,9 +335,9 @@ async def check_completeness(
         there = frozenset((await engine.files_matching(exactly(sorted(asked)))).files)
         around = replace(around, exists=there.__contains__)
         if unsure:
-            third_party = await _with_base(around.third_party, target, flyte_pack, python_setup)
+            third_party = await with_base(around.third_party, target, flyte_pack, python_setup)
             held = known.locks.get(request.resolve)
-            third_party = await _with_wheels(third_party, target, held, unsure)
+            third_party = await with_wheels(third_party, target, held, unsure)
             around = replace(around, third_party=third_party)
         if unsure or there:
             findings, _ = await _findings(here, around, digests, bound)
@@ -672,7 +345,7 @@ async def check_completeness(
     unowned = {file.path for file in own.values() if file.owner is None}
     findings = [_of_unowned(one) if one.path in unowned else one for one in findings]
     findings += _lost_entry_points(here, registered)
-    findings += await _missing_data(own, scans, request, modules)
+    findings += await missing_data(own, scans, request.placed, modules)
     unknown = (
         f"{module.path}:{called.line}: `{called.said}`"
         for module in here
