@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from flyte_pack.flyte_side.standby import HANDOVER_SECONDS
 from tests.support.deploying import Done
 from tests.support.local_runs import FILES, Machine, of_task, result
 from tests.support.standing_by import Daemon, sockets, until, waiting
@@ -303,6 +304,16 @@ def test_where_what_watches_the_task_is_killed_the_task_ends_and_it_is_told(
     assert "the process that ran the task is gone" in err
     for number in (task, child):
         until(lambda number=number: not Path("/proc", number).exists())
+
+
+def test_one_that_has_waited_for_long_is_taken_and_for_one_that_is_gone_another_starts(
+    site: Site,
+) -> None:
+    first = site.stands_by()
+    time.sleep(HANDOVER_SECONDS + 1)
+    assert f"['{first}'" in result(site.run("tells_of_itself").ok().out)
+    os.kill(site.stands_by(), signal.SIGKILL)
+    assert result(site.run("leaf", "--n", "2").ok().out) == "4"
 
 
 def test_two_that_start_at_once_run_both(site: Site) -> None:

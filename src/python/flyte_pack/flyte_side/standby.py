@@ -29,7 +29,7 @@ from . import MAIN, serve
 RUNS_TASKS = "run_here"
 IDLE_SECONDS = 15 * 60.0
 _REST_SECONDS = 2.0  # whoever deployed may wait for what comes next; nobody edits that fast
-_HANDOVER_SECONDS = 10.0
+HANDOVER_SECONDS = 5.0
 _MOST = 1 << 24  # bytes of what is handed over
 
 
@@ -80,9 +80,10 @@ def _stand_by_to_run(path: str, watched: int, lock: int) -> NoReturn:
         if connection is not None:
             given, files = _handed_over(connection, 4)
             hand_over(ours, given, files)
-            for fd in (ours.detach(), *files):
-                os.close(fd)
-            _attend(child, connection)
+            if ours.recv(1):  # else the child is gone, and whoever wanted it may start another
+                for fd in (ours.detach(), *files):
+                    os.close(fd)
+                _attend(child, connection)
     with suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
     os._exit(0)
@@ -111,7 +112,10 @@ def _run(parent: socket.socket) -> NoReturn:
     role = import_module(f".{RUNS_TASKS}", __package__)
     serve.prepare(role.Preparation(), lambda _: os._exit(1))
     parent.sendall(b".")
+    if not parent.recv(1, socket.MSG_PEEK):  # it waits as long as its parent does
+        os._exit(1)
     given, files = _handed_over(parent, 4)
+    parent.sendall(b".")
     parent.close()
     for number, fd in enumerate(files[:3]):
         os.dup2(fd, number)
@@ -191,7 +195,7 @@ def hand_over(connection: socket.socket, given: dict[str, Any], files: Sequence[
 
 def _handed_over(connection: socket.socket, count: int) -> tuple[dict[str, Any], list[int]]:
     """What `hand_over` has given: the object, at most `count` files."""
-    connection.settimeout(_HANDOVER_SECONDS)
+    connection.settimeout(HANDOVER_SECONDS)
     data, files, _, _ = socket.recv_fds(connection, 1 << 16, count)
     while not data.endswith(b"\n"):
         more = connection.recv(1 << 16)

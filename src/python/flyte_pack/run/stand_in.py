@@ -18,7 +18,7 @@ from typing import NoReturn
 from flyte_pack.deploy import standby
 from flyte_pack.deploy.start import Start
 from flyte_pack.flyte_side import MAIN
-from flyte_pack.flyte_side.standby import RUNS_TASKS
+from flyte_pack.flyte_side.standby import HANDOVER_SECONDS, RUNS_TASKS
 from flyte_pack.progress import write
 
 _UNKNOWN = 1  # the exit code where that of the task was lost
@@ -45,7 +45,17 @@ def stand_in(command: Sequence[str], held: int) -> None:
         _attend(connection)
 
 
-def _attend(connection: socket.socket) -> NoReturn:
+def _attend(connection: socket.socket) -> None:
+    """Return only where there is nothing to attend to."""
+    connection.settimeout(HANDOVER_SECONDS)
+    try:
+        told = connection.recv(64)
+    except OSError:
+        told = b""
+    if not told:  # it was gone; what still comes ends with the connection
+        connection.close()
+        return
+    connection.settimeout(None)
     signal.set_wakeup_fd(-1)  # the shim's, which ends the process
     for one in _HANDED_ON:
         if signal.getsignal(one) != signal.SIG_IGN:
@@ -53,15 +63,13 @@ def _attend(connection: socket.socket) -> NoReturn:
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1):  # who is at the other end sees it when the task closes them
         os.dup2(null, standard)
-    told = b""
     with suppress(OSError):
         while more := connection.recv(64):
             told += more
-    process, *status = map(int, told.split()) if told else (0,)
+    process, *status = map(int, told.split())
     if not status:
-        if process:
-            with suppress(ProcessLookupError):
-                os.killpg(process, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process, signal.SIGKILL)
         write(sys.stderr, "the process that ran the task is gone: how it ended is not known\n")
         os._exit(_UNKNOWN)
     _end_as(status[0])
