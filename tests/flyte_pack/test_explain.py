@@ -12,7 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyte_pack import explain_json
-from flyte_pack.explain import Artifact, Graph, Need, Requirement, ShippedFile, Total, Weight
+from flyte_pack.explain import (
+    Artifact,
+    Graph,
+    InLayer,
+    Need,
+    PackedLayer,
+    Requirement,
+    ShippedFile,
+    Total,
+    Weight,
+)
 from flyte_pack.explain_text import text, way, why
 from flyte_pack.locked import Locked
 
@@ -364,3 +374,53 @@ def test_what_dropping_a_dependency_saves_no_longer_ships_without_it(of: Artifac
         # Sizes are powers of two: equal sums are equal sets.
         assert totals[name].size == sum(sizes[source] for source in lost), name
     assert sum(total.size for total in totals.values()) <= sum(sizes.values())
+
+
+# --- packed ---------------------------------------------------------------------------------------
+
+
+def layer(what: str, packed: int, *parts: InLayer) -> PackedLayer:
+    sums = (sum(p.files for p in parts), sum(p.size for p in parts), parts) if parts else ()
+    return PackedLayer("linux/amd64", what, "sha256:00", packed, *sums)
+
+
+def test_layers_tell_what_is_in_them_unless_their_name_says_it():
+    image = replace(
+        artifact({ROOT: {"app/w.py": "imported"}}, [file("app/w.py", packed=7)]),
+        layers=(
+            layer("base", 9_000_000),
+            layer("numpy 2.4", 6_000_000, InLayer("distribution", "numpy", "2.4", 900, 17_000_000, 5_990_000)),
+            layer(
+                "2 smaller distributions",
+                3000,
+                InLayer("distribution", "b", "1", 2, 3000, 1500),
+                InLayer("distribution", "a", "2", 1, 2000, 1000),
+                InLayer("other", "", "", 1, 10, 5),
+            ),
+            layer("flyte-shim", 500, InLayer("other", "", "", 3, 900, 400)),
+            layer("1 file of code", 20, InLayer("library", "app", "", 1, 10, 7)),
+        ),
+    )  # fmt: skip
+    assert text("an image", Graph(image)).endswith(
+        """
+By top folder:
+         on disk     packed
+  app       10 B        7 B       1 file
+
+By the target that owns them:
+         on disk     packed
+  app       10 B        7 B       1 file
+
+Layers on linux/amd64, packed 15.0 MB, the lowest first:
+                             on disk     packed
+  base                                   9.0 MB
+  numpy 2.4                  17.0 MB     6.0 MB     900 files
+  2 smaller distributions     5.0 kB     3.0 kB       4 files
+    b 1                       3.0 kB     1.5 kB       2 files
+    a 2                       2.0 kB     1.0 kB       1 file
+    other files                 10 B        5 B       1 file
+  flyte-shim                   900 B      500 B       3 files
+  1 file of code                10 B       20 B       1 file
+    app                         10 B        7 B       1 file
+"""
+    )

@@ -78,8 +78,108 @@ def test_a_task_is_a_tree_with_sizes_owners_and_costs(root: RuleRoot):
         What only one direct dependency of the entry point brings:
           dropping `libs/models` saves 1.0 kB in 2 files, and the need of numpy>=2
           dropping `libs/plots` saves 37 B in 2 files
+
+        Sizes are those on disk: `--packed` adds those in the archive, or the layers of an image.
         """
     )
+
+
+def packed(root: RuleRoot, address: str) -> dict[str, Any]:
+    (artifact,) = json.loads(explained(root, "--packed", "--format=json", address))["artifacts"]
+    return artifact
+
+
+@pytest.mark.parametrize("address", ["app:t", "app:b"])
+def test_packed_it_has_sizes_in_the_archive_too(root: RuleRoot, address: str):
+    root.write(REPOSITORY)
+    root.edit("app/BUILD", "python_sources()", "python_sources()\nflyte_bundle(name='b', dependencies=[':t'])")  # fmt: skip
+    told = packed(root, address)
+    sizes = {file["path"]: file["packed"] for file in told["files"]}
+    said = explained(root, "--packed", address)
+    why = explained(root, "--packed", "--why=libs/models/weights.json", address)
+    root.options()
+    archive = len(root.bundle(address).archive)
+    assert told["packed"] == archive
+    assert archive - 40 < sum(sizes.values()) < archive
+    assert sizes["libs/models/weights.json"] < 200  # of 1000 bytes that are nearly all alike
+    for kind in ("folders", "owners"):
+        assert sum(total["packed"] for total in told[kind]) == sum(sizes.values())
+    assert told["direct"][0]["packed"] == sum(
+        sizes[f"libs/models/{name}"] for name in ("__init__.py", "weights.json")
+    )
+    weights = sizes["libs/models/weights.json"]
+    assert said.startswith(f"{address}: a bundle of 6 files, 1.2 kB, packed {archive} B\n")
+    assert re.search(rf"libs/models/weights.json +1.0 kB +{weights} B  \[resource, declared", said)
+    assert f" saves 1.0 kB (packed {told['direct'][0]['packed']} B) in 2 files" in said
+    assert f"ships libs/models/weights.json (1.0 kB, packed {weights} B):" in why
+    assert "--packed" not in said
+
+
+def test_packed_an_image_has_layers_with_what_is_in_each(root: RuleRoot):
+    image_options(root)
+    root.write(app("code=True"))
+    told = packed(root, "app:image")
+    layers = told["layers"]
+    assert [layer["what"] for layer in layers] == [
+        "base",
+        "base",
+        "2 smaller distributions",
+        "flyte-shim",
+        "2 files of code",
+    ]
+    assert {layer["platform"] for layer in layers} == {"linux/amd64"}
+    assert all(layer["parts"] is layer["size"] is None for layer in layers[:2])
+    parts = {
+        (p["kind"], p["name"], p["version"]): p for layer in layers[2:] for p in layer["parts"]
+    }
+    assert list(parts) == [
+        ("distribution", "pftest-a", "1.0"),
+        ("distribution", "pftest-b", "1.0"),
+        ("other", "", ""),
+        ("library", "app", ""),
+    ]
+    assert parts["library", "app", ""]["files"] == 2
+    assert parts["library", "app", ""]["packed"] == sum(file["packed"] for file in told["files"])
+    assert told["packed"] is None
+    for layer in layers[2:]:
+        assert layer["size"] == sum(part["size"] for part in layer["parts"])
+        assert 0 < sum(part["packed"] for part in layer["parts"]) < layer["packed"]
+    said = explained(root, "--packed", "app:image").partition("\nLayers on linux/amd64, packed ")[2]
+    assert [line[:27].rstrip() for line in said.splitlines()[2:]] == [
+        "  base",
+        "  base",
+        "  2 smaller distributions",
+        "    pftest-a 1.0",
+        "    pftest-b 1.0",
+        "  flyte-shim",
+        "  2 files of code",
+        "    app",
+    ]
+
+
+def test_packed_a_distribution_has_a_layer(root: RuleRoot):
+    image_options(root)
+    root.write(app())
+    place = "is in the layer `2 smaller distributions` on linux/amd64: "
+    said = explained(root, "--packed", "--why=pftest-a", "app:image").splitlines()
+    assert said[:-1] == [
+        "app:image needs pftest-a:",
+        "  app:t -> app/w.py -> 3rdparty:a [imported]",
+    ]
+    assert said[-1].startswith(f"  pftest-a 1.0 {place}")
+    # The lock file does not say who needs it.
+    assert "does not have" in explained(root, "--why=pftest_b", "app:image", code=1)
+    said = explained(root, "--packed", "--why=pftest_b", "app:image").splitlines()
+    assert said[0].startswith("app:image has pftest_b; neither")
+    assert said[1].startswith(f"  pftest-b 1.0 {place}")
+
+
+def test_packed_the_code_of_a_task_is_what_it_takes_in_its_image(root: RuleRoot):
+    image_options(root)
+    root.write(app(task='copy_style="none"'))
+    told = packed(root, "app:t")
+    assert told["layers"][-1]["parts"][-1]["name"] == "app"
+    assert all(file["packed"] > 0 for file in told["files"])
 
 
 def tree(text: str) -> dict[str, str]:
@@ -488,6 +588,7 @@ def test_programs_get_the_same(root: RuleRoot):
         2,
         [{"address": "app:d", "artifacts": ["app:t"]}],
     )
+    assert artifact["packed"] is artifact["layers"] is None
     assert artifact["size"] == sum(file["size"] for file in artifact["files"]) == 1165
     assert (artifact["address"], artifact["copy_style"]) == ("app:t", "auto")
     files = {file["path"]: file for file in artifact["files"]}
@@ -495,6 +596,7 @@ def test_programs_get_the_same(root: RuleRoot):
         "path": "libs/models/weights.json",
         "source": "libs/models/weights.json",
         "size": 1000,
+        "packed": None,
         "owner": "libs/models/weights.json:data",
         "library": "libs/models:data",
         "kind": "resource",
@@ -518,10 +620,15 @@ def test_programs_get_the_same(root: RuleRoot):
     targets = artifact["graph"]["targets"]
     needs = {address: [targets[n][0] for n in imports] for address, _, imports, _ in targets}
     assert needs["app/w.py"] == ["3rdparty:flyte", "libs/models/__init__.py", "libs/plots/draw.py"]
-    assert artifact["folders"][1] == {"name": "app", "files": 1, "size": 115}
-    assert artifact["owners"][0] == {"name": "libs/models:data", "files": 1, "size": 1000}
+    assert artifact["folders"][1] == {"name": "app", "files": 1, "size": 115, "packed": None}
+    assert artifact["owners"][0] == {
+        "name": "libs/models:data",
+        "files": 1,
+        "size": 1000,
+        "packed": None,
+    }
     assert artifact["direct"][0] == {
-        "name": "libs/models", "files": 2, "size": 1013, "requirements": ["numpy>=2"], "wheels": None,
+        "name": "libs/models", "files": 2, "size": 1013, "packed": None, "requirements": ["numpy>=2"], "wheels": None,
     }  # fmt: skip
 
 

@@ -28,6 +28,7 @@ _COMMANDS = {
     "image-run": "flyte_pack.image.run",
     "image-smoke": "flyte_pack.image.smoke",
     "inventory": "flyte_pack.inventory.program",
+    "archive-sizes": "flyte_pack.inventory.sizes",
     "run-in-image": "flyte_pack.run.in_image",
     "run-remote": "flyte_pack.run.remote",
 }

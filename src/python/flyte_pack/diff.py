@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Optional, Tuple
 
 from flyte_pack.explain import Artifact, Graph, ShippedFile, distribution
 
+BASE = "base"  # begins what a layer of the base is called
 ADDED, REMOVED, CHANGED, UNCHANGED = "added", "removed", "changed", "unchanged"
 
 
@@ -24,6 +25,10 @@ class LayerPart(NamedTuple):
     what: str
     digest: str
     size: int
+
+    @property
+    def of_base(self) -> bool:
+        return self.what == BASE or self.what.startswith(f"{BASE}: ")
 
 
 @dataclass(frozen=True)

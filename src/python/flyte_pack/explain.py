@@ -22,6 +22,7 @@ _NAME = re.compile(r"\s*([A-Za-z0-9][\w.-]*)")  # of a distribution: PEP 508
 MOST_WAYS = 100  # that are told: there can be as many as there are paths in a net
 HOLDS = "holds"  # from a target to its file: no step of a way
 _CUT = ("declared", "imported")  # dependencies that a person can take away
+NO_OWNER = "(no owner)"  # instead of the library of a file
 _FREE, _SEVERAL = -1, -2  # reached without a direct dependency; by several
 
 
@@ -40,6 +41,7 @@ class ShippedFile(NamedTuple):
     `__init__.py`. library: the target in the BUILD file that owns it. kind: module, resource
     or file. package_root: the directory that its packages start below, None where it is in none.
     alone: whether it is an `__init__.py` that brings nothing but itself. sha256: of its content.
+    packed: bytes that it takes in the archive or layer, where that was packed.
     """
 
     path: str
@@ -53,6 +55,41 @@ class ShippedFile(NamedTuple):
     beside: Optional[str] = None
     sha256: Optional[str] = None
     executable: bool = False
+    packed: Optional[int] = None
+
+
+class InLayer(NamedTuple):
+    """What a layer has of one distribution, Debian package or library.
+
+    kind: `distribution`, `debian` or `library`; `other` for files of none, without a name. size,
+    packed: bytes, on disk and in the layer.
+    """
+
+    kind: str
+    name: str
+    version: str
+    files: int
+    size: int
+    packed: int
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}".rstrip() or "other files"
+
+
+class PackedLayer(NamedTuple):
+    """A layer of an image that was built. what: for a person. packed: bytes of the blob.
+
+    files, size: how many, and their bytes on disk; parts: the largest first. None for a layer of
+    the base, which nobody looks into.
+    """
+
+    platform: str
+    what: str
+    digest: str
+    packed: int
+    files: Optional[int] = None
+    size: Optional[int] = None
+    parts: Optional[Tuple[InLayer, ...]] = None
 
 
 class Requirement(NamedTuple):
@@ -90,6 +127,7 @@ class Artifact:
 
     root: the address that was asked for. entries: the targets of its entry points, and tasks on the
     way to them. needs, libraries: by target. lock: what the lock file of its resolve tells.
+    packed: bytes of the archive; layers: of an image, lowest first; None where it was not packed.
     """
 
     root: str
@@ -99,6 +137,8 @@ class Artifact:
     files: Tuple[ShippedFile, ...]
     requirements: Tuple[Requirement, ...] = ()
     lock: Optional[Locked] = None
+    packed: Optional[int] = None
+    layers: Optional[Tuple[PackedLayer, ...]] = None
 
 
 class Weight(NamedTuple):
@@ -132,6 +172,7 @@ class Total(NamedTuple):
     """Files of one library, or of one direct dependency; size in bytes.
 
     wheels: of its requirements and what they bring; None where the lock file has no sizes.
+    packed: bytes in the archive or layer; None where that was not packed.
     """
 
     name: str
@@ -139,6 +180,7 @@ class Total(NamedTuple):
     size: int
     requirements: Tuple[str, ...] = ()
     wheels: Optional[Weight] = None
+    packed: Optional[int] = None
 
 
 class Needed(NamedTuple):
@@ -405,6 +447,7 @@ class Graph:
                     )
                     if targets
                     else None,
+                    packed_size(file for file in map(self.files.__getitem__, nodes) if file),
                 )
             )
         return _largest_first(totals)
@@ -466,16 +509,19 @@ class Graph:
         }
 
     def by_library(self) -> Tuple[Total, ...]:
-        return self._by(lambda file: file.library or "(no owner)")
+        return self._by(lambda file: file.library or NO_OWNER)
 
     def by_folder(self) -> Tuple[Total, ...]:
         return self._by(lambda file: file.path.partition("/")[0])
 
     def _by(self, group: Callable[[ShippedFile], str]) -> Tuple[Total, ...]:
-        groups: dict[str, list[int]] = defaultdict(list)
+        groups: dict[str, list[ShippedFile]] = defaultdict(list)
         for file in self.artifact.files:
-            groups[group(file)].append(file.size)
-        return _largest_first(Total(name, len(s), sum(s)) for name, s in groups.items())
+            groups[group(file)].append(file)
+        return _largest_first(
+            Total(name, len(files), sum(file.size for file in files), packed=packed_size(files))
+            for name, files in groups.items()
+        )
 
     def needed(self) -> Tuple[Needed, ...]:
         """The requirements, with the modules that need them."""
@@ -496,6 +542,13 @@ class Graph:
                 brings = lock.reached([own]) if lock and own else ()
                 found.append(Needed(text, target, names, self._weight(brings)))
         return tuple(sorted(found))
+
+
+def packed_size(files: Iterable[ShippedFile]) -> Optional[int]:
+    """Of all of them in the archive or layer; None if they were not packed."""
+    sizes = [file.packed for file in files]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if known or not sizes else None
 
 
 def _module(file: ShippedFile) -> Optional[str]:

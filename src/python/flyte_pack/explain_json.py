@@ -6,7 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Dict, Optional
 
-from flyte_pack.explain import MOST_WAYS, Artifact, Graph, ShippedFile, Step, Total, Weight
+from flyte_pack.explain import (
+    MOST_WAYS,
+    Artifact,
+    Graph,
+    PackedLayer,
+    ShippedFile,
+    Step,
+    Total,
+    Weight,
+)
 from flyte_pack.json_fields import InvalidData, as_json, dump, read
 from flyte_pack.manifest import ManifestGraph
 from flyte_pack.manifest_graph import artifact_with, graph_of
@@ -29,11 +38,13 @@ def artifact(graph: Graph, copy_style: Optional[str]) -> Mapping[str, Any]:
         "address": artifact.root,
         "copy_style": copy_style,
         "size": sum(file.size for file in artifact.files),
+        "packed": artifact.packed,
         "files": [
             {
                 "path": file.path,
                 "source": file.source,
                 "size": file.size,
+                "packed": file.packed,
                 "owner": file.owner,
                 "library": file.library,
                 "kind": file.kind,
@@ -56,6 +67,7 @@ def artifact(graph: Graph, copy_style: Optional[str]) -> Mapping[str, Any]:
             for one in graph.needed()
         ],
         "wheels": _weight(graph.wheels()),
+        "layers": None if artifact.layers is None else list(map(_layer, artifact.layers)),
         "folders": _totals(graph.by_folder()),
         "owners": _totals(graph.by_library()),
         "direct": [
@@ -81,7 +93,7 @@ def read_artifact(told: Mapping[str, Any]) -> Artifact:
     try:
         graph = read(ManifestGraph, told["graph"], "graph")
         graph.check()
-        names = [name for name in ShippedFile._fields if name != "library"]
+        names = [name for name in ShippedFile._fields if name not in ("library", "packed")]
         files = [
             ShippedFile(library=None, **{name: file[name] for name in names})
             for file in told["files"]
@@ -124,5 +136,13 @@ def _weight(weight: Optional[Weight]) -> Optional[Mapping[str, int]]:
     return None if weight is None else weight._asdict()
 
 
+def _layer(layer: PackedLayer) -> Mapping[str, Any]:
+    parts = None if layer.parts is None else [part._asdict() for part in layer.parts]
+    return {**layer._asdict(), "parts": parts}
+
+
 def _totals(totals: Iterable[Total]) -> Sequence[Mapping[str, Any]]:
-    return [{"name": one.name, "files": one.files, "size": one.size} for one in totals]
+    return [
+        {"name": one.name, "files": one.files, "size": one.size, "packed": one.packed}
+        for one in totals
+    ]

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Optional
 
 from flyte_pack.explain import (
     HOLDS,
     MOST_WAYS,
+    NO_OWNER,
+    Artifact,
     Graph,
+    PackedLayer,
     ShippedFile,
     Step,
     Total,
     Weight,
     distribution,
+    packed_size,
 )
+from flyte_pack.names import normalized
 from flyte_pack.progress import megabytes
 from flyte_shim import shown
 
@@ -31,12 +36,14 @@ def text(what: str, graph: Graph) -> str:
     artifact = graph.artifact
     files = artifact.files
     holds = f" of {counted(len(files), _size(files))}" if files else ", with no files of its own"
-    lines = [f"{artifact.root}: {what}{holds}"]
+    archive = "" if artifact.packed is None else f", packed {megabytes(artifact.packed)}"
+    lines = [f"{artifact.root}: {what}{holds}{archive}"]
     if files:
         lines += ["", "Each file below the one that brings it:", *_tree(graph)]
     if artifact.requirements:
         lines += ["", f"Third-party requirements{_sized(graph)}:", *_requirements(graph)]
     lines += _totals(graph)
+    lines += _layers(artifact.layers or ())
     return "".join(f"{shown.printable(line).rstrip()}\n" for line in lines)
 
 
@@ -56,13 +63,18 @@ def why(graph: Graph, asked: str, every: bool) -> str:
     lines = []
     for node in graph.find(asked):
         file = graph.files[node]
-        size = f" ({megabytes(file.size)}{_moved(file)})" if file else ""
+        size = (
+            f" ({megabytes(file.size)}{_packed(file.packed, ', packed ')}{_moved(file)})"
+            if file
+            else ""
+        )
         texts = graph.requirements.get(graph.names[node])
         what = f"needs {', '.join(texts)}" if texts else f"ships {graph.label(node)}{size}"
         lines.append(f"{artifact.root} {what}:")
         ways = list(islice(graph.ways_to(node), MOST_WAYS + 1))
         told = ways[:MOST_WAYS] if every else ways[:1]
         lines += [f"  {way(steps)}" for steps in told]
+        lines += _holding(artifact, [name for name in map(distribution, texts or ()) if name])
         if len(ways) > len(told):
             more = f"{len(ways) - len(told):,} more" if len(ways) <= MOST_WAYS else "many more"
             lines.append(f"  and {more} as short{'' if every else ': `--all`'}")
@@ -76,11 +88,32 @@ def why_brought(graph: Graph, names: Sequence[str], target: str, version: str) -
     asked = f"{names[-1]} {version}".rstrip()
     (steps,) = islice(graph.ways_to(graph.target[target]), 1)
     before = " -> ".join([*(step.name for step in steps), *names[1:-1]])
-    text = (
-        f"{graph.artifact.root} needs {asked}:\n"
-        f"  {before} -> {names[-1]} [required by {names[-2]}, as the lock file says]\n"
-    )
-    return "".join(f"{shown.printable(line)}\n" for line in text.splitlines())
+    lines = [
+        f"{graph.artifact.root} needs {asked}:",
+        f"  {before} -> {names[-1]} [required by {names[-2]}, as the lock file says]",
+        *_holding(graph.artifact, names[-1:]),
+    ]
+    return "".join(f"{shown.printable(line)}\n" for line in lines)
+
+
+def why_held(graph: Graph, asked: str) -> str:
+    """For a distribution that a layer has, where nothing says who needs it; else ""."""
+    lines = _holding(graph.artifact, [normalized(asked)])
+    if lines:
+        nobody = "neither the code nor the lock file says who needs it"
+        lines.insert(0, f"{graph.artifact.root} has {asked}; {nobody}:")
+    return "".join(f"{shown.printable(line)}\n" for line in lines)
+
+
+def _holding(artifact: Artifact, names: Collection[str]) -> list[str]:
+    """The layers that have distributions. names: normalized."""
+    return [
+        f"  {part} is in the layer `{layer.what}` on {layer.platform}: {megabytes(part.size)}, "
+        f"packed {megabytes(part.packed)}"
+        for layer in artifact.layers or ()
+        for part in layer.parts or ()
+        if part.kind == "distribution" and part.name in names
+    ]
 
 
 def blame(graph: Graph, *, by_size: bool) -> list[str]:
@@ -112,7 +145,7 @@ def _size(files: Iterable[ShippedFile]) -> int:
 
 
 def counted(files: int, size: int) -> str:
-    return f"{files:,} file{'' if files == 1 else 's'}, {megabytes(size)}"
+    return f"{files:,} file{_s(files)}, {megabytes(size)}"
 
 
 def way(steps: Sequence[Step]) -> str:
@@ -141,18 +174,33 @@ def _tree(graph: Graph) -> list[str]:
         for depth, step in branches(graph)
     ]  # fmt: skip
     width = min(_WIDEST, max(len(name) for name, _ in rows))
-    lines = []
+    packed = packed_size(graph.artifact.files) is not None
+    lines = _heads(width) if packed else []
     for name, (_, kind, file) in rows:
-        size = megabytes(file.size) if file else ""
         about = f"{file.kind}, {said(kind)}" if file else said(kind)
-        lines.append(f"  {name:<{width}}  {size:>9}  [{about}]  {_place(file)}")
+        sizes = _sizes(file.size, file.packed, packed) if file else _sizes(None, None, packed)
+        lines.append(f"  {name:<{width}}  {sizes}  [{about}]  {_place(file)}")
     return lines
+
+
+def _heads(width: int) -> list[str]:
+    """Above columns of sizes, behind a name of this width."""
+    return [f"  {'':<{width}}  {'on disk':>9}  {'packed':>9}"]
+
+
+def _sizes(size: Optional[int], packed: Optional[int], both: bool) -> str:
+    sizes = [size, packed] if both else [size]
+    return "  ".join(f"{'' if one is None else megabytes(one):>9}" for one in sizes)
+
+
+def _packed(size: Optional[int], before: str, after: str = "") -> str:
+    return "" if size is None else f"{before}{megabytes(size)}{after}"
 
 
 def _place(file: Optional[ShippedFile]) -> str:
     if file is None:
         return ""
-    return f"{file.library or '(no owner)'} {_moved(file)}"
+    return f"{file.library or NO_OWNER} {_moved(file)}"
 
 
 def _moved(file: ShippedFile) -> str:
@@ -238,10 +286,9 @@ def _totals(graph: Graph) -> list[str]:
     exclusive = [total for total in graph.exclusive() if total.files or total.requirements]
     if exclusive:
         lines += ["", "What only one direct dependency of the entry point brings:"]
-        for name, files, size, requirements, weight in exclusive:
-            saved = [f"{megabytes(size)} in {files:,} file{'' if files == 1 else 's'}"] * bool(
-                files
-            )
+        for name, files, size, requirements, weight, packed in exclusive:
+            less = _packed(packed, " (packed ", ")")
+            saved = [f"{megabytes(size)}{less} in {files:,} file{_s(files)}"] * bool(files)
             of_wheels = f" ({wheels(weight, ' as wheels')})" if weight else ""
             saved += [f"the need of {', '.join(requirements)}{of_wheels}"] * bool(requirements)
             lines.append(f"  dropping `{name}` saves {', and '.join(saved)}")
@@ -250,7 +297,43 @@ def _totals(graph: Graph) -> list[str]:
 
 def _table(totals: Sequence[Total]) -> list[str]:
     width = min(_WIDEST, max(len(total.name) for total in totals))
-    return [
-        f"  {name:<{width}}  {megabytes(size):>9}  {files:>6,} file{'' if files == 1 else 's'}"
-        for name, files, size, *_ in totals
+    both = any(total.packed is not None for total in totals)
+    rows = [
+        f"  {one.name:<{width}}  {_sizes(one.size, one.packed, both)}  "
+        f"{one.files:>6,} file{_s(one.files)}"
+        for one in totals
     ]
+    return [*(_heads(width) if both else ()), *rows]
+
+
+def _layers(layers: Sequence[PackedLayer]) -> list[str]:
+    """By platform, lowest first, each with what it holds, the largest first."""
+    lines = []
+    for platform in dict.fromkeys(layer.platform for layer in layers):
+        here = [layer for layer in layers if layer.platform == platform]
+        rows = [row for layer in here for row in _layer(layer)]
+        width = min(_WIDEST, max(len(name) for name, *_ in rows))
+        total = megabytes(sum(layer.packed for layer in here))
+        lines += ["", f"Layers on {platform}, packed {total}, the lowest first:", *_heads(width)]
+        for name, size, packed, files in rows:
+            count = "" if files is None else f"  {files:>6,} file{_s(files)}"
+            lines.append(f"  {name:<{width}}  {_sizes(size, packed, True)}{count}")
+    return lines
+
+
+def _layer(layer: PackedLayer) -> list[tuple[str, Optional[int], int, Optional[int]]]:
+    """For each line a name, the sizes on disk and packed, and how many files."""
+    parts = list(layer.parts or ())
+    named = [part for part in parts if part.name]
+    if len(named) == 1 and layer.what.partition(",")[0] == str(named[0]):
+        parts = [part for part in parts if part not in named]
+    elif not named:
+        parts = []
+    return [
+        (layer.what, layer.size, layer.packed, layer.files),
+        *((f"  {part}", part.size, part.packed, part.files) for part in parts),
+    ]
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"

@@ -13,7 +13,7 @@ from pants.util.frozendict import FrozenDict
 
 from flyte_pack.bundle_plan import BundleSummary
 from flyte_pack.code.completeness import Finding
-from flyte_pack.explain import Artifact
+from flyte_pack.explain import Artifact, PackedLayer
 from flyte_pack.json_fields import Digest as ImageDigest
 from flyte_pack.manifest import EntryPoint
 from flyte_pack.task_link import LinkedFile, TaskLink
@@ -172,10 +172,35 @@ class BuiltBundle:
 
 @dataclass(frozen=True)
 class ExplainRequest:
-    """Asks what a target ships, and why. `copy_style` overrides the target's, where not None."""
+    """Asks what a target ships, and why. `copy_style` overrides the target's, where not None.
+
+    packed: whether to pack it, for the sizes that files have then.
+    """
 
     address: Address
     copy_style: Optional[str] = None
+    packed: bool = False
+
+
+@dataclass(frozen=True)
+class PackedRequest:
+    """Asks for the sizes in the bundle or image of a target; as `ExplainRequest`."""
+
+    address: Address
+    copy_style: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Packed:
+    """archive: bytes of that of a bundle, None for an image. files: those in it or in layers, by
+    path: bytes there. layers: of an image; what they hold of no package has paths as names.
+    workdir: of an image, below which its code is.
+    """
+
+    archive: Optional[int]
+    files: FrozenDict[str, int]
+    layers: Tuple[PackedLayer, ...] = ()
+    workdir: str = ""
 
 
 @dataclass(frozen=True)

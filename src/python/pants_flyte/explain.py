@@ -20,6 +20,7 @@ from pants_flyte.build_types import (
     Explained,
     ExplainRequest,
     ImageRequest,
+    PackedRequest,
     TaskRequest,
 )
 from pants_flyte.bundle import contents_of
@@ -28,6 +29,7 @@ from pants_flyte.image import wants_code
 from pants_flyte.image_code import contents_of_image
 from pants_flyte.image_packages import requirements_of
 from pants_flyte.image_target_types import FlyteImage, FlyteImageWorkdirField
+from pants_flyte.packed import with_packed
 from pants_flyte.subsystem import FlyteSubsystem
 from pants_flyte.targets import checked
 from pants_flyte.task import bundle_request_of, code_asked
@@ -66,8 +68,11 @@ class Asked:
     is_deployment: bool = False
 
 
-async def asked_about(targets: Iterable[Target]) -> Tuple[Asked, ...]:
-    """Without targets that ship nothing. A deployment ships what its tasks ship."""
+async def asked_about(targets: Iterable[Target], packed: bool) -> Tuple[Asked, ...]:
+    """Without targets that ship nothing. A deployment ships what its tasks ship.
+
+    packed: as of `ExplainRequest`.
+    """
     asked = []
     for target in targets:
         if isinstance(target, types.FlyteDeployment):
@@ -75,11 +80,12 @@ async def asked_about(targets: Iterable[Target]) -> Tuple[Asked, ...]:
             tasks = await engine.targets_at(await engine.resolve_addresses(unparsed))
             style = target[types.FlyteDeploymentCopyStyleField].value
             requests = dict.fromkeys(
-                ExplainRequest(checked(task, types.FlyteTask).address, style) for task in tasks
+                ExplainRequest(checked(task, types.FlyteTask).address, style, packed)
+                for task in tasks
             )
             asked.append(Asked(target.address, tuple(requests), True))
         elif isinstance(target, KINDS):
-            asked.append(Asked(target.address, (ExplainRequest(target.address),)))
+            asked.append(Asked(target.address, (ExplainRequest(target.address, packed=packed),)))
     return tuple(asked)
 
 
@@ -114,6 +120,9 @@ async def explain(
     entries = owners or entries_of(root, contents.closure.graph)
     resolve = target[PythonResolveField].normalized_value(python_setup)
     artifact = await artifact_of(root, entries, contents, kind, resolve, python_setup)
+    if request.packed:
+        packed = await engine.packed(PackedRequest(request.address, request.copy_style))
+        artifact = with_packed(artifact, packed)
     return Explained(
         request.address,
         what,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import os
 from dataclasses import dataclass
 from enum import Enum
 from glob import escape, glob
-from typing import BinaryIO, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Sequence, Tuple
 
 from pants.base.build_environment import get_buildroot
 from pants.build_graph.address import Address
@@ -17,13 +16,12 @@ from flyte_pack.diff import Side
 from flyte_pack.errors import UserError
 from flyte_pack.manifest import Manifest
 from flyte_pack.manifest_graph import artifact_of, is_whole
-from flyte_pack.oci import model
 from flyte_pack.oci.compared import side_of
-from flyte_pack.oci.layout import Layout, open_layout, read_layout
+from flyte_pack.oci.layout import open_layout
 from pants_flyte import engine
 from pants_flyte import target_types as types
-from pants_flyte.build_types import BuiltImage, Explained, ImageRequest
-from pants_flyte.globs import exactly
+from pants_flyte.build_types import Explained, ImageRequest
+from pants_flyte.built_layout import layout_of
 from pants_flyte.image_target_types import FlyteImage
 
 _LIMIT = 1 << 30  # bytes of a manifest
@@ -115,7 +113,7 @@ async def side_of_explained(explained: Explained, with_layers: bool) -> Side:
     if not (with_layers and isinstance(target, FlyteImage)):
         return Side(explained.address.spec, explained.artifact)
     (image,) = await engine.build_images([ImageRequest(target.address)])
-    return side_of(target.address.spec, await _layout_of(image), explained.artifact)
+    return side_of(target.address.spec, await layout_of(image), explained.artifact)
 
 
 async def deployments_of(task: Address) -> Tuple[Address, ...]:
@@ -128,51 +126,6 @@ async def deployments_of(task: Address) -> Tuple[Address, ...]:
             if task in (one.address for one in named):
                 found.append(target.address)
     return tuple(found)
-
-
-async def _layout_of(image: BuiltImage) -> Layout:
-    """Its documents, without its layers."""
-    documents: Dict[str, bytes] = {}
-    wanted: List[str] = ["oci-layout", "index.json"]
-    while wanted:
-        paths = [os.path.join(image.layout, path) for path in wanted]
-        found = await engine.contents(await engine.subset(image.digest, exactly(paths)))
-        new = {os.path.relpath(one.path, image.layout): one.content for one in found}
-        documents.update(new)
-        wanted = _named_in(new, documents)
-    return read_layout(_Documents(image.layout, documents))
-
-
-def _named_in(new: Mapping[str, bytes], have: Mapping[str, bytes]) -> List[str]:
-    """The documents that these name; those that are there count as none."""
-    found = []
-    for path, data in new.items():
-        if path == "oci-layout":
-            continue
-        document = model.parse_object(data, path)
-        named = [*document.get("manifests", ()), document.get("config")]
-        found += [
-            model.blob_path(one["digest"])
-            for one in named
-            if isinstance(one, dict) and "digest" in one
-        ]
-    return sorted({path for path in found if path not in have})
-
-
-@dataclass(frozen=True)
-class _Documents:
-    """Where a layout is read from: the documents that the build has of it."""
-
-    name: str
-    documents: Mapping[str, bytes]
-
-    def open(self, path: str) -> Optional[BinaryIO]:
-        data = self.documents.get(path)
-        return None if data is None else io.BytesIO(data)
-
-    def size(self, path: str) -> Optional[int]:
-        data = self.documents.get(path)
-        return None if data is None else len(data)
 
 
 def of_one(sides: Sequence[Side], typed: str) -> Side:

@@ -104,3 +104,27 @@ class ImageInventory(Document):
     in_registry: bool
     platforms: Tuple[PlatformPart, ...]
     files: Tuple[CodeFile, ...]
+
+
+class PackageSizes(NamedTuple):
+    """Files of a `distribution` or `debian` package. size, packed: bytes, before and after
+    compression.
+    """
+
+    kind: str
+    name: Raw
+    version: Raw
+    files: int
+    size: int
+    packed: int
+
+
+@dataclass(frozen=True)
+class ArchiveSizes(Document):
+    """What an archive or layer holds. files: of no package, each with its path and its sizes."""
+
+    NAME = "sizes of an archive"
+    COMPACT = True
+
+    files: Tuple[Tuple[Raw, int, int], ...]
+    packages: Tuple[PackageSizes, ...]

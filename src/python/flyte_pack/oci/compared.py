@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from itertools import islice
 
-from flyte_pack.diff import LayerPart, Side
+from flyte_pack.diff import BASE, LayerPart, Side
 from flyte_pack.explain import Artifact
 from flyte_pack.oci.layout import Layout, LayoutImage
 from flyte_pack.oci.model import BASE_DIGEST, BASE_NAME
@@ -50,8 +50,8 @@ def _what(created_by: str) -> str:
         return created_by[len(OURS) :]
     words = " ".join(created_by.split()).removeprefix("/bin/sh -c ").removeprefix("#(nop) ")
     if words in ("", "base image"):
-        return "base"
-    return f"base: {words if len(words) <= _LONGEST else f'{words[:_LONGEST]}...'}"
+        return BASE
+    return f"{BASE}: {words if len(words) <= _LONGEST else f'{words[:_LONGEST]}...'}"
 
 
 def _settings(image: LayoutImage) -> dict[str, str]:

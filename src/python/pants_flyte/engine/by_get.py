@@ -76,6 +76,8 @@ from pants_flyte.build_types import (
     Explained,
     ExplainRequest,
     ImageRequest,
+    Packed,
+    PackedRequest,
     TaskRequest,
 )
 from pants_flyte.engine.types import (
@@ -413,6 +415,10 @@ async def build_images(requests: Sequence[ImageRequest]) -> tuple[BuiltImage, ..
 
 async def explain_each(requests: Sequence[ExplainRequest]) -> tuple[Explained, ...]:
     return await MultiGet(Get(Explained, ExplainRequest, request) for request in requests)
+
+
+async def packed(request: PackedRequest) -> Packed:
+    return await Get(Packed, PackedRequest, request)
 
 
 async def compare_images(requests: Sequence[AskedImageRequest]) -> tuple[AskedImage, ...]:

@@ -95,6 +95,8 @@ from pants_flyte.build_types import (
     Explained,
     ExplainRequest,
     ImageRequest,
+    Packed,
+    PackedRequest,
     TaskRequest,
 )
 from pants_flyte.engine.types import (
@@ -420,6 +422,10 @@ async def explain_each(requests: Sequence[ExplainRequest]) -> tuple[Explained, .
     )
 
 
+async def packed(request: PackedRequest) -> Packed:
+    return await measure_packed(**implicitly({request: AnyPackedRequest}))
+
+
 async def compare_images(requests: Sequence[AskedImageRequest]) -> tuple[AskedImage, ...]:
     return await concurrently(
         compare_image(**implicitly({request: AnyAskedImageRequest})) for request in requests
@@ -455,6 +461,11 @@ class AnyExplainRequest:
 
 
 @union(in_scope_types=[EnvironmentName])
+class AnyPackedRequest:
+    """Stands for `PackedRequest`, its only member."""
+
+
+@union(in_scope_types=[EnvironmentName])
 class AnyAskedImageRequest:
     """Stands for `AskedImageRequest`, its only member."""
 
@@ -483,6 +494,11 @@ async def build_image(request: AnyImageRequest, environment: EnvironmentName) ->
 
 @rule(polymorphic=True)
 async def explain(request: AnyExplainRequest, environment: EnvironmentName) -> Explained:
+    raise NotImplementedError
+
+
+@rule(polymorphic=True)
+async def measure_packed(request: AnyPackedRequest, environment: EnvironmentName) -> Packed:
     raise NotImplementedError
 
 
@@ -531,5 +547,6 @@ def rules() -> Iterable[Union[Rule, UnionRule]]:
         UnionRule(AnyTaskRequest, TaskRequest),
         UnionRule(AnyImageRequest, ImageRequest),
         UnionRule(AnyExplainRequest, ExplainRequest),
+        UnionRule(AnyPackedRequest, PackedRequest),
         UnionRule(AnyAskedImageRequest, AskedImageRequest),
     ]

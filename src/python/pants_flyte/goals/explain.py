@@ -22,7 +22,7 @@ from flyte_pack import diff_text, explain_json
 from flyte_pack.command import no_garbage
 from flyte_pack.errors import UserError
 from flyte_pack.explain import Graph
-from flyte_pack.explain_text import summary, text, why, why_brought
+from flyte_pack.explain_text import summary, text, why, why_brought, why_held
 from flyte_pack.report.page import page
 from pants_flyte import engine
 from pants_flyte.build_types import Explained, ExplainRequest
@@ -42,6 +42,9 @@ from pants_flyte.why_missing import brought_by_others, why_missing
 
 logger = logging.getLogger(__name__)
 
+_MORE = (
+    "Sizes are those on disk: `--packed` adds those in the archive, or the layers of an image.\n"
+)
 _KINDS = "`flyte_task`, `flyte_app`, `flyte_bundle`, `flyte_image` or `flyte_deployment`"
 
 
@@ -55,11 +58,13 @@ class FlyteExplainSubsystem(Outputting, GoalSubsystem):
     name = "flyte-explain"
     help = help_text(f"""
         Show what a {_KINDS}
-        ships, through which dependencies, and at what cost. Nothing is packed or run.
+        ships, through which dependencies, and at what cost. No code is run, and nothing is packed
+        unless `--packed` asks for that.
 
             {bin_name()} flyte-explain path/to:train
             {bin_name()} flyte-explain --why=libs/limits/limits.json path/to:train
             {bin_name()} flyte-explain --why=numpy path/to:train
+            {bin_name()} flyte-explain --packed path/to:image
             {bin_name()} flyte-explain --diff=current path/to:deploy
             {bin_name()} flyte-explain --format=html --output-file=r.html path/to:train
 
@@ -90,6 +95,12 @@ class FlyteExplainSubsystem(Outputting, GoalSubsystem):
         "them, third-party requirements, layers and settings. OLD is a manifest "
         "(`dist/services.ml/train.manifest.json`) or the layout of an image; a deployed version of "
         "a `flyte_deployment`, as `current` or `version:V`; another target; or a revision of git.",
+    )
+    packed = BoolOption(
+        default=False,
+        help="Pack it as `package` does, which costs nothing right after that, and show what each "
+        "file takes in the archive, too; of an image, which layer has which distributions and "
+        "targets, and what they take there.",
     )
     all = BoolOption(
         default=False,
@@ -137,6 +148,8 @@ def _told(
         if one.is_deployment:
             texts[summary(one.address.spec, deployments[one.address.spec])] = None
         texts.update((text(explained[r].what, graphs[r]), None) for r in one.requests)
+    if texts and not options.packed:
+        texts[_MORE] = None
     return "\n".join(texts)
 
 
@@ -159,6 +172,8 @@ async def _whys(
             names, target, version = brought
             said = why_brought(graph, names, target, version)
             told = explain_json.found_brought(graph, names, target)
+        elif not said and (held := why_held(graph, wanted)):
+            said, told = held, {**told, "found": True}
         elif not said:
             reason = await why_missing(wanted, one, modules, packages)
             said = f"{one.artifact.root} does not have {wanted}: {reason}\n"
@@ -220,7 +235,7 @@ async def flyte_explain(
     modules: FirstPartyModules,
     dist_dir: DistDir,
 ) -> FlyteExplain:
-    asked = await asked_about(targets)
+    asked = await asked_about(targets, options.packed)
     for name in ("why", "diff"):
         if getattr(options, name) == "":  # a variable of a script, say, that is not set
             console.print_stderr(f"flyte-explain: --{name} is empty: say what it is about")

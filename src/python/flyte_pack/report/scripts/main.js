@@ -233,17 +233,17 @@ function choices() {
 /** What `--why` asked for is selected; what is not there is said. */
 function answer() {
   const answers = DOCUMENT.why ?? [];
-  const byOthers = (one) => one.ways[0][one.ways[0].length - 1].reason === "required"; // it is in no picture
+  const byOthers = ({ ways: [way] }) => !way || way[way.length - 1].reason === "required"; // it is in no picture
   const told = answers
     .filter((one) => !one.found || byOthers(one))
     .map(({ address, found, ways, why_not: whyNot }) =>
       found
-        ? `${address} needs ${DOCUMENT.asked}: ${ways[0].map((step) => step.name).join(" -> ")}`
+        ? `${address} needs ${DOCUMENT.asked}${ways.length ? `: ${ways[0].map((step) => step.name).join(" -> ")}` : ""}`
         : `${address} does not have ${DOCUMENT.asked}: ${whyNot}`,
     );
   $("answer").hidden = !told.length;
   $("answer").append(...told.map((text) => make("span", {}, shown(text))));
-  const found = answers.find((one) => one.found);
+  const found = answers.find((one) => one.ways.length);
   if (!found) return {};
   const artifact = DOCUMENT.artifacts.findIndex((one) => one.address === found.address);
   const way = found.ways[0].filter((step) => step.reason !== "required");
