@@ -5,10 +5,19 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from flyte_pack import explain_json
-from flyte_pack.explain import Artifact, Graph, Need, Requirement, ShippedFile
+from flyte_pack.explain import (
+    Artifact,
+    Graph,
+    InLayer,
+    Need,
+    PackedLayer,
+    Requirement,
+    ShippedFile,
+)
 from flyte_pack.report.page import page
 
 _SERVICE = "services/forecast"
@@ -127,6 +136,41 @@ def large(files: int) -> Graph:
     entry = made.module("services/big/workflows.py", 4_000, "services/big", *paths[:20:3], paths[0])
     made.requirement("numpy", *paths[::9])
     return made.graph("services/big:train", entry)
+
+
+def packed(graph: Graph) -> Graph:
+    """The same, as it is when the sizes in an archive are known: a third of those on disk."""
+    files = tuple(file._replace(packed=file.size // 3 + 40) for file in graph.artifact.files)
+    whole = 14 + sum(file.packed or 0 for file in files)
+    return Graph(replace(graph.artifact, files=files, packed=whole))
+
+
+def image(*files: ShippedFile) -> Graph:
+    """An image that was built. files: of its code, for the last layer."""
+    code = [InLayer("library", one.library or "", "", 1, one.size, one.size // 3) for one in files]
+    held = [
+        ("base", 30_000_000, None),
+        ("numpy 2.1.0, compiled by CPython 3.12.8", 21_000_000, [InLayer("distribution", "numpy", "2.1.0", 1_282, 62_000_000, 20_990_000)]),
+        (
+            "2 smaller distributions",
+            900_000,
+            [
+                InLayer("distribution", "click", "8.5.1", 40, 1_000_000, 380_000),
+                InLayer("distribution", "packaging", "26.3", 52, 1_400_000, 500_000),
+            ],
+        ),
+        ("flyte-shim", 220_000, [InLayer("other", "", "", 60, 510_000, 219_000)]),
+        ("2 files of code", 5_000, code),
+    ]  # fmt: skip
+    layers = tuple(
+        PackedLayer("linux/amd64", what, "sha256:00", size)
+        if parts is None
+        else PackedLayer(
+            "linux/amd64", what, "sha256:00", size, sum(p.files for p in parts), sum(p.size for p in parts), tuple(parts)
+        )
+        for what, size, parts in held
+    )  # fmt: skip
+    return Graph(Artifact(f"{_SERVICE}:image", (), (), (), files, layers=layers))
 
 
 def content(*graphs: Graph, deployment: str = "", **parts: object) -> Mapping[str, Any]:

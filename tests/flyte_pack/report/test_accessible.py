@@ -35,6 +35,15 @@ def test_nothing_breaks_the_rules(open_page: OpenPage, axe: str, scheme: str, si
     assert violations(page, axe) == []
 
 
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_what_was_packed_breaks_none(open_page: OpenPage, axe: str, size: tuple[int, int]):
+    for graph in (reports.packed(reports.forecast()), reports.image()):
+        page = open_page(reports.content(graph), size)
+        for view in page.get_by_role("tab").all_inner_texts():
+            page.get_by_role("tab", name=view).click()
+            assert violations(page, axe) == [], view
+
+
 LONG = "very_long_name_" * 14
 FEW = {
     "nothing": (),

@@ -237,6 +237,74 @@ def test_on_a_phone_a_path_has_the_room_that_is_there(
     assert path + size > 0.85 * row
 
 
+def test_what_was_packed_has_sizes_in_the_archive_too(open_page: OpenPage):
+    graph = reports.packed(reports.forecast())
+    page = open_page(reports.content(graph))
+    expect(page.locator("#summary")).to_contain_text("53 files, 1.9 MB, packed 645.3 kB, 6 third")
+    page.get_by_role("radio", name="packed bytes").check()
+    weights = page.get_by_role("button", name=f"encoder.bin 201.4 kB, resource {WEIGHTS}")
+    weights.hover()
+    expect(page.get_by_role("tooltip")).to_contain_text("packed 201.4 kB")
+    weights.click()
+    expect(page.get_by_role("complementary")).to_contain_text("Packed201.4 kB")
+    view(page, "Files")
+    page.get_by_role("button", name="Packed").click()
+    row = page.get_by_role("row").filter(has_text="encoder.bin")
+    expect(row).to_contain_text("604.0 kB201.4 kB")
+    view(page, "Dependencies")
+    packed = next(one.packed for one in graph.exclusive() if one.name == "libs/models")
+    assert packed is not None
+    said = f"(packed {packed / 1000:.1f} kB)"
+    expect(page.locator("#view-costs")).to_contain_text(said)
+    expect(page.get_by_role("tab", name="Layers")).to_have_count(0)
+
+
+def test_what_was_not_packed_offers_no_such_sizes(open_page: OpenPage, document: dict[str, Any]):
+    page = open_page(document)
+    expect(page.get_by_text("packed bytes")).to_be_hidden()
+    expect(page.get_by_text("layer", exact=True)).to_be_hidden()
+    view(page, "Files")
+    expect(page.get_by_role("button", name="Packed")).to_have_count(0)
+
+
+CODE = ShippedFile("app/w.py", "app/w.py", 900, "app/w.py", "app", "module", "")
+
+
+def test_an_image_has_its_layers_with_what_is_in_each(open_page: OpenPage):
+    page = open_page(reports.content(reports.packed(reports.forecast()), reports.image(CODE)))
+    view(page, "Layers")
+    expect(page.get_by_text("It is no image, and has no layers.")).to_be_visible()
+    page.get_by_role("combobox", name="Show").select_option("services/forecast:image")
+    expect(page.locator("#summary")).to_contain_text("1 file, 900 B, packed 52.1 MB")
+    rows = page.locator("#view-layers tbody tr").all_inner_texts()
+    assert [row.replace("\n", "").strip() for row in rows] == [
+        "base\t30.0 MB",
+        "numpy 2.1.0, compiled by CPython 3.12.8\t21.0 MB\t62.0 MB\t1,282",
+        "2 smaller distributions\t900.0 kB\t2.4 MB\t92",
+        "click 8.5.1\t380.0 kB\t1.0 MB\t40",
+        "packaging 26.3\t500.0 kB\t1.4 MB\t52",
+        "flyte-shim\t220.0 kB\t510.0 kB\t60",
+        "2 files of code\t5.0 kB\t900 B\t1",
+        "app\t300 B\t900 B\t1",
+    ]
+    view(page, "Sizes")
+    page.get_by_role("radio", name="layer").check()
+    expect(page.get_by_role("button", name=re.compile("^numpy .* 62.0 MB"))).to_be_visible()
+    page.get_by_role("combobox", name="Show").select_option("services/forecast:train")
+    expect(page.get_by_text("layer", exact=True)).to_be_hidden()
+    expect(page.get_by_role("button", name=f"resource {WEIGHTS},")).to_be_visible()
+
+
+def test_an_image_without_code_is_its_layers(open_page: OpenPage):
+    page = open_page(reports.content(reports.image()))
+    base = page.get_by_role("button", name=re.compile("^base 30.0 MB, layer"))
+    expect(base).to_be_visible()
+    page.get_by_role("radio", name="bytes", exact=True).check()
+    expect(base).to_be_hidden()  # nobody has looked into it
+    page.get_by_role("button", name=re.compile("^numpy")).click()
+    expect(page.get_by_role("tab", name="Layers")).to_have_attribute("aria-selected", "true")
+
+
 def test_dark_is_dark(open_page: OpenPage, document: dict[str, Any]):
     def ground(scheme: str) -> int:
         page = open_page(document, color_scheme=scheme)

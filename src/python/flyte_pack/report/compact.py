@@ -19,8 +19,9 @@ def compact(document: Mapping[str, Any], graphs: Sequence[Graph]) -> Mapping[str
 
     `names` has the texts that numbers stand for in `files`, `steps`, `edges`, `requirements`.
 
-    `files`: a list for each column. `steps`: name, reason, and number of the step before, one after
-    the other. `edges`: from, to, reason, alike; they stand for the targets of the document's graph.
+    `files`: a list for each column, `packed` only where it was packed. `steps`: name, reason, and
+    number of the step before, one after the other. `edges`: from, to, reason, alike; they stand for
+    the targets of the document's graph.
     """
     names = _Numbered()
     artifacts = [_artifact(*one, names) for one in zip(document["artifacts"], graphs)]
@@ -40,11 +41,13 @@ class _Numbered:
 def _artifact(artifact: Mapping[str, Any], graph: Graph, names: _Numbered) -> Mapping[str, Any]:
     steps = _Numbered()
     files = artifact["files"]
-    columns: dict[str, list[int]] = {
+    columns: dict[str, list[Any]] = {
         name: [names(file[name]) for file in files]
         for name in ("path", "source", "owner", "library", "kind")
     }
     columns["size"] = [file["size"] for file in files]
+    if artifact["packed"] is not None or artifact["layers"] is not None:
+        columns["packed"] = [file["packed"] for file in files]
     columns["step"] = [_last_step(file["way"], names, steps) for file in files]
     return {
         **{name: value for name, value in artifact.items() if name != "graph"},

@@ -20,7 +20,7 @@ from flyte_pack.report.compact import compact
 from flyte_shim import shown
 
 # In this order: each uses those before it.
-_SCRIPTS = ("data", "views", "treemap", "graph", "table", "details", "changes", "main")
+_SCRIPTS = ("data", "views", "treemap", "graph", "table", "details", "layers", "changes", "main")
 _MOST_TITLE = 3  # addresses in the title
 
 

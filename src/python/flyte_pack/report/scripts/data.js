@@ -2,6 +2,7 @@
 
 const DOCUMENT = JSON.parse(document.getElementById("data").textContent);
 const NAMES = DOCUMENT.names;
+const PACKED = DOCUMENT.artifacts.some((one) => one.files.packed); // whether it was packed
 const HOLDS = "holds"; // a target of several files, and one of them
 
 const REASONS = {
@@ -29,6 +30,9 @@ function bytes(count) {
   return `${commas((count / 1e6).toFixed(1))} MB`;
 }
 
+/** What a size is in the archive or layer, where that is known. */
+const packedAs = (count, before, after = "") => (count === null || count === undefined ? "" : `${before}${bytes(count)}${after}`);
+
 /** Wheels of distributions, as `flyte-explain` says it; null where the lock file has no sizes. */
 function wheels(weight, what = "") {
   if (!weight) return null;
@@ -42,7 +46,7 @@ const percent = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(1)} 
 
 /** An artifact of the document with its files, the graph, and what finds them by name. */
 function unpacked(raw) {
-  const { path, source, owner, library, kind, size, step } = raw.files;
+  const { path, source, owner, library, kind, size, packed, step } = raw.files;
   const name = (number) => (number < 0 ? null : NAMES[number]);
   const steps = [];
   for (let at = 0; at < raw.steps.length; at += 3) {
@@ -57,6 +61,7 @@ function unpacked(raw) {
       library: name(library[at]) ?? "(no owner)",
       kind: name(kind[at]),
       size: size[at],
+      packed: packed?.[at] ?? null,
       step: step[at],
     };
     file.text = `${file.path}\n${file.name}\n${file.owner ?? ""}`.toLowerCase();
@@ -103,7 +108,7 @@ function unpacked(raw) {
   return { ...raw, files, nodes, needs, wayOf, name };
 }
 
-/** A tree of folders, or of the targets that own files; a folder with nothing but a folder is one. */
+/** A tree of folders, of layers, or of the targets that own files; a folder with nothing but a folder is one. */
 function treeOf(items, placeOf) {
   const root = { name: "", path: "", children: new Map() };
   for (const item of items) {
@@ -126,14 +131,15 @@ function summed(folder, parent) {
     folder = { ...children[0], name: `${folder.name}/${children[0].name}` };
     children = [...folder.children.values()];
   }
-  const made = { name: folder.name, path: folder.path, parent, size: 0, count: 0 };
+  const made = { name: folder.name, path: folder.path, parent, size: 0, packed: 0, count: 0 };
   made.children = children.map((child) => {
     if (child.children) return summed(child, made);
-    const size = child.item.size ?? 0;
-    return { name: child.name, path: child.item.path ?? child.item.name, item: child.item, parent: made, size, count: 1 };
+    const { name, path = name, size, packed, count = 1 } = child.item;
+    return { name: child.name, path, item: child.item, parent: made, size: size ?? 0, packed: packed ?? 0, count };
   });
   for (const child of made.children) {
     made.size += child.size;
+    made.packed += child.packed;
     made.count += child.count;
   }
   return made;

@@ -23,6 +23,7 @@ const details = {
     const facts = file
       ? [
           ["Size", `${bytes(file.size)}, ${percent(file.size, current.size)} of all`],
+          ...(file.packed === null ? [] : [["Packed", bytes(file.packed)]]),
           ["Kind", file.kind],
           ["Owner", shown(file.owner ?? "none: it lies beside what is owned")],
           ...(file.path === file.name ? [] : [["In the repository", shown(file.name)]]),
@@ -107,7 +108,7 @@ const costs = {
       direct.map((one) => {
         const weight = one.wheels ? ` (${wheels(one.wheels, " as wheels")})` : "";
         const needs = one.requirements.length ? `, and the need of ${one.requirements.map(shown).join(", ")}${weight}` : "";
-        const text = `${bytes(one.size)} in ${counted(one.files, "file")}${needs}`;
+        const text = `${bytes(one.size)}${packedAs(one.packed, " (packed ", ")")} in ${counted(one.files, "file")}${needs}`;
         return { name: make("bdi", { class: "name" }, shown(one.name)), size: one.size, most, text };
       }),
     );

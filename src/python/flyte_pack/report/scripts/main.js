@@ -6,6 +6,7 @@ const VIEWS = [
   { name: "imports", title: "Imports", part: graph },
   { name: "files", title: "Files", part: table },
   { name: "costs", title: "Dependencies", part: costs },
+  ...(layers.any ? [{ name: "layers", title: "Layers", part: layers }] : []),
   ...(changes.any ? [{ name: "changes", title: "Changes", part: changes }] : []),
 ];
 
@@ -67,8 +68,9 @@ function render(change) {
 
 function heading() {
   $("title").replaceChildren(make("bdi", {}, shown(current.address)));
+  const packed = current.packed ?? (current.layers ? sumOfLayers(current.layers) : null);
   const style = current.copy_style ? `, copy_style="${current.copy_style}"` : "";
-  $("summary").textContent = `${counted(current.files.length, "file")}, ${bytes(current.size)}, ${counted(current.requirements.length, "third-party requirement")}${style}`;
+  $("summary").textContent = `${counted(current.files.length, "file")}, ${bytes(current.size)}${packedAs(packed, ", packed ")}, ${counted(current.requirements.length, "third-party requirement")}${style}`;
   $("artifact").value = String(state.artifact);
 }
 

@@ -5,6 +5,7 @@ const byText = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
 const COLUMNS = [
   { name: "File", key: "path", order: (a, b) => byText(a.path, b.path) },
   { name: "Size", key: "size", order: (a, b) => b.size - a.size, number: true },
+  ...(PACKED ? [{ name: "Packed", key: "packed", order: (a, b) => b.packed - a.packed, number: true }] : []),
   { name: "Kind", key: "kind", order: (a, b) => byText(a.kind, b.kind) },
   { name: "Owner", key: "owner", order: (a, b) => byText(a.owner ?? "", b.owner ?? "") },
   { name: "Because it is", key: "reason", order: (a, b) => byText(a.reason, b.reason) },
@@ -84,6 +85,7 @@ const table = {
       { "aria-rowindex": String(at + 2) },
       make("th", { scope: "row", class: "path" }, linkTo(file.name, file.path)),
       make("td", { class: "size number" }, bytes(file.size)),
+      PACKED ? make("td", { class: "packed number" }, packedAs(file.packed, "")) : null,
       make("td", { class: "kind" }, file.kind),
       make("td", { class: "owner" }, make("bdi", {}, shown(file.owner ?? "(no owner)"))),
       make("td", { class: "reason" }, said(file.reason)),

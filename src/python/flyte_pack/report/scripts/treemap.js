@@ -26,14 +26,16 @@ const treemap = {
 
   /** Another artifact, or another way to group it. */
   show() {
+    this.offer();
     const grouped = document.querySelector("input[name=group]:checked").value;
     this.measure = document.querySelector("input[name=area]:checked").value;
     const key = `${current.address} ${grouped}`;
     if (this.key !== key) {
       this.key = key;
-      this.tree = treeOf(current.files, (file) =>
-        grouped === "folder" ? file.path.split("/") : [file.library, file.path],
-      );
+      this.tree =
+        grouped === "layer"
+          ? treeOf(leavesOf(current.layers), (leaf) => leaf.place)
+          : treeOf(current.files, (file) => (grouped === "folder" ? file.path.split("/") : [file.library, file.path]));
       this.tree.name = current.address;
       this.at = this.tree;
       this.leaves = [];
@@ -41,6 +43,26 @@ const treemap = {
       collect(this.tree);
     }
     this.draw();
+  },
+
+  /** What can be chosen here: layers of an image that has some, packed bytes of what was packed. */
+  offer() {
+    $("by-layer").hidden = !current.layers;
+    $("by-packed").hidden = !current.files.some((file) => file.packed !== null) && !current.layers;
+    const choose = (name, value) => {
+      document.querySelector(`input[name=${name}][value=${value}]`).checked = true;
+    };
+    const checked = (name) => document.querySelector(`input[name=${name}]:checked`).value;
+    if ($("by-layer").hidden && checked("group") === "layer") choose("group", "folder");
+    if ($("by-packed").hidden && checked("area") === "packed") choose("area", "size");
+    if (current.layers && !current.files.length && checked("group") !== "layer") {
+      choose("group", "layer");
+      choose("area", "packed");
+    }
+  },
+
+  weight(node) {
+    return this.measure === "count" ? node.count : node[this.measure];
   },
 
   open(folder, focus) {
@@ -58,7 +80,7 @@ const treemap = {
     if (!this.at || !width) return;
     const root = lib
       .hierarchy(this.at, (node) => node.children)
-      .sum((node) => (node.item ? (this.measure === "size" ? node.size : 1) : 0))
+      .sum((node) => (node.item ? this.weight(node) : 0))
       .sort((a, b) => b.value - a.value || (a.data.name < b.data.name ? -1 : 1));
     lib
       .treemap()
@@ -106,9 +128,12 @@ const treemap = {
       this.place(back, x0, y0, w, h);
       cells.push(back);
     }
-    const weighs = this.measure === "size" ? bytes(node.size) : counted(node.count, "file");
+    const weighs = this.measure === "count" ? counted(node.count, "file") : bytes(this.weight(node));
+    const whole = this.measure === "packed" ? this.tree.packed : this.tree.size;
+    const part = this.measure === "packed" ? node.packed : node.size;
+    const folder = this.key.endsWith(" layer") ? "layer" : "folder";
     // It begins with what is seen, as whoever speaks to the page says that.
-    const what = node.item ? node.item.kind : "folder";
+    const what = node.item ? node.item.kind : folder;
     const label = `${shown(node.name)} ${weighs}, ${what} ${shown(node.path)}, ${bytes(node.size)} in ${counted(node.count, "file")}`;
     const cell = make(
       "button",
@@ -118,11 +143,16 @@ const treemap = {
       w > (open ? node.name.length * 7.2 + weighs.length * 7 + 30 : weighs.length * 6.4 + 14) && (open || h > 36) ? make("span", { class: "s" }, weighs) : null,
     );
     cell.node = node;
-    cell.act = () => (node.item ? select(node.item.name) : this.open(node, true));
+    cell.act = () => (!node.item ? this.open(node, true) : node.item.of ? go({ view: "layers" }) : select(node.item.name));
     cell.about = () =>
-      node.item
+      node.item && !node.item.of
         ? about(node.item, current.size)
-        : [shown(node.path || node.name), `${bytes(node.size)}, ${percent(node.size, current.size)} of all`, counted(node.count, "file")];
+        : [
+            shown(node.item?.path ?? (node.path || node.name)),
+            `${bytes(part)}, ${percent(part, whole)} of all`,
+            counted(node.count, "file"),
+            ...(node.item ? [`in the layer ${shown(node.item.of.what)}`] : []),
+          ];
     this.place(cell, x0, y0, w, open ? HEAD - 2 : h);
     cells.push(cell);
     if (open) for (const child of laid.children) this.cells(child, cells);
@@ -143,7 +173,7 @@ const treemap = {
         button.addEventListener("click", () => this.open(folder, false));
         return make("li", {}, button);
       }),
-      make("li", { class: "sum" }, `${bytes(this.at.size)}, ${counted(this.at.count, "file")}`),
+      make("li", { class: "sum" }, `${this.measure === "packed" ? "packed " : ""}${bytes(this.measure === "packed" ? this.at.packed : this.at.size)}, ${counted(this.at.count, "file")}`),
     );
   },
 

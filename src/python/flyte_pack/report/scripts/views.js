@@ -91,7 +91,7 @@ function explains(container, selector, linesOf) {
 function about(file, whole) {
   return [
     shown(file.path),
-    `${bytes(file.size)}, ${percent(file.size, whole)} of all`,
+    `${bytes(file.size)}, ${percent(file.size, whole)} of all${packedAs(file.packed, ", packed ")}`,
     `${file.kind}, ${said(file.reason)}`,
     shown(file.owner ?? "no owner"),
   ];
