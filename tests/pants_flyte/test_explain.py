@@ -14,6 +14,7 @@ from pants.engine.internals.scheduler import ExecutionError
 
 from flyte_pack.image.base import BaseDistribution, BaseFacts
 from flyte_shim.hashing import sha256_bytes
+from pants_flyte import closure
 from pants_flyte.goals.explain import FlyteExplain
 from tests.support.bases import base_image, base_platform
 from tests.support.flyte_images import app, image_options
@@ -285,6 +286,25 @@ def test_a_target_that_cannot_be_packaged_says_why(root: RuleRoot):
     with pytest.raises(ExecutionError) as caught:
         explained(root, "app:t")
     assert "app:t" in refusal(caught.value)
+
+
+def test_an_edit_that_changes_no_import_finds_the_closure_as_it_was(root: RuleRoot, monkeypatch):
+    looked_for = []
+    found = closure._packages_above
+    monkeypatch.setattr(
+        closure, "_packages_above", lambda files: looked_for.append(files) or found(files)
+    )
+    many = {f"libs/many/m{n}.py": f"import libs.many.m{n + 1}\n" for n in range(200)}
+    many["libs/many/m200.py"] = "import libs.plots.draw\n"
+    root.write({**REPOSITORY, "libs/many/BUILD": "python_sources()", **many})
+    root.edit("app/w.py", "import libs.models", "import libs.many.m0, libs.models")
+    for count in range(4):  # a busy machine tells Pants of a file late, or while it is written
+        before = len(looked_for)
+        root.edit("libs/plots/colors.py", f"{'#' * count}RED", f"{'#' * (count + 1)}RED")
+        assert f" {13 + count} B  [module, imported]  libs/plots" in explained(root, "app:t")
+        if count and len(looked_for) == before:
+            break
+    assert len(looked_for) == before > 0
 
 
 # --- --why ----------------------------------------------------------------------------------------

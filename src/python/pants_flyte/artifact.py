@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import FrozenSet, Mapping, Optional
 
 from pants.backend.python.subsystems.setup import PythonSetup
@@ -15,39 +15,19 @@ from pants.engine.target import Target
 from flyte_pack.explain import Artifact, Need, Requirement, ShippedFile
 from flyte_pack.locked import Locked, locked
 from pants_flyte import engine
-from pants_flyte.build_types import Closure, ClosureGraph, SourceFile
+from pants_flyte.build_types import ClosureGraph, Contents, SourceFile
 from pants_flyte.globs import exactly
 from pants_flyte.known_modules import provided
 
 
-@dataclass(frozen=True)
-class Contents:
-    """What a bundle is packed from, or what an image has of the repository.
-
-    placed: the files by their path in it.
-    ignored: what `copy_style="all"` leaves out, with the ignore file that says so.
-    """
-
-    closure: Closure
-    placed: Mapping[str, SourceFile]
-    ignored: Mapping[str, str]
-
-
-async def artifact_of(
-    root: Address,
-    entries: FrozenSet[Address],
-    contents: Contents,
-    beside: str,
-    resolve: str,
-    python_setup: PythonSetup,
-) -> Artifact:
-    """beside: why files are in it that no target brings. resolve: of its requirements."""
+async def with_files(artifact: Artifact, contents: Contents, beside: str) -> Artifact:
+    """artifact: of `without_files`. beside: why files are in it that no target brings."""
     closure = contents.closure
     digest = await _digest_of(contents)
     held = {entry.path: entry for entry in await engine.file_entries(digest)}
     alone = closure.bare | await _empty_packages(contents, digest)
     return replace(
-        await without_files(root, entries, closure.graph, resolve, python_setup),
+        artifact,
         files=tuple(
             ShippedFile(
                 path=path,
@@ -74,7 +54,7 @@ async def without_files(
     resolve: str,
     python_setup: PythonSetup,
 ) -> Artifact:
-    """What is known before any file is looked at."""
+    """What is known before any file is looked at. resolve: of its requirements."""
     lock = await locked_of(resolve, python_setup)
     return Artifact(
         root=root.spec,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import FrozenSet, Optional, Tuple
+from typing import FrozenSet, Mapping, Optional, Tuple
 
 from pants.engine.addresses import Address
 from pants.engine.fs import Digest
@@ -111,6 +111,19 @@ class Closure:
 
 
 @dataclass(frozen=True)
+class Contents:
+    """What a bundle is packed from, or what an image has of the repository.
+
+    placed: the files by their path in it.
+    ignored: what `copy_style="all"` leaves out, with the ignore file that says so.
+    """
+
+    closure: Closure
+    placed: Mapping[str, SourceFile]
+    ignored: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class BundleRequest:
     """Asks for a code bundle: what `address` reaches, and for `all` what lies beside it.
 
@@ -201,6 +214,28 @@ class Packed:
     files: FrozenDict[str, int]
     layers: Tuple[PackedLayer, ...] = ()
     workdir: str = ""
+
+
+@dataclass(frozen=True)
+class ShippedRequest:
+    """Asks what a target ships, whatever the bytes of the files are; else as `ExplainRequest`."""
+
+    address: Address
+    copy_style: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """what, resolve, copy_style: as of `Explained`. beside: why files are there that no target
+    brings. artifact: what is known of it without its files.
+    """
+
+    what: str
+    resolve: str
+    copy_style: Optional[str]
+    beside: str
+    contents: Contents
+    artifact: Artifact
 
 
 @dataclass(frozen=True)

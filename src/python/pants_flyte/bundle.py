@@ -26,12 +26,11 @@ from flyte_pack.manifest_graph import graph_of
 from flyte_pack.progress import megabytes
 from pants_flyte import engine, layout
 from pants_flyte.artifact import (
-    Contents,
-    artifact_of,
     entries_of,
     kind_of,
     library_of,
     package_root_of,
+    with_files,
     without_files,
 )
 from pants_flyte.build_types import (
@@ -39,6 +38,7 @@ from pants_flyte.build_types import (
     BundleRequest,
     Closure,
     ClosureRequest,
+    Contents,
     Reason,
     SourceFile,
 )
@@ -100,9 +100,10 @@ async def _check_budget(
     """Raises `FlyteTargetError` for a bundle over its budget, and warns of one that is near it."""
     if request.max_size is None and request.max_files is None:
         return
-    artifact = await artifact_of(
-        request.address, entries, contents, "all", request.resolve, python_setup
+    known = await without_files(
+        request.address, entries, contents.closure.graph, request.resolve, python_setup
     )
+    artifact = await with_files(known, contents, "all")
     size, count = sum(file.size for file in artifact.files), len(artifact.files)
     for field, has, most in (
         ("max_size", size, request.max_size),

@@ -51,8 +51,7 @@ from flyte_pack.code.completeness import (
 from flyte_pack.code.dynamic_scan import GROUP, UNKNOWN
 from flyte_pack.errors import listing
 from pants_flyte import engine
-from pants_flyte.artifact import Contents
-from pants_flyte.build_types import Completeness, CompletenessRequest, SourceFile
+from pants_flyte.build_types import Completeness, CompletenessRequest, Contents, SourceFile
 from pants_flyte.code_scans import bound_by, scans_of
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.first_party import FirstPartyModules

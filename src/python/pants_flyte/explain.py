@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import FrozenSet, Iterable, Optional, Tuple, Union
+from typing import FrozenSet, Iterable, Optional, Sequence, Tuple, Union
 
 from pants.backend.python.subsystems.setup import PythonSetup
 from pants.backend.python.target_types import PythonResolveField
@@ -15,12 +15,15 @@ from pants.util.logging import LogLevel
 
 from pants_flyte import engine
 from pants_flyte import target_types as types
-from pants_flyte.artifact import Contents, artifact_of, entries_of
+from pants_flyte.artifact import entries_of, with_files, without_files
 from pants_flyte.build_types import (
+    Contents,
     Explained,
     ExplainRequest,
     ImageRequest,
     PackedRequest,
+    Shipped,
+    ShippedRequest,
     TaskRequest,
 )
 from pants_flyte.bundle import contents_of
@@ -89,21 +92,21 @@ async def asked_about(targets: Iterable[Target], packed: bool) -> Tuple[Asked, .
     return tuple(asked)
 
 
-@rule(desc="Explain what a Flyte target ships", level=LogLevel.DEBUG)
-async def explain(
-    request: ExplainRequest,
+@rule(desc="Find what a Flyte target ships", level=LogLevel.DEBUG)
+async def find_shipped(
+    request: ShippedRequest,
     flyte: FlyteSubsystem,
     modules: FirstPartyModules,
     python_setup: PythonSetup,
-) -> Explained:
-    """A rule, so that another question about the same target is answered at once."""
+) -> Shipped:
+    """A rule that an edit does not run again: see `explain_each`."""
     (target,) = await engine.targets_at([request.address])
-    root, what, kind = target.address, "a bundle", "all"
+    root, what, beside = target.address, "a bundle", "all"
     owners: FrozenSet[Address] = frozenset()
     copy_style: Optional[str] = None
     if isinstance(target, FlyteImage):
         contents, what = await _contents_of_image(target, flyte, python_setup)
-        kind = "copied"
+        beside = "copied"
     else:
         if isinstance(target, types.FlyteTask):
             wanted = TaskRequest(target.address, copy_style=request.copy_style)
@@ -117,20 +120,44 @@ async def explain(
             bundle = bundle_request_of(target, flyte, python_setup)
         contents = await contents_of(bundle, owners, flyte)
         copy_style = bundle.copy_style
-    entries = owners or entries_of(root, contents.closure.graph)
+    graph = contents.closure.graph
+    entries = owners or entries_of(root, graph)
     resolve = target[PythonResolveField].normalized_value(python_setup)
-    artifact = await artifact_of(root, entries, contents, kind, resolve, python_setup)
+    artifact = await without_files(root, entries, graph, resolve, python_setup)
+    return Shipped(what, resolve, copy_style, beside, contents, artifact)
+
+
+@rule(desc="Explain what a Flyte target ships", level=LogLevel.DEBUG)
+async def explain(request: ExplainRequest) -> Explained:
+    """A rule, so that another question about the same target is answered at once."""
+    asked = ShippedRequest(request.address, request.copy_style)
+    (shipped,) = await engine.shipped_each([asked])
+    artifact = await with_files(shipped.artifact, shipped.contents, shipped.beside)
     if request.packed:
         packed = await engine.packed(PackedRequest(request.address, request.copy_style))
         artifact = with_packed(artifact, packed)
+    excluded = shipped.contents.closure.graph.excluded
     return Explained(
         request.address,
-        what,
+        shipped.what,
         artifact,
-        resolve,
-        copy_style,
-        tuple((a, *taken) for a, taken in sorted(contents.closure.graph.excluded.items())),
+        shipped.resolve,
+        shipped.copy_style,
+        tuple((address, *taken) for address, taken in sorted(excluded.items())),
     )
+
+
+async def explain_each(requests: Sequence[ExplainRequest]) -> Sequence[Explained]:
+    """Of each. First what they ship is found, and only then the bytes of that are asked for.
+
+    After an edit Pants looks at all that `explain` had asked for at once, and runs it anew as soon
+    as it sees that bytes have changed. What it has not come to by then, such as the closure, it
+    would find anew, too.
+    """
+    await engine.shipped_each(
+        [ShippedRequest(request.address, request.copy_style) for request in requests]
+    )
+    return await engine.explain_each(requests)
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:

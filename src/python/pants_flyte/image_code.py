@@ -33,8 +33,7 @@ from flyte_pack.image.layer_plan import LayerPlan
 from flyte_pack.oci.parts import layer_path_problem, whiteout_problem
 from flyte_shim.fserve import ORIGINAL
 from pants_flyte import engine
-from pants_flyte.artifact import Contents
-from pants_flyte.build_types import Closure, ClosureRequest, SourceFile
+from pants_flyte.build_types import Closure, ClosureRequest, Contents, SourceFile
 from pants_flyte.completeness import check_complete
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.globs import exactly, literal_glob

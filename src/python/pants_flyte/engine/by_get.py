@@ -78,6 +78,8 @@ from pants_flyte.build_types import (
     ImageRequest,
     Packed,
     PackedRequest,
+    Shipped,
+    ShippedRequest,
     TaskRequest,
 )
 from pants_flyte.engine.types import (
@@ -415,6 +417,10 @@ async def build_images(requests: Sequence[ImageRequest]) -> tuple[BuiltImage, ..
 
 async def explain_each(requests: Sequence[ExplainRequest]) -> tuple[Explained, ...]:
     return await MultiGet(Get(Explained, ExplainRequest, request) for request in requests)
+
+
+async def shipped_each(requests: Sequence[ShippedRequest]) -> tuple[Shipped, ...]:
+    return await MultiGet(Get(Shipped, ShippedRequest, request) for request in requests)
 
 
 async def packed(request: PackedRequest) -> Packed:

@@ -97,6 +97,8 @@ from pants_flyte.build_types import (
     ImageRequest,
     Packed,
     PackedRequest,
+    Shipped,
+    ShippedRequest,
     TaskRequest,
 )
 from pants_flyte.engine.types import (
@@ -422,6 +424,12 @@ async def explain_each(requests: Sequence[ExplainRequest]) -> tuple[Explained, .
     )
 
 
+async def shipped_each(requests: Sequence[ShippedRequest]) -> tuple[Shipped, ...]:
+    return await concurrently(
+        find_shipped(**implicitly({request: AnyShippedRequest})) for request in requests
+    )
+
+
 async def packed(request: PackedRequest) -> Packed:
     return await measure_packed(**implicitly({request: AnyPackedRequest}))
 
@@ -461,6 +469,11 @@ class AnyExplainRequest:
 
 
 @union(in_scope_types=[EnvironmentName])
+class AnyShippedRequest:
+    """Stands for `ShippedRequest`, its only member."""
+
+
+@union(in_scope_types=[EnvironmentName])
 class AnyPackedRequest:
     """Stands for `PackedRequest`, its only member."""
 
@@ -494,6 +507,11 @@ async def build_image(request: AnyImageRequest, environment: EnvironmentName) ->
 
 @rule(polymorphic=True)
 async def explain(request: AnyExplainRequest, environment: EnvironmentName) -> Explained:
+    raise NotImplementedError
+
+
+@rule(polymorphic=True)
+async def find_shipped(request: AnyShippedRequest, environment: EnvironmentName) -> Shipped:
     raise NotImplementedError
 
 
@@ -547,6 +565,7 @@ def rules() -> Iterable[Union[Rule, UnionRule]]:
         UnionRule(AnyTaskRequest, TaskRequest),
         UnionRule(AnyImageRequest, ImageRequest),
         UnionRule(AnyExplainRequest, ExplainRequest),
+        UnionRule(AnyShippedRequest, ShippedRequest),
         UnionRule(AnyPackedRequest, PackedRequest),
         UnionRule(AnyAskedImageRequest, AskedImageRequest),
     ]

@@ -24,9 +24,8 @@ from flyte_pack.errors import UserError
 from flyte_pack.explain import Graph
 from flyte_pack.explain_text import summary, text, why, why_brought, why_held
 from flyte_pack.report.page import page
-from pants_flyte import engine
 from pants_flyte.build_types import Explained, ExplainRequest
-from pants_flyte.explain import Asked, asked_about
+from pants_flyte.explain import Asked, asked_about, explain_each
 from pants_flyte.first_party import FirstPartyModules
 from pants_flyte.goals.diff import (
     Deploying,
@@ -206,7 +205,7 @@ async def _diff(
     if old.kind is Kind.DEPLOYED and options.format is not ExplainFormat.HTML:
         return await deployed(typed, old, addresses, deploying, as_json, options.output_file)
     requests = tuple(dict.fromkeys(request for one in asked for request in one.requests))
-    explained = await engine.explain_each(requests)
+    explained = await explain_each(requests)
     if old.kind is Kind.DEPLOYED:
         found = await since_version(typed, old, addresses, deploying)
     elif old.kind is Kind.REVISION:
@@ -253,7 +252,7 @@ async def flyte_explain(
             console.print_stderr(f"flyte-explain: {error}")
             return FlyteExplain(exit_code=1)
     requests = tuple(dict.fromkeys(request for one in asked for request in one.requests))
-    explained = dict(zip(requests, await engine.explain_each(requests)))
+    explained = dict(zip(requests, await explain_each(requests)))
     told, found = "", True
     answers: Mapping[str, Any] = {}
     if options.why:
