@@ -243,6 +243,8 @@ def test_a_deployment_is_the_sum_of_its_tasks_where_no_file_counts_twice(root: R
             "app/page.py": "import flyte.app\npage = flyte.app.AppEnvironment('p')\n",
         }
     )
+    packed = explained(root, "--packed", "app:d@domain=x").splitlines()[1:3]
+    assert all(re.search(r" files, 1.2 kB, packed [0-9]+ B$", line) for line in packed)
     first, *parts = explained(root, "app:d@domain=x").split("\n\napp:")
     assert first.splitlines()[:3] == [
         "app:d@domain=x: a deployment of 7 files, 1.2 kB",

@@ -36,8 +36,7 @@ def text(what: str, graph: Graph) -> str:
     artifact = graph.artifact
     files = artifact.files
     holds = f" of {counted(len(files), _size(files))}" if files else ", with no files of its own"
-    archive = "" if artifact.packed is None else f", packed {megabytes(artifact.packed)}"
-    lines = [f"{artifact.root}: {what}{holds}{archive}"]
+    lines = [f"{artifact.root}: {what}{holds}{_packed(artifact.packed, ', packed ')}"]
     if files:
         lines += ["", "Each file below the one that brings it:", *_tree(graph)]
     if artifact.requirements:
@@ -53,7 +52,8 @@ def summary(address: str, graphs: Sequence[Graph]) -> str:
     files = {file.source: file.size for artifact in artifacts for file in artifact.files}
     lines = [f"{address}: a deployment of {counted(len(files), sum(files.values()))}"]
     for artifact in artifacts:
-        lines.append(f"  {artifact.root}: {counted(len(artifact.files), _size(artifact.files))}")
+        about = counted(len(artifact.files), _size(artifact.files))
+        lines.append(f"  {artifact.root}: {about}{_packed(artifact.packed, ', packed ')}")
     return "".join(f"{shown.printable(line)}\n" for line in lines)
 
 

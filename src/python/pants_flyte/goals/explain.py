@@ -99,7 +99,7 @@ class FlyteExplainSubsystem(Outputting, GoalSubsystem):
         default=False,
         help="Pack it as `package` does, which costs nothing right after that, and show what each "
         "file takes in the archive, too; of an image, which layer has which distributions and "
-        "targets, and what they take there.",
+        "targets, and what they take there. With `--diff` it counts for `--format=html` alone.",
     )
     all = BoolOption(
         default=False,
@@ -234,7 +234,9 @@ async def flyte_explain(
     modules: FirstPartyModules,
     dist_dir: DistDir,
 ) -> FlyteExplain:
-    asked = await asked_about(targets, options.packed)
+    is_html = options.format is ExplainFormat.HTML
+    # Words and JSON about what differs have no such sizes.
+    asked = await asked_about(targets, options.packed and (is_html or not options.diff))
     for name in ("why", "diff"):
         if getattr(options, name) == "":  # a variable of a script, say, that is not set
             console.print_stderr(f"flyte-explain: --{name} is empty: say what it is about")
@@ -258,7 +260,7 @@ async def flyte_explain(
     if options.why:
         told, answers = await _whys(options, explained.values(), modules, packages)
         found = any(answer["found"] for answer in answers["why"])
-    if options.format is ExplainFormat.HTML or not options.why:
+    if is_html or not options.why:
         with no_garbage():  # looking for it takes a quarter of the time
             told = _told(options, asked, explained, answers)
     elif options.format is ExplainFormat.JSON:
