@@ -33,6 +33,7 @@ COMMANDS = {
     PEER: ("dependencies", "--transitive", TASK),
     "package": ("package", TASK),
     "text": ("flyte-explain", TASK),
+    "--packed": ("flyte-explain", "--packed", TASK),
     "--why": ("flyte-explain", "--why=pkg0001/mod00077.py", TASK),
     "--why, not there": ("flyte-explain", "--why=alone/alone.py", TASK),
     "--diff=MANIFEST": ("flyte-explain", "--diff=dist/app/task.manifest.json", TASK),
