@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -20,7 +21,10 @@ from tests.support.registries import RealRegistry, real_registry
 OPTIONS = """
 [docker.registries.here]
 address = "{registry}"
-default = true
+
+[docker.registries.off]
+address = "off.test"
+skip_push = true
 
 [flyte]
 endpoint = "{endpoint}"
@@ -51,6 +55,7 @@ FILES = {
         docker_image(
             name="img",
             dependencies=[":note"],
+            registries=["@off", "@here"],
             repository="org/{directory}",
             image_tags=["{build_args.TAG}"],
             extra_build_args=["TAG"],
@@ -83,14 +88,17 @@ class Place:
     registry: RealRegistry
     docker: DockerEngine
 
-    def deploy(self, *typed: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return self.root.pants("run", "ml:deploy", "--", "--output=json", *typed, check=check)
+    def deploy(
+        self, *typed: str, env: Mapping[str, str] = MappingProxyType({}), check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        words = ("run", "ml:deploy", "--", "--output=json", *typed)
+        return self.root.pants(*words, env=dict(env), check=check)
 
     def link(self) -> Any:
         return json.loads((self.root.path / "dist" / "ml" / "train.json").read_text())
 
-    def image_of_record(self) -> str:
-        document = json.loads(self.deploy().stdout)
+    def image_of_record(self, env: Mapping[str, str] = MappingProxyType({})) -> str:
+        document = json.loads(self.deploy(env=env).stdout)
         shown = self.root.pants("run", "ml:deploy", "--", "show", "--output=json").stdout
         (task,) = json.loads(shown)["record"]["tasks"]
         assert [one["name"] for one in document["registered"]] == ["ml.train"]
@@ -123,18 +131,68 @@ def test_a_task_names_the_image_of_another_backend_and_builds_nothing_for_it(pla
     assert place.docker("image", "ls", "--quiet").stdout == ""
 
 
-def test_a_deployment_takes_the_digest_of_what_was_published(place: Place) -> None:
-    refused = place.deploy(check=False)
+def test_a_deployment_can_take_what_was_published(place: Place) -> None:
+    published = {"PANTS_FLYTE_BUILD_DOCKER_IMAGES": "false", "TAG": "published"}
+    refused = place.deploy(env=published, check=False)
     assert refused.returncode == 1
-    assert "has no v1 of org/ml: publish it first: ./pants publish ml:img" in refused.stderr
+    assert "has no published of org/ml: publish it first: ./pants publish ml:img" in refused.stderr
+    place.root.pants("publish", "ml:img", env=published)
+    digest = place.registry.tag("org/ml", "published")
+    assert place.image_of_record(published) == f"{place.registry.host}/org/ml@{digest}"
+
+
+def test_a_deployment_builds_the_image_pushes_it_and_takes_its_digest(place: Place) -> None:
+    dry = place.deploy("--dry-run")
+    (image,) = json.loads(dry.stdout)["images"]
+    assert (image["status"], image["tags"]) == ("new", ["v1"])
+    assert "its digest is known only when it was pushed" in dry.stderr
+    assert place.registry.tag("org/ml", "v1") is None
     found = []
-    for note in ("one\n", "two\n"):
+    for note in ("two\n", "three\n"):
         (place.root.path / "ml" / "note.txt").write_text(note)
-        place.root.pants("publish", "ml:img")
+        (image,) = json.loads(place.deploy().stdout)["images"]
         digest = place.registry.tag("org/ml", "v1")
-        assert place.image_of_record() == f"{place.registry.host}/org/ml@{digest}"
+        assert image["reference"] == f"{place.registry.host}/org/ml@{digest}"
+        assert image["reference"] == place.image_of_record()
+        assert image["status"] == "new"
         found.append(digest)
     assert found[0] != found[1]
+    again = place.root.pants("experimental-deploy", "ml:deploy")
+    assert f"image {place.registry.host}/org/ml@{found[1]}  unchanged" in again.stdout
+    assert "Nothing to do" in again.stdout
+    assert "pushing" not in again.stderr
+
+
+def test_a_run_by_flyte_has_the_image_that_was_built_for_it(place: Place) -> None:
+    env = {"TAG": "run", "DOCKER_BUILDKIT": "1"}
+    done = place.root.pants("run", "ml:train", "--", "--remote", "--detach", "--n", "3", env=env)
+    assert f"pushing {place.registry.host}/org/ml:run" in done.stderr
+    assert place.registry.tag("org/ml", "run")
+
+
+@pytest.mark.parametrize(
+    ("env", "options", "said"),
+    [
+        (
+            {"DOCKER_HOST": "unix:///nowhere/d.sock"},
+            [],
+            ("ml:deploy: its image ml:img cannot be built: Cannot connect", "`[docker].env_vars`"),
+        ),
+        (
+            {},
+            ["--docker-executable-search-paths=['/nowhere']"],
+            ("ml:deploy: its image ml:img cannot be built: Cannot find `docker`", "Install Docker"),
+        ),
+    ],
+)
+def test_without_docker_only_what_needs_it_is_refused(
+    place: Place, env: dict[str, str], options: list[str], said: tuple[str, ...]
+) -> None:
+    place.root.pants(*options, "package", "ml:train", env=env)
+    refused = place.root.pants(*options, "run", "ml:deploy", env=env, check=False)
+    assert refused.returncode == 1
+    for words in (*said, "`[flyte].build_docker_images = false`"):
+        assert words in refused.stderr
 
 
 def test_a_bundle_is_the_same_in_each_environment(place: Place) -> None:

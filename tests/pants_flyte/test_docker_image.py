@@ -94,8 +94,24 @@ def test_one_that_no_registry_has_under_a_known_name_is_refused(
     assert message in said
 
 
-def test_an_edit_of_the_image_selects_the_task(root: RuleRoot):
-    root.write({**task(ORG), "ml/train/Dockerfile": "FROM base\n"})
-    root.edit("ml/train/BUILD", 'instructions=["FROM base"], ', "")
+def test_an_edit_of_the_image_selects_the_task_and_its_deployment(root: RuleRoot):
+    more = 'files(name="note", sources=["note.txt"])\n'
+    more += 'flyte_deployment(name="deploy", tasks=[":t"])\n'
+    files = task(f'{ORG}, dependencies=[":note"]')
+    build = str(files["ml/train/BUILD"]).replace('instructions=["FROM base"], ', "") + more
+    root.write(
+        {
+            **files,
+            "ml/train/BUILD": build,
+            "ml/train/Dockerfile": "FROM base\nCOPY ml/train/note.txt /\n",
+            "ml/train/note.txt": "one\n",
+        }
+    )
     assert "ml/train:img" not in root.dependencies("ml/train:t")
-    assert "ml/train:t" in root.changed_by("ml/train/Dockerfile")
+    for file in ("Dockerfile", "note.txt"):
+        assert {"ml/train:img", "ml/train:t", "ml/train:deploy"} <= root.changed_by(
+            f"ml/train/{file}"
+        )
+    # An edit of the code builds no image.
+    assert "ml/train:img" not in root.changed_by("ml/train/t.py")
+    assert "ml/train:deploy" in root.changed_by("ml/train/t.py")

@@ -26,6 +26,7 @@ from flyte_pack.store.uris import check_store_uri
 from pants_flyte import engine
 from pants_flyte import target_types as types
 from pants_flyte.build_types import BuiltTask
+from pants_flyte.docker_image import NO_DOCKER_IMAGES, DockerImages
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.first_party import FirstPartyModules
 from pants_flyte.globs import exactly
@@ -174,6 +175,7 @@ def plan_of(
     pushes: Tuple[str, ...] = (),
     environments: Tuple[Environment, ...] = (),
     materials: Optional[Tuple[Material, ...]] = None,
+    docker: DockerImages = NO_DOCKER_IMAGES,
 ) -> DeployPlan:
     """tasks, pushes: files that were packaged for it. materials: of `materials_of_tasks`."""
     return DeployPlan(
@@ -184,6 +186,8 @@ def plan_of(
         pushes=pushes,
         environments=environments,
         materials=materials,
+        docker_images=docker.images or None,
+        docker_path=docker.search_path or None,
         **options_in_plan(flyte),
     )
 

@@ -180,6 +180,12 @@ class FlyteSubsystem(Subsystem):
         help="Maps names that the `image` field of a `flyte_task` may use to image references, "
         'such as `{"trainer": "ghcr.io/org/trainer:2026.1"}`.',
     )
+    build_docker_images = BoolOption(
+        default=True,
+        help="Whether a deployment builds and pushes the `docker_image` targets that its tasks run "
+        "in. Otherwise it takes what their first tag stands for in the registry: `publish` them "
+        "before, perhaps on another machine, as deploying then needs no Docker.",
+    )
     registries = StrListOption(
         default=[],
         help="Where images without a `registries` field are pushed: hosts, perhaps with a path, "

@@ -394,8 +394,8 @@ def _image_help(what: str) -> str:
 _IMAGE_HELP = help_text("""
     - the address of a `flyte_image`, such as `":image"` or `"services/ml:image"`;
 
-    - the address of a `docker_image` of Pants' own, which the deployment takes from the first of
-    its registries, by digest: `publish` it before;
+    - the address of a `docker_image` of Pants' own, which the deployment builds and pushes (or,
+    with `[flyte].build_docker_images = false`, finds published), and takes by digest;
 
     - a reference, such as `"ghcr.io/org/trainer:2026.1"` or one with a digest (on Docker Hub,
     write the host: `"docker.io/org/trainer:2026.1"`);

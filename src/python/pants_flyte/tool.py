@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
-from typing import Mapping, Sequence, Tuple
+from typing import Mapping, Optional, Sequence, Tuple
 
 from pants.backend.python.target_types import EntryPoint, PexLayout
 from pants.backend.python.util_rules.pex import PexRequest
@@ -79,17 +79,21 @@ async def program_pex(flyte_pack: FlytePackSubsystem, needs: str = "lockfile") -
 
 
 async def interactive_program(
-    flyte_pack: FlytePackSubsystem, command: Sequence[str], files: Sequence[Digest]
+    flyte_pack: FlytePackSubsystem,
+    command: Sequence[str],
+    files: Sequence[Digest],
+    env: Optional[Mapping[str, str]] = None,
 ) -> RunRequest:
     """`command` of the program that deploys, pushes and runs images, with these files at hand.
 
-    The files are at `{chroot}`. What the user types follows `command`.
+    The files are at `{chroot}`. What the user types follows `command`. env: variables that it gets
+    besides those of the caller.
     """
     environment = await engine.tool_environment(await program_pex(flyte_pack, "deploy_lockfile"))
     return RunRequest(
         digest=await engine.merge_digests([environment.digest, *files]),
         args=(f"{{chroot}}/{environment.argv0}", *command),
-        extra_env=environment.env,
+        extra_env={**(env or {}), **environment.env},
         append_only_caches=environment.append_only_caches,
     )
 

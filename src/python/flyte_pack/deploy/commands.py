@@ -81,6 +81,7 @@ class Commands:
             processes=self._processes,
         )
         with deployment:
+            deployment.push_docker_images()
             work = deployment.prepare()
             previous, number = work.current, work.history_number
             writes = work.writes(self._ledger)

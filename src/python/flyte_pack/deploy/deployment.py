@@ -128,7 +128,8 @@ class Work:
 
 
 class Deployment:
-    """One run that deploys: `prepare`, then perhaps `carry_out`. A context manager.
+    """One run that deploys: `push_docker_images`, `prepare`, then perhaps `carry_out`. A context
+    manager.
 
     request: what and where. directory: of the packaged files. build_root: the checkout. found:
     where to register. action: for the history. origin: where the version is from, by default the
@@ -185,6 +186,7 @@ class Deployment:
         self._remembered = Remembered()
         self._made_from: Future[records.Provenance] | None = None
         self._images_there: Future[list[dict[str, Any]] | None] | None = None
+        self._pushed_before: list[dict[str, Any]] = []
         if found is not None:
             self._images = pinned(self._images, self._links, request, say)
             self._registering = Registering(
@@ -202,6 +204,29 @@ class Deployment:
         if self._registering is not None:
             self._registering.close()
 
+    def push_docker_images(self) -> None:
+        """Push the images that Docker has built, before anything is planned: only that tells the
+        digests, which are part of the version. Raises `UserError`.
+        """
+        plan = self._request.plan
+        if not plan.docker_images:
+            return
+        # Only who has such images pays for the HTTP client.
+        from flyte_pack.deploy.docker_images import push_docker_images
+
+        done = push_docker_images(
+            plan.docker_images,
+            search_path=plan.docker_path or (),
+            insecure=plan.insecure_registries,
+            say=self._say,
+            dry_run=self._dry_run,
+        )
+        for link in self._links:
+            for one in done:
+                if link.published_by == one.address:
+                    self._images = {**self._images, link.address: (one.reference, None)}
+        self._pushed_before = [told for one in done for told in one.told]
+
     def push_images(self) -> list[dict[str, Any]]:
         """Push the images that were built for it; returns what was done, as the report has it.
 
@@ -209,12 +234,13 @@ class Deployment:
         """
         there = None if self._images_there is None else self._images_there.result()
         if there is None:
-            return push_all(
+            done = push_all(
                 self._pushes, self._directory, self._say, self._dry_run, self._origin_of_files
             )
+            return [*self._pushed_before, *done]
         for image in there:
             self._say(f"{image['reference']}: there already")
-        return there
+        return [*self._pushed_before, *there]
 
     def prepare(self) -> Work:
         """Plan it; writes nothing. Raises `UserError`."""

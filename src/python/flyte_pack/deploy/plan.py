@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Dict, Optional, Tuple
+from typing import Annotated, Dict, Optional, Tuple
 
 from flyte_pack.deploy.config import UNSET, Settings
 from flyte_pack.deploy.options import DeployOptions
 from flyte_pack.errors import UserError
 from flyte_pack.json_fields import Document, SafePath
-from flyte_pack.names import TargetAddress
+from flyte_pack.names import TargetAddress, check_image
 from flyte_pack.provenance import Material
 
 DEFAULTS = Settings(store="file://dist/flyte")
@@ -41,6 +41,19 @@ class Environment:
 
 
 @dataclass(frozen=True)
+class DockerImage:
+    """An image that Docker has built, and has under `names`, by which it is pushed.
+
+    address: its target. image_id: as the build told it, perhaps shortened, or something else where
+    it did not. names: `registry/repository:tag`; tasks get the image from the first one.
+    """
+
+    address: TargetAddress
+    image_id: str
+    names: Tuple[Annotated[str, check_image], ...]
+
+
+@dataclass(frozen=True)
 class DeployPlan(Document):
     """A `flyte_deployment` as the build rules have it.
 
@@ -53,10 +66,12 @@ class DeployPlan(Document):
     the next deployment (`flyte_pack.deploy.standby`). secrets: whether those in variables of tasks
     are an "error", "warn" or "ignore". allowed_variables: names of variables that have none.
     materials: for a statement of what the version was made from; None: none is made.
+    docker_images: to be pushed, and taken by digest; docker_path: directories to find Docker's
+    client in.
     """
 
     NAME = "deploy plan"
-    OMITTED = ("materials",)
+    OMITTED = ("materials", "docker_images", "docker_path")
 
     address: TargetAddress
     settings: Settings = UNSET
@@ -70,6 +85,8 @@ class DeployPlan(Document):
     secrets: str = "error"
     allowed_variables: Tuple[str, ...] = ()
     materials: Optional[Tuple[Material, ...]] = None
+    docker_images: Optional[Tuple[DockerImage, ...]] = None
+    docker_path: Optional[Tuple[str, ...]] = None
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,14 @@ def images_of(request: Request, links: Iterable[TaskLink], pushes: Iterable[Push
 def pinned(images: Images, links: Iterable[TaskLink], request: Request, say: Say) -> Images:
     """The same, with digests for those not built here: registered images must exist and not change.
 
-    Raises `RegistryError`.
+    links: of all tasks. Those that Docker has built are left as they are. Raises `RegistryError`.
     """
-    built = {link.address for link in links if link.built_image is not None}
+    pushed = {image.address for image in request.plan.docker_images or ()}
+    built = {
+        link.address
+        for link in links
+        if link.built_image is not None or link.published_by in pushed
+    }
     references = {
         image
         for address, (image, _) in images.items()

@@ -146,6 +146,7 @@ def _shipped(
             processes=processes,
         )
         with shipment:
+            shipment.push_docker_images()
             work = shipment.prepare()
             [task] = work.record.tasks
             one, arguments = _chosen(task, options.rest)

@@ -18,7 +18,9 @@ _UPLOADED_SECONDS = 86400.0
 
 
 class Shipment(Deployment):
-    """One run that ships a task: `push_images`, `prepare`, `carry_out`; then `request`."""
+    """One run that ships a task: `push_docker_images`, `prepare`, `push_images`, `carry_out`; then
+    `request`.
+    """
 
     NEEDS_VERSION = False  # an image that is built here has its code in its digest
     EACH_TIME = True

@@ -30,6 +30,7 @@ from pants.backend.python.util_rules.pex_from_targets import (
     PexFromTargetsRequest,
 )
 from pants.build_graph.address import Address
+from pants.core.goals.package import BuiltPackage, EnvironmentAwarePackageRequest, PackageFieldSet
 from pants.core.goals.test import TestResult, TestSubsystem
 from pants.core.subsystems.python_bootstrap import PythonBootstrap
 from pants.core.util_rules.subprocess_environment import SubprocessEnvironmentVars
@@ -394,6 +395,13 @@ def test_result(
 ) -> TestResult:
     tries: Any = process if PANTS_SEMVER.release < (2, 19) else (process,)
     return TestResult.from_fallible_process_result(tries, address, subsystem.output)
+
+
+async def build_packages(field_sets: Sequence[PackageFieldSet]) -> tuple[BuiltPackage, ...]:
+    """What other backends make of their targets, each in the environment that it names."""
+    return await MultiGet(
+        Get(BuiltPackage, EnvironmentAwarePackageRequest(field_set)) for field_set in field_sets
+    )
 
 
 # --- our own rules, where they fan out -----------------------------------------------------------

@@ -38,6 +38,12 @@ from pants.backend.python.util_rules.pex_from_targets import (
 )
 from pants.build_graph.address import Address
 from pants.core.environments.target_types import EnvironmentField as EnvironmentField
+from pants.core.goals.package import (
+    BuiltPackage,
+    EnvironmentAwarePackageRequest,
+    PackageFieldSet,
+    environment_aware_package,
+)
 from pants.core.goals.test import TestResult, TestSubsystem
 from pants.core.subsystems.python_bootstrap import python_bootstrap
 from pants.core.util_rules.env_vars import environment_vars_subset
@@ -390,6 +396,13 @@ def test_result(
     process: FallibleProcessResult, address: Address, subsystem: TestSubsystem
 ) -> TestResult:
     return TestResult.from_fallible_process_result((process,), address, subsystem.output)
+
+
+async def build_packages(field_sets: Sequence[PackageFieldSet]) -> tuple[BuiltPackage, ...]:
+    return await concurrently(
+        environment_aware_package(EnvironmentAwarePackageRequest(field_set))
+        for field_set in field_sets
+    )
 
 
 # --- our own rules, where they fan out -----------------------------------------------------------

@@ -33,6 +33,7 @@ from pants_flyte.deployment import (
     settings_of,
     wants_provenance,
 )
+from pants_flyte.docker_image import NO_DOCKER_IMAGES, DockerSettings, built_docker_images
 from pants_flyte.environment import callers_environment
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.first_party import FirstPartyModules
@@ -62,9 +63,11 @@ async def deploy_program(
     package_settings: PackageSettings,
     modules: FirstPartyModules,
     dist_dir: DistDir,
+    docker: Optional[DockerSettings] = None,
     more: Sequence[str] = (),
 ) -> RunRequest:
-    """The deploy program and all that it ships. more: arguments before what was typed.
+    """The deploy program and all that it ships. docker: how images are built by it, if they are to
+    be. more: arguments before what was typed.
 
     What does not deploy (`list`, `show`, ..., or a mistyped command line: `options` None) packages
     nothing, so that it works even if the code does not build.
@@ -92,6 +95,9 @@ async def deploy_program(
     python_setup = package_settings.python_setup
     provenance = bool(tasks) and wants_provenance(deployment, flyte)
     pushes = await pushes_of(tasks, wanted, flyte, python_setup, provenance=provenance)
+    images = NO_DOCKER_IMAGES
+    if docker is not None and options.ships and flyte.build_docker_images:
+        images = await built_docker_images(deployment.address, tasks, docker)
     environments, packages = await environments_of(
         addresses, options, wanted, package_settings, modules=modules if options.packages else None
     )
@@ -104,6 +110,7 @@ async def deploy_program(
         pushes=tuple(f"__push_{number}.json" for number in range(len(pushes))),
         environments=tuple(environments),
         materials=await materials_of_tasks(tasks, python_setup) if provenance else None,
+        docker=images,
     )
     documents = await engine.create_digest(
         {_PLAN: plan.to_json(), **{name: push.to_json() for name, push in zip(plan.pushes, pushes)}}
@@ -121,6 +128,7 @@ async def deploy_program(
             *(task.image.digest for task in tasks if task.image),
             *packages,
         ),
+        images.env,
     )
 
 
@@ -132,6 +140,7 @@ async def run_deployment(
     packages: PackageSettings,
     modules: FirstPartyModules,
     dist_dir: DistDir,
+    docker: DockerSettings,
     turn: LoopTurn,
 ) -> RunRequest:
     options: Optional[DeployOptions]
@@ -139,7 +148,7 @@ async def run_deployment(
         options = parse(run.args)
     except UsageError:
         options = None  # the program says what is wrong
-    program = await deploy_program(field_set, options, flyte, packages, modules, dist_dir)
+    program = await deploy_program(field_set, options, flyte, packages, modules, dist_dir, docker)
     # In a loop it starts with each turn: it may have failed, or something else have been deployed.
     return loop.restarted(turn, program)
 
@@ -153,12 +162,13 @@ async def deploy_deployment(
     packages: PackageSettings,
     modules: FirstPartyModules,
     dist_dir: DistDir,
+    docker: DockerSettings,
 ) -> DeployProcess:
     # Its own dry run came after Pants 2.17.
     dry_run = ("--dry-run",) if flyte.dry_run or getattr(deploy, "dry_run", False) else ()
     typed = (*dry_run, *flyte_deploy.args)
     options = _deploying(field_set.address, typed)
-    program = await deploy_program(field_set, options, flyte, packages, modules, dist_dir)
+    program = await deploy_program(field_set, options, flyte, packages, modules, dist_dir, docker)
     process = interactive_process(program, await callers_environment(flyte), *typed)
     return DeployProcess(name=field_set.address.spec, process=process)
 

@@ -160,7 +160,7 @@ async def deployed(
         deploying.packages,
         deploying.modules,
         deploying.dist_dir,
-        ("--output-file", os.path.abspath(output_file)) if output_file else (),
+        more=("--output-file", os.path.abspath(output_file)) if output_file else (),
     )
     words = ("diff", *((old.text,) if old.text else ()), "--checkout")
     form = ("--output", "json") if as_json else ()

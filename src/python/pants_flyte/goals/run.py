@@ -39,6 +39,7 @@ from pants_flyte.deployment import (
     settings_without_target,
     store_uri,
 )
+from pants_flyte.docker_image import NO_DOCKER_IMAGES, DockerSettings, built_docker_images
 from pants_flyte.errors import FlyteTargetError
 from pants_flyte.first_party import FirstPartyModules
 from pants_flyte.known_modules import modules_in
@@ -149,6 +150,7 @@ async def _shipped(
     packages: PackageSettings,
     modules: FirstPartyModules,
     dist_dir: DistDir,
+    docker: DockerSettings,
 ) -> RunRequest:
     """Flyte runs the code as it is, which is packaged here."""
     flyte_pack = packages.flyte_pack
@@ -189,6 +191,9 @@ async def _shipped(
         )
     )[0]
     pushes = await pushes_of([task], wanted, flyte, packages.python_setup)
+    images = NO_DOCKER_IMAGES
+    if flyte.build_docker_images:
+        images = await built_docker_images(address, [task], docker)
     plan = DeployPlan(
         address=TargetAddress(address.spec),
         # These two have done what they are for.
@@ -196,13 +201,15 @@ async def _shipped(
         tasks=(task.link_path,),
         pushes=tuple(f"__push_{number}.json" for number in range(len(pushes))),
         environments=tuple(environments),
+        docker_images=images.images or None,
+        docker_path=images.search_path or None,
         **options_in_plan(flyte),
     )
     documents = {name: push.to_json() for name, push in zip(plan.pushes, pushes)}
     digests = [*installed, task.link_digest]
     digests += [task.bundle.digest] if task.bundle else []
     digests += [task.image.digest] if task.image else []
-    return await _remote_program(address, plan, documents, digests, flyte_pack)
+    return await _remote_program(address, plan, documents, digests, flyte_pack, images.env)
 
 
 def _deploy_options(address: Address, options: RunOptions) -> DeployOptions:
@@ -218,6 +225,7 @@ async def _remote_program(
     documents: Mapping[str, bytes],
     digests: Sequence[Digest],
     flyte_pack: FlytePackSubsystem,
+    env: Optional[Mapping[str, str]] = None,
 ) -> RunRequest:
     document = await engine.create_digest({_PLAN: plan.to_json(), **documents})
     return await interactive_program(
@@ -227,6 +235,7 @@ async def _remote_program(
             *("--task", address.spec, "--"),
         ),
         [document, *digests],
+        env,
     )
 
 
@@ -264,6 +273,7 @@ async def _request(
     packages: PackageSettings,
     modules: FirstPartyModules,
     dist_dir: DistDir,
+    docker: DockerSettings,
 ) -> RunRequest:
     flyte_pack = packages.flyte_pack
     try:
@@ -276,7 +286,7 @@ async def _request(
         return await _deployed(address, options, flyte, packages, dist_dir)
     # Its inputs can be told without Flyte.
     if options.remote and not options.help:
-        return await _shipped(address, options, flyte, packages, modules, dist_dir)
+        return await _shipped(address, options, flyte, packages, modules, dist_dir, docker)
     task_request = TaskRequest(
         address, options.copy_style, options.root_dir, image=options.in_image
     )
@@ -294,10 +304,11 @@ async def run_task(
     packages: PackageSettings,
     modules: FirstPartyModules,
     dist_dir: DistDir,
+    docker: DockerSettings,
     turn: LoopTurn,
 ) -> RunRequest:
     address = field_set.address
-    request = await _request(address, run.args, flyte, packages, modules, dist_dir)
+    request = await _request(address, run.args, flyte, packages, modules, dist_dir, docker)
     return loop.once(turn, address, request)
 
 
