@@ -16,6 +16,7 @@ import pytest
 from tests.support.build_root import BuildRoot, build_root
 from tests.support.containers import DockerEngine
 from tests.support.control_plane import control_plane
+from tests.support.packed_images import read_image
 from tests.support.registries import RealRegistry, real_registry
 
 OPTIONS = """
@@ -67,6 +68,17 @@ FILES = {
         flyte_bundle(name="plain", dependencies=["./workflows.py"], environment="__local__")
         flyte_bundle(name="elsewhere", dependencies=["./workflows.py"], environment="elsewhere")
         flyte_tasks(name="all", overrides={"workflows.env": {"environment": "elsewhere"}})
+
+        flyte_base_image(name="base", source="host", environment="elsewhere")
+        flyte_image(name="image", base=":base", dependencies=["./workflows.py"], code=True)
+        flyte_image(
+            name="image-elsewhere",
+            base=":base",
+            dependencies=["./workflows.py"],
+            code=True,
+            environment="elsewhere",
+        )
+        flyte_deployment(name="deploy-elsewhere", tasks=[":train"], environment="elsewhere")
         """,
     "ml/Dockerfile": "FROM scratch\nARG TAG\nCOPY ml/note.txt /note.txt\n",
     "ml/note.txt": "one\n",
@@ -203,6 +215,22 @@ def test_a_bundle_is_the_same_in_each_environment(place: Place) -> None:
     assert len(archives) == 1
     shown = json.loads(place.root.pants("peek", "ml:train", "ml:all#workflows.env").stdout)
     assert [target["environment"] for target in shown] == ["elsewhere", "here"]
+
+
+def test_an_image_is_the_same_in_each_environment_but_for_its_name(place: Place) -> None:
+    place.root.pants("package", "ml:image", "ml:image-elsewhere")
+    dist = place.root.path / "dist" / "ml"
+    here, elsewhere = (read_image(dist / name).layers for name in ("image", "image-elsewhere"))
+    assert [layer.digest for layer in here] == [layer.digest for layer in elsewhere]
+
+
+def test_a_task_runs_and_a_deployment_deploys_in_each_environment(place: Place) -> None:
+    done = place.root.pants("run", "ml:all#workflows.env", "--", "train", "--n", "3")
+    assert "o0=3" in done.stdout
+    place.deploy()
+    for words in (["experimental-deploy", "ml:deploy-elsewhere"], ["run", "ml:deploy-elsewhere"]):
+        document = place.root.pants(*words, "--", "--dry-run", "--output=json").stdout
+        assert [one["status"] for one in json.loads(document)["images"]] == ["unchanged"]
 
 
 def test_export_makes_the_environment_of_a_resolve_beside_our_targets(
