@@ -96,6 +96,17 @@ def test_others_are_refused_with_the_way_out(root: RuleRoot, lock, says):
     assert "\n" not in said
 
 
+def test_without_a_lock_file_the_command_is_said_that_makes_it(root: RuleRoot):
+    write(root, "")
+    (root.path / "locks/default.txt").unlink()
+    root.changed("locks/default.txt")
+    with pytest.raises(ExecutionError) as caught:
+        run_request(root)
+    said = refusal(caught.value)
+    assert said.startswith("app:t: the lock file of the resolve `python-default`")
+    assert "generate-lockfiles --resolve=python-default`" in said
+
+
 CONFLICT = """
 [[package]]
 name = "project"

@@ -74,7 +74,8 @@ async def lock_of(address: Address, resolve: str, python_setup: PythonSetup) -> 
         raise FlyteTargetError(
             address,
             f"the lock file of the resolve `{resolve}`, {path}, is not there. `{bin_name()} "
-            f"generate-lockfiles --resolve={resolve}` makes it.",
+            f"generate-lockfiles --resolve={resolve}` makes it, from the `python_requirement` "
+            "targets of that resolve, of which Flyte has to be one.",
         )
     return found[0]
 

@@ -19,8 +19,7 @@ from pants.option.global_options import GlobalOptions
 
 from flyte_pack.lock_kinds import pants_reads
 from pants_flyte import engine
-from pants_flyte.globs import exactly
-from pants_flyte.image_packages import choice_of, requirements_of, resolved_here
+from pants_flyte.image_packages import choice_of, lock_of, requirements_of, resolved_here
 from pants_flyte.image_target_types import FlyteImage
 from pants_flyte.subsystem import FlytePackSubsystem
 from pants_flyte.target_types import FlyteTaskImageField
@@ -63,16 +62,20 @@ class PackageSource:
 
 
 async def package_source(task: Target, python_setup: PythonSetup) -> PackageSource:
-    """As for an image, the extras and groups of a lock file are those of the task's image."""
+    """As for an image, the extras and groups of a lock file are those of the task's image.
+
+    Raises `FlyteTargetError` if there is no such file.
+    """
     resolve = task[PythonResolveField].normalized_value(python_setup)
-    path = python_setup.resolves.get(resolve) if python_setup.enable_resolves else None
-    found = await engine.contents_matching(exactly([path])) if path else ()
-    if not found or pants_reads(found[0].content):
+    if not python_setup.enable_resolves:
+        return PackageSource(resolve)
+    lock = await lock_of(task.address, resolve, python_setup)
+    if pants_reads(lock.content):
         return PackageSource(resolve)
     field = task[FlyteTaskImageField]
     image = await target_named_by(field, FlyteImage, DockerImageTarget)
     choice = choice_of(image) if isinstance(image, FlyteImage) else ()
-    return PackageSource(resolve, found[0], choice)
+    return PackageSource(resolve, lock, choice)
 
 
 async def packages_pex(
