@@ -113,7 +113,9 @@ def test_the_readme_sets_up_a_repository_at_the_first_try(
     code = blocks(section.replace("/path/to/pants-flyte", str(repository.clone)))
     said = repository.run("bash", "-ec", code["bash"])
     assert "3" in said.splitlines()[-1] or "o0=3" in said
-    assert (repository.path / "pants.toml").read_text() == code["toml"].partition("\n")[2]
+    written = (repository.path / "pants.toml").read_text()
+    (folder,) = (path.name for path in (repository.path / "3rdparty/pants-flyte").iterdir())
+    assert written.replace(folder, "0123456789ab") == code["toml"].partition("\n")[2]
     assert repository.packaged == {"services.hello/workflows.tar.gz"}
     assert without_wheel(repository.files) == {
         *WRITTEN,
@@ -201,6 +203,24 @@ def test_what_is_there_is_kept_and_the_rest_is_said(repository: Repository) -> N
     requirements = (repository.path / "3rdparty/python/requirements.txt").read_text()
     assert requirements.splitlines()[1:] == ["flyte>=2.5,<2.13", "numpy>=1", "numpy>=2", "requests"]
     assert (repository.path / "3rdparty/python/BUILD.pants").is_file()
+
+
+def test_a_newer_wheel_of_the_same_version_is_the_one_that_runs(
+    repository: Repository, tmp_path: Path
+) -> None:
+    repository.clone = clone_checkout(tmp_path / "clone")
+    repository.init()
+    assert "a newer word" not in repository.run("./pants", "help", "flyte_task")
+    help_text = repository.clone / "src/python/pants_flyte/target_types.py"
+    old = "A Flyte task (or all tasks of one environment)"
+    text = help_text.read_text()
+    assert old in text
+    help_text.write_text(text.replace(old, f"a newer word: {old}"))
+    said = repository.init()
+    (line,) = re.findall(r"^ *(find_links = .*)$", said, re.MULTILINE)
+    toml = repository.path / "pants.toml"
+    toml.write_text(re.sub(r"^find_links = .*$", line, toml.read_text(), flags=re.MULTILINE))
+    assert "a newer word" in repository.run("./pants", "help", "flyte_task")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ a file is there already, it says what that has to hold.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib
 import os
 import re
@@ -193,9 +194,10 @@ class _Init:
 
     def write(self) -> None:
         wheel = None if self.checkout is None else _made_wheel(self.checkout)
-        self._new("pants.toml", self._pants_toml(wheel is not None))
+        folder = None if wheel is None else _folder_of(wheel)
+        self._new("pants.toml", self._pants_toml(folder))
         if wheel is not None:
-            self._new(f"{WHEELS}/{wheel.name}", wheel.read_bytes())
+            self._new(f"{folder}/{wheel.name}", wheel.read_bytes())
         if self.checkout is not None and self.has_launcher:
             self._copy_launcher(self.checkout)
         self._ignore()
@@ -220,7 +222,8 @@ class _Init:
         part.rename(file)
         _tell(f"wrote  {path}")
 
-    def _pants_toml(self, with_wheel: bool) -> str:
+    def _pants_toml(self, folder: Optional[str]) -> str:
+        """folder: of the wheel, if there is one."""
         project = self.project
         lines = [
             "[GLOBAL]",
@@ -252,9 +255,9 @@ class _Init:
         lines += ["", "[python-infer]", "use_rust_parser = true"] if not self.by_launcher else []
         if project.is_of_bazel:
             lines += ["", "[tailor]", f'build_file_name = "{self.build_file}"']
-        if with_wheel:
+        if folder is not None:
             lines += ["", "[python-repos]"]
-            lines += [f'find_links = ["file://%(buildroot)s/{WHEELS}"]']
+            lines += [f'find_links = ["file://%(buildroot)s/{folder}"]']
         return "\n".join([*lines, ""])
 
     def _copy_launcher(self, checkout: Path) -> None:
@@ -360,6 +363,13 @@ def _made_wheel(checkout: Path) -> Path:
     if done.returncode != 0 or not wheel.is_file():
         raise UserError(f"cannot make the wheel in {checkout}:\n{done.stdout.strip()}")
     return wheel
+
+
+def _folder_of(wheel: Path) -> str:
+    """Another one for each content: Pants keeps a plugin by its version and where that is from, so
+    it would not look at a new wheel of the same version in the same place.
+    """
+    return f"{WHEELS}/{hashlib.sha256(wheel.read_bytes()).hexdigest()[:12]}"
 
 
 if __name__ == "__main__":
