@@ -88,6 +88,10 @@ def additions(
             wanted.update(pex_cli.variables(os.path.join(installed, "pex-cli")))
         else:
             wanted.update(pex_tool())
+    if not (
+        configured.has("GLOBAL", "pants_bin_name") or configured.has_variable("PANTS_BIN_NAME")
+    ):
+        wanted["PANTS_BIN_NAME"] = "./pants"  # how messages call what a user is to type
     if not configured.has("GLOBAL", "named_caches_dir"):
         wanted.update(_named_caches(env))
     indexes = _indexes(settings)

@@ -194,6 +194,9 @@ def _additions(
     added = launch.additions(env, str(installed), str(root), str(BOOTSTRAP))
     assert not env.keys() & added.keys(), "what the user has set stays as it is"
     assert added.pop("NO_SCIE_WARNING") == "1"
+    assert added.pop("PANTS_BIN_NAME", "unset") == (
+        "unset" if "pants_bin_name" in toml else "./pants"
+    )
     return added
 
 
@@ -239,6 +242,10 @@ def test_what_pants_is_told(installed: Path, variables: dict, expected: dict) ->
     tool = [added.pop(name) for name in PEX_CLI]
     assert tool == ["v1", f"file://{installed}/pex-cli/pex", "['v1|linux_x86_64|00|1']"]
     assert {name: _parsed(value) for name, value in added.items()} == expected
+
+
+def test_messages_call_pants_what_a_user_types_or_says(installed: Path) -> None:
+    assert "PANTS_BIN_NAME" not in _additions(installed, {}, 'pants_bin_name = "p"\n')
 
 
 def _parsed(value: str):

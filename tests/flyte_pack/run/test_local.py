@@ -465,6 +465,17 @@ def test_a_resolve_without_flyte_is_told_apart(machine: Machine, packaged: Packa
     )
 
 
+def test_a_misspelled_task_is_told_with_those_there_are(machine: Machine, tmp_path: Path) -> None:
+    code = "import flyte\nenv = flyte.TaskEnvironment('e')\n"
+    code += "".join(f"@env.task\ndef {name}() -> int:\n    return 1\n" for name in ("fit", "train"))
+    task = package_task(tmp_path / "task", {"main.py": code}, "main.py:env", ("train", "fit"))
+    done = machine.run(task, "trian")
+    assert done.returncode == 1
+    assert "has no task 'trian'; it has: fit, train" in " ".join(
+        re.sub("[│╭╰─╮╯]", " ", done.stderr).split()
+    )
+
+
 def test_a_module_that_the_bundle_lacks_is_named_with_the_fix(
     machine: Machine, tmp_path: Path
 ) -> None:

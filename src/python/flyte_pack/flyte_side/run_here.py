@@ -128,7 +128,7 @@ def _tasks(spec: dict[str, Any], group: Any) -> dict[str, Any]:
 def _imported_tasks(spec: dict[str, Any], group: Any) -> dict[str, Any]:
     import rich_click as click
 
-    tasks = {}
+    tasks = _Tasks(spec)
     for name, module in [("", spec["module"]), *spec["tasks"].items()]:
         try:
             imported = importlib.import_module(module)
@@ -145,6 +145,20 @@ def _imported_tasks(spec: dict[str, Any], group: Any) -> dict[str, Any]:
                 f"{name} in {file} {not_named(getattr(imported, name, None))}"
             )
     return tasks
+
+
+class _Tasks(dict[str, Any]):
+    """By name; one that is not there is an error that lists those that are."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        super().__init__()
+        self._target = spec["target"]
+
+    def __missing__(self, name: str) -> Any:
+        import rich_click as click
+
+        there = ", ".join(sorted(self))
+        raise click.ClickException(f"{self._target} has no task {name!a:.80}; it has: {there}")
 
 
 def _import_failure(spec: dict[str, Any], module: str, error: Exception) -> str:
