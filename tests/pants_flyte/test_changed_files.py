@@ -7,7 +7,7 @@ All that the rules read of the build root, by where they ask for it:
 | base_image | `lockfile`, `source` of a base | fields |
 | image_code | `source_files`, `source_folders` with their `.dockerignore` | fields |
 | image_apt | `apt_lockfile` of an image | fields |
-| artifact, image_packages, known_modules, task_packages | the lock file of the resolve | option |
+| artifact, image_packages, known_modules | the lock file of the resolve | option |
 | pushing | for provenance, the lock file of the resolve and `apt_lockfile` | option, fields |
 | deployment | `config`, `[flyte].deploy_config` | field, option |
 | bundle, never_ships | for `all` and copied folders, what lies beside the code | fields |
