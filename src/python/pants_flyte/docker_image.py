@@ -48,13 +48,6 @@ class DockerSettings:
     environment: DockerOptions.EnvironmentAware
 
 
-@rule
-async def docker_settings(
-    options: DockerOptions, environment: DockerOptions.EnvironmentAware
-) -> DockerSettings:
-    return DockerSettings(options, environment)
-
-
 @dataclass(frozen=True)
 class DockerImages:
     """What Docker has built, for the deploy program; env: what its client wants there."""
@@ -85,7 +78,7 @@ async def built_docker_images(
     targets = await engine.targets_at(addresses)
     field_sets = [DockerPackageFieldSet.create(target) for target in targets]
     for field_set in field_sets:
-        pushes = getattr(field_set, "pushes_on_package", None)  # since Pants 2.27
+        pushes = getattr(field_set, "pushes_on_package", None)  # of later versions
         if pushes is not None and pushes():
             raise FlyteTargetError(
                 deployed,
@@ -218,6 +211,14 @@ async def _build_args(
     environment = await engine.environment_variables([*inherited, *docker_env.env_vars])
     values = {name: value for name, value in args.to_dict(environment.get).items() if value}
     return InterpolationContext.from_dict({"build_args": values})
+
+
+# Below the helpers, which Pants would take for rules.
+@rule
+async def docker_settings(
+    options: DockerOptions, environment: DockerOptions.EnvironmentAware
+) -> DockerSettings:
+    return DockerSettings(options, environment)
 
 
 def rules() -> Iterable[Union[Rule, UnionRule]]:
