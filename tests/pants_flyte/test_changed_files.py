@@ -11,7 +11,7 @@ All that the rules read of the build root, by where they ask for it:
 | pushing | for provenance, the lock file of the resolve and `apt_lockfile` | option, fields |
 | deployment | `config`, `[flyte].deploy_config` | field, option |
 | bundle, never_ships | for `all` and copied folders, what lies beside the code | fields |
-| code_scans, completeness, named_in_code | sources; for errors, lock files, and whether data that code reads is there | targets that own them |
+| code_scans, completeness, named_in_code, resolve_modules | sources; for errors, lock files, and whether data that code reads is there | targets that own them |
 | named_in_data | settings files, for the modules that they name | the target that owns the file |
 | registered | `pyproject.toml` and `setup.cfg`, for modules that they register as entry points | not seen |
 | guards | `[flyte].secrets_baseline`, which changes no artifact | - |
