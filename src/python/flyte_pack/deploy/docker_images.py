@@ -30,6 +30,7 @@ from flyte_shim import shown
 # Docker without BuildKit tells the first twelve digits.
 _ID = re.compile(r"(sha256:)?[0-9a-f]{12,64}")
 _CLIENTS = ("docker", "podman")
+_MOST_IMAGES = 100  # of an index, each of which is asked for
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def _images(
     yield digest_of(data), None
     registry = session.registry(reference.registry)
     repository, scopes = reference.repository, may_pull(reference.repository)
-    for one in served.manifests:
+    for one in served.manifests[:_MOST_IMAGES]:
         yield one.digest, None
         if one.platform is not None and one.platform.os != "unknown":  # that is an attestation
             more, its_type = registry.manifest(repository, one.digest, scopes)
